@@ -1,0 +1,20 @@
+//! Typed keys, hybrid-ready signatures and hashes with named domains.
+//!
+//! This is the only crate of the workspace that names a crypto library. Nothing here reads a clock or a file;
+//! chance comes in as [`Entropy`]. The one exception is hedged ML-DSA signing, which draws its own randomness
+//! inside the library (so signature bytes are never compared, only verified).
+
+mod hash;
+mod label;
+mod now;
+mod sign;
+
+pub use hash::{
+    Blake3, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256, hkdf_extract_sha256, hmac_sha256, sha256,
+    sha256_parts, sha512,
+};
+pub use label::{Label, signed_message};
+pub use now::{Entropy, Now, SeededEntropy};
+pub use sign::{
+    BadSignature, KeyRejected, PUBLIC_KEY_BYTES, PublicKey, SEED_BYTES, SIGNATURE_BYTES, Seed, Signature, SigningKey,
+};

@@ -1,0 +1,19 @@
+//! The sync saga `sts/1`: what two nodes say to each other to make two spaces agree. Spec: `spec/ibgib.md` §13–14.
+//!
+//! Pure: a [`Control`] machine for each session and a [`Saga`] machine for each run. Facts come in by `handle`,
+//! wishes leave by `poll`; records are read through [`SpaceView`], which a store implements.
+
+mod control;
+mod message;
+mod negentropy;
+mod saga;
+mod space;
+mod summary;
+
+pub use control::{Control, ControlInput, ControlOutput, SagaState, SpaceOffer};
+pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, MessageError};
+pub use saga::{
+    Direction, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Strategy,
+};
+pub use space::{CommitRequest, CommitResult, Snapshot, SpaceView, TipItem};
+pub use summary::{IdSum, LtHash, SetSummary};

@@ -1,0 +1,90 @@
+//! What a saga needs of the storage of one space. Reads are answered at once from local storage; everything that
+//! must be durable is a wish of the saga, performed by the driver.
+
+use bytes::Bytes;
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
+
+use crate::{SagaId, SetSummary};
+
+/// One tip of one timeline, as level 0 of the reconciliation sees it. Spec: ibgib §13.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TipItem {
+    /// Order key of the timeline.
+    pub order: u64,
+    /// SHA-256("sealtide/tip/1" 00 ‖ lp(TJP address) ‖ lp(tip address) ‖ tip sid).
+    pub id: [u8; 32],
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The address of its first frame.
+    pub tjp: Address,
+    /// The address of the tip.
+    pub tip: Address,
+    /// The strong id of the tip.
+    pub sid: Sid,
+    /// `data.n` of the tip.
+    pub n: u64,
+}
+
+/// The committed state of a space at one moment: made by the store, shared by the sagas that began on it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// All tips, sorted by (order, id).
+    pub tips: Vec<TipItem>,
+    /// Summary of level 0, over the ids of `tips`.
+    pub tip_summary: SetSummary,
+    /// Summary of level 1, over the sids of all member records.
+    pub item_summary: SetSummary,
+}
+
+/// Read access to one space, for one saga. Everything answers about committed members of this space, except the
+/// `staged_*` methods, which answer about what this saga has staged.
+pub trait SpaceView {
+    /// The state right now.
+    fn snapshot(&self) -> std::sync::Arc<Snapshot>;
+    /// Whether the record is a member.
+    fn contains(&self, sid: &Sid) -> bool;
+    /// A member record.
+    fn record(&self, sid: &Sid) -> Option<Verified>;
+    /// The members with this address: every shape, at most three.
+    fn by_address(&self, address: &Address) -> Vec<Sid>;
+    /// All member frames of the timeline with `from ≤ n ≤ to`, in order of n; at most `limit`.
+    fn frames(&self, timeline: &TimelineId, from: u64, to: u64, limit: usize) -> Vec<Sid>;
+    /// The facts of a member frame.
+    fn frame_facts(&self, address: &Address) -> Option<FrameFacts>;
+    /// Members after `after` in (order key, sid) order, at most `limit`: the bulk stream.
+    fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)>;
+    /// Whether the whole chunk is stored on this node, in whatever space.
+    fn has_chunk(&self, hash: &ChunkHash) -> bool;
+    /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it.
+    fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes>;
+    /// What `saga` has staged and not committed, after a cut or a restart: sids in ascending order.
+    fn staged(&self, saga: &SagaId) -> Vec<Sid>;
+    /// A record staged by `saga`.
+    fn staged_record(&self, saga: &SagaId, sid: &Sid) -> Option<Verified>;
+}
+
+/// A commit: everything a saga staged (or `records` of a local change) becomes visible at once, or nothing.
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    /// The saga whose staged records become members; `None` for a local change.
+    pub saga: Option<SagaId>,
+    /// Of the staged records, only these (sorted); `None` takes all. Empty and `None` for a local change.
+    pub staged: Option<Vec<Sid>>,
+    /// Further records, appended with the commit: those of a local change.
+    pub records: Vec<Verified>,
+    /// The tips of each timeline as the committer saw them (level-0 snapshot). When a timeline has moved since and
+    /// `strict` is set, nothing is committed. Timelines not listed are not checked.
+    pub expected: Vec<(TimelineId, Vec<Sid>)>,
+    /// Refuse (`TipMoved`) instead of keeping both tips when a timeline moved. Spec: ibgib §14.3.
+    pub strict: bool,
+}
+
+/// What a commit did. Tips after a commit are the frames of a timeline that no other member frame has as ancestor,
+/// so the result does not depend on the order of commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitResult {
+    /// Timelines whose tips changed: (timeline, tips before, tips after).
+    pub moved: Vec<(TimelineId, Vec<Sid>, Vec<Sid>)>,
+    /// How many records became members that were none.
+    pub new_records: u64,
+}

@@ -1,0 +1,1 @@
+//! The link protocol, pure: frames, the full handshake, and a session with sequence numbers and channels.

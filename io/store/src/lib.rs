@@ -1,0 +1,1 @@
+//! Placeholder for the public API of this crate.
