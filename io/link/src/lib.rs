@@ -1,1 +1,5 @@
-//! Placeholder for the public API of this crate.
+//! The direct link between two nodes: listen, dial, TLS 1.3, WebSocket, and the task that keeps a session alive.
+mod certificate;
+mod http;
+mod tls;
+mod websocket;
