@@ -1,6 +1,6 @@
 //! TLS as both ends of a link speak it: 1.3 only, one post-quantum group, nothing that resumes. Spec: link C.2.
 
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
@@ -11,7 +11,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::certificate::{CertificateFacts, FormError, NodeCertificate};
+use sealtide_crypto::Now;
+
+use crate::certificate::{CERTIFICATE_RENEW_S, CertificateError, CertificateFacts, FormError, NodeCertificate};
+use crate::clock::random_below;
 
 /// The one key exchange group of links. Spec: link C.2.
 pub const GROUP: NamedGroup = NamedGroup::X25519MLKEM768;
@@ -38,21 +41,46 @@ pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     })
 }
 
-/// The certificate that new handshakes show. Renewing it swaps the inside; running connections are not touched.
+/// A certificate with the configurations that show it. One connection uses one of them from begin to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    pub(crate) certificate: NodeCertificate,
+    pub(crate) client: Arc<ClientConfig>,
+    pub(crate) server: Arc<ServerConfig>,
+    renew_at_ms: u64,
+}
+
+impl Credentials {
+    fn make(epoch: u32, now: Now) -> Result<Self, CertificateError> {
+        let certificate = NodeCertificate::make(epoch, now.wall_ms / 1000)?;
+        let client = client_config(&certificate)?;
+        let server = server_config(&certificate)?;
+        // One hour around the 16th, so that the nodes of a group do not renew together.
+        let renew_s = CERTIFICATE_RENEW_S - 3600 + random_below(7200);
+        Ok(Self { certificate, client, server, renew_at_ms: now.mono_ms + renew_s * 1000 })
+    }
+}
+
+/// The credentials that new handshakes show. Renewing them does not touch running connections. Spec: link C.7.
 #[derive(Debug)]
-pub(crate) struct LiveCertificate(RwLock<NodeCertificate>);
+pub(crate) struct LiveCredentials(Mutex<Credentials>);
 
-impl LiveCertificate {
-    pub(crate) fn new(first: NodeCertificate) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(first)))
+impl LiveCredentials {
+    pub(crate) fn make(now: Now) -> Result<Self, CertificateError> {
+        Ok(Self(Mutex::new(Credentials::make(1, now)?)))
     }
 
-    pub(crate) fn current(&self) -> NodeCertificate {
-        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-
-    pub(crate) fn replace(&self, next: NodeCertificate) {
-        *self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = next;
+    /// The present credentials, renewed first when they are 16 h old. When that fails the old ones serve on: they
+    /// are good for 8 h more, and the next handshake tries again.
+    pub(crate) fn current(&self, now: Now) -> Credentials {
+        let mut live = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if now.mono_ms >= live.renew_at_ms {
+            match Credentials::make(live.certificate.epoch() + 1, now) {
+                Ok(next) => *live = next,
+                Err(error) => tracing::warn!("link: the certificate could not be renewed: {error}"),
+            }
+        }
+        live.clone()
     }
 }
 
