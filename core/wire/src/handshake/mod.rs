@@ -15,8 +15,12 @@
 
 mod ends;
 mod error;
+mod established;
 mod initiator;
+mod message;
 mod responder;
+mod signed;
+mod tie_break;
 
 pub use ends::{
     Admission, Binding, BindingError, CERTIFICATE_BYTES_MAX, CERTIFICATE_SECONDS_MAX, CertificateCheck,
@@ -26,6 +30,7 @@ pub use ends::{
 pub use error::HandshakeError;
 pub use initiator::{Initiator, Proof};
 pub use responder::{Operations, Responder};
+pub use tie_break::{Survivor, tie_break};
 
 /// The largest payload of a handshake frame that is read: pass it to the frame reader until the handshake is over.
 pub const HANDSHAKE_PAYLOAD_BYTES_MAX: u32 = 16_384;
