@@ -4,7 +4,7 @@ use crate::frame::PAYLOAD_BYTES_MAX;
 
 /// Default payload of a DATA frame in bytes, so that a frame fills one TLS record. Spec: link C.9.4.
 pub const DATA_PAYLOAD_BYTES: u32 = 16_320;
-/// Bytes one class-7 channel may send before the next one's turn; class 1 has seven times as many. Spec: link C.9.4.
+/// Weighted deficit round robin: bytes one class-7 channel may send before the next one's turn; class 1 has seven times as many. Spec: link C.9.4.
 pub const QUANTUM_BYTES: i64 = 16 * 1024;
 
 /// What one end announced in its ESTABLISHED. Spec: link C.4.5.
@@ -52,6 +52,8 @@ pub struct SessionLimits {
     pub progress_ms: u64,
     /// How late a timeout may come before the machine is taken to have slept, in milliseconds.
     pub sleep_jump_ms: u64,
+    /// How long a session without an open channel and without standing interest is kept, in milliseconds. Spec: link C.6.
+    pub idle_ms: u64,
     /// How long an orderly close may take before the session ends anyway, in milliseconds.
     pub close_ms: u64,
 }
@@ -70,6 +72,7 @@ impl Default for SessionLimits {
             busy_ms: 1_500,
             progress_ms: 10_000,
             sleep_jump_ms: 30_000,
+            idle_ms: 300_000,
             close_ms: 10_000,
         }
     }

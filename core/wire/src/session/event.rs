@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::frame::{ErrorCode, FrameType};
+use crate::frame::{ErrorCode, FrameType, Header};
 
-/// A path of a session, as numbered in the re-handshake; the first path of a session is 0. Never reused.
+/// A path of a session, as numbered in the re-handshake. The session only compares
+/// them; the driver never gives one number to two pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathId(pub u32);
 
@@ -138,8 +139,25 @@ impl Transmit {
 /// At most 32 bytes without an allocation; read them by `as_ref()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    pub(super) bytes: [u8; 32],
-    pub(super) len: u8,
+    bytes: [u8; 32],
+    len: u8,
+}
+
+impl Head {
+    /// A header and a short payload, at most 32 bytes together.
+    pub(super) fn of(header: &Header, payload: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes[0] = header.kind.code();
+        bytes[1] = header.flags;
+        bytes[2..4].copy_from_slice(&header.channel.to_be_bytes());
+        bytes[4..8].copy_from_slice(&header.len.to_be_bytes());
+        if let Some(seq) = header.seq {
+            bytes[8..16].copy_from_slice(&seq.to_be_bytes());
+        }
+        let start = header.bytes();
+        bytes[start..start + payload.len()].copy_from_slice(payload);
+        Self { bytes, len: u8::try_from(start + payload.len()).expect("a head has at most 32 bytes") }
+    }
 }
 
 impl AsRef<[u8]> for Head {
@@ -225,7 +243,9 @@ impl SessionError {
     /// What dies.
     pub fn scope(&self) -> Scope {
         match self {
-            Self::SequenceGap { .. } | Self::UnknownPath | Self::Over => Scope::Path,
+            Self::SequenceGap { .. } | Self::Unexpected(_) | Self::UnknownPath | Self::Over => Scope::Path,
+            // What carries no number is lost with its path; a numbered frame would come again on the next one.
+            Self::Malformed(kind) if !kind.is_sequenced() => Scope::Path,
             _ => Scope::Session,
         }
     }
@@ -244,9 +264,9 @@ impl SessionError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// The number was used before in this session.
-    #[error("path {} was used before", .0.0)]
-    Reused(PathId),
+    /// A path of this number is attached already.
+    #[error("path {} is attached already", .0.0)]
+    InUse(PathId),
     /// The peer claims to have frames that were never sent, or no longer has some that it acknowledged.
     #[error("peer expects {next}, possible are {least} to {most}")]
     OutOfRange {
