@@ -7,7 +7,7 @@ use rcgen::{
     SanType, SerialNumber,
 };
 use rustls::SignatureScheme;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealtide_crypto::sha256;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -16,19 +16,19 @@ use zeroize::Zeroize;
 use crate::tls;
 
 /// Bytes of the largest certificate that is accepted. Spec: link C.7.
-pub const CERTIFICATE_BYTES_MAX: usize = 1024;
+pub(crate) const CERTIFICATE_BYTES_MAX: usize = 1024;
 /// Seconds that a certificate is valid from the moment it is made. Spec: link C.7.
-pub const CERTIFICATE_VALID_S: u64 = 24 * 3600;
+pub(crate) const CERTIFICATE_VALID_S: u64 = 24 * 3600;
 /// Seconds by which its start lies in the past, for clocks that differ.
 const CERTIFICATE_EARLY_S: u64 = 300;
 /// Seconds after which the next certificate is made. Spec: link C.7.
-pub const CERTIFICATE_RENEW_S: u64 = 16 * 3600;
+pub(crate) const CERTIFICATE_RENEW_S: u64 = 16 * 3600;
 
 /// One certificate of this node with its key: what a handshake shows and what ESTABLISHED names.
 ///
 /// The key exists only inside rustls' signer; dropping the last reference erases it.
 #[derive(Clone)]
-pub struct NodeCertificate {
+pub(crate) struct NodeCertificate {
     epoch: u32,
     not_before_s: u64,
     not_after_s: u64,
@@ -41,7 +41,7 @@ impl NodeCertificate {
     ///
     /// # Errors
     /// [`CertificateError`] when a library refuses, which says that the machine has no usable randomness.
-    pub fn make(epoch: u32, wall_s: u64) -> Result<Self, CertificateError> {
+    pub(crate) fn make(epoch: u32, wall_s: u64) -> Result<Self, CertificateError> {
         let not_before_s = wall_s.saturating_sub(CERTIFICATE_EARLY_S);
         let not_after_s = wall_s + CERTIFICATE_VALID_S;
         let mut pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -68,27 +68,27 @@ impl NodeCertificate {
     }
 
     /// The number of this certificate at this node; grows with each renewal.
-    pub fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 
     /// Start of validity, Unix seconds, as in the DER.
-    pub fn not_before_s(&self) -> u64 {
+    pub(crate) fn not_before_s(&self) -> u64 {
         self.not_before_s
     }
 
     /// End of validity, Unix seconds, as in the DER.
-    pub fn not_after_s(&self) -> u64 {
+    pub(crate) fn not_after_s(&self) -> u64 {
         self.not_after_s
     }
 
     /// SHA-256 of the DER.
-    pub fn fingerprint(&self) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }
 
     /// The DER bytes, at most [`CERTIFICATE_BYTES_MAX`].
-    pub fn der(&self) -> &[u8] {
+    pub(crate) fn der(&self) -> &[u8] {
         &self.key.cert[0]
     }
 
@@ -106,11 +106,11 @@ impl std::fmt::Debug for NodeCertificate {
 
 /// What the DER of a well-formed certificate says. Only [`CertificateFacts::read`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateFacts {
+pub(crate) struct CertificateFacts {
     /// Start of validity, Unix seconds.
-    pub not_before_s: u64,
+    pub(crate) not_before_s: u64,
     /// End of validity, Unix seconds.
-    pub not_after_s: u64,
+    pub(crate) not_after_s: u64,
 }
 
 impl CertificateFacts {
@@ -119,7 +119,7 @@ impl CertificateFacts {
     /// # Errors
     /// [`FormError`], one variant per rule.
     // Spec: link C.7
-    pub fn read(der: &[u8]) -> Result<Self, FormError> {
+    pub(crate) fn read(der: &[u8]) -> Result<Self, FormError> {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(FormError::TooLong { bytes: der.len() });
         }
@@ -183,7 +183,7 @@ pub enum CertificateError {
 /// Why a certificate of a peer is not of the one accepted form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum FormError {
+pub(crate) enum FormError {
     /// Larger than any certificate of ours.
     #[error("certificate of {bytes} bytes, at most {CERTIFICATE_BYTES_MAX} are accepted")]
     TooLong {

@@ -102,7 +102,7 @@ impl CertificateCheck for Shown {
     }
 }
 
-/// The dialling end, on a path that is ready. `answered_within` bounds the wait for CHALLENGE.
+/// The dialling end, on a path that is ready.
 pub(crate) async fn initiate(
     node: &Arc<Node>,
     mut path: Path,
@@ -114,14 +114,17 @@ pub(crate) async fn initiate(
     let began = Instant::now();
     let (mut initiator, hello) = Initiator::start(local, peer, proof, connection, None, &mut SystemEntropy);
     path.send(&[hello]).await?;
-    let mut turn = None;
+    let mut turn: Option<(Turn, oneshot::Receiver<()>)> = None;
     loop {
-        let silence = node.limits.hello_deadline;
-        let frame = match turn {
-            None => timeout(silence, path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX))
-                .await
-                .map_err(|_| ProofError::Silent)?,
-            Some(_) => path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX).await,
+        let frame = match &mut turn {
+            None => {
+                let next = path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX);
+                timeout(node.limits.hello_deadline, next).await.map_err(|_| ProofError::Silent)?
+            }
+            Some((_, stopped)) => match next_unless(&mut path, stopped).await {
+                Some(next) => next,
+                None => return Err(give_way(path, Yield::Duplicate).await),
+            },
         };
         let frame = frame.map_err(|error| match (error, &turn) {
             // A node with another id is silent, as is everything that is no node.
@@ -219,18 +222,18 @@ pub(crate) async fn respond(node: &Arc<Node>, mut path: Path, place: &Place) -> 
         }
         frame = match &mut turn {
             None => path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX).await?,
-            Some((_, stopped)) => {
-                let next = {
-                    let next = path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX);
-                    tokio::select! { _ = stopped => None, next = next => Some(next) }
-                };
-                match next {
-                    Some(frame) => frame?,
-                    None => return Err(give_way(path, Yield::Duplicate).await),
-                }
-            }
+            Some((_, stopped)) => match next_unless(&mut path, stopped).await {
+                Some(next) => next?,
+                None => return Err(give_way(path, Yield::Duplicate).await),
+            },
         };
     }
+}
+
+/// The next frame; `None` when the handshake has to give way.
+async fn next_unless(path: &mut Path, stopped: &mut oneshot::Receiver<()>) -> Option<Result<Bytes, PathError>> {
+    let next = path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX);
+    tokio::select! { _ = stopped => None, next = next => Some(next) }
 }
 
 type Stepped<M> = (Path, M, Result<Step, HandshakeError>);
