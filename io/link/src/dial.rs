@@ -175,7 +175,7 @@ impl Round {
                 }
             };
             let result = match result {
-                Ok(proven) => self.node.establish(proven).map_err(ProofError::from),
+                Ok(proven) => self.node.establish(proven).await,
                 Err(error) => Err(error),
             };
             match result {
@@ -213,7 +213,8 @@ impl Round {
             ProofError::Handshake(HandshakeError::BadProof { .. }) => DialError::WrongPeer { node, address },
             ProofError::Handshake(other) => DialError::Protocol { node, reason: other.to_string() },
             ProofError::Silent => DialError::Timeout { node },
-            ProofError::Path(_) | ProofError::Binding(_) => return Ok(None),
+            // The peer may have hung up because its own dial got through.
+            ProofError::Path(_) | ProofError::Binding(_) => return Ok(self.node.registry.session(&node)),
         };
         self.worst.get_or_insert(found);
         Ok(None)

@@ -117,7 +117,7 @@ async fn handshake(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: 
     node.counters.tls_pq.add(1);
     let path = Path::answer(stream, remote, shown.certificate).await?;
     let proven = proof::respond(node, path, place).await?;
-    let session = node.establish(proven)?;
+    let session = node.establish(proven).await?;
     // A full queue means that nobody accepts; the session stands all the same and is found by its peer.
     if node.accepted.try_send(session).is_err() {
         tracing::warn!("link: sessions arrive faster than they are accepted");

@@ -14,10 +14,10 @@ use crate::address;
 use crate::clock::{Clock, SystemEntropy};
 use crate::limits::{Gate, Limits};
 use crate::metrics::Counters;
-use crate::proof::{Proven, Workers};
+use crate::proof::{self, ProofError, Proven, Workers};
 use crate::pump::{FIRST_PATH, Pump};
 use crate::quiet_log::QuietLog;
-use crate::registry::{Registry, Yield};
+use crate::registry::Registry;
 use crate::session::{Facts, Session};
 use crate::tls::{self, LiveCredentials};
 
@@ -62,8 +62,8 @@ impl Node {
     /// Makes the session of a finished handshake and starts its task.
     ///
     /// # Errors
-    /// [`Yield`] when another handshake of the same pair goes first after all.
-    pub(crate) fn establish(self: &Arc<Self>, proven: Proven) -> Result<Session, Yield> {
+    /// [`ProofError::Yield`] when another handshake of the same pair goes first after all.
+    pub(crate) async fn establish(self: &Arc<Self>, proven: Proven) -> Result<Session, ProofError> {
         let Proven { path, established, turn, send } = proven;
         let now = self.clock.now();
         let mut seed = [0; 8];
@@ -94,8 +94,10 @@ impl Node {
         let too_old_ms = now.mono_ms.saturating_add(good_s.saturating_mul(1000));
 
         let session = Session::new(facts, self.clock, core, addresses);
-        if let Some(old) = turn.finish(session.clone())? {
-            old.replace();
+        match turn.finish(session.clone()) {
+            Ok(Some(old)) => old.replace(),
+            Ok(None) => {}
+            Err(yielded) => return Err(proof::give_way(path, yielded).await),
         }
         let handshakes =
             if established.initiator { &self.counters.handshakes_dialled } else { &self.counters.handshakes_accepted };

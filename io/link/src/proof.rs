@@ -276,7 +276,8 @@ async fn give_up(mut path: Path, error: HandshakeError) -> ProofError {
     error.into()
 }
 
-async fn give_way(mut path: Path, why: Yield) -> ProofError {
+/// Tells the peer that another handshake goes first, or that there is no place, and closes.
+pub(crate) async fn give_way(mut path: Path, why: Yield) -> ProofError {
     let code = match why {
         Yield::Duplicate => ErrorCode::Duplicate,
         Yield::Full => ErrorCode::Limit,

@@ -16,10 +16,10 @@ use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::address;
-use crate::channel::{Channel, ChannelWaiters};
+use crate::channel::ChannelWaiters;
 use crate::node::Node;
 use crate::path::Path;
-use crate::session::{Core, Session, SessionEnd, Shared};
+use crate::session::{Core, Incoming, Session, SessionEnd, Shared};
 use crate::websocket::{MESSAGE_BYTES_MAX, Message};
 
 /// The first and only path of a session, until sessions outlive their paths.
@@ -241,15 +241,22 @@ impl Pump {
         }
         // What the handshake left behind comes first.
         let mut moved = self.take_messages(shared, now)?;
+        let mut ended = Ok(());
         while !self.deaf && self.path.received.len() < READ_BYTES {
             if self.path.received.capacity() - self.path.received.len() < READ_BYTES / 4 {
                 self.path.received.reserve(READ_BYTES);
             }
             let stream = Pin::new(&mut self.path.stream);
             match tokio_util::io::poll_read_buf(stream, cx, &mut self.path.received) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(0)) => {
+                    ended = Err(io::ErrorKind::UnexpectedEof.into());
+                    break;
+                }
                 Poll::Ready(Ok(_)) => moved = true,
-                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Ready(Err(error)) => {
+                    ended = Err(error);
+                    break;
+                }
                 Poll::Pending => break,
             }
         }
@@ -257,7 +264,8 @@ impl Pump {
             shared.core().session.path_alive(now, FIRST_PATH);
             self.take_messages(shared, now)?;
         }
-        Ok(moved)
+        // The last words of a peer count, whatever comes behind them.
+        if self.deaf { Ok(true) } else { ended.map(|()| moved) }
     }
 
     fn take_messages(&mut self, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
@@ -268,6 +276,7 @@ impl Pump {
             if !message.is_empty() {
                 moved = true;
                 self.take_frames(&mut core, now, &mut message)?;
+                self.events(shared, &mut core);
                 continue;
             }
             match self.path.reader.next(&mut self.path.received).map_err(io::Error::other)? {
@@ -329,7 +338,7 @@ impl Pump {
                     if let Some(old) = core.waiters.insert(channel, waiters.clone()) {
                         old.wake_all();
                     }
-                    core.incoming.push_back(Channel::new(shared.clone(), waiters, channel, class, &name));
+                    core.incoming.push_back(Incoming { id: channel, class, name, waiters });
                     shared.opened.notify_waiters();
                 }
                 Event::Readable { channel } if core.orphans.contains(&channel) => core.drain_orphan(channel),
@@ -408,14 +417,9 @@ impl Pump {
         self.node.registry.remove(&self.session);
         shared.end.send_replace(Some(end));
         shared.opened.notify_waiters();
-        let mut core = shared.core();
-        for waiters in core.waiters.values() {
+        for waiters in shared.core().waiters.values() {
             waiters.wake_all();
         }
-        // They hold the session that holds them.
-        let unaccepted = std::mem::take(&mut core.incoming);
-        drop(core);
-        drop(unaccepted);
     }
 
     /// Adds what happened since the last time to the counters of the node.

@@ -115,11 +115,19 @@ pub(crate) struct Core {
     pub(crate) addresses: Vec<LinkAddress>,
     pub(crate) waiters: BTreeMap<ChannelId, Arc<ChannelWaiters>>,
     /// Channels that the peer opened and nobody has accepted yet; at most as many as a side may open.
-    pub(crate) incoming: VecDeque<Channel>,
+    pub(crate) incoming: VecDeque<Incoming>,
     /// Channels that were finished and let go: what still comes is dropped.
     pub(crate) orphans: BTreeSet<ChannelId>,
     /// Replaced by a newer session: reported instead of what the wire says.
     pub(crate) replaced: bool,
+}
+
+/// A channel that the peer opened. No handle yet: a handle holds the session.
+pub(crate) struct Incoming {
+    pub(crate) id: ChannelId,
+    pub(crate) class: u8,
+    pub(crate) name: String,
+    pub(crate) waiters: Arc<ChannelWaiters>,
 }
 
 impl Session {
@@ -219,15 +227,15 @@ impl Session {
         Ok(Channel::new(self.shared.clone(), waiters, id, class, name))
     }
 
-    /// The next channel that the peer opened; `None` when the session is over.
+    /// The next channel that the peer opened; `None` when the session is over and all of them were given.
     pub async fn accept_channel(&self) -> Option<Channel> {
         loop {
             let opened = self.shared.opened.notified();
             tokio::pin!(opened);
             opened.as_mut().enable();
             let next = self.shared.core().incoming.pop_front();
-            if next.is_some() {
-                return next;
+            if let Some(Incoming { id, class, name, waiters }) = next {
+                return Some(Channel::new(self.shared.clone(), waiters, id, class, &name));
             }
             if self.shared.end.borrow().is_some() {
                 return None;

@@ -1,5 +1,5 @@
 //! Nodes for tests: a key, an admission in memory, and links over loopback.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
