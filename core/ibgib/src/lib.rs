@@ -13,8 +13,12 @@ mod frame;
 pub mod hash;
 pub mod json;
 mod order;
+pub mod plumbing;
+pub mod record;
 mod stamp_text;
+pub mod transform;
 mod tree;
+pub mod validate;
 
 pub use address::{
     Address, AddressError, GibInfo, Sid, TimelineId, gib_info, split_address, validate_address, validate_gib,
