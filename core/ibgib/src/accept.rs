@@ -331,3 +331,17 @@ fn raw_truthy(raw: &str) -> bool {
 pub(crate) fn lower_hex_text(bytes: &[u8; 32]) -> String {
     hex_lower(bytes).iter().map(|byte| char::from(*byte)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: SY-14 (bad_rel): no hash can name itself, so the row is proven below the gib check.
+    #[test]
+    fn a_relation_to_itself_is_refused() {
+        let own = Address::of("x", &"A".repeat(64)).unwrap();
+        let list = |entry: &str| vec![("y".into(), vec![std::borrow::Cow::Owned(entry.to_owned())])];
+        assert_eq!(relations(&own, &list(own.as_str())), Err(Refusal::BadRel));
+        assert!(relations(&own, &list("z^gib")).is_ok());
+    }
+}
