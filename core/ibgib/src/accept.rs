@@ -2,6 +2,14 @@
 //!
 //! The good path reads each text once: one scan proves that D (and R) is canonical and picks up the few members that
 //! matter, then the received texts are hashed as they are. Values are built only to name the code of a refusal.
+//!
+//! One core of a two-core virtual machine, this crate unoptimised but for `opt-level = 1`; a file frame with its text:
+//!
+//! | encoded bytes | `accept` | `trusted` | `make` |
+//! |---|---|---|---|
+//! | 679 | 4.6 µs | 2.8 µs | 10.5 µs |
+//! | 1 550 | 7.0 µs | 3.5 µs | 12.2 µs |
+//! | 71 570 | 109 µs | 67 µs | 316 µs |
 
 use std::sync::OnceLock;
 
