@@ -158,8 +158,7 @@ impl FileFrame {
     /// Whether both frames hold the same kind, exec and content (path, mtime and by may differ), or both are
     /// deletions of the same kind.
     pub fn same_content(&self, other: &Self) -> bool {
-        (self.kind, self.exec, self.deleted) == (other.kind, other.exec, other.deleted)
-            && self.content == other.content
+        (self.kind, self.exec, self.deleted) == (other.kind, other.exec, other.deleted) && self.content == other.content
     }
 
     /// The frame that says this path is gone: keeps path and kind, drops content and exec.
@@ -401,9 +400,21 @@ mod tests {
             assert_eq!(check_path(good), Ok(()), "{good}");
         }
         let long_name = "n".repeat(256);
-        for wrong in
-            ["", "/", "/a", "a/", "a//b", ".", "..", "a/.", "../a", "a/../b", "a\0", &format!("{longest}bb"), &long_name]
-        {
+        for wrong in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "a/.",
+            "../a",
+            "a/../b",
+            "a\0",
+            &format!("{longest}bb"),
+            &long_name,
+        ] {
             assert!(check_path(wrong).is_err(), "{wrong}");
         }
     }

@@ -24,7 +24,10 @@ pub(crate) fn scale() -> u32 {
 }
 
 pub(crate) fn property_cases() -> proptest::test_runner::Config {
-    proptest::test_runner::Config { failure_persistence: None, ..proptest::test_runner::Config::with_cases(2000 * scale()) }
+    proptest::test_runner::Config {
+        failure_persistence: None,
+        ..proptest::test_runner::Config::with_cases(2000 * scale())
+    }
 }
 
 pub(crate) fn stamp(offset_ms: u64) -> Stamp {
