@@ -110,12 +110,14 @@ fn a_long_timeline_does_not_grow() {
     let frames = u64::from(2000 * scale()).min(100_000);
     let first = text_file("notes/today.txt", "same").genesis(stamp(0), &uuid(1)).unwrap();
     let mut tip = first.clone();
-    let mut second_bytes = None;
+    let mut third_bytes = None;
     for n in 1..=frames {
         tip = text_file("notes/today.txt", "same").evolve(&tip, stamp(n * 1000)).unwrap();
-        let bytes_without_n = tip.encoded().len() - n.to_string().len();
-        let expected = *second_bytes.get_or_insert(bytes_without_n);
-        assert_eq!(bytes_without_n, expected, "frame {n} grew");
+        // The second frame is shorter than all later ones: the address of a first frame has one hash, not two.
+        if n > 1 {
+            let bytes_without_n = tip.encoded().len() - n.to_string().len();
+            assert_eq!(bytes_without_n, *third_bytes.get_or_insert(bytes_without_n), "frame {n} grew");
+        }
         assert_eq!(tip.relations().values().map(Vec::len).max(), Some(1));
     }
     let facts = accepted(&tip).frame().unwrap();
