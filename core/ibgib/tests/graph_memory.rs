@@ -1,5 +1,6 @@
 //! One million records are walked in under 64 MiB. Alone in its file, so that nothing else fills the process.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 use sealtide_ibgib::{Address, GraphOptions, GraphSource, Verified, dependency_graph};
 
@@ -64,12 +65,12 @@ fn a_million_records_in_64_mib() {
         assert_eq!(count, NODES);
         assert!(used < 64 * MIB, "{used} bytes");
     };
-    check("tangle", |number| vec![2 * number + 1, 2 * number + 2, number + 1 + mixed(number) % 1000]);
     // A spine that is gone down at once, with nine leaves left behind at each step.
     check("comb", |number| {
         if number % 10 == 0 { [10, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|step| number + step).into() } else { Vec::new() }
     });
     if scale() > 1 {
+        check("tangle", |number| vec![2 * number + 1, 2 * number + 2, number + 1 + mixed(number) % 1000]);
         check("chain", |number| vec![number + 1]);
         check("fan", |number| match number {
             0 => (1..=1000).collect(),
