@@ -30,7 +30,7 @@ pub use ends::{
 pub use error::HandshakeError;
 pub use initiator::{Initiator, Proof};
 pub use responder::{Operations, Responder};
-pub use tie_break::{Survivor, tie_break};
+pub use tie_break::{SessionOrigin, Survivor, replaces_session, tie_break};
 
 /// The largest payload of a handshake frame that is read: pass it to the frame reader until the handshake is over.
 pub const HANDSHAKE_PAYLOAD_BYTES_MAX: u32 = 16_384;
