@@ -2,3 +2,7 @@
 
 pub mod frame;
 pub mod handshake;
+
+// Tests inside the crate share the harness of those outside.
+#[cfg(test)]
+extern crate self as sealtide_wire;
