@@ -267,15 +267,13 @@ pub enum AttachError {
     /// A path of this number is attached already.
     #[error("path {} is attached already", .0.0)]
     InUse(PathId),
-    /// The peer claims to have frames that were never sent, or no longer has some that it acknowledged.
-    #[error("peer expects {next}, possible are {least} to {most}")]
+    /// The peer claims to have frames that were never sent: it means another session.
+    #[error("peer expects {next}, only frames below {sent} were sent")]
     OutOfRange {
         /// What the peer said.
         next: u64,
-        /// It acknowledged everything below.
-        least: u64,
         /// The next number that would be sent.
-        most: u64,
+        sent: u64,
     },
     /// The session is over.
     #[error("the session is over")]

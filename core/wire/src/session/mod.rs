@@ -165,9 +165,10 @@ impl Session {
         if self.paths.contains_key(&path) {
             return Err(AttachError::InUse(path));
         }
-        let (least, most) = (self.outbox.base(), self.outbox.written());
-        if peer_rx_next < least || peer_rx_next > most {
-            return Err(AttachError::OutOfRange { next: peer_rx_next, least, most });
+        // A smaller number than the last ACK only means that ACKs went on while the path was being made.
+        let sent = self.outbox.written();
+        if peer_rx_next > sent {
+            return Err(AttachError::OutOfRange { next: peer_rx_next, sent });
         }
         self.acknowledged(peer_rx_next);
         let interval = self.interval(true);
