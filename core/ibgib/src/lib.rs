@@ -2,21 +2,32 @@
 //!
 //! Pure: bytes in, values out. The spec is `spec/ibgib.md`; section numbers in this crate refer to it.
 
+mod accept;
 mod address;
+mod bin_rules;
 mod binary;
+mod cbor;
 mod encoded;
 mod file;
 mod frame;
 mod graph;
+pub mod hash;
+pub mod json;
 mod latest;
+mod order;
 mod shape;
+mod stamp_text;
 mod tree;
 
-pub use address::{Address, AddressError, Sid, TimelineId};
+pub use address::{
+    Address, AddressError, GibInfo, Sid, TimelineId, gib_info, split_address, validate_address, validate_gib,
+    validate_ib,
+};
 pub use binary::{
     AssembleError, BIN_INLINE_BYTES_MAX, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKS_PER_LIST_MAX,
     ChunkError, ChunkHash, ChunkRef, Manifest, ManifestError, binary_record, read_binary,
 };
+pub use cbor::Kind;
 pub use encoded::{Data, RECORD_BYTES_MAX, Refusal, Relations, Verified};
 pub use file::{
     Content, FILE_IB, FileFrame, FileFrameError, FileKind, NAME_BYTES_MAX, PATH_BYTES_MAX, TARGET_BYTES_MAX,
@@ -25,6 +36,7 @@ pub use file::{
 pub use frame::{FrameFacts, Stamp, evolve, genesis, space_genesis, stone, try_evolve, try_genesis, uuid};
 pub use graph::{GraphError, GraphOptions, GraphSource, dependency_graph};
 pub use latest::{Latest, latest, settle_tips, winner, winner_order};
+pub use order::order_key;
 pub use shape::{Reader, pick_shape};
 pub use tree::{Placement, TipView, Tree};
 
