@@ -65,7 +65,7 @@ pub struct SpaceLabel {
 pub enum FactsError {
     /// redb reports an error; a change did not happen.
     #[error("{FACTS_FILE}: {0}")]
-    Database(#[from] Box<redb::Error>),
+    Database(#[source] Box<redb::Error>),
     /// A row that this version did not write.
     #[error("{FACTS_FILE}: a row of `{0}` cannot be read")]
     BadRow(&'static str),
@@ -81,22 +81,31 @@ pub enum EnrolError {
     /// It is over.
     #[error(transparent)]
     Refused(#[from] InviteRefused),
+    /// The node was thrown out since this invite let it in; only a new invite lets it in again.
+    #[error("the node was revoked")]
+    Revoked,
     /// Nothing was changed.
     #[error(transparent)]
     Facts(#[from] FactsError),
 }
 
-impl<T: Into<redb::Error>> From<T> for FactsError {
-    fn from(error: T) -> Self {
-        Self::Database(Box::new(error.into()))
-    }
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for FactsError {
+            fn from(error: $error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+
+        impl From<$error> for EnrolError {
+            fn from(error: $error) -> Self {
+                Self::Facts(error.into())
+            }
+        }
+    )*};
 }
 
-impl<T: Into<redb::Error>> From<T> for EnrolError {
-    fn from(error: T) -> Self {
-        Self::Facts(error.into())
-    }
-}
+from_redb!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 
 #[derive(Encode, Decode)]
 struct PeerRow {
@@ -494,7 +503,7 @@ impl Facts {
     }
 
     /// Takes one use off an invite, writes the grant and the peer: one durable transaction. The same node again
-    /// succeeds without a second use. A grant with a higher role is kept. Spec: link C.4.3, LK-4, LK-100.
+    /// succeeds without a second use, unless it was revoked since. A grant with a higher role is kept. Spec: link C.4.3, LK-4, LK-100.
     ///
     /// # Errors
     /// [`EnrolError`]; then nothing was changed.
@@ -505,6 +514,11 @@ impl Facts {
             let mut invites = write.open_table(INVITES)?;
             let row = invites.get(id)?.map(|bytes| invite_of(id, bytes.value())).transpose()?;
             let mut invite = row.ok_or(EnrolError::Unknown)?;
+            let mut peers = write.open_table(PEERS)?;
+            let known = peers.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
+            if invite.enrolled.contains(&node) && known.as_ref().is_some_and(|peer| peer.revoked) {
+                return Err(EnrolError::Revoked);
+            }
             invite.enrol(node, now.wall_ms)?;
             invites.insert(id, invite_row(&invite).as_slice())?;
 
@@ -516,9 +530,7 @@ impl Facts {
             grant = there.filter(|there| there.role >= role).unwrap_or(new);
             grants.insert(&key, grant_row(&grant).as_slice())?;
 
-            let mut peers = write.open_table(PEERS)?;
-            let there = peers.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
-            let peer = Peer { revoked: false, ..there.unwrap_or_else(|| Peer::new(node, now)) };
+            let peer = Peer { revoked: false, ..known.unwrap_or_else(|| Peer::new(node, now)) };
             peers.insert(node.as_bytes(), peer_row(&peer).as_slice())?;
         }
         write.commit()?;

@@ -140,12 +140,6 @@ pub(crate) struct Index {
     pub(crate) generation: u64,
 }
 
-/// What applying a commit did.
-#[derive(Debug, Default)]
-pub(crate) struct Applied {
-    pub(crate) moved: Vec<u32>,
-}
-
 /// First 16 bytes of SHA-256 of an address.
 pub(crate) fn address_hash(address: &Address) -> [u8; 16] {
     let mut out = [0; 16];
@@ -155,7 +149,7 @@ pub(crate) fn address_hash(address: &Address) -> [u8; 16] {
 
 impl Index {
     /// Applies one entry; the error says what does not fit.
-    pub(crate) fn apply(&mut self, place: Place, entry: Entry<'_>, sums: Sums) -> Result<Applied, &'static str> {
+    pub(crate) fn apply(&mut self, place: Place, entry: Entry<'_>, sums: Sums) -> Result<(), &'static str> {
         match entry {
             Entry::Space { space, wall_ms } => {
                 let state = self.spaces.entry(space).or_default();
@@ -194,7 +188,7 @@ impl Index {
             }
             Entry::Mark { .. } | Entry::Seal => {}
         }
-        Ok(Applied::default())
+        Ok(())
     }
 
     fn add_record(&mut self, place: Place, line: RecordLine, encoded_len: u32) -> u32 {
@@ -217,7 +211,7 @@ impl Index {
         self.sagas.insert(saga, SagaInfo { space: *space, txn, state, wall_ms });
     }
 
-    fn apply_commit(&mut self, commit: &CommitLine, sums: Sums) -> Result<Applied, &'static str> {
+    fn apply_commit(&mut self, commit: &CommitLine, sums: Sums) -> Result<(), &'static str> {
         let txn = self.txns.remove(&commit.txn).unwrap_or_default();
         self.next_txn = self.next_txn.max(commit.txn + 1);
         if txn.records.len() as u64 != commit.staged
@@ -243,14 +237,10 @@ impl Index {
                 }
             }
         }
-        let mut moved = Vec::new();
         for change in &txn.moves {
             let timeline = self.timelines.find(&change.timeline).ok_or("a tip of a timeline without frames")?;
             if !state.apply_move(timeline, change, sums) {
                 return Err("a tip move that does not fit");
-            }
-            if moved.last() != Some(&timeline) {
-                moved.push(timeline);
             }
         }
         state.touch();
@@ -262,7 +252,7 @@ impl Index {
             self.end_saga(&commit.space, saga, commit.txn, SagaState::Committed, commit.wall_ms);
         }
         self.generation += 1;
-        Ok(Applied { moved })
+        Ok(())
     }
 
     fn remove_space(&mut self, space: &SpaceId) {

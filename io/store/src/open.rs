@@ -173,10 +173,7 @@ fn is_sealed(pack: &Pack) -> Result<bool, OpenError> {
 }
 
 fn apply(index: &mut Index, pack: &Pack, place: Place, entry: Entry<'_>, sums: Sums) -> Result<(), OpenError> {
-    match index.apply(place, entry, sums) {
-        Ok(_) => Ok(()),
-        Err(what) => Err(pack.damage(u64::from(place.offset), what).into()),
-    }
+    index.apply(place, entry, sums).map_err(|what| pack.damage(u64::from(place.offset), what).into())
 }
 
 /// Applies the entries of the last pack; a torn tail is cut, and the cut made durable before anything is appended.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sealtide_crypto::sha256_parts;
-use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
+use sealtide_ibgib::{Address, ChunkHash, Sid};
 use sealtide_sync::{SagaId, SetSummary, Snapshot, TipItem};
 
 use crate::entry::{Move, TipLine};
