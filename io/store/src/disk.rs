@@ -28,8 +28,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
     /// 32 bytes that nobody can foresee.
     fn random(&self) -> io::Result<[u8; 32]>;
-    /// The file that redb keeps the small facts in, made when it is not there.
-    fn facts(&self) -> io::Result<Box<dyn redb::StorageBackend>>;
+    /// The file that redb keeps the small facts in. `anew` empties it first, or makes it.
+    fn facts(&self, anew: bool) -> io::Result<Box<dyn redb::StorageBackend>>;
 }
 
 /// One append-only file. There is one writer; readers may read what was appended at any time.
@@ -144,9 +144,9 @@ impl Disk for FsDisk {
         Ok(out)
     }
 
-    fn facts(&self) -> io::Result<Box<dyn redb::StorageBackend>> {
+    fn facts(&self, anew: bool) -> io::Result<Box<dyn redb::StorageBackend>> {
         let path = self.root.join(FACTS_FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(anew).truncate(anew).mode(0o600).open(path)?;
         let backend = redb::backends::FileBackend::new(file).map_err(io::Error::other)?;
         Ok(Box::new(backend))
     }

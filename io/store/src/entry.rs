@@ -143,6 +143,8 @@ pub(crate) struct CommitLine {
     pub(crate) wall_ms: u64,
     /// Bytes of this pack that were known durable when the entry was written.
     pub(crate) durable: u64,
+    /// The commit makes the space: both or none.
+    pub(crate) creates: bool,
     /// Records staged under `txn`.
     pub(crate) staged: u64,
     /// `Take` entries name the staged records that count; otherwise all do.
@@ -159,7 +161,7 @@ pub(crate) struct CommitLine {
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry<'a> {
-    /// A space exists from here on.
+    /// An empty space exists from here on.
     Space { space: SpaceId, wall_ms: u64 },
     /// A space and its membership are gone.
     Remove { space: SpaceId },
@@ -366,7 +368,8 @@ fn put_commit(out: &mut Vec<u8>, commit: &CommitLine) {
     put64(out, commit.txn);
     out.extend_from_slice(commit.space.as_bytes());
     out.extend_from_slice(&commit.saga.map_or(NO_SAGA, |saga| saga.0));
-    for number in [commit.wall_ms, commit.durable, commit.staged, u64::from(commit.only_taken), commit.taken] {
+    let flags = u64::from(commit.only_taken) | u64::from(commit.creates) << 1;
+    for number in [commit.wall_ms, commit.durable, commit.staged, flags, commit.taken] {
         put64(out, number);
     }
     for number in [commit.moves, commit.items, commit.tips] {
@@ -381,11 +384,7 @@ fn read_commit(cut: &mut Cut<'_>) -> Option<CommitLine> {
     let space = cut.space()?;
     let saga = Some(cut.id()?).filter(|saga| *saga != NO_SAGA).map(SagaId);
     let (wall_ms, durable, staged) = (cut.u64()?, cut.u64()?, cut.u64()?);
-    let only_taken = match cut.u64()? {
-        0 => false,
-        1 => true,
-        _ => return None,
-    };
+    let flags = cut.u64().filter(|flags| *flags < 4)?;
     let (taken, moves, items, tips) = (cut.u64()?, cut.u64()?, cut.u64()?, cut.u64()?);
     let (item_digest, tip_digest) = (cut.id()?, cut.id()?);
     let commit = CommitLine {
@@ -394,8 +393,9 @@ fn read_commit(cut: &mut Cut<'_>) -> Option<CommitLine> {
         saga,
         wall_ms,
         durable,
+        creates: flags & 2 != 0,
         staged,
-        only_taken,
+        only_taken: flags & 1 != 0,
         taken,
         moves,
         items,
@@ -476,6 +476,7 @@ mod tests {
             saga: Some(SagaId([3; 32])),
             wall_ms: 2,
             durable: 3,
+            creates: true,
             staged: 4,
             only_taken: true,
             taken: 5,

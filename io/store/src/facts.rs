@@ -306,9 +306,10 @@ impl redb::StorageBackend for Backend {
 }
 
 impl Facts {
-    pub(crate) fn open(disk: &dyn Disk) -> Result<Self, OpenError> {
+    /// Opens the facts; `anew` makes them, which is no step that a crash may interrupt: the format file comes later.
+    pub(crate) fn open(disk: &dyn Disk, anew: bool) -> Result<Self, OpenError> {
         let failed = |what: String| OpenError::Facts { file: FACTS_FILE, what };
-        let backend = disk.facts().map_err(|error| failed(error.to_string()))?;
+        let backend = disk.facts(anew).map_err(|error| failed(error.to_string()))?;
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let database = builder.create_with_backend(Backend(backend)).map_err(|error| failed(error.to_string()))?;

@@ -226,6 +226,9 @@ impl Index {
         } else {
             txn.records.into_iter().collect()
         };
+        if commit.creates {
+            self.spaces.entry(commit.space).or_default().created_ms = commit.wall_ms;
+        }
         let state = self.spaces.get_mut(&commit.space).ok_or("a commit to a space that is not there")?;
         for id in members {
             let rec = self.records.get(id);

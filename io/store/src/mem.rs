@@ -310,7 +310,10 @@ impl Disk for MemDisk {
         Ok(out)
     }
 
-    fn facts(&self) -> io::Result<Box<dyn redb::StorageBackend>> {
+    fn facts(&self, anew: bool) -> io::Result<Box<dyn redb::StorageBackend>> {
+        if anew {
+            redb::StorageBackend::set_len(&MemFacts(Arc::clone(&self.state)), 0)?;
+        }
         Ok(Box::new(MemFacts(Arc::clone(&self.state))))
     }
 }

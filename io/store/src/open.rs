@@ -16,41 +16,47 @@ use crate::pack::{
 pub(crate) const FORMAT_FILE: &str = "format";
 const FORMAT: &str = "sealtide store 1\n";
 
-/// Reads the format file, or writes it into an empty place.
-pub(crate) fn check_format(disk: &dyn Disk) -> Result<(), OpenError> {
+/// Whether there is a store of this format; `false` when it is still to be made. The format file is the last thing
+/// that making a store writes, so without it nothing else here counts.
+pub(crate) fn has_format(disk: &dyn Disk) -> Result<bool, OpenError> {
     let failed = |source| OpenError::Io { file: FORMAT_FILE.to_owned(), source };
-    match disk.open(FORMAT_FILE) {
+    let bytes = match disk.open(FORMAT_FILE) {
         Ok(file) => {
-            let len = file.len().map_err(failed)?.min(64) as usize;
-            let mut bytes = vec![0; len];
+            let mut bytes = vec![0; file.len().map_err(failed)?.min(64) as usize];
             file.read_at(0, &mut bytes).map_err(failed)?;
-            if bytes == FORMAT.as_bytes() {
-                return Ok(());
-            }
-            let packs = disk.list(FOLDER).map_err(failed)?;
-            let torn = FORMAT.as_bytes().starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
-            if !(torn && packs.is_empty()) {
-                let found = String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned();
-                return Err(OpenError::Version { file: FORMAT_FILE.to_owned(), found });
-            }
-            // A crash while the store was made.
-            disk.remove(FORMAT_FILE).map_err(failed)?;
+            bytes
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if !disk.list(FOLDER).map_err(failed)?.is_empty() {
-                let what = "the file is missing".to_owned();
-                return Err(Damage { file: FORMAT_FILE.to_owned(), offset: 0, what }.into());
-            }
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(failed(error)),
+    };
+    if bytes == FORMAT.as_bytes() {
+        return Ok(true);
     }
+    let torn = FORMAT.as_bytes().starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
+    if !torn {
+        let found = String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned();
+        return Err(OpenError::Version { file: FORMAT_FILE.to_owned(), found });
+    }
+    if !disk.list(FOLDER).map_err(failed)?.is_empty() {
+        let what = "it is missing, and there are packs".to_owned();
+        return Err(Damage { file: FORMAT_FILE.to_owned(), offset: 0, what }.into());
+    }
+    Ok(false)
+}
+
+/// Writes the format file: from now on there is a store.
+pub(crate) fn write_format(disk: &dyn Disk) -> Result<(), OpenError> {
     let write = || {
+        match disk.remove(FORMAT_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = disk.create(FORMAT_FILE)?;
         file.append(FORMAT.as_bytes())?;
         file.sync()?;
         disk.sync_folder("")
     };
-    write().map_err(failed)
+    write().map_err(|source| OpenError::Io { file: FORMAT_FILE.to_owned(), source })
 }
 
 /// The packs of the store in order, and whether the last one may be open.

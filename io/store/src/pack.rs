@@ -267,9 +267,16 @@ impl SideIndex {
             _ => {}
         }
         let file = disk.create(&name)?;
-        file.append(&self.bytes)?;
-        file.sync()?;
-        disk.sync_folder(FOLDER)
+        let written = file.append(&self.bytes).and_then(|()| file.sync()).and_then(|()| disk.sync_folder(FOLDER));
+        if written.is_err() {
+            let _ = disk.remove(&name);
+        }
+        written
+    }
+
+    /// Whether there is a file at all.
+    pub(crate) fn exists(disk: &dyn Disk, number: u32) -> bool {
+        disk.open(&index_name(number)).is_ok()
     }
 
     /// Loads the side index of `pack`; `None` when there is none that belongs to these `len` bytes.

@@ -186,13 +186,18 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, config: Config) -> Result<Self, OpenError> {
         let lock = disk.lock().map_err(|source| place_error(disk.place(), source))?;
         let lock = lock.ok_or_else(|| OpenError::Locked(disk.place()))?;
-        open::check_format(&*disk)?;
+        let facts = if open::has_format(&*disk)? {
+            Facts::open(&*disk, false)?
+        } else {
+            let facts = Facts::open(&*disk, true)?;
+            open::write_format(&*disk)?;
+            facts
+        };
         let (mut index, log) = open::rebuild(&disk, config.pack_bytes)?;
         index.packs.insert(log.active.number, Arc::clone(&log.active));
         // What a killed process left in the page cache counts from now on, so it must be durable first.
         log.active.file.sync().map_err(|source| io_error(&log.active, source))?;
         index.forget_outcomes((config.wall_ms)().saturating_sub(OUTCOMES_KEPT_MS));
-        let facts = Facts::open(&*disk)?;
         let inner = Inner {
             durable: Durable::new(Arc::clone(&log.active), log.len),
             disk,
@@ -544,9 +549,6 @@ impl Store {
         let mut batch = Batch::new(log);
         let txn = plan.txn;
         let wall_ms = self.wall_ms();
-        if create {
-            batch.push(Entry::Space { space: *space, wall_ms });
-        }
         for at in &plan.append {
             batch.record(txn, &request.records[*at], frames[*at].as_ref().map(|frame| &frame.facts));
         }
@@ -565,6 +567,7 @@ impl Store {
             saga: request.saga,
             wall_ms,
             durable: self.inner.durable.durable_in(log.active.number),
+            creates: create,
             staged: plan.staged,
             only_taken: plan.taken.is_some(),
             taken: plan.taken.as_ref().map_or(0, |taken| taken.len() as u64),
@@ -615,7 +618,8 @@ impl Store {
         let (mut items, mut new_records) = (state.item_summary.clone(), 0);
         let mut fresh = Fresh::default();
         let mut taken = request.staged.clone();
-        let staged_facts = guard(&self.inner.staged_facts).get(&txn).cloned().unwrap_or_default();
+        let staged_facts = guard(&self.inner.staged_facts);
+        let staged_facts = staged_facts.get(&txn);
         let mut add_staged = |id: u32| {
             let rec = index.records.get(id);
             if state.is_member(rec, id) {
@@ -624,7 +628,7 @@ impl Store {
             items.add(&rec.sid.0);
             new_records += 1;
             if rec.frame.is_some() {
-                let frame = match staged_facts.get(&rec.sid) {
+                let frame = match staged_facts.and_then(|facts| facts.get(&rec.sid)) {
                     Some(frame) => Some(frame.clone()),
                     None => load_record(index, id).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
                 };

@@ -201,7 +201,10 @@ impl Check {
         let len = pack.file.len().map_err(|source| io_error(pack, source))?;
         let damage = |what: &str| Damage { file: index_name(pack.number), offset: 0, what: what.to_owned() };
         let Some(saved) = SideIndex::load(disk, pack, len) else {
-            self.report.add(damage("the side index is missing or does not have its checksum; it is rebuilt at open"));
+            // One that is missing is built at the next open, and nothing is lost.
+            if SideIndex::exists(disk, pack.number) {
+                self.report.add(damage("the side index does not have its checksum; it is built again at the next open"));
+            }
             return Ok(());
         };
         match SideIndex::build(pack, len, Vec::new()) {
