@@ -21,6 +21,8 @@ pub mod record;
 mod shape;
 mod stamp_text;
 pub mod transform;
+mod shape;
+mod stamp_text;
 mod tree;
 pub mod validate;
 
