@@ -21,8 +21,6 @@ pub mod record;
 mod shape;
 mod stamp_text;
 pub mod transform;
-mod shape;
-mod stamp_text;
 mod tree;
 pub mod validate;
 
