@@ -39,11 +39,11 @@ pub struct Initiator {
     peer: NodeId,
     proof: Proof,
     offer: Option<Continuation>,
-    state: State,
+    pub(super) state: State,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     AwaitChallenge {
         hello: Vec<u8>,
     },

@@ -36,16 +36,18 @@ pub struct Operations {
 
 /// The responder of one handshake.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Responder {
     link: Link,
     /// Present at a relay.
     limits: Option<RelayLimits>,
-    state: State,
+    pub(super) state: State,
     operations: Operations,
 }
 
 #[derive(Debug)]
-enum State {
+#[cfg_attr(test, derive(Clone))]
+pub(super) enum State {
     AwaitHello,
     AwaitResponse {
         hello: Vec<u8>,
@@ -66,7 +68,8 @@ enum State {
 
 /// What a verified RESPONSE showed.
 #[derive(Debug)]
-struct Proven {
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Proven {
     peer: NodeId,
     key: PublicKey,
     claim: Claim,

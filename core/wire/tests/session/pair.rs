@@ -10,6 +10,7 @@ use sealtide_wire::session::{
 };
 
 /// The size of long tests, from `SEALTIDE_TEST_SCALE`.
+#[expect(clippy::disallowed_methods, reason = "tests take their size from the environment, the core takes nothing")]
 pub(crate) fn scale() -> u64 {
     std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
 }
