@@ -78,7 +78,7 @@ pub fn target(node: NodeId, addresses: &[SocketAddr]) -> DialTarget {
 /// A node that listens on a free port of loopback; `change` adapts its configuration.
 pub async fn node_with(seed: u64, change: impl FnOnce(&mut LinkConfig)) -> Node {
     let key = key(seed);
-    let mut config = LinkConfig::new(key.clone());
+    let mut config = LinkConfig::new(key.clone(), NodeId::of(key.public()));
     change(&mut config);
     let door = Arc::new(Door::default());
     let link = Link::new(config, door.clone()).unwrap();
