@@ -40,6 +40,7 @@ pub(crate) struct Scoped {
 /// The dependency graph of some roots, in memory.
 #[derive(Debug, Default)]
 struct Roots {
+    roots: Vec<Address>,
     live: bool,
     skipped: BTreeSet<String>,
     items: BTreeSet<(u64, Sid)>,
@@ -57,7 +58,12 @@ impl Scoped {
         let (snapshot, roots) = match scope {
             Scope::All => (space.clone(), None),
             Scope::Roots { roots, live, skipped } => {
-                let mut graph = Roots { live: *live, skipped: skipped.iter().cloned().collect(), ..Roots::default() };
+                let mut graph = Roots {
+                    roots: roots.clone(),
+                    live: *live,
+                    skipped: skipped.iter().cloned().collect(),
+                    ..Roots::default()
+                };
                 graph.walk(roots.clone(), view);
                 (Arc::new(graph.snapshot(view)), Some(graph))
             }
@@ -79,6 +85,11 @@ impl Scoped {
         let same = Arc::ptr_eq(&now, &self.space)
             || now.item_summary == self.space.item_summary && now.tip_summary == self.space.tip_summary;
         !same || self.roots.as_ref().is_some_and(|roots| roots.adopted)
+    }
+
+    /// The roots of a scope whose graph is what they refer to.
+    pub(crate) fn frozen_roots(&self) -> Option<&[Address]> {
+        self.roots.as_ref().filter(|roots| !roots.live).map(|roots| &roots.roots[..])
     }
 
     pub(crate) fn follows(&self, relation: &str) -> bool {

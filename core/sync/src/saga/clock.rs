@@ -37,10 +37,6 @@ impl Clock {
         self.answer_ms = self.now.mono_ms;
     }
 
-    pub(super) fn since_progress_ms(&self) -> u64 {
-        self.now.mono_ms.saturating_sub(self.progress_ms)
-    }
-
     pub(super) fn idle_deadline(&self, limits: &Limits) -> u64 {
         self.progress_ms.saturating_add(limits.idle_ms)
     }

@@ -157,6 +157,15 @@ impl Receive {
         self.wants.ask_bulk(after);
     }
 
+    /// Asks for roots, then for whatever they refer to. A root that the peer lacks too is nobody's fault.
+    pub(super) fn walk_from<'a>(&mut self, roots: impl Iterator<Item = &'a Address>) {
+        self.step = Step::Walking;
+        self.rounds = 1;
+        for root in roots.filter(|root| self.index.shapes(Key::of(root)).next().is_none()) {
+            self.wants.ask_address(root.clone());
+        }
+    }
+
     /// Takes a tip of the peer. Spec: SY-53
     pub(super) fn tip(&mut self, tip: ListedTip, scoped: &Scoped, peer_items: u64) -> Result<(), Fault> {
         if tip.id != TipItem::id_of(&tip.tjp, &tip.tip, &tip.sid) {
@@ -403,6 +412,7 @@ impl Receive {
     pub(super) fn close(&mut self, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
         self.check_pages(context)?;
         let stray = self.stream.is_none()
+            && !self.tips.is_empty()
             && self
                 .index
                 .timelines

@@ -108,6 +108,11 @@ impl Run {
         if self.terms.peer.item_count == 0 {
             return self.receive.nothing_to_receive();
         }
+        if let Some(roots) = self.scoped.frozen_roots() {
+            // A frozen graph is what its roots refer to: asking by address sends only what is not here.
+            let unknown = roots.iter().filter(|root| context.view.by_address(root).is_empty());
+            return self.receive.walk_from(unknown);
+        }
         // What an empty side has staged came by the stream, in its order, so it goes on behind the last.
         let resumes = self.terms.own.item_count == 0 && self.receive.resumed > 0;
         let saga = &context.config.saga;

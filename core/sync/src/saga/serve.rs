@@ -87,11 +87,6 @@ impl Serve {
         Ok(())
     }
 
-    /// Whether everything asked for has been handed out.
-    pub(super) fn idle(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
     /// The next message of an answer; reads the store.
     pub(super) fn next_message(&mut self, context: &Context<'_>, scoped: &Scoped) -> Option<Message> {
         let mut job = self.jobs.pop_front()?;
