@@ -10,6 +10,7 @@ mod cbor;
 mod encoded;
 mod file;
 mod frame;
+pub mod fuzzing;
 mod graph;
 pub mod hash;
 pub mod json;
