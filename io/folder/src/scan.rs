@@ -314,7 +314,9 @@ fn rename_sources(new: &[(String, Taken)], vanished: &[(&str, &Placed)]) -> BTre
         by_content.entry((placed.stat.kind, placed.content)).or_default().1.push(at);
     }
     for ((kind, _), candidates) in by_content {
-        if let (FileKind::File | FileKind::Symlink, ([target], [source])) = (kind, (&candidates.0[..], &candidates.1[..])) {
+        if let (FileKind::File | FileKind::Symlink, ([target], [source])) =
+            (kind, (&candidates.0[..], &candidates.1[..]))
+        {
             sources.insert(*target, *source);
         }
     }

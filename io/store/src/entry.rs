@@ -523,8 +523,9 @@ mod tests {
     fn an_entry_counts_only_at_its_place_under_its_key_and_unchanged() {
         let key = PackKey([1; 32]);
         let accepted = |key: &PackKey, offset: u64, bytes: &[u8]| {
-            Head::read(key, offset, bytes)
-                .is_some_and(|head| bytes.len() == HEAD_BYTES + head.body_len && head.fits(key, offset, &bytes[HEAD_BYTES..]))
+            Head::read(key, offset, bytes).is_some_and(|head| {
+                bytes.len() == HEAD_BYTES + head.body_len && head.fits(key, offset, &bytes[HEAD_BYTES..])
+            })
         };
         for entry in samples() {
             let mut builder = Builder::new(key, 100);

@@ -222,7 +222,10 @@ impl Index {
         }
         let members: Vec<u32> = if commit.only_taken {
             let find = |sid: &Sid| self.records.find(sid).filter(|id| txn.records.contains(id));
-            txn.taken.iter().map(|sid| find(sid).ok_or("a commit of a record that was not staged")).collect::<Result<_, _>>()?
+            txn.taken
+                .iter()
+                .map(|sid| find(sid).ok_or("a commit of a record that was not staged"))
+                .collect::<Result<_, _>>()?
         } else {
             txn.records.into_iter().collect()
         };
@@ -294,9 +297,9 @@ impl Index {
     /// The first space whose summaries do not have the digests that its newest commit states.
     pub(crate) fn wrong_digest(&self) -> Option<SpaceId> {
         let wrong = self.spaces.iter().find(|(_, state)| {
-            state.stated.is_some_and(|stated| {
-                stated != (state.item_summary.lanes.digest(), state.tip_summary.lanes.digest())
-            })
+            state
+                .stated
+                .is_some_and(|stated| stated != (state.item_summary.lanes.digest(), state.tip_summary.lanes.digest()))
         });
         wrong.map(|(space, _)| *space)
     }

@@ -238,9 +238,8 @@ pub(crate) fn pieces(moves: Vec<Move>, bytes_max: usize) -> Vec<Vec<Move>> {
     };
     for change in moves {
         let head = 64 + change.tjp.len();
-        let weight = head
-            + change.removed.len() * 32
-            + change.added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
+        let weight =
+            head + change.removed.len() * 32 + change.added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
         if weight <= bytes_max {
             put(change, weight);
             continue;

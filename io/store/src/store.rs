@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
-use sealtide_ibgib::{Address, CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips};
+use sealtide_ibgib::{
+    Address, CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips,
+};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState, SetSummary};
 
@@ -435,7 +437,10 @@ impl Store {
         let old: Vec<SagaId> = {
             let index = read(&self.inner.index);
             let staged = index.sagas.iter().filter(|(_, info)| info.state == SagaState::Staged);
-            staged.filter(|(_, info)| info.wall_ms.saturating_add(STAGED_KEPT_MS) < now).map(|(saga, _)| *saga).collect()
+            staged
+                .filter(|(_, info)| info.wall_ms.saturating_add(STAGED_KEPT_MS) < now)
+                .map(|(saga, _)| *saga)
+                .collect()
         };
         old.iter().try_for_each(|saga| self.abort(saga))?;
         write(&self.inner.index).forget_outcomes(now.saturating_sub(OUTCOMES_KEPT_MS));
@@ -489,12 +494,7 @@ impl Store {
         self.append_with(log, batch, |_| ())
     }
 
-    fn append_with(
-        &self,
-        log: &mut Log,
-        batch: Batch<'_>,
-        after: impl FnOnce(&mut Index),
-    ) -> Result<u64, StoreError> {
+    fn append_with(&self, log: &mut Log, batch: Batch<'_>, after: impl FnOnce(&mut Index)) -> Result<u64, StoreError> {
         if !batch.entries.is_empty() {
             log.append(&batch.builder)?;
             self.inner.dirty.store(true, Ordering::Relaxed);
@@ -733,11 +733,8 @@ impl Fresh {
             tips.sort_unstable();
             let after = tips.into_iter().map(|(_, sid)| sid).collect();
             results.push((*timeline, before.iter().map(|tip| tip.sid).collect(), after));
-            let line = |frame: &&FrameOf| TipLine {
-                sid: frame.sid,
-                n: frame.facts.n,
-                address: frame.address.to_string(),
-            };
+            let line =
+                |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
             moves.push(Move {
                 timeline: *timeline,
                 order: any.order,

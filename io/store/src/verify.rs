@@ -203,7 +203,8 @@ impl Check {
         let Some(saved) = SideIndex::load(disk, pack, len) else {
             // One that is missing is built at the next open, and nothing is lost.
             if SideIndex::exists(disk, pack.number) {
-                self.report.add(damage("the side index does not have its checksum; it is built again at the next open"));
+                self.report
+                    .add(damage("the side index does not have its checksum; it is built again at the next open"));
             }
             return Ok(());
         };
@@ -245,9 +246,8 @@ impl Check {
                 wrong(format!("space {space}: the references to chunks are not those of the log"));
             }
         }
-        let staged = |index: &Index| -> Vec<_> {
-            index.txns.iter().map(|(txn, staged)| (*txn, staged.records.len())).collect()
-        };
+        let staged =
+            |index: &Index| -> Vec<_> { index.txns.iter().map(|(txn, staged)| (*txn, staged.records.len())).collect() };
         if staged(live) != staged(&self.index) {
             wrong("what is staged in memory is not what is staged in the log".to_owned());
         }
