@@ -140,9 +140,10 @@ fn limits() -> RelayLimits {
 fn relay_scene(binding: &Binding) -> Scene {
     let mut scene = Scene::new();
     scene.initiator_sees.binding = binding.clone();
-    scene.responder_sees = Connection { binding: binding.clone(), remote: Some("198.51.100.7:7443".parse().unwrap()) };
+    scene.responder_sees =
+        Connection { binding: binding.clone(), remote: Some("198.51.100.7:7443".parse().expect("an address")) };
     scene.edit_initiator(|local| {
-        local.addresses = vec![LinkAddress { source: 1, socket: "10.0.0.7:7443".parse().unwrap() }];
+        local.addresses = vec![LinkAddress { source: 1, socket: "10.0.0.7:7443".parse().expect("an address") }];
     });
     scene
 }
