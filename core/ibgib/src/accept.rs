@@ -2,6 +2,14 @@
 //!
 //! The good path reads each text once: one scan proves that D (and R) is canonical and picks up the few members that
 //! matter, then the received texts are hashed as they are. Values are built only to name the code of a refusal.
+//!
+//! One core of a two-core virtual machine, this crate unoptimised but for `opt-level = 1`; a file frame with its text:
+//!
+//! | encoded bytes | `accept` | `trusted` | `make` |
+//! |---|---|---|---|
+//! | 679 | 4.6 µs | 2.8 µs | 10.5 µs |
+//! | 1 550 | 7.0 µs | 3.5 µs | 12.2 µs |
+//! | 71 570 | 109 µs | 67 µs | 316 µs |
 
 use std::sync::OnceLock;
 
@@ -330,4 +338,18 @@ fn raw_truthy(raw: &str) -> bool {
 /// The lower-case hex of a hash as text.
 pub(crate) fn lower_hex_text(bytes: &[u8; 32]) -> String {
     hex_lower(bytes).iter().map(|byte| char::from(*byte)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: SY-14 (bad_rel): no hash can name itself, so the row is proven below the gib check.
+    #[test]
+    fn a_relation_to_itself_is_refused() {
+        let own = Address::of("x", &"A".repeat(64)).unwrap();
+        let list = |entry: &str| vec![("y".into(), vec![std::borrow::Cow::Owned(entry.to_owned())])];
+        assert_eq!(relations(&own, &list(own.as_str())), Err(Refusal::BadRel));
+        assert!(relations(&own, &list("z^gib")).is_ok());
+    }
 }

@@ -2,3 +2,8 @@
 
 pub mod frame;
 pub mod handshake;
+pub mod session;
+
+// Tests inside the crate share the harness of those outside.
+#[cfg(test)]
+extern crate self as sealtide_wire;

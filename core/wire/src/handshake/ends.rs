@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sealtide_crypto::{SigningKey, sha256};
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayHint};
+use sealtide_identity::{InviteId, InviteSecret, LearnedFrom, LinkAddress, NodeId, RelayHint};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::frame::PAYLOAD_BYTES_MAX;
@@ -30,9 +30,17 @@ pub enum PipeKind {
 }
 
 impl PipeKind {
+    /// Every kind, in the order of the codes.
+    pub const ALL: [Self; 4] = [Self::Relay, Self::Direct, Self::RelayControl, Self::Tunnel];
+
     /// The byte on the wire.
     pub const fn code(self) -> u8 {
         self as u8
+    }
+
+    /// The kind of a code; `None` for a code without a meaning.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
     }
 }
 
@@ -113,6 +121,42 @@ pub struct Connection {
     /// The remote address of the socket; `None` where a relay or a proxy is in between. It is told to the peer, and
     /// it decides whether loopback addresses of the peer are taken.
     pub remote: Option<SocketAddr>,
+}
+
+/// One end on one connection: what both roles carry along.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) local: Arc<LocalEnd>,
+    pub(super) connection: Connection,
+}
+
+impl Link {
+    pub(super) fn binding(&self) -> &Binding {
+        &self.connection.binding
+    }
+
+    pub(super) fn kind(&self) -> PipeKind {
+        self.connection.binding.kind
+    }
+
+    /// Where the peer is seen from here, to be told to it.
+    pub(super) fn observed(&self) -> Option<LinkAddress> {
+        let at_relay = self.kind() == PipeKind::RelayControl;
+        let source = if at_relay { LinkAddress::RELAY_OBSERVED } else { LinkAddress::PEER_OBSERVED };
+        self.connection.remote.map(|socket| LinkAddress { source, socket })
+    }
+
+    /// Whether the peer is on this machine: a direct path with a loopback address at the other end.
+    fn is_over_loopback(&self) -> bool {
+        let remote = self.connection.remote.map(|socket| socket.ip().to_canonical());
+        self.kind() == PipeKind::Direct && remote.is_some_and(|ip| ip.is_loopback())
+    }
+}
+
+/// Those of the peer's addresses that may be dialled; the others are dropped without a word. Spec: LK-107.
+pub(super) fn dialable(addresses: &[LinkAddress], link: &Link) -> Vec<LinkAddress> {
+    let learned = LearnedFrom::Peer { over_loopback: link.is_over_loopback() };
+    addresses.iter().filter(|address| address.may_be_dialled(learned)).copied().collect()
 }
 
 /// The exporter of the TLS connection (RFC 8446, section 7.5), 32 bytes.
