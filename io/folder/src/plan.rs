@@ -144,7 +144,11 @@ impl Planner<'_> {
             }
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(match kind {
                 FileKind::Dir => Vec::new(),
-                _ => vec![self.clear_dir(&path), Step::Create { path, new }],
+                _ => {
+                    let mut steps = self.clear_dir(&path)?;
+                    steps.push(Step::Create { path, new });
+                    steps
+                }
             }),
             Look::Seen(stat, _) => {
                 let old = self.expect_known(&path, &stat)?;
@@ -166,7 +170,7 @@ impl Planner<'_> {
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => match known {
                 Some(placed) if placed.stat.kind != FileKind::Dir => Err(Fail::Dirty(path.to_owned())),
                 Some(_) if self.root.dir(path).and_then(crate::root::entries)?.is_empty() => {
-                    Ok(vec![self.clear_dir(path)])
+                    self.clear_dir(path)
                 }
                 _ => Ok(Vec::new()),
             },
@@ -190,7 +194,7 @@ impl Planner<'_> {
         match self.root.look(to)? {
             Look::Nothing => self.need_parents(to)?,
             Look::Special => return Err(Fail::Skip(SkipReason::Special)),
-            Look::Seen(stat, _) if stat.kind == FileKind::Dir => steps.push(self.clear_dir(to)),
+            Look::Seen(stat, _) if stat.kind == FileKind::Dir => steps = self.clear_dir(to)?,
             Look::Seen(..) if self.lifted.contains(to) => {}
             Look::Seen(..) => return Err(Fail::Dirty(to.to_owned())),
         }
@@ -217,13 +221,30 @@ impl Planner<'_> {
                 Ok(steps)
             }
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(steps),
+            Look::Seen(..) if self.lifted.contains(to) => {
+                steps.push(Step::MakeDir { path: to.to_owned() });
+                Ok(steps)
+            }
             _ => Err(Fail::Dirty(to.to_owned())),
         }
     }
 
-    fn clear_dir(&self, path: &str) -> Step {
-        let kept = self.cache.get(path).is_some_and(|placed| placed.stat.kind == FileKind::Dir);
-        Step::RemoveDir { path: path.to_owned(), kept }
+    /// Removes a directory in which nothing but empty directories will be left by then. Those that stand for
+    /// themselves are named, so that they can be made again; one that is to stay is in the way.
+    fn clear_dir(&self, path: &str) -> Result<Steps, Fail> {
+        let mut steps = Vec::new();
+        for (kept, _) in crate::walk::within(self.cache, path).filter(|(_, placed)| placed.stat.kind == FileKind::Dir) {
+            if kept != path && !self.lifted.contains(kept) {
+                return Err(Fail::Skip(SkipReason::DirectoryNotEmpty));
+            }
+            steps.push(Step::RemoveDir { path: kept.clone(), kept: true });
+        }
+        // Deeper directories sort after the ones above them.
+        steps.reverse();
+        if steps.last() != Some(&Step::RemoveDir { path: path.to_owned(), kept: true }) {
+            steps.push(Step::RemoveDir { path: path.to_owned(), kept: false });
+        }
+        Ok(steps)
     }
 
     /// What stands at `path` must be what the cache knows.

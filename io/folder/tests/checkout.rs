@@ -468,7 +468,7 @@ fn setting_aside_makes_room() {
 #[test]
 fn ten_thousand_files_in_batches() {
     let count = 10_000 * scale();
-    let mut case = Case::new();
+    let mut case = Case::quick();
     let wanted: Tree = (0..count).map(|at| (format!("d{}/f{at}", at % 100), file(format!("content {at}")))).collect();
     let plan = case.plan(&wanted, &Tree::new(), &[]);
     let mut reports = 0;

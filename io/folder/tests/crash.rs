@@ -159,7 +159,7 @@ fn things() -> impl Strategy<Value = Tree> {
     let thing = prop_oneof![
         4 => "[ab]{0,2}".prop_map(file),
         1 => "[ab]{0,2}".prop_map(program),
-        1 => (1u64..4).prop_map(|seed| file(noise(seed, 70))),
+        1 => (1u64..4).prop_map(|seed| file(noise(seed, 3))),
         1 => prop::sample::select(vec!["a", "../x", "b/c"]).prop_map(link),
         1 => Just(Thing::Dir),
     ];
@@ -186,7 +186,7 @@ fn moves_between(before: &Tree, after: &Tree) -> Vec<(String, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: u32::try_from(1000 * scale()).unwrap_or(u32::MAX), failure_persistence: None, .. ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: u32::try_from(2000 * scale()).unwrap_or(u32::MAX), failure_persistence: None, .. ProptestConfig::default() })]
 
     /// From any directory to any other, with moves, killed at any step or not at all: it always arrives.
     #[test]

@@ -205,7 +205,7 @@ fn a_save_by_rename_is_an_edit() {
 
 #[test]
 fn two_thousand_files_move_with_their_directory() {
-    let mut case = Case::new();
+    let mut case = Case::quick();
     for at in 0..2000 {
         // Half of them have a twin with the same content: only the inode tells them apart.
         case.put(&format!("old/{}/{at}", at % 7), &file(format!("content {}", at / 2)));
@@ -226,7 +226,7 @@ fn two_thousand_files_move_with_their_directory() {
 #[test]
 fn a_second_scan_reads_nothing() {
     let count = 20_000 * scale();
-    let mut case = Case::new();
+    let mut case = Case::quick();
     for dir in 0..count / 100 {
         std::fs::create_dir_all(case.at_path(&format!("d{dir}"))).expect("make");
         for at in 0..100 {
@@ -447,7 +447,7 @@ fn an_unmounted_disk_deletes_nothing() {
 
 #[test]
 fn one_scan_holds_no_more_than_it_may() {
-    let mut case = Case::new();
+    let mut case = Case::quick();
     // 300 MiB of files that were never seen, and one that went: it must not look gone before all are read.
     case.put("away", &file(noise(0, 300 * 1024)));
     case.record();
