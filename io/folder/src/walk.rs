@@ -250,7 +250,7 @@ impl Walked {
 }
 
 /// The entries at `tree` and below it.
-fn within<'c, 't>(
+pub(crate) fn within<'c, 't>(
     cache: &'c BTreeMap<String, Placed>,
     tree: &'t str,
 ) -> impl Iterator<Item = (&'c String, &'c Placed)> + use<'c, 't> {
