@@ -1,5 +1,7 @@
 //! Property tests: the twins of the fuzz targets, and a corpus that is replayed.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it ran")]
+
 mod support;
 
 use std::path::PathBuf;
