@@ -11,11 +11,14 @@ mod encoded;
 mod file;
 mod frame;
 pub mod fuzzing;
+mod graph;
 pub mod hash;
 pub mod json;
+mod latest;
 mod order;
 pub mod plumbing;
 pub mod record;
+mod shape;
 mod stamp_text;
 pub mod transform;
 mod tree;
@@ -26,14 +29,20 @@ pub use address::{
     validate_ib,
 };
 pub use binary::{
-    BIN_INLINE_BYTES_MAX, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKS_PER_LIST_MAX, ChunkHash, ChunkRef, Manifest,
-    ManifestError, binary_record, read_binary,
+    AssembleError, BIN_INLINE_BYTES_MAX, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKS_PER_LIST_MAX,
+    ChunkError, ChunkHash, ChunkRef, Manifest, ManifestError, binary_record, read_binary,
 };
 pub use cbor::Kind;
 pub use encoded::{Data, RECORD_BYTES_MAX, Refusal, Relations, Verified};
-pub use file::{Content, FILE_IB, FileFrame, FileFrameError, FileKind, TEXT_JSON_BYTES_MAX, inline_text, yield_frame};
-pub use frame::{FrameFacts, Stamp, evolve, genesis, settle_tips, space_genesis, stone, uuid};
+pub use file::{
+    Content, FILE_IB, FileFrame, FileFrameError, FileKind, NAME_BYTES_MAX, PATH_BYTES_MAX, TARGET_BYTES_MAX,
+    TEXT_JSON_BYTES_MAX, check_path, inline_text, yield_frame,
+};
+pub use frame::{FrameFacts, Stamp, evolve, genesis, space_genesis, stone, try_evolve, try_genesis, uuid};
+pub use graph::{GraphError, GraphOptions, GraphSource, dependency_graph};
+pub use latest::{Latest, latest, settle_tips, winner, winner_order};
 pub use order::order_key;
+pub use shape::{Reader, pick_shape};
 pub use tree::{Placement, TipView, Tree};
 
 /// A JSON object with its members in insertion order.
