@@ -83,7 +83,7 @@ impl Node {
         let identity = home.identity()?;
         let store = home.open_store()?;
         let engine = Engine::new(RealWorld, store.clone(), identity.id);
-        let link_config = LinkConfig::new(identity.key.clone());
+        let link_config = LinkConfig::new(identity.key.clone(), identity.id);
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Audit::open(&home, store.clone(), identity.clone())?;
@@ -343,7 +343,7 @@ impl Node {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(backoff.next_wait(&mut OsEntropy)) => {}
                 () = wake.notified() => backoff = Backoff::new(),
             }
         }

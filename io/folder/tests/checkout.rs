@@ -245,7 +245,12 @@ fn local_changes_are_never_touched() {
 }
 
 /// Runs a check-out in which somebody acts at the first step with this name.
-fn meanwhile(case: &mut Case, plan: Vec<CheckOut>, at: &'static str, act: impl FnOnce() + Send + 'static) -> CheckOutReport {
+fn meanwhile(
+    case: &mut Case,
+    plan: Vec<CheckOut>,
+    at: &'static str,
+    act: impl FnOnce() + Send + 'static,
+) -> CheckOutReport {
     let act = Mutex::new(Some(act));
     let met = Arc::new(Mutex::new(false));
     let seen = Arc::clone(&met);
@@ -370,7 +375,8 @@ fn nothing_is_written_through_a_link() {
         std::fs::rename(root.join("e"), away).expect("rename");
         std::os::unix::fs::symlink("../other", root.join("e")).expect("link");
     });
-    let names: Vec<_> = std::fs::read_dir(&other).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(&other).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(names, ["x"]);
     assert_eq!(std::fs::read_to_string(other.join("x")).expect("read"), "not shared");
 }
@@ -387,7 +393,10 @@ fn a_link_in_the_space_is_no_way_out_either() {
     // Once the link is known, the reason is named.
     let mut case = Case::with(&tree([("d", link("../other"))]));
     let wish = case.put_wish("d/x", &file("evil"));
-    assert_eq!(case.check_out(vec![wish]).skipped, [("d/x".to_owned(), SkipReason::ParentNotDirectory("d".to_owned()))]);
+    assert_eq!(
+        case.check_out(vec![wish]).skipped,
+        [("d/x".to_owned(), SkipReason::ParentNotDirectory("d".to_owned()))]
+    );
 }
 
 #[test]
@@ -421,7 +430,11 @@ fn content_that_cannot_be_loaded_leaves_no_trace() {
         let last = *case.store.chunks.keys().next_back().expect("a chunk");
         case.store.chunks.remove(&last);
         let report = case.check_out(plan);
-        assert!(matches!(&report.skipped[..], [(path, SkipReason::Content(_))] if path == "d/a"), "{:?}", report.skipped);
+        assert!(
+            matches!(&report.skipped[..], [(path, SkipReason::Content(_))] if path == "d/a"),
+            "{:?}",
+            report.skipped
+        );
         let mut after = known.clone();
         after.insert("d/b".to_owned(), file("fine"));
         case.expect(&after);
@@ -441,8 +454,7 @@ fn content_must_fit_the_kind() {
     let mut case = Case::new();
     let mut wishes = [case.put_wish("a", &file("x")), case.put_wish("b", &link("x")), case.put_wish("c", &Thing::Dir)];
     use sealtide_ibgib::Content;
-    for (wish, other) in
-        wishes.iter_mut().zip([Content::None, Content::Text("x".into()), Content::Target("x".into())])
+    for (wish, other) in wishes.iter_mut().zip([Content::None, Content::Text("x".into()), Content::Target("x".into())])
     {
         let CheckOut::Put { content, .. } = wish else { panic!("a put") };
         *content = other;
@@ -461,7 +473,10 @@ fn setting_aside_makes_room() {
     assert!(second.ends_with(") 2.txt"), "{second}");
     let wish = case.put_wish("d/a.txt", &file("remote"));
     assert!(is_clean(&case.check_out(vec![wish])));
-    assert_eq!(shown(&case.scan()), [format!("{second}: text \"local 2\" new"), format!("{first}: text \"local\" new")]);
+    assert_eq!(
+        shown(&case.scan()),
+        [format!("{second}: text \"local 2\" new"), format!("{first}: text \"local\" new")]
+    );
     assert!(case.folder.set_aside("../x").is_err() && case.folder.set_aside("nothing").is_err());
 }
 

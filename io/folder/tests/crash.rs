@@ -131,7 +131,10 @@ fn what_a_user_does_after_the_crash_survives() {
         }
         assert!(stands.keys().all(|path| !path.contains("sealtide-tmp")), "step {at}: {:?}", stands.keys());
         let scan = case.record();
-        assert_eq!(scan.changes.len(), stands.len() + scan.changes.iter().filter(|change| !stands.contains_key(&change.path)).count());
+        assert_eq!(
+            scan.changes.len(),
+            stands.len() + scan.changes.iter().filter(|change| !stands.contains_key(&change.path)).count()
+        );
     }
 }
 
@@ -155,7 +158,8 @@ fn a_crash_while_a_crash_is_cleared_up_does_no_harm() {
 }
 
 fn things() -> impl Strategy<Value = Tree> {
-    let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "c^ü"]), 1..4).prop_map(|names| names.join("/"));
+    let path =
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "c^ü"]), 1..4).prop_map(|names| names.join("/"));
     let thing = prop_oneof![
         4 => "[ab]{0,2}".prop_map(file),
         1 => "[ab]{0,2}".prop_map(program),
