@@ -26,7 +26,8 @@ fn filled(seed: u64, pack_bytes: u64) -> (Player, Model) {
 }
 
 fn reopen(disk: &MemDisk) -> Result<Store, OpenError> {
-    Store::open(Arc::new(disk.clone()), Config::default())
+    let config = Config { wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() };
+    Store::open(Arc::new(disk.clone()), config)
 }
 
 // Proves: SY-78
