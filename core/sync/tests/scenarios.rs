@@ -160,8 +160,10 @@ fn a_walk_finds_a_deep_common_frame() {
         pair.sync_ok();
         pair.assert_equal();
         assert_eq!(mode_of(&pair.a.outcome), Mode::Walk);
-        assert_eq!(pair.a.records_sent(), back, "each frame once");
-        assert_eq!(pair.b.records_sent(), back + 1);
+        // The steps down overshoot the common frame, by less than what they had to cross.
+        for (sent, new) in [(pair.a.records_sent(), back), (pair.b.records_sent(), back + 1)] {
+            assert!((new..2 * new + 2).contains(&sent), "{sent} frames for {new}");
+        }
         for end in [&pair.a, &pair.b] {
             assert!(end.sent_of(0x13) <= 9, "{} WANTs with the one for tips", end.sent_of(0x13));
             let tips: Vec<_> = end.space.tips.values().map(Vec::len).collect();
@@ -184,7 +186,7 @@ fn merge_frames_in_the_past_bring_both_branches() {
         let mut pair = Pair::new(MemSpace::with(known), MemSpace::with(&all));
         pair.sync_ok();
         pair.assert_equal();
-        assert_eq!(pair.b.records_sent(), all.len() - known.len());
+        assert!((all.len() - known.len()..=all.len()).contains(&pair.b.records_sent()));
         assert_eq!(pair.a.space.tips.values().next().unwrap().len(), 1);
     }
 }

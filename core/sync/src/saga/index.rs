@@ -80,8 +80,7 @@ impl Index {
         self.records.contains_key(&(Key::of(tip), *sid))
     }
 
-    /// The counters of the received frames of a timeline are not kept by timeline; this walks what is there. Only
-    /// for a saga that resumes.
+    /// The records received with this address, and the counters of those that are frames.
     pub(super) fn shapes(&self, key: Key) -> impl Iterator<Item = (Sid, Option<u64>)> {
         self.records.range((key, SID_MIN)..=(key, SID_MAX)).map(|((_, sid), n)| (*sid, *n))
     }
@@ -112,6 +111,11 @@ impl Index {
             self.paged.push(record.sid());
         }
         Ok(())
+    }
+
+    /// A reference turned out to be here: another saga may have brought it meanwhile.
+    pub(super) fn found(&mut self, address: &Address) {
+        self.missing.remove(&Key::of(address));
     }
 
     /// Notes that a peer's tip is needed.

@@ -251,6 +251,8 @@ impl Receive {
                 self.take_in(&record, context, scoped)?;
                 self.bytes += record.encoded().len() as u64;
                 kept.push(record);
+            } else {
+                self.index.found(record.address());
             }
         }
         if message.end {

@@ -286,6 +286,8 @@ pub struct Pair {
     pub cut_after: Option<usize>,
     pub delivered: usize,
     pub cut: bool,
+    /// Messages that the channel takes before it is full.
+    pub window: usize,
     /// What was seen on the wire may be changed: (from the opener, message) → message.
     pub tamper: Option<Box<dyn FnMut(bool, Bytes) -> Option<Bytes>>>,
     /// Called before each delivery with the number delivered so far.
@@ -308,6 +310,7 @@ impl Pair {
             cut_after: None,
             delivered: 0,
             cut: false,
+            window: usize::MAX,
             tamper: None,
             before: None,
         }
@@ -414,7 +417,9 @@ impl Pair {
         let mut moved = false;
         loop {
             let Some(saga) = &mut me.saga else { return moved };
-            let Some(wish) = saga.poll(&me.space) else { break };
+            // A full channel: only what needs no room in it.
+            let full = other.inbox.len() >= self.window;
+            let Some(wish) = (if full { saga.poll_local() } else { saga.poll(&me.space) }) else { break };
             moved = true;
             assert!(me.outcome.is_none(), "{wish:?} after Done");
             match wish {
