@@ -8,9 +8,9 @@ use crate::hands::{Fail, Hands, Rescued};
 use crate::journal::{Journal, Step};
 use crate::path::{ancestors, is_within};
 use crate::plan::{Planner, Steps};
+use crate::root::mode_with_exec;
 use crate::rules::Rules;
 use crate::stat::{Look, mtime_ns_of};
-use crate::root::mode_with_exec;
 use crate::write::{Ready, Unsynced, mode_of_new};
 use crate::{CheckOut, ContentSource, Folder, FolderError, Placed, SkipReason, Stat};
 
@@ -492,6 +492,6 @@ fn entangled(moves: &[CheckOut]) -> BTreeSet<String> {
 }
 
 /// Items of one batch, at most.
-const BATCH_ITEMS_MAX: usize = 2048;
+const BATCH_ITEMS_MAX: usize = 8192;
 /// Bytes after which a batch is closed.
 const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;

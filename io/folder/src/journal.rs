@@ -144,10 +144,7 @@ impl Old {
     /// Whether `stat` shows this very inode, changed or not. The birth tells it from one that got the number when
     /// this one was gone.
     pub(crate) fn is_inode(&self, stat: &Stat) -> bool {
-        stat.kind == self.kind()
-            && stat.inode == self.inode
-            && stat.dev == self.dev
-            && stat.born_ns == self.born_ns
+        stat.kind == self.kind() && stat.inode == self.inode && stat.dev == self.dev && stat.born_ns == self.born_ns
     }
 
     /// Whether the file could be executed.

@@ -169,9 +169,7 @@ impl Planner<'_> {
             // A directory that is no placement, or is one but not empty, is there for what is in it.
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => match known {
                 Some(placed) if placed.stat.kind != FileKind::Dir => Err(Fail::Dirty(path.to_owned())),
-                Some(_) if self.root.dir(path).and_then(crate::root::entries)?.is_empty() => {
-                    self.clear_dir(path)
-                }
+                Some(_) if self.root.dir(path).and_then(crate::root::entries)?.is_empty() => self.clear_dir(path),
                 _ => Ok(Vec::new()),
             },
             Look::Seen(stat, _) => {

@@ -308,7 +308,7 @@ fn rename_sources(new: &[(String, Taken)], vanished: &[(&str, &Placed)]) -> BTre
             sources.insert(at, source);
         }
     }
-    let mut by_content: BTreeMap<(FileKind, [u8; 32]), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    let mut by_content: BTreeMap<_, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     for (at, (_, taken)) in new.iter().enumerate().filter(|(at, _)| !sources.contains_key(at)) {
         by_content.entry((taken.stat.kind, taken.content)).or_default().0.push(at);
     }
@@ -316,7 +316,9 @@ fn rename_sources(new: &[(String, Taken)], vanished: &[(&str, &Placed)]) -> BTre
         by_content.entry((placed.stat.kind, placed.content)).or_default().1.push(at);
     }
     for ((kind, _), candidates) in by_content {
-        if let (FileKind::File | FileKind::Symlink, ([target], [source])) = (kind, (&candidates.0[..], &candidates.1[..])) {
+        if let (FileKind::File | FileKind::Symlink, ([target], [source])) =
+            (kind, (&candidates.0[..], &candidates.1[..]))
+        {
             sources.insert(*target, *source);
         }
     }

@@ -245,7 +245,12 @@ fn local_changes_are_never_touched() {
 }
 
 /// Runs a check-out in which somebody acts at the first step with this name.
-fn meanwhile(case: &mut Case, plan: Vec<CheckOut>, at: &'static str, act: impl FnOnce() + Send + 'static) -> CheckOutReport {
+fn meanwhile(
+    case: &mut Case,
+    plan: Vec<CheckOut>,
+    at: &'static str,
+    act: impl FnOnce() + Send + 'static,
+) -> CheckOutReport {
     let act = Mutex::new(Some(act));
     let met = Arc::new(Mutex::new(false));
     let seen = Arc::clone(&met);
@@ -370,7 +375,8 @@ fn nothing_is_written_through_a_link() {
         std::fs::rename(root.join("e"), away).expect("rename");
         std::os::unix::fs::symlink("../other", root.join("e")).expect("link");
     });
-    let names: Vec<_> = std::fs::read_dir(&other).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(&other).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(names, ["x"]);
     assert_eq!(std::fs::read_to_string(other.join("x")).expect("read"), "not shared");
 }
@@ -387,7 +393,10 @@ fn a_link_in_the_space_is_no_way_out_either() {
     // Once the link is known, the reason is named.
     let mut case = Case::with(&tree([("d", link("../other"))]));
     let wish = case.put_wish("d/x", &file("evil"));
-    assert_eq!(case.check_out(vec![wish]).skipped, [("d/x".to_owned(), SkipReason::ParentNotDirectory("d".to_owned()))]);
+    assert_eq!(
+        case.check_out(vec![wish]).skipped,
+        [("d/x".to_owned(), SkipReason::ParentNotDirectory("d".to_owned()))]
+    );
 }
 
 #[test]
@@ -421,7 +430,11 @@ fn content_that_cannot_be_loaded_leaves_no_trace() {
         let last = *case.store.chunks.keys().next_back().expect("a chunk");
         case.store.chunks.remove(&last);
         let report = case.check_out(plan);
-        assert!(matches!(&report.skipped[..], [(path, SkipReason::Content(_))] if path == "d/a"), "{:?}", report.skipped);
+        assert!(
+            matches!(&report.skipped[..], [(path, SkipReason::Content(_))] if path == "d/a"),
+            "{:?}",
+            report.skipped
+        );
         let mut after = known.clone();
         after.insert("d/b".to_owned(), file("fine"));
         case.expect(&after);
@@ -441,14 +454,19 @@ fn content_must_fit_the_kind() {
     let mut case = Case::new();
     let mut wishes = [case.put_wish("a", &file("x")), case.put_wish("b", &link("x")), case.put_wish("c", &Thing::Dir)];
     use sealtide_ibgib::Content;
-    for (wish, other) in
-        wishes.iter_mut().zip([Content::None, Content::Text("x".into()), Content::Target("x".into())])
+    for (wish, other) in wishes.iter_mut().zip([Content::None, Content::Text("x".into()), Content::Target("x".into())])
     {
         let CheckOut::Put { content, .. } = wish else { panic!("a put") };
         *content = other;
     }
     assert_eq!(case.check_out(wishes.to_vec()).skipped.len(), 3);
     case.expect(&Tree::new());
+}
+
+#[test]
+fn a_folder_can_go_to_another_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    is_send(&Case::new().folder);
 }
 
 #[test]
@@ -461,7 +479,10 @@ fn setting_aside_makes_room() {
     assert!(second.ends_with(") 2.txt"), "{second}");
     let wish = case.put_wish("d/a.txt", &file("remote"));
     assert!(is_clean(&case.check_out(vec![wish])));
-    assert_eq!(shown(&case.scan()), [format!("{second}: text \"local 2\" new"), format!("{first}: text \"local\" new")]);
+    assert_eq!(
+        shown(&case.scan()),
+        [format!("{second}: text \"local 2\" new"), format!("{first}: text \"local\" new")]
+    );
     assert!(case.folder.set_aside("../x").is_err() && case.folder.set_aside("nothing").is_err());
 }
 
@@ -477,7 +498,7 @@ fn ten_thousand_files_in_batches() {
         assert_eq!(progress.items, count as u64);
     });
     assert_eq!(report.expect("check out").done.len(), count);
-    assert!(reports >= count / 2048);
+    assert!(reports >= count / 8192);
     let scan = case.scan();
     assert_eq!((scan.changes.len(), scan.files), (0, count as u64));
     assert!(case.snapshot() == wanted);
@@ -485,4 +506,19 @@ fn ten_thousand_files_in_batches() {
     assert_eq!(case.check_out(plan).removed.len(), count);
     case.expect(&Tree::new());
     println!("checked {count} files out and removed them");
+}
+
+#[test]
+fn much_content_closes_a_batch_early() {
+    let mut case = Case::quick();
+    let thing = file(noise(1, 512 * 1024));
+    let wanted: Tree = (0..600).map(|at| (format!("d{at}/f"), thing.clone())).collect();
+    let plan = case.plan(&wanted, &Tree::new(), &[]);
+    let mut seen = Vec::new();
+    let report = case.folder.check_out(plan, &case.store, &mut |progress| seen.push(progress));
+    assert_eq!(report.expect("check out").done.len(), 600);
+    let [first, last] = seen[..] else { panic!("{seen:?}") };
+    assert_eq!((first.items_done, last.items_done), (513, 600));
+    assert_eq!(last.bytes_written, 600 * 512 * 1024);
+    case.expect(&wanted);
 }

@@ -55,8 +55,12 @@ fn sorts_contents_by_size() {
     let large = noise(2, 6 * 1024 * 1024 + 1);
     case.put("large", &file(&large));
     let scan = case.scan();
-    let expected =
-        ["large: large 6291457 new", "small: small 524288 new", "text: text 262142 new", "text too long: small 262143 new"];
+    let expected = [
+        "large: large 6291457 new",
+        "small: small 524288 new",
+        "text: text 262142 new",
+        "text too long: small 262143 new",
+    ];
     assert_eq!(shown(&scan), expected);
     let Found::File { content: FoundContent::Large(manifest), .. } = &scan.changes[0].found else { panic!("large") };
     let kept: Vec<u8> = manifest.chunks.iter().flat_map(|chunk| case.store.chunks[&chunk.hash].to_vec()).collect();
@@ -152,12 +156,7 @@ fn follows_renames() {
             case.put("d2", &file("4444"));
             case.remove("d");
         },
-        &[
-            "b2: text \"edited\" from b",
-            "c2: link t from c",
-            "d2: text \"4444\" from d",
-            "sub/a2: text \"1\" from a",
-        ],
+        &["b2: text \"edited\" from b", "c2: link t from c", "d2: text \"4444\" from d", "sub/a2: text \"1\" from a"],
     );
 }
 
@@ -247,7 +246,8 @@ fn a_second_scan_reads_nothing() {
 
 #[test]
 fn only_dirty_paths_are_looked_at() {
-    let before = tree([("a/x", file("1")), ("a/y", file("2")), ("a-z", file("0")), ("b/x", file("3")), ("c/d/x", file("4"))]);
+    let before =
+        tree([("a/x", file("1")), ("a/y", file("2")), ("a-z", file("0")), ("b/x", file("3")), ("c/d/x", file("4"))]);
     let mut case = Case::with(&before);
     case.put("a/x", &file("11"));
     case.put("a-z", &file("00"));
@@ -291,7 +291,8 @@ fn ignore_rules_hold() {
         ("secret/x", file("8")),
         (".sealtide-tmp-1", file("9")),
     ]));
-    let paths = |scan: &sealtide_folder::Scan| scan.changes.iter().map(|change| change.path.clone()).collect::<Vec<_>>();
+    let paths =
+        |scan: &sealtide_folder::Scan| scan.changes.iter().map(|change| change.path.clone()).collect::<Vec<_>>();
     let expected = [".sealtideignore", "keep.o", "src/.sealtideignore", "src/a.o", "src/build/x"];
     assert_eq!(paths(&case.record()), expected);
     for path in ["a.o", "build/x", "build", "src/local", "src/deep", "secret/x", ".sealtide-tmp-1"] {
@@ -358,7 +359,8 @@ fn very_long_names_and_paths() {
     let dir = rustix::fs::open(case.at_path(&long[..764]), rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
     let dir = dir.expect("open");
     rustix::fs::mkdirat(&dir, "m".repeat(250), rustix::fs::Mode::RWXU).expect("make");
-    let dir = rustix::fs::openat(&dir, "m".repeat(250), rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).expect("open");
+    let dir =
+        rustix::fs::openat(&dir, "m".repeat(250), rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).expect("open");
     rustix::fs::mkdirat(&dir, "too long", rustix::fs::Mode::RWXU).expect("make");
     let scan = case.record();
     assert_eq!(scan.changes.iter().map(|change| change.path.as_str()).collect::<Vec<_>>(), [&long, &name]);
@@ -388,7 +390,7 @@ fn an_unreadable_directory_loses_nothing() {
         return;
     }
     let mut case = Case::with(&tree([("d/x", file("1"))]));
-    std::fs::set_permissions(case.at_path("d"), PermissionsExt::from_mode(0)).expect("mode");
+    std::fs::set_permissions(case.at_path("d"), PermissionsExt::from_mode(0o000)).expect("mode");
     let scan = case.scan();
     std::fs::set_permissions(case.at_path("d"), PermissionsExt::from_mode(0o755)).expect("mode");
     assert_eq!((scan.changes.len(), scan.skipped.len()), (0, 1));
