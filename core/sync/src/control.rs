@@ -1,10 +1,13 @@
 //! The control channel of a session: versions, the spaces on offer, outcomes of earlier sagas. Spec: ibgib §13.2.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use bytes::Bytes;
 use sealtide_crypto::Now;
 use sealtide_identity::{Role, SpaceId};
 
-use crate::{AbortCode, SagaId};
+use crate::message::{SPACES_MAX, STATUS_MAX};
+use crate::{AbortCode, Message, MessageError, SagaId};
 
 /// One entry of SPACES: a space that the receiver has a grant for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,24 +84,204 @@ pub enum ControlOutput {
 }
 
 /// The control machine of one session.
+///
+/// ```text
+/// NEW --Start--> GREETING --peer's HELLO--> READY --BYE--> OVER       (any --error, 10 s--> OVER)
+/// ```
 #[derive(Debug)]
-pub struct Control {}
+pub struct Control {
+    max_sagas: u32,
+    state: State,
+    out: VecDeque<ControlOutput>,
+    /// The own spaces, held back until the peer's HELLO is here.
+    spaces: Option<Vec<SpaceOffer>>,
+    /// The part of the peer's list that has come so far.
+    peer_spaces: Vec<SpaceOffer>,
+    asked: BTreeSet<SagaId>,
+    zstd: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Greeting { deadline_ms: u64 },
+    Ready,
+    Over,
+}
+
+/// Milliseconds from the start to the peer's HELLO. Spec: ibgib §13.8.
+const HANDSHAKE_MS: u64 = 10_000;
+/// Spaces that one peer may offer.
+const PEER_SPACES_MAX: usize = 4096;
+/// Sagas asked about at once.
+const ASKED_MAX: usize = 65_536;
+const VERSION: u64 = 1;
+/// Feature bit 1. Bits 0 (keystone) and 2 (recon) are not offered.
+const FEATURE_ZSTD: u64 = 2;
 
 impl Control {
     /// A machine that has not started. `max_sagas` is what this node allows the peer.
     pub fn new(max_sagas: u32) -> Self {
-        let _ = max_sagas;
-        todo!()
+        Self {
+            max_sagas,
+            state: State::New,
+            out: VecDeque::new(),
+            spaces: None,
+            peer_spaces: Vec::new(),
+            asked: BTreeSet::new(),
+            zstd: false,
+        }
     }
 
     /// Takes a fact.
     pub fn handle(&mut self, now: Now, input: ControlInput) {
-        let _ = (now, input);
-        todo!()
+        if self.state == State::Over {
+            return;
+        }
+        match input {
+            ControlInput::Start => self.start(now),
+            ControlInput::Message(bytes) => {
+                if let Err(error) = Message::decode(&bytes).and_then(|message| self.message(message)) {
+                    self.fail(error);
+                }
+            }
+            ControlInput::Spaces(list) => {
+                self.spaces = Some(list);
+                self.send_spaces();
+            }
+            ControlInput::AskStatus(sagas) => self.ask(&sagas),
+            ControlInput::Status(answer) => {
+                for part in answer.chunks(STATUS_MAX) {
+                    self.send(&Message::Status { ask: Vec::new(), answer: part.to_vec() });
+                }
+            }
+            ControlInput::Bye => {
+                self.send(&Message::Bye);
+                self.state = State::Over;
+            }
+            ControlInput::Tick => self.tick(now),
+        }
     }
 
     /// The next wish; call until `None` after every `handle`.
     pub fn poll(&mut self) -> Option<ControlOutput> {
-        todo!()
+        self.out.pop_front()
+    }
+
+    /// Whether both sides offer zstd; known from [`ControlOutput::Ready`] on.
+    pub fn zstd(&self) -> bool {
+        self.zstd
+    }
+
+    fn start(&mut self, now: Now) {
+        if self.state != State::New {
+            return;
+        }
+        let deadline_ms = now.mono_ms + HANDSHAKE_MS;
+        self.state = State::Greeting { deadline_ms };
+        self.send(&Message::Hello { versions: vec![VERSION], features: FEATURE_ZSTD, max_sagas: self.max_sagas });
+        self.out.push_back(ControlOutput::WakeAt(deadline_ms));
+    }
+
+    fn tick(&mut self, now: Now) {
+        if let State::Greeting { deadline_ms } = self.state {
+            if now.mono_ms < deadline_ms {
+                self.out.push_back(ControlOutput::WakeAt(deadline_ms));
+            } else {
+                self.fail(MessageError { code: AbortCode::Timeout, text: "no HELLO" });
+            }
+        }
+    }
+
+    fn message(&mut self, message: Message) -> Result<(), MessageError> {
+        match (self.state, message) {
+            (_, Message::Unknown(_)) => {}
+            (State::Greeting { .. }, Message::Hello { versions, features, max_sagas }) => {
+                // Spec: SY-75
+                if !versions.contains(&VERSION) {
+                    return Err(MessageError::bad("no common version of sts"));
+                }
+                self.zstd = features & FEATURE_ZSTD != 0;
+                self.state = State::Ready;
+                self.out.push_back(ControlOutput::Ready(max_sagas));
+                self.send_spaces();
+            }
+            (State::Ready, Message::Spaces { list, last }) => self.take_spaces(list, last)?,
+            (State::Ready, Message::Status { ask, answer }) => self.take_status(ask, answer)?,
+            (State::Ready, Message::Bye) => {
+                self.out.push_back(ControlOutput::Bye);
+                self.state = State::Over;
+            }
+            (_, Message::Abort { code, text, .. }) => {
+                self.out.push_back(ControlOutput::Failed(code, text));
+                self.state = State::Over;
+            }
+            _ => return Err(MessageError::bad("not expected now on the control channel")),
+        }
+        Ok(())
+    }
+
+    fn take_spaces(&mut self, list: Vec<SpaceOffer>, last: bool) -> Result<(), MessageError> {
+        if self.peer_spaces.len() + list.len() > PEER_SPACES_MAX {
+            return Err(MessageError::limit("too many spaces"));
+        }
+        if list.is_empty() && !last {
+            return Err(MessageError::bad("an empty part of SPACES"));
+        }
+        self.peer_spaces.extend(list);
+        if last {
+            self.out.push_back(ControlOutput::PeerSpaces(std::mem::take(&mut self.peer_spaces)));
+        }
+        Ok(())
+    }
+
+    fn take_status(&mut self, ask: Vec<SagaId>, answer: Vec<(SagaId, SagaState)>) -> Result<(), MessageError> {
+        for (saga, _) in &answer {
+            if !self.asked.remove(saga) {
+                return Err(MessageError::bad("a STATUS that was not asked for"));
+            }
+        }
+        if !ask.is_empty() {
+            self.out.push_back(ControlOutput::StatusWanted(ask));
+        }
+        if !answer.is_empty() {
+            self.out.push_back(ControlOutput::PeerStatus(answer));
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, sagas: &[SagaId]) {
+        let new: Vec<_> = sagas.iter().copied().filter(|saga| !self.asked.contains(saga)).collect();
+        let room = ASKED_MAX - self.asked.len();
+        for part in new[..new.len().min(room)].chunks(STATUS_MAX) {
+            self.asked.extend(part);
+            self.send(&Message::Status { ask: part.to_vec(), answer: Vec::new() });
+        }
+    }
+
+    fn send_spaces(&mut self) {
+        if self.state != State::Ready {
+            return;
+        }
+        let Some(list) = self.spaces.take() else { return };
+        if list.is_empty() {
+            self.send(&Message::Spaces { list, last: true });
+            return;
+        }
+        let parts = list.len().div_ceil(SPACES_MAX);
+        for (part, offers) in list.chunks(SPACES_MAX).enumerate() {
+            self.send(&Message::Spaces { list: offers.to_vec(), last: part + 1 == parts });
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        self.out.push_back(ControlOutput::Send(message.encode()));
+    }
+
+    fn fail(&mut self, error: MessageError) {
+        let text = error.text.to_owned();
+        self.send(&Message::Abort { code: error.code, text: text.clone(), retry_after_ms: 0 });
+        self.out.push_back(ControlOutput::Failed(error.code, text));
+        self.state = State::Over;
     }
 }

@@ -1,17 +1,20 @@
-//! The sync saga `sts/1`: what two nodes say to each other to make two spaces agree. Spec: `spec/ibgib.md` §13–14.
+//! The sync saga `sts/1`: what two nodes say to each other to make two spaces agree. Spec: `spec/ibgib.md` §13–14,
+//! as built: `spec/sync.md`.
 //!
 //! Pure: a [`Control`] machine for each session and a [`Saga`] machine for each run. Facts come in by `handle`,
 //! wishes leave by `poll`; records are read through [`SpaceView`], which a store implements.
 
+mod cbor;
 mod control;
-mod message;
-mod negentropy;
+pub mod message;
+pub mod negentropy;
 mod saga;
+mod scope;
 mod space;
 mod summary;
 
 pub use control::{Control, ControlInput, ControlOutput, SagaState, SpaceOffer};
-pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, MessageError};
+pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError};
 pub use saga::{
     Direction, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Strategy,
 };

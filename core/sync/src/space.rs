@@ -25,6 +25,35 @@ pub struct TipItem {
     pub n: u64,
 }
 
+impl TipItem {
+    /// The level-0 id of a tip. Spec: ibgib §13.3.
+    pub fn id_of(tjp: &Address, tip: &Address, sid: &Sid) -> [u8; 32] {
+        let (tjp, tip) = (tjp.as_str().as_bytes(), tip.as_str().as_bytes());
+        sealtide_crypto::sha256_parts(&[
+            b"sealtide/tip/1\0",
+            &(tjp.len() as u64).to_be_bytes(),
+            tjp,
+            &(tip.len() as u64).to_be_bytes(),
+            tip,
+            sid.as_bytes(),
+        ])
+    }
+
+    /// The item of a frame; `None` when the record is in no timeline.
+    pub fn of(record: &Verified) -> Option<Self> {
+        let frame = record.frame()?;
+        Some(Self {
+            order: record.order_key(),
+            id: Self::id_of(&frame.tjp, record.address(), &record.sid()),
+            timeline: frame.timeline,
+            tjp: frame.tjp,
+            tip: record.address().clone(),
+            sid: record.sid(),
+            n: frame.n,
+        })
+    }
+}
+
 /// The committed state of a space at one moment: made by the store, shared by the sagas that began on it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {

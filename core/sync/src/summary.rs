@@ -9,23 +9,28 @@ pub struct IdSum(pub [u8; 32]);
 impl IdSum {
     /// Adds an id.
     pub fn add(&mut self, id: &[u8; 32]) {
-        let mut carry = 0u16;
-        for (sum, byte) in self.0.iter_mut().zip(id) {
-            carry += u16::from(*sum) + u16::from(*byte);
-            *sum = carry as u8;
-            carry >>= 8;
+        let mut carry = 0u128;
+        for (sum, other) in self.0.chunks_exact_mut(8).zip(id.chunks_exact(8)) {
+            carry += u128::from(word(sum)) + u128::from(word(other));
+            sum.copy_from_slice(&(carry as u64).to_le_bytes());
+            carry >>= 64;
         }
     }
 
     /// Takes an id away.
     pub fn sub(&mut self, id: &[u8; 32]) {
-        let mut borrow = 0i16;
-        for (sum, byte) in self.0.iter_mut().zip(id) {
-            let difference = i16::from(*sum) - i16::from(*byte) - borrow;
-            borrow = i16::from(difference < 0);
-            *sum = (difference & 0xff) as u8;
+        let mut borrow = false;
+        for (sum, other) in self.0.chunks_exact_mut(8).zip(id.chunks_exact(8)) {
+            let (difference, first) = word(sum).overflowing_sub(word(other));
+            let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+            sum.copy_from_slice(&difference.to_le_bytes());
+            borrow = first || second;
         }
     }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// LtHash16: 1 024 lanes of u16, added modulo 2¹⁶. Its SHA-256 decides whether two sets are equal. Spec: ibgib §13.3.
@@ -110,10 +115,48 @@ impl SetSummary {
         self.lanes.add(id);
     }
 
+    /// First 16 bytes of the negentropy fingerprint: equal for equal sets. Spec: ibgib §13.3.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        crate::negentropy::fingerprint(&self.sum, self.count)
+    }
+
     /// Takes away an id that is in the set.
     pub fn sub(&mut self, id: &[u8; 32]) {
         self.count -= 1;
         self.sum.sub(id);
         self.lanes.sub(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> [u8; 32] {
+        sha256(&number.to_be_bytes())
+    }
+
+    #[test]
+    fn carries_run_through_all_bytes_and_wrap() {
+        let mut sum = IdSum([0xff; 32]);
+        let mut one = [0; 32];
+        one[0] = 1;
+        sum.add(&one);
+        assert_eq!(sum, IdSum::default());
+        sum.sub(&one);
+        assert_eq!(sum, IdSum([0xff; 32]));
+    }
+
+    // Proves: SY-93
+    #[test]
+    fn a_summary_changed_step_by_step_equals_a_recount() {
+        let mut summary = SetSummary::default();
+        (0..300).for_each(|number| summary.add(&id(number)));
+        (100..200).for_each(|number| summary.sub(&id(number)));
+        let mut recount = SetSummary::default();
+        (200..300).rev().chain(0..100).for_each(|number| recount.add(&id(number)));
+        assert_eq!(summary, recount);
+        assert_eq!(summary.lanes.digest(), recount.lanes.digest());
+        assert_eq!(LtHash::from_bytes(&summary.lanes.to_bytes()), Some(recount.lanes));
     }
 }

@@ -1,5 +1,7 @@
 //! Timelines, folder frames, binaries, trees and graphs through the public API.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+
 mod binary;
 mod chunk_vectors;
 mod file;
