@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+use sealtide_ibgib::FileKind;
 
 use crate::path::split;
 use crate::stat::{Look, Stat};
@@ -136,7 +137,7 @@ impl Root {
             let name = name.into_string().map_err(|_| Errno::NOTEMPTY)?;
             let below = format!("{path}/{name}");
             match self.look(&below)? {
-                Look::Seen(stat, _) if stat.kind == sealtide_ibgib::FileKind::Dir => self.remove_empty_tree(&below)?,
+                Look::Seen(stat, _) if stat.kind == FileKind::Dir => self.remove_empty_tree(&below)?,
                 Look::Nothing => {}
                 _ => return Err(Errno::NOTEMPTY.into()),
             }
@@ -164,6 +165,17 @@ impl Root {
     pub(crate) fn set_mtime(&self, path: &str, mtime_ns: i64) -> io::Result<()> {
         let (dir, name) = split(path);
         Ok(rustix::fs::utimensat(&*self.dir(dir)?, name, &times(mtime_ns), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Makes a file executable or not, for all who may read it.
+    pub(crate) fn set_exec(&self, path: &str, exec: bool) -> io::Result<()> {
+        let file = self.open_file(path)?;
+        match look_fd(&file)? {
+            Look::Seen(stat, mode) if stat.kind == FileKind::File => {
+                Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode_with_exec(mode, exec)))?)
+            }
+            _ => Err(Errno::INVAL.into()),
+        }
     }
 
     /// Renames; refuses with `AlreadyExists` when something stands at `to`.
@@ -238,6 +250,11 @@ pub(crate) fn finish_file(file: &File, mode: u32, mtime_ns: i64) -> io::Result<S
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     rustix::fs::futimens(file, &times(mtime_ns))?;
     look_fd(file)?.stat().ok_or_else(|| io::Error::other("a new file is no file"))
+}
+
+/// `mode` with the execute bits on wherever the read bits are, or with all of them off.
+pub(crate) fn mode_with_exec(mode: u32, exec: bool) -> u32 {
+    if exec { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
 }
 
 /// Whether a path cannot exist because something above it is missing or is no directory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use sealtide_wire::session::{ChannelId, Fragment, RecvError, SendError};
+use sealtide_wire::session::{ChannelId, Fragment, RecvError, SendError, SessionState};
 use tokio::sync::Notify;
 
 use crate::session::{Core, Shared};
@@ -62,6 +62,25 @@ pub enum ChannelClosed {
     },
 }
 
+/// Why a message was not taken at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrySendError {
+    /// An earlier message waits. Gives this one back.
+    #[error("the channel is full")]
+    Full(Bytes),
+    /// The channel takes nothing more.
+    #[error(transparent)]
+    Closed(ChannelClosed),
+}
+
+fn closed(error: &SendError) -> ChannelClosed {
+    match error {
+        SendError::Over => ChannelClosed::SessionOver,
+        _ => ChannelClosed::Closed,
+    }
+}
+
 impl Channel {
     pub(crate) fn new(shared: Arc<Shared>, waiters: Arc<ChannelWaiters>, id: ChannelId, class: u8, name: &str) -> Self {
         let finished = AtomicBool::new(false);
@@ -88,18 +107,63 @@ impl Channel {
             let writable = self.inner.waiters.writable.notified();
             tokio::pin!(writable);
             writable.as_mut().enable();
-            let sent = self.inner.with(|core| core.session.send(self.inner.id, message));
+            let sent = self.inner.with(|core| core.send(self.inner.id, message));
             match sent.ok_or(ChannelClosed::Closed)? {
                 Ok(()) => {
                     self.inner.shared.pump.wake();
                     return Ok(());
                 }
                 Err(SendError::WouldBlock(back)) => message = back,
-                Err(SendError::Closed) => return Err(ChannelClosed::Closed),
-                Err(_) => return Err(ChannelClosed::SessionOver),
+                Err(error) => return Err(closed(&error)),
             }
             writable.await;
         }
+    }
+
+    /// Waits until [`Channel::try_send`] takes a message, of any length. Nothing is lost when the wait is dropped.
+    ///
+    /// # Errors
+    /// [`ChannelClosed`].
+    pub async fn ready(&self) -> Result<(), ChannelClosed> {
+        loop {
+            let writable = self.inner.waiters.writable.notified();
+            tokio::pin!(writable);
+            writable.as_mut().enable();
+            let (parked, over) = self
+                .inner
+                .with(|core| (core.parked.contains_key(&self.inner.id), core.session.state() == SessionState::Closed))
+                .ok_or(ChannelClosed::Closed)?;
+            if over {
+                return Err(ChannelClosed::SessionOver);
+            }
+            if !parked {
+                return Ok(());
+            }
+            writable.await;
+        }
+    }
+
+    /// Sends one message, of any length, at once: also when the channel is full, then it is the one that waits.
+    ///
+    /// # Errors
+    /// [`TrySendError`]; `Full` while an earlier message waits, see [`Channel::ready`].
+    pub fn try_send(&self, message: Bytes) -> Result<(), TrySendError> {
+        let closed_before = TrySendError::Closed(ChannelClosed::Closed);
+        let sent = self.inner.with(|core| {
+            if core.parked.contains_key(&self.inner.id) {
+                return Err(TrySendError::Full(message));
+            }
+            match core.session.send(self.inner.id, message) {
+                Ok(()) => Ok(()),
+                Err(SendError::WouldBlock(message)) => {
+                    core.parked.insert(self.inner.id, Parked { message, finish: false });
+                    Ok(())
+                }
+                Err(error) => Err(TrySendError::Closed(closed(&error))),
+            }
+        });
+        self.inner.shared.pump.wake();
+        sent.unwrap_or(Err(closed_before))
     }
 
     /// The next whole message; `None` after the last. Call [`Channel::release`] with its length when it is dealt with.
@@ -127,13 +191,19 @@ impl Channel {
     /// Ends our direction after everything sent; receiving goes on.
     pub fn finish(&self) {
         self.inner.finished.store(true, Ordering::Relaxed);
-        self.inner.with(|core| core.session.finish(self.inner.id));
+        self.inner.with(|core| match core.parked.get_mut(&self.inner.id) {
+            Some(parked) => parked.finish = true,
+            None => core.session.finish(self.inner.id),
+        });
         self.inner.shared.pump.wake();
     }
 
     /// Ends both directions now: what waits is dropped.
     pub fn reset(&self, code: u16) {
-        self.inner.with(|core| core.session.reset(self.inner.id, code));
+        self.inner.with(|core| {
+            core.parked.remove(&self.inner.id);
+            core.session.reset(self.inner.id, code);
+        });
         self.inner.waiters.wake_all();
         self.inner.shared.pump.wake();
     }
@@ -189,6 +259,7 @@ impl Drop for Inner {
                 core.orphans.insert(id);
                 core.drain_orphan(id);
             } else {
+                core.parked.remove(&id);
                 core.session.reset(id, 0);
             }
         });
@@ -196,7 +267,31 @@ impl Drop for Inner {
     }
 }
 
+/// A message that was taken although the channel was full, with what follows it.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    message: Bytes,
+    finish: bool,
+}
+
 impl Core {
+    /// Sends, but never past a message that waits.
+    fn send(&mut self, id: ChannelId, message: Bytes) -> Result<(), SendError> {
+        if self.parked.contains_key(&id) { Err(SendError::WouldBlock(message)) } else { self.session.send(id, message) }
+    }
+
+    /// The channel takes messages again: first the one that waits.
+    pub(crate) fn unpark(&mut self, id: ChannelId) {
+        let Some(Parked { message, finish }) = self.parked.remove(&id) else { return };
+        match self.session.send(id, message) {
+            Ok(()) if finish => self.session.finish(id),
+            Err(SendError::WouldBlock(message)) => {
+                self.parked.insert(id, Parked { message, finish });
+            }
+            _ => {}
+        }
+    }
+
     /// Drops what came for a channel that nobody holds any more.
     pub(crate) fn drain_orphan(&mut self, id: ChannelId) {
         loop {

@@ -36,56 +36,33 @@ pub struct DialTarget {
 }
 
 /// Why a dial led to no session.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
     /// No address led to anything that speaks the link protocol.
-    #[error("{node:?} cannot be reached: {}", list_tried(.tried))]
+    #[error("{}", list_tried(.tried))]
     Unreachable {
-        /// Who was dialled.
-        node: NodeId,
         /// Each address with what went wrong there.
         tried: Vec<(SocketAddr, String)>,
     },
     /// The peer proved itself and does not let this node in, or the invite does not.
-    #[error("{node:?} refused this node")]
-    Refused {
-        /// Who was dialled.
-        node: NodeId,
-    },
-    /// Something answered, but it is not the node that was dialled.
-    #[error("what answers at {address} is not {node:?}")]
-    WrongPeer {
-        /// Who was dialled.
-        node: NodeId,
-        /// Where something else answered.
-        address: SocketAddr,
-    },
+    #[error("it refused this node")]
+    Refused,
+    /// Something answered, but it is not the node that was dialled, or something stands between.
+    #[error("what answers there is another node")]
+    WrongPeer,
     /// The peer speaks another version of the protocol.
-    #[error("{node:?} speaks version {found} of the link protocol, this node version 1")]
-    Version {
-        /// Who was dialled.
-        node: NodeId,
-        /// Its version.
-        found: u8,
-    },
+    #[error("it speaks another version of the link protocol")]
+    Version,
     /// The peer has too much to do, or too many sessions; try again later.
-    #[error("{node:?} is busy")]
-    Busy {
-        /// Who was dialled.
-        node: NodeId,
-    },
+    #[error("it is busy")]
+    Busy,
     /// Something answered and then fell silent.
-    #[error("{node:?} did not answer in time")]
-    Timeout {
-        /// Who was dialled.
-        node: NodeId,
-    },
+    #[error("it did not answer in time")]
+    Timeout,
     /// The peer, or what poses as it, broke the protocol.
-    #[error("{node:?} broke the link protocol: {reason}")]
+    #[error("it broke the link protocol: {reason}")]
     Protocol {
-        /// Who was dialled.
-        node: NodeId,
         /// What it did.
         reason: String,
     },
@@ -125,7 +102,7 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
         Ok(result) => result,
         // Addresses that swallow packets fail by time only.
         Err(_) if !round.answered => Err(round.unreachable()),
-        Err(_) => Err(DialError::Timeout { node: peer }),
+        Err(_) => Err(DialError::Timeout),
     }
 }
 
@@ -191,30 +168,25 @@ impl Round {
 
     /// What a failed handshake means: the end of the dial, another session, or the next address.
     async fn judge(&mut self, address: SocketAddr, error: ProofError) -> Result<Option<Session>, DialError> {
-        let node = self.peer;
         self.tried.push((address, error.to_string()));
         let found = match error {
             ProofError::Yield(Yield::Duplicate) => return self.crossing().await,
             ProofError::Yield(Yield::Closed) => return Err(DialError::Closed),
-            ProofError::Yield(Yield::Full) | ProofError::Busy => DialError::Busy { node },
+            ProofError::Yield(Yield::Full) | ProofError::Busy => DialError::Busy,
             ProofError::Handshake(HandshakeError::Peer(notice)) => match ErrorCode::from_code(notice.code) {
                 Some(ErrorCode::Duplicate) => return self.crossing().await,
-                Some(ErrorCode::Refused) => return Err(DialError::Refused { node }),
-                Some(ErrorCode::Busy | ErrorCode::Limit | ErrorCode::Rate | ErrorCode::GoingAway) => {
-                    DialError::Busy { node }
-                }
-                _ => DialError::Protocol { node, reason: notice.to_string() },
+                Some(ErrorCode::Refused) => return Err(DialError::Refused),
+                Some(ErrorCode::Busy | ErrorCode::Limit | ErrorCode::Rate | ErrorCode::GoingAway) => DialError::Busy,
+                _ => DialError::Protocol { reason: notice.to_string() },
             },
-            ProofError::Handshake(HandshakeError::Version { found }) => DialError::Version { node, found },
-            ProofError::Handshake(HandshakeError::WrongPeer { .. }) | ProofError::NoAnswer => {
-                DialError::WrongPeer { node, address }
-            }
+            ProofError::Handshake(HandshakeError::Version { .. }) => DialError::Version,
+            ProofError::Handshake(HandshakeError::WrongPeer { .. }) | ProofError::NoAnswer => DialError::WrongPeer,
             // A middleman that ends the TLS on both sides looks like this: the proof is of another connection.
-            ProofError::Handshake(HandshakeError::BadProof { .. }) => DialError::WrongPeer { node, address },
-            ProofError::Handshake(other) => DialError::Protocol { node, reason: other.to_string() },
-            ProofError::Silent => DialError::Timeout { node },
+            ProofError::Handshake(HandshakeError::BadProof { .. }) => DialError::WrongPeer,
+            ProofError::Handshake(other) => DialError::Protocol { reason: other.to_string() },
+            ProofError::Silent => DialError::Timeout,
             // The peer may have hung up because its own dial got through.
-            ProofError::Path(_) | ProofError::Binding(_) => return Ok(self.node.registry.session(&node)),
+            ProofError::Path(_) | ProofError::Binding(_) => return Ok(self.node.registry.session(&self.peer)),
         };
         self.worst.get_or_insert(found);
         Ok(None)
@@ -223,7 +195,7 @@ impl Round {
     /// The peer's own dial goes first: its session is the one.
     async fn crossing(&self) -> Result<Option<Session>, DialError> {
         let waiting = timeout(CROSSING, self.node.registry.wait_for(&self.peer));
-        waiting.await.map(Some).map_err(|_| DialError::Timeout { node: self.peer })
+        waiting.await.map(Some).map_err(|_| DialError::Timeout)
     }
 
     fn failure(&mut self) -> DialError {
@@ -235,7 +207,7 @@ impl Round {
 
     fn unreachable(&mut self) -> DialError {
         self.node.counters.unreachable.add(1);
-        DialError::Unreachable { node: self.peer, tried: std::mem::take(&mut self.tried) }
+        DialError::Unreachable { tried: std::mem::take(&mut self.tried) }
     }
 }
 

@@ -31,13 +31,14 @@ mod stream;
 mod tls;
 mod websocket;
 
+pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
 pub use sealtide_wire::session::{Fragment, SessionLimits};
 
 pub use address::ADDRESSES_MAX;
 pub use backoff::Backoff;
 pub use certificate::CertificateError;
-pub use channel::{Channel, ChannelClosed};
+pub use channel::{Channel, ChannelClosed, TrySendError};
 pub use dial::{DialError, DialTarget};
 pub use http::{HEAD_BYTES_MAX, HEADERS_MAX, LINK_PATH};
 pub use limits::Limits;

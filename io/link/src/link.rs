@@ -28,6 +28,8 @@ use crate::tls::LiveCredentials;
 pub struct LinkConfig {
     /// The node key.
     pub key: Arc<SigningKey>,
+    /// The id of that key.
+    pub id: NodeId,
     /// What strangers may cost.
     pub limits: Limits,
     /// Whether the limits per source hold for loopback sources too: for public doors behind a proxy, and for tests.
@@ -41,10 +43,11 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
-    /// The defaults of link C.12 for the node that holds `key`.
-    pub fn new(key: Arc<SigningKey>) -> Self {
+    /// The defaults of link C.12 for the node `id`, which is that of `key`.
+    pub fn new(key: Arc<SigningKey>, id: NodeId) -> Self {
         Self {
             key,
+            id,
             limits: Limits::default(),
             limits_loopback: false,
             log_addresses: false,
@@ -67,9 +70,13 @@ impl Link {
     ///
     /// # Errors
     /// [`CertificateError`].
+    ///
+    /// # Panics
+    /// When `config.id` is not the id of `config.key`.
     pub fn new(config: LinkConfig, admission: Arc<dyn Admission + Send + Sync>) -> Result<Self, CertificateError> {
         let clock = Clock::start();
-        let id = NodeId::of(config.key.public());
+        let id = config.id;
+        assert_eq!(id, NodeId::of(config.key.public()), "a node id is that of its key");
         let (accepted, queue) = mpsc::channel(config.limits.sessions.max(1));
         let node = Node {
             key: config.key,

@@ -3,11 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($(#[doc = $help:literal] $name:ident),* $(,)?) => {
         /// Counters since the link was made, as plain numbers.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct LinkMetrics {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $help] pub $name: u64,)*
+        }
+
+        impl LinkMetrics {
+            /// Every number with the name and the help text that it has in `/metrics`.
+            pub fn samples(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((concat!("sealtide_link_", stringify!($name)), $help.trim_ascii(), self.$name),)*]
+            }
         }
 
         /// The live counters.

@@ -126,10 +126,10 @@ pub(crate) async fn initiate(
                 None => return Err(give_way(path, Yield::Duplicate).await),
             },
         };
-        let frame = frame.map_err(|error| match (error, &turn) {
+        let frame = frame.map_err(|error| match error {
             // A node with another id is silent, as is everything that is no node.
-            (PathError::Closed, None) => ProofError::NoAnswer,
-            (error, _) => error.into(),
+            PathError::Closed | PathError::Io(_) if turn.is_none() => ProofError::NoAnswer,
+            error => error.into(),
         })?;
         let (back, machine, step) = initiator_step(node, path, initiator, frame).await?;
         path = back;

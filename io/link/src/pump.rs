@@ -335,6 +335,7 @@ impl Pump {
                 Event::ChannelOpened { channel, class, name } => {
                     let waiters = Arc::new(ChannelWaiters::default());
                     core.orphans.remove(&channel);
+                    core.parked.remove(&channel);
                     if let Some(old) = core.waiters.insert(channel, waiters.clone()) {
                         old.wake_all();
                     }
@@ -348,12 +349,16 @@ impl Pump {
                     }
                 }
                 Event::Writable { channel } => {
+                    core.unpark(channel);
                     if let Some(waiters) = core.waiters.get(&channel) {
                         waiters.writable.notify_waiters();
                     }
                 }
                 Event::ChannelEnded { channel, .. } if core.orphans.contains(&channel) => core.drain_orphan(channel),
-                Event::ChannelEnded { channel, .. } => {
+                Event::ChannelEnded { channel, code } => {
+                    if code.is_some() {
+                        core.parked.remove(&channel);
+                    }
                     if let Some(waiters) = core.waiters.get(&channel) {
                         waiters.wake_all();
                     }
@@ -415,9 +420,12 @@ impl Pump {
         }
         tracing::info!(peer = shared.facts.peer.short(), ?end, "link: session over");
         self.node.registry.remove(&self.session);
+        self.node.counters.sessions.sub(1);
         shared.end.send_replace(Some(end));
         shared.opened.notify_waiters();
-        for waiters in shared.core().waiters.values() {
+        let mut core = shared.core();
+        core.parked.clear();
+        for waiters in core.waiters.values() {
             waiters.wake_all();
         }
     }
@@ -444,7 +452,6 @@ impl Pump {
 
     fn uncount(&mut self) {
         self.node.counters.bytes_held.sub(self.counted.held);
-        self.node.counters.sessions.sub(1);
     }
 }
 

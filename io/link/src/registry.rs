@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealtide_identity::NodeId;
+use sealtide_wire::handshake::{SessionOrigin, Survivor, replaces_session, tie_break};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -82,17 +83,16 @@ impl Registry {
             return Err(Yield::Closed);
         }
         if let Some(standing) = inner.sessions.get(&peer) {
-            // A node that has a session drops its own dials. A dial of the peer that overlapped with ours, which
-            // goes first and has finished, gives way too; a later one shows that the peer has lost its state.
-            let crossed = standing.dialled && self.own < peer && began < standing.since;
-            if dialled || crossed {
+            // A node that has a session drops its own dials.
+            let origin = SessionOrigin { dialled_here: standing.dialled, overlapped: began < standing.since };
+            if dialled || !replaces_session(&self.own, &peer, origin) {
                 return Err(Yield::Duplicate);
             }
         }
-        let smaller_initiates = if dialled { self.own < peer } else { peer < self.own };
+        let survives = (tie_break(&self.own, &peer) == Survivor::Dialled) == dialled;
         let crossing = inner.unfinished.values().any(|u| u.peer == peer && u.dialled != dialled);
         let doubled = inner.unfinished.values().any(|u| u.peer == peer && u.dialled == dialled);
-        if crossing && !smaller_initiates || doubled && dialled {
+        if crossing && !survives || doubled && dialled {
             return Err(Yield::Duplicate);
         }
         for other in inner.unfinished.values_mut().filter(|u| u.peer == peer) {

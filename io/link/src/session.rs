@@ -11,7 +11,7 @@ use sealtide_wire::session::{self as wire, ChannelId, OpenError};
 use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
-use crate::channel::{Channel, ChannelWaiters};
+use crate::channel::{Channel, ChannelWaiters, Parked};
 use crate::clock::Clock;
 
 /// One authenticated, encrypted session with a peer. Cheap to clone; ends when told so, or when its path is lost.
@@ -118,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) incoming: VecDeque<Incoming>,
     /// Channels that were finished and let go: what still comes is dropped.
     pub(crate) orphans: BTreeSet<ChannelId>,
+    /// Messages of channels that were full when they came, one each.
+    pub(crate) parked: BTreeMap<ChannelId, Parked>,
     /// Replaced by a newer session: reported instead of what the wire says.
     pub(crate) replaced: bool,
 }
@@ -138,6 +140,7 @@ impl Session {
             waiters: BTreeMap::new(),
             incoming: VecDeque::new(),
             orphans: BTreeSet::new(),
+            parked: BTreeMap::new(),
             replaced: false,
         };
         let shared = Shared {

@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
-use sealtide_ibgib::{Address, CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips};
+use sealtide_ibgib::{
+    Address, CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips,
+};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState, SetSummary};
 
@@ -31,6 +33,8 @@ const LIST_SIDS_MAX: usize = 8192;
 const MOVES_BYTES_MAX: usize = 512 * 1024;
 /// Frames of staged records whose facts are kept in memory until the commit; others are read again.
 const STAGED_FACTS_MAX: usize = 200_000;
+/// Changes of a space after which the log gets its summaries: what an open after a crash has to count at most.
+const SUMS_CHANGES: u64 = 16 * 1024;
 /// How long staged records wait for a commit.
 const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long the outcome of a saga is remembered.
@@ -146,6 +150,14 @@ impl<'a> Batch<'a> {
         let encoded: &[u8] = record.encoded();
         let line = record_line(record, frame);
         self.push(Entry::Record { txn, line, encoded, encoded_len: encoded.len() as u32 });
+    }
+
+    /// The summaries of the spaces that changed at least `least` times since the log has them.
+    fn sums(&mut self, index: &Index, least: u64) {
+        for (space, state) in index.spaces.iter().filter(|(_, state)| state.since_sums >= least) {
+            let (items, tips) = (state.item_summary.clone(), state.tip_summary.clone());
+            self.push(Entry::Sums { space: *space, items, tips });
+        }
     }
 
     fn lists(&mut self, sids: &[Sid], entry: impl Fn(Vec<Sid>) -> Entry<'a>) {
@@ -435,7 +447,10 @@ impl Store {
         let old: Vec<SagaId> = {
             let index = read(&self.inner.index);
             let staged = index.sagas.iter().filter(|(_, info)| info.state == SagaState::Staged);
-            staged.filter(|(_, info)| info.wall_ms.saturating_add(STAGED_KEPT_MS) < now).map(|(saga, _)| *saga).collect()
+            staged
+                .filter(|(_, info)| info.wall_ms.saturating_add(STAGED_KEPT_MS) < now)
+                .map(|(saga, _)| *saga)
+                .collect()
         };
         old.iter().try_for_each(|saga| self.abort(saga))?;
         write(&self.inner.index).forget_outcomes(now.saturating_sub(OUTCOMES_KEPT_MS));
@@ -470,8 +485,9 @@ impl Store {
             return Err(StoreError::Failed);
         }
         if log.is_full() {
-            let sums = read(&self.inner.index).sums();
-            match log.roll(sums) {
+            let mut batch = Batch::new(&log);
+            batch.sums(&read(&self.inner.index), 1);
+            match self.append(&mut log, batch).and_then(|_| log.roll()) {
                 Ok(pack) => {
                     self.inner.durable.rolled(pack.number);
                     self.inner.durable.set_head(&pack, log.len);
@@ -489,19 +505,14 @@ impl Store {
         self.append_with(log, batch, |_| ())
     }
 
-    fn append_with(
-        &self,
-        log: &mut Log,
-        batch: Batch<'_>,
-        after: impl FnOnce(&mut Index),
-    ) -> Result<u64, StoreError> {
+    fn append_with(&self, log: &mut Log, batch: Batch<'_>, after: impl FnOnce(&mut Index)) -> Result<u64, StoreError> {
         if !batch.entries.is_empty() {
             log.append(&batch.builder)?;
             self.inner.dirty.store(true, Ordering::Relaxed);
             let mut index = write(&self.inner.index);
             for (place, entry) in batch.entries {
                 // The commit brings its own sums.
-                if let Err(what) = index.apply(place, entry, Sums::Later) {
+                if let Err(what) = index.apply(place, entry, Sums::Given) {
                     log.failed = true;
                     tracing::error!(what, "an entry that was just written does not fit: this is a bug");
                     return Err(StoreError::Failed);
@@ -578,6 +589,10 @@ impl Store {
             tip_digest: plan.tips.lanes.digest(),
         }));
         let (items, tips) = (plan.items, plan.tips);
+        let since = read(&self.inner.index).spaces.get(space).map_or(0, |state| state.since_sums);
+        if since + plan.result.new_records + moves >= SUMS_CHANGES {
+            batch.push(Entry::Sums { space: *space, items: items.clone(), tips: tips.clone() });
+        }
         let end = self.append_with(log, batch, |index| {
             if let Some(state) = index.spaces.get_mut(space) {
                 (state.item_summary, state.tip_summary) = (items, tips);
@@ -733,11 +748,8 @@ impl Fresh {
             tips.sort_unstable();
             let after = tips.into_iter().map(|(_, sid)| sid).collect();
             results.push((*timeline, before.iter().map(|tip| tip.sid).collect(), after));
-            let line = |frame: &&FrameOf| TipLine {
-                sid: frame.sid,
-                n: frame.facts.n,
-                address: frame.address.to_string(),
-            };
+            let line =
+                |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
             moves.push(Move {
                 timeline: *timeline,
                 order: any.order,
@@ -806,11 +818,15 @@ impl Drop for Inner {
             return;
         }
         let log = self.log.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Proof for the next open that all of this was durable: what is missing then is damage, not a torn tail.
-        if !log.failed && log.active.file.sync().is_ok() {
-            let mut mark = log.builder();
-            mark.push(&Entry::Mark { durable: log.len });
-            let _ = log.append(&mark);
+        if log.failed || log.active.file.sync().is_err() {
+            return;
         }
+        // Spares the next open to count, and proves that all of this was durable: what is missing then is damage,
+        // not a torn tail.
+        let mut end = Batch::new(log);
+        let durable = log.len;
+        end.sums(self.index.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner), 1);
+        end.push(Entry::Mark { durable });
+        let _ = log.append(&end.builder);
     }
 }

@@ -63,7 +63,7 @@ fn cut_at(seed: u64, call: u64, image: u64) -> bool {
 #[test]
 fn a_cut_at_every_call_leaves_all_or_nothing() {
     let mut cuts = 0;
-    for seed in 0..40 * scale() {
+    for seed in 0..10 * scale() {
         for call in 1.. {
             if !cut_at(seed, call, call) {
                 break;

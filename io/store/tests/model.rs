@@ -17,7 +17,10 @@ fn random_operations_do_what_the_model_says() {
             let op = random_op(&mut dice);
             let good = model.apply(&op);
             let outcome = player.play(&op);
-            assert!(matches!((good, &outcome), (true, Outcome::Done) | (false, Outcome::Refused)), "seed {seed} step {step}: {op:?} gave {outcome:?}");
+            assert!(
+                matches!((good, &outcome), (true, Outcome::Done) | (false, Outcome::Refused)),
+                "seed {seed} step {step}: {op:?} gave {outcome:?}"
+            );
         }
         let store = player.open().unwrap();
         model.check(&store);

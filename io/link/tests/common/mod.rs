@@ -1,6 +1,8 @@
 //! Nodes for tests: a key, an admission in memory, and links over loopback.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part")]
 
+pub mod raw;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sealtide_crypto::{Entropy, Seed, SeededEntropy, SigningKey};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
-use sealtide_link::{Admission, Channel, DialTarget, Link, LinkConfig, Refused, Session};
+pub use sealtide_link::DialTarget;
+use sealtide_link::{Admission, Channel, Link, LinkConfig, Refused, Session};
 
 /// Lets in whom it was told to, and enrols by invites with counted uses.
 #[derive(Default)]
@@ -75,7 +78,7 @@ pub fn target(node: NodeId, addresses: &[SocketAddr]) -> DialTarget {
 /// A node that listens on a free port of loopback; `change` adapts its configuration.
 pub async fn node_with(seed: u64, change: impl FnOnce(&mut LinkConfig)) -> Node {
     let key = key(seed);
-    let mut config = LinkConfig::new(key.clone());
+    let mut config = LinkConfig::new(key.clone(), NodeId::of(key.public()));
     change(&mut config);
     let door = Arc::new(Door::default());
     let link = Link::new(config, door.clone()).unwrap();
