@@ -107,10 +107,7 @@ impl Manifest {
     /// # Errors
     /// What reading or keeping reports; `FileTooLarge` for more chunks than a manifest can list.
     // Spec: SY-65
-    pub fn cut(
-        source: &mut dyn Read,
-        keep: &mut dyn FnMut(ChunkRef, &[u8]) -> io::Result<()>,
-    ) -> io::Result<Self> {
+    pub fn cut(source: &mut dyn Read, keep: &mut dyn FnMut(ChunkRef, &[u8]) -> io::Result<()>) -> io::Result<Self> {
         let (mut whole, mut size, mut chunks) = (Blake3::new(), 0, Vec::new());
         let mut window = vec![0u8; WINDOW_BYTES];
         let (mut start, mut end, mut more) = (0, 0, true);

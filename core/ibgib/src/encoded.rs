@@ -90,22 +90,8 @@ impl Verified {
     /// The strong id.
     // Spec: SY-12
     pub fn sid(&self) -> Sid {
-        *self.0.sid.get_or_init(|| {
-            let (data, relations) = (self.data_bytes(), self.relations_text().as_bytes());
-            let address = self.address().as_str().as_bytes();
-            let length = |bytes: &[u8]| (bytes.len() as u64).to_be_bytes();
-            let mut hasher = Sha256::new();
-            hasher.update(b"sealtide/sid/1\0");
-            hasher.update(&length(address));
-            hasher.update(address);
-            hasher.update(&[self.0.kind.byte()]);
-            hasher.update(&length(data));
-            hasher.update(data);
-            hasher.update(&[u8::from(!relations.is_empty())]);
-            hasher.update(&length(relations));
-            hasher.update(relations);
-            Sid(hasher.finish())
-        })
+        let address = self.address().as_str();
+        *self.0.sid.get_or_init(|| sid_of(address, self.0.kind, self.data_bytes(), self.relations_text()))
     }
 
     /// The address `ib^gib`.
@@ -223,6 +209,22 @@ impl PartialEq for Verified {
 }
 
 impl Eq for Verified {}
+
+/// The strong id of these parts; the relations text is empty when there are none. Spec: ibgib §12.2.
+pub(crate) fn sid_of(address: &str, kind: Kind, data: &[u8], relations: &str) -> Sid {
+    let mut hasher = Sha256::new();
+    let part = |hasher: &mut Sha256, bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_be_bytes());
+        hasher.update(bytes);
+    };
+    hasher.update(b"sealtide/sid/1\0");
+    part(&mut hasher, address.as_bytes());
+    hasher.update(&[kind.byte()]);
+    part(&mut hasher, data);
+    hasher.update(&[u8::from(!relations.is_empty())]);
+    part(&mut hasher, relations.as_bytes());
+    Sid(hasher.finish())
+}
 
 fn utf8(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("acceptance found this part to be text")

@@ -158,8 +158,7 @@ impl FileFrame {
     /// Whether both frames hold the same kind, exec and content (path, mtime and by may differ), or both are
     /// deletions of the same kind.
     pub fn same_content(&self, other: &Self) -> bool {
-        (self.kind, self.exec, self.deleted) == (other.kind, other.exec, other.deleted)
-            && self.content == other.content
+        (self.kind, self.exec, self.deleted) == (other.kind, other.exec, other.deleted) && self.content == other.content
     }
 
     /// The frame that says this path is gone: keeps path and kind, drops content and exec.
@@ -395,15 +394,13 @@ mod tests {
 
     #[test]
     fn paths() {
-        let longest = format!("{}/{}/{}/{}/b", "n".repeat(255), "n".repeat(255), "n".repeat(255), "n".repeat(254));
-        assert_eq!(longest.len(), PATH_BYTES_MAX - 1);
-        for good in ["a", "a/b", ".a", "...", "a b", "a\\b", "\u{1}", "é", "a/..b", &format!("{longest}b")] {
+        let longest = format!("{0}/{0}/{0}/{1}/b", "n".repeat(255), "n".repeat(254));
+        assert_eq!(longest.len(), PATH_BYTES_MAX);
+        for good in ["a", "a/b", ".a", "...", "a b", "a\\b", "\u{1}", "é", "a/..b", &longest] {
             assert_eq!(check_path(good), Ok(()), "{good}");
         }
-        let long_name = "n".repeat(256);
-        for wrong in
-            ["", "/", "/a", "a/", "a//b", ".", "..", "a/.", "../a", "a/../b", "a\0", &format!("{longest}bb"), &long_name]
-        {
+        let (too_long, long_name) = (format!("{longest}b"), "n".repeat(256));
+        for wrong in ["", "/", "/a", "a/", "a//b", ".", "..", "a/.", "../a", "a/../b", "a\0", &too_long, &long_name] {
             assert!(check_path(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,7 +5,7 @@
 //! makes cycles impossible; a source that invents one is still walked once only, because an address met is never
 //! met again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use sealtide_crypto::sha256;
 
@@ -87,8 +87,9 @@ pub fn dependency_graph(
             }
             visited += 1;
             visit(&record);
-            let followed = record.relations().iter().filter(|(relation, _)| options.follows(relation));
-            for link in followed.flat_map(|(_, links)| links) {
+            // The last one noted is visited first: content before the past, so that bins do not pile up.
+            let followed = record.relations().iter().rev().filter(|(relation, _)| options.follows(relation));
+            for link in followed.flat_map(|(_, links)| links.iter().rev()) {
                 meet(link, options, &mut met, &mut pending);
             }
             if options.live
@@ -138,9 +139,12 @@ impl DigestSet {
 }
 
 /// A stack of addresses in packed form, in blocks so that it never holds twice its size while growing.
+///
+/// A stack may pile up: when every frame of a long timeline leaves a leaf behind, for instance. Over
+/// [`BLOCKS_MAX`] blocks the oldest are emptied first, which is where such leaves are.
 #[derive(Default)]
 struct AddressStack {
-    blocks: Vec<Vec<u8>>,
+    blocks: VecDeque<Vec<u8>>,
 }
 
 /// Stands for 64 upper-case hex digits, whose 32 bytes follow. Like the other it never occurs in UTF-8.
@@ -148,13 +152,14 @@ const PACKED_UPPER: u8 = 0xff;
 /// Stands for 64 lower-case hex digits.
 const PACKED_LOWER: u8 = 0xfe;
 const BLOCK_BYTES: usize = 64 * 1024;
+const BLOCKS_MAX: usize = 256;
 
 impl AddressStack {
     fn push(&mut self, address: &Address) {
-        if self.blocks.last().is_none_or(|block| block.len() >= BLOCK_BYTES) {
-            self.blocks.push(Vec::with_capacity(BLOCK_BYTES + 256));
+        if self.blocks.back().is_none_or(|block| block.len() >= BLOCK_BYTES) {
+            self.blocks.push_back(Vec::with_capacity(BLOCK_BYTES + 256));
         }
-        let block = self.blocks.last_mut().expect("a block was just made sure of");
+        let block = self.blocks.back_mut().expect("a block was just made sure of");
         let start = block.len();
         pack(address.as_str().as_bytes(), block);
         let packed_bytes = (block.len() - start) as u32;
@@ -162,13 +167,15 @@ impl AddressStack {
     }
 
     fn pop(&mut self) -> Option<Address> {
-        let block = self.blocks.last_mut()?;
+        let last = self.blocks.len().checked_sub(1)?;
+        let at = if last < BLOCKS_MAX { last } else { 0 };
+        let block = &mut self.blocks[at];
         let (rest, length) = block.split_last_chunk::<4>().expect("a block holds at least one entry");
         let start = rest.len() - u32::from_le_bytes(*length) as usize;
         let text = unpack(&rest[start..]);
         block.truncate(start);
         if block.is_empty() {
-            self.blocks.pop();
+            self.blocks.remove(at);
         }
         Some(Address::parse(&text).expect("packing keeps an address as it was"))
     }
@@ -176,12 +183,14 @@ impl AddressStack {
 
 fn pack(mut text: &[u8], out: &mut Vec<u8>) {
     use data_encoding::{HEXLOWER, HEXUPPER};
+    // A hash begins where one of these ends; looking nowhere else keeps this cheap.
+    let mut before = b'^';
     while let Some((first, rest)) = text.split_first() {
         let mut hash = [0u8; 32];
-        let digits = text.get(..64).unwrap_or(&[]);
+        let digits = text.get(..64).filter(|_| matches!(before, b'^' | b'.' | b' '));
         let mark = [(PACKED_UPPER, HEXUPPER), (PACKED_LOWER, HEXLOWER)]
             .into_iter()
-            .find(|(_, hex)| digits.len() == 64 && hex.decode_mut(digits, &mut hash).is_ok());
+            .find(|(_, hex)| digits.is_some_and(|digits| hex.decode_mut(digits, &mut hash).is_ok()));
         if let Some((mark, _)) = mark {
             out.push(mark);
             out.extend_from_slice(&hash);
@@ -190,6 +199,7 @@ fn pack(mut text: &[u8], out: &mut Vec<u8>) {
             out.push(*first);
             text = rest;
         }
+        before = *first;
     }
 }
 
@@ -221,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packing_goes_round(texts in prop::collection::vec("([A-F0-9]{64}|[a-f0-9]{64}|[A-Fa-f0-9]{1,70}|\\PC{0,4}){1,4}", 0..20)) {
+        fn packing_goes_round(texts in prop::collection::vec("([A-F0-9]{64}[.^]?|[a-f0-9]{64} |[A-Fa-f0-9]{1,70}|\\PC{0,4}){1,4}", 0..20)) {
             for text in &texts {
                 let mut packed = Vec::new();
                 pack(text.as_bytes(), &mut packed);
@@ -242,6 +252,17 @@ mod tests {
         assert!(stack.blocks.len() > 2);
         (0..5000).rev().for_each(|number| assert_eq!(stack.pop(), Some(address(number))));
         assert_eq!(stack.pop(), None);
+    }
+
+    #[test]
+    fn a_stack_that_piles_up_is_emptied_from_below() {
+        let address = |number: u32| Address::parse(&format!("{number:0>4000}^gib")).unwrap();
+        let many = (BLOCKS_MAX * BLOCK_BYTES / 4000 * 2) as u32;
+        let mut stack = AddressStack::default();
+        (0..many).for_each(|number| stack.push(&address(number)));
+        assert!(stack.pop().unwrap() < address(100));
+        let rest: BTreeSet<Address> = std::iter::from_fn(|| stack.pop()).collect();
+        assert_eq!(rest.len() as u32, many - 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! counter falls with every step. Honest frames always count down; asking for it makes the walk finite and its
 //! result independent of arrival even when a dishonest peer invents counters.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Address, FrameFacts, Verified};
@@ -63,9 +63,10 @@ pub fn settle_tips(
 /// Which of two frames of one timeline is the winner W: the greater one. Greater counter; then the later stamp (one
 /// that cannot be read is before all others); then the smaller gib by bytes; then the smaller ib. Spec: ibgib §16.
 pub fn winner_order(left: (&Address, &FrameFacts), right: (&Address, &FrameFacts)) -> Ordering {
-    let key = |(address, facts): (&Address, &FrameFacts)| (facts.n, facts.stamp);
-    let name = |(address, _): (&Address, &FrameFacts)| Reverse((address.gib().to_owned(), address.ib().to_owned()));
-    key(left).cmp(&key(right)).then_with(|| name(left).cmp(&name(right)))
+    let ((left, left_facts), (right, right_facts)) = (left, right);
+    (left_facts.n, left_facts.stamp)
+        .cmp(&(right_facts.n, right_facts.stamp))
+        .then_with(|| (right.gib(), right.ib()).cmp(&(left.gib(), left.ib())))
 }
 
 /// The winner W among the tips of one timeline; `None` when none of them is a frame of a timeline.

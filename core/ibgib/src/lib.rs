@@ -10,14 +10,19 @@ mod cbor;
 mod encoded;
 mod file;
 mod frame;
+pub mod fuzzing;
 mod graph;
 pub mod hash;
 pub mod json;
 mod latest;
 mod order;
+pub mod plumbing;
+pub mod record;
 mod shape;
 mod stamp_text;
+pub mod transform;
 mod tree;
+pub mod validate;
 
 pub use address::{
     Address, AddressError, GibInfo, Sid, TimelineId, gib_info, split_address, validate_address, validate_gib,

@@ -41,8 +41,23 @@ pub struct Grant {
     pub invite: Option<[u8; 16]>,
 }
 
+impl Action {
+    /// The least role that may do this.
+    pub const fn least_role(self) -> Role {
+        match self {
+            Self::Pull => Role::Read,
+            Self::MoveTips => Role::Write,
+            Self::ChangeSpace | Self::Invite => Role::Admin,
+        }
+    }
+}
+
 /// Whether `peer` may do `action` in `space`: the one decision, called at OPEN and again at commit.
+///
+/// Stores keep one grant for each space and node; should two meet here, the lesser role counts. No grant, no access,
+/// and a space that does not exist is answered like one that is not granted. Spec: ibgib §12.5, SY-101.
 pub fn allows(grants: &[Grant], peer: &NodeId, space: &SpaceId, action: Action) -> bool {
-    let _ = (grants, peer, space, action);
-    todo!()
+    // Spec: SY-101
+    let roles = grants.iter().filter(|grant| grant.space == *space && grant.node == *peer).map(|grant| grant.role);
+    roles.min().is_some_and(|role| role >= action.least_role())
 }

@@ -5,6 +5,8 @@ use sealtide_crypto::sha256_parts;
 
 /// Bytes of the check at the end of every text form.
 const CHECK_BYTES: usize = 4;
+/// The most characters that are looked at, far above the longest ticket (about 1 900).
+const TEXT_CHARS_MAX: usize = 4_096;
 
 /// A text that is no valid text form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,10 +39,17 @@ pub fn encode_text(prefix: &'static str, payload: &[u8]) -> String {
 /// # Errors
 /// [`TextError`]; a wrong check is a typing error, never looked up.
 pub fn decode_text(prefix: &'static str, text: &str) -> Result<Vec<u8>, TextError> {
-    let clean: String =
-        text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+    let clean: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && *c != '-')
+        .map(|c| c.to_ascii_lowercase())
+        .take(TEXT_CHARS_MAX + 1)
+        .collect();
     let body = clean.strip_prefix(prefix).ok_or(TextError::Prefix { expected: prefix })?;
     let typing = TextError::Typing { expected: prefix };
+    if clean.len() > TEXT_CHARS_MAX {
+        return Err(typing);
+    }
     let mut bytes = BASE32_NOPAD.decode(body.to_ascii_uppercase().as_bytes()).map_err(|_| typing)?;
     let split = bytes.len().checked_sub(CHECK_BYTES).ok_or(typing)?;
     let found = bytes.split_off(split);

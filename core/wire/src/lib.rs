@@ -1,1 +1,9 @@
 //! The link protocol, pure: frames, the full handshake, and a session with sequence numbers and channels.
+
+pub mod frame;
+pub mod handshake;
+pub mod session;
+
+// Tests inside the crate share the harness of those outside.
+#[cfg(test)]
+extern crate self as sealtide_wire;

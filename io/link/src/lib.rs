@@ -1,1 +1,50 @@
-//! Placeholder for the public API of this crate.
+//! The direct link between two nodes: listen, dial, TLS 1.3, WebSocket, and the task that keeps a session alive.
+//!
+//! ```text
+//! Link ── listen ──▶ limits ─▶ stream (TLS) ─▶ path (upgrade, messages) ─▶ proof (handshake) ─▶ pump (session)
+//!      └─ dial ──▶ many addresses up to the upgrade, one HELLO at a time ─▶ proof ─▶ pump
+//! ```
+//!
+//! The protocol itself is pure and lives in `sealtide-wire`; here are its sockets, clocks and tasks. Each session has
+//! one task, the only one that touches its socket; handles share its state under a mutex that is never held over a
+//! wait. Nothing here touches a disk: whom to let in is asked through [`Admission`].
+
+mod address;
+mod backoff;
+mod certificate;
+mod channel;
+mod clock;
+mod dial;
+mod http;
+mod limits;
+mod link;
+mod listen;
+mod metrics;
+mod node;
+mod path;
+mod proof;
+mod pump;
+mod quiet_log;
+mod registry;
+mod session;
+mod stream;
+mod tls;
+mod websocket;
+
+pub use sealtide_wire::frame::ErrorCode;
+pub use sealtide_wire::handshake::{Admission, Refused, Terms};
+pub use sealtide_wire::session::{Fragment, SessionLimits};
+
+pub use address::ADDRESSES_MAX;
+pub use backoff::Backoff;
+pub use certificate::CertificateError;
+pub use channel::{Channel, ChannelClosed, TrySendError};
+pub use dial::{DialError, DialTarget};
+pub use http::{HEAD_BYTES_MAX, HEADERS_MAX, LINK_PATH};
+pub use limits::Limits;
+pub use link::{Link, LinkConfig};
+pub use listen::ListenError;
+pub use metrics::LinkMetrics;
+pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo};
+pub use tls::{GROUP, GROUP_NAME};
+pub use websocket::MESSAGE_BYTES_MAX;

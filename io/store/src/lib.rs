@@ -1,1 +1,48 @@
-//! Placeholder for the public API of this crate.
+//! The embedded store: records, tips and chunks in append-only packs, small facts in redb. Spec: `spec/store.md`.
+//!
+//! The log is the truth. Records and chunks are appended, then a commit entry makes a transaction visible with one
+//! sync; a record without a commit entry behind it does not exist. The index in memory is rebuilt from the log.
+//!
+//! * [`Store`] opens a home, stages, commits and tells subscribers;
+//! * [`SpaceHandle`] reads one space and is the [`sealtide_sync::SpaceView`] of a saga;
+//! * [`Facts`] are peers, grants, invites, settings and local names;
+//! * [`Disk`] is the seam below, [`mem::MemDisk`] a disk that can fail and crash;
+//! * [`conformance`] is the list of promises that every backend must pass.
+
+pub mod conformance;
+mod disk;
+mod durable;
+mod entry;
+mod error;
+mod facts;
+mod handle;
+mod index;
+mod log;
+pub mod mem;
+mod open;
+mod pack;
+mod space;
+mod store;
+mod verify;
+
+pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};
+pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
+pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};
+pub use handle::{SpaceHandle, SpaceInfo, TimelineInfo};
+pub use store::{Config, Event, Store};
+pub use verify::VerifyReport;
+
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Locks; a panic of another holder does not spread: what is shared here is changed in steps that cannot panic.
+pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

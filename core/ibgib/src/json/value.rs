@@ -284,6 +284,11 @@ impl JsObject {
         self.get(&JsString::from(name)).unwrap_or(&Js::Undefined)
     }
 
+    /// The member called `key`, or `undefined`.
+    pub fn named_key(&self, key: &JsString) -> &Js {
+        self.get(key).unwrap_or(&Js::Undefined)
+    }
+
     /// The member called `key`, to change it.
     pub fn get_mut(&mut self, key: &JsString) -> Option<&mut Js> {
         match key.as_str().and_then(array_index) {

@@ -132,9 +132,8 @@ impl Read for Drip<'_> {
 #[test]
 fn cuts_do_not_depend_on_the_pieces_read() {
     let bytes = splitmix(4, 21 * MIB + 12_345);
-    let reference: Vec<usize> = fastcdc::v2020::FastCDC::new(&bytes, 256 * 1024, MIB, 4 * MIB)
-        .map(|chunk| chunk.length)
-        .collect();
+    let reference: Vec<usize> =
+        fastcdc::v2020::FastCDC::new(&bytes, 256 * 1024, MIB, 4 * MIB).map(|chunk| chunk.length).collect();
     for piece in [1000, 65_536, 5 * MIB, usize::MAX] {
         let source = &mut Drip { bytes: &bytes, piece, calls: 0 };
         let manifest = Manifest::cut(source, &mut |_, _| Ok(())).unwrap();
@@ -180,7 +179,9 @@ fn a_wrong_chunk_is_refused_and_nothing_half_is_given_out() {
     assert!(matches!(flipped, AssembleError::Chunk(ChunkError::WrongHash { chunk }) if chunk == second.hash));
     for change in [|chunk: &mut Vec<u8>| chunk.push(0), |chunk: &mut Vec<u8>| chunk.truncate(7)] {
         let error = with(&change).unwrap_err();
-        assert!(matches!(error, AssembleError::Chunk(ChunkError::WrongLength { expected, .. }) if expected == second.length));
+        assert!(
+            matches!(error, AssembleError::Chunk(ChunkError::WrongLength { expected, .. }) if expected == second.length)
+        );
     }
     let mut missing = store.clone();
     missing.remove(&second.hash);
@@ -194,7 +195,10 @@ fn a_wrong_chunk_is_refused_and_nothing_half_is_given_out() {
 /// A manifest of invented chunks.
 fn invented(chunks: usize) -> Manifest {
     let chunks: Vec<ChunkRef> = (0..chunks as u32)
-        .map(|number| ChunkRef { length: CHUNK_BYTES_MAX - number % 1000, hash: ChunkHash(sha256(&number.to_le_bytes())) })
+        .map(|number| ChunkRef {
+            length: CHUNK_BYTES_MAX - number % 1000,
+            hash: ChunkHash(sha256(&number.to_le_bytes())),
+        })
         .collect();
     let size = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
     Manifest { size, hash: sha256(b"whole"), chunks }

@@ -1,5 +1,7 @@
 //! Timelines, folder frames, binaries, trees and graphs through the public API.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+
 mod binary;
 mod chunk_vectors;
 mod file;
@@ -24,7 +26,10 @@ pub(crate) fn scale() -> u32 {
 }
 
 pub(crate) fn property_cases() -> proptest::test_runner::Config {
-    proptest::test_runner::Config { failure_persistence: None, ..proptest::test_runner::Config::with_cases(2000 * scale()) }
+    proptest::test_runner::Config {
+        failure_persistence: None,
+        ..proptest::test_runner::Config::with_cases(2000 * scale())
+    }
 }
 
 pub(crate) fn stamp(offset_ms: u64) -> Stamp {

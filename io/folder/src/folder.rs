@@ -1,0 +1,172 @@
+//! One directory and what is known about it.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use sealtide_ibgib::{Sid, TimelineId};
+
+use crate::hands::StepHook;
+use crate::root::Root;
+use crate::state::State;
+use crate::{FolderError, Found, LocalChange, PathProblem, Placed, aside, check_path};
+
+/// A directory and what is known about it. One value per directory and state file; the state file is locked.
+pub struct Folder {
+    pub(crate) root: Root,
+    pub(crate) state: State,
+    pub(crate) hook: Option<StepHook>,
+    /// Names temporary files; begins at the time of opening, so that names of a lost state are not met again.
+    pub(crate) batches: u64,
+}
+
+impl Folder {
+    /// Opens the directory `root` with the state file `state`, which is made when it is missing and must not lie in
+    /// the directory. What a crash left half written is finished or taken back.
+    ///
+    /// # Errors
+    /// [`FolderError::Root`] when the directory cannot be opened, [`FolderError::RootReplaced`] when it is another
+    /// one and empty although files were known, [`FolderError::State`] and [`FolderError::Damaged`] for the state.
+    pub fn open(root: &Path, state: &Path) -> Result<Self, FolderError> {
+        let failed = |source| FolderError::Root { path: root.to_owned(), source };
+        let opened = Root::open(root).map_err(failed)?;
+        let (state, journal) = State::open(state)?;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let batches = u64::try_from(since.as_nanos()).unwrap_or(0);
+        let mut folder = Self { root: opened, state, hook: None, batches };
+        let identity = folder.root.identity().map_err(failed)?;
+        let known = folder.state.identity()?;
+        if known != Some(identity) {
+            let empty = crate::root::entries(folder.root.top()).map_err(failed)?.is_empty();
+            if known.is_some() && empty && !folder.state.cache().is_empty() {
+                return Err(FolderError::RootReplaced { path: root.to_owned() });
+            }
+            folder.state.set_identity(identity)?;
+        }
+        if let Some(journal) = journal {
+            folder.recover(&journal)?;
+        }
+        Ok(folder)
+    }
+
+    /// Notes that a tip stands at a path, as it was when it was scanned.
+    ///
+    /// # Errors
+    /// [`FolderError::State`] when many notes had to be written and could not be.
+    pub fn placed(&mut self, path: &str, placed: Placed) -> Result<(), FolderError> {
+        self.state.set(path, Some(placed));
+        self.state.flush_if_full()
+    }
+
+    /// Notes many paths at once and writes them durably.
+    ///
+    /// # Errors
+    /// [`FolderError::State`] when they cannot be written.
+    pub fn placed_many(&mut self, placed: impl IntoIterator<Item = (String, Placed)>) -> Result<(), FolderError> {
+        for (path, placed) in placed {
+            self.state.set(&path, Some(placed));
+        }
+        self.state.flush()
+    }
+
+    /// Notes that a change was recorded as `sid` of `timeline`: the new path stands, the old one is forgotten.
+    ///
+    /// # Errors
+    /// As [`Folder::placed`].
+    pub fn settle(&mut self, change: &LocalChange, timeline: TimelineId, sid: Sid) -> Result<(), FolderError> {
+        if let Some(from) = &change.from {
+            self.state.set(from, None);
+        }
+        let gone = change.found == Found::Gone;
+        self.state.set(&change.path, (!gone).then(|| change.placed(timeline, sid)));
+        self.state.flush_if_full()
+    }
+
+    /// Notes that nothing known stands at a path.
+    ///
+    /// # Errors
+    /// As [`Folder::placed`].
+    pub fn forget(&mut self, path: &str) -> Result<(), FolderError> {
+        self.state.set(path, None);
+        self.state.flush_if_full()
+    }
+
+    /// Writes all notes durably. Without it a crash may lose the last ones: the next scan then reports changes again
+    /// that were recorded already.
+    ///
+    /// # Errors
+    /// [`FolderError::State`] when they cannot be written.
+    pub fn flush(&mut self) -> Result<(), FolderError> {
+        self.state.flush()
+    }
+
+    /// Renames the local file at `path` to the first free `stem (local yyyy-mm-dd).ext` beside it and forgets the
+    /// path. Returns the new path, which the next scan finds as a new file.
+    ///
+    /// # Errors
+    /// [`FolderError::Path`] when the path is not one of a folder or cannot be renamed.
+    pub fn set_aside(&mut self, path: &str) -> Result<String, FolderError> {
+        let failed = |source| FolderError::Path { path: path.to_owned(), source };
+        let wrong = |problem: PathProblem| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem));
+        check_path(path).map_err(wrong)?;
+        self.root.refresh();
+        let to = aside::rename(&self.root, path, path).map_err(failed)?;
+        self.state.set(path, None);
+        self.state.flush()?;
+        Ok(to)
+    }
+
+    /// Calls `hook` before every step of every check-out; where it returns false the check-out stops as by a crash:
+    /// it returns [`FolderError::Stopped`], takes nothing back, and the folder must be opened again.
+    #[doc(hidden)]
+    pub fn set_step_hook(&mut self, hook: Option<StepHook>) {
+        self.hook = hook;
+    }
+
+    /// What is known to stand at a path.
+    pub fn known(&self, path: &str) -> Option<&Placed> {
+        self.state.get(path)
+    }
+
+    /// Everything known, in order of paths.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Placed)> {
+        self.state.cache().iter().map(|(path, placed)| (path.as_str(), placed))
+    }
+
+    /// The number of paths known.
+    pub fn entries_count(&self) -> usize {
+        self.state.cache().len()
+    }
+
+    /// The directory, as it was opened.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The directory must still be where it was; what an earlier failure left under way is taken back.
+    pub(crate) fn check_root(&mut self) -> Result<(), FolderError> {
+        let path = || self.root.path().to_owned();
+        match self.root.is_in_place() {
+            Ok(true) => {}
+            Ok(false) => return Err(FolderError::RootReplaced { path: path() }),
+            Err(source) => return Err(FolderError::Root { path: path(), source }),
+        }
+        match self.state.take_open_journal()? {
+            Some(journal) => self.recover(&journal),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn hook(&mut self, name: &'static str) -> Result<(), FolderError> {
+        let goes_on = self.hook.as_mut().is_none_or(|hook| hook(name));
+        if goes_on { Ok(()) } else { Err(FolderError::Stopped) }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The notes only spare work; a check-out that was stopped must stay as it is.
+        if let Err(problem) = self.state.flush_if_idle() {
+            tracing::warn!(%problem, "the last notes about a folder could not be written");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Writes the content of one item, and remembers what must reach the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sealtide_crypto::blake3;
+use sealtide_ibgib::{Content, FileKind, Manifest};
+
+use crate::hands::{Fail, HALF_WRITTEN, Hands};
+use crate::path::split;
+use crate::root::{Root, finish_file, is_no_way, mode_with_exec};
+use crate::{Binary, ContentSource, FolderError, SkipReason, Stat};
+
+/// A content that is ready to be written.
+pub(crate) enum Ready {
+    Bytes(Bytes),
+    Chunks(Manifest),
+    Target(String),
+}
+
+impl Ready {
+    pub(crate) fn load(content: &Content, source: &dyn ContentSource) -> Result<Self, Fail> {
+        Ok(match content {
+            Content::Text(text) => Self::Bytes(Bytes::copy_from_slice(text.as_bytes())),
+            Content::Target(target) => Self::Target(target.clone()),
+            Content::Bin(address) => match source.binary(address).map_err(unloadable)? {
+                Binary::Bytes(bytes) => Self::Bytes(bytes),
+                Binary::Chunks(manifest) => Self::Chunks(manifest),
+            },
+            Content::None => return Err(Fail::Skip(SkipReason::Content("there is none".to_owned()))),
+        })
+    }
+
+    pub(crate) fn kind(&self) -> FileKind {
+        match self {
+            Self::Bytes(_) | Self::Chunks(_) => FileKind::File,
+            Self::Target(_) => FileKind::Symlink,
+        }
+    }
+
+    /// BLAKE3-256, as in [`crate::Placed`].
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        match self {
+            Self::Bytes(bytes) => blake3(bytes),
+            Self::Chunks(manifest) => manifest.hash,
+            Self::Target(target) => blake3(target.as_bytes()),
+        }
+    }
+}
+
+fn unloadable(problem: io::Error) -> Fail {
+    Fail::Skip(SkipReason::Content(problem.to_string()))
+}
+
+/// What was written and is not on disk yet.
+#[derive(Default)]
+pub(crate) struct Unsynced {
+    files: Vec<File>,
+    files_count: usize,
+    dirs: BTreeSet<String>,
+    devs: BTreeMap<u64, String>,
+    /// Bytes written.
+    pub(crate) bytes: u64,
+}
+
+impl Unsynced {
+    fn add(&mut self, path: &str, file: Option<File>, stat: &Stat) {
+        self.files_count += usize::from(file.is_some());
+        if self.files.len() < SYNC_SINGLY_MAX {
+            self.files.extend(file);
+        }
+        self.touch(path, stat.dev);
+    }
+
+    /// Notes that the directory of `path` was changed.
+    pub(crate) fn touch(&mut self, path: &str, dev: u64) {
+        let (dir, _) = split(path);
+        if self.dirs.len() <= SYNC_SINGLY_MAX && !self.dirs.contains(dir) {
+            self.dirs.insert(dir.to_owned());
+        }
+        self.devs.entry(dev).or_insert_with(|| dir.to_owned());
+    }
+
+    /// Brings everything to disk: few files one by one, many by one sync of their file system.
+    pub(crate) fn sync(self, root: &Root) -> Result<(), FolderError> {
+        let sync = || -> io::Result<()> {
+            if self.files_count <= SYNC_SINGLY_MAX && self.dirs.len() <= SYNC_SINGLY_MAX {
+                self.files.iter().try_for_each(|file| rustix::fs::fsync(file))?;
+                return self.dirs.iter().try_for_each(|dir| Ok(rustix::fs::fsync(&*nearest(root, dir)?)?));
+            }
+            self.devs.values().try_for_each(|dir| Ok(rustix::fs::syncfs(&*nearest(root, dir)?)?))
+        };
+        sync().map_err(|source| FolderError::Sync { source })
+    }
+}
+
+/// The directory, or when it is gone the nearest one above it: then that is what changed.
+fn nearest(root: &Root, dir: &str) -> io::Result<Arc<OwnedFd>> {
+    match root.dir(dir) {
+        Err(problem) if is_no_way(&problem) && !dir.is_empty() => nearest(root, split(dir).0),
+        other => other,
+    }
+}
+
+impl Hands<'_> {
+    /// Makes `at` with a content, permission bits and time. The last thing it does is to give the file its own bits.
+    pub(crate) fn write(
+        &mut self,
+        at: &str,
+        ready: &Ready,
+        mode: u32,
+        mtime_ns: i64,
+        source: &dyn ContentSource,
+        unsynced: &mut Unsynced,
+    ) -> Result<Stat, Fail> {
+        self.step("create")?;
+        if let Ready::Target(target) = ready {
+            self.root.make_link(target, at).map_err(|problem| occupied(problem, at))?;
+            self.step("link_made")?;
+            self.root.set_mtime(at, mtime_ns)?;
+            let stat = self.root.look(at)?.stat().ok_or_else(|| Fail::Dirty(at.to_owned()))?;
+            unsynced.add(at, None, &stat);
+            return Ok(stat);
+        }
+        let mut file = self.root.create_file(at, HALF_WRITTEN).map_err(|problem| occupied(problem, at))?;
+        self.step("write")?;
+        match ready {
+            Ready::Target(_) => {}
+            Ready::Bytes(bytes) => {
+                file.write_all(bytes)?;
+                unsynced.bytes += bytes.len() as u64;
+            }
+            Ready::Chunks(manifest) => self.write_chunks(&mut file, manifest, source, unsynced)?,
+        }
+        self.step("finish")?;
+        let stat = finish_file(&file, mode, mtime_ns)?;
+        unsynced.add(at, Some(file), &stat);
+        Ok(stat)
+    }
+
+    fn write_chunks(
+        &mut self,
+        file: &mut File,
+        manifest: &Manifest,
+        source: &dyn ContentSource,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), Fail> {
+        for chunk in &manifest.chunks {
+            let bytes = source.chunk(&chunk.hash).map_err(unloadable)?;
+            if bytes.len() as u64 != u64::from(chunk.length) {
+                let problem = format!("chunk {} has {} bytes, not {}", chunk.hash, bytes.len(), chunk.length);
+                return Err(Fail::Skip(SkipReason::Content(problem)));
+            }
+            self.step("chunk")?;
+            file.write_all(&bytes)?;
+            unsynced.bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn occupied(problem: io::Error, path: &str) -> Fail {
+    match problem.kind() {
+        io::ErrorKind::AlreadyExists => Fail::Dirty(path.to_owned()),
+        _ => problem.into(),
+    }
+}
+
+/// The bits that this process gives to a new file.
+pub(crate) fn mode_of_new(exec: bool) -> u32 {
+    mode_with_exec(0o666 & !umask(), exec)
+}
+
+/// The file mode creation mask. Reading it by the system call would mean to change it for a moment, for all threads.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+}
+
+/// Files or directories up to which each is synced by itself.
+const SYNC_SINGLY_MAX: usize = 8;

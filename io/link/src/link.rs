@@ -1,0 +1,187 @@
+//! The link of one node: its doors, its dials and its sessions.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use sealtide_crypto::SigningKey;
+use sealtide_identity::{LinkAddress, NodeId};
+use sealtide_wire::frame::ErrorCode;
+use sealtide_wire::handshake::{Admission, Terms};
+use sealtide_wire::session::SessionLimits;
+use tokio::sync::{mpsc, watch};
+
+use crate::certificate::CertificateError;
+use crate::clock::Clock;
+use crate::dial::{self, DialError, DialTarget};
+use crate::limits::{Gate, Limits};
+use crate::listen::{self, ListenError};
+use crate::metrics::{Counters, LinkMetrics};
+use crate::node::Node;
+use crate::proof::Workers;
+use crate::quiet_log::QuietLog;
+use crate::registry::Registry;
+use crate::session::{Session, SessionInfo};
+use crate::tls::LiveCredentials;
+
+/// Everything a link is made from. Nothing of it touches a disk.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// The node key.
+    pub key: Arc<SigningKey>,
+    /// The id of that key.
+    pub id: NodeId,
+    /// What strangers may cost.
+    pub limits: Limits,
+    /// Whether the limits per source hold for loopback sources too: for public doors behind a proxy, and for tests.
+    pub limits_loopback: bool,
+    /// Whether logs show whole addresses.
+    pub log_addresses: bool,
+    /// What this node offers in handshakes.
+    pub terms: Terms,
+    /// Limits and times of each session.
+    pub session: SessionLimits,
+}
+
+impl LinkConfig {
+    /// The defaults of link C.12 for the node `id`, which is that of `key`.
+    pub fn new(key: Arc<SigningKey>, id: NodeId) -> Self {
+        Self {
+            key,
+            id,
+            limits: Limits::default(),
+            limits_loopback: false,
+            log_addresses: false,
+            terms: Terms::default(),
+            session: SessionLimits::default(),
+        }
+    }
+}
+
+/// The link of one node. Cheap to clone; lives until [`Link::shutdown`].
+#[derive(Clone)]
+pub struct Link {
+    node: Arc<Node>,
+    accepted: Arc<tokio::sync::Mutex<mpsc::Receiver<Session>>>,
+}
+
+impl Link {
+    /// Makes a link with its first certificate; opens nothing yet. `admission` decides about peers, at once and
+    /// durably; it is asked on threads for blocking work.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    ///
+    /// # Panics
+    /// When `config.id` is not the id of `config.key`.
+    pub fn new(config: LinkConfig, admission: Arc<dyn Admission + Send + Sync>) -> Result<Self, CertificateError> {
+        let clock = Clock::start();
+        let id = config.id;
+        assert_eq!(id, NodeId::of(config.key.public()), "a node id is that of its key");
+        let (accepted, queue) = mpsc::channel(config.limits.sessions.max(1));
+        let node = Node {
+            key: config.key,
+            id,
+            limits: config.limits,
+            limits_loopback: config.limits_loopback,
+            terms: config.terms,
+            session_limits: config.session,
+            admission,
+            credentials: LiveCredentials::make(clock.now())?,
+            clock,
+            gate: Gate::new(config.limits),
+            workers: Workers::new(&config.limits),
+            registry: Registry::new(id, config.limits.sessions),
+            counters: Counters::default(),
+            log: QuietLog::new(config.log_addresses),
+            accepted,
+            stop: watch::Sender::new(false),
+            listeners: Mutex::default(),
+        };
+        Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
+    }
+
+    /// The id of this node.
+    pub fn id(&self) -> NodeId {
+        self.node.id
+    }
+
+    /// Opens a door at `address`, port 0 for a free one, `[::]` for both families; gives the address it got.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
+        if *self.node.stop.borrow() {
+            return Err(ListenError::Closed);
+        }
+        let (listener, bound) = listen::bind(address)?;
+        self.node.listeners().push(bound);
+        tokio::spawn(listen::serve(self.node.clone(), listener));
+        Ok(bound)
+    }
+
+    /// Connects to a peer, or gives the session that stands already. One round over its addresses; when to dial
+    /// again is the caller's, see [`crate::Backoff`].
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial(&self, target: DialTarget) -> Result<Session, DialError> {
+        dial::dial(&self.node, target).await
+    }
+
+    /// The next session that a peer opened; `None` after [`Link::shutdown`].
+    pub async fn accept(&self) -> Option<Session> {
+        let mut queue = self.accepted.lock().await;
+        tokio::select! {
+            biased;
+            () = self.node.stopped() => None,
+            session = queue.recv() => session,
+        }
+    }
+
+    /// The session with `peer`, if one stands.
+    pub fn session(&self, peer: &NodeId) -> Option<Session> {
+        self.node.registry.session(peer)
+    }
+
+    /// Every session as status shows it.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.node.registry.sessions().iter().map(Session::info).collect()
+    }
+
+    /// Ends everything with `peer` at once. The admission must refuse it already, or it comes back. Spec: link C.6.
+    pub fn revoke(&self, peer: &NodeId) {
+        self.node.registry.stop_handshakes(peer);
+        if let Some(session) = self.node.registry.session(peer) {
+            session.abort(ErrorCode::Refused);
+        }
+    }
+
+    /// Where the doors of this node are, as peers and tickets are told, at most 8. Spec: link C.10.
+    pub fn announce(&self) -> Vec<LinkAddress> {
+        self.node.announce()
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> LinkMetrics {
+        self.node.counters.read()
+    }
+
+    /// Closes the doors, ends the sessions in order and waits for them.
+    pub async fn shutdown(&self) {
+        self.node.stop.send_replace(true);
+        self.node.listeners().clear();
+        let sessions = self.node.registry.close();
+        for session in &sessions {
+            session.close();
+        }
+        for session in &sessions {
+            session.closed().await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("id", &self.node.id).finish_non_exhaustive()
+    }
+}

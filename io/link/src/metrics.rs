@@ -1,0 +1,101 @@
+//! Plain counters of everything a link does. Spec: link C.12.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($(#[doc = $help:literal] $name:ident),* $(,)?) => {
+        /// Counters since the link was made, as plain numbers.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct LinkMetrics {
+            $(#[doc = $help] pub $name: u64,)*
+        }
+
+        impl LinkMetrics {
+            /// Every number with the name and the help text that it has in `/metrics`.
+            pub fn samples(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((concat!("sealtide_link_", stringify!($name)), $help.trim_ascii(), self.$name),)*]
+            }
+        }
+
+        /// The live counters.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self) -> LinkMetrics {
+                LinkMetrics { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// TCP connections accepted by listeners.
+    accepted,
+    /// Accepted connections dropped at once: too many of one source in a short time.
+    rejected_rate,
+    /// Accepted connections that had to make room for newer ones before they passed the knock.
+    evicted,
+    /// TLS handshakes that failed or did not end in time.
+    tls_failed,
+    /// TLS handshakes finished with the post-quantum group; there is no other.
+    tls_pq,
+    /// Requests answered with 404.
+    not_found,
+    /// HELLOs with a wrong knock.
+    wrong_knocks,
+    /// Proofs that did not verify.
+    bad_proofs,
+    /// Handshakes answered late because their source had failed too often.
+    slowed,
+    /// Handshakes turned away because the processor was busy.
+    busy,
+    /// Full handshakes that led to a session, dialled by this node.
+    handshakes_dialled,
+    /// Full handshakes that led to a session, accepted by this node.
+    handshakes_accepted,
+    /// Peers refused after proof.
+    refused,
+    /// Handshakes that failed in another way, timeouts included.
+    handshakes_failed,
+    /// Handshakes given up because the peer's of the same time goes first.
+    duplicates,
+    /// Dials that reached nobody.
+    unreachable,
+    /// Sessions open now.
+    sessions,
+    /// Sessions that were replaced by a newer one of the same peer.
+    sessions_replaced,
+    /// Sessions that ended by a lost path.
+    sessions_lost,
+    /// Bytes of link frames sent.
+    bytes_sent,
+    /// Bytes of link frames received.
+    bytes_received,
+    /// Link frames sent.
+    frames_sent,
+    /// Link frames received.
+    frames_received,
+    /// Received bytes that readers have not released.
+    bytes_held,
+}
+
+/// One number that only grows, or a gauge when `sub` is used.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

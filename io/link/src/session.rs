@@ -1,0 +1,305 @@
+//! The handle of a session: who is at the other end, channels, how it ended. The work is in `pump`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::task::AtomicWaker;
+use sealtide_identity::{InviteId, LinkAddress, NodeId, RelayHint};
+use sealtide_wire::frame::ErrorCode;
+use sealtide_wire::session::{self as wire, ChannelId, OpenError};
+use tokio::sync::{Notify, watch};
+use zeroize::Zeroizing;
+
+use crate::channel::{Channel, ChannelWaiters, Parked};
+use crate::clock::Clock;
+
+/// One authenticated, encrypted session with a peer. Cheap to clone; ends when told so, or when its path is lost.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// In order, by either end, after everything was delivered.
+    Closed {
+        /// The code of CLOSE, 0 for no special reason.
+        code: u16,
+    },
+    /// At once, by either end.
+    Aborted {
+        /// See [`ErrorCode`]; 3 is a revocation.
+        code: u16,
+        /// What the end that aborted said; foreign text, escape it before showing.
+        text: String,
+    },
+    /// The path broke, or grew too old: what the peer has not acknowledged may not have arrived.
+    Lost {
+        /// The greatest sequence number of ours that the peer has acknowledged.
+        acked: u64,
+    },
+    /// The peer came back with a new session: it has lost the state of this one.
+    Replaced,
+}
+
+/// A session as status shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Who is at the other end.
+    pub peer: NodeId,
+    /// Whether this node dialled.
+    pub initiator: bool,
+    /// The remote address of the connection.
+    pub remote: SocketAddr,
+    /// `direct`: the only kind of path today.
+    pub path: &'static str,
+    /// Cipher suite and key exchange group, `SUITE/GROUP`.
+    pub suite: String,
+    /// Round-trip time in ms; none before the first answer to a PING.
+    pub rtt_ms: Option<u32>,
+    /// Seconds since the handshake.
+    pub age_s: u64,
+    /// Bytes of link frames received.
+    pub bytes_in: u64,
+    /// Bytes of link frames sent.
+    pub bytes_out: u64,
+    /// Open channels of both sides.
+    pub channels: usize,
+}
+
+/// The session is over, or takes no more channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelOpenError {
+    /// The session is closing or over.
+    #[error("the session is over")]
+    Over,
+    /// The name has 1 to 255 bytes, the class is 0 to 7.
+    #[error("a channel has a name of 1 to 255 bytes and a class of 0 to 7")]
+    BadName,
+    /// All channels of this side are open.
+    #[error("all {0} channels of this side are open")]
+    TooMany(usize),
+}
+
+/// What the handles and the task of a session share.
+pub(crate) struct Shared {
+    pub(crate) facts: Facts,
+    pub(crate) clock: Clock,
+    /// Wakes the task after a handle changed something.
+    pub(crate) pump: AtomicWaker,
+    pub(crate) opened: Notify,
+    pub(crate) end: watch::Sender<Option<SessionEnd>>,
+    core: Mutex<Core>,
+}
+
+/// What the handshake found out; never changes, but for the addresses.
+pub(crate) struct Facts {
+    pub(crate) peer: NodeId,
+    pub(crate) initiator: bool,
+    pub(crate) remote: SocketAddr,
+    pub(crate) suite: String,
+    pub(crate) binding: Zeroizing<[u8; 32]>,
+    pub(crate) invite: Option<InviteId>,
+    pub(crate) observed: Option<LinkAddress>,
+    pub(crate) relays: Vec<RelayHint>,
+}
+
+/// What the one mutex guards. It is held for moments only, never over a wait.
+pub(crate) struct Core {
+    pub(crate) session: wire::Session,
+    pub(crate) addresses: Vec<LinkAddress>,
+    pub(crate) waiters: BTreeMap<ChannelId, Arc<ChannelWaiters>>,
+    /// Channels that the peer opened and nobody has accepted yet; at most as many as a side may open.
+    pub(crate) incoming: VecDeque<Incoming>,
+    /// Channels that were finished and let go: what still comes is dropped.
+    pub(crate) orphans: BTreeSet<ChannelId>,
+    /// Messages of channels that were full when they came, one each.
+    pub(crate) parked: BTreeMap<ChannelId, Parked>,
+    /// Replaced by a newer session: reported instead of what the wire says.
+    pub(crate) replaced: bool,
+}
+
+/// A channel that the peer opened. No handle yet: a handle holds the session.
+pub(crate) struct Incoming {
+    pub(crate) id: ChannelId,
+    pub(crate) class: u8,
+    pub(crate) name: String,
+    pub(crate) waiters: Arc<ChannelWaiters>,
+}
+
+impl Session {
+    pub(crate) fn new(facts: Facts, clock: Clock, session: wire::Session, addresses: Vec<LinkAddress>) -> Self {
+        let core = Core {
+            session,
+            addresses,
+            waiters: BTreeMap::new(),
+            incoming: VecDeque::new(),
+            orphans: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            replaced: false,
+        };
+        let shared = Shared {
+            facts,
+            clock,
+            pump: AtomicWaker::new(),
+            opened: Notify::new(),
+            end: watch::Sender::new(None),
+            core: Mutex::new(core),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Who is at the other end, proven by its node key.
+    pub fn peer(&self) -> NodeId {
+        self.shared.facts.peer
+    }
+
+    /// Whether this node dialled.
+    pub fn is_initiator(&self) -> bool {
+        self.shared.facts.initiator
+    }
+
+    /// The session binding `sb`: equal at both ends, different in every session. Spec: link C.4.5.
+    pub fn binding(&self) -> [u8; 32] {
+        *self.shared.facts.binding
+    }
+
+    /// The invite that was proved in this handshake, at both ends.
+    pub fn invite_used(&self) -> Option<InviteId> {
+        self.shared.facts.invite
+    }
+
+    /// The remote address of the connection.
+    pub fn remote(&self) -> SocketAddr {
+        self.shared.facts.remote
+    }
+
+    /// Where the peer says it sees this node; a claim.
+    pub fn observed(&self) -> Option<LinkAddress> {
+        self.shared.facts.observed
+    }
+
+    /// Where the peer can be dialled later, best first, at most 8. Spec: link C.10.
+    pub fn peer_addresses(&self) -> Vec<LinkAddress> {
+        self.shared.core().addresses.clone()
+    }
+
+    /// The relays that the peer is logged in at.
+    pub fn peer_relays(&self) -> &[RelayHint] {
+        &self.shared.facts.relays
+    }
+
+    /// The session as status shows it.
+    pub fn info(&self) -> SessionInfo {
+        let stats = self.shared.core().session.stats();
+        let facts = &self.shared.facts;
+        SessionInfo {
+            peer: facts.peer,
+            initiator: facts.initiator,
+            remote: facts.remote,
+            path: "direct",
+            suite: facts.suite.clone(),
+            rtt_ms: stats.rtt_ms,
+            age_s: stats.age_ms / 1000,
+            bytes_in: stats.bytes_received,
+            bytes_out: stats.bytes_sent,
+            channels: stats.channels,
+        }
+    }
+
+    /// Opens a channel; messages can be sent at once. `class` is 0 (control) to 7 (bulk), `name` 1 to 255 bytes.
+    ///
+    /// # Errors
+    /// [`ChannelOpenError`].
+    pub fn open(&self, class: u8, name: &str) -> Result<Channel, ChannelOpenError> {
+        let mut core = self.shared.core();
+        let id = core.session.open(class, name).map_err(|error| match error {
+            OpenError::BadName => ChannelOpenError::BadName,
+            OpenError::TooMany(count) => ChannelOpenError::TooMany(count),
+            _ => ChannelOpenError::Over,
+        })?;
+        let waiters = Arc::new(ChannelWaiters::default());
+        core.waiters.insert(id, waiters.clone());
+        drop(core);
+        self.shared.pump.wake();
+        Ok(Channel::new(self.shared.clone(), waiters, id, class, name))
+    }
+
+    /// The next channel that the peer opened; `None` when the session is over and all of them were given.
+    pub async fn accept_channel(&self) -> Option<Channel> {
+        loop {
+            let opened = self.shared.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            let next = self.shared.core().incoming.pop_front();
+            if let Some(Incoming { id, class, name, waiters }) = next {
+                return Some(Channel::new(self.shared.clone(), waiters, id, class, &name));
+            }
+            if self.shared.end.borrow().is_some() {
+                return None;
+            }
+            opened.await;
+        }
+    }
+
+    /// Waits for the end of the session and says what it was.
+    pub async fn closed(&self) -> SessionEnd {
+        let mut end = self.shared.end.subscribe();
+        let found = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        found.expect("the sender lives as long as this handle, and the wait is for a value")
+    }
+
+    /// How the session ended, if it has.
+    pub fn end(&self) -> Option<SessionEnd> {
+        self.shared.end.borrow().clone()
+    }
+
+    /// Ends the session in order: everything queued is delivered first.
+    pub fn close(&self) {
+        let now = self.shared.clock.now();
+        self.shared.core().session.close(now, 0);
+        self.shared.pump.wake();
+    }
+
+    /// Ends the session at once; the peer is told `code`.
+    pub fn abort(&self, code: ErrorCode) {
+        self.shared.core().session.abort(code, "");
+        self.shared.pump.wake();
+    }
+
+    /// Whether the session is wanted while no channel is open; without, it closes itself after 5 min. Spec: link C.6.
+    pub fn standing_interest(&self, interest: bool) {
+        self.shared.core().session.standing_interest(interest);
+        self.shared.pump.wake();
+    }
+
+    /// A newer session of the same peer took over.
+    pub(crate) fn replace(&self) {
+        let mut core = self.shared.core();
+        core.replaced = true;
+        core.session.lost();
+        drop(core);
+        self.shared.pump.wake();
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("peer", &self.shared.facts.peer).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,150 @@
+//! The secure channel of a direct path: TLS 1.3 over TCP, and the facts that the handshake is bound to.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::CommonState;
+use rustls_pki_types::ServerName;
+use sealtide_crypto::sha256;
+use sealtide_wire::handshake::{Binding, BindingError, Connection, Exporter, PipeKind};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::tls;
+
+/// Bytes that the kernel takes before it calls a socket full, so that a control frame does not wait behind megabytes.
+/// Spec: link C.9.4.
+const NOTSENT_BYTES: u32 = 128 * 1024;
+/// How long the kernel keeps an unanswered connection. Spec: link C.11.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// TLS over TCP with the peer's end verified to hold the key of the certificate it showed.
+pub(crate) struct SecureStream(TlsStream<TcpStream>);
+
+/// Why no secure channel came about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SecureError {
+    /// TCP or TLS failed.
+    #[error("no TLS connection: {0}")]
+    Io(#[from] io::Error),
+    /// The group that was negotiated is not the post-quantum one.
+    #[error("the TLS connection uses another key exchange than {}", tls::GROUP_NAME)]
+    Group,
+}
+
+impl SecureStream {
+    /// The dialling end.
+    pub(crate) async fn connect(
+        tcp: TcpStream,
+        config: Arc<rustls::ClientConfig>,
+        host: IpAddr,
+    ) -> Result<Self, SecureError> {
+        tune(&tcp);
+        // An address as the name: no SNI is sent. Spec: link C.2
+        let name = ServerName::IpAddress(host.into());
+        let stream = TlsConnector::from(config).connect(name, tcp).await?;
+        Self::checked(stream.into())
+    }
+
+    /// The listening end.
+    pub(crate) async fn accept(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Self, SecureError> {
+        tune(&tcp);
+        let stream = TlsAcceptor::from(config).accept(tcp).await?;
+        Self::checked(stream.into())
+    }
+
+    // Spec: LK-5
+    fn checked(stream: TlsStream<TcpStream>) -> Result<Self, SecureError> {
+        let stream = Self(stream);
+        let state = stream.state();
+        let group = state.negotiated_key_exchange_group().map(|group| group.name());
+        if group != Some(tls::GROUP) || state.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
+            return Err(SecureError::Group);
+        }
+        Ok(stream)
+    }
+
+    /// SHA-256 of the peer's certificate; `None` when it showed none.
+    pub(crate) fn peer_fingerprint(&self) -> Option<[u8; 32]> {
+        self.state().peer_certificates().and_then(<[_]>::first).map(|leaf| sha256(leaf))
+    }
+
+    /// What the full handshake is bound to; `own` is the fingerprint of the certificate this end showed.
+    ///
+    /// # Errors
+    /// [`BindingError`] when the peer showed no certificate.
+    pub(crate) fn connection(&self, own: [u8; 32], remote: SocketAddr) -> Result<Connection, BindingError> {
+        let peer = self.peer_fingerprint().unwrap_or([0; 32]);
+        let (fp_client, fp_server) = if self.is_client() { (own, peer) } else { (peer, own) };
+        let cb = self.export_bytes(tls::CHANNEL_BINDING_LABEL, &[]);
+        Ok(Connection { binding: Binding::channel(PipeKind::Direct, cb, fp_client, fp_server)?, remote: Some(remote) })
+    }
+
+    /// Whether this is the dialling end.
+    pub(crate) fn is_client(&self) -> bool {
+        matches!(self.0, TlsStream::Client(_))
+    }
+
+    /// The suite as the TLS registry names it.
+    pub(crate) fn suite(&self) -> &'static str {
+        match self.state().negotiated_cipher_suite().map(|suite| suite.suite()) {
+            Some(rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
+            _ => "TLS_AES_256_GCM_SHA384",
+        }
+    }
+
+    fn state(&self) -> &CommonState {
+        self.0.get_ref().1
+    }
+
+    fn export_bytes(&self, label: &[u8], context: &[u8]) -> [u8; 32] {
+        let exported = match &self.0 {
+            TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], label, Some(context)),
+            TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], label, Some(context)),
+        };
+        exported.expect("the TLS handshake is over, and 32 bytes are within every limit")
+    }
+}
+
+impl Exporter for SecureStream {
+    fn export(&self, label: &str, context: &[u8]) -> [u8; 32] {
+        self.export_bytes(label.as_bytes(), context)
+    }
+}
+
+impl AsyncRead for SecureStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SecureStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Socket settings of links. Each is an improvement only, so a system that lacks one goes on without it.
+fn tune(tcp: &TcpStream) {
+    let _slower_only = tcp.set_nodelay(true);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let socket = socket2::SockRef::from(tcp);
+        let _slower_only = socket.set_tcp_notsent_lowat(NOTSENT_BYTES);
+        let _later_only = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    }
+}

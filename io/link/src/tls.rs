@@ -1,0 +1,247 @@
+//! TLS as both ends of a link speak it: 1.3 only, one post-quantum group, nothing that resumes. Spec: link C.2.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError as TlsCertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
+    OtherError, PeerIncompatible, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use sealtide_crypto::Now;
+
+use crate::certificate::{CERTIFICATE_RENEW_S, CertificateError, CertificateFacts, FormError, NodeCertificate};
+use crate::clock::random_below;
+
+/// The one key exchange group of links. Spec: link C.2.
+pub const GROUP: NamedGroup = NamedGroup::X25519MLKEM768;
+/// The name of [`GROUP`] as status and metrics show it.
+pub const GROUP_NAME: &str = "X25519MLKEM768";
+/// ALPN is visible on the wire, so it is the one that every web server has.
+const ALPN: &[u8] = b"http/1.1";
+/// Label of the channel binding (RFC 9266); the context is empty. Spec: link C.4.1.
+pub(crate) const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// The cryptography of all links: two suites, one group, P-256 signatures.
+// Spec: LK-5
+pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| {
+        Arc::new(CryptoProvider {
+            cipher_suites: vec![
+                aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+                aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            ],
+            kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768],
+            ..aws_lc_rs::default_provider()
+        })
+    })
+}
+
+/// A certificate with the configurations that show it. One connection uses one of them from begin to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    pub(crate) certificate: NodeCertificate,
+    pub(crate) client: Arc<ClientConfig>,
+    pub(crate) server: Arc<ServerConfig>,
+    renew_at_ms: u64,
+}
+
+impl Credentials {
+    fn make(epoch: u32, now: Now) -> Result<Self, CertificateError> {
+        let certificate = NodeCertificate::make(epoch, now.wall_ms / 1000)?;
+        let client = client_config(&certificate)?;
+        let server = server_config(&certificate)?;
+        // One hour around the 16th, so that the nodes of a group do not renew together.
+        let renew_s = CERTIFICATE_RENEW_S - 3600 + random_below(7200);
+        Ok(Self { certificate, client, server, renew_at_ms: now.mono_ms + renew_s * 1000 })
+    }
+}
+
+/// The credentials that new handshakes show. Renewing them does not touch running connections. Spec: link C.7.
+#[derive(Debug)]
+pub(crate) struct LiveCredentials(Mutex<Credentials>);
+
+impl LiveCredentials {
+    pub(crate) fn make(now: Now) -> Result<Self, CertificateError> {
+        Ok(Self(Mutex::new(Credentials::make(1, now)?)))
+    }
+
+    /// The present credentials, renewed first when they are 16 h old. When that fails the old ones serve on: they
+    /// are good for 8 h more, and the next handshake tries again.
+    pub(crate) fn current(&self, now: Now) -> Credentials {
+        let mut live = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if now.mono_ms >= live.renew_at_ms {
+            match Credentials::make(live.certificate.epoch() + 1, now) {
+                Ok(next) => *live = next,
+                Err(error) => tracing::warn!("link: the certificate could not be renewed: {error}"),
+            }
+        }
+        live.clone()
+    }
+}
+
+/// The configuration of the dialling side, showing `certificate`.
+///
+/// # Errors
+/// Only when the library refuses the fixed parameters.
+// Spec: LK-5
+pub(crate) fn client_config(certificate: &NodeCertificate) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider().clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(FormOnly))
+        .with_client_cert_resolver(Arc::new(Shown(certificate.certified_key())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}
+
+/// The configuration of the link door, showing `certificate`. A client certificate is asked for, not required:
+/// what comes without one is answered like any small web site would.
+///
+/// # Errors
+/// Only when the library refuses the fixed parameters.
+// Spec: LK-5, LK-67
+pub(crate) fn server_config(certificate: &NodeCertificate) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider().clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(FormOnly))
+        .with_cert_resolver(Arc::new(Shown(certificate.certified_key())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// Always the one certificate, whatever names or issuers the peer asks for.
+#[derive(Debug)]
+struct Shown(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for Shown {
+    fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        schemes.contains(&SignatureScheme::ECDSA_NISTP256_SHA256).then(|| self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl rustls::server::ResolvesServerCert for Shown {
+    fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        hello.signature_schemes().contains(&SignatureScheme::ECDSA_NISTP256_SHA256).then(|| self.0.clone())
+    }
+}
+
+/// Checks the form of the peer's certificate and that the peer holds its key; who the peer is, the handshake
+/// inside proves. No name, no date, no authority. Spec: link C.2.
+#[derive(Debug)]
+struct FormOnly;
+
+impl FormOnly {
+    fn check(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+        let form = if intermediates.is_empty() { CertificateFacts::read(end_entity) } else { Err(FormError::Chain) };
+        match form {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::InvalidCertificate(TlsCertificateError::Other(OtherError(Arc::new(error))))),
+        }
+    }
+
+    fn signature(
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, algorithms())
+    }
+
+    fn tls12() -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13))
+    }
+}
+
+impl ServerCertVerifier for FormOnly {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Self::check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+impl ClientCertVerifier for FormOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Self::check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+fn algorithms() -> &'static WebPkiSupportedAlgorithms {
+    &provider().signature_verification_algorithms
+}

@@ -1,0 +1,600 @@
+//! The small facts that are not in the log: peers, grants, invites, settings and local names, in redb. Every change
+//! is one durable transaction. Spec: ibgib §12.5, link C.3.
+
+use minicbor::bytes::ByteArray;
+use minicbor::{Decode, Encode};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use sealtide_crypto::Now;
+use sealtide_identity::{
+    Grant, Invite, InviteId, InviteRefused, InviteSecret, LinkAddress, NodeId, RelayHint, Role, SpaceId,
+};
+
+use crate::disk::{Disk, FACTS_FILE};
+use crate::error::OpenError;
+
+const PEERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("peers");
+/// Key: space ‖ node.
+const GRANTS: TableDefinition<&[u8; 64], &[u8]> = TableDefinition::new("grants");
+const INVITES: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("invites");
+const SETTINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("settings");
+const LABELS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("labels");
+/// Memory that redb may use for pages.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A node that this one knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who.
+    pub node: NodeId,
+    /// Local name; may be empty.
+    pub name: String,
+    /// Where it was reachable last.
+    pub addresses: Vec<LinkAddress>,
+    /// Relays that lead to it.
+    pub relays: Vec<RelayHint>,
+    /// Since when it is known, ms since 1970.
+    pub added_ms: u64,
+    /// Last link, ms since 1970; 0 = never.
+    pub last_seen_ms: u64,
+    /// Whether it was thrown out. The row stays, so that an old invite does not let it in again.
+    pub revoked: bool,
+}
+
+impl Peer {
+    /// A peer that was just met.
+    pub fn new(node: NodeId, now: Now) -> Self {
+        let (name, addresses, relays) = (String::new(), Vec::new(), Vec::new());
+        Self { node, name, addresses, relays, added_ms: now.wall_ms, last_seen_ms: 0, revoked: false }
+    }
+}
+
+/// How a space is called here, and which directory shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpaceLabel {
+    /// Local name.
+    pub name: String,
+    /// `folder` or `data`.
+    pub kind: String,
+    /// The directory of a shared folder, as the user gave it, made absolute.
+    pub dir: Option<String>,
+}
+
+/// Why a fact was not read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FactsError {
+    /// redb reports an error; a change did not happen.
+    #[error("{FACTS_FILE}: {0}")]
+    Database(#[source] Box<redb::Error>),
+    /// A row that this version did not write.
+    #[error("{FACTS_FILE}: a row of `{0}` cannot be read")]
+    BadRow(&'static str),
+}
+
+/// Why an invite let nobody in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnrolError {
+    /// There is no such invite here: never was, or it was revoked.
+    #[error("there is no such invite")]
+    Unknown,
+    /// It is over.
+    #[error(transparent)]
+    Refused(#[from] InviteRefused),
+    /// The node was thrown out since this invite let it in; only a new invite lets it in again.
+    #[error("the node was revoked")]
+    Revoked,
+    /// Nothing was changed.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for FactsError {
+            fn from(error: $error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+
+        impl From<$error> for EnrolError {
+            fn from(error: $error) -> Self {
+                Self::Facts(error.into())
+            }
+        }
+    )*};
+}
+
+from_redb!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+
+#[derive(Encode, Decode)]
+struct PeerRow {
+    #[n(0)]
+    name: String,
+    /// 20 bytes each, link C.10.
+    #[n(1)]
+    addresses: Vec<ByteArray<20>>,
+    #[n(2)]
+    relays: Vec<RelayRow>,
+    #[n(3)]
+    added_ms: u64,
+    #[n(4)]
+    last_seen_ms: u64,
+    #[n(5)]
+    revoked: bool,
+}
+
+#[derive(Encode, Decode)]
+struct RelayRow {
+    #[n(0)]
+    relay: ByteArray<32>,
+    #[n(1)]
+    url: String,
+}
+
+#[derive(Encode, Decode)]
+struct GrantRow {
+    #[n(0)]
+    role: u8,
+    #[n(1)]
+    since_ms: u64,
+    #[n(2)]
+    invite: Option<ByteArray<16>>,
+}
+
+#[derive(Encode, Decode)]
+struct InviteRow {
+    #[n(0)]
+    secret: ByteArray<32>,
+    #[n(1)]
+    space: ByteArray<32>,
+    #[n(2)]
+    role: u8,
+    #[n(3)]
+    expires_ms: u64,
+    #[n(4)]
+    uses_left: u32,
+    #[n(5)]
+    enrolled: Vec<ByteArray<32>>,
+}
+
+#[derive(Encode, Decode)]
+struct LabelRow {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    kind: String,
+    #[n(2)]
+    dir: Option<String>,
+}
+
+fn encode(row: &impl Encode<()>) -> Vec<u8> {
+    minicbor::to_vec(row).expect("writing to memory cannot fail")
+}
+
+fn decode<'a, T: Decode<'a, ()>>(table: &'static str, bytes: &'a [u8]) -> Result<T, FactsError> {
+    minicbor::decode(bytes).map_err(|_| FactsError::BadRow(table))
+}
+
+fn role_byte(role: Role) -> u8 {
+    match role {
+        Role::Read => 1,
+        Role::Write => 2,
+        Role::Admin => 3,
+    }
+}
+
+fn role_of(table: &'static str, byte: u8) -> Result<Role, FactsError> {
+    match byte {
+        1 => Ok(Role::Read),
+        2 => Ok(Role::Write),
+        3 => Ok(Role::Admin),
+        _ => Err(FactsError::BadRow(table)),
+    }
+}
+
+fn peer_row(peer: &Peer) -> Vec<u8> {
+    let relay = |hint: &RelayHint| RelayRow { relay: (*hint.relay.as_bytes()).into(), url: hint.url.clone() };
+    encode(&PeerRow {
+        name: peer.name.clone(),
+        addresses: peer.addresses.iter().map(|address| address.to_bytes().into()).collect(),
+        relays: peer.relays.iter().map(relay).collect(),
+        added_ms: peer.added_ms,
+        last_seen_ms: peer.last_seen_ms,
+        revoked: peer.revoked,
+    })
+}
+
+fn peer_of(node: &[u8; 32], bytes: &[u8]) -> Result<Peer, FactsError> {
+    let row: PeerRow = decode("peers", bytes)?;
+    let relay = |row: RelayRow| RelayHint { relay: NodeId::from_bytes(*row.relay), url: row.url };
+    Ok(Peer {
+        node: NodeId::from_bytes(*node),
+        name: row.name,
+        addresses: row.addresses.iter().filter_map(|address| LinkAddress::from_bytes(address)).collect(),
+        relays: row.relays.into_iter().map(relay).collect(),
+        added_ms: row.added_ms,
+        last_seen_ms: row.last_seen_ms,
+        revoked: row.revoked,
+    })
+}
+
+fn grant_key(space: &SpaceId, node: &NodeId) -> [u8; 64] {
+    let mut key = [0; 64];
+    key[..32].copy_from_slice(space.as_bytes());
+    key[32..].copy_from_slice(node.as_bytes());
+    key
+}
+
+fn grant_row(grant: &Grant) -> Vec<u8> {
+    let invite = grant.invite.map(ByteArray::from);
+    encode(&GrantRow { role: role_byte(grant.role), since_ms: grant.since_ms, invite })
+}
+
+fn grant_of(key: &[u8; 64], bytes: &[u8]) -> Result<Grant, FactsError> {
+    let row: GrantRow = decode("grants", bytes)?;
+    let (mut space, mut node) = ([0; 32], [0; 32]);
+    space.copy_from_slice(&key[..32]);
+    node.copy_from_slice(&key[32..]);
+    Ok(Grant {
+        space: SpaceId::from_bytes(space),
+        node: NodeId::from_bytes(node),
+        role: role_of("grants", row.role)?,
+        since_ms: row.since_ms,
+        invite: row.invite.map(|invite| *invite),
+    })
+}
+
+fn invite_row(invite: &Invite) -> Vec<u8> {
+    encode(&InviteRow {
+        secret: (*invite.secret.expose()).into(),
+        space: (*invite.space.as_bytes()).into(),
+        role: role_byte(invite.role),
+        expires_ms: invite.expires_ms,
+        uses_left: invite.uses_left,
+        enrolled: invite.enrolled.iter().map(|node| (*node.as_bytes()).into()).collect(),
+    })
+}
+
+fn invite_of(id: &InviteId, bytes: &[u8]) -> Result<Invite, FactsError> {
+    let row: InviteRow = decode("invites", bytes)?;
+    Ok(Invite {
+        id: *id,
+        secret: InviteSecret::from_bytes(*row.secret),
+        space: SpaceId::from_bytes(*row.space),
+        role: role_of("invites", row.role)?,
+        expires_ms: row.expires_ms,
+        uses_left: row.uses_left,
+        enrolled: row.enrolled.into_iter().map(|node| NodeId::from_bytes(*node)).collect(),
+    })
+}
+
+/// The small facts of a home.
+#[derive(Debug)]
+pub struct Facts {
+    database: Database,
+}
+
+/// redb wants a type of its own, not a boxed trait.
+#[derive(Debug)]
+struct Backend(Box<dyn redb::StorageBackend>);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> std::io::Result<()> {
+        self.0.close()
+    }
+}
+
+impl Facts {
+    /// Opens the facts; `anew` makes them, which is no step that a crash may interrupt: the format file comes later.
+    pub(crate) fn open(disk: &dyn Disk, anew: bool) -> Result<Self, OpenError> {
+        let failed = |what: String| OpenError::Facts { file: FACTS_FILE, what };
+        let backend = disk.facts(anew).map_err(|error| failed(error.to_string()))?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let database = builder.create_with_backend(Backend(backend)).map_err(|error| failed(error.to_string()))?;
+        let facts = Self { database };
+        facts.make_tables().map_err(|error| failed(error.to_string()))?;
+        disk.sync_folder("").map_err(|error| failed(error.to_string()))?;
+        Ok(facts)
+    }
+
+    fn make_tables(&self) -> Result<(), FactsError> {
+        let made = self.database.begin_read()?.list_tables()?.count();
+        if made >= 5 {
+            return Ok(());
+        }
+        let write = self.database.begin_write()?;
+        write.open_table(PEERS)?;
+        write.open_table(GRANTS)?;
+        write.open_table(INVITES)?;
+        write.open_table(SETTINGS)?;
+        write.open_table(LABELS)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// All peers, revoked ones too, in order of their ids.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn peers(&self) -> Result<Vec<Peer>, FactsError> {
+        let table = self.database.begin_read()?.open_table(PEERS)?;
+        let mut peers = Vec::new();
+        for row in table.iter()? {
+            let (node, bytes) = row?;
+            peers.push(peer_of(node.value(), bytes.value())?);
+        }
+        Ok(peers)
+    }
+
+    /// One peer.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn peer(&self, node: &NodeId) -> Result<Option<Peer>, FactsError> {
+        let table = self.database.begin_read()?.open_table(PEERS)?;
+        let row = table.get(node.as_bytes())?;
+        row.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()
+    }
+
+    /// Writes a peer, whole.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn put_peer(&self, peer: &Peer) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        write.open_table(PEERS)?.insert(peer.node.as_bytes(), peer_row(peer).as_slice())?;
+        Ok(write.commit()?)
+    }
+
+    /// Changes a peer in one transaction; `false` when it is not known.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn update_peer(&self, node: &NodeId, change: impl FnOnce(&mut Peer)) -> Result<bool, FactsError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(PEERS)?;
+            let row = table.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
+            let Some(mut peer) = row else { return Ok(false) };
+            change(&mut peer);
+            table.insert(node.as_bytes(), peer_row(&peer).as_slice())?;
+        }
+        write.commit()?;
+        Ok(true)
+    }
+
+    /// Throws a peer out in one transaction: it is marked and all its grants go. Spec: ibgib §12.5.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn revoke_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut peers = write.open_table(PEERS)?;
+            let row = peers.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
+            let Some(mut peer) = row else { return Ok(false) };
+            peer.revoked = true;
+            peers.insert(node.as_bytes(), peer_row(&peer).as_slice())?;
+            write.open_table(GRANTS)?.retain(|key, _| key[32..] != node.as_bytes()[..])?;
+        }
+        write.commit()?;
+        Ok(true)
+    }
+
+    /// Forgets a peer.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn remove_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
+        let write = self.database.begin_write()?;
+        let was = write.open_table(PEERS)?.remove(node.as_bytes())?.is_some();
+        write.commit()?;
+        Ok(was)
+    }
+
+    /// All grants, in order of (space, node).
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn grants(&self) -> Result<Vec<Grant>, FactsError> {
+        let table = self.database.begin_read()?.open_table(GRANTS)?;
+        let mut grants = Vec::new();
+        for row in table.iter()? {
+            let (key, bytes) = row?;
+            grants.push(grant_of(key.value(), bytes.value())?);
+        }
+        Ok(grants)
+    }
+
+    /// The grant of a node in a space.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn grant(&self, space: &SpaceId, node: &NodeId) -> Result<Option<Grant>, FactsError> {
+        let key = grant_key(space, node);
+        let table = self.database.begin_read()?.open_table(GRANTS)?;
+        table.get(&key)?.map(|bytes| grant_of(&key, bytes.value())).transpose()
+    }
+
+    /// Writes a grant; it takes the place of the one before.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn put_grant(&self, grant: &Grant) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        write.open_table(GRANTS)?.insert(&grant_key(&grant.space, &grant.node), grant_row(grant).as_slice())?;
+        Ok(write.commit()?)
+    }
+
+    /// Takes a grant away.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn remove_grant(&self, space: &SpaceId, node: &NodeId) -> Result<bool, FactsError> {
+        let write = self.database.begin_write()?;
+        let was = write.open_table(GRANTS)?.remove(&grant_key(space, node))?.is_some();
+        write.commit()?;
+        Ok(was)
+    }
+
+    /// All invites, used-up ones too.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn invites(&self) -> Result<Vec<Invite>, FactsError> {
+        let table = self.database.begin_read()?.open_table(INVITES)?;
+        let mut invites = Vec::new();
+        for row in table.iter()? {
+            let (id, bytes) = row?;
+            invites.push(invite_of(id.value(), bytes.value())?);
+        }
+        Ok(invites)
+    }
+
+    /// One invite.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn invite(&self, id: &InviteId) -> Result<Option<Invite>, FactsError> {
+        let table = self.database.begin_read()?.open_table(INVITES)?;
+        table.get(id)?.map(|bytes| invite_of(id, bytes.value())).transpose()
+    }
+
+    /// Writes a new invite.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn put_invite(&self, invite: &Invite) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        write.open_table(INVITES)?.insert(&invite.id, invite_row(invite).as_slice())?;
+        Ok(write.commit()?)
+    }
+
+    /// Revokes an invite: nobody is let in by it any more.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn remove_invite(&self, id: &InviteId) -> Result<bool, FactsError> {
+        let write = self.database.begin_write()?;
+        let was = write.open_table(INVITES)?.remove(id)?.is_some();
+        write.commit()?;
+        Ok(was)
+    }
+
+    /// Takes one use off an invite, writes the grant and the peer: one durable transaction. The same node again
+    /// succeeds without a second use, unless it was revoked since. A grant with a higher role is kept. Spec: link C.4.3, LK-4, LK-100.
+    ///
+    /// # Errors
+    /// [`EnrolError`]; then nothing was changed.
+    pub fn enrol(&self, id: &InviteId, node: NodeId, now: Now) -> Result<Grant, EnrolError> {
+        let write = self.database.begin_write()?;
+        let grant;
+        {
+            let mut invites = write.open_table(INVITES)?;
+            let row = invites.get(id)?.map(|bytes| invite_of(id, bytes.value())).transpose()?;
+            let mut invite = row.ok_or(EnrolError::Unknown)?;
+            let mut peers = write.open_table(PEERS)?;
+            let known = peers.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
+            if invite.enrolled.contains(&node) && known.as_ref().is_some_and(|peer| peer.revoked) {
+                return Err(EnrolError::Revoked);
+            }
+            invite.enrol(node, now.wall_ms)?;
+            invites.insert(id, invite_row(&invite).as_slice())?;
+
+            let mut grants = write.open_table(GRANTS)?;
+            let key = grant_key(&invite.space, &node);
+            let there = grants.get(&key)?.map(|bytes| grant_of(&key, bytes.value())).transpose()?;
+            let (space, role) = (invite.space, invite.role);
+            let new = Grant { space, node, role, since_ms: now.wall_ms, invite: Some(*id) };
+            grant = there.filter(|there| there.role >= role).unwrap_or(new);
+            grants.insert(&key, grant_row(&grant).as_slice())?;
+
+            let peer = Peer { revoked: false, ..known.unwrap_or_else(|| Peer::new(node, now)) };
+            peers.insert(node.as_bytes(), peer_row(&peer).as_slice())?;
+        }
+        write.commit()?;
+        Ok(grant)
+    }
+
+    /// A setting.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, FactsError> {
+        let table = self.database.begin_read()?.open_table(SETTINGS)?;
+        Ok(table.get(key)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Writes a setting; `None` takes it away.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn put_setting(&self, key: &str, value: Option<&[u8]>) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(SETTINGS)?;
+            match value {
+                Some(value) => drop(table.insert(key, value)?),
+                None => drop(table.remove(key)?),
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// The local names and directories of spaces.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn labels(&self) -> Result<Vec<(SpaceId, SpaceLabel)>, FactsError> {
+        let table = self.database.begin_read()?.open_table(LABELS)?;
+        let mut labels = Vec::new();
+        for row in table.iter()? {
+            let (space, bytes) = row?;
+            let row: LabelRow = decode("labels", bytes.value())?;
+            let label = SpaceLabel { name: row.name, kind: row.kind, dir: row.dir };
+            labels.push((SpaceId::from_bytes(*space.value()), label));
+        }
+        Ok(labels)
+    }
+
+    /// Writes the local name and directory of a space; `None` takes them away.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn put_label(&self, space: &SpaceId, label: Option<&SpaceLabel>) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(LABELS)?;
+            match label {
+                Some(label) => {
+                    let SpaceLabel { name, kind, dir } = label.clone();
+                    drop(table.insert(space.as_bytes(), encode(&LabelRow { name, kind, dir }).as_slice())?);
+                }
+                None => drop(table.remove(space.as_bytes())?),
+            }
+        }
+        Ok(write.commit()?)
+    }
+}

@@ -1,0 +1,208 @@
+//! Opening: the index is rebuilt from side indexes and the open pack. Spec: store, "Opening".
+
+use std::io;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::entry::Entry;
+use crate::error::{Damage, OpenError};
+use crate::index::{Index, Sums};
+use crate::log::Log;
+use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, SideIndex, Step, io_error, pack_name, was_durable};
+
+/// Name of the file that says which format this is.
+pub(crate) const FORMAT_FILE: &str = "format";
+const FORMAT: &str = "sealtide store 1\n";
+
+/// Whether there is a store of this format; `false` when it is still to be made. The format file is the last thing
+/// that making a store writes, so without it nothing else here counts.
+pub(crate) fn has_format(disk: &dyn Disk) -> Result<bool, OpenError> {
+    let failed = |source| OpenError::Io { file: FORMAT_FILE.to_owned(), source };
+    let bytes = match disk.open(FORMAT_FILE) {
+        Ok(file) => {
+            let mut bytes = vec![0; file.len().map_err(failed)?.min(64) as usize];
+            file.read_at(0, &mut bytes).map_err(failed)?;
+            bytes
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(error)),
+    };
+    if bytes == FORMAT.as_bytes() {
+        return Ok(true);
+    }
+    let torn = FORMAT.as_bytes().starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
+    if !torn {
+        let found = String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned();
+        return Err(OpenError::Version { file: FORMAT_FILE.to_owned(), found });
+    }
+    if !disk.list(FOLDER).map_err(failed)?.is_empty() {
+        let what = "it is missing, and there are packs".to_owned();
+        return Err(Damage { file: FORMAT_FILE.to_owned(), offset: 0, what }.into());
+    }
+    Ok(false)
+}
+
+/// Writes the format file: from now on there is a store.
+pub(crate) fn write_format(disk: &dyn Disk) -> Result<(), OpenError> {
+    let write = || {
+        match disk.remove(FORMAT_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(FORMAT_FILE)?;
+        file.append(FORMAT.as_bytes())?;
+        file.sync()?;
+        disk.sync_folder("")
+    };
+    write().map_err(|source| OpenError::Io { file: FORMAT_FILE.to_owned(), source })
+}
+
+/// The packs of the store in order, and whether the last one may be open.
+pub(crate) fn open_packs(disk: &dyn Disk) -> Result<Vec<Arc<Pack>>, OpenError> {
+    let names = disk.list(FOLDER).map_err(|source| OpenError::Io { file: FOLDER.to_owned(), source })?;
+    let numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix(".pack")?.parse().ok()).collect();
+    let mut packs = Vec::new();
+    for (at, number) in numbers.iter().enumerate() {
+        let number = *number;
+        let file = pack_name(number);
+        let failed = |source| OpenError::Io { file: file.clone(), source };
+        if number as usize != at + 1 {
+            let what = "packs before this one are missing".to_owned();
+            return Err(Damage { file, offset: 0, what }.into());
+        }
+        match Pack::open(disk, number).map_err(failed)? {
+            Some(pack) => packs.push(Arc::new(pack)),
+            None => {
+                // Nothing is written to a pack before its head is durable: a short file is one that never began.
+                let len = disk.open(&file).and_then(|file| file.len()).map_err(failed)?;
+                if number as usize == numbers.len() && len <= PACK_HEAD_BYTES {
+                    disk.remove(&file).map_err(failed)?;
+                } else {
+                    let what = "the head of the pack does not have its checksum".to_owned();
+                    return Err(Damage { file, offset: 0, what }.into());
+                }
+            }
+        }
+    }
+    Ok(packs)
+}
+
+/// What a scan of the open pack found.
+enum Tail {
+    Open,
+    Sealed,
+}
+
+/// Rebuilds the index and opens the log for writing.
+pub(crate) fn rebuild(disk: &Arc<dyn Disk>, pack_bytes: u64) -> Result<(Index, Log), OpenError> {
+    let mut packs = open_packs(&**disk)?;
+    drop_unused_last(disk, &mut packs)?;
+    let mut index = Index::default();
+    let last = packs.pop();
+    for pack in &packs {
+        index.packs.insert(pack.number, Arc::clone(pack));
+        let len = pack.file.len().map_err(|source| io_error(pack, source))?;
+        let side = match SideIndex::load(&**disk, pack, len) {
+            Some(side) => side,
+            None => {
+                tracing::warn!(pack = pack.number, "the side index is missing or damaged: building it again");
+                build_side_index(disk, pack, len)?
+            }
+        };
+        side.entries(pack, &mut |place, entry| apply(&mut index, pack, place, entry))?;
+    }
+    let Some(last) = last else {
+        // No pack at all: a new store.
+        return Ok((index, first_pack(disk, 1, pack_bytes)?));
+    };
+    index.packs.insert(last.number, Arc::clone(&last));
+    let (len, tail) = read_open_pack(&mut index, &last)?;
+    index.settle_sums();
+    if let Some(space) = index.spaces.keys().find(|space| !index.digests_fit(space)) {
+        return Err(last.damage(len, format!("the digests of space {space} do not fit its records")).into());
+    }
+    match tail {
+        Tail::Open => Ok((index, Log::new(Arc::clone(disk), last, len, pack_bytes))),
+        Tail::Sealed => {
+            build_side_index(disk, &last, len)?;
+            let log = first_pack(disk, last.number + 1, pack_bytes)?;
+            Ok((index, log))
+        }
+    }
+}
+
+/// Builds the side index of a sealed pack and saves it, if the disk lets it.
+fn build_side_index(disk: &Arc<dyn Disk>, pack: &Pack, len: u64) -> Result<SideIndex, OpenError> {
+    let side = SideIndex::build(pack, len)?;
+    if let Err(error) = side.save(&**disk, pack.number) {
+        tracing::warn!(%error, pack = pack.number, "the side index was not saved");
+    }
+    Ok(side)
+}
+
+fn first_pack(disk: &Arc<dyn Disk>, number: u32, pack_bytes: u64) -> Result<Log, OpenError> {
+    let pack = Pack::create(&**disk, number).map_err(|source| OpenError::Io { file: pack_name(number), source })?;
+    Ok(Log::new(Arc::clone(disk), Arc::new(pack), PACK_HEAD_BYTES, pack_bytes))
+}
+
+/// A pack is made before the one in front of it is sealed. After a crash between the two it is empty and goes.
+fn drop_unused_last(disk: &Arc<dyn Disk>, packs: &mut Vec<Arc<Pack>>) -> Result<(), OpenError> {
+    let [.., before, last] = packs.as_slice() else { return Ok(()) };
+    let len = last.file.len().map_err(|source| io_error(last, source))?;
+    if len > PACK_HEAD_BYTES || is_sealed(before)? {
+        return Ok(());
+    }
+    let file = pack_name(last.number);
+    disk.remove(&file).map_err(|source| OpenError::Io { file, source })?;
+    packs.pop();
+    Ok(())
+}
+
+/// Whether the pack ends with a seal.
+fn is_sealed(pack: &Pack) -> Result<bool, OpenError> {
+    let failed = |source| io_error(pack, source);
+    let len = pack.file.len().map_err(failed)?;
+    let Some(offset) = len.checked_sub(crate::entry::HEAD_BYTES as u64).filter(|offset| *offset >= PACK_HEAD_BYTES)
+    else {
+        return Ok(false);
+    };
+    let entry = pack.entry(offset, 0).map_err(failed)?;
+    Ok(entry.is_ok_and(|(kind, body)| Entry::read(kind, &body) == Some(Entry::Seal)))
+}
+
+fn apply(index: &mut Index, pack: &Pack, place: Place, entry: Entry<'_>) -> Result<(), OpenError> {
+    index.apply(place, entry, Sums::Later).map_err(|what| pack.damage(u64::from(place.offset), what).into())
+}
+
+/// Applies the entries of the last pack; a torn tail is cut, and the cut made durable before anything is appended.
+fn read_open_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(u64, Tail), OpenError> {
+    let failed = |source| io_error(pack, source);
+    let end = pack.file.len().map_err(failed)?;
+    let mut scan = Scan::new(pack, PACK_HEAD_BYTES, end);
+    let mut tail = Tail::Open;
+    loop {
+        match scan.next().map_err(failed)? {
+            Step::End => return Ok((end, tail)),
+            Step::Entry { offset, kind, body } => {
+                let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
+                if matches!(tail, Tail::Sealed) {
+                    return Err(pack.damage(offset, "an entry behind the seal").into());
+                }
+                if entry == Entry::Seal {
+                    tail = Tail::Sealed;
+                }
+                let place = Place { pack: pack.number, offset: offset as u32, body_len: body.len() as u32 };
+                apply(index, pack, place, entry)?;
+            }
+            Step::Bad { offset, what } => {
+                if matches!(tail, Tail::Sealed) || was_durable(pack, offset, end).map_err(failed)? {
+                    return Err(pack.damage(offset, what).into());
+                }
+                tracing::info!(pack = pack.number, offset, bytes = end - offset, "cut what a crash left behind");
+                pack.file.truncate(offset).map_err(failed)?;
+                pack.file.sync().map_err(failed)?;
+                return Ok((offset, Tail::Open));
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Packs: append-only files of entries, and the side index of a sealed one. Spec: store, "Packs", "Side index".
+
+use std::io;
+use std::sync::Arc;
+
+use sealtide_crypto::{Blake3, blake3};
+
+use crate::disk::{Disk, DiskFile};
+use crate::entry::{Cut, Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_MARK, MAGIC, PackKey};
+use crate::error::{Damage, OpenError};
+
+/// The folder of the packs.
+pub(crate) const FOLDER: &str = "packs";
+/// Bytes in front of the first entry.
+pub(crate) const PACK_HEAD_BYTES: u64 = 64;
+const PACK_MAGIC: &[u8; 16] = b"sealtide pack 1\n";
+const INDEX_MAGIC: &[u8; 16] = b"sealtide index1\n";
+/// Bytes that a scan reads at once.
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// One pack, open for reading by everybody.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    pub(crate) number: u32,
+    pub(crate) key: PackKey,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// The name of pack `number`.
+pub(crate) fn pack_name(number: u32) -> String {
+    format!("{FOLDER}/{number:08}.pack")
+}
+
+/// The name of the side index of pack `number`.
+pub(crate) fn index_name(number: u32) -> String {
+    format!("{FOLDER}/{number:08}.idx")
+}
+
+impl Pack {
+    /// Makes pack `number`: head written, name and head durable.
+    pub(crate) fn create(disk: &dyn Disk, number: u32) -> io::Result<Self> {
+        let key = PackKey(disk.random()?);
+        let file = disk.create(&pack_name(number))?;
+        file.append(&Self::head(number, &key))?;
+        file.sync()?;
+        disk.sync_folder(FOLDER)?;
+        Ok(Self { number, key, file })
+    }
+
+    fn head(number: u32, key: &PackKey) -> Vec<u8> {
+        let mut head = PACK_MAGIC.to_vec();
+        head.extend_from_slice(&u64::from(number).to_le_bytes());
+        head.extend_from_slice(&key.0);
+        let check = blake3(&head);
+        head.extend_from_slice(&check[..8]);
+        head
+    }
+
+    /// Opens pack `number`; `Ok(None)` when its head is not whole, which a crash while making it can leave.
+    pub(crate) fn open(disk: &dyn Disk, number: u32) -> io::Result<Option<Self>> {
+        let file = disk.open(&pack_name(number))?;
+        let mut head = [0; PACK_HEAD_BYTES as usize];
+        if file.len()? < PACK_HEAD_BYTES {
+            return Ok(None);
+        }
+        file.read_at(0, &mut head)?;
+        let mut key = [0; 32];
+        key.copy_from_slice(&head[24..56]);
+        let key = PackKey(key);
+        Ok((head[..] == Self::head(number, &key)).then_some(Self { number, key, file }))
+    }
+
+    pub(crate) fn damage(&self, offset: u64, what: impl Into<String>) -> Damage {
+        Damage { file: pack_name(self.number), offset, what: what.into() }
+    }
+
+    /// Reads the whole entry at `offset` and checks it: kind and body.
+    pub(crate) fn entry(&self, offset: u64, body_len: usize) -> io::Result<Result<(u8, Vec<u8>), Damage>> {
+        let mut bytes = vec![0; HEAD_BYTES + body_len];
+        self.file.read_at(offset, &mut bytes)?;
+        let head = Head::read(&self.key, offset, &bytes).filter(|head| head.body_len == body_len);
+        let Some(head) = head else {
+            return Ok(Err(self.damage(offset, "the head of the entry does not have its checksum")));
+        };
+        if !head.fits(&self.key, offset, &bytes[HEAD_BYTES..]) {
+            return Ok(Err(self.damage(offset, "the entry does not have its checksum")));
+        }
+        bytes.drain(..HEAD_BYTES);
+        Ok(Ok((head.kind, bytes)))
+    }
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) pack: u32,
+    pub(crate) offset: u32,
+    pub(crate) body_len: u32,
+}
+
+/// Walks through the entries of a pack from one offset to another.
+pub(crate) struct Scan<'a> {
+    pack: &'a Pack,
+    /// Where the next entry begins.
+    pub(crate) at: u64,
+    end: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+/// One step of a scan.
+pub(crate) enum Step<'b> {
+    /// An entry that has its checksums.
+    Entry { offset: u64, kind: u8, body: &'b [u8] },
+    /// No whole entry begins here.
+    Bad { offset: u64, what: &'static str },
+    /// The end.
+    End,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(pack: &'a Pack, from: u64, end: u64) -> Self {
+        Self { pack, at: from, end, window: Vec::new(), window_at: from }
+    }
+
+    /// Makes `count` bytes from `at` readable in the window, fewer at the end; gives the range.
+    fn fill(&mut self, at: u64, count: usize) -> io::Result<std::ops::Range<usize>> {
+        let count = (self.end - at).min(count as u64) as usize;
+        let have = self.window_at + self.window.len() as u64;
+        if at < self.window_at || at + count as u64 > have {
+            let len = (self.end - at).min(count.max(WINDOW_BYTES) as u64) as usize;
+            self.window.resize(len, 0);
+            self.pack.file.read_at(at, &mut self.window)?;
+            self.window_at = at;
+        }
+        let start = (at - self.window_at) as usize;
+        Ok(start..start + count)
+    }
+
+    pub(crate) fn next(&mut self) -> io::Result<Step<'_>> {
+        let offset = self.at;
+        if offset >= self.end {
+            return Ok(Step::End);
+        }
+        let range = self.fill(offset, HEAD_BYTES)?;
+        let Some(head) = Head::read(&self.pack.key, offset, &self.window[range]) else {
+            return Ok(Step::Bad { offset, what: "no entry begins here" });
+        };
+        let range = self.fill(offset, HEAD_BYTES + head.body_len)?;
+        let body = &self.window[range][HEAD_BYTES..];
+        if body.len() < head.body_len {
+            return Ok(Step::Bad { offset, what: "the entry ends behind the end of the file" });
+        }
+        if !head.fits(&self.pack.key, offset, body) {
+            return Ok(Step::Bad { offset, what: "the entry does not have its checksum" });
+        }
+        self.at = offset + (HEAD_BYTES + body.len()) as u64;
+        Ok(Step::Entry { offset, kind: head.kind, body })
+    }
+
+    /// After a bad place: goes to the next place where an entry begins, or to the end.
+    pub(crate) fn resync(&mut self) -> io::Result<()> {
+        let mut at = self.at + 1;
+        while at < self.end {
+            let range = self.fill(at, WINDOW_BYTES)?;
+            let window = &self.window[range];
+            let found = window.windows(MAGIC.len()).position(|bytes| bytes == MAGIC);
+            let Some(found) = found else {
+                at += (window.len() - (MAGIC.len() - 1).min(window.len())).max(1) as u64;
+                continue;
+            };
+            at += found as u64;
+            let range = self.fill(at, HEAD_BYTES)?;
+            if Head::read(&self.pack.key, at, &self.window[range]).is_some() {
+                self.at = at;
+                return Ok(());
+            }
+            at += 1;
+        }
+        self.at = self.end;
+        Ok(())
+    }
+}
+
+/// Whether bytes behind the bad place `bad` prove that it was durable once: a later commit or mark says so.
+/// Then it is damage, else it is what a crash leaves behind. Spec: store, "Torn tail".
+pub(crate) fn was_durable(pack: &Pack, bad: u64, end: u64) -> io::Result<bool> {
+    let mut scan = Scan::new(pack, bad, end);
+    loop {
+        match scan.next()? {
+            Step::End => return Ok(false),
+            Step::Bad { .. } => scan.resync()?,
+            Step::Entry { kind, body, .. } => {
+                let durable = match kind {
+                    KIND_COMMIT | KIND_MARK => match Entry::read(kind, body) {
+                        Some(Entry::Commit(commit)) => commit.durable,
+                        Some(Entry::Mark { durable }) => durable,
+                        _ => 0,
+                    },
+                    _ => 0,
+                };
+                if durable > bad {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
+/// The side index of a sealed pack: its entries without payloads.
+pub(crate) struct SideIndex {
+    bytes: Vec<u8>,
+    entries: std::ops::Range<usize>,
+}
+
+impl SideIndex {
+    /// Reads the sealed `pack` of `len` bytes whole.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] at the first entry that is not whole.
+    pub(crate) fn build(pack: &Pack, len: u64) -> Result<Self, OpenError> {
+        let mut bytes = index_head(pack, len);
+        let start = bytes.len();
+        let mut scan = Scan::new(pack, PACK_HEAD_BYTES, len);
+        let mut sealed = false;
+        loop {
+            match scan.next().map_err(|source| io_error(pack, source))? {
+                Step::End if sealed => break,
+                Step::End => return Err(pack.damage(len, "the pack ends without its seal").into()),
+                Step::Bad { offset, what } => return Err(pack.damage(offset, what).into()),
+                Step::Entry { offset, kind, body } => {
+                    let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
+                    sealed = entry == Entry::Seal;
+                    bytes.extend_from_slice(&(offset as u32).to_le_bytes());
+                    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+                    bytes.push(kind);
+                    entry.write_slim(&mut bytes);
+                }
+            }
+        }
+        let entries = start..bytes.len();
+        let check = blake3(&bytes);
+        bytes.extend_from_slice(&check);
+        Ok(Self { bytes, entries })
+    }
+
+    /// Writes the file and makes it durable. It may be lost or torn at any time: opening builds it again.
+    pub(crate) fn save(&self, disk: &dyn Disk, number: u32) -> io::Result<()> {
+        let name = index_name(number);
+        match disk.remove(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(&name)?;
+        let written = file.append(&self.bytes).and_then(|()| file.sync()).and_then(|()| disk.sync_folder(FOLDER));
+        if written.is_err() {
+            let _ = disk.remove(&name);
+        }
+        written
+    }
+
+    /// Whether there is a file at all.
+    pub(crate) fn exists(disk: &dyn Disk, number: u32) -> bool {
+        disk.open(&index_name(number)).is_ok()
+    }
+
+    /// Loads the side index of `pack`; `None` when there is none that belongs to these `len` bytes.
+    pub(crate) fn load(disk: &dyn Disk, pack: &Pack, len: u64) -> Option<Self> {
+        let file = disk.open(&index_name(pack.number)).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+        file.read_at(0, &mut bytes).ok()?;
+        let head = index_head(pack, len);
+        let checked = bytes.len().checked_sub(32)?;
+        let entries = head.len()..checked;
+        let good =
+            bytes.starts_with(&head) && entries.start <= entries.end && blake3(&bytes[..checked]) == bytes[checked..];
+        good.then_some(Self { bytes, entries })
+    }
+
+    /// Hands every entry, without payload, to `take`.
+    ///
+    /// # Errors
+    /// What `take` reports.
+    pub(crate) fn entries(
+        &self,
+        pack: &Pack,
+        take: &mut dyn FnMut(Place, Entry<'_>) -> Result<(), OpenError>,
+    ) -> Result<(), OpenError> {
+        let mut cut = Cut(&self.bytes[self.entries.clone()]);
+        while !cut.0.is_empty() {
+            let mut next = || {
+                let (offset, body_len, kind) = (cut.u32()?, cut.u32()?, cut.u8()?);
+                let entry = Entry::read_slim(kind, &mut cut)?;
+                Some((Place { pack: pack.number, offset, body_len }, entry))
+            };
+            let (place, entry) = next().ok_or_else(|| Damage {
+                file: index_name(pack.number),
+                offset: 0,
+                what: "entries that nobody wrote".to_owned(),
+            })?;
+            take(place, entry)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of all entries, to compare two side indexes of one pack.
+    pub(crate) fn entry_bytes(&self) -> &[u8] {
+        &self.bytes[self.entries.clone()]
+    }
+}
+
+pub(crate) fn io_error(pack: &Pack, source: io::Error) -> OpenError {
+    OpenError::Io { file: pack_name(pack.number), source }
+}
+
+/// Magic, pack number, pack length, fingerprint of the pack's secret.
+fn index_head(pack: &Pack, len: u64) -> Vec<u8> {
+    let mut hasher = Blake3::new();
+    hasher.update(b"side index");
+    hasher.update(&pack.key.0);
+    let mut head = INDEX_MAGIC.to_vec();
+    head.extend_from_slice(&u64::from(pack.number).to_le_bytes());
+    head.extend_from_slice(&len.to_le_bytes());
+    head.extend_from_slice(&hasher.finish());
+    head
+}

@@ -1,0 +1,308 @@
+//! The index of one space: members, addresses, frames, tips, chunk references and summaries. Spec: ibgib §12.2, §13.3.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use sealtide_crypto::sha256_parts;
+use sealtide_ibgib::{Address, ChunkHash, Sid};
+use sealtide_sync::{SagaId, SetSummary, Snapshot, TipItem};
+
+use crate::entry::{Move, TipLine};
+use crate::index::{Rec, Records, Sums};
+
+/// What sorts the tips: (order key, level-0 id).
+type TipKey = (u64, [u8; 32]);
+
+/// One change of a summary.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Item([u8; 32]),
+    Tip([u8; 32]),
+    NoTip([u8; 32]),
+}
+
+/// The index of one space.
+#[derive(Debug, Default)]
+pub(crate) struct SpaceState {
+    pub(crate) created_ms: u64,
+    /// (order key, first 8 bytes of the sid, record).
+    members: BTreeSet<(u64, u64, u32)>,
+    /// (hash of the address, record).
+    addresses: BTreeSet<([u8; 16], u32)>,
+    /// (timeline, n, record).
+    frames: BTreeSet<(u32, u64, u32)>,
+    tips: BTreeMap<TipKey, TipItem>,
+    heads: BTreeMap<u32, Vec<TipKey>>,
+    /// Chunks that members list, with the number of members that do.
+    pub(crate) chunks: HashMap<ChunkHash, u32>,
+    pub(crate) item_summary: SetSummary,
+    pub(crate) tip_summary: SetSummary,
+    /// Encoded bytes of all members.
+    pub(crate) bytes: u64,
+    /// Sagas with staged records.
+    pub(crate) staging: BTreeSet<SagaId>,
+    snapshot: Option<Arc<Snapshot>>,
+    /// Changes that are not in the summaries yet.
+    later: Vec<Change>,
+    /// Changes since the log last brought the summaries.
+    pub(crate) since_sums: u64,
+    /// Digests that the newest commit entry states: (items, tips).
+    pub(crate) stated: Option<([u8; 32], [u8; 32])>,
+}
+
+fn prefix(sid: &Sid) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&sid.0[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+/// The level-0 id of a tip. Spec: ibgib §13.3.
+pub(crate) fn tip_id(tjp: &str, tip: &str, sid: &Sid) -> [u8; 32] {
+    let (tjp_len, tip_len) = ((tjp.len() as u64).to_be_bytes(), (tip.len() as u64).to_be_bytes());
+    sha256_parts(&[b"sealtide/tip/1\0", &tjp_len, tjp.as_bytes(), &tip_len, tip.as_bytes(), &sid.0])
+}
+
+impl SpaceState {
+    pub(crate) fn is_member(&self, rec: &Rec, id: u32) -> bool {
+        self.members.contains(&(rec.order, prefix(&rec.sid), id))
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    pub(crate) fn tip_count(&self) -> u64 {
+        self.tips.len() as u64
+    }
+
+    pub(crate) fn timeline_count(&self) -> u64 {
+        self.heads.len() as u64
+    }
+
+    /// Adds a member that is none yet. The summary is the caller's.
+    pub(crate) fn add_member(&mut self, id: u32, rec: &Rec, chunks: &[ChunkHash]) {
+        self.members.insert((rec.order, prefix(&rec.sid), id));
+        self.addresses.insert((rec.address, id));
+        if let Some((timeline, n)) = rec.frame {
+            self.frames.insert((timeline, n, id));
+        }
+        for chunk in chunks {
+            *self.chunks.entry(*chunk).or_default() += 1;
+        }
+        self.bytes += u64::from(rec.encoded_len);
+    }
+
+    /// Changes the tips of one timeline; `false` when a tip to remove is none, or an address of
+    /// the log cannot be read.
+    pub(crate) fn apply_move(&mut self, timeline: u32, change: &Move, sums: Sums) -> bool {
+        self.snapshot = None;
+        let mut heads = self.heads.remove(&timeline).unwrap_or_default();
+        for sid in &change.removed {
+            let found = heads.iter().position(|key| self.tips.get(key).is_some_and(|tip| tip.sid == *sid));
+            let Some(found) = found else { return false };
+            let key = heads.swap_remove(found);
+            self.tips.remove(&key);
+            self.changed(sums, Change::NoTip(key.1));
+        }
+        for TipLine { sid, n, address } in &change.added {
+            let Ok(tjp) = Address::parse(&change.tjp) else { return false };
+            // The first frame is its own: one text in memory for both.
+            let tip = if *address == change.tjp { Ok(tjp.clone()) } else { Address::parse(address) };
+            let Ok(tip) = tip else { return false };
+            let id = tip_id(&change.tjp, address, sid);
+            let key = (change.order, id);
+            let item = TipItem { order: change.order, id, timeline: change.timeline, tjp, tip, sid: *sid, n: *n };
+            if self.tips.insert(key, item).is_some() {
+                return false;
+            }
+            heads.push(key);
+            self.changed(sums, Change::Tip(id));
+        }
+        if !heads.is_empty() {
+            self.heads.insert(timeline, heads);
+        }
+        true
+    }
+
+    /// A member came.
+    pub(crate) fn item_changed(&mut self, sums: Sums, sid: &Sid) {
+        self.changed(sums, Change::Item(sid.0));
+    }
+
+    fn changed(&mut self, sums: Sums, change: Change) {
+        self.since_sums += 1;
+        match sums {
+            Sums::Keep => self.count(change),
+            Sums::Later => self.later.push(change),
+            Sums::Given => {}
+        }
+    }
+
+    fn count(&mut self, change: Change) {
+        match change {
+            Change::Item(id) => self.item_summary.add(&id),
+            Change::Tip(id) => self.tip_summary.add(&id),
+            Change::NoTip(id) => self.tip_summary.sub(&id),
+        }
+    }
+
+    /// The log brings the summaries; `false` when they are not the ones that were counted here.
+    pub(crate) fn take_sums(&mut self, sums: Sums, items: SetSummary, tips: SetSummary) -> bool {
+        self.since_sums = 0;
+        self.later.clear();
+        let good = match sums {
+            Sums::Keep => items == self.item_summary && tips == self.tip_summary,
+            Sums::Later | Sums::Given => items.count == self.len() && tips.count == self.tip_count(),
+        };
+        (self.item_summary, self.tip_summary) = (items, tips);
+        good
+    }
+
+    /// Counts what waits.
+    pub(crate) fn settle_sums(&mut self) {
+        std::mem::take(&mut self.later).into_iter().for_each(|change| self.count(change));
+    }
+
+    /// The tips of a timeline, sorted by address.
+    pub(crate) fn tips_of(&self, timeline: u32) -> Vec<&TipItem> {
+        let keys = self.heads.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+        let mut tips: Vec<_> = keys.iter().filter_map(|key| self.tips.get(key)).collect();
+        tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
+        tips
+    }
+
+    pub(crate) fn tips(&self) -> impl Iterator<Item = &TipItem> {
+        self.tips.values()
+    }
+
+    pub(crate) fn timelines(&self) -> impl Iterator<Item = u32> {
+        self.heads.keys().copied()
+    }
+
+    /// Every timeline that has a frame here.
+    pub(crate) fn timelines_with_frames(&self) -> BTreeSet<u32> {
+        self.frames.iter().map(|(timeline, ..)| *timeline).collect()
+    }
+
+    /// Forgets the snapshot: something changed.
+    pub(crate) fn touch(&mut self) {
+        self.snapshot = None;
+    }
+
+    pub(crate) fn cached_snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    pub(crate) fn make_snapshot(&mut self) -> Arc<Snapshot> {
+        let snapshot = self.snapshot.get_or_insert_with(|| {
+            Arc::new(Snapshot {
+                tips: self.tips.values().cloned().collect(),
+                tip_summary: self.tip_summary.clone(),
+                item_summary: self.item_summary.clone(),
+            })
+        });
+        Arc::clone(snapshot)
+    }
+
+    /// Members with this address hash, in ascending order of sid.
+    pub(crate) fn by_address(&self, records: &Records, hash: &[u8; 16]) -> Vec<u32> {
+        let mut found: Vec<u32> = self.addresses.range((*hash, 0)..=(*hash, u32::MAX)).map(|(_, id)| *id).collect();
+        found.sort_by_key(|id| records.get(*id).sid);
+        found
+    }
+
+    /// Member frames with `from ≤ n ≤ to`, in order of (n, sid).
+    pub(crate) fn frames(&self, records: &Records, timeline: u32, from: u64, to: u64, limit: usize) -> Vec<Sid> {
+        if from > to {
+            return Vec::new();
+        }
+        let mut found: Vec<(u64, Sid)> = Vec::new();
+        for (_, n, id) in self.frames.range((timeline, from, 0)..=(timeline, to, u32::MAX)) {
+            // A whole group of equal n is taken before the cut, so that the cut does not depend on arrival.
+            if found.len() >= limit && found.last().is_some_and(|(last, _)| last != n) {
+                break;
+            }
+            found.push((*n, records.get(*id).sid));
+        }
+        found.sort_unstable();
+        found.truncate(limit);
+        found.into_iter().map(|(_, sid)| sid).collect()
+    }
+
+    /// Members behind `after` by (order key, sid).
+    pub(crate) fn bulk(&self, records: &Records, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
+        let start = after.map_or((0, 0, 0), |(order, sid)| (order, prefix(&sid), 0));
+        let mut found: Vec<(u64, Sid)> = Vec::new();
+        for (order, short, id) in self.members.range(start..) {
+            let sid = records.get(*id).sid;
+            if after.is_some_and(|after| (*order, sid) <= after) {
+                continue;
+            }
+            // Sids that share their first bytes are sorted together.
+            if found.len() >= limit && found.last().is_some_and(|last| (last.0, prefix(&last.1)) != (*order, *short)) {
+                break;
+            }
+            found.push((*order, sid));
+        }
+        found.sort_unstable();
+        found.truncate(limit);
+        found
+    }
+
+    pub(crate) fn member_ids(&self) -> impl Iterator<Item = u32> {
+        self.members.iter().map(|(.., id)| *id)
+    }
+
+    /// Counts both summaries anew.
+    pub(crate) fn recount(&self, records: &Records) -> (SetSummary, SetSummary) {
+        let (mut items, mut tips) = (SetSummary::default(), SetSummary::default());
+        self.member_ids().for_each(|id| items.add(&records.get(id).sid.0));
+        self.tips.values().for_each(|tip| tips.add(&tip.id));
+        (items, tips)
+    }
+
+    pub(crate) fn head_sids(&self, timeline: u32) -> BTreeSet<Sid> {
+        self.tips_of(timeline).into_iter().map(|tip| tip.sid).collect()
+    }
+}
+
+/// Whether two lists hold the same ids.
+pub(crate) fn same_set(left: &BTreeSet<Sid>, right: &[Sid]) -> bool {
+    let right: BTreeSet<Sid> = right.iter().copied().collect();
+    *left == right
+}
+
+/// Packs of tip moves that stay well under the largest entry; a large change is cut into several moves.
+pub(crate) fn pieces(moves: Vec<Move>, bytes_max: usize) -> Vec<Vec<Move>> {
+    let mut out = vec![Vec::new()];
+    let mut size = 0;
+    let mut put = |piece: Move, weight: usize| {
+        if size + weight > bytes_max && size > 0 {
+            out.push(Vec::new());
+            size = 0;
+        }
+        size += weight;
+        if let Some(last) = out.last_mut() {
+            last.push(piece);
+        }
+    };
+    for change in moves {
+        let head = 64 + change.tjp.len();
+        let weight =
+            head + change.removed.len() * 32 + change.added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
+        if weight <= bytes_max {
+            put(change, weight);
+            continue;
+        }
+        let empty = Move { removed: Vec::new(), added: Vec::new(), ..change.clone() };
+        for removed in change.removed.chunks(1024) {
+            put(Move { removed: removed.to_vec(), ..empty.clone() }, head + removed.len() * 32);
+        }
+        for added in change.added.chunks(64) {
+            let weight = head + added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
+            put(Move { added: added.to_vec(), ..empty.clone() }, weight);
+        }
+    }
+    out.retain(|piece| !piece.is_empty());
+    out
+}

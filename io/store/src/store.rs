@@ -1,0 +1,832 @@
+//! The store: open, stage, commit, tell. Spec: ibgib §14, store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sealtide_crypto::blake3;
+use sealtide_ibgib::{
+    Address, CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips,
+};
+use sealtide_identity::SpaceId;
+use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState, SetSummary};
+
+use crate::disk::{Disk, FsDisk};
+use crate::durable::{Durable, position};
+use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, TipLine};
+use crate::error::{CommitError, CreateError, OpenError, StoreError};
+use crate::facts::Facts;
+use crate::handle::{SpaceHandle, SpaceInfo, load_record};
+use crate::index::{Index, Sums, address_hash};
+use crate::log::Log;
+use crate::pack::{Place, io_error};
+use crate::space::{SpaceState, pieces, same_set, tip_id};
+use crate::{guard, open, read, write};
+
+/// Sids in one list entry.
+const LIST_SIDS_MAX: usize = 8192;
+/// Bytes of one entry with tip moves, about.
+const MOVES_BYTES_MAX: usize = 512 * 1024;
+/// Frames of staged records whose facts are kept in memory until the commit; others are read again.
+const STAGED_FACTS_MAX: usize = 200_000;
+/// Changes of a space after which the log gets its summaries: what an open after a crash has to count at most.
+const SUMS_CHANGES: u64 = 16 * 1024;
+/// How long staged records wait for a commit.
+const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long the outcome of a saga is remembered.
+const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Settings of a store.
+#[derive(Clone)]
+pub struct Config {
+    /// Bytes after which a pack is sealed and the next one begun.
+    pub pack_bytes: u64,
+    /// Milliseconds since 1970-01-01 UTC: stamps the outcomes of sagas. Simulations hand in their own.
+    pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let wall_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        Self { pack_bytes: 256 * 1024 * 1024, wall_ms: Arc::new(wall_ms) }
+    }
+}
+
+/// A timeline moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Where.
+    pub space: SpaceId,
+    /// Which timeline.
+    pub timeline: TimelineId,
+    /// Its tips after the commit; several while it is diverged.
+    pub tips: Vec<Sid>,
+}
+
+/// An open store. Clones are the same store; all methods may be called from any thread.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) log: Mutex<Log>,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) durable: Durable,
+    events: Mutex<Events>,
+    /// Facts of staged frames, by saga transaction: spares the commit a read of each.
+    staged_facts: Mutex<BTreeMap<u64, BTreeMap<Sid, FrameOf>>>,
+    facts: Facts,
+    config: Config,
+    /// Whether something was appended since the last mark.
+    dirty: AtomicBool,
+    _lock: Box<dyn Send + Sync>,
+}
+
+#[derive(Default)]
+struct Events {
+    subscribers: Vec<Sender<Event>>,
+    /// Events that become true when the log is durable up to the position.
+    pending: VecDeque<(u64, Event)>,
+}
+
+/// A frame as the tips need it.
+#[derive(Clone, Debug)]
+struct FrameOf {
+    sid: Sid,
+    order: u64,
+    address: Address,
+    facts: FrameFacts,
+}
+
+impl FrameOf {
+    fn of(record: &Verified) -> Option<Self> {
+        let facts = record.frame()?;
+        Some(Self { sid: record.sid(), order: record.order_key(), address: record.address().clone(), facts })
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.inner.disk.place())
+    }
+}
+
+/// What a record entry says in front of the record.
+pub(crate) fn record_line(record: &Verified, frame: Option<&FrameFacts>) -> RecordLine {
+    RecordLine {
+        sid: record.sid(),
+        order: record.order_key(),
+        frame: frame.map(|frame| (frame.timeline, frame.n)),
+        address: address_hash(record.address()),
+        chunks: Manifest::chunks_listed(record).into_iter().map(|chunk| chunk.hash).collect(),
+    }
+}
+
+/// Entries on their way into the log and the index.
+struct Batch<'a> {
+    builder: Builder,
+    pack: u32,
+    entries: Vec<(Place, Entry<'a>)>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(log: &Log) -> Self {
+        Self { builder: log.builder(), pack: log.active.number, entries: Vec::new() }
+    }
+
+    fn push(&mut self, entry: Entry<'a>) {
+        let (offset, body_len) = self.builder.push(&entry);
+        let place = Place { pack: self.pack, offset: offset as u32, body_len: body_len as u32 };
+        self.entries.push((place, entry));
+    }
+
+    fn record(&mut self, txn: u64, record: &'a Verified, frame: Option<&FrameFacts>) {
+        let encoded: &[u8] = record.encoded();
+        let line = record_line(record, frame);
+        self.push(Entry::Record { txn, line, encoded, encoded_len: encoded.len() as u32 });
+    }
+
+    /// The summaries of the spaces that changed at least `least` times since the log has them.
+    fn sums(&mut self, index: &Index, least: u64) {
+        for (space, state) in index.spaces.iter().filter(|(_, state)| state.since_sums >= least) {
+            let (items, tips) = (state.item_summary.clone(), state.tip_summary.clone());
+            self.push(Entry::Sums { space: *space, items, tips });
+        }
+    }
+
+    fn lists(&mut self, sids: &[Sid], entry: impl Fn(Vec<Sid>) -> Entry<'a>) {
+        sids.chunks(LIST_SIDS_MAX).for_each(|sids| self.push(entry(sids.to_vec())));
+    }
+}
+
+/// A commit, worked out before anything is written.
+struct Plan {
+    txn: u64,
+    /// Records to append, by their place in the request.
+    append: Vec<usize>,
+    known: Vec<Sid>,
+    taken: Option<Vec<Sid>>,
+    staged: u64,
+    moves: Vec<Move>,
+    items: SetSummary,
+    tips: SetSummary,
+    result: CommitResult,
+}
+
+impl Store {
+    /// Opens the store in a directory, and makes it when there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a store in use is [`OpenError::Locked`].
+    pub fn open_dir(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let place = path.display().to_string();
+        let disk = FsDisk::new(path).map_err(|source| place_error(place, source))?;
+        Self::open(Arc::new(disk), Config::default())
+    }
+
+    /// Opens the store on a disk, and makes it when there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(disk: Arc<dyn Disk>, config: Config) -> Result<Self, OpenError> {
+        let lock = disk.lock().map_err(|source| place_error(disk.place(), source))?;
+        let lock = lock.ok_or_else(|| OpenError::Locked(disk.place()))?;
+        let facts = if open::has_format(&*disk)? {
+            Facts::open(&*disk, false)?
+        } else {
+            let facts = Facts::open(&*disk, true)?;
+            open::write_format(&*disk)?;
+            facts
+        };
+        let (mut index, log) = open::rebuild(&disk, config.pack_bytes)?;
+        index.packs.insert(log.active.number, Arc::clone(&log.active));
+        // What a killed process left in the page cache counts from now on, so it must be durable first.
+        log.active.file.sync().map_err(|source| io_error(&log.active, source))?;
+        index.forget_outcomes((config.wall_ms)().saturating_sub(OUTCOMES_KEPT_MS));
+        let inner = Inner {
+            durable: Durable::new(Arc::clone(&log.active), log.len),
+            disk,
+            log: Mutex::new(log),
+            index: RwLock::new(index),
+            events: Mutex::default(),
+            staged_facts: Mutex::default(),
+            facts,
+            config,
+            dirty: AtomicBool::new(false),
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Peers, grants, invites, settings and local names.
+    pub fn facts(&self) -> &Facts {
+        &self.inner.facts
+    }
+
+    /// Counts every change that readers can see; equal numbers mean nothing changed in between.
+    pub fn generation(&self) -> u64 {
+        read(&self.inner.index).generation
+    }
+
+    /// All spaces, in order of their ids.
+    pub fn spaces(&self) -> Vec<SpaceInfo> {
+        let index = read(&self.inner.index);
+        index.spaces.iter().map(|(space, state)| SpaceInfo::of(*space, state)).collect()
+    }
+
+    /// Read access to a space.
+    pub fn view(&self, space: &SpaceId) -> Option<SpaceHandle> {
+        let there = read(&self.inner.index).spaces.contains_key(space);
+        there.then(|| SpaceHandle::new(Arc::clone(&self.inner), *space))
+    }
+
+    /// Makes a space from the first frame of its timeline, durably.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub fn create_space(&self, first: Verified) -> Result<SpaceId, CreateError> {
+        let space = space_of(&first).ok_or_else(|| CreateError::NotSpace(first.address().to_string()))?;
+        let request =
+            CommitRequest { saga: None, staged: None, records: vec![first], expected: Vec::new(), strict: false };
+        let mut log = self.writer()?;
+        if read(&self.inner.index).spaces.contains_key(&space) {
+            return Err(CreateError::Exists(space));
+        }
+        let (_, end) = self.commit_locked(&mut log, &space, &request, true)?;
+        drop(log);
+        self.finish(end)?;
+        Ok(space)
+    }
+
+    /// Makes an empty space with the id that its owner gave it, durably; `false` when it was there. Its records
+    /// come with the first saga. Spec: SY-100.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn adopt_space(&self, space: SpaceId) -> Result<bool, StoreError> {
+        let mut log = self.writer()?;
+        let new = !read(&self.inner.index).spaces.contains_key(&space);
+        let mut batch = Batch::new(&log);
+        if new {
+            batch.push(Entry::Space { space, wall_ms: self.wall_ms() });
+        }
+        let end = self.append(&mut log, batch)?;
+        drop(log);
+        self.finish(end)?;
+        Ok(new)
+    }
+
+    /// Takes a space and its membership away, durably; `false` when there is none. Its records stay in the log,
+    /// where no reader finds them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remove_space(&self, space: &SpaceId) -> Result<bool, StoreError> {
+        let mut log = self.writer()?;
+        if !read(&self.inner.index).spaces.contains_key(space) {
+            return Ok(false);
+        }
+        let mut batch = Batch::new(&log);
+        batch.push(Entry::Remove { space: *space });
+        let end = self.append(&mut log, batch)?;
+        drop(log);
+        self.finish(end)?;
+        Ok(true)
+    }
+
+    /// Appends records and chunks that a saga received; durable after [`Store::sync`]. Nobody but the saga sees
+    /// the records before the commit. Spec: ibgib §14.1.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of this call is stored.
+    pub fn stage(
+        &self,
+        space: &SpaceId,
+        saga: &SagaId,
+        records: &[Verified],
+        chunks: &[(ChunkHash, Bytes)],
+    ) -> Result<(), StoreError> {
+        chunks.iter().try_for_each(|(hash, content)| check_chunk(hash, content))?;
+        let frames: Vec<Option<FrameOf>> = records.iter().map(FrameOf::of).collect();
+        let mut log = self.writer()?;
+        let mut batch = Batch::new(&log);
+        let txn;
+        {
+            let index = read(&self.inner.index);
+            if !index.spaces.contains_key(space) {
+                return Err(StoreError::NoSpace(*space));
+            }
+            txn = match index.sagas.get(saga) {
+                None => {
+                    let txn = index.next_txn;
+                    batch.push(Entry::Saga { txn, space: *space, saga: *saga, wall_ms: self.wall_ms() });
+                    txn
+                }
+                Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
+                Some(info) => return Err(StoreError::SagaEnded(info.state)),
+            };
+            let mut seen_chunks = BTreeSet::new();
+            for (hash, content) in chunks {
+                if !index.chunks.contains_key(hash) && seen_chunks.insert(*hash) {
+                    batch.push(Entry::Chunk { hash: *hash, content, content_len: content.len() as u32 });
+                }
+            }
+            let staged = index.txns.get(&txn);
+            let mut seen = BTreeSet::new();
+            let mut known = Vec::new();
+            for (record, frame) in records.iter().zip(&frames) {
+                let sid = record.sid();
+                if !seen.insert(sid) {
+                    continue;
+                }
+                match index.records.find(&sid) {
+                    None => batch.record(txn, record, frame.as_ref().map(|frame| &frame.facts)),
+                    Some(id) if staged.is_some_and(|staged| staged.records.contains(&id)) => {}
+                    Some(_) => known.push(sid),
+                }
+            }
+            batch.lists(&known, |sids| Entry::Known { txn, sids });
+        }
+        self.append(&mut log, batch)?;
+        let mut staged_facts = guard(&self.inner.staged_facts);
+        if staged_facts.values().map(BTreeMap::len).sum::<usize>() < STAGED_FACTS_MAX {
+            let facts = staged_facts.entry(txn).or_default();
+            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, frame)));
+        }
+        Ok(())
+    }
+
+    /// Returns when everything appended so far is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.finish(self.inner.durable.end())
+    }
+
+    /// Stores a chunk of local content; durable with the following commit. One that is stored already is not
+    /// written again. Spec: SY-66.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_chunk(&self, hash: ChunkHash, content: &[u8]) -> Result<(), StoreError> {
+        check_chunk(&hash, content)?;
+        if read(&self.inner.index).chunks.contains_key(&hash) {
+            return Ok(());
+        }
+        let mut log = self.writer()?;
+        if read(&self.inner.index).chunks.contains_key(&hash) {
+            return Ok(());
+        }
+        let mut batch = Batch::new(&log);
+        batch.push(Entry::Chunk { hash, content, content_len: content.len() as u32 });
+        self.append(&mut log, batch)?;
+        Ok(())
+    }
+
+    /// The bytes of a chunk, hash checked; `None` when it is not here or damaged. For check-outs: no membership is
+    /// asked.
+    pub fn read_chunk(&self, hash: &ChunkHash) -> Option<Bytes> {
+        let len = read(&self.inner.index).chunks.get(hash)?.len;
+        let bytes = self.inner.chunk_piece(hash, 0, len as usize)?;
+        if blake3(&bytes) != hash.0 {
+            tracing::error!(chunk = %hash, "the chunk on disk does not have its hash");
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// Makes everything a saga staged, or the records of a local change, visible at once and durably.
+    /// Spec: ibgib §14.3.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing of it is visible. After [`StoreError::Failed`] the store must be opened again
+    /// to learn whether it happened.
+    pub fn commit(&self, space: &SpaceId, request: &CommitRequest) -> Result<CommitResult, CommitError> {
+        let mut log = self.writer()?;
+        let (result, end) = self.commit_locked(&mut log, space, request, false)?;
+        drop(log);
+        self.finish(end)?;
+        Ok(result)
+    }
+
+    /// Drops what a saga staged. A saga that is unknown or over stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn abort(&self, saga: &SagaId) -> Result<(), StoreError> {
+        let mut log = self.writer()?;
+        let info = read(&self.inner.index).sagas.get(saga).copied();
+        let Some(info) = info.filter(|info| info.state == SagaState::Staged) else { return Ok(()) };
+        let mut batch = Batch::new(&log);
+        batch.push(Entry::Abort { txn: info.txn, space: info.space, saga: *saga, wall_ms: self.wall_ms() });
+        self.append(&mut log, batch)?;
+        guard(&self.inner.staged_facts).remove(&info.txn);
+        Ok(())
+    }
+
+    /// What became of a saga. Outcomes are kept 30 days.
+    pub fn saga_state(&self, saga: &SagaId) -> SagaState {
+        read(&self.inner.index).sagas.get(saga).map_or(SagaState::Unknown, |info| info.state)
+    }
+
+    /// Aborts sagas that began to stage more than 7 days ago and forgets outcomes older than 30 days. Call it at
+    /// start and now and then. Spec: ibgib §13.7, §14.4.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn expire(&self) -> Result<(), StoreError> {
+        let now = self.wall_ms();
+        let old: Vec<SagaId> = {
+            let index = read(&self.inner.index);
+            let staged = index.sagas.iter().filter(|(_, info)| info.state == SagaState::Staged);
+            staged
+                .filter(|(_, info)| info.wall_ms.saturating_add(STAGED_KEPT_MS) < now)
+                .map(|(saga, _)| *saga)
+                .collect()
+        };
+        old.iter().try_for_each(|saga| self.abort(saga))?;
+        write(&self.inner.index).forget_outcomes(now.saturating_sub(OUTCOMES_KEPT_MS));
+        Ok(())
+    }
+
+    /// Events from now on: one for each timeline that a commit moved, in the order of commits, after the commit is
+    /// durable. Spec: SY-70.
+    pub fn subscribe(&self) -> Receiver<Event> {
+        let (sender, receiver) = channel();
+        guard(&self.inner.events).subscribers.push(sender);
+        receiver
+    }
+
+    /// Chunks that no member of any space lists, with their lengths: what a collection could free. Spec: SY-67.
+    pub fn unreferenced_chunks(&self) -> Vec<(ChunkHash, u32)> {
+        let index = read(&self.inner.index);
+        let unused = index.chunks.iter().filter(|(hash, _)| index.chunk_references(hash) == 0);
+        let mut unused: Vec<_> = unused.map(|(hash, info)| (*hash, info.len)).collect();
+        unused.sort_unstable();
+        unused
+    }
+
+    fn wall_ms(&self) -> u64 {
+        (self.inner.config.wall_ms)()
+    }
+
+    /// Takes the writing end; seals the open pack first when it is full.
+    fn writer(&self) -> Result<std::sync::MutexGuard<'_, Log>, StoreError> {
+        let mut log = guard(&self.inner.log);
+        if log.failed || self.inner.durable.failed() {
+            return Err(StoreError::Failed);
+        }
+        if log.is_full() {
+            let mut batch = Batch::new(&log);
+            batch.sums(&read(&self.inner.index), 1);
+            match self.append(&mut log, batch).and_then(|_| log.roll()) {
+                Ok(pack) => {
+                    self.inner.durable.rolled(pack.number);
+                    self.inner.durable.set_head(&pack, log.len);
+                    write(&self.inner.index).packs.insert(pack.number, pack);
+                }
+                Err(error) if log.failed => return Err(error),
+                Err(error) => tracing::warn!(%error, "no new pack could be begun: the open one grows on"),
+            }
+        }
+        Ok(log)
+    }
+
+    /// Appends a batch and applies it; gives the position behind it.
+    fn append(&self, log: &mut Log, batch: Batch<'_>) -> Result<u64, StoreError> {
+        self.append_with(log, batch, |_| ())
+    }
+
+    fn append_with(&self, log: &mut Log, batch: Batch<'_>, after: impl FnOnce(&mut Index)) -> Result<u64, StoreError> {
+        if !batch.entries.is_empty() {
+            log.append(&batch.builder)?;
+            self.inner.dirty.store(true, Ordering::Relaxed);
+            let mut index = write(&self.inner.index);
+            for (place, entry) in batch.entries {
+                // The commit brings its own sums.
+                if let Err(what) = index.apply(place, entry, Sums::Given) {
+                    log.failed = true;
+                    tracing::error!(what, "an entry that was just written does not fit: this is a bug");
+                    return Err(StoreError::Failed);
+                }
+            }
+            after(&mut index);
+            self.inner.durable.set_head(&log.active, log.len);
+        }
+        Ok(position(log.active.number, log.len))
+    }
+
+    /// Waits until the log is durable up to `end`, then tells subscribers what became true.
+    fn finish(&self, end: u64) -> Result<(), StoreError> {
+        self.inner.durable.wait(end)?;
+        let durable = self.inner.durable.durable();
+        let mut events = guard(&self.inner.events);
+        while events.pending.front().is_some_and(|(position, _)| *position <= durable) {
+            let Some((_, event)) = events.pending.pop_front() else { break };
+            events.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        }
+        Ok(())
+    }
+
+    fn commit_locked(
+        &self,
+        log: &mut Log,
+        space: &SpaceId,
+        request: &CommitRequest,
+        create: bool,
+    ) -> Result<(CommitResult, u64), CommitError> {
+        let frames: Vec<Option<FrameOf>> = request.records.iter().map(FrameOf::of).collect();
+        let plan = {
+            let index = read(&self.inner.index);
+            let empty = SpaceState::default();
+            let state = match index.spaces.get(space) {
+                Some(state) => state,
+                None if create => &empty,
+                None => return Err(StoreError::NoSpace(*space).into()),
+            };
+            self.plan(&index, space, state, request, &frames)?
+        };
+        if request.saga.is_none() && !create && plan.result.new_records == 0 {
+            return Ok((plan.result, position(log.active.number, log.len)));
+        }
+        let mut batch = Batch::new(log);
+        let txn = plan.txn;
+        let wall_ms = self.wall_ms();
+        for at in &plan.append {
+            batch.record(txn, &request.records[*at], frames[*at].as_ref().map(|frame| &frame.facts));
+        }
+        batch.lists(&plan.known, |sids| Entry::Known { txn, sids });
+        if let Some(taken) = &plan.taken {
+            batch.lists(taken, |sids| Entry::Take { txn, sids });
+        }
+        let mut moves = 0;
+        for piece in pieces(plan.moves, MOVES_BYTES_MAX) {
+            moves += piece.len() as u64;
+            batch.push(Entry::Moves { txn, moves: piece });
+        }
+        batch.push(Entry::Commit(CommitLine {
+            txn,
+            space: *space,
+            saga: request.saga,
+            wall_ms,
+            durable: self.inner.durable.durable_in(log.active.number),
+            creates: create,
+            staged: plan.staged,
+            only_taken: plan.taken.is_some(),
+            taken: plan.taken.as_ref().map_or(0, |taken| taken.len() as u64),
+            moves,
+            items: plan.items.count,
+            tips: plan.tips.count,
+            item_digest: plan.items.lanes.digest(),
+            tip_digest: plan.tips.lanes.digest(),
+        }));
+        let (items, tips) = (plan.items, plan.tips);
+        let since = read(&self.inner.index).spaces.get(space).map_or(0, |state| state.since_sums);
+        if since + plan.result.new_records + moves >= SUMS_CHANGES {
+            batch.push(Entry::Sums { space: *space, items: items.clone(), tips: tips.clone() });
+        }
+        let end = self.append_with(log, batch, |index| {
+            if let Some(state) = index.spaces.get_mut(space) {
+                (state.item_summary, state.tip_summary) = (items, tips);
+            }
+        })?;
+        guard(&self.inner.staged_facts).remove(&txn);
+        let mut events = guard(&self.inner.events);
+        if !events.subscribers.is_empty() {
+            let moved = plan.result.moved.iter();
+            let new = moved.map(|(timeline, _, tips)| Event { space: *space, timeline: *timeline, tips: tips.clone() });
+            events.pending.extend(new.map(|event| (end, event)));
+        }
+        Ok((plan.result, end))
+    }
+
+    /// Works out a commit: which records become members, and which tips move.
+    fn plan(
+        &self,
+        index: &Index,
+        space: &SpaceId,
+        state: &SpaceState,
+        request: &CommitRequest,
+        frames: &[Option<FrameOf>],
+    ) -> Result<Plan, CommitError> {
+        let txn = match request.saga.and_then(|saga| index.sagas.get(&saga)) {
+            None => index.next_txn,
+            Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
+            Some(info) => return Err(StoreError::SagaEnded(info.state).into()),
+        };
+        for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
+            let heads = index.timelines.find(timeline).map(|id| state.head_sids(id)).unwrap_or_default();
+            if !same_set(&heads, expected) {
+                return Err(CommitError::TipMoved(*timeline));
+            }
+        }
+        let no_records = BTreeSet::new();
+        let staged = index.txns.get(&txn).map_or(&no_records, |staged| &staged.records);
+        let (mut items, mut new_records) = (state.item_summary.clone(), 0);
+        let mut fresh = Fresh::default();
+        let mut taken = request.staged.clone();
+        let staged_facts = guard(&self.inner.staged_facts);
+        let staged_facts = staged_facts.get(&txn);
+        let mut add_staged = |id: u32| {
+            let rec = index.records.get(id);
+            if state.is_member(rec, id) {
+                return Ok(());
+            }
+            items.add(&rec.sid.0);
+            new_records += 1;
+            if rec.frame.is_some() {
+                let frame = match staged_facts.and_then(|facts| facts.get(&rec.sid)) {
+                    Some(frame) => Some(frame.clone()),
+                    None => load_record(index, id).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
+                };
+                fresh.add(frame.ok_or(CommitError::NotStaged(rec.sid))?);
+            }
+            Ok::<_, CommitError>(())
+        };
+        match &mut taken {
+            Some(taken) => {
+                taken.sort_unstable();
+                taken.dedup();
+                for sid in taken {
+                    let id = index.records.find(sid).filter(|id| staged.contains(id));
+                    add_staged(id.ok_or(CommitError::NotStaged(*sid))?)?;
+                }
+            }
+            None => staged.iter().try_for_each(|id| add_staged(*id))?,
+        }
+        let (mut append, mut known, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (at, record) in request.records.iter().enumerate() {
+            let sid = record.sid();
+            let id = index.records.find(&sid);
+            if !seen.insert(sid) || id.is_some_and(|id| state.is_member(index.records.get(id), id)) {
+                continue;
+            }
+            let in_staged = id.is_some_and(|id| staged.contains(&id));
+            let already_taken = in_staged && taken.as_ref().is_none_or(|taken| taken.binary_search(&sid).is_ok());
+            if already_taken {
+                continue;
+            }
+            match id {
+                None => append.push(at),
+                Some(_) if in_staged => {}
+                Some(_) => known.push(sid),
+            }
+            items.add(&sid.0);
+            new_records += 1;
+            if let Some(frame) = &frames[at] {
+                fresh.add(frame.clone());
+            }
+        }
+        if let Some(taken) = &mut taken {
+            let appended = append.iter().map(|at| request.records[*at].sid());
+            let in_staged = seen.iter().filter(|sid| index.records.find(sid).is_some_and(|id| staged.contains(&id)));
+            let more: BTreeSet<Sid> = appended.chain(known.iter().copied()).chain(in_staged.copied()).collect();
+            taken.extend(more);
+            taken.sort_unstable();
+            taken.dedup();
+        }
+        let staged_count = staged.len() + append.len() + known.len();
+        let (moves, moved) = fresh.settle(index, state);
+        let mut tips = state.tip_summary.clone();
+        for change in &moves {
+            let timeline = index.timelines.find(&change.timeline);
+            let known = timeline.map(|timeline| state.tips_of(timeline)).unwrap_or_default();
+            known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
+            change.added.iter().for_each(|tip| tips.add(&tip_id(&change.tjp, &tip.address, &tip.sid)));
+        }
+        let result = CommitResult { moved, new_records };
+        Ok(Plan { txn, append, known, taken, staged: staged_count as u64, moves, items, tips, result })
+    }
+}
+
+/// Frames that a commit makes members, by timeline and address.
+#[derive(Default)]
+struct Fresh(BTreeMap<TimelineId, BTreeMap<Address, FrameOf>>);
+
+type Moved = (TimelineId, Vec<Sid>, Vec<Sid>);
+
+impl Fresh {
+    fn add(&mut self, frame: FrameOf) {
+        let frames = self.0.entry(frame.facts.timeline).or_default();
+        match frames.get(&frame.address) {
+            // Two shapes of one address: the order of arrival must not decide.
+            Some(there) if there.sid <= frame.sid => {}
+            _ => {
+                frames.insert(frame.address.clone(), frame);
+            }
+        }
+    }
+
+    /// The tip moves that these frames cause.
+    fn settle(&self, index: &Index, state: &SpaceState) -> (Vec<Move>, Vec<Moved>) {
+        let (mut moves, mut results) = (Vec::new(), Vec::new());
+        for (timeline, frames) in &self.0 {
+            let before = index.timelines.find(timeline).map(|id| state.tips_of(id)).unwrap_or_default();
+            let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
+            let new: Vec<Address> = frames.keys().filter(|address| !known.contains(address)).cloned().collect();
+            let mut load = |address: &Address| match frames.get(address) {
+                Some(frame) => Some(frame.facts.clone()),
+                None => member_frame(index, state, address).map(|(_, facts)| facts),
+            };
+            let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
+            let removed: Vec<Sid> = before.iter().filter(|tip| !after.contains(&tip.tip)).map(|tip| tip.sid).collect();
+            let added: Vec<&FrameOf> =
+                after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| frames.get(tip)).collect();
+            let Some(any) = frames.values().next().filter(|_| !removed.is_empty() || !added.is_empty()) else {
+                continue;
+            };
+            let kept = before.iter().filter(|tip| after.contains(&tip.tip)).map(|tip| (&tip.tip, tip.sid));
+            let mut tips: Vec<_> = kept.chain(added.iter().map(|frame| (&frame.address, frame.sid))).collect();
+            tips.sort_unstable();
+            let after = tips.into_iter().map(|(_, sid)| sid).collect();
+            results.push((*timeline, before.iter().map(|tip| tip.sid).collect(), after));
+            let line =
+                |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
+            moves.push(Move {
+                timeline: *timeline,
+                order: any.order,
+                tjp: any.facts.tjp.to_string(),
+                removed,
+                added: added.iter().map(line).collect(),
+            });
+        }
+        (moves, results)
+    }
+}
+
+/// The member with this address that is a frame, and its facts.
+pub(crate) fn member_frame(index: &Index, state: &SpaceState, address: &Address) -> Option<(Sid, FrameFacts)> {
+    for id in state.by_address(&index.records, &address_hash(address)) {
+        if index.records.get(id).frame.is_none() {
+            continue;
+        }
+        let record = match load_record(index, id) {
+            Ok(record) => record?,
+            Err(error) => {
+                tracing::error!(%error, %address, "a member cannot be read");
+                return None;
+            }
+        };
+        if record.address() == address
+            && let Some(facts) = record.frame()
+        {
+            return Some((record.sid(), facts));
+        }
+    }
+    None
+}
+
+fn check_chunk(hash: &ChunkHash, content: &[u8]) -> Result<(), StoreError> {
+    let good = !content.is_empty() && content.len() <= CHUNK_BYTES_MAX as usize && blake3(content) == hash.0;
+    if good { Ok(()) } else { Err(StoreError::BadChunk(*hash)) }
+}
+
+/// The id of the space whose first frame this is.
+fn space_of(first: &Verified) -> Option<SpaceId> {
+    let facts = first.frame()?;
+    let address = first.address();
+    if address.ib() != "space" || facts.n != 0 || facts.tjp != *address || address.gib().len() != 64 {
+        return None;
+    }
+    let mut id = [0; 32];
+    for (byte, pair) in id.iter_mut().zip(address.gib().as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(SpaceId::from_bytes(id))
+}
+
+fn place_error(place: String, source: std::io::Error) -> OpenError {
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            OpenError::ReadOnly { place, source }
+        }
+        _ => OpenError::Io { file: place, source },
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !*self.dirty.get_mut() || self.durable.failed() {
+            return;
+        }
+        let log = self.log.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if log.failed || log.active.file.sync().is_err() {
+            return;
+        }
+        // Spares the next open to count, and proves that all of this was durable: what is missing then is damage,
+        // not a torn tail.
+        let mut end = Batch::new(log);
+        let durable = log.len;
+        end.sums(self.index.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner), 1);
+        end.push(Entry::Mark { durable });
+        let _ = log.append(&end.builder);
+    }
+}

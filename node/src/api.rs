@@ -1,0 +1,246 @@
+//! What the command line asks of a node: one request, progress lines, one answer.
+//!
+//! The same [`execute`] serves a command inside its own process (no node runs) and over the control socket (one runs).
+//! Answers are JSON documents with a `schema` member, exactly what `--json` prints; the text form is made from them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::commands;
+use crate::failure::Failure;
+use crate::node::Node;
+
+/// Lines that a long command sends while it works: `{"phase":…,"items":[done,all],"bytes":[done,all],"text":…}`.
+pub type Progress = mpsc::UnboundedSender<Value>;
+
+/// What a command asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// `status`
+    Status,
+    /// `down`: the running node stops.
+    Down,
+    /// `pause [SPACE]`
+    Pause {
+        /// One space, or all.
+        space: Option<String>,
+    },
+    /// `resume [SPACE]`
+    Resume {
+        /// One space, or all.
+        space: Option<String>,
+    },
+    /// `up DIR…`: share directories (those shared already keep their space).
+    Share {
+        /// Absolute paths.
+        dirs: Vec<PathBuf>,
+    },
+    /// `ticket new`
+    TicketNew {
+        /// The space; `None` takes the only one.
+        space: Option<String>,
+        /// `read`, `write` or `admin`.
+        role: String,
+        /// Seconds that the invite lives.
+        ttl_s: u64,
+        /// How many nodes may use it.
+        uses: u32,
+    },
+    /// `ticket list`
+    TicketList,
+    /// `ticket revoke ID`
+    TicketRevoke {
+        /// The id as `ticket list` shows it, or a beginning of at least 8 characters.
+        id: String,
+    },
+    /// `join TICKET [DIR]`
+    Join {
+        /// The `stt1…` text.
+        ticket: String,
+        /// Absolute path, or `None` to take the space without a folder.
+        dir: Option<PathBuf>,
+        /// Return when in step, not when enrolled.
+        wait: bool,
+        /// Go on although most files of the directory are not in the space.
+        yes: bool,
+        /// Seconds without progress before giving up.
+        timeout_s: u64,
+    },
+    /// `peers list`
+    PeersList,
+    /// `peers show P`
+    PeersShow {
+        /// Name or `stn1…`.
+        peer: String,
+    },
+    /// `peers rename P N`
+    PeersRename {
+        /// Name or `stn1…`.
+        peer: String,
+        /// The new name.
+        name: String,
+    },
+    /// `peers revoke P`
+    PeersRevoke {
+        /// Name or `stn1…`.
+        peer: String,
+    },
+    /// `spaces list`
+    SpacesList,
+    /// `spaces create N`: a space without a folder.
+    SpacesCreate {
+        /// Its name.
+        name: String,
+    },
+    /// `spaces remove S`: this node forgets it; the folder stays.
+    SpacesRemove {
+        /// Which.
+        space: String,
+    },
+    /// `sync`
+    Sync {
+        /// Which spaces; empty takes all.
+        spaces: Vec<String>,
+        /// Only with this peer.
+        with: Option<String>,
+        /// `optimistic`, `abort`, `ours` or `theirs`.
+        strategy: String,
+        /// Return when really in step.
+        wait: bool,
+        /// Seconds without progress before giving up.
+        timeout_s: u64,
+        /// Tell what differs, change nothing.
+        dry_run: bool,
+        /// Cancel the sagas of this space instead.
+        cancel: Option<String>,
+    },
+    /// `put SPACE NAME`
+    Put {
+        /// Which space.
+        space: String,
+        /// Name of the document, ≤ 255 bytes.
+        name: String,
+        /// Any JSON.
+        doc: Value,
+    },
+    /// `get SPACE[:PATH|NAME][@VERSION]`
+    Get {
+        /// The target as typed.
+        target: String,
+    },
+    /// `log [SPACE[:PATH]]`
+    Log {
+        /// The target as typed; `None` takes all spaces.
+        target: Option<String>,
+        /// At most this many entries, the newest first.
+        limit: usize,
+    },
+    /// `diff A [B]`
+    Diff {
+        /// A target as typed.
+        a: String,
+        /// Another, or the version before.
+        b: Option<String>,
+    },
+    /// `restore SPACE:PATH@VERSION [--to DIR]`
+    Restore {
+        /// The target as typed.
+        target: String,
+        /// A directory to write to instead of the space.
+        to: Option<PathBuf>,
+    },
+    /// `conflicts list`
+    ConflictsList {
+        /// One space, or all.
+        space: Option<String>,
+    },
+    /// `conflicts show SPACE:PATH`
+    ConflictsShow {
+        /// The target as typed.
+        target: String,
+    },
+    /// `conflicts resolve SPACE:PATH --keep VERSION`
+    ConflictsResolve {
+        /// The target as typed.
+        target: String,
+        /// `@N`, `@HASH` of the version to keep; `None` keeps what stands in the folder.
+        keep: Option<String>,
+    },
+    /// `hold list`
+    HoldList,
+    /// `hold show SPACE`
+    HoldShow {
+        /// Which space.
+        space: String,
+    },
+    /// `hold accept|reject SPACE`
+    HoldDecide {
+        /// Which space.
+        space: String,
+        /// Accept, or reject.
+        accept: bool,
+    },
+    /// `verify [SPACE]`
+    Verify {
+        /// One space, or the whole store.
+        space: Option<String>,
+    },
+    /// `doctor [TARGET]`
+    Doctor {
+        /// A ticket, a peer, or nothing.
+        target: Option<String>,
+    },
+}
+
+/// Does what a request asks.
+///
+/// # Errors
+/// A [`Failure`] with the exit code of the command.
+pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Result<Value, Failure> {
+    match request {
+        Request::Status => commands::status::status(node),
+        Request::Down => commands::status::down(node),
+        Request::Pause { space } => commands::status::pause(node, space.as_deref(), true),
+        Request::Resume { space } => commands::status::pause(node, space.as_deref(), false),
+        Request::Share { dirs } => commands::share::share(node, &dirs).await,
+        Request::TicketNew { space, role, ttl_s, uses } => {
+            commands::ticket::new(node, space.as_deref(), &role, ttl_s, uses).await
+        }
+        Request::TicketList => commands::ticket::list(node),
+        Request::TicketRevoke { id } => commands::ticket::revoke(node, &id),
+        Request::Join { ticket, dir, wait, yes, timeout_s } => {
+            let order = commands::join::JoinOrder { ticket, dir, wait, yes, timeout_s };
+            commands::join::join(node, order, progress).await
+        }
+        Request::PeersList => commands::peers::list(node),
+        Request::PeersShow { peer } => commands::peers::show(node, &peer),
+        Request::PeersRename { peer, name } => commands::peers::rename(node, &peer, &name),
+        Request::PeersRevoke { peer } => commands::peers::revoke(node, &peer),
+        Request::SpacesList => commands::spaces::list(node),
+        Request::SpacesCreate { name } => commands::spaces::create(node, &name).await,
+        Request::SpacesRemove { space } => commands::spaces::remove(node, &space),
+        Request::Sync { spaces, with, strategy, wait, timeout_s, dry_run, cancel } => {
+            let order = commands::sync::SyncCommand { spaces, with, strategy, wait, timeout_s, dry_run, cancel };
+            commands::sync::sync(node, order, progress).await
+        }
+        Request::Put { space, name, doc } => commands::documents::put(node, &space, &name, doc).await,
+        Request::Get { target } => commands::documents::get(node, &target),
+        Request::Log { target, limit } => commands::history::log(node, target.as_deref(), limit),
+        Request::Diff { a, b } => commands::history::diff(node, &a, b.as_deref()),
+        Request::Restore { target, to } => commands::history::restore(node, &target, to.as_deref()).await,
+        Request::ConflictsList { space } => commands::conflicts::list(node, space.as_deref()),
+        Request::ConflictsShow { target } => commands::conflicts::show(node, &target),
+        Request::ConflictsResolve { target, keep } => {
+            commands::conflicts::resolve(node, &target, keep.as_deref()).await
+        }
+        Request::HoldList => commands::hold::list(node),
+        Request::HoldShow { space } => commands::hold::show(node, &space),
+        Request::HoldDecide { space, accept } => commands::hold::decide(node, &space, accept).await,
+        Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
+        Request::Doctor { target } => commands::doctor::doctor(node, target.as_deref()).await,
+    }
+}

@@ -1,0 +1,380 @@
+//! The audit: one line of JSON for each action, each with the hash of the line before, and signed checkpoints.
+//!
+//! Lines go to `audit/NNNN.jsonl` without waiting for the disk, except for actions of an admin. Every 256 lines, after
+//! ten seconds and at stop a checkpoint frame on the node's own timeline `audit` covers them; it is signed with the
+//! node key under the label `audit1 checkpoint`. Spec: gateway §10.1. The timeline stands in a space of kind `audit`
+//! that is never shared.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use data_encoding::{BASE64, HEXLOWER};
+use sealtide_crypto::{Label, sha256};
+use sealtide_ibgib::{Object, Relations, Stamp, Verified, evolve, genesis, space_genesis, uuid};
+use sealtide_identity::SpaceId;
+use sealtide_store::Store;
+use sealtide_sync::{CommitRequest, SpaceView};
+use serde_json::{Value, json};
+
+use crate::commands::rfc3339;
+use crate::failure::Failure;
+use crate::home::{Home, Identity};
+use crate::known::Known;
+use crate::real::now;
+use crate::world::OsEntropy;
+
+/// The kind of the space that holds the audit timeline.
+pub const AUDIT_KIND: &str = "audit";
+/// Lines that one checkpoint covers, at most.
+const CHECKPOINT_LINES: u64 = 256;
+/// Milliseconds after which uncovered lines get a checkpoint.
+const CHECKPOINT_MS: u64 = 10_000;
+/// Bytes after which the next file begins.
+const FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Characters of one value, at most.
+const VALUE_CHARS: usize = 256;
+/// Bytes of one line that a reader takes, at most.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Actions whose line waits for the disk.
+const ADMIN: [&str; 6] = [
+    "node:space_created",
+    "node:space_removed",
+    "node:ticket_made",
+    "node:ticket_revoked",
+    "node:peer_enrolled",
+    "node:peer_revoked",
+];
+
+/// The audit of one node.
+pub struct Audit {
+    dir: PathBuf,
+    store: Store,
+    identity: Identity,
+    state: Mutex<State>,
+}
+
+struct State {
+    file: File,
+    number: u32,
+    bytes: u64,
+    seq: u64,
+    prev: [u8; 32],
+    /// The last line that a checkpoint covers.
+    covered: u64,
+    /// How many checkpoints there are.
+    checkpoints: u64,
+    first_uncovered_ms: Option<u64>,
+    failing: bool,
+}
+
+impl Audit {
+    /// Opens the audit of a home and finds its end. A torn last line is cut.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn open(home: &Home, store: Store, identity: Identity) -> Result<Self, Failure> {
+        let dir = home.audit_dir();
+        let failed = |error: std::io::Error| Failure::failed("audit", format!("{}: {error}", dir.display()));
+        let number = files(&dir).map_err(failed)?.last().map_or(1, |(number, _)| *number);
+        let path = file_path(&dir, number);
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(failed)?;
+        let end = last_line(&mut file).map_err(failed)?;
+        let (mut seq, mut prev) = (0, [0; 32]);
+        match end.line {
+            Some(line) => {
+                seq = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["[SEQ]"].as_u64()).unwrap_or(0);
+                prev = sha256(line.as_bytes());
+            }
+            None if number > 1 => {
+                let before = File::open(file_path(&dir, number - 1)).map_err(failed)?;
+                let line = BufReader::new(before).lines().map_while(Result::ok).last().unwrap_or_default();
+                seq = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["[SEQ]"].as_u64()).unwrap_or(0);
+                prev = sha256(line.as_bytes());
+            }
+            None => {}
+        }
+        let (checkpoints, covered) = match checkpoint_tip(&store) {
+            Some((_, tip)) => {
+                let told = tip.object().and_then(|data| data.get("checkpoint").cloned()).unwrap_or_default();
+                (told["n"].as_u64().unwrap_or(0), told["to"].as_u64().unwrap_or(0))
+            }
+            None => (0, 0),
+        };
+        let first_uncovered_ms = (seq > covered).then(|| now().wall_ms);
+        let state = State {
+            file,
+            number,
+            bytes: end.bytes,
+            seq,
+            prev,
+            covered,
+            checkpoints,
+            first_uncovered_ms,
+            failing: false,
+        };
+        Ok(Self { dir, store, identity, state: Mutex::new(state) })
+    }
+
+    /// Writes one line. `event` gets the prefix `node:`; values from outside are cut and escaped.
+    pub fn note(&self, event: &str, members: &[(&str, &str)]) {
+        let event = format!("node:{event}");
+        let due = {
+            let mut state = self.lock();
+            if let Err(error) = self.append(&mut state, &event, members) {
+                state.failing = true;
+                tracing::error!(%error, event, "the audit could not be written");
+                return;
+            }
+            state.failing = false;
+            state.seq - state.covered >= CHECKPOINT_LINES
+        };
+        if due {
+            self.checkpoint();
+        }
+    }
+
+    fn append(&self, state: &mut State, event: &str, members: &[(&str, &str)]) -> std::io::Result<()> {
+        if state.bytes >= FILE_BYTES {
+            state.file.sync_data()?;
+            let path = file_path(&self.dir, state.number + 1);
+            state.file = OpenOptions::new().create_new(true).append(true).open(path)?;
+            (state.number, state.bytes) = (state.number + 1, 0);
+        }
+        let time = now().wall_ms;
+        let mut line = Object::new();
+        line.insert("[SEQ]".to_owned(), json!(state.seq + 1));
+        line.insert("[PREV]".to_owned(), json!(HEXLOWER.encode(&state.prev)));
+        line.insert("[TES_EVENT]".to_owned(), json!(event));
+        line.insert("[TIMESTAMP]".to_owned(), json!(time));
+        line.insert("[ISO_TIME]".to_owned(), json!(rfc3339(time)));
+        line.insert("[USER]".to_owned(), json!(self.identity.id.to_string()));
+        line.insert("[THREAD_GROUP]".to_owned(), json!("EXTERNAL_SERVICES"));
+        line.insert("[THREAD_ID]".to_owned(), json!("0x6001"));
+        line.insert("[CHANNEL]".to_owned(), json!("COMMAND_CHANNEL"));
+        line.insert("[HSL]".to_owned(), json!("#9D4EDD"));
+        line.insert("[SIGNED]".to_owned(), json!(format!("cp:{}", state.checkpoints + 1)));
+        for (name, value) in members {
+            line.insert((*name).to_owned(), json!(cleaned(value)));
+        }
+        let text = Value::Object(line).to_string();
+        state.file.write_all(format!("{text}\n").as_bytes())?;
+        if ADMIN.contains(&event) {
+            state.file.sync_data()?;
+        }
+        state.seq += 1;
+        state.bytes += text.len() as u64 + 1;
+        state.prev = sha256(text.as_bytes());
+        state.first_uncovered_ms.get_or_insert(time);
+        Ok(())
+    }
+
+    /// Makes a checkpoint when lines have waited for ten seconds.
+    pub fn tick(&self) {
+        let due = self.lock().first_uncovered_ms.is_some_and(|since| now().wall_ms >= since + CHECKPOINT_MS);
+        if due {
+            self.checkpoint();
+        }
+    }
+
+    /// Covers every line written so far by a signed frame on the timeline `audit`. Does nothing when all are covered.
+    pub fn checkpoint(&self) {
+        let mut state = self.lock();
+        if state.seq == state.covered {
+            return;
+        }
+        if let Err(error) = self.make_checkpoint(&mut state) {
+            tracing::error!(%error, "the audit could not be checkpointed");
+        }
+    }
+
+    fn make_checkpoint(&self, state: &mut State) -> Result<(), Failure> {
+        state.file.sync_data()?;
+        let kid = HEXLOWER.encode(&sha256(self.identity.key.public().as_bytes())[..16]);
+        let unsigned = unsigned_checkpoint(state.checkpoints + 1, state.covered + 1, state.seq, &state.prev, &kid);
+        let signature = self.identity.key.sign(Label::AuditCheckpoint, unsigned.to_string().as_bytes());
+        let mut signed = unsigned;
+        signed["signatures"] = json!([{"kid": kid, "alg": "ML-DSA-87", "sig": BASE64.encode(signature.as_bytes())}]);
+        let stamp = Stamp { ms: now().wall_ms };
+        let mut data = Object::new();
+        data.insert("checkpoint".to_owned(), signed);
+        let (space, record) = match checkpoint_tip(&self.store) {
+            Some((space, tip)) => (space, evolve(&tip, data, Relations::new(), stamp)),
+            None => (self.make_space(stamp)?, genesis("audit", data, Relations::new(), stamp, &uuid(&mut OsEntropy))),
+        };
+        let request =
+            CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
+        self.store.commit(&space, &request).map_err(|error| Failure::failed("store", error.to_string()))?;
+        state.checkpoints += 1;
+        state.covered = state.seq;
+        state.first_uncovered_ms = None;
+        Ok(())
+    }
+
+    fn make_space(&self, stamp: Stamp) -> Result<SpaceId, Failure> {
+        let store_failed = |error: &dyn std::fmt::Display| Failure::failed("store", error.to_string());
+        let first = space_genesis(AUDIT_KIND, AUDIT_KIND, &self.identity.id.to_string(), stamp, &uuid(&mut OsEntropy));
+        let space = self.store.create_space(first).map_err(|error| store_failed(&error))?;
+        let label = sealtide_store::SpaceLabel { name: AUDIT_KIND.to_owned(), kind: AUDIT_KIND.to_owned(), dir: None };
+        Known::of(&self.store).put_label(&space, Some(&label)).map_err(|error| store_failed(&error))?;
+        Ok(space)
+    }
+
+    /// Checks every line against the one before, and the checkpoints against the lines and their signatures.
+    ///
+    /// # Errors
+    /// What is wrong first, in words.
+    pub fn verify(&self) -> Result<AuditReport, String> {
+        let _state = self.lock();
+        let checkpoints = self.checkpoints();
+        let mut expected = checkpoints.iter();
+        let mut next = expected.next();
+        let (mut seq, mut prev) = (0u64, [0u8; 32]);
+        for (_, path) in files(&self.dir).map_err(|error| error.to_string())? {
+            let file = File::open(&path).map_err(|error| error.to_string())?;
+            for line in BufReader::new(file).lines() {
+                let line = line.map_err(|error| error.to_string())?;
+                let value: Value =
+                    serde_json::from_str(&line).map_err(|_| format!("audit line {} is damaged", seq + 1))?;
+                seq += 1;
+                if value["[SEQ]"] != json!(seq) || value["[PREV]"] != json!(HEXLOWER.encode(&prev)) {
+                    return Err(format!("audit line {seq} does not follow the line before it"));
+                }
+                prev = sha256(line.as_bytes());
+                if let Some(checkpoint) = next
+                    && checkpoint["to"] == json!(seq)
+                {
+                    self.check_checkpoint(checkpoint, &prev)?;
+                    next = expected.next();
+                }
+            }
+        }
+        if next.is_some() {
+            return Err(format!("audit lines are missing: a checkpoint covers more than the {seq} lines there are"));
+        }
+        let signed = checkpoints.last().and_then(|checkpoint| checkpoint["to"].as_u64()).unwrap_or(0);
+        Ok(AuditReport { lines: seq, checkpoints: checkpoints.len() as u64, not_yet_signed: seq - signed })
+    }
+
+    fn check_checkpoint(&self, checkpoint: &Value, head: &[u8; 32]) -> Result<(), String> {
+        let name = format!("audit checkpoint {}", checkpoint["n"]);
+        if checkpoint["head"] != json!(HEXLOWER.encode(head)) {
+            return Err(format!("{name} does not fit the lines it covers"));
+        }
+        let mut unsigned = checkpoint.clone();
+        let signatures = unsigned.as_object_mut().and_then(|object| object.shift_remove("signatures"));
+        let signature = signatures.as_ref().and_then(|list| list[0]["sig"].as_str()).unwrap_or_default();
+        let signature = BASE64.decode(signature.as_bytes()).map_err(|_| format!("{name} has no signature"))?;
+        self.identity
+            .key
+            .public()
+            .verify(Label::AuditCheckpoint, unsigned.to_string().as_bytes(), &signature)
+            .map_err(|_| format!("the signature of {name} does not verify"))
+    }
+
+    fn checkpoints(&self) -> Vec<Value> {
+        let Some((space, tip)) = checkpoint_tip(&self.store) else { return Vec::new() };
+        let Some((view, facts)) = self.store.view(&space).zip(tip.frame()) else { return Vec::new() };
+        let frames = view.frames(&facts.timeline, 0, facts.n, usize::MAX);
+        let records = frames.iter().filter_map(|sid| view.record(sid));
+        records.filter_map(|record| record.object()?.get("checkpoint").cloned()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `verify` found of the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditReport {
+    /// Lines.
+    pub lines: u64,
+    /// Checkpoints, all of which verify.
+    pub checkpoints: u64,
+    /// Lines behind the last checkpoint.
+    pub not_yet_signed: u64,
+}
+
+/// The last `count` lines of the audit in `dir`, oldest first.
+///
+/// # Errors
+/// When the files cannot be read.
+pub fn tail(dir: &Path, count: usize) -> std::io::Result<Vec<String>> {
+    let mut lines = std::collections::VecDeque::new();
+    for (_, path) in files(dir)?.into_iter().rev().take(2).rev() {
+        for line in BufReader::new(File::open(path)?).lines() {
+            lines.push_back(line?);
+            if lines.len() > count {
+                lines.pop_front();
+            }
+        }
+    }
+    Ok(lines.into())
+}
+
+/// Members in order of name, as RFC 8785 wants them; all values are small integers and ASCII text.
+fn unsigned_checkpoint(n: u64, from: u64, to: u64, head: &[u8; 32], kid: &str) -> Value {
+    json!({
+        "from": from,
+        "head": HEXLOWER.encode(head),
+        "n": n,
+        "schema": "sealtide/checkpoint/1",
+        "signers": [{"alg": "ML-DSA-87", "kid": kid}],
+        "to": to,
+    })
+}
+
+fn checkpoint_tip(store: &Store) -> Option<(SpaceId, Verified)> {
+    let labels = Known::of(store).labels();
+    let (space, _) = labels.into_iter().find(|(_, label)| label.kind == AUDIT_KIND)?;
+    let view = store.view(&space)?;
+    let tips = view.tip_items();
+    let tip = tips.iter().find(|tip| tip.tip.ib() == "audit")?;
+    Some((space, view.record(&tip.sid)?))
+}
+
+fn file_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:04}.jsonl"))
+}
+
+/// The files in order of number.
+fn files(dir: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jsonl")?.parse().ok());
+        files.extend(number.map(|number| (number, path)));
+    }
+    files.sort();
+    Ok(files)
+}
+
+struct End {
+    line: Option<String>,
+    bytes: u64,
+}
+
+/// Finds the last whole line; what stands behind it was torn by a crash and is cut.
+fn last_line(file: &mut File) -> std::io::Result<End> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(&*file);
+    let (mut whole, mut last, mut line) = (0u64, None, String::new());
+    loop {
+        line.clear();
+        let read = reader.read_line(&mut line)?;
+        if read == 0 || !line.ends_with('\n') || read > LINE_BYTES_MAX {
+            break;
+        }
+        whole += read as u64;
+        last = Some(line.trim_end_matches('\n').to_owned());
+    }
+    file.set_len(whole)?;
+    Ok(End { line: last, bytes: whole })
+}
+
+/// Cut at 256 characters, control characters replaced.
+fn cleaned(value: &str) -> String {
+    value.chars().take(VALUE_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,423 @@
+//! The words of the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps signed, versioned folders and documents in step between machines, through anything that lets HTTPS out.
+#[derive(Debug, Parser)]
+#[command(name = "sealtide", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done · 1 failed · 2 usage or configuration · 3 finished with items skipped · \
+4 conflict needs a person · 5 verification failed · 6 refused · 7 no route · 8 policy hold · 10 no store here · \
+11 store locked · 130/143 interrupted, state consistent.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Home directory of the node [default: the XDG data directory]
+    #[arg(long, global = true, env = "SEALTIDE_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Settings file [default: HOME/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// No colours (also NO_COLOR)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+    /// Answer yes to questions of policy
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
+    /// Time without progress after which a waiting command gives up [default: 60s]
+    #[arg(long, global = true, value_name = "TIME")]
+    pub(crate) timeout: Option<String>,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the node key and the store (`up` and `join` on a fresh home do the same)
+    Init {
+        /// Name of this node for others to see in their lists [default: the host name]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Run the node in the foreground and share directories; prints tickets
+    Up(UpArgs),
+    /// Stop the running node
+    Down,
+    /// Tell what is shared, with whom, and whether it is in step
+    Status {
+        /// Exit 0 only when everything is in step
+        #[arg(long)]
+        check: bool,
+        /// Print again whenever something changes
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Stop syncing a space (or all) until `resume` or the next start
+    Pause {
+        /// Name or sts1… id
+        space: Option<String>,
+    },
+    /// Go on syncing
+    Resume {
+        /// Name or sts1… id
+        space: Option<String>,
+    },
+    /// Invite other nodes
+    Ticket {
+        #[command(subcommand)]
+        command: TicketCommand,
+    },
+    /// Enrol at the node that made a ticket, and get its space
+    Join {
+        /// The stt1… text
+        ticket: String,
+        /// The directory to keep it in; without one the space has no folder here
+        dir: Option<PathBuf>,
+        /// Return when in step, not when enrolled
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Nodes that this one knows
+    Peers {
+        #[command(subcommand)]
+        command: PeersCommand,
+    },
+    /// Spaces of this node
+    Spaces {
+        #[command(subcommand)]
+        command: SpacesCommand,
+    },
+    /// Bring spaces in step now
+    Sync(SyncArgs),
+    /// Store a JSON document from standard input
+    Put {
+        /// Name or sts1… id of the space
+        space: String,
+        /// Name of the document
+        name: String,
+    },
+    /// Print a file or document, or list a space
+    Get {
+        /// SPACE[:PATH|NAME][@VERSION]; VERSION is a counter, 8 or more digits of the hash, or a time
+        target: String,
+    },
+    /// Versions of a file or document, or the newest changes
+    Log {
+        /// SPACE[:PATH]
+        target: Option<String>,
+        /// At most this many entries
+        #[arg(short = 'n', long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// What changed between two versions (one: against the version before)
+    Diff {
+        /// SPACE:PATH[@VERSION]
+        a: String,
+        /// SPACE:PATH[@VERSION]
+        b: Option<String>,
+    },
+    /// Make an old version the newest, or write it elsewhere
+    Restore {
+        /// SPACE:PATH@VERSION
+        target: String,
+        /// Write it into this directory instead
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+    /// Versions that stand against each other
+    Conflicts {
+        #[command(subcommand)]
+        command: ConflictsCommand,
+    },
+    /// Check-outs that wait for a person
+    Hold {
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
+    /// Read everything again and check it, offline
+    Verify {
+        /// One space [default: the whole store]
+        space: Option<String>,
+    },
+    /// The audit of this node
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Look for what is wrong, and say what to do
+    Doctor {
+        /// A ticket or a peer to reach
+        target: Option<String>,
+    },
+    /// Measure this machine
+    Bench {
+        /// live: how long an edit takes to show up on another node
+        #[arg(default_value = "live")]
+        name: String,
+        /// Edits to measure
+        #[arg(long, default_value_t = 100)]
+        edits: u32,
+        /// Bytes of each file
+        #[arg(long, default_value_t = 65_536)]
+        bytes: usize,
+    },
+    /// Settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Plumbing: ibGib transforms, one JSON object per line in and out
+    Ibgib {
+        /// hash, fork, mut8, rel8, firstgen or check
+        op: IbgibOp,
+    },
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// Print the version
+    Version,
+}
+
+/// `up`
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Directories to share; without one the node serves what it has
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Address of the link door; 0.0.0.0:7443 lets other machines in [default: 127.0.0.1:7443 or the next free port]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address of the gateway door [default: 127.0.0.1:7480 or the next free port]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) gateway: Option<SocketAddr>,
+    /// Name of this node, when it is made now
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+/// `ticket`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TicketCommand {
+    /// Make a ticket
+    New {
+        /// Name or sts1… id [default: the only space]
+        #[arg(long)]
+        space: Option<String>,
+        /// What the other node may do
+        #[arg(long, default_value = "write")]
+        role: RoleArg,
+        /// How long it lives [default: 10m]
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        /// How many nodes may use it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+    },
+    /// List tickets
+    List,
+    /// Take a ticket back
+    Revoke {
+        /// The id that `ticket list` shows, or its first 8 characters
+        id: String,
+    },
+}
+
+/// A role as a word.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// May pull
+    Read,
+    /// May also change
+    Write,
+    /// May also invite others
+    Admin,
+}
+
+/// `peers`
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// List peers
+    List,
+    /// Show one peer
+    Show {
+        /// Name or stn1… id
+        peer: String,
+    },
+    /// Give a peer another name
+    Rename {
+        /// Name or stn1… id
+        peer: String,
+        /// The new name
+        name: String,
+    },
+    /// Take every grant from a peer and cut its sessions at once
+    Revoke {
+        /// Name or stn1… id
+        peer: String,
+    },
+}
+
+/// `spaces`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpacesCommand {
+    /// List spaces
+    List,
+    /// Make a space without a folder, for documents
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// Forget a space; files in its folder stay
+    Remove {
+        /// Name or sts1… id
+        space: String,
+    },
+}
+
+/// `sync`
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    /// Names or sts1… ids [default: all]
+    pub(crate) spaces: Vec<String>,
+    /// Only with this peer
+    #[arg(long, value_name = "PEER")]
+    pub(crate) with: Option<String>,
+    /// What happens to versions that diverged
+    #[arg(long, default_value = "optimistic")]
+    pub(crate) strategy: StrategyArg,
+    /// Return when everything is in step
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Tell what differs, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Cancel what runs for this space
+    #[arg(long, value_name = "SPACE")]
+    pub(crate) cancel: Option<String>,
+}
+
+/// A strategy as a word.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StrategyArg {
+    /// Keep both, listed as a conflict
+    Optimistic,
+    /// Refuse
+    Abort,
+    /// Ours wins
+    Ours,
+    /// Theirs wins
+    Theirs,
+}
+
+/// `conflicts`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConflictsCommand {
+    /// List conflicts
+    List {
+        /// One space [default: all]
+        space: Option<String>,
+    },
+    /// Show the versions of one
+    Show {
+        /// SPACE:PATH
+        target: String,
+    },
+    /// Join the versions of one into the one to keep
+    Resolve {
+        /// SPACE:PATH
+        target: String,
+        /// Version to keep [default: what stands in the folder]
+        #[arg(long, value_name = "VERSION")]
+        keep: Option<String>,
+    },
+}
+
+/// `hold`
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// List what is held
+    List,
+    /// Show what would change
+    Show {
+        /// Name or sts1… id
+        space: String,
+    },
+    /// Let it happen
+    Accept {
+        /// Name or sts1… id
+        space: String,
+    },
+    /// Keep the folder as it stands, as newer versions
+    Reject {
+        /// Name or sts1… id
+        space: String,
+    },
+}
+
+/// `audit`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// The last lines
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+    },
+    /// Check the chain and its signed checkpoints
+    Verify,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// List settings
+    Show {
+        /// Say where each value came from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Write a setting to the file
+    Set {
+        /// SECTION.KEY
+        key: String,
+        /// Its value
+        value: String,
+    },
+}
+
+/// `ibgib`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum IbgibOp {
+    /// Hash records
+    Hash,
+    /// Fork
+    Fork,
+    /// Mut8
+    Mut8,
+    /// Rel8
+    Rel8,
+    /// First generation
+    Firstgen,
+    /// Validate addresses and records
+    Check,
+}

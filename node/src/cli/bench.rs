@@ -1,0 +1,88 @@
+//! `bench live`: how long an edit takes until the other folder shows it, between two real nodes on this machine.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cli::Cx;
+use crate::commands::{join, ticket};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::home::Home;
+use crate::node::Node;
+
+/// How long an edit may take before the bench gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a bench and prints its figures.
+pub(crate) async fn bench(cx: &Cx, name: &str, edits: u32, bytes: usize) -> Result<u8, Failure> {
+    if name != "live" {
+        return Err(Failure::usage("bench", format!("there is no bench named {name}"))
+            .hint("`live`; bench/sync.sh compares whole syncs with other tools"));
+    }
+    let dir = std::env::temp_dir().join(format!("sealtide-bench-{}", std::process::id()));
+    let result = live(&dir, edits.max(1), bytes).await;
+    let _ = std::fs::remove_dir_all(&dir);
+    cx.out.answer(&result?);
+    Ok(0)
+}
+
+async fn live(dir: &Path, edits: u32, bytes: usize) -> Result<Value, Failure> {
+    let (here, there) = (dir.join("a"), dir.join("b"));
+    let a = node(&dir.join("home-a")).await?;
+    let b = node(&dir.join("home-b")).await?;
+    crate::commands::share::share(&a, std::slice::from_ref(&here)).await?;
+    let space = a.space_or_only(None)?;
+    let invite = ticket::make(&a, space, sealtide_identity::Role::Write, 600, 1)?;
+    let order = join::JoinOrder { ticket: invite.text, dir: Some(there.clone()), wait: true, yes: true, timeout_s: 30 };
+    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    join::join(&b, order, &progress).await?;
+    let mut times = Vec::new();
+    for edit in 0..edits {
+        let (from, to) = if edit % 2 == 0 { (&here, &there) } else { (&there, &here) };
+        let content = content(edit, bytes);
+        let name = format!("edit-{}.txt", edit % 10);
+        let started = Instant::now();
+        std::fs::write(from.join(&name), &content)?;
+        until(|| std::fs::read(to.join(&name)).is_ok_and(|found| found == content)).await?;
+        times.push(started.elapsed().as_secs_f64() * 1000.0);
+    }
+    a.shutdown().await;
+    b.shutdown().await;
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    Ok(json!({
+        "schema": "sealtide/bench_live/1",
+        "edits": edits,
+        "bytes": bytes,
+        "ms": {"min": times[0], "p50": at(0.5), "p95": at(0.95), "max": at(1.0)},
+    }))
+}
+
+async fn node(root: &Path) -> Result<Node, Failure> {
+    let home = Home::new(root.to_owned());
+    home.init()?;
+    let config = Config::load(&home.config_path(), false)?;
+    let node = Node::open(home, config)?;
+    node.listen(([127, 0, 0, 1], 0).into()).await?;
+    node.serve()?;
+    Ok(node)
+}
+
+/// Text that differs for every edit.
+fn content(edit: u32, bytes: usize) -> Vec<u8> {
+    let line = format!("edit {edit}: the quick brown fox jumps over the lazy dog\n");
+    line.bytes().cycle().take(bytes).collect()
+}
+
+async fn until(done: impl Fn() -> bool) -> Result<(), Failure> {
+    let started = Instant::now();
+    while !done() {
+        if started.elapsed() > PATIENCE {
+            return Err(Failure::failed("bench", "an edit did not arrive within 30 s"));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! The command line: words in, one request to a node, one answer out.
+
+mod args;
+mod bench;
+mod output;
+mod plumbing;
+mod progress;
+mod render;
+mod up;
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::api::{Request, execute};
+use crate::config::{self, Config};
+use crate::control;
+use crate::failure::{Exit, Failure};
+use crate::home::Home;
+use crate::node::Node;
+
+use args::{
+    AuditCommand, Cli, Command, ConfigCommand, ConflictsCommand, Global, HoldCommand, PeersCommand, SpacesCommand,
+    TicketCommand,
+};
+use output::Output;
+
+/// Bytes of a document from standard input, at most.
+const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What every command has at hand.
+pub(crate) struct Cx {
+    pub(crate) home: Home,
+    pub(crate) config: Config,
+    pub(crate) config_path: PathBuf,
+    pub(crate) out: Output,
+    pub(crate) yes: bool,
+    pub(crate) timeout_s: u64,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    let out = Output::new(&cli.global);
+    match prepare(&cli.global, out.clone()).and_then(|cx| block_on(run(cx, cli.command))) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn prepare(global: &Global, out: Output) -> Result<Cx, Failure> {
+    let root = match &global.home {
+        Some(home) => std::path::absolute(home)?,
+        None => default_home()?,
+    };
+    let home = Home::new(root);
+    let config_path = global.config.clone().unwrap_or_else(|| home.config_path());
+    let mut config = Config::load(&config_path, global.config.is_some())?;
+    config.flag("sync", "timeout", global.timeout.as_deref())?;
+    output::start_log(global, config.text("log", "level"));
+    let timeout_s = config.seconds("sync", "timeout");
+    Ok(Cx { home, config, config_path, out, yes: global.yes, timeout_s })
+}
+
+fn default_home() -> Result<PathBuf, Failure> {
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let data = data.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    let data =
+        data.ok_or_else(|| Failure::usage("home", "neither HOME nor XDG_DATA_HOME is set").hint("use --home DIR"))?;
+    Ok(data.join("sealtide"))
+}
+
+async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Init { name } => init(&cx, name.as_deref()),
+        Command::Up(args) => up::up(cx, args).await,
+        Command::Status { check, watch } => status(&cx, check, watch).await,
+        Command::Audit { command } => audit(&cx, &command),
+        Command::Bench { name, edits, bytes } => bench::bench(&cx, &name, edits, bytes).await,
+        Command::Config { command } => configure(&cx, &command),
+        Command::Ibgib { op } => plumbing::ibgib(op),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            Ok(0)
+        }
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            cx.out.answer(&json!({"schema": "sealtide/version/1", "version": version}));
+            Ok(0)
+        }
+        Command::Put { space, name } => {
+            let request = Request::Put { space, name, doc: read_document()? };
+            ask(&cx, request).await
+        }
+        Command::Join { ticket, dir, wait } => {
+            let dir = dir.map(std::path::absolute).transpose()?;
+            // A mistyped ticket must not leave a home behind.
+            crate::commands::join::read_ticket(&ticket)?;
+            make_home(&cx, None)?;
+            ask(&cx, Request::Join { ticket, dir, wait, yes: cx.yes, timeout_s: cx.timeout_s }).await
+        }
+        other => {
+            let request = request_of(&cx, other)?;
+            ask(&cx, request).await
+        }
+    }
+}
+
+/// The request of a command that needs nothing else.
+fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
+    let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
+    Ok(match command {
+        Command::Down => Request::Down,
+        Command::Pause { space } => Request::Pause { space },
+        Command::Resume { space } => Request::Resume { space },
+        Command::Ticket { command: TicketCommand::New { space, role, ttl, uses } } => {
+            let mut config = cx.config.clone();
+            config.flag("ticket", "ttl", ttl.as_deref())?;
+            Request::TicketNew { space, role: word(&role), ttl_s: config.seconds("ticket", "ttl"), uses }
+        }
+        Command::Ticket { command: TicketCommand::List } => Request::TicketList,
+        Command::Ticket { command: TicketCommand::Revoke { id } } => Request::TicketRevoke { id },
+        Command::Peers { command: PeersCommand::List } => Request::PeersList,
+        Command::Peers { command: PeersCommand::Show { peer } } => Request::PeersShow { peer },
+        Command::Peers { command: PeersCommand::Rename { peer, name } } => Request::PeersRename { peer, name },
+        Command::Peers { command: PeersCommand::Revoke { peer } } => Request::PeersRevoke { peer },
+        Command::Spaces { command: SpacesCommand::List } => Request::SpacesList,
+        Command::Spaces { command: SpacesCommand::Create { name } } => Request::SpacesCreate { name },
+        Command::Spaces { command: SpacesCommand::Remove { space } } => Request::SpacesRemove { space },
+        Command::Sync(args) => Request::Sync {
+            spaces: args.spaces,
+            with: args.with,
+            strategy: word(&args.strategy),
+            wait: args.wait,
+            timeout_s: cx.timeout_s,
+            dry_run: args.dry_run,
+            cancel: args.cancel,
+        },
+        Command::Get { target } => Request::Get { target },
+        Command::Log { target, limit } => Request::Log { target, limit },
+        Command::Diff { a, b } => Request::Diff { a, b },
+        Command::Restore { target, to } => Request::Restore { target, to: to.map(std::path::absolute).transpose()? },
+        Command::Conflicts { command: ConflictsCommand::List { space } } => Request::ConflictsList { space },
+        Command::Conflicts { command: ConflictsCommand::Show { target } } => Request::ConflictsShow { target },
+        Command::Conflicts { command: ConflictsCommand::Resolve { target, keep } } => {
+            Request::ConflictsResolve { target, keep }
+        }
+        Command::Hold { command: HoldCommand::List } => Request::HoldList,
+        Command::Hold { command: HoldCommand::Show { space } } => Request::HoldShow { space },
+        Command::Hold { command: HoldCommand::Accept { space } } => Request::HoldDecide { space, accept: true },
+        Command::Hold { command: HoldCommand::Reject { space } } => Request::HoldDecide { space, accept: false },
+        Command::Verify { space } => Request::Verify { space },
+        Command::Doctor { target } => Request::Doctor { target },
+        _ => unreachable!("commands with their own path are served by `run`"),
+    })
+}
+
+/// Has a request done by the running node, or in this process when none runs, and prints the answer.
+async fn ask(cx: &Cx, request: Request) -> Result<u8, Failure> {
+    let answer = answer(cx, request).await?;
+    cx.out.answer(&answer);
+    Ok(0)
+}
+
+/// The answer to a request.
+pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> {
+    let (progress, told) = mpsc::unbounded_channel();
+    let shown = tokio::spawn(progress::show(told, cx.out.clone()));
+    let result = match control::ask(&cx.home.control_socket(), &request, &progress).await {
+        Some(result) => result,
+        None => alone(cx, request, &progress).await,
+    };
+    drop(progress);
+    let _ = shown.await;
+    result
+}
+
+/// Does a request in this process: no node runs.
+async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Result<Value, Failure> {
+    if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. }) {
+        // Opening the store tells an unlocked home from a node that does not answer.
+        drop(cx.home.open_store()?);
+        return Err(Failure::failed("not_running", "no node runs on this home").hint("`sealtide up` starts it"));
+    }
+    let node = Node::open(cx.home.clone(), cx.config.clone())?;
+    if needs_folders(&request) {
+        node.open_shares();
+    }
+    let result = tokio::select! {
+        result = execute(&node, request, progress) => result,
+        signal = up::interrupted() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
+    };
+    node.shutdown().await;
+    result
+}
+
+/// Commands whose answer depends on what stands in the folders.
+fn needs_folders(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Restore { to: None, .. }
+            | Request::ConflictsResolve { .. }
+            | Request::ConflictsList { .. }
+            | Request::HoldList
+            | Request::HoldShow { .. }
+            | Request::HoldDecide { .. }
+    )
+}
+
+fn init(cx: &Cx, name: Option<&str>) -> Result<u8, Failure> {
+    let made = make_home(cx, name)?;
+    let id = cx.home.identity()?.id;
+    cx.out.answer(&json!({
+        "schema": "sealtide/init/1", "node": id.to_string(), "home": cx.home.root(), "made": made,
+    }));
+    Ok(0)
+}
+
+/// Makes the node key and the store when there are none.
+pub(crate) fn make_home(cx: &Cx, name: Option<&str>) -> Result<bool, Failure> {
+    let (_, made) = cx.home.init()?;
+    if made {
+        let store = cx.home.open_store()?;
+        let name = name.map_or_else(host_name, str::to_owned);
+        crate::known::Known::of(&store)
+            .put_setting("name", Some(&name))
+            .map_err(|error| Failure::failed("store", error.to_string()))?;
+    }
+    Ok(made)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().take(64).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+async fn status(cx: &Cx, check: bool, watch: bool) -> Result<u8, Failure> {
+    let mut last = None;
+    loop {
+        let shown = answer(cx, Request::Status).await?;
+        if !watch {
+            cx.out.answer(&shown);
+            return if check { all_in_step(&shown) } else { Ok(0) };
+        }
+        // Ages and round-trip times move all the time; they alone are no news.
+        let mut news = shown.clone();
+        for link in news["links"].as_array_mut().into_iter().flatten() {
+            for moving in ["rtt_ms", "age_s", "bytes_in", "bytes_out"] {
+                link.as_object_mut().and_then(|link| link.remove(moving));
+            }
+        }
+        if last.as_ref() != Some(&news) {
+            cx.out.answer(&shown);
+            last = Some(news);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+            _ = up::interrupted() => return Ok(0),
+        }
+    }
+}
+
+fn all_in_step(status: &Value) -> Result<u8, Failure> {
+    let spaces = status["spaces"].as_array().cloned().unwrap_or_default();
+    let state_of = |wanted: &str| spaces.iter().find(|space| space["state"] == wanted);
+    let name = |space: &Value| space["name"].as_str().unwrap_or_default().to_owned();
+    if let Some(space) = state_of("held") {
+        return Err(Failure::new(Exit::Held, "held", format!("{} is held", name(space))).hint("`sealtide hold list`"));
+    }
+    if let Some(space) = state_of("conflict") {
+        return Err(Failure::new(Exit::Conflict, "conflict", format!("{} has conflicts", name(space)))
+            .hint("`sealtide conflicts list`"));
+    }
+    match spaces.iter().find(|space| space["state"] != "in_step") {
+        None => Ok(0),
+        Some(space) => Err(Failure::failed(
+            "not_in_step",
+            format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()),
+        )),
+    }
+}
+
+fn audit(cx: &Cx, command: &AuditCommand) -> Result<u8, Failure> {
+    match command {
+        AuditCommand::Tail { lines } => {
+            cx.home.identity()?;
+            for line in crate::audit::tail(&cx.home.audit_dir(), *lines)? {
+                cx.out.line(&line);
+            }
+        }
+        AuditCommand::Verify => {
+            let identity = cx.home.identity()?;
+            let store = cx.home.open_store()?;
+            let audit = crate::audit::Audit::open(&cx.home, store, identity)?;
+            let report = audit.verify().map_err(|text| Failure::new(Exit::Verification, "audit", text))?;
+            cx.out.answer(&json!({
+                "schema": "sealtide/audit_verify/1", "ok": true, "lines": report.lines,
+                "checkpoints": report.checkpoints, "not_yet_signed": report.not_yet_signed,
+            }));
+        }
+    }
+    Ok(0)
+}
+
+fn configure(cx: &Cx, command: &ConfigCommand) -> Result<u8, Failure> {
+    match command {
+        ConfigCommand::Show { origin } => {
+            let mut shown = cx.config.show();
+            if !origin {
+                for row in shown["settings"].as_array_mut().into_iter().flatten() {
+                    row.as_object_mut().and_then(|row| row.remove("origin"));
+                }
+            }
+            cx.out.answer(&shown);
+        }
+        ConfigCommand::Set { key, value } => {
+            std::fs::create_dir_all(cx.home.root())?;
+            cx.out.answer(&config::set(&cx.config_path, key, value)?);
+        }
+    }
+    Ok(0)
+}
+
+fn read_document() -> Result<Value, Failure> {
+    let mut text = String::new();
+    std::io::stdin().take(DOCUMENT_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > DOCUMENT_BYTES_MAX {
+        return Err(Failure::usage("too_large", "the document is larger than 1 MiB"));
+    }
+    serde_json::from_str(&text).map_err(|error| Failure::usage("json", format!("standard input is not JSON: {error}")))
+}

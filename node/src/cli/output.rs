@@ -1,0 +1,95 @@
+//! Answers on standard output, everything else on standard error.
+
+use std::io::{IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde_json::{Value, json};
+
+use crate::cli::args::Global;
+use crate::cli::render;
+use crate::failure::Failure;
+
+/// Where and how a command speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        if global.no_color {
+            anstream::ColorChoice::Never.write_global();
+        }
+        Self { json: global.json, quiet: global.quiet }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether progress bars help: somebody looks at a terminal.
+    pub(crate) fn shows_progress(&self) -> bool {
+        !self.json && !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// The answer of a command.
+    pub(crate) fn answer(&self, answer: &Value) {
+        if self.json {
+            self.line(&answer.to_string());
+        } else {
+            self.line(render::text(answer).trim_end_matches('\n'));
+        }
+    }
+
+    /// One line of data. A reader that went away is no error of ours.
+    pub(crate) fn line(&self, text: &str) {
+        if !text.is_empty() {
+            let _ = writeln!(anstream::stdout().lock(), "{text}");
+        }
+    }
+
+    /// Something a person may like to know.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet && !self.json {
+            let _ = writeln!(anstream::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A failed command.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        if self.json {
+            let error = json!({"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}});
+            self.line(&error.to_string());
+            return;
+        }
+        let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
+        let mut stderr = anstream::stderr().lock();
+        let _ = writeln!(stderr, "{red}error:{red:#} {}", failure.message);
+        if let Some(hint) = &failure.hint {
+            let cyan = Style::new().fg_color(Some(AnsiColor::Cyan.into()));
+            let _ = writeln!(stderr, "{cyan}hint:{cyan:#} {hint}");
+        }
+    }
+}
+
+/// Starts the log on standard error.
+pub(crate) fn start_log(global: &Global, level: &str) {
+    use tracing_subscriber::EnvFilter;
+
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (_, 0) => level,
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("SEALTIDE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,sealtide={level},{}", ours(level))));
+    let colour = !global.no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+}
+
+fn ours(level: &str) -> String {
+    let crates = ["node", "link", "store", "folder", "gateway"];
+    crates.map(|name| format!("sealtide_{name}={level}")).join(",")
+}

@@ -1,0 +1,359 @@
+//! Answers as text for people, made from the JSON documents by their `schema`.
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+/// The text of an answer.
+pub(crate) fn text(answer: &Value) -> String {
+    let schema = answer["schema"].as_str().unwrap_or_default();
+    match schema.split('/').nth(1).unwrap_or_default() {
+        "status" => status(answer),
+        "ready" => ready(answer),
+        "share" => rows(&answer["shared"], |row| format!("{} is shared as {}", word(&row["dir"]), word(&row["name"]))),
+        "ticket" => format!(
+            "{}\n{} for {} use(s) until {}; treat it like a password",
+            word(&answer["ticket"]),
+            word(&answer["role"]),
+            answer["uses"],
+            word(&answer["expires"])
+        ),
+        "tickets" => table(&answer["tickets"], &["id", "space", "role", "state", "uses_left", "expires"]),
+        "peers" => table(&answer["peers"], &["name", "node", "connected", "revoked", "last_seen"]),
+        "spaces" => table(&answer["spaces"], &["name", "kind", "role", "items", "bytes", "dir", "id"]),
+        "list" => rows(&answer["names"], word),
+        "get" => get(answer),
+        "put" if answer["changed"] == false => "unchanged".to_owned(),
+        "put" => format!("stored {} as version {}", word(&answer["address"]), answer["n"]),
+        "log" => rows(&answer["entries"], log_entry),
+        "diff" if answer["equal"] == true => "no difference".to_owned(),
+        "diff" => diff(&word(&answer["diff"])),
+        "restore" => match answer["written"].as_str() {
+            Some(path) => format!("wrote version {} to {path}", answer["n"]),
+            None => {
+                format!("{} is version {} again (as version {})", word(&answer["path"]), answer["n"], answer["new_n"])
+            }
+        },
+        "conflicts" => conflicts(answer),
+        "conflict" => conflict(answer),
+        "conflict_resolve" => format!("{} is settled; the other versions stay in the log", word(&answer["path"])),
+        "holds" => rows(&answer["holds"], held),
+        "hold" => format!(
+            "{}\n{}\n{}",
+            format_args!("{} since {}", word(&answer["space"]), word(&answer["since"])),
+            rows(&answer["removed"], |path| format!("remove   {}", word(path))),
+            rows(&answer["replaced"], |path| format!("replace  {}", word(path)))
+        ),
+        "join" => format!(
+            "joined {} ({}){}",
+            word(&answer["name"]),
+            word(&answer["role"]),
+            match (answer["in_step"].as_bool(), answer["dir"].as_str()) {
+                (Some(true), Some(dir)) => format!("; {dir} is in step"),
+                (_, Some(dir)) => format!("; `sealtide up` keeps {dir} in step"),
+                _ => String::new(),
+            }
+        ),
+        "sync" => rows(&answer["sagas"], |row| {
+            format!(
+                "{}: {} received, {} sent, mode {} ({})",
+                word(&row["space"]),
+                row["received"],
+                row["sent"],
+                word(&row["mode"]),
+                short(&row["peer"])
+            )
+        }),
+        "verify" => format!("verified {} entries, {} records: no damage", answer["entries"], answer["records"]),
+        "audit_verify" => format!(
+            "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
+            answer["lines"], answer["checkpoints"], answer["not_yet_signed"]
+        ),
+        "doctor" => rows(&answer["findings"], finding),
+        "config" => config(answer),
+        "version" => format!("sealtide {}", word(&answer["version"])),
+        "init" if answer["made"] == true => format!("made node {} in {}", word(&answer["node"]), word(&answer["home"])),
+        "init" => format!("node {} in {}", word(&answer["node"]), word(&answer["home"])),
+        "bench_live" => bench(answer),
+        _ => plain(answer),
+    }
+}
+
+/// The text of a value: a string without quotes, nothing for null.
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A node id as people see it: the first eight characters.
+fn short(value: &Value) -> String {
+    let text = word(value);
+    text.strip_prefix("stn1").and_then(|id| id.get(..8)).map_or(text.clone(), str::to_owned)
+}
+
+fn rows(list: &Value, row: impl Fn(&Value) -> String) -> String {
+    list.as_array().map(|list| list.iter().map(row).collect::<Vec<_>>().join("\n")).unwrap_or_default()
+}
+
+fn table(list: &Value, columns: &[&str]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns.iter().map(|column| column.replace('_', " ").to_uppercase()));
+    for row in list.as_array().into_iter().flatten() {
+        table.add_row(columns.iter().map(|column| word(&row[*column])));
+    }
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+fn plain(answer: &Value) -> String {
+    let Some(object) = answer.as_object() else { return answer.to_string() };
+    let members = object.iter().filter(|(name, value)| *name != "schema" && !value.is_null());
+    members.map(|(name, value)| format!("{name}: {}", word(value))).collect::<Vec<_>>().join("\n")
+}
+
+fn colour(state: &str) -> Style {
+    let colour = match state {
+        "in_step" | "ok" => AnsiColor::Green,
+        "syncing" | "behind" | "warn" => AnsiColor::Yellow,
+        _ => AnsiColor::Red,
+    };
+    Style::new().fg_color(Some(colour.into()))
+}
+
+fn status(answer: &Value) -> String {
+    let mut text = format!("node {}  {}\n", short(&answer["node"]), word(&answer["home"]));
+    match answer["running"].as_bool() {
+        Some(true) => {
+            let listen = rows(&answer["listen"], word).replace('\n', " ");
+            text += &format!("listening on {listen}, gateway {}\n", word(&answer["gateway"]));
+        }
+        _ => text += "not running: `sealtide up` starts it\n",
+    }
+    for space in answer["spaces"].as_array().into_iter().flatten() {
+        let state = word(&space["state"]);
+        let style = colour(&state);
+        text += &format!(
+            "\n{}  {style}{}{style:#}  {} files, {} records, {}  {}\n",
+            word(&space["name"]),
+            state.replace('_', " "),
+            space["files"],
+            space["items"],
+            size(space["bytes"].as_u64().unwrap_or(0)),
+            word(&space["dir"])
+        );
+        for peer in space["peers"].as_array().into_iter().flatten() {
+            text += &peer_line(peer);
+        }
+        for (path, reason) in space["skipped"].as_object().into_iter().flatten() {
+            text += &format!("  skipped {path}: {}\n", word(reason));
+        }
+        for path in space["local_only"].as_array().into_iter().flatten() {
+            text += &format!("  local only {}\n", word(path));
+        }
+        if let Some(error) = space["error"].as_str() {
+            text += &format!("  error: {error}\n");
+        }
+    }
+    for link in answer["links"].as_array().into_iter().flatten() {
+        let name =
+            link["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&link["peer"]), str::to_owned);
+        text += &match link["path"].as_str() {
+            Some(path) => format!(
+                "\nlink {name}  {path}  {}  {}  rtt {} ms, up {} s",
+                word(&link["remote"]),
+                word(&link["suite"]),
+                link["rtt_ms"],
+                link["age_s"]
+            ),
+            None => format!("\nlink {name}  none: {}", word(&link["why_not_direct"]).replace('_', " ")),
+        };
+    }
+    text
+}
+
+fn peer_line(peer: &Value) -> String {
+    let name =
+        peer["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&peer["peer"]), str::to_owned);
+    let state = match (peer["connected"].as_bool(), peer["in_step"].as_bool(), peer["syncing"].as_bool()) {
+        (Some(false), ..) => "away",
+        (_, _, Some(true)) => "syncing",
+        (_, Some(true), _) => "in step",
+        _ => "behind",
+    };
+    let mut line = format!("  {name}  {}  {state}", word(&peer["role"]));
+    if let Some(synced) = peer["synced"].as_str() {
+        line += &format!(", last synced {synced}");
+    }
+    if let Some(error) = peer["error"].as_str() {
+        line += &format!(", {error}");
+    }
+    line + "\n"
+}
+
+fn ready(answer: &Value) -> String {
+    let mut text = format!(
+        "node {} is up, listening on {}, gateway {}",
+        short(&answer["node"]),
+        rows(&answer["listen"], word),
+        word(&answer["gateway"])
+    );
+    for (name, ticket) in answer["tickets"].as_object().into_iter().flatten() {
+        text +=
+            &format!("\n\nticket for {name} (write, one use, 24 h; treat it like a password):\n\n{}\n", word(ticket));
+        text += "\non the other machine: sealtide join TICKET DIR --wait";
+    }
+    text
+}
+
+fn get(answer: &Value) -> String {
+    for member in ["text", "target"] {
+        if let Some(text) = answer[member].as_str() {
+            return text.to_owned();
+        }
+    }
+    if answer.get("doc").is_some() {
+        return serde_json::to_string_pretty(&answer["doc"]).unwrap_or_default();
+    }
+    word(&answer["kind"])
+}
+
+fn log_entry(entry: &Value) -> String {
+    let dim = Style::new().dimmed();
+    let by =
+        entry["by_name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry["by"]), str::to_owned);
+    format!(
+        "{}  {}@{:<4} {:8} {}:{}  {dim}{by} ({}){dim:#}{}",
+        word(&entry["time"]),
+        word(&entry["hash"]).get(..8).unwrap_or_default(),
+        word(&entry["n"]),
+        word(&entry["what"]),
+        word(&entry["space"]),
+        word(&entry["path"]),
+        word(&entry["authorship"]),
+        if entry["tip"] == true { "  tip" } else { "" }
+    )
+}
+
+fn diff(unified: &str) -> String {
+    let (red, green) =
+        (Style::new().fg_color(Some(AnsiColor::Red.into())), Style::new().fg_color(Some(AnsiColor::Green.into())));
+    let line = |line: &str| match line.as_bytes().first() {
+        Some(b'+') => format!("{green}{line}{green:#}"),
+        Some(b'-') => format!("{red}{line}{red:#}"),
+        _ => line.to_owned(),
+    };
+    unified.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn conflicts(answer: &Value) -> String {
+    if answer["conflicts"].as_array().is_some_and(Vec::is_empty) {
+        return "no conflicts".to_owned();
+    }
+    rows(&answer["conflicts"], |row| {
+        let place = format!("{}:{}", word(&row["space"]), word(&row["path"]));
+        match row["alias"].as_str() {
+            Some(alias) => format!("{place}  two files of one name; the other stands at {alias}"),
+            None => format!("{place}  {} versions of one file", row["versions"].as_array().map_or(0, Vec::len)),
+        }
+    })
+}
+
+fn conflict(answer: &Value) -> String {
+    rows(&answer["versions"], |version| {
+        format!(
+            "--- @{} {} by {} {}\n{}",
+            word(&version["hash"]).get(..8).unwrap_or_default(),
+            word(&version["time"]),
+            short(&version["by"]),
+            if version["in_folder"] == true { "(in the folder)" } else { "" },
+            word(&version["text"])
+        )
+    })
+}
+
+fn held(row: &Value) -> String {
+    format!(
+        "{}: {} of {} files would be removed, {} replaced; `sealtide hold accept|reject {}`",
+        word(&row["space"]),
+        row["removed"],
+        row["total"],
+        row["replaced"],
+        word(&row["space"])
+    )
+}
+
+fn finding(finding: &Value) -> String {
+    let result = word(&finding["result"]);
+    let style = colour(&result);
+    let mut line = format!("{style}{result:4}{style:#}  {:9} {}", word(&finding["check"]), word(&finding["text"]));
+    if let Some(todo) = finding["do"].as_str() {
+        line += &format!("\n      {todo}");
+    }
+    line
+}
+
+fn config(answer: &Value) -> String {
+    rows(&answer["settings"], |row| {
+        let origin = row["origin"].as_str().map(|origin| format!("  ({origin})")).unwrap_or_default();
+        format!("# {}\n{} = {}{origin}", word(&row["about"]), word(&row["key"]), row["value"])
+    })
+}
+
+fn bench(answer: &Value) -> String {
+    let ms = |name: &str| answer["ms"][name].as_f64().unwrap_or_default();
+    format!(
+        "{} edits of {} on loopback: p50 {:.0} ms, p95 {:.0} ms, max {:.0} ms until the other folder shows them",
+        answer["edits"],
+        size(answer["bytes"].as_u64().unwrap_or(0)),
+        ms("p50"),
+        ms("p95"),
+        ms("max")
+    )
+}
+
+fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(answer: Value, expected: &str) {
+        assert_eq!(anstream::adapter::strip_str(&text(&answer)).to_string(), expected);
+    }
+
+    #[test]
+    fn answers_as_text() {
+        check(json!({"schema": "sealtide/version/1", "version": "1.2.3"}), "sealtide 1.2.3");
+        check(json!({"schema": "sealtide/list/1", "names": ["a", "b"]}), "a\nb");
+        check(json!({"schema": "sealtide/conflicts/1", "conflicts": []}), "no conflicts");
+        check(json!({"schema": "sealtide/unheard/1", "x": 1, "y": null, "z": "w"}), "x: 1\nz: w");
+        check(
+            json!({"schema": "sealtide/tickets/1", "tickets": [{"id": "ab", "space": "Notes", "role": "write",
+                "state": "open", "uses_left": 1, "expires": "t"}]}),
+            " ID  SPACE  ROLE   STATE  USES LEFT  EXPIRES\n ab  Notes  write  open   1          t",
+        );
+    }
+
+    #[test]
+    fn status_names_state_and_peers() {
+        let answer = json!({"schema": "sealtide/status/1", "node": "stn1abcdefghijk", "home": "/h", "running": true,
+            "listen": ["127.0.0.1:1"], "gateway": "http://127.0.0.1:2", "spaces": [{"name": "Notes", "state": "in_step",
+            "files": 2, "items": 3, "bytes": 2048, "dir": "/d", "peers": [{"peer": "stn1zzzzzzzzzz", "role": "write",
+            "connected": true, "in_step": true, "syncing": false}]}],
+            "links": [{"peer": "stn1zzzzzzzzzz", "path": null, "why_not_direct": "no_address"}]});
+        check(
+            answer,
+            "node abcdefgh  /h\nlistening on 127.0.0.1:1, gateway http://127.0.0.1:2\n\nNotes  in step  2 files, 3 records, \
+             2.00 KiB  /d\n  zzzzzzzz  write  in step\n\nlink zzzzzzzz  none: no address",
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! `up`: the node in the foreground.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sealtide_identity::{Role, SpaceId};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::Request;
+use crate::cli::args::UpArgs;
+use crate::cli::{Cx, make_home};
+use crate::commands::ticket;
+use crate::config::Origin;
+use crate::control::{self, ControlSocket};
+use crate::engine::Event;
+use crate::failure::{Exit, Failure};
+use crate::node::Node;
+
+/// Ports tried after the default one when it is taken.
+const PORTS_TRIED: u16 = 100;
+/// How long the invites that `up` makes live.
+const INVITE_TTL_S: u64 = 24 * 3600;
+
+/// Runs the node until a signal or `down`.
+pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
+    let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    let made = make_home(&cx, args.name.as_deref())?;
+    let (progress, _) = tokio::sync::mpsc::unbounded_channel();
+    // A node that runs already is handed the directories.
+    let request = Request::Share { dirs: dirs.clone() };
+    if let Some(answer) = control::ask(&cx.home.control_socket(), &request, &progress).await {
+        cx.out.answer(&answer?);
+        return Ok(0);
+    }
+    let node = Node::open(cx.home.clone(), cx.config.clone())?;
+    if made {
+        cx.out.note(&format!("made node {} in {}", node.id().short(), cx.home.root().display()));
+    }
+    let listen = open_link(&cx, &node, args.listen).await?;
+    let gateway = open_gateway(&cx, &node, args.gateway).await?;
+    let events = node.engine().subscribe();
+    node.serve()?;
+    crate::commands::share::share(&node, &dirs).await?;
+    let control = ControlSocket::open(&node)?;
+    let tickets = tickets(&node, &dirs)?;
+    node.audit().note("up", &[("listen", &listen.to_string())]);
+    tell_ready(&cx, &node, listen, gateway, &tickets);
+    let exit = serve(&cx, &node, events).await;
+    drop(control);
+    node.audit().note("stopped", &[]);
+    node.shutdown().await;
+    match exit {
+        None => Ok(0),
+        Some(signal) => Ok(signal.code()),
+    }
+}
+
+async fn open_link(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
+    let is_default = wanted.is_none() && *cx.config.origin("link", "listen") == Origin::Default;
+    let address = wanted.unwrap_or(parse(cx.config.text("link", "listen"))?);
+    let mut failure = None;
+    for port in ports(address.port(), is_default) {
+        match node.listen(SocketAddr::new(address.ip(), port)).await {
+            Ok(bound) => return Ok(bound),
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Failure::failed("listen", "no port is free")))
+}
+
+async fn open_gateway(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
+    let is_default = wanted.is_none() && *cx.config.origin("gateway", "listen") == Origin::Default;
+    let address = wanted.unwrap_or(parse(cx.config.text("gateway", "listen"))?);
+    let mut failure = None;
+    for port in ports(address.port(), is_default) {
+        match node.open_gateway(SocketAddr::new(address.ip(), port)).await {
+            Ok(bound) => return Ok(bound),
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Failure::failed("gateway", "no port is free")))
+}
+
+/// The port wanted, and the next ones when it is only the default.
+fn ports(first: u16, is_default: bool) -> impl Iterator<Item = u16> {
+    first..=if is_default { first.saturating_add(PORTS_TRIED) } else { first }
+}
+
+fn parse(text: &str) -> Result<SocketAddr, Failure> {
+    text.parse().map_err(|_| Failure::usage("address", format!("{text} is no address of the form IP:PORT")))
+}
+
+/// One invite for each directory named (or the only space) where the own role is admin.
+fn tickets(node: &Node, dirs: &[PathBuf]) -> Result<Vec<(String, String)>, Failure> {
+    let mut spaces: Vec<SpaceId> = Vec::new();
+    for dir in dirs {
+        spaces.extend(node.space_of_dir(&dir.canonicalize()?));
+    }
+    if dirs.is_empty()
+        && let [only] = node.spaces().as_slice()
+    {
+        spaces.push(*only);
+    }
+    let admin = |space: &SpaceId| node.engine().role(&node.id(), space) == Some(Role::Admin);
+    spaces
+        .into_iter()
+        .filter(admin)
+        .map(|space| Ok((node.label(&space), ticket::make(node, space, Role::Write, INVITE_TTL_S, 1)?.text)))
+        .collect()
+}
+
+fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, gateway: SocketAddr, tickets: &[(String, String)]) {
+    let mut ready = json!({
+        "schema": "sealtide/ready/1",
+        "node": node.id().to_string(),
+        "home": cx.home.root(),
+        "listen": [listen.to_string()],
+        "gateway": format!("http://{gateway}"),
+    });
+    if let Some((_, ticket)) = tickets.first() {
+        ready["ticket"] = json!(ticket);
+        ready["tickets"] = Value::Object(tickets.iter().map(|(name, text)| (name.clone(), json!(text))).collect());
+    }
+    cx.out.answer(&ready);
+}
+
+/// Prints events until the end; returns the signal that ended it.
+async fn serve(cx: &Cx, node: &Node, mut events: tokio::sync::broadcast::Receiver<Event>) -> Option<Exit> {
+    let mut stop = node.stopping();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            signal = interrupted() => return Some(signal),
+            _ = stop.wait_for(|stopped| *stopped) => return None,
+            _ = second.tick() => {
+                let node = node.clone();
+                // The checkpoint waits for the disk.
+                let _ = tokio::task::spawn_blocking(move || node.audit().tick()).await;
+            }
+            event = events.recv() => match event {
+                Ok(event) => tell_event(cx, node, &event),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(_) => return None,
+            },
+        }
+    }
+}
+
+fn tell_event(cx: &Cx, node: &Node, event: &Event) {
+    let name = |peer: &sealtide_identity::NodeId| {
+        node.known().peer_name(peer).unwrap_or_else(|| format!("node {}", peer.short()))
+    };
+    let (line, text) = match event {
+        Event::PeerReady(peer) => {
+            (json!({"event": "peer_connected", "peer": peer.to_string()}), format!("connected to {}", name(peer)))
+        }
+        Event::PeerGone(peer) => {
+            (json!({"event": "peer_gone", "peer": peer.to_string()}), format!("lost {}", name(peer)))
+        }
+        Event::Changed { space, origin, timelines } => {
+            let label = node.label(space);
+            let from = origin.as_ref().map_or_else(|| "here".to_owned(), |peer| format!("from {}", name(peer)));
+            (
+                json!({
+                    "event": "changed", "space": label, "count": timelines.len(),
+                    "origin": origin.map(|peer| peer.to_string()),
+                }),
+                format!("{label}: {} changed {from}", timelines.len()),
+            )
+        }
+        Event::SagaEnded(report) => {
+            let (outcome, text) = match &report.outcome {
+                sealtide_sync::SagaOutcome::Committed { received, sent, .. } if received + sent > 0 => (
+                    json!({"result": "committed", "received": received, "sent": sent}),
+                    format!(
+                        "{}: in step with {} ({received} received, {sent} sent)",
+                        node.label(&report.space),
+                        name(&report.peer)
+                    ),
+                ),
+                sealtide_sync::SagaOutcome::Aborted { code, text, .. } if *code != sealtide_sync::AbortCode::Busy => (
+                    json!({"result": "aborted", "code": format!("{code:?}").to_lowercase(), "text": text}),
+                    format!("{}: sync with {} aborted: {text}", node.label(&report.space), name(&report.peer)),
+                ),
+                _ => return,
+            };
+            let mut line =
+                json!({"event": "saga", "space": node.label(&report.space), "peer": report.peer.to_string()});
+            line.as_object_mut().expect("made above").extend(outcome.as_object().cloned().unwrap_or_default());
+            (line, text)
+        }
+        Event::PeerSpaces(..) | Event::SagaBegan { .. } | Event::Progress(_) => return,
+    };
+    if cx.out.is_json() {
+        let mut line = line;
+        line["schema"] = json!("sealtide/event/1");
+        line["time"] = json!(crate::commands::rfc3339(crate::real::now().wall_ms));
+        cx.out.line(&line.to_string());
+    } else {
+        cx.out.note(&text);
+    }
+}
+
+/// Waits for a signal that ends the process in order.
+pub(crate) async fn interrupted() -> Exit {
+    let interrupt = signal(SignalKind::interrupt());
+    let terminate = signal(SignalKind::terminate());
+    let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else { return std::future::pending().await };
+    tokio::select! {
+        _ = interrupt.recv() => Exit::Interrupted,
+        _ = terminate.recv() => Exit::Terminated,
+    }
+}

@@ -1,0 +1,119 @@
+//! `conflicts list|show|resolve`: versions that stand against each other until a person, or a later merge, joins them.
+
+use sealtide_ibgib::{FileFrame, Relations, Stamp, Verified, evolve};
+use serde_json::{Value, json};
+
+use crate::commands::documents::may_write;
+use crate::commands::history::text_of;
+use crate::commands::target::{Line, Target, n_of, name_of, parse_version, stamp_of};
+use crate::commands::{rfc3339, store_failure};
+use crate::failure::Failure;
+use crate::node::Node;
+use crate::real::now;
+use sealtide_sync::SpaceView;
+
+/// Everything that needs a person, in one space or all.
+pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
+    let wanted = space.map(|name| node.find_space(name)).transpose()?;
+    let mut rows = Vec::new();
+    for space in node.spaces() {
+        if wanted.is_some_and(|wanted| wanted != space) {
+            continue;
+        }
+        let share = node.shares().get(&space).cloned();
+        if let Some(share) = &share {
+            for conflict in share.status().conflicts {
+                rows.push(json!({
+                    "space": node.label(&space), "path": conflict.path, "kind": conflict.kind,
+                    "alias": conflict.alias, "versions": conflict.versions,
+                }));
+            }
+        } else if let Some(view) = node.store().view(&space) {
+            for timeline in view.timelines() {
+                if timeline.tips.len() > 1 {
+                    let tips: Vec<Verified> = timeline.tips.iter().filter_map(|tip| view.record(&tip.sid)).collect();
+                    let path = tips.first().and_then(name_of).map(|(name, _)| name);
+                    let versions: Vec<&str> = tips.iter().map(|tip| tip.address().as_str()).collect();
+                    rows.push(
+                        json!({"space": node.label(&space), "path": path, "kind": "diverged", "versions": versions}),
+                    );
+                }
+            }
+        }
+    }
+    Ok(json!({"schema": "sealtide/conflicts/1", "conflicts": rows}))
+}
+
+/// The versions of one conflict with their texts.
+pub(crate) fn show(node: &Node, text: &str) -> Result<Value, Failure> {
+    let target = Target::parse(text);
+    let line = Line::find(node, &target)?;
+    let versions: Vec<Value> = line
+        .tips
+        .iter()
+        .enumerate()
+        .map(|(place, tip)| {
+            let by = FileFrame::read(tip).map(|frame| frame.by).unwrap_or_default();
+            Ok(json!({
+                "n": n_of(tip),
+                "hash": tip.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
+                "time": rfc3339(stamp_of(tip)),
+                "by": by,
+                "in_folder": place == 0,
+                "text": text_of(node, &line, tip)?,
+            }))
+        })
+        .collect::<Result<_, Failure>>()?;
+    Ok(json!({"schema": "sealtide/conflict/1", "path": target.path, "versions": versions}))
+}
+
+/// Joins the tips of a timeline into one frame that holds the version kept; the others stay in the history.
+pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Result<Value, Failure> {
+    let target = Target::parse(text);
+    let line = Line::find(node, &target)?;
+    may_write(node, &line.space)?;
+    if line.tips.len() < 2 {
+        return Err(Failure::usage("no_conflict", format!("{text} has one version only"))
+            .hint("two files of one name are told apart by renaming one of them"));
+    }
+    let kept = match keep {
+        None => line.tips[0].clone(),
+        Some(version) => {
+            let version = version.trim_start_matches('@');
+            let parsed = parse_version(version)
+                .ok_or_else(|| Failure::usage("version", format!("{version} is no version")).hint("@N or @HASH"))?;
+            line.version(Some(&parsed))?
+        }
+    };
+    let record = join_tips(node, &line, &kept)?;
+    node.engine().commit_local(line.space, vec![record.clone()]).await.map_err(store_failure)?;
+    let share = node.shares().get(&line.space).cloned();
+    if let Some(share) = share {
+        share.flush().await;
+    }
+    Ok(json!({
+        "schema": "sealtide/conflict_resolve/1", "path": target.path,
+        "kept": kept.address().as_str(), "address": record.address().as_str(),
+    }))
+}
+
+/// The next frame of the winner, with the content of `kept` and every other tip as `graftorphan`, so that those count
+/// as its ancestors.
+fn join_tips(node: &Node, line: &Line, kept: &Verified) -> Result<Verified, Failure> {
+    let (data, mut relations) = match FileFrame::read(kept) {
+        Ok(mut frame) => {
+            frame.by = node.id().to_string();
+            frame.parts().map_err(|error| Failure::failed("record", error.to_string()))?
+        }
+        Err(_) => {
+            let mut data = kept.object().unwrap_or_default();
+            for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs"] {
+                data.remove(reserved);
+            }
+            (data, Relations::new())
+        }
+    };
+    let orphans = line.tips[1..].iter().map(|tip| tip.address().clone()).collect();
+    relations.insert("graftorphan".to_owned(), orphans);
+    Ok(evolve(&line.tips[0], data, relations, Stamp { ms: now().wall_ms }))
+}

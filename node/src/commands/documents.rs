@@ -1,0 +1,158 @@
+//! `put SPACE NAME` and `get SPACE[:PATH|NAME][@VERSION]`.
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use sealtide_ibgib::{
+    Content, FileFrame, Manifest, Object, Relations, Stamp, Verified, evolve, genesis, read_binary, uuid,
+};
+use sealtide_identity::Role;
+use sealtide_store::SpaceHandle;
+use sealtide_sync::SpaceView;
+use serde_json::{Value, json};
+
+use crate::commands::target::{Line, Target, n_of, name_of, stamp_of};
+use crate::commands::{rfc3339, store_failure};
+use crate::failure::{Exit, Failure};
+use crate::node::Node;
+use crate::real::now;
+use crate::world::OsEntropy;
+
+/// The ib of a document.
+const DOC: &str = "doc";
+
+/// Makes or changes a document; an equal document makes no frame.
+pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Result<Value, Failure> {
+    let id = node.find_space(space)?;
+    may_write(node, &id)?;
+    if name.is_empty() || name.len() > 255 {
+        return Err(Failure::usage("name", "the name of a document has 1 to 255 bytes"));
+    }
+    let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
+    let line = Line::find(node, &target).ok().filter(|line| line.tips[0].address().ib() == DOC);
+    let mut data = Object::new();
+    data.insert("name".to_owned(), json!(name));
+    data.insert("doc".to_owned(), doc);
+    data.insert("by".to_owned(), json!(node.id().to_string()));
+    let stamp = Stamp { ms: now().wall_ms };
+    let tip = line.as_ref().map(|line| &line.tips[0]);
+    if let Some(tip) = tip
+        && tip.object().and_then(|object| object.get("doc").cloned()).as_ref() == data.get("doc")
+    {
+        return Ok(
+            json!({"schema": "sealtide/put/1", "address": tip.address().as_str(), "n": n_of(tip), "changed": false}),
+        );
+    }
+    let size = serde_json::to_vec(&data).map_or(0, |bytes| bytes.len());
+    if size > 700 * 1024 {
+        return Err(Failure::usage(
+            "too_large",
+            format!("the document has {size} bytes; at most 700 KiB fit into one record"),
+        )
+        .hint("put it as a file into a shared folder"));
+    }
+    let record = match tip {
+        Some(tip) => evolve(tip, data, Relations::new(), stamp),
+        None => genesis(DOC, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
+    };
+    node.engine().commit_local(id, vec![record.clone()]).await.map_err(store_failure)?;
+    Ok(json!({
+        "schema": "sealtide/put/1", "address": record.address().as_str(), "n": n_of(&record), "changed": true,
+    }))
+}
+
+/// Refuses where the own role is read.
+pub(crate) fn may_write(node: &Node, space: &sealtide_identity::SpaceId) -> Result<(), Failure> {
+    if node.engine().role(&node.id(), space) >= Some(Role::Write) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Refused, "read_only", "this node may only read this space")
+        .hint("ask an admin of the space for a ticket with role write"))
+}
+
+/// One version of a file or document; without a path the list of what is live in the space.
+pub(crate) fn get(node: &Node, text: &str) -> Result<Value, Failure> {
+    let target = Target::parse(text);
+    if target.path.is_none() {
+        return list(node, &target);
+    }
+    let line = Line::find(node, &target)?;
+    let record = line.version(target.version.as_ref())?;
+    let mut document = json!({
+        "schema": "sealtide/get/1",
+        "space": target.space,
+        "address": record.address().as_str(),
+        "n": n_of(&record),
+        "time": rfc3339(stamp_of(&record)),
+    });
+    if let Ok(frame) = FileFrame::read(&record) {
+        document["path"] = json!(frame.path);
+        document["kind"] = json!(format!("{:?}", frame.kind).to_lowercase());
+        document["by"] = json!(frame.by);
+        document["deleted"] = json!(frame.deleted);
+        if frame.deleted {
+            return Err(Failure::new(Exit::Failed, "deleted", format!("{} is deleted in this version", frame.path))
+                .hint(format!("`sealtide log {text}` lists the versions before")));
+        }
+        match &frame.content {
+            Content::Text(text) => document["text"] = json!(text),
+            Content::Target(target) => document["target"] = json!(target),
+            Content::Bin(_) => {
+                let bytes = content(node, &line.view, &frame)?;
+                match String::from_utf8(bytes) {
+                    Ok(text) => document["text"] = json!(text),
+                    Err(error) => document["base64"] = json!(BASE64.encode(error.as_bytes())),
+                }
+            }
+            Content::None => {}
+        }
+    } else {
+        let object = record.object().unwrap_or_default();
+        document["name"] = object.get("name").cloned().unwrap_or_default();
+        document["doc"] = object.get("doc").cloned().unwrap_or_default();
+        document["by"] = object.get("by").cloned().unwrap_or_default();
+    }
+    Ok(document)
+}
+
+fn list(node: &Node, target: &Target) -> Result<Value, Failure> {
+    let space = node.find_space(&target.space)?;
+    let view = node.store().view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
+    let mut names = std::collections::BTreeSet::new();
+    for timeline in view.timelines() {
+        let live = timeline.tips.iter().filter_map(|tip| view.record(&tip.sid)).filter_map(|tip| name_of(&tip));
+        names.extend(live.filter(|(_, live)| *live).map(|(name, _)| name));
+    }
+    Ok(json!({"schema": "sealtide/list/1", "space": target.space, "names": names}))
+}
+
+/// The bytes of a file frame. For one command's answer, so bounded: 64 MiB.
+pub(crate) fn content(node: &Node, view: &SpaceHandle, frame: &FileFrame) -> Result<Vec<u8>, Failure> {
+    const BYTES_MAX: u64 = 64 * 1024 * 1024;
+    let address = match &frame.content {
+        Content::Text(text) => return Ok(text.clone().into_bytes()),
+        Content::Target(target) => return Ok(target.clone().into_bytes()),
+        Content::None => return Ok(Vec::new()),
+        Content::Bin(address) => address,
+    };
+    let record = |address: &sealtide_ibgib::Address| view.by_address(address).iter().find_map(|sid| view.record(sid));
+    let missing = || Failure::new(Exit::Verification, "missing", format!("{address} is missing in the store"));
+    let found: Verified = record(address).ok_or_else(missing)?;
+    if let Some(bytes) = read_binary(&found) {
+        return Ok(bytes.to_vec());
+    }
+    let manifest = Manifest::read(&found, &mut |page| record(page))
+        .map_err(|error| Failure::failed("manifest", error.to_string()))?;
+    if manifest.size > BYTES_MAX {
+        return Err(Failure::usage(
+            "too_large",
+            format!("{} has {} bytes; too many to print", frame.path, manifest.size),
+        )
+        .hint("`sealtide restore SPACE:PATH@VERSION --to DIR` writes it to a file"));
+    }
+    let mut bytes = Vec::with_capacity(manifest.size as usize);
+    for chunk in &manifest.chunks {
+        let piece: Bytes = node.store().read_chunk(&chunk.hash).ok_or_else(missing)?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,234 @@
+//! `log`, `diff`, `restore`.
+
+use std::path::Path;
+
+use sealtide_ibgib::{Content, FileFrame, FileKind, Stamp, Verified};
+use sealtide_sync::SpaceView;
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use crate::commands::documents::{content, may_write};
+use crate::commands::target::{Line, Target, n_of, name_of, stamp_of};
+use crate::commands::{rfc3339, store_failure};
+use crate::failure::Failure;
+use crate::node::Node;
+use crate::real::now;
+
+/// Versions of one file or document, or the newest changes of a space or of all.
+pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Value, Failure> {
+    let target = target.map(Target::parse);
+    let entries = match &target {
+        Some(target) if target.path.is_some() => {
+            let line = Line::find(node, target)?;
+            let tips: Vec<_> = line.tips.iter().map(Verified::sid).collect();
+            line.frames()
+                .iter()
+                .take(limit)
+                .map(|frame| entry(node, &target.space, frame, tips.contains(&frame.sid())))
+                .collect()
+        }
+        Some(target) => {
+            let space = node.find_space(&target.space)?;
+            changes(node, &[(target.space.clone(), space)], limit)
+        }
+        None => {
+            let spaces: Vec<_> = node.spaces().into_iter().map(|space| (node.label(&space), space)).collect();
+            changes(node, &spaces, limit)
+        }
+    };
+    Ok(json!({"schema": "sealtide/log/1", "entries": entries}))
+}
+
+/// The newest changes, newest first.
+fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: usize) -> Vec<Value> {
+    let mut all: Vec<(u64, String, Verified, bool)> = Vec::new();
+    for (label, space) in spaces {
+        let Some(view) = node.store().view(space) else { continue };
+        for info in view.timelines() {
+            let tips: Vec<_> = info.tips.iter().map(|tip| tip.sid).collect();
+            let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
+            for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit * 2) {
+                if let Some(frame) = view.record(&sid)
+                    && name_of(&frame).is_some()
+                {
+                    all.push((stamp_of(&frame), label.clone(), frame, tips.contains(&sid)));
+                }
+            }
+        }
+        // Keep the list small while it grows.
+        all.sort_by_key(|(stamp, _, frame, _)| std::cmp::Reverse((*stamp, n_of(frame))));
+        all.truncate(limit);
+    }
+    all.iter().map(|(_, label, frame, tip)| entry(node, label, frame, *tip)).collect()
+}
+
+fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
+    let (name, live) = name_of(frame).unwrap_or_default();
+    let file = FileFrame::read(frame).ok();
+    let by = file
+        .as_ref()
+        .map(|file| file.by.clone())
+        .or_else(|| frame.object().and_then(|object| object.get("by").and_then(|by| by.as_str().map(str::to_owned))));
+    let what = match (&file, n_of(frame)) {
+        (Some(file), _) if file.yielded.is_some() => "yielded",
+        (Some(file), _) if file.deleted => "deleted",
+        (_, 0) => "created",
+        _ => "changed",
+    };
+    let facts = frame.frame();
+    json!({
+        "space": space,
+        "path": name,
+        "n": n_of(frame),
+        "hash": frame.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
+        "address": frame.address().as_str(),
+        "time": rfc3339(stamp_of(frame)),
+        "what": what,
+        "live": live,
+        "tip": tip,
+        "by": by,
+        "by_name": by.as_deref().and_then(|by| name_of_node(node, by)),
+        "authorship": "claimed",
+        "parents": facts.map_or(0, |facts| facts.past.len() + facts.orphans.len()),
+    })
+}
+
+fn name_of_node(node: &Node, by: &str) -> Option<String> {
+    let id = by.parse().ok()?;
+    if id == node.id() {
+        return Some("this node".to_owned());
+    }
+    node.known().peer(&id).map(|peer| peer.name)
+}
+
+/// What changed between two versions; without the second, between the version before and this one.
+pub(crate) fn diff(node: &Node, a: &str, b: Option<&str>) -> Result<Value, Failure> {
+    let target = Target::parse(a);
+    let line = Line::find(node, &target)?;
+    let first = line.version(target.version.as_ref())?;
+    let (old, new) = match b {
+        Some(b) => {
+            let target = Target::parse(b);
+            let other = Line::find(node, &target)?;
+            (Some(first), other.version(target.version.as_ref())?)
+        }
+        None => {
+            let past = first.frame().and_then(|facts| facts.past.last().cloned());
+            let before =
+                past.and_then(|address| line.view.by_address(&address).first().and_then(|sid| line.view.record(sid)));
+            (before, first)
+        }
+    };
+    let (old_text, new_text) =
+        (old.as_ref().map_or(Ok(String::new()), |old| text_of(node, &line, old))?, text_of(node, &line, &new)?);
+    let label = |frame: &Verified| {
+        let name = name_of(frame).map(|(name, _)| name).unwrap_or_default();
+        format!("{name}@{}", n_of(frame))
+    };
+    let old_label = old.as_ref().map_or_else(|| "/dev/null".to_owned(), label);
+    let unified =
+        TextDiff::from_lines(&old_text, &new_text).unified_diff().header(&old_label, &label(&new)).to_string();
+    Ok(json!({
+        "schema": "sealtide/diff/1",
+        "old": old_label,
+        "new": label(&new),
+        "equal": old_text == new_text,
+        "diff": unified,
+    }))
+}
+
+/// The text of a version for a diff; a binary is shown as one line that names it.
+pub(crate) fn text_of(node: &Node, line: &Line, record: &Verified) -> Result<String, Failure> {
+    let Ok(frame) = FileFrame::read(record) else {
+        let doc = record.object().and_then(|object| object.get("doc").cloned()).unwrap_or_default();
+        return Ok(serde_json::to_string_pretty(&doc).unwrap_or_default() + "\n");
+    };
+    let named = match &frame.content {
+        Content::Bin(address) => address.ib().trim().to_owned(),
+        _ => String::new(),
+    };
+    match content(node, &line.view, &frame) {
+        Ok(bytes) => Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| format!("binary, {} bytes, {named}\n", error.as_bytes().len()))),
+        Err(_) if !named.is_empty() => Ok(format!("large binary, {named}\n")),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Makes an old version the newest, or writes it to a directory.
+pub(crate) async fn restore(node: &Node, text: &str, to: Option<&Path>) -> Result<Value, Failure> {
+    let target = Target::parse(text);
+    let line = Line::find(node, &target)?;
+    let wanted = line.version(target.version.as_ref())?;
+    if let Some(dir) = to {
+        let frame = FileFrame::read(&wanted).map_err(|error| Failure::usage("not_a_file", error.to_string()))?;
+        let path = write_out(node, &line, &frame, dir)?;
+        return Ok(json!({"schema": "sealtide/restore/1", "path": frame.path, "n": n_of(&wanted), "written": path}));
+    }
+    may_write(node, &line.space)?;
+    let tip = &line.tips[0];
+    let stamp = Stamp { ms: now().wall_ms };
+    let record = match FileFrame::read(&wanted) {
+        Ok(mut frame) => {
+            if frame.deleted {
+                return Err(Failure::usage("deleted", format!("{} is deleted in this version", frame.path))
+                    .hint("name an earlier version"));
+            }
+            frame.by = node.id().to_string();
+            frame.evolve(tip, stamp).map_err(|error| Failure::failed("record", error.to_string()))?
+        }
+        Err(_) => {
+            let mut data = wanted.object().unwrap_or_default();
+            for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs"] {
+                data.remove(reserved);
+            }
+            data.insert("by".to_owned(), json!(node.id().to_string()));
+            sealtide_ibgib::evolve(tip, data, sealtide_ibgib::Relations::new(), stamp)
+        }
+    };
+    node.engine().commit_local(line.space, vec![record.clone()]).await.map_err(store_failure)?;
+    let share = node.shares().get(&line.space).cloned();
+    if let Some(share) = share {
+        share.flush().await;
+    }
+    let path = name_of(&record).map(|(name, _)| name);
+    Ok(json!({"schema": "sealtide/restore/1", "path": path, "n": n_of(&wanted), "new_n": n_of(&record)}))
+}
+
+/// Writes one version under its own name into a directory outside the space.
+fn write_out(node: &Node, line: &Line, frame: &FileFrame, dir: &Path) -> Result<std::path::PathBuf, Failure> {
+    use std::io::Write;
+
+    let name = frame.path.rsplit('/').next().unwrap_or(&frame.path);
+    std::fs::create_dir_all(dir)?;
+    let path = dir.join(name);
+    if path.symlink_metadata().is_ok() {
+        return Err(
+            Failure::usage("exists", format!("{} exists already", path.display())).hint("name another --to DIR")
+        );
+    }
+    match (&frame.content, frame.kind) {
+        (Content::Target(target), _) => std::os::unix::fs::symlink(target, &path)?,
+        (_, FileKind::Dir) => std::fs::create_dir(&path)?,
+        (Content::Bin(address), _) => {
+            let record = |address: &sealtide_ibgib::Address| {
+                line.view.by_address(address).iter().find_map(|sid| line.view.record(sid))
+            };
+            let missing = || Failure::failed("missing", format!("{address} is missing in the store"));
+            let found = record(address).ok_or_else(missing)?;
+            let mut file = std::fs::File::create_new(&path)?;
+            if let Some(bytes) = sealtide_ibgib::read_binary(&found) {
+                file.write_all(&bytes)?;
+            } else {
+                let manifest = sealtide_ibgib::Manifest::read(&found, &mut |page| record(page))
+                    .map_err(|error| Failure::failed("manifest", error.to_string()))?;
+                for chunk in &manifest.chunks {
+                    file.write_all(&node.store().read_chunk(&chunk.hash).ok_or_else(missing)?)?;
+                }
+            }
+            file.sync_all()?;
+        }
+        _ => std::fs::write(&path, content(node, &line.view, frame)?)?,
+    }
+    Ok(path)
+}

@@ -1,0 +1,189 @@
+//! `join TICKET [DIR]`: enrol at the issuer of a ticket and take the space it lets into.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
+use sealtide_link::DialTarget;
+use sealtide_store::{Peer, SpaceLabel};
+use sealtide_sync::{SpaceOffer, Strategy};
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+
+use crate::api::Progress;
+use crate::commands::share::existing;
+use crate::commands::sync::{Watcher, wait_in_step};
+use crate::commands::{role_name, store_failure};
+use crate::engine::{Event, SyncOrder};
+use crate::failure::{Exit, Failure};
+use crate::node::{Node, dial_failure};
+use crate::real::now;
+
+/// Files in a directory above which joining it with a space that holds few of them needs `--yes`.
+const SURVEY_FILES: usize = 20;
+
+/// What `join` was asked.
+pub(crate) struct JoinOrder {
+    pub(crate) ticket: String,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) wait: bool,
+    pub(crate) yes: bool,
+    pub(crate) timeout_s: u64,
+}
+
+/// Enrols, makes the space, pulls it, and joins it with the directory.
+pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> Result<Value, Failure> {
+    let ticket = read_ticket(&order.ticket)?;
+    let (invite, _) = ticket.invite.clone().ok_or_else(|| {
+        Failure::usage("no_invite", "this ticket carries no invite, it only names a node")
+            .hint("ask for a new ticket: `sealtide ticket new`")
+    })?;
+    if ticket.node == node.id() {
+        return Err(Failure::usage("own_ticket", "this ticket was made by this very node")
+            .hint("use it on the other machine, or with another --home"));
+    }
+    let dir = order.dir.as_deref().map(existing).transpose()?;
+    if let Some(dir) = &dir {
+        node.check_dir(dir)?;
+        if let Some(space) = node.space_of_dir(dir) {
+            let label = node.label(&space);
+            return Err(Failure::usage("dir_shared", format!("{} is shared already, as {label}", dir.display())));
+        }
+    }
+    let mut events = node.engine().subscribe();
+    let limit = Duration::from_secs(order.timeout_s.max(1));
+    enrol(node, &ticket).await?;
+    let offer = wait_for_offer(node, &mut events, ticket.node, limit).await?;
+    let label = adopt(node, &offer, ticket.node)?;
+    node.audit().note(
+        "joined",
+        &[
+            ("space", &offer.space.to_string()),
+            ("peer", &ticket.node.to_string()),
+            ("invite", &data_encoding::HEXLOWER.encode(&invite)),
+        ],
+    );
+    pull(node, &offer, ticket.node, limit, progress).await?;
+    if let Some(dir) = &dir {
+        survey(node, offer.space, dir, order.yes)?;
+        node.share_dir(offer.space, dir)?;
+        if order.wait {
+            wait_in_step(node, &[offer.space], limit, progress).await?;
+        }
+    }
+    Ok(json!({
+        "schema": "sealtide/join/1",
+        "space": offer.space.to_string(),
+        "name": label,
+        "role": role_name(offer.role),
+        "peer": ticket.node.to_string(),
+        "dir": dir,
+        "in_step": order.wait || dir.is_none(),
+    }))
+}
+
+/// Reads a ticket as typed.
+pub(crate) fn read_ticket(text: &str) -> Result<Ticket, Failure> {
+    Ticket::decode(text).map_err(|error| match error {
+        TicketError::Text(_) => Failure::usage("ticket", format!("the ticket is mistyped: {error}"))
+            .hint("copy it whole; it begins with stt1"),
+        other => Failure::usage("ticket", other.to_string()),
+    })
+}
+
+async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
+    let target = DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
+    let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
+    let mut record = Peer::new(ticket.node, now());
+    record.addresses.clone_from(&ticket.addresses);
+    if node.known().peer(&ticket.node).is_none_or(|known| known.revoked) {
+        node.known().put_peer(&record).map_err(store_failure)?;
+    }
+    node.welcome(session);
+    Ok(())
+}
+
+/// The space that the invite lets into: the first one that is offered as invited and not yet here.
+async fn wait_for_offer(
+    node: &Node,
+    events: &mut broadcast::Receiver<Event>,
+    peer: NodeId,
+    limit: Duration,
+) -> Result<SpaceOffer, Failure> {
+    let waiting = async {
+        loop {
+            match events.recv().await {
+                Ok(Event::PeerSpaces(from, offers)) if from == peer => {
+                    let fresh = |offer: &&SpaceOffer| offer.invited && !node.has_space(&offer.space);
+                    if let Some(offer) = offers.iter().find(fresh).or_else(|| offers.iter().find(|offer| offer.invited))
+                    {
+                        return Some(offer.clone());
+                    }
+                }
+                Ok(Event::PeerGone(from)) if from == peer => return None,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    };
+    match timeout(limit, waiting).await {
+        Ok(Some(offer)) => Ok(offer),
+        Ok(None) => Err(Failure::failed("session_lost", "the other node ended the session while enrolling")),
+        Err(_) => Err(Failure::failed("timeout", "the other node did not say which space the ticket is for")),
+    }
+}
+
+/// Makes the space here: the issuer is its admin, the own role is what the invite gives.
+fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Failure> {
+    if node.has_space(&offer.space) {
+        let label = node.label(&offer.space);
+        if node.shared_dirs().iter().any(|(space, _)| *space == offer.space) {
+            return Err(Failure::usage("space_here", format!("the space is here already, as {label}")));
+        }
+        return Ok(label);
+    }
+    let label = node.free_label(&offer.name);
+    node.store().adopt_space(offer.space).map_err(store_failure)?;
+    let row = SpaceLabel { name: label.clone(), kind: offer.kind.clone(), dir: None };
+    node.known().put_label(&offer.space, Some(&row)).map_err(store_failure)?;
+    node.grant(offer.space, issuer, Role::Admin)?;
+    node.grant(offer.space, node.id(), offer.role)?;
+    Ok(label)
+}
+
+async fn pull(
+    node: &Node,
+    offer: &SpaceOffer,
+    peer: NodeId,
+    limit: Duration,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let mut watcher = Watcher::new(node, vec![offer.space], limit);
+    let order = SyncOrder { space: offer.space, direction: None, strategy: Strategy::Optimistic };
+    loop {
+        let report = node.engine().sync(&peer, order);
+        let report = watcher.until(progress, report).await?;
+        match report {
+            Ok(report) if report.in_step() => return Ok(()),
+            Ok(report) => watcher.refuse_hopeless(&report)?,
+            // The order was dropped: the session is gone or being replaced.
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// Compares the directory with the space before anything is recorded: many files of which few are in the space look
+/// like the wrong directory.
+fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
+    let seen = crate::share::survey(node, space, dir)?;
+    if yes || seen.files <= SURVEY_FILES || seen.adopted * 2 >= seen.files {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Held,
+        "not_empty",
+        format!("{} holds {} files, of which only {} are in the space", dir.display(), seen.files, seen.adopted),
+    )
+    .hint("nothing was changed; repeat with --yes to keep both, or name an empty directory"))
+}

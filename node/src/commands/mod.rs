@@ -1,0 +1,52 @@
+//! One function for each command: takes a node and arguments, gives the JSON document of the answer.
+
+pub(crate) mod conflicts;
+pub(crate) mod doctor;
+pub(crate) mod documents;
+pub(crate) mod history;
+pub(crate) mod hold;
+pub(crate) mod join;
+pub(crate) mod peers;
+pub(crate) mod share;
+pub(crate) mod spaces;
+pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod target;
+pub(crate) mod ticket;
+pub(crate) mod verify;
+
+use sealtide_identity::Role;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::failure::Failure;
+
+/// RFC 3339 UTC, to the millisecond, of a time in ms since 1970.
+pub(crate) fn rfc3339(ms: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+    time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+/// The role of a word.
+pub(crate) fn parse_role(text: &str) -> Result<Role, Failure> {
+    match text {
+        "read" => Ok(Role::Read),
+        "write" => Ok(Role::Write),
+        "admin" => Ok(Role::Admin),
+        other => Err(Failure::usage("role", format!("{other} is no role")).hint("read, write or admin")),
+    }
+}
+
+/// The word of a role.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Write => "write",
+        Role::Admin => "admin",
+    }
+}
+
+/// A store that failed while a command ran.
+pub(crate) fn store_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::failed("store", error.to_string())
+}

@@ -1,0 +1,49 @@
+//! `spaces list|create|remove`.
+
+use serde_json::{Value, json};
+
+use crate::commands::{role_name, store_failure};
+use crate::failure::Failure;
+use crate::node::Node;
+
+/// All spaces.
+pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
+    let spaces: Vec<Value> = node
+        .spaces()
+        .iter()
+        .map(|space| {
+            let info = node.store().view(space).and_then(|view| view.info());
+            let label = node.known().label(space).unwrap_or_default();
+            json!({
+                "name": label.name,
+                "id": space.to_string(),
+                "kind": label.kind,
+                "role": node.engine().role(&node.id(), space).map(role_name),
+                "items": info.as_ref().map_or(0, |info| info.records),
+                "bytes": info.as_ref().map_or(0, |info| info.bytes),
+                "dir": label.dir,
+            })
+        })
+        .collect();
+    Ok(json!({"schema": "sealtide/spaces/1", "spaces": spaces}))
+}
+
+/// A space without a folder.
+pub(crate) async fn create(node: &Node, name: &str) -> Result<Value, Failure> {
+    let space = node.create_space(name, "data")?;
+    let label = node.label(&space);
+    Ok(json!({"schema": "sealtide/space/1", "id": space.to_string(), "name": label}))
+}
+
+/// This node forgets a space; the files in its folder stay.
+pub(crate) fn remove(node: &Node, name: &str) -> Result<Value, Failure> {
+    let space = node.find_space(name)?;
+    node.unshare(&space);
+    node.engine().cancel(space);
+    node.known().remove_grants_in(&space).map_err(store_failure)?;
+    node.known().put_label(&space, None).map_err(store_failure)?;
+    node.store().remove_space(&space).map_err(store_failure)?;
+    node.engine().grants_changed();
+    node.audit().note("space_removed", &[("space", &space.to_string())]);
+    Ok(json!({"schema": "sealtide/space_remove/1", "id": space.to_string(), "name": name}))
+}

@@ -1,0 +1,204 @@
+//! `status`, `down`, `pause`, `resume`, and the figures of the gateway door.
+
+use sealtide_gateway::{Probe, Sample};
+use sealtide_identity::SpaceId;
+use serde_json::{Value, json};
+
+use crate::commands::{rfc3339, role_name};
+use crate::failure::Failure;
+use crate::node::Node;
+use crate::real::now;
+use crate::share::{Phase, ShareStatus};
+
+/// The answer of `status`.
+pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
+    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space)).collect();
+    let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
+    Ok(json!({
+        "schema": "sealtide/status/1",
+        "node": node.id().to_string(),
+        "home": node.home().root(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "running": !listen.is_empty(),
+        "since": rfc3339(node.started_ms()),
+        "listen": listen,
+        "gateway": node.gateway().map(|address| format!("http://{address}")),
+        "spaces": spaces,
+        "links": links(node),
+    }))
+}
+
+fn space_status(node: &Node, space: &SpaceId) -> Value {
+    let label = node.known().label(space).unwrap_or_default();
+    let info = node.store().view(space).and_then(|view| view.info());
+    let share = node.shares().get(space).cloned();
+    let told = share.as_ref().map(|share| share.status()).unwrap_or_default();
+    let peers: Vec<Value> = node
+        .known()
+        .grants()
+        .iter()
+        .filter(|grant| grant.space == *space && grant.node != node.id())
+        .map(|grant| peer_status(node, space, grant.node, role_name(grant.role)))
+        .collect();
+    let mut document = json!({
+        "name": label.name,
+        "id": space.to_string(),
+        "kind": label.kind,
+        "role": node.engine().role(&node.id(), space).map(role_name),
+        "items": info.as_ref().map_or(0, |info| info.records),
+        "bytes": info.as_ref().map_or(0, |info| info.bytes),
+        "files": told.files,
+        "dir": share.as_ref().map(|share| share.dir().to_owned()),
+        "state": state(node, space, &told),
+        "phase": told.phase,
+        "paused": node.engine().is_paused(space),
+        "peers": peers,
+    });
+    if told.phase != Phase::Idle {
+        document["progress"] = json!({"items": told.items, "bytes": told.bytes});
+    }
+    if !told.skipped.is_empty() {
+        document["skipped"] = json!(told.skipped);
+    }
+    if !told.local_only.is_empty() {
+        document["local_only"] = json!(told.local_only);
+    }
+    if !told.conflicts.is_empty() {
+        document["conflicts"] = json!(told.conflicts.len());
+    }
+    if let Some(failed) = told.failed {
+        document["error"] = json!(failed);
+    }
+    document
+}
+
+fn peer_status(node: &Node, space: &SpaceId, peer: sealtide_identity::NodeId, role: &str) -> Value {
+    let known = node.engine().peer_spaces(space).into_iter().find(|(id, _)| *id == peer).map(|(_, known)| known);
+    let known = known.unwrap_or_default();
+    let connected = node.engine().peers().iter().any(|(id, _)| *id == peer);
+    json!({
+        "peer": peer.to_string(),
+        "name": node.known().peer(&peer).map(|record| record.name),
+        "role": role,
+        "connected": connected,
+        "in_step": connected && known.in_step,
+        "syncing": known.running,
+        "synced": known.synced_ms.map(rfc3339),
+        "error": known.last_error,
+    })
+}
+
+/// `held`, `conflict`, `syncing`, `behind` or `in_step`.
+pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'static str {
+    let peers = node.engine().peer_spaces(space);
+    let connected = node.engine().peers();
+    let live = |peer: &sealtide_identity::NodeId| connected.iter().any(|(id, _)| id == peer);
+    let others: Vec<_> =
+        node.known().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
+    let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
+    if told.held.is_some() {
+        "held"
+    } else if !told.conflicts.is_empty() {
+        "conflict"
+    } else if told.phase != Phase::Idle || peers.iter().any(|(_, known)| known.running) {
+        "syncing"
+    } else if others.iter().all(|grant| in_step(grant.node)) {
+        "in_step"
+    } else {
+        "behind"
+    }
+}
+
+fn links(node: &Node) -> Vec<Value> {
+    let sessions = node.link().sessions();
+    let mut links: Vec<Value> = sessions
+        .iter()
+        .map(|info| {
+            json!({
+                "peer": info.peer.to_string(),
+                "name": node.known().peer(&info.peer).map(|record| record.name),
+                "path": "direct",
+                "remote": info.remote.to_string(),
+                "suite": info.suite,
+                "rtt_ms": info.rtt_ms,
+                "age_s": info.age_s,
+                "bytes_in": info.bytes_in,
+                "bytes_out": info.bytes_out,
+            })
+        })
+        .collect();
+    for peer in node.known().peers() {
+        if !peer.revoked && !sessions.iter().any(|info| info.peer == peer.node) {
+            let why = node.why_not_direct(&peer.node).unwrap_or_else(|| "no_address".to_owned());
+            links.push(json!({
+                "peer": peer.node.to_string(), "name": peer.name, "path": null, "why_not_direct": why,
+            }));
+        }
+    }
+    links
+}
+
+/// Asks the running node to stop.
+pub(crate) fn down(node: &Node) -> Result<Value, Failure> {
+    node.audit().note("down", &[]);
+    node.stop();
+    Ok(json!({"schema": "sealtide/down/1", "stopping": true}))
+}
+
+/// Stops syncing one space or all, or goes on. Lasts until the node stops.
+pub(crate) fn pause(node: &Node, space: Option<&str>, paused: bool) -> Result<Value, Failure> {
+    let spaces: Vec<SpaceId> = match space {
+        Some(name) => vec![node.find_space(name)?],
+        None => node.spaces(),
+    };
+    for space in &spaces {
+        node.engine().pause(*space, paused);
+        if let Some(share) = node.shares().get(space) {
+            share.pause(paused);
+        }
+    }
+    Ok(json!({"schema": "sealtide/pause/1", "paused": paused, "spaces": spaces.len()}))
+}
+
+/// What the gateway door asks. It holds the node until the door closes, which [`Node::shutdown`] sees to.
+pub(crate) struct NodeProbe(pub(crate) Node);
+
+impl Probe for NodeProbe {
+    fn ready(&self) -> Result<(), String> {
+        let failed = self.0.shares().values().find_map(|share| share.status().failed);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let node = &self.0;
+        let mut samples = vec![
+            Sample::gauge("sealtide_uptime_seconds", "Seconds since start", (now().wall_ms - node.started_ms()) / 1000),
+            Sample::gauge("sealtide_sessions", "Open sessions", node.link().sessions().len() as u64),
+        ];
+        let link = node.link().metrics();
+        let handshakes = [
+            ("dialled", link.handshakes_dialled),
+            ("accepted", link.handshakes_accepted),
+            ("refused", link.refused),
+            ("failed", link.handshakes_failed),
+            ("wrong_knock", link.wrong_knocks),
+        ];
+        for (result, count) in handshakes {
+            samples.push(
+                Sample::counter("sealtide_link_handshakes", "Link handshakes by result", count).label("result", result),
+            );
+        }
+        for space in node.spaces() {
+            let Some(info) = node.store().view(&space).and_then(|view| view.info()) else { continue };
+            let label = node.label(&space);
+            samples.push(
+                Sample::gauge("sealtide_space_records", "Records of a space", info.records).label("space", &label),
+            );
+            samples.push(
+                Sample::gauge("sealtide_space_bytes", "Bytes of the records of a space", info.bytes)
+                    .label("space", &label),
+            );
+        }
+        samples
+    }
+}

@@ -1,0 +1,107 @@
+//! `ticket new|list|revoke`: invites, and the texts that carry them.
+
+use data_encoding::HEXLOWER;
+use sealtide_crypto::Entropy;
+use sealtide_identity::{Invite, InviteSecret, Role, SpaceId, Ticket};
+use serde_json::{Value, json};
+
+use crate::commands::{parse_role, rfc3339, role_name, store_failure};
+use crate::failure::{Exit, Failure};
+use crate::node::{Node, ticket_addresses};
+use crate::real::now;
+use crate::world::OsEntropy;
+
+/// Makes an invite and the ticket for it.
+pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64, uses: u32) -> Result<Value, Failure> {
+    let space = node.space_or_only(space)?;
+    let made = make(node, space, parse_role(role)?, ttl_s, uses)?;
+    Ok(json!({
+        "schema": "sealtide/ticket/1",
+        "ticket": made.text,
+        "id": HEXLOWER.encode(&made.invite.id),
+        "space": node.label(&space),
+        "role": role,
+        "expires": rfc3339(made.invite.expires_ms),
+        "uses": uses,
+    }))
+}
+
+/// An invite and its text.
+pub(crate) struct Made {
+    pub(crate) invite: Invite,
+    pub(crate) text: String,
+}
+
+/// Makes an invite into a space where the own role is admin.
+pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u32) -> Result<Made, Failure> {
+    if node.engine().role(&node.id(), &space) != Some(Role::Admin) {
+        return Err(Failure::new(Exit::Refused, "not_admin", "only an admin of the space can make tickets for it")
+            .hint("ask the node that shared it: `sealtide ticket new` there"));
+    }
+    if uses == 0 || ttl_s == 0 {
+        return Err(Failure::usage("ticket", "a ticket needs at least one use and one second"));
+    }
+    let (mut id, mut secret) = ([0; 16], [0; 32]);
+    OsEntropy.fill(&mut id);
+    OsEntropy.fill(&mut secret);
+    let expires_ms = now().wall_ms.saturating_add(ttl_s.saturating_mul(1000));
+    let secret = InviteSecret::from_bytes(secret);
+    let invite = Invite { id, secret: secret.clone(), space, role, expires_ms, uses_left: uses, enrolled: Vec::new() };
+    node.known().put_invite(&invite).map_err(store_failure)?;
+    node.audit().note(
+        "ticket_made",
+        &[("invite", &HEXLOWER.encode(&id)), ("space", &space.to_string()), ("role", role_name(role))],
+    );
+    let ticket = Ticket {
+        node: node.id(),
+        expires: expires_ms / 1000,
+        invite: Some((id, secret)),
+        single_use: uses == 1,
+        relay_only: false,
+        relays_bind0: false,
+        relays: Vec::new(),
+        addresses: ticket_addresses(node),
+    };
+    Ok(Made { text: ticket.encode(), invite })
+}
+
+/// All invites.
+pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
+    let now_ms = now().wall_ms;
+    let invites: Vec<Value> = node
+        .known()
+        .invites()
+        .iter()
+        .map(|invite| {
+            let state = match (invite.uses_left, invite.expires_ms > now_ms) {
+                (0, _) => "used_up",
+                (_, false) => "expired",
+                _ => "open",
+            };
+            json!({
+                "id": HEXLOWER.encode(&invite.id),
+                "space": node.label(&invite.space),
+                "role": role_name(invite.role),
+                "expires": rfc3339(invite.expires_ms),
+                "uses_left": invite.uses_left,
+                "enrolled": invite.enrolled.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "state": state,
+            })
+        })
+        .collect();
+    Ok(json!({"schema": "sealtide/tickets/1", "tickets": invites}))
+}
+
+/// Takes an invite back. Nodes that it enrolled stay; `peers revoke` ends those.
+pub(crate) fn revoke(node: &Node, id: &str) -> Result<Value, Failure> {
+    let id = id.to_ascii_lowercase();
+    let all = node.known().invites();
+    let found: Vec<_> = all.iter().filter(|i| id.len() >= 8 && HEXLOWER.encode(&i.id).starts_with(&id)).collect();
+    let [invite] = found.as_slice() else {
+        return Err(Failure::usage("no_ticket", format!("{} tickets have an id that begins with {id}", found.len()))
+            .hint("`sealtide ticket list` shows the ids"));
+    };
+    node.known().remove_invite(&invite.id).map_err(store_failure)?;
+    node.audit().note("ticket_revoked", &[("invite", &HEXLOWER.encode(&invite.id))]);
+    Ok(json!({"schema": "sealtide/ticket_revoke/1", "id": HEXLOWER.encode(&invite.id)}))
+}

@@ -1,0 +1,93 @@
+//! `verify [SPACE]`: reads everything again and checks it.
+
+use sealtide_ibgib::{Address, Manifest, Verified};
+use sealtide_identity::SpaceId;
+use sealtide_sync::SpaceView;
+use serde_json::{Value, json};
+
+use crate::api::Progress;
+use crate::failure::{Exit, Failure};
+use crate::node::Node;
+
+/// Missing references listed one by one, at most.
+const LISTED_MAX: usize = 100;
+
+/// Checks the log entry by entry, then that every reference of every member is there.
+pub(crate) async fn verify(node: &Node, space: Option<&str>, progress: &Progress) -> Result<Value, Failure> {
+    let spaces: Vec<SpaceId> = match space {
+        Some(name) => vec![node.find_space(name)?],
+        None => node.store().spaces().iter().map(|info| info.space).collect(),
+    };
+    let (node, progress) = (node.clone(), progress.clone());
+    let checked = tokio::task::spawn_blocking(move || check(&node, &spaces, &progress));
+    checked.await.map_err(|error| Failure::failed("verify", error.to_string()))?
+}
+
+fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, Failure> {
+    let mut told = |done: u64, all: u64| {
+        let _ = progress.send(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]}));
+    };
+    let report = node.store().verify(&mut told).map_err(|error| Failure::failed("store", error.to_string()))?;
+    let audit = node.audit().verify();
+    let mut missing = Vec::new();
+    let mut records = 0u64;
+    for space in spaces {
+        if let Some(view) = node.store().view(space) {
+            let mut after = None;
+            loop {
+                let batch = view.bulk(after, 1024);
+                let Some(last) = batch.last().copied() else { break };
+                after = Some(last);
+                records += batch.len() as u64;
+                for (_, sid) in batch {
+                    if let Some(record) = view.record(&sid) {
+                        missing.extend(missing_references(&view, &record));
+                    }
+                }
+                if missing.len() > LISTED_MAX {
+                    break;
+                }
+            }
+        }
+    }
+    let damage: Vec<Value> =
+        report.bad.iter().map(|bad| json!({"file": bad.file, "offset": bad.offset, "what": bad.what})).collect();
+    let ok = damage.is_empty() && missing.is_empty() && audit.is_ok();
+    let document = json!({
+        "schema": "sealtide/verify/1",
+        "ok": ok,
+        "entries": report.entries,
+        "records": records,
+        "damage": damage,
+        "missing": missing,
+        "audit": audit.as_ref().err(),
+    });
+    if ok {
+        return Ok(document);
+    }
+    let what = report.bad.first().map_or_else(
+        || missing.first().cloned().or(audit.err()).unwrap_or_default(),
+        |bad| format!("{} at byte {} of {}", bad.what, bad.offset, bad.file),
+    );
+    Err(Failure::new(
+        Exit::Verification,
+        "verify",
+        format!(
+            "verification failed: {} damaged entries, {} missing references; first: {what}",
+            damage.len(),
+            missing.len()
+        ),
+    )
+    .hint("a peer that is in step holds good copies: move this home away and `sealtide join` anew"))
+}
+
+fn missing_references(view: &sealtide_store::SpaceHandle, record: &Verified) -> Vec<String> {
+    let absent = |address: &Address| view.by_address(address).is_empty();
+    let mut missing: Vec<String> =
+        record.links().iter().filter(|address| absent(address)).map(ToString::to_string).collect();
+    let chunks = Manifest::chunks_listed(record);
+    missing.extend(
+        chunks.iter().filter(|chunk| !view.has_chunk(&chunk.hash)).map(|chunk| format!("chunk {}", chunk.hash)),
+    );
+    missing
+}

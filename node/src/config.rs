@@ -1,0 +1,277 @@
+//! Settings: flag > variable (`SEALTIDE_<SECTION>_<KEY>`) > file (`config.toml`) > default.
+//!
+//! Every setting is one row of [`SETTINGS`]. An unknown key in the file is an error that names the line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use toml_edit::DocumentMut;
+
+use crate::failure::Failure;
+
+/// One setting there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Section of the file.
+    pub section: &'static str,
+    /// Key in the section.
+    pub key: &'static str,
+    /// What holds when nothing is said.
+    pub default: &'static str,
+    /// What it does, one line.
+    pub about: &'static str,
+    check: fn(&str) -> bool,
+}
+
+/// All settings.
+pub const SETTINGS: [Setting; 5] = [
+    Setting {
+        section: "link",
+        key: "listen",
+        default: "127.0.0.1:7443",
+        about: "address of the link door; the default moves on to the next free port",
+        check: is_address,
+    },
+    Setting {
+        section: "gateway",
+        key: "listen",
+        default: "127.0.0.1:7480",
+        about: "address of the gateway door (health, metrics); loopback; the default moves on to the next free port",
+        check: is_address,
+    },
+    Setting { section: "ticket", key: "ttl", default: "10m", about: "how long a new ticket lives", check: is_duration },
+    Setting {
+        section: "sync",
+        key: "timeout",
+        default: "60s",
+        about: "time without progress after which a waiting command gives up",
+        check: is_duration,
+    },
+    Setting {
+        section: "log",
+        key: "level",
+        default: "warn",
+        about: "error, warn, info, debug or trace; -v raises it",
+        check: is_level,
+    },
+];
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Given on the command line.
+    Flag,
+    /// An environment variable.
+    Variable(String),
+    /// A file, and the line in it.
+    File(PathBuf, usize),
+    /// Nobody said anything.
+    Default,
+}
+
+impl Origin {
+    /// The origin as people read it.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Flag => "flag".to_owned(),
+            Self::Variable(name) => format!("variable {name}"),
+            Self::File(path, line) => format!("{}:{line}", path.display()),
+            Self::Default => "default".to_owned(),
+        }
+    }
+}
+
+/// The settings that hold.
+#[derive(Clone, Debug)]
+pub struct Config {
+    values: BTreeMap<(&'static str, &'static str), (String, Origin)>,
+}
+
+impl Config {
+    /// Reads the file (if there is one) and the variables.
+    ///
+    /// # Errors
+    /// Exit 2, naming the line or variable that is wrong.
+    pub fn load(path: &Path, explicit: bool) -> Result<Self, Failure> {
+        let mut values = BTreeMap::new();
+        for setting in &SETTINGS {
+            values.insert((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
+        }
+        let mut config = Self { values };
+        match std::fs::read_to_string(path) {
+            Ok(text) => config.read_file(path, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {}
+            Err(error) => return Err(Failure::usage("config", format!("{}: {error}", path.display()))),
+        }
+        for setting in &SETTINGS {
+            let name = variable(setting);
+            if let Ok(value) = std::env::var(&name) {
+                config.put(setting, value, Origin::Variable(name))?;
+            }
+        }
+        Ok(config)
+    }
+
+    fn read_file(&mut self, path: &Path, text: &str) -> Result<(), Failure> {
+        let document = toml_edit::Document::parse(text).map_err(|error| {
+            Failure::usage("config", format!("{}: {}", path.display(), error.to_string().trim_end()))
+        })?;
+        let line_of = |span: Option<std::ops::Range<usize>>| {
+            span.map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1)
+        };
+        let unknown = |line: usize, what: &str| {
+            Failure::usage("config", format!("{}:{line}: {what} is no setting", path.display()))
+                .hint("`sealtide config show` lists all settings")
+        };
+        for (section, item) in document.as_table().iter() {
+            let line = line_of(document.as_table().key(section).and_then(|key| key.span()));
+            let table = item.as_table_like().ok_or_else(|| unknown(line, section))?;
+            for (key, item) in table.iter() {
+                let line = line_of(table.key(key).and_then(|key| key.span()));
+                let setting = find(section, key).ok_or_else(|| unknown(line, &format!("{section}.{key}")))?;
+                let value = item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|n| n.to_string()));
+                let value = value.ok_or_else(|| {
+                    Failure::usage("config", format!("{}:{line}: {section}.{key} must be a text", path.display()))
+                })?;
+                self.put(setting, value, Origin::File(path.to_owned(), line))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, setting: &Setting, value: String, origin: Origin) -> Result<(), Failure> {
+        if !(setting.check)(&value) {
+            let text = format!("{}: {value:?} is no value for {}.{}", origin.text(), setting.section, setting.key);
+            return Err(Failure::usage("config", text).hint(setting.about));
+        }
+        self.values.insert((setting.section, setting.key), (value, origin));
+        Ok(())
+    }
+
+    /// Takes a value from the command line.
+    ///
+    /// # Errors
+    /// Exit 2 when it is no value for that setting.
+    pub fn flag(&mut self, section: &'static str, key: &'static str, value: Option<&str>) -> Result<(), Failure> {
+        match (value, find(section, key)) {
+            (Some(value), Some(setting)) => self.put(setting, value.to_owned(), Origin::Flag),
+            _ => Ok(()),
+        }
+    }
+
+    /// The value of a setting.
+    pub fn text(&self, section: &'static str, key: &'static str) -> &str {
+        &self.values[&(section, key)].0
+    }
+
+    /// Where the value of a setting came from.
+    pub fn origin(&self, section: &'static str, key: &'static str) -> &Origin {
+        &self.values[&(section, key)].1
+    }
+
+    /// The value of a setting that is a duration.
+    pub fn seconds(&self, section: &'static str, key: &'static str) -> u64 {
+        humantime::parse_duration(self.text(section, key)).map_or(60, |duration| duration.as_secs())
+    }
+
+    /// `config show`.
+    pub fn show(&self) -> Value {
+        let rows: Vec<Value> = SETTINGS
+            .iter()
+            .map(|setting| {
+                let (value, origin) = &self.values[&(setting.section, setting.key)];
+                json!({
+                    "key": format!("{}.{}", setting.section, setting.key),
+                    "value": value,
+                    "origin": origin.text(),
+                    "about": setting.about,
+                })
+            })
+            .collect();
+        json!({"schema": "sealtide/config/1", "settings": rows})
+    }
+}
+
+/// Writes one setting to the file and keeps everything else in it as it is.
+///
+/// # Errors
+/// Exit 2 for a key or value that is none.
+pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
+    let (section, key) = name.split_once('.').unwrap_or((name, ""));
+    let setting = find(section, key).ok_or_else(|| {
+        Failure::usage("config", format!("{name} is no setting")).hint("`sealtide config show` lists all settings")
+    })?;
+    if !(setting.check)(value) {
+        return Err(Failure::usage("config", format!("{value:?} is no value for {name}")).hint(setting.about));
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut document: DocumentMut =
+        text.parse().map_err(|error| Failure::usage("config", format!("{}: {error}", path.display())))?;
+    let table = document.entry(section).or_insert(toml_edit::table());
+    table[key] = toml_edit::value(value);
+    let temporary = path.with_extension("toml.new");
+    std::fs::write(&temporary, document.to_string())?;
+    std::fs::rename(&temporary, path)?;
+    Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": value, "file": path}))
+}
+
+fn find(section: &str, key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.section == section && setting.key == key)
+}
+
+fn variable(setting: &Setting) -> String {
+    format!("SEALTIDE_{}_{}", setting.section.to_uppercase(), setting.key.to_uppercase())
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::SocketAddr>().is_ok()
+}
+
+fn is_duration(text: &str) -> bool {
+    humantime::parse_duration(text).is_ok_and(|duration| duration.as_secs() > 0)
+}
+
+fn is_level(text: &str) -> bool {
+    ["error", "warn", "info", "debug", "trace"].contains(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path, true)
+    }
+
+    #[test]
+    fn the_file_wins_over_the_default() {
+        let config = read("# mine\n[link]\nlisten = \"0.0.0.0:9\"\n").unwrap();
+        assert_eq!(config.text("link", "listen"), "0.0.0.0:9");
+        assert!(matches!(config.origin("link", "listen"), Origin::File(_, 3)));
+        assert_eq!(config.text("ticket", "ttl"), "10m");
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_name_the_line() {
+        let unknown = read("[link]\n\nlisen = \"x\"\n").unwrap_err();
+        assert!(unknown.message.contains(":3: link.lisen is no setting"), "{}", unknown.message);
+        let bad = read("[ticket]\nttl = \"soon\"\n").unwrap_err();
+        assert!(bad.message.contains(":2") && bad.message.contains("soon"), "{}", bad.message);
+    }
+
+    #[test]
+    fn set_keeps_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "# mine\n[ticket]\nttl = \"5m\" # short\n").unwrap();
+        set(&path, "link.listen", "127.0.0.1:1").unwrap();
+        set(&path, "ticket.ttl", "1h").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# mine\n") && text.contains("127.0.0.1:1"), "{text}");
+        assert_eq!(Config::load(&path, true).unwrap().seconds("ticket", "ttl"), 3600);
+    }
+}

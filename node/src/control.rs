@@ -1,0 +1,127 @@
+//! The control socket: commands of the same user reach the running node. JSON lines, mode 0600, the peer's uid checked.
+//!
+//! A client writes one line with a [`Request`] and reads lines: `{"progress": …}` any number of times, then
+//! `{"result": …}` or `{"error": …}`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use crate::api::{Progress, Request, execute};
+use crate::failure::Failure;
+use crate::node::Node;
+
+/// Bytes of one request, at most: a document to `put`, with room.
+const REQUEST_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Progress(Value),
+    Result(Value),
+    Error(Failure),
+}
+
+/// The open socket; its file goes when this is dropped.
+pub struct ControlSocket {
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Opens the socket of a running node and serves it.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn open(node: &Node) -> Result<Self, Failure> {
+        let path = node.home().control_socket();
+        // The lock of the store says that no other node runs here: what lies there is left over.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)
+            .map_err(|error| Failure::failed("control", format!("{}: {error}", path.display())))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let node = node.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let uid = rustix::process::getuid().as_raw();
+                if stream.peer_cred().is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0) {
+                    tokio::spawn(serve(node.clone(), stream));
+                }
+            }
+        });
+        Ok(Self { path })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn serve(node: Node, stream: UnixStream) {
+    let (reader, mut writer) = stream.into_split();
+    let mut text = String::new();
+    let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
+    if reader.read_line(&mut text).await.is_err() {
+        return;
+    }
+    let request: Request = match serde_json::from_str(&text) {
+        Ok(request) => request,
+        Err(error) => {
+            let failure = Failure::usage("request", format!("the running node does not know this command: {error}"))
+                .hint("the node may be of another version: `sealtide down`, then `sealtide up`");
+            let _ = write(&mut writer, &Line::Error(failure)).await;
+            return;
+        }
+    };
+    let (progress, mut told) = mpsc::unbounded_channel();
+    let work = execute(&node, request, &progress);
+    tokio::pin!(work);
+    // A client that goes away ends its command.
+    let mut gone = [0u8; 1];
+    let line = loop {
+        tokio::select! {
+            done = &mut work => break done.map_or_else(Line::Error, Line::Result),
+            Some(line) = told.recv() => {
+                if write(&mut writer, &Line::Progress(line)).await.is_err() {
+                    return;
+                }
+            }
+            read = reader.read(&mut gone) => if matches!(read, Ok(0) | Err(_)) { return },
+        }
+    };
+    let _ = write(&mut writer, &line).await;
+}
+
+async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(line).map_err(std::io::Error::other)?;
+    text.push('\n');
+    writer.write_all(text.as_bytes()).await
+}
+
+/// Asks the node that runs on a home. `None` when none runs there.
+///
+/// # Errors
+/// What the command reports.
+pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Option<Result<Value, Failure>> {
+    let mut stream = UnixStream::connect(socket).await.ok()?;
+    let mut text = serde_json::to_string(request).ok()?;
+    text.push('\n');
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        let lost = || Failure::failed("control", "the running node went away before it answered");
+        let Ok(Some(line)) = lines.next_line().await else { return Some(Err(lost())) };
+        match serde_json::from_str(&line) {
+            Ok(Line::Progress(told)) => drop(progress.send(told)),
+            Ok(Line::Result(result)) => return Some(Ok(result)),
+            Ok(Line::Error(failure)) => return Some(Err(failure)),
+            Err(_) => return Some(Err(lost())),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The engine: every session with a peer, and the sagas that run over them. It knows spaces, grants and the store;
+//! it knows nothing of folders, sockets or the command line.
+//!
+//! Main path: [`Engine::attach`] takes a session → `session.rs` keeps its control channel and decides when a saga
+//! starts → `saga_task.rs` drives one saga over one channel.
+
+mod saga_task;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use sealtide_ibgib::TimelineId;
+use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
+use sealtide_store::Store;
+use sealtide_sync::{CommitRequest, CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::known::Known;
+use crate::world::{PeerSession, World};
+
+/// Sagas that one session may run at once. Spec: ibgib §13.2.1.
+const SAGAS_PER_SESSION_MAX: u32 = 16;
+/// Events a slow subscriber may fall behind before it misses some.
+const EVENTS_MAX: usize = 4096;
+
+/// What happens in the engine, for folders, status and people.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A session is open and both HELLOs agreed.
+    PeerReady(NodeId),
+    /// The session with a peer ended.
+    PeerGone(NodeId),
+    /// The peer told which spaces it offers.
+    PeerSpaces(NodeId, Vec<SpaceOffer>),
+    /// Tips of a space moved and are durable; `origin` is the peer whose saga brought them, `None` for a local change.
+    Changed {
+        /// Which space.
+        space: SpaceId,
+        /// Who brought it.
+        origin: Option<NodeId>,
+        /// The timelines whose tips moved.
+        timelines: Arc<[TimelineId]>,
+    },
+    /// A saga began.
+    SagaBegan {
+        /// Which space.
+        space: SpaceId,
+        /// With whom.
+        peer: NodeId,
+    },
+    /// How far a saga is.
+    Progress(Progress),
+    /// A saga ended.
+    SagaEnded(SagaReport),
+}
+
+/// How far a saga is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Which space.
+    pub space: SpaceId,
+    /// With whom.
+    pub peer: NodeId,
+    /// Records and chunks done and known.
+    pub items: (u64, u64),
+    /// Bytes done and known.
+    pub bytes: (u64, u64),
+}
+
+/// How a saga ended.
+#[derive(Clone, Debug)]
+pub struct SagaReport {
+    /// Which space.
+    pub space: SpaceId,
+    /// With whom.
+    pub peer: NodeId,
+    /// The outcome at this node.
+    pub outcome: SagaOutcome,
+    /// Whether another one of this space and peer follows at once.
+    pub again: bool,
+}
+
+impl SagaReport {
+    /// Whether both nodes held the same records when it ended, and nothing is known to have changed since.
+    pub fn in_step(&self) -> bool {
+        matches!(self.outcome, SagaOutcome::Committed { again: false, .. }) && !self.again
+    }
+}
+
+/// What a `sync` asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncOrder {
+    /// Which space.
+    pub space: SpaceId,
+    /// Which way; `None` takes what the roles allow.
+    pub direction: Option<Direction>,
+    /// What happens to tips that diverged.
+    pub strategy: Strategy,
+}
+
+/// What is known of one space at one peer.
+#[derive(Clone, Debug, Default)]
+pub struct PeerSpace {
+    /// Whether a saga runs now.
+    pub running: bool,
+    /// Whether the last saga left both in step and nothing changed here since.
+    pub in_step: bool,
+    /// When the last saga ended well, ms since 1970.
+    pub synced_ms: Option<u64>,
+    /// Why the last saga failed, if it did.
+    pub last_error: Option<String>,
+}
+
+pub(crate) enum Command {
+    Sync(SyncOrder, Option<oneshot::Sender<SagaReport>>),
+    Cancel(SpaceId),
+    Close,
+}
+
+/// One session as the rest of the engine sees it.
+pub(crate) struct PeerEntry {
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) offers: Vec<SpaceOffer>,
+    pub(crate) ready: bool,
+    serial: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) peers: BTreeMap<NodeId, PeerEntry>,
+    pub(crate) spaces: BTreeMap<(NodeId, SpaceId), PeerSpace>,
+    /// Spaces that are paused: no saga is opened or answered.
+    pub(crate) paused: std::collections::BTreeSet<SpaceId>,
+    serial: u64,
+}
+
+struct Inner<W: World> {
+    world: W,
+    store: Store,
+    id: NodeId,
+    state: Mutex<State>,
+    events: broadcast::Sender<Event>,
+    /// Goes up with every change of grants, so that open sagas look again.
+    grants_version: watch::Sender<u64>,
+}
+
+/// Runs sessions and sagas over one store. Cheap to clone.
+pub struct Engine<W: World>(Arc<Inner<W>>);
+
+impl<W: World> Clone for Engine<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// An engine without sessions.
+    pub fn new(world: W, store: Store, id: NodeId) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (grants_version, _) = watch::channel(0);
+        Self(Arc::new(Inner { world, store, id, state: Mutex::default(), events, grants_version }))
+    }
+
+    /// The world it runs in.
+    pub fn world(&self) -> &W {
+        &self.0.world
+    }
+
+    /// The store it serves.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// What this node knows for itself.
+    pub fn known(&self) -> Known {
+        Known::of(self.store())
+    }
+
+    /// The own node id.
+    pub fn id(&self) -> NodeId {
+        self.0.id
+    }
+
+    /// Everything that happens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// Takes over a session and serves it until it ends. A newer session of the same peer replaces the older.
+    pub fn attach(&self, session: W::Session) -> tokio::task::JoinHandle<()> {
+        let peer = session.peer();
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let serial = {
+            let mut state = self.lock();
+            state.serial += 1;
+            let serial = state.serial;
+            let entry = PeerEntry { commands, offers: Vec::new(), ready: false, serial };
+            if let Some(older) = state.peers.insert(peer, entry) {
+                let _ = older.commands.send(Command::Close);
+            }
+            serial
+        };
+        let engine = self.clone();
+        tokio::spawn(async move {
+            session::run(&engine, session, inbox).await;
+            engine.detach(peer, serial);
+        })
+    }
+
+    fn detach(&self, peer: NodeId, serial: u64) {
+        {
+            let mut state = self.lock();
+            if state.peers.get(&peer).is_none_or(|entry| entry.serial != serial) {
+                return;
+            }
+            state.peers.remove(&peer);
+            for (_, space) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
+                space.running = false;
+            }
+        }
+        self.emit(Event::PeerGone(peer));
+    }
+
+    /// Peers with an open session, and whether both HELLOs agreed.
+    pub fn peers(&self) -> Vec<(NodeId, bool)> {
+        self.lock().peers.iter().map(|(id, entry)| (*id, entry.ready)).collect()
+    }
+
+    /// What a connected peer offers.
+    pub fn offers(&self, peer: &NodeId) -> Vec<SpaceOffer> {
+        self.lock().peers.get(peer).map(|entry| entry.offers.clone()).unwrap_or_default()
+    }
+
+    /// What is known of a space at each peer met since start.
+    pub fn peer_spaces(&self, space: &SpaceId) -> Vec<(NodeId, PeerSpace)> {
+        let state = self.lock();
+        state
+            .spaces
+            .iter()
+            .filter(|((_, id), _)| id == space)
+            .map(|((peer, _), known)| (*peer, known.clone()))
+            .collect()
+    }
+
+    /// Commits a local change and tells everybody.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub async fn commit_local(
+        &self,
+        space: SpaceId,
+        records: Vec<sealtide_ibgib::Verified>,
+    ) -> Result<CommitResult, sealtide_store::CommitError> {
+        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let result = self.world().commit(self.store(), space, request).await?;
+        self.committed(space, None, &result);
+        Ok(result)
+    }
+
+    /// Tells everybody what a commit moved, if anything.
+    pub(crate) fn committed(&self, space: SpaceId, origin: Option<NodeId>, result: &CommitResult) {
+        if !result.moved.is_empty() {
+            self.changed(space, origin, result.moved.iter().map(|(timeline, ..)| *timeline).collect());
+        }
+    }
+
+    fn changed(&self, space: SpaceId, origin: Option<NodeId>, timelines: Arc<[TimelineId]>) {
+        {
+            let mut state = self.lock();
+            let others = state.spaces.iter_mut().filter(|((peer, id), _)| *id == space && Some(*peer) != origin);
+            others.for_each(|(_, known)| known.in_step = false);
+        }
+        self.emit(Event::Changed { space, origin, timelines });
+    }
+
+    /// Opens a saga with one peer. The receiver gets the report of the saga that answers the order; it is dropped
+    /// when the peer is not connected or does not share the space.
+    pub fn sync(&self, peer: &NodeId, order: SyncOrder) -> oneshot::Receiver<SagaReport> {
+        let (done, report) = oneshot::channel();
+        if let Some(entry) = self.lock().peers.get(peer) {
+            let _ = entry.commands.send(Command::Sync(order, Some(done)));
+        }
+        report
+    }
+
+    /// Cancels the sagas of a space.
+    pub fn cancel(&self, space: SpaceId) {
+        for entry in self.lock().peers.values() {
+            let _ = entry.commands.send(Command::Cancel(space));
+        }
+    }
+
+    /// Stops opening and answering sagas of a space, or goes on.
+    pub fn pause(&self, space: SpaceId, paused: bool) {
+        {
+            let mut state = self.lock();
+            if paused {
+                state.paused.insert(space)
+            } else {
+                state.paused.remove(&space)
+            };
+        }
+        if paused {
+            self.cancel(space);
+        } else {
+            self.changed(space, None, Arc::default());
+        }
+    }
+
+    /// Whether a space is paused.
+    pub fn is_paused(&self, space: &SpaceId) -> bool {
+        self.lock().paused.contains(space)
+    }
+
+    /// To be called after grants changed in the store: offers go out again, open sagas look again.
+    pub fn grants_changed(&self) {
+        self.0.grants_version.send_modify(|version| *version += 1);
+    }
+
+    /// Ends the session with a peer in order.
+    pub fn close(&self, peer: &NodeId) {
+        if let Some(entry) = self.lock().peers.get(peer) {
+            let _ = entry.commands.send(Command::Close);
+        }
+    }
+
+    /// The role of a node in a space at this node.
+    pub fn role(&self, node: &NodeId, space: &SpaceId) -> Option<Role> {
+        let grants = self.known().grants();
+        [(Action::Invite, Role::Admin), (Action::MoveTips, Role::Write), (Action::Pull, Role::Read)]
+            .into_iter()
+            .find(|(action, _)| allows(&grants, node, space, *action))
+            .map(|(_, role)| role)
+    }
+
+    /// The spaces a peer has a grant for.
+    pub(crate) fn offers_for(&self, peer: &NodeId) -> Vec<SpaceOffer> {
+        let grants: Vec<Grant> = self.known().grants();
+        let mine = grants.iter().filter(|grant| grant.node == *peer);
+        mine.filter_map(|grant| {
+            let view = self.store().view(&grant.space)?;
+            let snapshot = view.snapshot();
+            let label = self.known().label(&grant.space)?;
+            Some(SpaceOffer {
+                space: grant.space,
+                name: label.name,
+                kind: label.kind,
+                role: grant.role,
+                invited: grant.invite.is_some(),
+                tip_count: snapshot.tip_summary.count,
+                tip_fingerprint: snapshot.tip_summary.fingerprint(),
+            })
+        })
+        .collect()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        // Nobody listening is no error.
+        let _ = self.0.events.send(event);
+    }
+
+    pub(crate) fn new_saga_id(&self) -> SagaId {
+        let mut id = [0; 32];
+        self.world().entropy().fill(&mut id);
+        SagaId(id)
+    }
+
+    pub(crate) fn grants_watch(&self) -> watch::Receiver<u64> {
+        self.0.grants_version.subscribe()
+    }
+}

@@ -1,0 +1,181 @@
+//! The driver of one saga over one channel: performs its wishes, feeds it facts, has no opinions.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sealtide_identity::{NodeId, SpaceId};
+use sealtide_store::{CommitError, SpaceHandle, StoreError};
+use sealtide_sync::{CommitRequest, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput};
+use tokio::sync::watch;
+
+use crate::engine::{Engine, Event, Progress};
+use crate::failpoint;
+use crate::known::{Known, OpenSaga};
+use crate::world::{ChannelGone, PeerChannel, World};
+
+/// A saga that has staged this many bytes writes its id down, so that it is resumed even after a kill.
+const NOTE_BYTES: u64 = 1024 * 1024;
+/// How long the last messages of a saga may take to leave.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What one saga runs on.
+pub(crate) struct SagaTask<W: World> {
+    pub(crate) engine: Engine<W>,
+    pub(crate) peer: NodeId,
+    pub(crate) space: SpaceId,
+    pub(crate) saga: SagaId,
+    pub(crate) view: SpaceHandle,
+    /// Turns true when the saga shall stop.
+    pub(crate) cancel: watch::Receiver<bool>,
+}
+
+type Syncing = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
+
+impl<W: World> SagaTask<W> {
+    /// Runs the saga to its end. `first` is the OPEN of an answered saga.
+    pub(crate) async fn run<C: PeerChannel>(self, channel: &C, mut saga: Saga, first: Option<Bytes>) -> SagaOutcome {
+        let mut outbox: Option<Bytes> = None;
+        let mut wake_at: Option<u64> = None;
+        let (mut staged, mut durable) = (0u64, 0u64);
+        let (mut staged_bytes, mut noted) = (0u64, false);
+        let mut syncing: Option<Syncing> = None;
+        let mut grants = self.engine.grants_watch();
+        let mut cancel = self.cancel.clone();
+        if let Some(open) = first {
+            saga.handle(self.engine.world().now(), SagaInput::Message(open), &self.view);
+        }
+        loop {
+            // With a full channel only what needs no room is performed, or two peers that both send would wait for ever.
+            while let Some(wish) = if outbox.is_none() { saga.poll(&self.view) } else { saga.poll_local() } {
+                match wish {
+                    SagaOutput::Send(message) => outbox = Some(message),
+                    SagaOutput::Release(bytes) => channel.release(bytes),
+                    SagaOutput::WakeAt(at) => wake_at = Some(at),
+                    SagaOutput::Progress { done_items, all_items, done_bytes, all_bytes } => {
+                        let (items, bytes) = ((done_items, all_items), (done_bytes, all_bytes));
+                        self.engine.emit(Event::Progress(Progress {
+                            space: self.space,
+                            peer: self.peer,
+                            items,
+                            bytes,
+                        }));
+                    }
+                    SagaOutput::Stage { ticket, records, chunks } => {
+                        failpoint::hit("saga_stage");
+                        match self.engine.store().stage(&self.space, &self.saga, &records, &chunks) {
+                            Ok(()) => {
+                                staged = ticket;
+                                staged_bytes += records.iter().map(|record| record.encoded().len() as u64).sum::<u64>()
+                                    + chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+                                if !noted && staged_bytes >= NOTE_BYTES {
+                                    noted = true;
+                                    self.note();
+                                }
+                            }
+                            Err(error) => self.feed(&mut saga, SagaInput::StoreFailed(error.to_string())),
+                        }
+                    }
+                    SagaOutput::Commit(request) => {
+                        let input = self.commit(request).await;
+                        self.feed(&mut saga, input);
+                    }
+                    SagaOutput::Done(outcome) => {
+                        let flush = async {
+                            if let Some(message) = outbox.take() {
+                                let _ = channel.send(message).await;
+                            }
+                        };
+                        let _ = tokio::time::timeout(FLUSH, flush).await;
+                        channel.finish();
+                        return outcome;
+                    }
+                }
+            }
+            if syncing.is_none() && staged > durable {
+                let (engine, upto) = (self.engine.clone(), staged);
+                syncing = Some(Box::pin(async move { (upto, engine.world().sync(engine.store()).await) }));
+            }
+            let input = tokio::select! {
+                sent = channel.send(outbox.clone().unwrap_or_default()), if outbox.is_some() => {
+                    outbox = None;
+                    match sent {
+                        Ok(()) => continue,
+                        Err(ChannelGone) => SagaInput::ChannelLost,
+                    }
+                }
+                message = channel.recv() => match message {
+                    Ok(Some(message)) => SagaInput::Message(message),
+                    Ok(None) | Err(_) => SagaInput::ChannelLost,
+                },
+                (upto, result) = wait(&mut syncing) => {
+                    syncing = None;
+                    match result {
+                        Ok(()) => {
+                            durable = upto;
+                            failpoint::hit("saga_durable");
+                            SagaInput::Durable(upto)
+                        }
+                        Err(error) => SagaInput::StoreFailed(error.to_string()),
+                    }
+                }
+                () = self.sleep_until(wake_at) => {
+                    wake_at = None;
+                    SagaInput::Tick
+                }
+                Ok(()) = grants.changed() => SagaInput::PeerRole(self.engine.role(&self.peer, &self.space)),
+                Ok(()) = cancel.changed() => SagaInput::Cancel,
+            };
+            self.feed(&mut saga, input);
+        }
+    }
+
+    fn note(&self) {
+        let open = OpenSaga { space: self.space, saga: self.saga, commit_sent: false };
+        if let Err(error) = Known::of(self.engine.store()).note_open_saga(&self.peer, &open) {
+            tracing::warn!(%error, "the id of a long saga could not be written down");
+        }
+    }
+
+    fn feed(&self, saga: &mut Saga, input: SagaInput) {
+        saga.handle(self.engine.world().now(), input, &self.view);
+    }
+
+    async fn commit(&self, request: CommitRequest) -> SagaInput {
+        // The grants are asked again right before the commit: a revocation during the saga must win.
+        if self.engine.role(&self.peer, &self.space).is_none() {
+            return SagaInput::PeerRole(None);
+        }
+        if self.engine.store().view(&self.space).is_none() {
+            return SagaInput::StoreFailed("the space was removed".to_owned());
+        }
+        failpoint::hit("saga_commit");
+        match self.engine.world().commit(self.engine.store(), self.space, request).await {
+            Ok(result) => {
+                failpoint::hit("saga_committed");
+                self.engine.committed(self.space, Some(self.peer), &result);
+                SagaInput::Committed(result)
+            }
+            Err(CommitError::TipMoved { .. }) => SagaInput::TipMoved,
+            Err(error) => SagaInput::StoreFailed(error.to_string()),
+        }
+    }
+
+    async fn sleep_until(&self, at: Option<u64>) {
+        match at {
+            Some(at) => {
+                let now = self.engine.world().now().mono_ms;
+                tokio::time::sleep(Duration::from_millis(at.saturating_sub(now))).await;
+            }
+            None => pending().await,
+        }
+    }
+}
+
+async fn wait(syncing: &mut Option<Syncing>) -> (u64, Result<(), StoreError>) {
+    match syncing {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,576 @@
+//! One session: the control channel, which spaces both share, and when a saga starts. Spec: ibgib §13.2, §13.9.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sealtide_identity::{NodeId, Role, SpaceId};
+use sealtide_sync::{
+    AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome,
+    SagaState, Scope, Strategy,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::engine::saga_task::SagaTask;
+use crate::engine::{Command, Engine, Event, SAGAS_PER_SESSION_MAX, SagaReport, SyncOrder};
+use crate::known::OpenSaga;
+use crate::world::{ChannelGone, PeerChannel, PeerSession, World};
+
+const CONTROL: &str = "sts/1/control";
+const SAGA: &str = "sts/1";
+/// Spec: ibgib §13.8, HELLO to the first saga.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// A saga starts this long after the last change … Spec: ibgib §13.9.
+const QUIET_MS: u64 = 150;
+/// … and at the latest this long after the first.
+const QUIET_MAX_MS: u64 = 1000;
+/// How long to wait before a failed saga is tried again.
+const RETRY_MS: u64 = 2000;
+
+/// The one saga that may run for a space and this peer.
+struct Running {
+    /// Tells the saga that holds the slot from one that lost it to a crossing OPEN.
+    serial: u64,
+    mine: bool,
+    cancel: watch::Sender<bool>,
+    waiters: Vec<oneshot::Sender<SagaReport>>,
+}
+
+/// A saga task is over: (space, serial of the slot it was given, outcome).
+type Ended = (SpaceId, u64, SagaOutcome);
+
+#[derive(Default)]
+struct Slot {
+    running: Option<Running>,
+    serial: u64,
+    again: bool,
+    order: Option<SyncOrder>,
+    waiters: Vec<oneshot::Sender<SagaReport>>,
+}
+
+type Slots = Arc<Mutex<BTreeMap<SpaceId, Slot>>>;
+
+/// Serves one session until it ends.
+pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox: mpsc::UnboundedReceiver<Command>) {
+    let control = tokio::time::timeout(HELLO_WAIT, control_channel(&session)).await;
+    if let Ok(Ok(channel)) = control {
+        let machine = Control::new(SAGAS_PER_SESSION_MAX);
+        let (ended_tx, ended) = mpsc::unbounded_channel();
+        let worker = Worker {
+            engine: engine.clone(),
+            peer: session.peer(),
+            session: session.clone(),
+            machine,
+            channel,
+            slots: Slots::default(),
+            sagas: JoinSet::new(),
+            ended_tx,
+            dirty: BTreeMap::new(),
+            wake_at: None,
+            ready: false,
+            greeted: false,
+        };
+        worker.run(inbox, ended).await;
+    }
+    session.close();
+}
+
+async fn control_channel<S: PeerSession>(session: &S) -> Result<S::Channel, ChannelGone> {
+    if session.is_initiator() {
+        return session.open(0, CONTROL).await;
+    }
+    match session.accept().await {
+        Some(channel) if channel.name() == CONTROL => Ok(channel),
+        _ => Err(ChannelGone),
+    }
+}
+
+struct Worker<W: World> {
+    engine: Engine<W>,
+    peer: NodeId,
+    session: W::Session,
+    machine: Control,
+    channel: <W::Session as PeerSession>::Channel,
+    slots: Slots,
+    sagas: JoinSet<()>,
+    ended_tx: mpsc::UnboundedSender<Ended>,
+    /// Spaces that changed: (first change, last change) in mono_ms.
+    dirty: BTreeMap<SpaceId, (u64, u64)>,
+    wake_at: Option<u64>,
+    ready: bool,
+    /// Whether the sagas of a fresh session were opened.
+    greeted: bool,
+}
+
+impl<W: World> Worker<W> {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>, mut ended: mpsc::UnboundedReceiver<Ended>) {
+        let mut events = self.engine.subscribe();
+        let mut grants = self.engine.grants_watch();
+        self.feed(ControlInput::Start);
+        loop {
+            if self.perform().await.is_err() {
+                break;
+            }
+            self.open_due();
+            tokio::select! {
+                message = self.channel.recv() => match message {
+                    Ok(Some(message)) => {
+                        self.channel.release(message.len() as u64);
+                        self.feed(ControlInput::Message(message));
+                    }
+                    Ok(None) | Err(_) => break,
+                },
+                channel = self.session.accept() => match channel {
+                    Some(channel) => self.answer(channel),
+                    None => break,
+                },
+                command = inbox.recv() => match command {
+                    Some(Command::Sync(order, waiter)) => self.order(order, waiter),
+                    Some(Command::Cancel(space)) => self.cancel(space),
+                    Some(Command::Close) | None => {
+                        self.feed(ControlInput::Bye);
+                        let _ = self.perform().await;
+                        break;
+                    }
+                },
+                event = events.recv() => match event {
+                    Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
+                    _ => {}
+                },
+                Ok(()) = grants.changed() => self.tell_spaces(),
+                Some((space, serial, outcome)) = ended.recv() => self.saga_ended(space, serial, outcome),
+                () = sleep_until(&self.engine, self.next_wake()) => self.feed(ControlInput::Tick),
+            }
+        }
+        // The sagas see the end of their channels; each of them reports before it goes.
+        self.session.close();
+        while self.sagas.join_next().await.is_some() {}
+        while let Ok((space, serial, outcome)) = ended.try_recv() {
+            self.saga_ended(space, serial, outcome);
+        }
+    }
+
+    fn feed(&mut self, input: ControlInput) {
+        self.machine.handle(self.engine.world().now(), input);
+    }
+
+    /// Performs the wishes of the control machine. An error ends the session.
+    async fn perform(&mut self) -> Result<(), ChannelGone> {
+        while let Some(wish) = self.machine.poll() {
+            match wish {
+                ControlOutput::Send(message) => {
+                    self.channel.send(message).await?;
+                }
+                ControlOutput::Ready(_) => {
+                    self.ready = true;
+                    if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
+                        entry.ready = true;
+                    }
+                    self.settle_interrupted();
+                    self.tell_spaces();
+                    self.engine.emit(Event::PeerReady(self.peer));
+                }
+                ControlOutput::PeerSpaces(offers) => {
+                    if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
+                        entry.offers.clone_from(&offers);
+                    }
+                    self.engine.emit(Event::PeerSpaces(self.peer, offers));
+                    if self.session.is_initiator() && !self.greeted {
+                        self.greeted = true;
+                        self.mark_all_now();
+                    }
+                }
+                ControlOutput::StatusWanted(sagas) => {
+                    let states = sagas.into_iter().map(|saga| (saga, self.engine.store().saga_state(&saga))).collect();
+                    self.feed(ControlInput::Status(states));
+                }
+                ControlOutput::PeerStatus(states) => self.finish_interrupted(states).await,
+                ControlOutput::WakeAt(at) => self.wake_at = Some(at),
+                ControlOutput::Bye => return Err(ChannelGone),
+                ControlOutput::Failed(code, text) => {
+                    tracing::warn!(peer = self.peer.short(), ?code, text, "the session cannot sync");
+                    return Err(ChannelGone);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_spaces(&mut self) {
+        if self.ready {
+            let offers = self.engine.offers_for(&self.peer);
+            self.feed(ControlInput::Spaces(offers));
+        }
+    }
+
+    // --- when a saga starts ---
+
+    fn mark(&mut self, space: SpaceId) {
+        let now = self.engine.world().now().mono_ms;
+        self.dirty.entry(space).and_modify(|(_, last)| *last = now).or_insert((now, now));
+    }
+
+    fn mark_all(&mut self) {
+        for space in self.shared() {
+            self.mark(space);
+        }
+    }
+
+    /// As `mark_all`, without waiting for quiet.
+    fn mark_all_now(&mut self) {
+        for space in self.shared() {
+            self.dirty.insert(space, (0, 0));
+        }
+    }
+
+    /// The spaces that both nodes have granted to each other.
+    fn shared(&self) -> Vec<SpaceId> {
+        let offers = self.engine.offers(&self.peer);
+        offers.iter().map(|offer| offer.space).filter(|space| self.direction(space).is_some()).collect()
+    }
+
+    /// The way records may flow between the two, seen from this node as opener; `None` when nothing may.
+    fn direction(&self, space: &SpaceId) -> Option<Direction> {
+        if self.engine.store().view(space).is_none() || self.engine.is_paused(space) {
+            return None;
+        }
+        let theirs = self.engine.role(&self.peer, space)?;
+        let mine = self.engine.offers(&self.peer).into_iter().find(|offer| offer.space == *space)?.role;
+        match (mine > Role::Read, theirs > Role::Read) {
+            (true, true) => Some(Direction::Both),
+            (true, false) => Some(Direction::Push),
+            (false, true) => Some(Direction::Pull),
+            (false, false) => None,
+        }
+    }
+
+    fn next_wake(&self) -> Option<u64> {
+        let due = self.dirty.values().map(|span| due_at(*span)).min();
+        [due, self.wake_at].into_iter().flatten().min()
+    }
+
+    /// Opens the sagas whose time has come.
+    fn open_due(&mut self) {
+        if !self.ready {
+            return;
+        }
+        let now = self.engine.world().now().mono_ms;
+        let due: Vec<SpaceId> =
+            self.dirty.iter().filter(|(_, span)| due_at(**span) <= now).map(|(space, _)| *space).collect();
+        for space in due {
+            self.dirty.remove(&space);
+            self.order(SyncOrder { space, direction: None, strategy: Strategy::Optimistic }, None);
+        }
+    }
+
+    fn order(&mut self, order: SyncOrder, waiter: Option<oneshot::Sender<SagaReport>>) {
+        let Some(allowed) = self.direction(&order.space) else { return };
+        let mut slots = lock(&self.slots);
+        let slot = slots.entry(order.space).or_default();
+        if slot.running.is_some() {
+            slot.again = true;
+            if order.direction.is_some() || order.strategy != Strategy::Optimistic {
+                slot.order = Some(order);
+            }
+            slot.waiters.extend(waiter);
+            return;
+        }
+        let (cancel, cancelled) = watch::channel(false);
+        let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
+        waiters.extend(waiter);
+        slot.serial += 1;
+        let serial = slot.serial;
+        slot.running = Some(Running { serial, mine: true, cancel, waiters });
+        drop(slots);
+        let direction = narrow(order.direction, allowed);
+        self.spawn_opener(order, direction, serial, cancelled);
+    }
+
+    fn cancel(&mut self, space: SpaceId) {
+        if let Some(running) = lock(&self.slots).get(&space).and_then(|slot| slot.running.as_ref()) {
+            let _ = running.cancel.send(true);
+        }
+    }
+
+    fn spawn_opener(&mut self, order: SyncOrder, direction: Direction, serial: u64, cancel: watch::Receiver<bool>) {
+        let (engine, session, peer, ended) =
+            (self.engine.clone(), self.session.clone(), self.peer, self.ended_tx.clone());
+        self.began(order.space);
+        self.sagas.spawn(async move {
+            let outcome = open_saga(&engine, &session, peer, order, direction, cancel).await;
+            let _ = ended.send((order.space, serial, outcome));
+        });
+    }
+
+    /// Answers a saga channel that the peer opened.
+    fn answer(&mut self, channel: <W::Session as PeerSession>::Channel) {
+        if channel.name() != SAGA || !self.ready {
+            channel.finish();
+            return;
+        }
+        let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
+        self.sagas.spawn(async move {
+            if let Some(end) = answer_saga(&engine, peer, channel, &slots).await {
+                let _ = ended.send(end);
+            }
+        });
+    }
+
+    fn began(&self, space: SpaceId) {
+        self.engine.lock().spaces.entry((self.peer, space)).or_default().running = true;
+        self.engine.emit(Event::SagaBegan { space, peer: self.peer });
+    }
+
+    fn saga_ended(&mut self, space: SpaceId, serial: u64, outcome: SagaOutcome) {
+        let (waiters, again, order) = {
+            let mut slots = lock(&self.slots);
+            let slot = slots.entry(space).or_default();
+            if slot.running.as_ref().is_none_or(|running| running.serial != serial) {
+                // It lost its slot to a crossing OPEN, which goes on and has taken over whoever waits.
+                return;
+            }
+            let running = slot.running.take();
+            (
+                running.map(|running| running.waiters).unwrap_or_default(),
+                std::mem::take(&mut slot.again),
+                slot.order.take(),
+            )
+        };
+        let now = self.engine.world().now();
+        let follow = match &outcome {
+            SagaOutcome::Committed { again: moved, .. } => again || *moved,
+            SagaOutcome::Aborted { code, retry_after_ms, .. } => {
+                let retry = match code {
+                    AbortCode::Busy | AbortCode::TipMoved => Some((*retry_after_ms).clamp(20, 10_000)),
+                    AbortCode::Incomplete | AbortCode::Timeout => Some(RETRY_MS),
+                    _ => None,
+                };
+                if let Some(wait) = retry {
+                    let at = now.mono_ms + wait;
+                    self.dirty.insert(space, (at.saturating_sub(QUIET_MAX_MS), at.saturating_sub(QUIET_MS)));
+                }
+                again
+            }
+            SagaOutcome::Interrupted { .. } => false,
+        };
+        let report = SagaReport { space, peer: self.peer, outcome, again: follow };
+        self.note(&report, now.wall_ms);
+        for waiter in waiters {
+            let _ = waiter.send(report.clone());
+        }
+        self.engine.emit(Event::SagaEnded(report));
+        if let Some(order) = order {
+            self.order(order, None);
+        } else if follow {
+            self.dirty.insert(space, (0, 0));
+        }
+    }
+
+    fn note(&self, report: &SagaReport, wall_ms: u64) {
+        let mut state = self.engine.lock();
+        let known = state.spaces.entry((self.peer, report.space)).or_default();
+        known.running = false;
+        known.in_step = report.in_step() && !self.dirty.contains_key(&report.space);
+        match &report.outcome {
+            SagaOutcome::Committed { .. } => {
+                known.synced_ms = Some(wall_ms);
+                known.last_error = None;
+            }
+            SagaOutcome::Aborted { code: AbortCode::Busy, .. } => {}
+            SagaOutcome::Aborted { code, text, .. } => known.last_error = Some(format!("{code:?}: {text}")),
+            SagaOutcome::Interrupted { .. } => known.last_error = Some("the connection was cut".to_owned()),
+        }
+    }
+
+    // --- sagas that a cut left open ---
+
+    /// Asks the peer what became of sagas whose COMMIT was under way when the link was lost. Spec: ibgib §14.4.
+    fn settle_interrupted(&mut self) {
+        let spaces = self.engine.store().spaces();
+        let open = spaces.iter().filter_map(|info| self.engine.known().open_saga(&self.peer, &info.space));
+        let asked: Vec<SagaId> = open.filter(|open| open.commit_sent).map(|open| open.saga).collect();
+        if !asked.is_empty() {
+            self.feed(ControlInput::AskStatus(asked));
+        }
+    }
+
+    async fn finish_interrupted(&mut self, states: Vec<(SagaId, SagaState)>) {
+        let known = self.engine.known();
+        let spaces = self.engine.store().spaces();
+        let open: Vec<_> = spaces.iter().filter_map(|info| known.open_saga(&self.peer, &info.space)).collect();
+        for (saga, state) in states {
+            let Some(open) = open.iter().find(|open| open.saga == saga) else { continue };
+            if state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
+                let request = sealtide_sync::CommitRequest {
+                    saga: Some(saga),
+                    staged: None,
+                    records: Vec::new(),
+                    expected: Vec::new(),
+                    strict: false,
+                };
+                match self.engine.world().commit(self.engine.store(), open.space, request).await {
+                    Ok(result) => self.engine.committed(open.space, Some(self.peer), &result),
+                    Err(error) => tracing::warn!(%error, "a saga that the peer committed could not be finished"),
+                }
+            }
+            let _ = known.clear_open_saga(&self.peer, &open.space);
+        }
+    }
+}
+
+/// Opens one saga and drives it. A saga of this pair that a cut interrupted is resumed under its old id.
+async fn open_saga<W: World>(
+    engine: &Engine<W>,
+    session: &W::Session,
+    peer: NodeId,
+    order: SyncOrder,
+    direction: Direction,
+    cancel: watch::Receiver<bool>,
+) -> SagaOutcome {
+    let lost = SagaOutcome::Interrupted { commit_sent: false };
+    let Some(view) = engine.store().view(&order.space) else { return lost };
+    let open = engine.known().open_saga(&peer, &order.space).filter(|open| !open.commit_sent);
+    let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
+    let Ok(channel) = session.open(3, SAGA).await else { return lost };
+    let config = config(engine, saga_id, order.space, peer);
+    let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
+    drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None).await
+}
+
+/// Answers one saga: reads OPEN, looks whether the slot is free, drives it. `None` when it was refused.
+async fn answer_saga<W: World>(
+    engine: &Engine<W>,
+    peer: NodeId,
+    channel: <W::Session as PeerSession>::Channel,
+    slots: &Slots,
+) -> Option<Ended> {
+    let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
+    let (saga_id, space) = match Saga::peek_open(&open) {
+        Ok(ids) => ids,
+        Err(error) => {
+            refuse(&channel, AbortCode::Protocol, &error.to_string()).await;
+            return None;
+        }
+    };
+    // A space that does not exist and one that is forbidden get the same answer.
+    let view = engine.store().view(&space).filter(|_| engine.role(&peer, &space).is_some());
+    let Some(view) = view else {
+        refuse(&channel, AbortCode::NotAllowed, "no such space, or no grant for it").await;
+        return None;
+    };
+    if engine.is_paused(&space) {
+        refuse(&channel, AbortCode::Cancelled, "the space is paused at the other node").await;
+        return None;
+    }
+    let (serial, cancelled) = match take_slot(slots, space, engine.id() < peer) {
+        Some(taken) => taken,
+        None => {
+            refuse(&channel, AbortCode::Busy, "a saga of this space is running").await;
+            return None;
+        }
+    };
+    engine.lock().spaces.entry((peer, space)).or_default().running = true;
+    engine.emit(Event::SagaBegan { space, peer });
+    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer), &view);
+    let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open)).await;
+    Some((space, serial, outcome))
+}
+
+/// Takes the slot for an incoming saga. When an own OPEN is under way at the same time, the one of the smaller node
+/// id stays: `mine_wins`. Spec: ibgib §13.9.
+fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, watch::Receiver<bool>)> {
+    let mut slots = lock(slots);
+    let slot = slots.entry(space).or_default();
+    let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
+    match &mut slot.running {
+        None => {}
+        // The own OPEN stays, or the peer opened a second one: it will run again.
+        Some(running) if !running.mine || mine_wins => {
+            slot.again = true;
+            slot.waiters = waiters;
+            return None;
+        }
+        // The own OPEN will be answered with `busy`: its slot and whoever waits for it go to the peer's saga.
+        Some(running) => {
+            slot.again = true;
+            waiters.append(&mut running.waiters);
+        }
+    }
+    let (cancel, cancelled) = watch::channel(false);
+    slot.serial += 1;
+    slot.running = Some(Running { serial: slot.serial, mine: false, cancel, waiters });
+    Some((slot.serial, cancelled))
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call site each for opener and answerer")]
+async fn drive<W: World, C: PeerChannel>(
+    engine: &Engine<W>,
+    peer: NodeId,
+    space: SpaceId,
+    saga_id: SagaId,
+    view: sealtide_store::SpaceHandle,
+    cancel: watch::Receiver<bool>,
+    channel: &C,
+    saga: Saga,
+    first: Option<Bytes>,
+) -> SagaOutcome {
+    let known = engine.known();
+    let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel };
+    let outcome = task.run(channel, saga, first).await;
+    let noted = match &outcome {
+        SagaOutcome::Interrupted { commit_sent } => {
+            known.note_open_saga(&peer, &OpenSaga { space, saga: saga_id, commit_sent: *commit_sent })
+        }
+        SagaOutcome::Committed { .. } => known.clear_open_saga(&peer, &space),
+        SagaOutcome::Aborted { code, .. } => {
+            // After `busy` or a timeout what was staged is still good; everything else starts from nothing.
+            if !matches!(code, AbortCode::Busy | AbortCode::Timeout | AbortCode::Cancelled) {
+                let _ = engine.store().abort(&saga_id);
+            }
+            known.clear_open_saga(&peer, &space)
+        }
+    };
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the journal of sagas could not be written");
+    }
+    outcome
+}
+
+async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
+    let retry = if code == AbortCode::Busy { 50 } else { 0 };
+    let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
+    channel.finish();
+}
+
+fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId) -> SagaConfig {
+    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd: true, limits: Limits::default() }
+}
+
+fn narrow(wanted: Option<Direction>, allowed: Direction) -> Direction {
+    match (wanted, allowed) {
+        (Some(wanted), Direction::Both) => wanted,
+        _ => allowed,
+    }
+}
+
+fn due_at((first, last): (u64, u64)) -> u64 {
+    (last + QUIET_MS).min(first + QUIET_MAX_MS)
+}
+
+fn lock(slots: &Slots) -> std::sync::MutexGuard<'_, BTreeMap<SpaceId, Slot>> {
+    slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn sleep_until<W: World>(engine: &Engine<W>, at: Option<u64>) {
+    match at {
+        Some(at) => {
+            let now = engine.world().now().mono_ms;
+            tokio::time::sleep(Duration::from_millis(at.saturating_sub(now))).await;
+        }
+        None => pending().await,
+    }
+}

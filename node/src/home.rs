@@ -1,0 +1,181 @@
+//! The home directory of a node: its key, its store and what belongs to them.
+//!
+//! ```text
+//! HOME/
+//!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
+//!   config.toml     settings, optional
+//!   store/          packs and facts (spec/store.md), locked by one process
+//!   folders/        one scan cache for each shared folder
+//!   audit/          what happened, hash-chained lines
+//!   control.sock    the door of the running node for commands of the same user
+//! ```
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use sealtide_crypto::{Seed, SigningKey};
+use sealtide_identity::{NodeId, SpaceId};
+use sealtide_store::{OpenError, Store};
+use zeroize::Zeroizing;
+
+use crate::failure::{Exit, Failure};
+use crate::world::OsEntropy;
+
+/// Bytes of a Unix socket path that every system takes.
+const SOCKET_PATH_MAX: usize = 100;
+
+/// The home directory of a node.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+}
+
+/// Who this node is.
+#[derive(Clone)]
+pub struct Identity {
+    /// The node key.
+    pub key: Arc<SigningKey>,
+    /// Its hash.
+    pub id: NodeId,
+}
+
+impl Home {
+    /// A home at `root`; nothing is touched.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether a node was made here.
+    pub fn exists(&self) -> bool {
+        self.key_path().exists()
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.root.join("node.key")
+    }
+
+    /// Where the audit lines are.
+    pub fn audit_dir(&self) -> PathBuf {
+        self.root.join("audit")
+    }
+
+    /// The default place of the settings.
+    pub fn config_path(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// The scan cache of the folder of a space.
+    pub fn folder_state(&self, space: &SpaceId) -> PathBuf {
+        self.root.join("folders").join(format!("{}.redb", space.short()))
+    }
+
+    /// The control socket: in the home, or in the runtime directory when that path is too long for a socket.
+    pub fn control_socket(&self) -> PathBuf {
+        let path = self.root.join("control.sock");
+        if path.as_os_str().len() <= SOCKET_PATH_MAX {
+            return path;
+        }
+        let digest = sealtide_crypto::sha256(self.root.as_os_str().as_encoded_bytes());
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        base.join(format!("sealtide-{}.sock", HEXLOWER.encode(&digest[..8])))
+    }
+
+    /// Makes the node key if there is none. Returns the identity, and whether it is new.
+    ///
+    /// # Errors
+    /// When the home cannot be written or the key file is damaged or readable by others.
+    pub fn init(&self) -> Result<(Identity, bool), Failure> {
+        let made = !self.exists();
+        if made {
+            self.make_dir(&self.root)?;
+            let seed = Seed::generate(&mut OsEntropy);
+            self.write_key(&seed)?;
+        }
+        for dir in ["folders", "audit", "store"] {
+            self.make_dir(&self.root.join(dir))?;
+        }
+        Ok((self.identity()?, made))
+    }
+
+    fn make_dir(&self, dir: &Path) -> Result<(), Failure> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+            Failure::failed("home", format!("{} could not be made: {error}", dir.display()))
+                .hint("choose another place with --home DIR or SEALTIDE_HOME")
+        })
+    }
+
+    fn write_key(&self, seed: &Seed) -> Result<(), Failure> {
+        let path = self.key_path();
+        let temporary = self.root.join(".node.key.new");
+        let failed = |error: std::io::Error| Failure::failed("home", format!("{}: {error}", path.display()));
+        let _ = fs::remove_file(&temporary);
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
+        let text = Zeroizing::new(HEXLOWER.encode(seed.expose()));
+        file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&temporary, &path).map_err(failed)?;
+        fs::File::open(&self.root).and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    /// Reads who this node is.
+    ///
+    /// # Errors
+    /// Exit 10 when no node was made here; exit 6 when others can read the key file.
+    pub fn identity(&self) -> Result<Identity, Failure> {
+        let path = self.key_path();
+        let meta = fs::metadata(&path).map_err(|_| self.no_store())?;
+        if meta.permissions().mode() & 0o077 != 0 {
+            return Err(Failure::new(
+                Exit::Refused,
+                "key_exposed",
+                format!("{} can be read by others (mode {:o})", path.display(), meta.permissions().mode() & 0o777),
+            )
+            .hint(format!("chmod 600 {}", path.display())));
+        }
+        let text = Zeroizing::new(fs::read_to_string(&path)?);
+        let damaged = || Failure::failed("key_damaged", format!("{} is damaged", path.display()));
+        let bytes = Zeroizing::new(HEXLOWER.decode(text.trim().as_bytes()).map_err(|_| damaged())?);
+        let seed: [u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged())?;
+        let key = SigningKey::from_seed(&Seed::from_bytes(seed));
+        let id = NodeId::of(key.public());
+        Ok(Identity { key: Arc::new(key), id })
+    }
+
+    /// Opens the store and takes its lock.
+    ///
+    /// # Errors
+    /// Exit 10 without a store, 11 when another process holds it, 1 when it is damaged or cannot be written.
+    pub fn open_store(&self) -> Result<Store, Failure> {
+        if !self.exists() {
+            return Err(self.no_store());
+        }
+        Store::open_dir(&self.root.join("store")).map_err(|error| self.open_failure(error))
+    }
+
+    fn open_failure(&self, error: OpenError) -> Failure {
+        match error {
+            OpenError::Locked { .. } => Failure::new(
+                Exit::Locked,
+                "store_locked",
+                format!("another process uses the store in {}", self.root.display()),
+            )
+            .hint("`sealtide status` asks the running node; `sealtide down` stops it"),
+            other => Failure::failed("store", other.to_string()),
+        }
+    }
+
+    fn no_store(&self) -> Failure {
+        Failure::new(Exit::NoStore, "no_store", format!("no sealtide node in {}", self.root.display()))
+            .hint("`sealtide up DIR` or `sealtide join TICKET DIR` makes one; --home DIR names another place")
+    }
+}

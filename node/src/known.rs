@@ -1,0 +1,192 @@
+//! What this node knows for itself: peers, grants, invites, names of spaces, unfinished sagas.
+//!
+//! A thin reading of the store's facts in the words of this crate. Reads that fail are logged and give nothing: a node
+//! that cannot read its grants lets nobody do anything.
+
+use sealtide_identity::{Grant, Invite, InviteId, NodeId, SpaceId};
+use sealtide_store::{EnrolError, FactsError, Peer, SpaceLabel, Store};
+use sealtide_sync::SagaId;
+
+use crate::real::now;
+
+/// The facts of a store.
+#[derive(Clone)]
+pub struct Known(Store);
+
+/// A saga that a cut or a kill left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSaga {
+    /// Where.
+    pub space: SpaceId,
+    /// Which.
+    pub saga: SagaId,
+    /// Whether its COMMIT was under way, so that the peer must be asked what became of it.
+    pub commit_sent: bool,
+}
+
+impl Known {
+    /// The facts of `store`.
+    pub fn of(store: &Store) -> Self {
+        Self(store.clone())
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> Vec<Peer> {
+        logged(self.0.facts().peers())
+    }
+
+    /// One peer.
+    pub fn peer(&self, node: &NodeId) -> Option<Peer> {
+        logged(self.0.facts().peer(node))
+    }
+
+    /// What a peer is called here; nothing when it has no name.
+    pub fn peer_name(&self, node: &NodeId) -> Option<String> {
+        self.peer(node).map(|peer| peer.name).filter(|name| !name.is_empty())
+    }
+
+    /// Writes a peer.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn put_peer(&self, peer: &Peer) -> Result<(), FactsError> {
+        self.0.facts().put_peer(peer)
+    }
+
+    /// Throws a peer out: its grants go, its row stays.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn revoke_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
+        self.0.facts().revoke_peer(node)
+    }
+
+    /// All grants.
+    pub fn grants(&self) -> Vec<Grant> {
+        logged(self.0.facts().grants())
+    }
+
+    /// Writes a grant.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn put_grant(&self, grant: &Grant) -> Result<(), FactsError> {
+        self.0.facts().put_grant(grant)
+    }
+
+    /// Takes all grants of a space away.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn remove_grants_in(&self, space: &SpaceId) -> Result<(), FactsError> {
+        for grant in self.grants().iter().filter(|grant| grant.space == *space) {
+            self.0.facts().remove_grant(space, &grant.node)?;
+        }
+        Ok(())
+    }
+
+    /// All invites.
+    pub fn invites(&self) -> Vec<Invite> {
+        logged(self.0.facts().invites())
+    }
+
+    /// One invite.
+    pub fn invite(&self, id: &InviteId) -> Option<Invite> {
+        logged(self.0.facts().invite(id))
+    }
+
+    /// Writes an invite.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn put_invite(&self, invite: &Invite) -> Result<(), FactsError> {
+        self.0.facts().put_invite(invite)
+    }
+
+    /// Takes an invite back.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn remove_invite(&self, id: &InviteId) -> Result<bool, FactsError> {
+        self.0.facts().remove_invite(id)
+    }
+
+    /// Takes one use of an invite and enrols a node, in one durable step.
+    ///
+    /// # Errors
+    /// When the invite is not open any more, or the store fails.
+    pub fn enrol(&self, id: &InviteId, node: NodeId) -> Result<Grant, EnrolError> {
+        self.0.facts().enrol(id, node, now())
+    }
+
+    /// A setting, as text.
+    pub fn setting(&self, key: &str) -> Option<String> {
+        logged(self.0.facts().setting(key)).and_then(|bytes| String::from_utf8(bytes).ok())
+    }
+
+    /// Writes a setting, or takes it away.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn put_setting(&self, key: &str, value: Option<&str>) -> Result<(), FactsError> {
+        self.0.facts().put_setting(key, value.map(str::as_bytes))
+    }
+
+    /// How every space is called here, and where it stands.
+    pub fn labels(&self) -> Vec<(SpaceId, SpaceLabel)> {
+        logged(self.0.facts().labels())
+    }
+
+    /// How one space is called here.
+    pub fn label(&self, space: &SpaceId) -> Option<SpaceLabel> {
+        self.labels().into_iter().find(|(id, _)| id == space).map(|(_, label)| label)
+    }
+
+    /// Writes the label of a space, or takes it away.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn put_label(&self, space: &SpaceId, label: Option<&SpaceLabel>) -> Result<(), FactsError> {
+        self.0.facts().put_label(space, label)
+    }
+
+    /// The saga with a peer over a space that was left open, if any.
+    pub fn open_saga(&self, peer: &NodeId, space: &SpaceId) -> Option<OpenSaga> {
+        let bytes = logged(self.0.facts().setting(&saga_key(peer, space)))?;
+        let (saga, sent) = bytes.split_first_chunk::<32>()?;
+        Some(OpenSaga { space: *space, saga: SagaId(*saga), commit_sent: sent == [1] })
+    }
+
+    /// Writes down a saga that must be taken up again after a cut.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_open_saga(&self, peer: &NodeId, open: &OpenSaga) -> Result<(), FactsError> {
+        let mut bytes = open.saga.0.to_vec();
+        bytes.push(u8::from(open.commit_sent));
+        self.0.facts().put_setting(&saga_key(peer, &open.space), Some(&bytes))
+    }
+
+    /// Forgets the saga: it is over.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn clear_open_saga(&self, peer: &NodeId, space: &SpaceId) -> Result<(), FactsError> {
+        // Most sagas were never written down; those need no durable write to be forgotten.
+        if self.open_saga(peer, space).is_none() {
+            return Ok(());
+        }
+        self.0.facts().put_setting(&saga_key(peer, space), None)
+    }
+}
+
+fn saga_key(peer: &NodeId, space: &SpaceId) -> String {
+    format!("saga/{peer}/{space}")
+}
+
+fn logged<T: Default>(read: Result<T, FactsError>) -> T {
+    read.unwrap_or_else(|error| {
+        tracing::error!(%error, "what this node knows could not be read");
+        T::default()
+    })
+}

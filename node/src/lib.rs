@@ -1,0 +1,20 @@
+//! The sealtide node: joins the store, folders, links and the command line.
+//!
+//! Main path: `main.rs` → `cli` (words to a [`api::Request`]) → [`api::execute`] → [`node::Node`] →
+//! [`engine::Engine`] (sessions and sagas) and `share` (folders).
+
+pub mod api;
+pub mod audit;
+pub mod cli;
+mod commands;
+pub mod config;
+pub mod control;
+pub mod engine;
+pub mod failpoint;
+pub mod failure;
+pub mod home;
+pub mod known;
+pub mod node;
+pub mod real;
+pub mod share;
+pub mod world;

@@ -1,0 +1,631 @@
+//! The node: one home, its store, its engine, its doors and its folders.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sealtide_gateway::Gateway;
+use sealtide_ibgib::{Stamp, space_genesis, uuid};
+use sealtide_identity::{Grant, InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
+use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
+use sealtide_store::{Peer, SpaceLabel, Store};
+
+use tokio::sync::{Notify, watch};
+
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::engine::{Engine, Event};
+use crate::failure::{Exit, Failure};
+use crate::home::{Home, Identity};
+use crate::known::Known;
+use crate::real::{RealWorld, now};
+use crate::share::Share;
+use crate::world::{OsEntropy, World};
+
+/// A node in this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    home: Home,
+    identity: Identity,
+    config: Config,
+    store: Store,
+    engine: Engine<RealWorld>,
+    link: Link,
+    audit: Audit,
+    doors: Mutex<Doors>,
+    shares: Mutex<BTreeMap<SpaceId, Share>>,
+    /// Peers that a dialling task looks after.
+    dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    why_not: Mutex<BTreeMap<NodeId, String>>,
+    stop: watch::Sender<bool>,
+    started_ms: u64,
+}
+
+#[derive(Default)]
+struct Doors {
+    listen: Vec<SocketAddr>,
+    gateway: Option<Gateway>,
+    serving: bool,
+}
+
+/// Who may come in: the invites and grants in the store.
+struct Door {
+    known: Known,
+}
+
+impl Admission for Door {
+    fn allowed(&self, peer: &NodeId) -> bool {
+        self.known.peer(peer).is_some_and(|peer| !peer.revoked)
+    }
+
+    fn invite_secret(&self, id: &InviteId) -> Option<InviteSecret> {
+        self.known.invite(id).map(|invite| invite.secret)
+    }
+
+    fn enrol(&self, id: &InviteId, peer: &NodeId) -> Result<(), Refused> {
+        self.known.enrol(id, *peer).map(drop).map_err(|error| {
+            tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
+            Refused
+        })
+    }
+}
+
+impl Node {
+    /// Opens the store of a home. No door opens and nothing is dialled yet.
+    ///
+    /// # Errors
+    /// As [`Home::identity`] and [`Home::open_store`].
+    pub fn open(home: Home, config: Config) -> Result<Self, Failure> {
+        let identity = home.identity()?;
+        let store = home.open_store()?;
+        let engine = Engine::new(RealWorld, store.clone(), identity.id);
+        let link_config = LinkConfig::new(identity.key.clone(), identity.id);
+        let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
+            .map_err(|error| Failure::failed("link", error.to_string()))?;
+        let audit = Audit::open(&home, store.clone(), identity.clone())?;
+        let (stop, _) = watch::channel(false);
+        let inner = Inner {
+            home,
+            identity,
+            config,
+            store,
+            engine,
+            link,
+            audit,
+            doors: Mutex::default(),
+            shares: Mutex::default(),
+            dialled: Mutex::default(),
+            why_not: Mutex::default(),
+            stop,
+            started_ms: now().wall_ms,
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.0.home
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The own id.
+    pub fn id(&self) -> NodeId {
+        self.0.identity.id
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// What this node knows for itself.
+    pub fn known(&self) -> Known {
+        Known::of(self.store())
+    }
+
+    /// The spaces that people see: all but the one of the audit.
+    pub fn spaces(&self) -> Vec<SpaceId> {
+        let hidden = |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND;
+        let mut labels = self.known().labels();
+        labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
+        labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
+        labels.into_iter().map(|(space, _)| space).collect()
+    }
+
+    /// Whether a space is here.
+    pub fn has_space(&self, space: &SpaceId) -> bool {
+        self.store().view(space).is_some()
+    }
+
+    /// What a space is called here; its id when it has no name.
+    pub fn label(&self, space: &SpaceId) -> String {
+        self.known().label(space).map_or_else(|| space.to_string(), |label| label.name)
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine<RealWorld> {
+        &self.0.engine
+    }
+
+    /// The link.
+    pub fn link(&self) -> &Link {
+        &self.0.link
+    }
+
+    /// The audit lines.
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
+    /// When this process opened the node, ms since 1970.
+    pub fn started_ms(&self) -> u64 {
+        self.0.started_ms
+    }
+
+    // --- doors ---
+
+    /// Opens the link door and serves whoever comes. Port 0 takes the port of the last time, or a free one.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
+        let wanted = self.remembered_port(address);
+        let mut opened = self.link().listen(wanted).await;
+        if opened.is_err() && wanted != address {
+            opened = self.link().listen(address).await;
+        }
+        let bound = opened.map_err(|error| {
+            Failure::failed("listen", error.to_string()).hint("choose another port with --listen ADDR:PORT")
+        })?;
+        let _ = self.known().put_setting(&port_key(address), Some(&bound.port().to_string()));
+        lock(&self.0.doors).listen.push(bound);
+        Ok(bound)
+    }
+
+    fn remembered_port(&self, address: SocketAddr) -> SocketAddr {
+        if address.port() != 0 {
+            return address;
+        }
+        let kept = self.known().setting(&port_key(address)).and_then(|port| port.parse().ok());
+        SocketAddr::new(address.ip(), kept.unwrap_or(0))
+    }
+
+    /// Opens the gateway door.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on or is not loopback.
+    pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
+        let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
+        let gateway =
+            Gateway::open(address, probe).await.map_err(|error| Failure::failed("gateway", error.to_string()))?;
+        let bound = gateway.address();
+        lock(&self.0.doors).gateway = Some(gateway);
+        Ok(bound)
+    }
+
+    /// Where the link door listens.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        lock(&self.0.doors).listen.clone()
+    }
+
+    /// Where the gateway door listens.
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        lock(&self.0.doors).gateway.as_ref().map(Gateway::address)
+    }
+
+    /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time.
+    ///
+    /// # Errors
+    /// When a shared folder cannot be opened it is listed as failed; the node serves the others.
+    pub fn serve(&self) -> Result<(), Failure> {
+        if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
+            return Ok(());
+        }
+        self.accept_sessions();
+        self.watch_grants();
+        self.open_shares();
+        for peer in self.known().peers() {
+            if !peer.revoked {
+                self.look_after(peer.node);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_sessions(&self) {
+        let node = self.clone();
+        tokio::spawn(async move {
+            while let Some(session) = node.link().accept().await {
+                node.welcome(session);
+            }
+        });
+    }
+
+    /// Takes a session into service and writes down what it tells of the peer.
+    pub fn welcome(&self, session: Session) {
+        let peer = session.peer();
+        let known = self.known().peer(&peer);
+        let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
+        let told = session.peer_addresses();
+        if !told.is_empty() {
+            record.addresses = told;
+        }
+        record.last_seen_ms = now().wall_ms;
+        if let Err(error) = self.known().put_peer(&record) {
+            tracing::warn!(%error, "a peer could not be written down");
+        }
+        lock(&self.0.why_not).remove(&peer);
+        if let Some(invite) = session.invite_used() {
+            self.audit().note("peer_enrolled", &[("peer", &peer.to_string()), ("invite", &hex(&invite))]);
+            self.engine().grants_changed();
+        }
+        self.audit().note("session_opened", &[("peer", &peer.to_string())]);
+        self.engine().attach(session);
+        self.look_after(peer);
+    }
+
+    fn watch_grants(&self) {
+        let node = self.clone();
+        let mut events = self.engine().subscribe();
+        tokio::spawn(async move {
+            while let Ok(event) = events.recv().await {
+                match event {
+                    Event::PeerSpaces(peer, offers) => node.keep_roles(peer, &offers),
+                    Event::PeerGone(peer) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// The own role in a space that somebody else administers follows what its admin offers.
+    fn keep_roles(&self, peer: NodeId, offers: &[sealtide_sync::SpaceOffer]) {
+        for offer in offers {
+            let (space, mine) = (offer.space, self.engine().role(&self.id(), &offer.space));
+            let by_admin = self.engine().role(&peer, &space) == Some(Role::Admin);
+            if self.has_space(&space) && by_admin && mine.is_some_and(|role| role != offer.role && role != Role::Admin)
+            {
+                let _ = self.grant(space, self.id(), offer.role);
+            }
+        }
+    }
+
+    // --- dialling ---
+
+    /// Keeps a session with a peer open: dials when there is none, with growing pauses.
+    pub fn look_after(&self, peer: NodeId) {
+        let wake = {
+            let mut dialled = lock(&self.0.dialled);
+            if dialled.contains_key(&peer) {
+                return;
+            }
+            let wake = Arc::new(Notify::new());
+            dialled.insert(peer, wake.clone());
+            wake
+        };
+        let node = self.clone();
+        tokio::spawn(async move {
+            let mut stop = node.0.stop.subscribe();
+            tokio::select! {
+                () = node.keep_dialling(peer, &wake) => {}
+                _ = stop.wait_for(|stopped| *stopped) => {}
+            }
+            lock(&node.0.dialled).remove(&peer);
+        });
+    }
+
+    async fn keep_dialling(&self, peer: NodeId, wake: &Notify) {
+        let mut backoff = Backoff::new();
+        loop {
+            let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
+            if let Some(session) = self.link().session(&peer) {
+                session.closed().await;
+                backoff = Backoff::new();
+            } else if known.addresses.is_empty() {
+                self.set_why_not(peer, "no_address");
+            } else {
+                self.set_why_not(peer, "trying");
+                let target = DialTarget { node: peer, addresses: known.addresses, invite: None };
+                match self.link().dial(target).await {
+                    Ok(session) => {
+                        self.welcome(session);
+                        continue;
+                    }
+                    Err(error) => self.set_why_not(peer, why_not(&error)),
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_wait(&mut OsEntropy)) => {}
+                () = wake.notified() => backoff = Backoff::new(),
+            }
+        }
+    }
+
+    /// Dials a peer now, if there is no session.
+    pub fn nudge(&self, peer: &NodeId) {
+        if let Some(wake) = lock(&self.0.dialled).get(peer) {
+            wake.notify_one();
+        }
+    }
+
+    fn set_why_not(&self, peer: NodeId, why: &str) {
+        lock(&self.0.why_not).insert(peer, why.to_owned());
+    }
+
+    /// Why there is no direct path to a peer, in the words of link C.12.
+    pub fn why_not_direct(&self, peer: &NodeId) -> Option<String> {
+        lock(&self.0.why_not).get(peer).cloned()
+    }
+
+    // --- spaces and folders ---
+
+    /// Makes a space of its own and grants oneself admin.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn create_space(&self, name: &str, kind: &str) -> Result<SpaceId, Failure> {
+        let stamp = Stamp { ms: now().wall_ms };
+        let first = space_genesis(name, kind, &self.id().to_string(), stamp, &uuid(&mut OsEntropy));
+        let space = self.store().create_space(first).map_err(|error| Failure::failed("store", error.to_string()))?;
+        let label = self.free_label(name);
+        let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
+        self.known().put_label(&space, Some(&row)).map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.grant(space, self.id(), Role::Admin)?;
+        self.audit().note("space_created", &[("space", &space.to_string()), ("name", &label)]);
+        Ok(space)
+    }
+
+    /// Writes a grant and lets open sessions see it.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn grant(&self, space: SpaceId, node: NodeId, role: Role) -> Result<(), Failure> {
+        let grant = Grant { space, node, role, since_ms: now().wall_ms, invite: None };
+        self.known().put_grant(&grant).map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.engine().grants_changed();
+        Ok(())
+    }
+
+    /// A local name for a space: `name` cleaned, with `-2`, `-3` … when it is taken.
+    pub fn free_label(&self, name: &str) -> String {
+        let clean: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+            .take(60)
+            .collect();
+        let clean = if clean.is_empty() { "space".to_owned() } else { clean };
+        let taken: Vec<String> = self.known().labels().into_iter().map(|(_, label)| label.name).collect();
+        let mut label = clean.clone();
+        let mut count = 2;
+        while taken.contains(&label) {
+            label = format!("{clean}-{count}");
+            count += 1;
+        }
+        label
+    }
+
+    /// The directories that are shared, by the settings in the store.
+    pub fn shared_dirs(&self) -> Vec<(SpaceId, PathBuf)> {
+        self.known()
+            .labels()
+            .into_iter()
+            .filter_map(|(space, label)| Some((space, PathBuf::from(label.dir?))))
+            .collect()
+    }
+
+    /// The space of a directory that is shared already.
+    pub fn space_of_dir(&self, dir: &Path) -> Option<SpaceId> {
+        self.shared_dirs().into_iter().find(|(_, shared)| shared == dir).map(|(space, _)| space)
+    }
+
+    /// Refuses a directory that cannot be shared: inside another shared one, around one, or around the home.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn check_dir(&self, dir: &Path) -> Result<(), Failure> {
+        let refuse = |text: String| Err(Failure::usage("dir", text).hint("share a directory of its own"));
+        let home = self.home().root().canonicalize().unwrap_or_else(|_| self.home().root().to_owned());
+        if home.starts_with(dir) || dir.starts_with(&home) {
+            return refuse(format!("{} and the home {} lie inside each other", dir.display(), home.display()));
+        }
+        for (_, shared) in self.shared_dirs() {
+            if shared != dir && (shared.starts_with(dir) || dir.starts_with(&shared)) {
+                return refuse(format!(
+                    "{} and the shared folder {} lie inside each other",
+                    dir.display(),
+                    shared.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a directory and a space for good; the folder opens when the node serves.
+    ///
+    /// # Errors
+    /// As [`Node::open_share`] and the store report.
+    pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
+        let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
+        let mut label = self.known().label(&space).unwrap_or_default();
+        label.dir = Some(text.to_owned());
+        self.known().put_label(&space, Some(&label)).map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.open_share(space, dir)
+    }
+
+    /// Opens the folders that are shared; one that cannot be opened is logged and left out.
+    pub fn open_shares(&self) {
+        for (space, dir) in self.shared_dirs() {
+            if let Err(failure) = self.open_share(space, &dir) {
+                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
+            }
+        }
+    }
+
+    /// Opens the folder of a space, or returns the one that is open.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn open_share(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
+        if let Some(share) = self.shares().get(&space) {
+            return Ok(share.clone());
+        }
+        let share = Share::start(self.engine().clone(), space, dir, &self.home().folder_state(&space))?;
+        self.shares().insert(space, share.clone());
+        Ok(share)
+    }
+
+    /// Forgets that a directory belongs to a space; the files stay.
+    pub fn unshare(&self, space: &SpaceId) {
+        let share = self.shares().remove(space);
+        if let Some(share) = share {
+            share.stop();
+        }
+        if let Some(mut label) = self.known().label(space) {
+            label.dir = None;
+            let _ = self.known().put_label(space, Some(&label));
+        }
+        let _ = std::fs::remove_file(self.home().folder_state(space));
+    }
+
+    /// The open folders.
+    pub fn shares(&self) -> MutexGuard<'_, BTreeMap<SpaceId, Share>> {
+        lock(&self.0.shares)
+    }
+
+    /// Finds a space by its local name or id.
+    ///
+    /// # Errors
+    /// Exit 2 when there is none of that name.
+    pub fn find_space(&self, name: &str) -> Result<SpaceId, Failure> {
+        if let Ok(id) = name.parse::<SpaceId>()
+            && self.has_space(&id)
+        {
+            return Ok(id);
+        }
+        let found = self.spaces().into_iter().find(|space| self.label(space) == name);
+        found.ok_or_else(|| {
+            Failure::usage("no_space", format!("no space named {name}"))
+                .hint("`sealtide spaces list` shows what there is")
+        })
+    }
+
+    /// The space named, or the only one there is.
+    ///
+    /// # Errors
+    /// Exit 2 when there is none of that name, or several and none was named.
+    pub fn space_or_only(&self, name: Option<&str>) -> Result<SpaceId, Failure> {
+        match (name, self.spaces().as_slice()) {
+            (Some(name), _) => self.find_space(name),
+            (None, [only]) => Ok(*only),
+            (None, []) => Err(Failure::usage("no_space", "no space here yet").hint("`sealtide up DIR` shares one")),
+            (None, _) => Err(Failure::usage("which_space", "there are several spaces; name one")
+                .hint("`sealtide spaces list` shows them")),
+        }
+    }
+
+    /// Finds a peer by name, id, or a beginning of its id that only one has.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn find_peer(&self, name: &str) -> Result<Peer, Failure> {
+        let peers = self.known().peers();
+        let id = name.parse::<NodeId>().ok();
+        let found = peers.into_iter().find(|peer| peer.name == name || Some(peer.node) == id);
+        found.ok_or_else(|| {
+            Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them")
+        })
+    }
+
+    // --- the end ---
+
+    /// Turns true when the node is asked to stop.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.0.stop.subscribe()
+    }
+
+    /// Asks the node to stop.
+    pub fn stop(&self) {
+        self.0.stop.send_replace(true);
+    }
+
+    /// Ends sessions, folders and doors in order, and writes what is to be written.
+    pub async fn shutdown(&self) {
+        self.stop();
+        let shares: Vec<Share> = std::mem::take(&mut *self.shares()).into_values().collect();
+        let stopped = tokio::task::spawn_blocking(move || shares.iter().for_each(Share::stop));
+        let _ = stopped.await;
+        for (peer, _) in self.engine().peers() {
+            self.engine().close(&peer);
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(3), self.link().shutdown()).await;
+        lock(&self.0.doors).gateway = None;
+        self.audit().checkpoint();
+        let store = self.store().clone();
+        let _ = tokio::task::spawn_blocking(move || store.sync()).await;
+    }
+}
+
+/// Addresses of the link door for a ticket.
+pub fn ticket_addresses(node: &Node) -> Vec<LinkAddress> {
+    let mut addresses = node.link().announce();
+    addresses.truncate(8);
+    addresses
+}
+
+/// The exit code of a dial that failed.
+pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
+    let who = peer.short();
+    match error {
+        DialError::Refused { .. } => Failure::new(
+            Exit::Refused,
+            "refused",
+            format!("node {who} refused: the ticket is expired, used up or revoked, or this node is not allowed"),
+        )
+        .hint("ask for a new ticket: `sealtide ticket new` on the other machine"),
+        DialError::WrongPeer { .. } => Failure::new(
+            Exit::Refused,
+            "wrong_peer",
+            format!("who answered is not node {who}: its identity or certificate does not fit"),
+        )
+        .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
+        DialError::Version { .. } => {
+            Failure::failed("version", format!("node {who} speaks another version of the protocol"))
+                .hint("update sealtide on both machines")
+        }
+        other => Failure::new(Exit::NoRoute, "no_route", format!("node {who} cannot be reached: {other}"))
+            .hint("is `sealtide up` running there, and is its port open? `sealtide doctor TICKET` looks"),
+    }
+}
+
+fn why_not(error: &DialError) -> &'static str {
+    match error {
+        DialError::Refused { .. } => "refused",
+        DialError::WrongPeer { .. } => "pin",
+        _ => "unreachable",
+    }
+}
+
+fn port_key(address: SocketAddr) -> String {
+    format!("port/{}", address.ip())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const _: fn() = || {
+    fn is_world<W: World>() {}
+    is_world::<RealWorld>();
+};

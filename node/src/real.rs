@@ -1,0 +1,93 @@
+//! The real world: the machine's clock and chance, the disk, and sessions of `sealtide-link`.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sealtide_crypto::{Entropy, Now};
+use sealtide_identity::{NodeId, SpaceId};
+use sealtide_store::{CommitError, Store, StoreError};
+use sealtide_sync::{CommitRequest, CommitResult};
+
+use crate::world::{ChannelGone, OsEntropy, PeerChannel, PeerSession, World};
+
+/// The world of a running node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealWorld;
+
+/// The machine's time.
+pub fn now() -> Now {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let mono_ms = START.get_or_init(Instant::now).elapsed().as_millis() as u64;
+    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    // Zero is left free, so that a `mono_ms` in the past can always be named.
+    Now { mono_ms: mono_ms + 1_000_000, wall_ms }
+}
+
+impl World for RealWorld {
+    type Session = sealtide_link::Session;
+
+    fn now(&self) -> Now {
+        now()
+    }
+
+    fn entropy(&self) -> Box<dyn Entropy> {
+        Box::new(OsEntropy)
+    }
+
+    async fn sync(&self, store: &Store) -> Result<(), StoreError> {
+        let store = store.clone();
+        tokio::task::spawn_blocking(move || store.sync()).await.expect("the store does not panic")
+    }
+
+    async fn commit(&self, store: &Store, space: SpaceId, request: CommitRequest) -> Result<CommitResult, CommitError> {
+        let store = store.clone();
+        tokio::task::spawn_blocking(move || store.commit(&space, &request)).await.expect("the store does not panic")
+    }
+}
+
+impl PeerSession for sealtide_link::Session {
+    type Channel = sealtide_link::Channel;
+
+    fn peer(&self) -> NodeId {
+        sealtide_link::Session::peer(self)
+    }
+
+    fn is_initiator(&self) -> bool {
+        sealtide_link::Session::is_initiator(self)
+    }
+
+    async fn open(&self, class: u8, name: &str) -> Result<Self::Channel, ChannelGone> {
+        sealtide_link::Session::open(self, class, name).map_err(|_| ChannelGone)
+    }
+
+    async fn accept(&self) -> Option<Self::Channel> {
+        self.accept_channel().await
+    }
+
+    fn close(&self) {
+        sealtide_link::Session::close(self);
+    }
+}
+
+impl PeerChannel for sealtide_link::Channel {
+    fn name(&self) -> &str {
+        sealtide_link::Channel::name(self)
+    }
+
+    async fn send(&self, message: Bytes) -> Result<(), ChannelGone> {
+        sealtide_link::Channel::send(self, message).await.map_err(|_| ChannelGone)
+    }
+
+    async fn recv(&self) -> Result<Option<Bytes>, ChannelGone> {
+        sealtide_link::Channel::recv(self).await.map_err(|_| ChannelGone)
+    }
+
+    fn release(&self, bytes: u64) {
+        sealtide_link::Channel::release(self, bytes);
+    }
+
+    fn finish(&self) {
+        sealtide_link::Channel::finish(self);
+    }
+}

@@ -1,0 +1,446 @@
+//! A folder as a space: joins one directory and one space of the store.
+//!
+//! One thread for each folder. Two movements, never mixed: *record* turns what changed in the directory into frames and
+//! commits them; *check out* turns tips that moved into files. The rules of both are in `spec/folders.md`.
+
+mod checkout;
+mod claims;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use sealtide_folder::{Dirty, Folder, Found, FoundContent, SkipReason};
+use sealtide_ibgib::{Content, FileKind, TimelineId, binary_record};
+use sealtide_identity::{Role, SpaceId};
+use sealtide_store::SpaceHandle;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::engine::{Engine, Event};
+use crate::failure::Failure;
+use crate::real::RealWorld;
+
+use claims::Claims;
+
+pub(crate) use claims::{tip_records, tips};
+
+/// How long a path that could not be read or written is left alone before it is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What a folder is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing to do.
+    #[default]
+    Idle,
+    /// Looking at the directory.
+    Scanning,
+    /// Committing what changed.
+    Recording,
+    /// Writing what came.
+    CheckingOut,
+}
+
+/// What a folder tells of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ShareStatus {
+    /// What it is busy with.
+    pub phase: Phase,
+    /// How far it is: items done and known.
+    pub items: (u64, u64),
+    /// Bytes done and known.
+    pub bytes: (u64, u64),
+    /// Live paths in the space.
+    pub files: u64,
+    /// Paths that were not synced, and why.
+    pub skipped: BTreeMap<String, String>,
+    /// Changes that stay here because the own role is read.
+    pub local_only: BTreeSet<String>,
+    /// A check-out that waits for a person.
+    pub held: Option<Held>,
+    /// (path, what kind of conflict, alias or nothing).
+    pub conflicts: Vec<Conflict>,
+    /// What stopped the folder altogether.
+    pub failed: Option<String>,
+}
+
+/// A check-out that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Since when, ms since 1970.
+    pub since_ms: u64,
+    /// Files that would be removed.
+    pub removed: Vec<String>,
+    /// Files that would be replaced.
+    pub replaced: Vec<String>,
+    /// Files in the folder.
+    pub total: u64,
+}
+
+/// Two versions that a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The path in the folder.
+    pub path: String,
+    /// `diverged`: one timeline with several tips; `path`: two timelines on one path.
+    pub kind: String,
+    /// Where the other version stands in the folder, for kind `path`.
+    pub alias: Option<String>,
+    /// The addresses that stand against each other, the winner first.
+    pub versions: Vec<String>,
+}
+
+enum Order {
+    Dirty(Vec<String>),
+    FullScan,
+    /// Tips of these timelines moved; `None`: some events were missed, look at all.
+    Moved(Option<Arc<[TimelineId]>>),
+    Flush(oneshot::Sender<()>),
+    Hold(bool, oneshot::Sender<Result<(), Failure>>),
+    Pause(bool),
+    Stop,
+}
+
+/// A shared folder. Cheap to clone.
+#[derive(Clone)]
+pub struct Share(Arc<Shared>);
+
+struct Shared {
+    space: SpaceId,
+    dir: PathBuf,
+    orders: Sender<Order>,
+    status: Mutex<ShareStatus>,
+    /// Paths that stand under an alias: their timelines.
+    aliases: Mutex<BTreeMap<String, TimelineId>>,
+    stopped: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// What a directory holds compared with a space, before anything is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// Files, links and empty directories in it.
+    pub(crate) files: usize,
+    /// Of these, how many the space holds at the same path with the same content.
+    pub(crate) adopted: usize,
+}
+
+/// Compares a directory with a space. Nothing is recorded, and no state is left behind.
+pub(crate) fn survey(node: &crate::node::Node, space: SpaceId, dir: &Path) -> Result<Survey, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::failed("survey", format!("{}: {error}", dir.display()));
+    let view = node.store().view(&space).ok_or_else(|| failed(&"the space is gone"))?;
+    let claims = Claims::read(&view);
+    let state = node.home().folder_state(&space).with_extension("survey");
+    let _ = std::fs::remove_file(&state);
+    let mut folder = Folder::open(dir, &state).map_err(|error| failed(&error))?;
+    let mut survey = Survey::default();
+    loop {
+        let scan = folder.scan(None, &mut |_, _| Ok(()), &mut |_| {}).map_err(|error| failed(&error))?;
+        for change in &scan.changes {
+            survey.files += 1;
+            survey.adopted += usize::from(holds_already(&view, &claims, change));
+            let none = (TimelineId([0; 32]), sealtide_ibgib::Sid([0; 32]));
+            folder.settle(change, none.0, none.1).map_err(|error| failed(&error))?;
+        }
+        if !scan.more {
+            break;
+        }
+    }
+    drop(folder);
+    let _ = std::fs::remove_file(&state);
+    Ok(survey)
+}
+
+fn holds_already(view: &SpaceHandle, claims: &Claims, change: &sealtide_folder::LocalChange) -> bool {
+    let tips = claims.claimants(&change.path).into_iter().filter_map(|id| tips(view, &id).into_iter().next());
+    tips.into_iter().any(|(_, held)| match (&change.found, &held.content) {
+        (Found::File { content: FoundContent::Text(found), .. }, Content::Text(text)) => found == text,
+        (Found::File { content: FoundContent::Small(bytes), .. }, Content::Bin(address)) => {
+            binary_record(bytes.clone()).address() == address
+        }
+        (Found::File { content: FoundContent::Large(manifest), .. }, Content::Bin(address)) => {
+            manifest.records().last().is_some_and(|record| record.address() == address)
+        }
+        (Found::Symlink { target: found, .. }, Content::Target(target)) => found == target,
+        (Found::Dir { .. }, Content::None) => held.kind == FileKind::Dir,
+        _ => false,
+    })
+}
+
+impl Share {
+    /// Opens the directory and starts its thread; the first scan and check-out begin at once.
+    ///
+    /// # Errors
+    /// When the directory or its state cannot be opened.
+    pub fn start(engine: Engine<RealWorld>, space: SpaceId, dir: &Path, state: &Path) -> Result<Self, Failure> {
+        let folder =
+            Folder::open(dir, state).map_err(|error| Failure::failed("folder", crate::failure::whole(&error)))?;
+        let view =
+            engine.store().view(&space).ok_or_else(|| Failure::failed("no_space", format!("no space {space}")))?;
+        let (orders, inbox) = channel();
+        let shared = Shared {
+            space,
+            dir: dir.to_owned(),
+            orders: orders.clone(),
+            status: Mutex::default(),
+            aliases: Mutex::default(),
+            stopped: Mutex::new(None),
+        };
+        let share = Self(Arc::new(shared));
+        forward_watch(dir, orders.clone());
+        forward_moves(&engine, space, orders);
+        let worker = Worker {
+            share: share.clone(),
+            engine,
+            space,
+            view,
+            folder,
+            claims: Claims::default(),
+            stale: BTreeSet::new(),
+            paused: false,
+            unlooked: BTreeSet::new(),
+        };
+        let name = format!("folder {}", space.short());
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&inbox))?;
+        *lock(&share.0.stopped) = Some(thread);
+        Ok(share)
+    }
+
+    /// Which space.
+    pub fn space(&self) -> SpaceId {
+        self.0.space
+    }
+
+    /// Which directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// The timeline that stands at a path of the directory, aliases included.
+    pub(crate) fn timeline_at(&self, path: &str) -> Option<TimelineId> {
+        lock(&self.0.aliases).get(path).copied()
+    }
+
+    /// What it tells of itself.
+    pub fn status(&self) -> ShareStatus {
+        lock(&self.0.status).clone()
+    }
+
+    /// Waits until the directory was scanned whole and everything recorded and checked out.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        let _ = self.0.orders.send(Order::Flush(done));
+        let _ = flushed.await;
+    }
+
+    /// Lets a held check-out happen, or records the directory as it stands over it.
+    ///
+    /// # Errors
+    /// When nothing is held.
+    pub async fn decide_hold(&self, accept: bool) -> Result<(), Failure> {
+        let (done, decided) = oneshot::channel();
+        let _ = self.0.orders.send(Order::Hold(accept, done));
+        decided.await.unwrap_or_else(|_| Err(Failure::failed("stopped", "the folder has stopped")))
+    }
+
+    /// Leaves the directory alone, or goes on.
+    pub fn pause(&self, paused: bool) {
+        let _ = self.0.orders.send(Order::Pause(paused));
+    }
+
+    /// Ends the thread after the step it is in.
+    pub fn stop(&self) {
+        let _ = self.0.orders.send(Order::Stop);
+        let thread = lock(&self.0.stopped).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ShareStatus)) {
+        change(&mut lock(&self.0.status));
+    }
+}
+
+fn forward_watch(dir: &Path, orders: Sender<Order>) {
+    match sealtide_folder::watch(dir) {
+        Ok(mut watcher) => {
+            tokio::spawn(async move {
+                while let Some(seen) = watcher.next().await {
+                    let order = match seen {
+                        Dirty::Paths(paths) => Order::Dirty(paths),
+                        Dirty::Overflow => Order::FullScan,
+                        Dirty::Blind(reason) => {
+                            tracing::warn!(reason, "changes are found by scans only from now on");
+                            Order::FullScan
+                        }
+                    };
+                    if orders.send(order).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Err(error) => tracing::warn!(dir = %dir.display(), %error, "not watched; changes are found by scans only"),
+    }
+}
+
+fn forward_moves(engine: &Engine<RealWorld>, space: SpaceId, orders: Sender<Order>) {
+    let mut events = engine.subscribe();
+    tokio::spawn(async move {
+        loop {
+            let moved = match events.recv().await {
+                Ok(Event::Changed { space: changed, timelines, .. }) if changed == space => Some(timelines),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => None,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+                Ok(_) => continue,
+            };
+            if orders.send(Order::Moved(moved)).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// The thread of one folder.
+struct Worker {
+    share: Share,
+    engine: Engine<RealWorld>,
+    space: SpaceId,
+    view: SpaceHandle,
+    folder: Folder,
+    claims: Claims,
+    /// Paths whose placement must be looked at.
+    stale: BTreeSet<String>,
+    paused: bool,
+    /// Paths to scan again a little later.
+    unlooked: BTreeSet<String>,
+}
+
+/// What a round has to do.
+#[derive(Default)]
+struct Round {
+    full: bool,
+    dirty: BTreeSet<String>,
+    flushed: Vec<oneshot::Sender<()>>,
+    hold: Option<(bool, oneshot::Sender<Result<(), Failure>>)>,
+    stop: bool,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &Receiver<Order>) {
+        self.read_claims();
+        let mut round = Round { full: true, ..Round::default() };
+        let mut retry_at: Option<Instant> = None;
+        loop {
+            if !self.paused {
+                if retry_at.is_some_and(|at| at <= Instant::now()) {
+                    retry_at = None;
+                    round.dirty.append(&mut self.unlooked);
+                }
+                let outcome = self.step(&mut round);
+                if let Err(failure) = &outcome {
+                    tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
+                    round.full = true;
+                }
+                if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
+                    retry_at = Some(Instant::now() + RETRY);
+                }
+                self.share.update(|status| status.failed = outcome.err().map(|failure| failure.message));
+            }
+            for done in round.flushed.drain(..) {
+                let _ = done.send(());
+            }
+            let wait = retry_at.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+            match inbox.recv_timeout(wait) {
+                Ok(order) => self.take(order, &mut round),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while let Ok(order) = inbox.try_recv() {
+                self.take(order, &mut round);
+            }
+            if round.stop {
+                return;
+            }
+        }
+    }
+
+    fn read_claims(&mut self) {
+        self.claims = Claims::read(&self.view);
+        self.stale = self.claims.live_paths();
+        self.stale.extend(self.folder.entries().map(|(path, _)| path.to_owned()));
+    }
+
+    fn take(&mut self, order: Order, round: &mut Round) {
+        match order {
+            Order::Dirty(paths) => round.dirty.extend(paths),
+            Order::FullScan => round.full = true,
+            Order::Moved(Some(timelines)) => self.refresh(&timelines),
+            Order::Moved(None) => self.read_claims(),
+            Order::Flush(done) => {
+                round.full = true;
+                round.flushed.push(done);
+            }
+            Order::Hold(accept, done) => round.hold = Some((accept, done)),
+            Order::Pause(paused) => {
+                round.full |= self.paused && !paused;
+                self.paused = paused;
+            }
+            Order::Stop => round.stop = true,
+        }
+    }
+
+    /// Looks again at timelines whose tips moved; their paths become stale.
+    fn refresh(&mut self, timelines: &[TimelineId]) {
+        for timeline in timelines {
+            let touched = self.claims.refresh(&self.view, *timeline);
+            self.stale.extend(touched);
+        }
+    }
+
+    fn step(&mut self, round: &mut Round) -> Result<(), Failure> {
+        if round.full || !round.dirty.is_empty() {
+            let only: Option<Vec<String>> = (!round.full).then(|| round.dirty.iter().cloned().collect());
+            self.record(only.as_deref())?;
+            round.full = false;
+            round.dirty.clear();
+        }
+        if let Some((accept, done)) = round.hold.take() {
+            let _ = done.send(self.hold_decided(accept));
+        }
+        // A check-out may find local changes in its way: they are recorded, then it goes on.
+        for _ in 0..3 {
+            if self.stale.is_empty() {
+                break;
+            }
+            let dirty = self.check_out(false)?;
+            if dirty.is_empty() {
+                break;
+            }
+            self.record(Some(&dirty))?;
+        }
+        self.share.update(|status| {
+            status.phase = Phase::Idle;
+            status.files = self.claims.live_count() as u64;
+        });
+        Ok(())
+    }
+
+    fn own_role(&self) -> Option<Role> {
+        self.engine.role(&self.engine.id(), &self.space)
+    }
+}
+
+/// Whether trying again later, with nothing changed here, may help.
+fn is_passing(reason: &SkipReason) -> bool {
+    matches!(reason, SkipReason::Changing | SkipReason::System(_) | SkipReason::Content(_))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
