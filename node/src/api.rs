@@ -234,7 +234,9 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Restore { target, to } => commands::history::restore(node, &target, to.as_deref()).await,
         Request::ConflictsList { space } => commands::conflicts::list(node, space.as_deref()),
         Request::ConflictsShow { target } => commands::conflicts::show(node, &target),
-        Request::ConflictsResolve { target, keep } => commands::conflicts::resolve(node, &target, keep.as_deref()).await,
+        Request::ConflictsResolve { target, keep } => {
+            commands::conflicts::resolve(node, &target, keep.as_deref()).await
+        }
         Request::HoldList => commands::hold::list(node),
         Request::HoldShow { space } => commands::hold::show(node, &space),
         Request::HoldDecide { space, accept } => commands::hold::decide(node, &space, accept).await,

@@ -38,7 +38,14 @@ const VALUE_CHARS: usize = 256;
 /// Bytes of one line that a reader takes, at most.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Actions whose line waits for the disk.
-const ADMIN: [&str; 6] = ["node:space_created", "node:space_removed", "node:ticket_made", "node:ticket_revoked", "node:peer_enrolled", "node:peer_revoked"];
+const ADMIN: [&str; 6] = [
+    "node:space_created",
+    "node:space_removed",
+    "node:ticket_made",
+    "node:ticket_revoked",
+    "node:peer_enrolled",
+    "node:peer_revoked",
+];
 
 /// The audit of one node.
 pub struct Audit {
@@ -96,8 +103,17 @@ impl Audit {
             None => (0, 0),
         };
         let first_uncovered_ms = (seq > covered).then(|| now().wall_ms);
-        let state =
-            State { file, number, bytes: end.bytes, seq, prev, covered, checkpoints, first_uncovered_ms, failing: false };
+        let state = State {
+            file,
+            number,
+            bytes: end.bytes,
+            seq,
+            prev,
+            covered,
+            checkpoints,
+            first_uncovered_ms,
+            failing: false,
+        };
         Ok(Self { dir, store, identity, state: Mutex::new(state) })
     }
 
@@ -179,8 +195,7 @@ impl Audit {
         let unsigned = unsigned_checkpoint(state.checkpoints + 1, state.covered + 1, state.seq, &state.prev, &kid);
         let signature = self.identity.key.sign(Label::AuditCheckpoint, unsigned.to_string().as_bytes());
         let mut signed = unsigned;
-        signed["signatures"] =
-            json!([{"kid": kid, "alg": "ML-DSA-87", "sig": BASE64.encode(signature.as_bytes())}]);
+        signed["signatures"] = json!([{"kid": kid, "alg": "ML-DSA-87", "sig": BASE64.encode(signature.as_bytes())}]);
         let stamp = Stamp { ms: now().wall_ms };
         let mut data = Object::new();
         data.insert("checkpoint".to_owned(), signed);
@@ -188,13 +203,8 @@ impl Audit {
             Some((space, tip)) => (space, evolve(&tip, data, Relations::new(), stamp)),
             None => (self.make_space(stamp)?, genesis("audit", data, Relations::new(), stamp, &uuid(&mut OsEntropy))),
         };
-        let request = CommitRequest {
-            saga: None,
-            staged: None,
-            records: vec![record],
-            expected: Vec::new(),
-            strict: false,
-        };
+        let request =
+            CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
         self.store.commit(&space, &request).map_err(|error| Failure::failed("store", error.to_string()))?;
         state.checkpoints += 1;
         state.covered = state.seq;
@@ -225,7 +235,8 @@ impl Audit {
             let file = File::open(&path).map_err(|error| error.to_string())?;
             for line in BufReader::new(file).lines() {
                 let line = line.map_err(|error| error.to_string())?;
-                let value: Value = serde_json::from_str(&line).map_err(|_| format!("audit line {} is damaged", seq + 1))?;
+                let value: Value =
+                    serde_json::from_str(&line).map_err(|_| format!("audit line {} is damaged", seq + 1))?;
                 seq += 1;
                 if value["[SEQ]"] != json!(seq) || value["[PREV]"] != json!(HEXLOWER.encode(&prev)) {
                     return Err(format!("audit line {seq} does not follow the line before it"));
@@ -270,23 +281,6 @@ impl Audit {
         records.filter_map(|record| record.object()?.get("checkpoint").cloned()).collect()
     }
 
-    /// The last `count` lines, oldest first.
-    ///
-    /// # Errors
-    /// When the files cannot be read.
-    pub fn tail(&self, count: usize) -> std::io::Result<Vec<String>> {
-        let mut lines = std::collections::VecDeque::new();
-        for (_, path) in files(&self.dir)?.into_iter().rev().take(2).rev() {
-            for line in BufReader::new(File::open(path)?).lines() {
-                lines.push_back(line?);
-                if lines.len() > count {
-                    lines.pop_front();
-                }
-            }
-        }
-        Ok(lines.into())
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,6 +295,23 @@ pub struct AuditReport {
     pub checkpoints: u64,
     /// Lines behind the last checkpoint.
     pub not_yet_signed: u64,
+}
+
+/// The last `count` lines of the audit in `dir`, oldest first.
+///
+/// # Errors
+/// When the files cannot be read.
+pub fn tail(dir: &Path, count: usize) -> std::io::Result<Vec<String>> {
+    let mut lines = std::collections::VecDeque::new();
+    for (_, path) in files(dir)?.into_iter().rev().take(2).rev() {
+        for line in BufReader::new(File::open(path)?).lines() {
+            lines.push_back(line?);
+            if lines.len() > count {
+                lines.pop_front();
+            }
+        }
+    }
+    Ok(lines.into())
 }
 
 /// Members in order of name, as RFC 8785 wants them; all values are small integers and ASCII text.

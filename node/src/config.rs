@@ -40,13 +40,7 @@ pub const SETTINGS: [Setting; 5] = [
         about: "address of the gateway door (health, metrics); loopback; the default moves on to the next free port",
         check: is_address,
     },
-    Setting {
-        section: "ticket",
-        key: "ttl",
-        default: "10m",
-        about: "how long a new ticket lives",
-        check: is_duration,
-    },
+    Setting { section: "ticket", key: "ttl", default: "10m", about: "how long a new ticket lives", check: is_duration },
     Setting {
         section: "sync",
         key: "timeout",
@@ -120,8 +114,9 @@ impl Config {
     }
 
     fn read_file(&mut self, path: &Path, text: &str) -> Result<(), Failure> {
-        let document = toml_edit::Document::parse(text)
-            .map_err(|error| Failure::usage("config", format!("{}: {}", path.display(), error.to_string().trim_end())))?;
+        let document = toml_edit::Document::parse(text).map_err(|error| {
+            Failure::usage("config", format!("{}: {}", path.display(), error.to_string().trim_end()))
+        })?;
         let line_of = |span: Option<std::ops::Range<usize>>| {
             span.map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1)
         };

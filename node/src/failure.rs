@@ -95,3 +95,17 @@ impl From<std::io::Error> for Failure {
         Self::failed("io", error.to_string())
     }
 }
+
+/// An error with everything that caused it, in one line.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod failpoint;
 pub mod failure;
 pub mod home;
+pub mod known;
 pub mod node;
 pub mod real;
 pub mod share;

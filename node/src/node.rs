@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtide_gateway::Gateway;
-use sealtide_identity::{Grant, InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_ibgib::{Stamp, space_genesis, uuid};
-use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
-use sealtide_store::{PeerRecord, Store};
-use sealtide_wire::{Admission, EnrolRefused};
+use sealtide_identity::{Grant, InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
+use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
+use sealtide_store::{Peer, SpaceLabel, Store};
+
 use tokio::sync::{Notify, watch};
 
 use crate::audit::Audit;
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
+use crate::known::Known;
 use crate::real::{RealWorld, now};
 use crate::share::Share;
 use crate::world::{OsEntropy, World};
@@ -53,21 +54,23 @@ struct Doors {
 
 /// Who may come in: the invites and grants in the store.
 struct Door {
-    store: Store,
+    known: Known,
 }
 
 impl Admission for Door {
     fn allowed(&self, peer: &NodeId) -> bool {
-        let facts = self.store.facts();
-        facts.peer(peer).is_some_and(|known| !known.revoked) || facts.grants().iter().any(|grant| grant.node == *peer)
+        self.known.peer(peer).is_some_and(|peer| !peer.revoked)
     }
 
     fn invite_secret(&self, id: &InviteId) -> Option<InviteSecret> {
-        self.store.facts().invite(id).map(|invite| invite.secret)
+        self.known.invite(id).map(|invite| invite.secret)
     }
 
-    fn enrol(&self, id: &InviteId, peer: &NodeId) -> Result<(), EnrolRefused> {
-        self.store.facts().enrol(id, peer, now().wall_ms).map_err(|_| EnrolRefused)
+    fn enrol(&self, id: &InviteId, peer: &NodeId) -> Result<(), Refused> {
+        self.known.enrol(id, *peer).map(drop).map_err(|error| {
+            tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
+            Refused
+        })
     }
 }
 
@@ -81,7 +84,7 @@ impl Node {
         let store = home.open_store()?;
         let engine = Engine::new(RealWorld, store.clone(), identity.id);
         let link_config = LinkConfig::new(identity.key.clone(), identity.id);
-        let link = Link::new(link_config, Arc::new(Door { store: store.clone() }))
+        let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Audit::open(&home, store.clone(), identity.clone())?;
         let (stop, _) = watch::channel(false);
@@ -123,6 +126,30 @@ impl Node {
         &self.0.store
     }
 
+    /// What this node knows for itself.
+    pub fn known(&self) -> Known {
+        Known::of(self.store())
+    }
+
+    /// The spaces that people see: all but the one of the audit.
+    pub fn spaces(&self) -> Vec<SpaceId> {
+        let hidden = |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND;
+        let mut labels = self.known().labels();
+        labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
+        labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
+        labels.into_iter().map(|(space, _)| space).collect()
+    }
+
+    /// Whether a space is here.
+    pub fn has_space(&self, space: &SpaceId) -> bool {
+        self.store().view(space).is_some()
+    }
+
+    /// What a space is called here; its id when it has no name.
+    pub fn label(&self, space: &SpaceId) -> String {
+        self.known().label(space).map_or_else(|| space.to_string(), |label| label.name)
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Engine<RealWorld> {
         &self.0.engine
@@ -158,7 +185,7 @@ impl Node {
         let bound = opened.map_err(|error| {
             Failure::failed("listen", error.to_string()).hint("choose another port with --listen ADDR:PORT")
         })?;
-        let _ = self.store().facts().set_setting(&port_key(address), &bound.port().to_string());
+        let _ = self.known().put_setting(&port_key(address), Some(&bound.port().to_string()));
         lock(&self.0.doors).listen.push(bound);
         Ok(bound)
     }
@@ -167,7 +194,7 @@ impl Node {
         if address.port() != 0 {
             return address;
         }
-        let kept = self.store().facts().setting(&port_key(address)).and_then(|port| port.parse().ok());
+        let kept = self.known().setting(&port_key(address)).and_then(|port| port.parse().ok());
         SocketAddr::new(address.ip(), kept.unwrap_or(0))
     }
 
@@ -202,14 +229,13 @@ impl Node {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());
         }
+        if let Err(error) = self.store().expire() {
+            tracing::warn!(%error, "old sagas could not be cleared");
+        }
         self.accept_sessions();
         self.watch_grants();
-        for (space, dir) in self.shared_dirs() {
-            if let Err(failure) = self.open_share(space, &dir) {
-                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
-            }
-        }
-        for peer in self.store().facts().peers() {
+        self.open_shares();
+        for peer in self.known().peers() {
             if !peer.revoked {
                 self.look_after(peer.node);
             }
@@ -229,14 +255,14 @@ impl Node {
     /// Takes a session into service and writes down what it tells of the peer.
     pub fn welcome(&self, session: Session) {
         let peer = session.peer();
-        let known = self.store().facts().peer(&peer);
-        let mut record = known.unwrap_or_else(|| PeerRecord::new(peer, now().wall_ms));
+        let known = self.known().peer(&peer);
+        let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
         let told = session.peer_addresses();
         if !told.is_empty() {
             record.addresses = told;
         }
         record.last_seen_ms = now().wall_ms;
-        if let Err(error) = self.store().facts().put_peer(&record) {
+        if let Err(error) = self.known().put_peer(&record) {
             tracing::warn!(%error, "a peer could not be written down");
         }
         lock(&self.0.why_not).remove(&peer);
@@ -268,7 +294,7 @@ impl Node {
         for offer in offers {
             let (space, mine) = (offer.space, self.engine().role(&self.id(), &offer.space));
             let by_admin = self.engine().role(&peer, &space) == Some(Role::Admin);
-            if self.store().has_space(&space) && by_admin && mine.is_some_and(|role| role != offer.role && role != Role::Admin)
+            if self.has_space(&space) && by_admin && mine.is_some_and(|role| role != offer.role && role != Role::Admin)
             {
                 let _ = self.grant(space, self.id(), offer.role);
             }
@@ -302,7 +328,7 @@ impl Node {
     async fn keep_dialling(&self, peer: NodeId, wake: &Notify) {
         let mut backoff = Backoff::new();
         loop {
-            let Some(known) = self.store().facts().peer(&peer).filter(|known| !known.revoked) else { return };
+            let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
             if let Some(session) = self.link().session(&peer) {
                 session.closed().await;
                 backoff = Backoff::new();
@@ -353,7 +379,8 @@ impl Node {
         let first = space_genesis(name, kind, &self.id().to_string(), stamp, &uuid(&mut OsEntropy));
         let space = self.store().create_space(first).map_err(|error| Failure::failed("store", error.to_string()))?;
         let label = self.free_label(name);
-        self.store().facts().set_label(&space, &label).map_err(|error| Failure::failed("store", error.to_string()))?;
+        let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
+        self.known().put_label(&space, Some(&row)).map_err(|error| Failure::failed("store", error.to_string()))?;
         self.grant(space, self.id(), Role::Admin)?;
         self.audit().note("space_created", &[("space", &space.to_string()), ("name", &label)]);
         Ok(space)
@@ -365,17 +392,20 @@ impl Node {
     /// As the store reports.
     pub fn grant(&self, space: SpaceId, node: NodeId, role: Role) -> Result<(), Failure> {
         let grant = Grant { space, node, role, since_ms: now().wall_ms, invite: None };
-        self.store().facts().put_grant(&grant).map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.known().put_grant(&grant).map_err(|error| Failure::failed("store", error.to_string()))?;
         self.engine().grants_changed();
         Ok(())
     }
 
     /// A local name for a space: `name` cleaned, with `-2`, `-3` … when it is taken.
     pub fn free_label(&self, name: &str) -> String {
-        let clean: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).take(60).collect();
+        let clean: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+            .take(60)
+            .collect();
         let clean = if clean.is_empty() { "space".to_owned() } else { clean };
-        let taken: Vec<String> = self.store().spaces().into_iter().map(|space| space.label).collect();
+        let taken: Vec<String> = self.known().labels().into_iter().map(|(_, label)| label.name).collect();
         let mut label = clean.clone();
         let mut count = 2;
         while taken.contains(&label) {
@@ -387,8 +417,11 @@ impl Node {
 
     /// The directories that are shared, by the settings in the store.
     pub fn shared_dirs(&self) -> Vec<(SpaceId, PathBuf)> {
-        let spaces = self.store().spaces().into_iter();
-        spaces.filter_map(|space| Some((space.id, PathBuf::from(self.store().facts().setting(&dir_key(&space.id))?)))).collect()
+        self.known()
+            .labels()
+            .into_iter()
+            .filter_map(|(space, label)| Some((space, PathBuf::from(label.dir?))))
+            .collect()
     }
 
     /// The space of a directory that is shared already.
@@ -408,7 +441,11 @@ impl Node {
         }
         for (_, shared) in self.shared_dirs() {
             if shared != dir && (shared.starts_with(dir) || dir.starts_with(&shared)) {
-                return refuse(format!("{} and the shared folder {} lie inside each other", dir.display(), shared.display()));
+                return refuse(format!(
+                    "{} and the shared folder {} lie inside each other",
+                    dir.display(),
+                    shared.display()
+                ));
             }
         }
         Ok(())
@@ -420,9 +457,19 @@ impl Node {
     /// As [`Node::open_share`] and the store report.
     pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
         let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
-        let facts = self.store().facts();
-        facts.set_setting(&dir_key(&space), text).map_err(|error| Failure::failed("store", error.to_string()))?;
+        let mut label = self.known().label(&space).unwrap_or_default();
+        label.dir = Some(text.to_owned());
+        self.known().put_label(&space, Some(&label)).map_err(|error| Failure::failed("store", error.to_string()))?;
         self.open_share(space, dir)
+    }
+
+    /// Opens the folders that are shared; one that cannot be opened is logged and left out.
+    pub fn open_shares(&self) {
+        for (space, dir) in self.shared_dirs() {
+            if let Err(failure) = self.open_share(space, &dir) {
+                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
+            }
+        }
     }
 
     /// Opens the folder of a space, or returns the one that is open.
@@ -444,7 +491,10 @@ impl Node {
         if let Some(share) = share {
             share.stop();
         }
-        let _ = self.store().facts().remove_setting(&dir_key(space));
+        if let Some(mut label) = self.known().label(space) {
+            label.dir = None;
+            let _ = self.known().put_label(space, Some(&label));
+        }
         let _ = std::fs::remove_file(self.home().folder_state(space));
     }
 
@@ -459,14 +509,14 @@ impl Node {
     /// Exit 2 when there is none of that name.
     pub fn find_space(&self, name: &str) -> Result<SpaceId, Failure> {
         if let Ok(id) = name.parse::<SpaceId>()
-            && self.store().has_space(&id)
+            && self.has_space(&id)
         {
             return Ok(id);
         }
-        let spaces = self.store().spaces();
-        let found = spaces.iter().find(|space| space.label == name).map(|space| space.id);
+        let found = self.spaces().into_iter().find(|space| self.label(space) == name);
         found.ok_or_else(|| {
-            Failure::usage("no_space", format!("no space named {name}")).hint("`sealtide spaces list` shows what there is")
+            Failure::usage("no_space", format!("no space named {name}"))
+                .hint("`sealtide spaces list` shows what there is")
         })
     }
 
@@ -475,9 +525,9 @@ impl Node {
     /// # Errors
     /// Exit 2 when there is none of that name, or several and none was named.
     pub fn space_or_only(&self, name: Option<&str>) -> Result<SpaceId, Failure> {
-        match (name, self.store().spaces().as_slice()) {
+        match (name, self.spaces().as_slice()) {
             (Some(name), _) => self.find_space(name),
-            (None, [only]) => Ok(only.id),
+            (None, [only]) => Ok(*only),
             (None, []) => Err(Failure::usage("no_space", "no space here yet").hint("`sealtide up DIR` shares one")),
             (None, _) => Err(Failure::usage("which_space", "there are several spaces; name one")
                 .hint("`sealtide spaces list` shows them")),
@@ -488,8 +538,8 @@ impl Node {
     ///
     /// # Errors
     /// Exit 2.
-    pub fn find_peer(&self, name: &str) -> Result<PeerRecord, Failure> {
-        let peers = self.store().facts().peers();
+    pub fn find_peer(&self, name: &str) -> Result<Peer, Failure> {
+        let peers = self.known().peers();
         let id = name.parse::<NodeId>().ok();
         let found = peers.into_iter().find(|peer| peer.name == name || Some(peer.node) == id);
         found.ok_or_else(|| {
@@ -537,11 +587,22 @@ pub fn ticket_addresses(node: &Node) -> Vec<LinkAddress> {
 pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
     let who = peer.short();
     match error {
-        DialError::Refused => Failure::new(Exit::Refused, "refused", format!("node {who} refused: the ticket is expired, used up or revoked, or this node is not allowed"))
-            .hint("ask for a new ticket: `sealtide ticket new` on the other machine"),
-        DialError::WrongPeer => Failure::new(Exit::Refused, "wrong_peer", format!("who answered is not node {who}: its identity or certificate does not fit"))
-            .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
-        DialError::Version => Failure::failed("version", format!("node {who} speaks another version of the protocol")).hint("update sealtide on both machines"),
+        DialError::Refused { .. } => Failure::new(
+            Exit::Refused,
+            "refused",
+            format!("node {who} refused: the ticket is expired, used up or revoked, or this node is not allowed"),
+        )
+        .hint("ask for a new ticket: `sealtide ticket new` on the other machine"),
+        DialError::WrongPeer { .. } => Failure::new(
+            Exit::Refused,
+            "wrong_peer",
+            format!("who answered is not node {who}: its identity or certificate does not fit"),
+        )
+        .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
+        DialError::Version { .. } => {
+            Failure::failed("version", format!("node {who} speaks another version of the protocol"))
+                .hint("update sealtide on both machines")
+        }
         other => Failure::new(Exit::NoRoute, "no_route", format!("node {who} cannot be reached: {other}"))
             .hint("is `sealtide up` running there, and is its port open? `sealtide doctor TICKET` looks"),
     }
@@ -549,14 +610,10 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
 
 fn why_not(error: &DialError) -> &'static str {
     match error {
-        DialError::Refused => "refused",
-        DialError::WrongPeer => "pin",
+        DialError::Refused { .. } => "refused",
+        DialError::WrongPeer { .. } => "pin",
         _ => "unreachable",
     }
-}
-
-fn dir_key(space: &SpaceId) -> String {
-    format!("dir/{space}")
 }
 
 fn port_key(address: SocketAddr) -> String {

@@ -42,7 +42,7 @@ impl World for RealWorld {
 
     async fn commit(&self, store: &Store, space: SpaceId, request: CommitRequest) -> Result<CommitResult, CommitError> {
         let store = store.clone();
-        tokio::task::spawn_blocking(move || store.commit(&space, request)).await.expect("the store does not panic")
+        tokio::task::spawn_blocking(move || store.commit(&space, &request)).await.expect("the store does not panic")
     }
 }
 
@@ -75,12 +75,8 @@ impl PeerChannel for sealtide_link::Channel {
         sealtide_link::Channel::name(self)
     }
 
-    async fn ready(&self) -> Result<(), ChannelGone> {
-        sealtide_link::Channel::ready(self).await.map_err(|_| ChannelGone)
-    }
-
-    fn send(&self, message: Bytes) -> Result<(), ChannelGone> {
-        self.try_send(message).map_err(|_| ChannelGone)
+    async fn send(&self, message: Bytes) -> Result<(), ChannelGone> {
+        sealtide_link::Channel::send(self, message).await.map_err(|_| ChannelGone)
     }
 
     async fn recv(&self) -> Result<Option<Bytes>, ChannelGone> {

@@ -60,10 +60,8 @@ pub trait PeerSession: Clone + Send + Sync + 'static {
 pub trait PeerChannel: Send + Sync + 'static {
     /// The name it was opened with.
     fn name(&self) -> &str;
-    /// Waits until the channel takes a message.
-    fn ready(&self) -> impl Future<Output = Result<(), ChannelGone>> + Send;
-    /// Hands over a message right after [`PeerChannel::ready`].
-    fn send(&self, message: Bytes) -> Result<(), ChannelGone>;
+    /// Hands a message over; waits while the channel is full. A future that is dropped before it ends has sent nothing.
+    fn send(&self, message: Bytes) -> impl Future<Output = Result<(), ChannelGone>> + Send;
     /// The next whole message; `None` at the orderly end.
     fn recv(&self) -> impl Future<Output = Result<Option<Bytes>, ChannelGone>> + Send;
     /// Gives credit back.

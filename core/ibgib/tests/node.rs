@@ -1,5 +1,7 @@
 //! Differential run against a JavaScript engine: `node` on the PATH, otherwise skipped. Spec: SY-2, SY-3.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it ran")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Write};

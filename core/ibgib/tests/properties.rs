@@ -1,5 +1,7 @@
 //! Property tests: the twins of the fuzz targets, and a corpus that is replayed.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it ran")]
+
 mod support;
 
 use std::path::PathBuf;
@@ -231,10 +233,16 @@ proptest! {
     // Proves: SY-10, SY-7: a transform answers with a record that validates, or with an error and nothing else.
     #[test]
     fn fuzz_twin_transforms(case in step()) {
-        let answer: serde_json::Value = serde_json::from_str(&plumbing::run("", &case)).unwrap();
-        match answer.get("error") {
-            Some(_) => prop_assert_eq!(answer.as_object().unwrap().len(), 1),
-            None => prop_assert!(answer.get("new").is_some()),
+        let Ok(Js::Object(answer)) = parse(&plumbing::run("", &case), Rules::Compat) else { panic!("no answer") };
+        match answer.named("error") {
+            Js::Undefined => {
+                prop_assert!(answer.named("new").as_object().is_some());
+                prop_assert!(matches!(answer.named("intrinsic_valid"), Js::Bool(_)));
+            }
+            error => {
+                prop_assert!(*error != Js::text("bad_case"), "{}", case);
+                prop_assert_eq!(answer.len(), 1);
+            }
         }
     }
 
@@ -248,10 +256,12 @@ proptest! {
 proptest! {
     #![proptest_config(config(2_000))]
 
-    // A record that passes keeps passing when it is read by the other half: nearly right records do pass.
+    // Writing a record and reading it again changes neither its hash nor its encoding.
     #[test]
     fn record_texts_survive_encoding(text in record_text()) {
         let Ok(Js::Object(mut record)) = parse(&text, Rules::Compat) else { return Ok(()) };
+        // An infinity as the whole data counts as data, and is `null` once it is written: JavaScript's own loss.
+        prop_assume!(!matches!(record.named("data"), Js::Number(number) if number.is_infinite()));
         let Ok(gib) = gib_of(&record, false) else { return Ok(()) };
         record.set("gib", Js::text(gib));
         let written = write(&Js::Object(record.clone())).unwrap();

@@ -1,5 +1,7 @@
 //! Records made here are accepted everywhere, and their forms agree. Spec: ibgib §12.2.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use sealtide_ibgib::{Address, Data, Relations, Verified};
 use serde_json::json;

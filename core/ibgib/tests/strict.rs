@@ -1,5 +1,7 @@
 //! Strict acceptance: each row of ibgib §12.2.2 with what it takes and what it refuses.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use minicbor::Encoder;
 use sealtide_ibgib::hash::{gib_of, sha256v1};

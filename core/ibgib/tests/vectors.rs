@@ -1,6 +1,8 @@
 //! The golden vectors, through the plumbing that the command line uses. The folder is `SEALTIDE_VECTORS` or the
 //! repository's `vectors/`; files are known by their `format` member.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it ran")]
+
 use std::path::PathBuf;
 
 use sealtide_ibgib::json::{Js, Rules, parse};

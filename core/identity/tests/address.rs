@@ -12,7 +12,7 @@ const REMOTE: LearnedFrom = LearnedFrom::Peer { over_loopback: false };
 const SAME_MACHINE: LearnedFrom = LearnedFrom::Peer { over_loopback: true };
 
 fn may(socket: &str, source: u8, learned: LearnedFrom) -> bool {
-    LinkAddress { source, socket: socket.parse().unwrap() }.may_be_dialled(learned)
+    LinkAddress { source, socket: socket.parse().expect("an address") }.may_be_dialled(learned)
 }
 
 // Proves: LK-107

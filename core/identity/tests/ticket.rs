@@ -25,7 +25,7 @@ fn example() -> Ticket {
         relay_only: false,
         relays_bind0: false,
         relays: vec![RelayHint { relay: NodeId::from_bytes([4; 32]), url: URL_30.to_owned() }],
-        addresses: vec![LinkAddress { source: 4, socket: "192.168.1.20:7443".parse().unwrap() }],
+        addresses: vec![LinkAddress { source: 4, socket: "192.168.1.20:7443".parse().expect("an address") }],
     }
 }
 
@@ -56,9 +56,11 @@ fn ticket_layout_byte_for_byte() {
     assert_eq!(decode_text("stt1", &example().encode()), Ok(expected));
 }
 
+type Change = fn(&mut Vec<u8>);
+
 /// Changes the payload of the example and reads it again.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, TicketError> {
-    let mut bytes = decode_text("stt1", &example().encode()).unwrap();
+    let mut bytes = decode_text("stt1", &example().encode()).expect("a text form");
     change(&mut bytes);
     Ticket::decode(&encode_text("stt1", &bytes))
 }
@@ -67,7 +69,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, TicketError> {
 #[test]
 fn ticket_strict() {
     assert_eq!(changed(|bytes| bytes[0] = 2), Err(TicketError::Version(2)));
-    let malformed: [(&str, fn(&mut Vec<u8>)); 10] = [
+    let malformed: [(&str, Change); 10] = [
         ("unknown flag", |bytes| bytes[1] |= 16),
         ("flag 1 without the invite", |bytes| drop(bytes.drain(42..90))),
         ("invite without flag 1", |bytes| bytes[1] = 0),

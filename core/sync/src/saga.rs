@@ -5,12 +5,28 @@
 //! answerer OPENING → RECONCILING → TRANSFERRING → STAGED → COMMITTING → DONE     (any → ABORTED)
 //! ```
 
+mod clock;
+mod commit;
+mod index;
+mod opening;
+mod outbox;
+mod receive;
+mod reconcile;
+mod run;
+mod serve;
+mod wants;
+
 use bytes::Bytes;
 use sealtide_crypto::Now;
 use sealtide_ibgib::{Address, ChunkHash, Verified};
 use sealtide_identity::{NodeId, Role, SpaceId};
 
-use crate::{AbortCode, CommitRequest, CommitResult, SpaceView};
+use self::clock::Clock;
+use self::commit::Committing;
+use self::opening::AwaitAck;
+use self::outbox::Outbox;
+use self::run::Run;
+use crate::{AbortCode, CommitRequest, CommitResult, Message, MessageError, SpaceView};
 
 /// Which saga: 32 bytes chosen by the opener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,7 +229,69 @@ pub enum SagaOutcome {
 
 /// One run of the protocol, either end.
 #[derive(Debug)]
-pub struct Saga {}
+pub struct Saga {
+    config: SagaConfig,
+    phase: Phase,
+    out: Outbox,
+    clock: Clock,
+}
+
+/// Where a saga stands. RECONCILING, TRANSFERRING and STAGED overlap, because each side may receive and serve at its
+/// own pace: they are one phase whose halves know their own step.
+#[derive(Debug)]
+enum Phase {
+    /// Opener: OPEN was sent.
+    AwaitAck(Box<AwaitAck>),
+    /// Answerer: nothing came yet.
+    AwaitOpen,
+    /// OPEN_ACK was sent or received.
+    Running(Box<Run>),
+    /// COMMIT was sent or received.
+    Committing(Box<Committing>),
+    /// Nothing comes in any more.
+    Over,
+}
+
+/// Which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Opener,
+    Answerer,
+}
+
+/// Why a saga ends before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    code: AbortCode,
+    text: String,
+}
+
+impl Fault {
+    fn new(code: AbortCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    fn protocol(text: &str) -> Self {
+        Self::new(AbortCode::Protocol, text)
+    }
+}
+
+impl From<MessageError> for Fault {
+    fn from(error: MessageError) -> Self {
+        Self::new(error.code, error.text)
+    }
+}
+
+/// What every step needs besides its own state.
+struct Context<'a> {
+    config: &'a SagaConfig,
+    out: &'a mut Outbox,
+    clock: &'a mut Clock,
+    view: &'a dyn SpaceView,
+}
+
+/// One text for a space that does not exist and for one without a grant. Spec: SY-100
+const NOT_ALLOWED: &str = "no such space, or no right to do this in it";
 
 impl Saga {
     /// Opens a saga: OPEN goes out. With staged records of the same saga id in the view it resumes.
@@ -225,41 +303,235 @@ impl Saga {
         strategy: Strategy,
         view: &dyn SpaceView,
     ) -> Self {
-        let _ = (now, config, scope, direction, strategy, view);
-        todo!()
+        let mut out = Outbox::default();
+        let mut clock = Clock::new(now);
+        let phase = if config.peer_role.is_none() {
+            out.finish(SagaOutcome::Aborted {
+                code: AbortCode::NotAllowed,
+                by_peer: false,
+                text: NOT_ALLOWED.to_owned(),
+                retry_after_ms: 0,
+            });
+            Phase::Over
+        } else {
+            let context = &mut Context { config: &config, out: &mut out, clock: &mut clock, view };
+            Phase::AwaitAck(Box::new(AwaitAck::open(context, scope, direction, strategy)))
+        };
+        let mut saga = Self { config, phase, out, clock };
+        saga.arm();
+        saga
     }
 
     /// Reads the space and the saga id of an OPEN, so that the driver can look up view and role.
     ///
     /// # Errors
     /// [`crate::MessageError`] when the message is no OPEN.
-    pub fn peek_open(message: &[u8]) -> Result<(SagaId, SpaceId), crate::MessageError> {
-        let _ = message;
-        todo!()
+    pub fn peek_open(message: &[u8]) -> Result<(SagaId, SpaceId), MessageError> {
+        match Message::decode(&Bytes::copy_from_slice(message))? {
+            Message::Open(open) => Ok((open.saga, open.space)),
+            _ => Err(MessageError::bad("a saga channel begins with OPEN")),
+        }
     }
 
     /// Answers a saga; the first message (OPEN) is then handed in by `handle`.
     pub fn answer(now: Now, config: SagaConfig, view: &dyn SpaceView) -> Self {
-        let _ = (now, config, view);
-        todo!()
+        let _ = view;
+        let mut saga = Self { config, phase: Phase::AwaitOpen, out: Outbox::default(), clock: Clock::new(now) };
+        saga.arm();
+        saga
     }
 
-    /// The ABORT message with which a driver refuses an OPEN without making a saga (`busy`, `not_allowed`).
+    /// The ABORT message with which a driver refuses an OPEN without making a saga (`busy`, `not_allowed`). The text
+    /// of `not_allowed` is always the same, so that an unknown space cannot be told from a forbidden one.
     pub fn refusal(code: AbortCode, text: &str, retry_after_ms: u64) -> Bytes {
-        let _ = (code, text, retry_after_ms);
-        todo!()
+        let text = if code == AbortCode::NotAllowed { NOT_ALLOWED } else { text }.to_owned();
+        Message::Abort { code, text, retry_after_ms }.encode()
     }
 
     /// Takes a fact.
     pub fn handle(&mut self, now: Now, input: SagaInput, view: &dyn SpaceView) {
-        let _ = (now, input, view);
-        todo!()
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.clock.step(now, &self.out);
+        if let Err(fault) = self.take(input, view).and_then(|()| self.advance(view)) {
+            self.abort(fault);
+        }
+        self.arm();
     }
 
     /// The next wish; call until `None` after every `handle`. Reads payload lazily, so call it only as fast as
     /// the channel takes messages: that is the back-pressure.
     pub fn poll(&mut self, view: &dyn SpaceView) -> Option<SagaOutput> {
-        let _ = view;
-        todo!()
+        if let Some(wish) = self.out.poll_eager() {
+            return Some(wish);
+        }
+        if let Phase::Running(run) = &mut self.phase {
+            let context = &mut Context { config: &self.config, out: &mut self.out, clock: &mut self.clock, view };
+            if let Some(message) = run.next_message(context) {
+                return Some(self.out.sent(message.encode()));
+            }
+        }
+        self.out.poll_done()
+    }
+
+    /// As [`Saga::poll`], but never gives a [`SagaOutput::Send`]: for a driver whose channel is full and which must
+    /// go on staging and giving credit back, or two peers that both send would wait for each other.
+    pub fn poll_local(&mut self) -> Option<SagaOutput> {
+        self.out.poll_local()
+    }
+
+    fn take(&mut self, input: SagaInput, view: &dyn SpaceView) -> Result<(), Fault> {
+        match input {
+            SagaInput::Message(bytes) => self.message(bytes, view),
+            SagaInput::Durable(ticket) => {
+                self.clock.progress();
+                self.clock.answered();
+                if let Phase::Running(run) = &mut self.phase {
+                    run.receive.durable(&mut self.out, ticket);
+                }
+                Ok(())
+            }
+            SagaInput::Committed(result) => self.committed(&result),
+            SagaInput::TipMoved => Err(Fault::new(AbortCode::TipMoved, "a tip moved while the saga ran")),
+            SagaInput::StoreFailed(text) => Err(Fault::new(AbortCode::Disk, text)),
+            SagaInput::PeerRole(role) => {
+                self.config.peer_role = role;
+                match (&self.phase, role) {
+                    (Phase::Committing(committing), None) if committing.in_store() => Ok(()),
+                    (_, None) => Err(Fault::new(AbortCode::Revoked, "the grant was taken back")),
+                    _ => Ok(()),
+                }
+            }
+            SagaInput::Cancel => match &self.phase {
+                // After COMMIT the outcome is not this side's any more. Spec: ibgib §14.4
+                Phase::Committing(_) => Ok(()),
+                _ => Err(Fault::new(AbortCode::Cancelled, "cancelled")),
+            },
+            SagaInput::ChannelLost => {
+                self.channel_lost();
+                Ok(())
+            }
+            SagaInput::Tick => self.tick(),
+        }
+    }
+
+    fn message(&mut self, bytes: Bytes, view: &dyn SpaceView) -> Result<(), Fault> {
+        if matches!(&self.phase, Phase::Committing(committing) if committing.in_store()) {
+            // The store has the last word now; nothing that the peer says can change it.
+            return Ok(());
+        }
+        let message = Message::decode(&bytes)?;
+        self.clock.progress();
+        let size = bytes.len() as u64;
+        match message {
+            Message::Unknown(_) => {
+                self.out.release(size);
+                return Ok(());
+            }
+            Message::Abort { code, text, retry_after_ms } => {
+                self.end(SagaOutcome::Aborted { code, by_peer: true, text, retry_after_ms });
+                return Ok(());
+            }
+            _ => {}
+        }
+        let context = &mut Context { config: &self.config, out: &mut self.out, clock: &mut self.clock, view };
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::AwaitAck(waiting) => {
+                self.phase = Phase::Running(Box::new(waiting.acknowledged(context, message, &bytes)?));
+            }
+            Phase::AwaitOpen => self.phase = Phase::Running(Box::new(opening::answer(context, message, &bytes)?)),
+            Phase::Running(mut run) => {
+                self.phase = match run.message(context, message, &bytes)? {
+                    false => Phase::Running(run),
+                    // The answerer was told to commit.
+                    true => Phase::Committing(Box::new(run.into_committing(context)?)),
+                };
+                return Ok(());
+            }
+            Phase::Committing(mut committing) => {
+                let step = committing.message(context, message);
+                self.phase = Phase::Committing(committing);
+                step?;
+            }
+            Phase::Over => {}
+        }
+        self.out.release(size);
+        Ok(())
+    }
+
+    /// Does what has become possible, whatever it was that came in.
+    fn advance(&mut self, view: &dyn SpaceView) -> Result<(), Fault> {
+        let context = &mut Context { config: &self.config, out: &mut self.out, clock: &mut self.clock, view };
+        if let Phase::Running(run) = &mut self.phase
+            && run.advance(context)?
+            && let Phase::Running(run) = std::mem::replace(&mut self.phase, Phase::Over)
+        {
+            self.phase = Phase::Committing(Box::new(run.into_committing(context)?));
+        }
+        if let Phase::Committing(committing) = &mut self.phase
+            && let Some(outcome) = committing.outcome()
+        {
+            self.end(outcome);
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, result: &CommitResult) -> Result<(), Fault> {
+        if let Phase::Committing(committing) = &mut self.phase {
+            committing.committed(&mut self.out, result);
+        }
+        Ok(())
+    }
+
+    fn channel_lost(&mut self) {
+        self.out.drop_sends();
+        let commit_sent = match &self.phase {
+            // What the store was asked for it will do; its answer is the outcome.
+            Phase::Committing(committing) if committing.in_store() => return self.out.mute(),
+            Phase::Committing(_) => true,
+            _ => false,
+        };
+        self.end(SagaOutcome::Interrupted { commit_sent });
+    }
+
+    fn tick(&mut self) -> Result<(), Fault> {
+        self.clock.fired();
+        let late = match &self.phase {
+            Phase::AwaitAck(_) | Phase::AwaitOpen => self.clock.idle_over(&self.config.limits),
+            Phase::Running(run) => run.late(&self.config.limits, &self.clock),
+            Phase::Committing(_) | Phase::Over => None,
+        };
+        late.map_or(Ok(()), |text| Err(Fault::new(AbortCode::Timeout, text)))
+    }
+
+    /// Asks to be woken when the next time limit may be over. Spec: ibgib §13.8
+    fn arm(&mut self) {
+        let limits = &self.config.limits;
+        let deadline = match &self.phase {
+            Phase::AwaitAck(_) | Phase::AwaitOpen => Some(self.clock.next_look(limits)),
+            Phase::Running(run) => Some(run.deadline(limits, &self.clock)),
+            Phase::Committing(_) | Phase::Over => None,
+        };
+        if let Some(deadline) = deadline {
+            self.clock.arm(deadline, &mut self.out);
+        }
+    }
+
+    fn abort(&mut self, fault: Fault) {
+        let Fault { code, text } = fault;
+        self.out.drop_sends();
+        self.out.send(&Message::Abort { code, text: text.clone(), retry_after_ms: 0 });
+        // An opener that sent COMMIT does not know what became of it. Spec: ibgib §14.4
+        let unknown = code == AbortCode::Protocol && matches!(&self.phase, Phase::Committing(c) if c.awaits_ack());
+        self.end(match unknown {
+            true => SagaOutcome::Interrupted { commit_sent: true },
+            false => SagaOutcome::Aborted { code, by_peer: false, text, retry_after_ms: 0 },
+        });
+    }
+
+    fn end(&mut self, outcome: SagaOutcome) {
+        self.phase = Phase::Over;
+        self.out.finish(outcome);
     }
 }

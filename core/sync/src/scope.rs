@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealtide_crypto::sha256;
-use sealtide_ibgib::{Address, ChunkHash, Manifest, Sid, TimelineId, Verified};
+use sealtide_ibgib::{Address, ChunkHash, Manifest, Sid, TimelineId, Verified, order_key};
 
 use crate::{Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy};
 
@@ -41,6 +40,7 @@ pub(crate) struct Scoped {
 /// The dependency graph of some roots, in memory.
 #[derive(Debug, Default)]
 struct Roots {
+    roots: Vec<Address>,
     live: bool,
     skipped: BTreeSet<String>,
     items: BTreeSet<(u64, Sid)>,
@@ -58,8 +58,12 @@ impl Scoped {
         let (snapshot, roots) = match scope {
             Scope::All => (space.clone(), None),
             Scope::Roots { roots, live, skipped } => {
-                let mut graph =
-                    Roots { live: *live, skipped: skipped.iter().cloned().collect(), ..Roots::default() };
+                let mut graph = Roots {
+                    roots: roots.clone(),
+                    live: *live,
+                    skipped: skipped.iter().cloned().collect(),
+                    ..Roots::default()
+                };
                 graph.walk(roots.clone(), view);
                 (Arc::new(graph.snapshot(view)), Some(graph))
             }
@@ -81,6 +85,11 @@ impl Scoped {
         let same = Arc::ptr_eq(&now, &self.space)
             || now.item_summary == self.space.item_summary && now.tip_summary == self.space.tip_summary;
         !same || self.roots.as_ref().is_some_and(|roots| roots.adopted)
+    }
+
+    /// The roots of a scope whose graph is what they refer to.
+    pub(crate) fn frozen_roots(&self) -> Option<&[Address]> {
+        self.roots.as_ref().filter(|roots| !roots.live).map(|roots| &roots.roots[..])
     }
 
     pub(crate) fn follows(&self, relation: &str) -> bool {
@@ -147,7 +156,7 @@ impl Scoped {
 
     /// The tips of a timeline at OPEN.
     pub(crate) fn tips_of(&self, tjp: &Address) -> impl Iterator<Item = &TipItem> {
-        let (order, timeline) = (order_of_timeline(tjp), tjp.timeline_id());
+        let (order, timeline) = (order_key(tjp, true), tjp.timeline_id());
         let tips = &self.snapshot.tips;
         let from = tips.partition_point(|tip| tip.order < order);
         tips[from..].iter().take_while(move |tip| tip.order == order).filter(move |tip| tip.timeline == timeline)
@@ -215,27 +224,21 @@ impl Roots {
     fn snapshot(&self, view: &dyn SpaceView) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let mut tips = BTreeMap::new();
-        let mut covered = BTreeSet::new();
+        let mut covered = BTreeMap::new();
         for sid in &self.sids {
             snapshot.item_summary.add(sid.as_bytes());
             let Some(record) = view.record(sid) else { continue };
             if let (Some(tip), Some(frame)) = (TipItem::of(&record), record.frame()) {
-                covered.extend(frame.past.into_iter().chain(frame.orphans));
+                for parent in frame.past.into_iter().chain(frame.orphans) {
+                    let child: &mut u64 = covered.entry(parent).or_default();
+                    *child = frame.n.max(*child);
+                }
                 tips.insert(tip.tip.clone(), tip);
             }
         }
-        snapshot.tips = tips.into_values().filter(|tip| !covered.contains(&tip.tip)).collect();
+        snapshot.tips = tips.into_values().filter(|tip| covered.get(&tip.tip) <= Some(&tip.n)).collect();
         snapshot.tips.sort_by_key(|tip| (tip.order, tip.id));
         snapshot.tips.iter().for_each(|tip| snapshot.tip_summary.add(&tip.id));
         snapshot
     }
-}
-
-/// The order key that all frames of a timeline share. Spec: ibgib §12.2.1
-fn order_of_timeline(tjp: &Address) -> u64 {
-    let segment = tjp.gib().rsplit('.').next().unwrap_or_default();
-    let hexadecimal = segment.len() == 64 && segment.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let parsed = if hexadecimal { u64::from_str_radix(&segment[..16], 16).ok() } else { None };
-    let first = parsed.unwrap_or_else(|| sha256(segment.as_bytes())[..8].iter().fold(0, |a, b| a << 8 | u64::from(*b)));
-    first >> 1
 }

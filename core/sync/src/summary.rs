@@ -115,6 +115,11 @@ impl SetSummary {
         self.lanes.add(id);
     }
 
+    /// First 16 bytes of the negentropy fingerprint: equal for equal sets. Spec: ibgib §13.3.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        crate::negentropy::fingerprint(&self.sum, self.count)
+    }
+
     /// Takes away an id that is in the set.
     pub fn sub(&mut self, id: &[u8; 32]) {
         self.count -= 1;

@@ -8,9 +8,10 @@ use crate::hands::{Fail, Hands, Rescued};
 use crate::journal::{Journal, Step};
 use crate::path::{ancestors, is_within};
 use crate::plan::{Planner, Steps};
+use crate::root::mode_with_exec;
 use crate::rules::Rules;
 use crate::stat::{Look, mtime_ns_of};
-use crate::write::{Ready, Unsynced, mode_of_new, mode_with_exec};
+use crate::write::{Ready, Unsynced, mode_of_new};
 use crate::{CheckOut, ContentSource, Folder, FolderError, Placed, SkipReason, Stat};
 
 /// What a check-out did. The cache already agrees with it.
@@ -105,15 +106,17 @@ impl Folder {
         self.batches += 1;
         let (mut items, missing) = self.plan(wishes, lifted, run);
         let dirs: Vec<Step> = missing.into_iter().map(|path| Step::MakeDir { path }).collect();
-        let all: Vec<Step> = dirs.iter().chain(items.iter().flat_map(|item| &item.steps)).cloned().collect();
-        let mut unsynced = Unsynced::default();
-        let mut left = Vec::new();
-        if !all.is_empty() {
+        let all = in_order(&items, &dirs);
+        let has_steps = !all.is_empty();
+        if has_steps {
             self.hook("journal")?;
             self.state.set_journal(Some(&Journal::Doing(all)))?;
-            let mut hands = Hands { root: &self.root, hook: self.hook.as_mut() };
-            let mut work = Work { hands: &mut hands, dirs: &dirs, unsynced: &mut unsynced, run: &mut *run };
-            left = work.carry_out(&mut items)?;
+        }
+        let mut unsynced = Unsynced::default();
+        let mut hands = Hands { root: &self.root, hook: self.hook.as_mut() };
+        let mut work = Work { hands: &mut hands, dirs: &dirs, unsynced: &mut unsynced, run: &mut *run };
+        let left = work.carry_out(&mut items)?;
+        if has_steps {
             self.hook("sync")?;
             run.progress.bytes_written += unsynced.bytes;
             unsynced.sync(&self.root)?;
@@ -189,12 +192,11 @@ impl Folder {
             run.report.done.push((path.clone(), placed));
         }
         let steps: Vec<Step> = dirs.into_iter().chain(done().flat_map(|item| item.steps.clone())).collect();
+        self.hook("settle")?;
         if steps.is_empty() {
-            self.hook("settle")?;
             self.state.clear_journal()?;
             return self.state.flush();
         }
-        self.hook("settle")?;
         self.state.set_journal(Some(&Journal::Sweeping(steps.clone())))?;
         self.sweep(&steps, &mut run.report.rescued)
     }
@@ -326,6 +328,7 @@ impl Work<'_, '_, '_> {
         for step in &item.steps {
             match step {
                 Step::MakeDir { path } => self.hands.make_dir(path)?,
+                Step::LeaveDir { .. } => {}
                 Step::RemoveDir { path, .. } => self.hands.remove_dir(path)?,
                 Step::Create { path, .. } => made = Some(self.create(&item.wish, path)?),
                 Step::Replace { path, temp, old, .. } => {
@@ -336,6 +339,7 @@ impl Work<'_, '_, '_> {
                 Step::Lift { path, temp, old } => self.hands.lift(path, temp, old)?,
                 Step::Place { temp, path, .. } => self.hands.place(temp, path)?,
                 Step::Rename { from, to, old } => self.hands.rename(from, to, old)?,
+                Step::SetExec { path, exec, .. } => self.hands.set_exec(path, *exec)?,
             }
         }
         match made {
@@ -356,12 +360,8 @@ impl Work<'_, '_, '_> {
                 self.unsynced.touch(path, stat.dev);
                 Ok((stat, known))
             }
-            CheckOut::Move { from, to, exec, .. } => {
-                let mut stat = self.look(to)?;
-                if stat.kind == sealtide_ibgib::FileKind::File && stat.exec != *exec {
-                    self.hands.set_exec(to, *exec)?;
-                    stat = self.look(to)?;
-                }
+            CheckOut::Move { from, to, .. } => {
+                let stat = self.look(to)?;
                 self.unsynced.touch(from, stat.dev);
                 self.unsynced.touch(to, stat.dev);
                 Ok((stat, known))
@@ -462,6 +462,17 @@ impl Work<'_, '_, '_> {
     }
 }
 
+/// All steps in the order in which they are taken: what moves is put aside, directories are made, then item by item.
+fn in_order(items: &[Item], dirs: &[Step]) -> Vec<Step> {
+    let steps = |first: bool| {
+        items.iter().flat_map(move |item| {
+            let is_move = matches!(item.wish, CheckOut::Move { .. });
+            item.steps.iter().filter(move |step| first == (is_move && matches!(step, Step::Lift { .. })))
+        })
+    };
+    steps(true).chain(dirs).chain(steps(false)).cloned().collect()
+}
+
 fn source_of(wish: &CheckOut) -> &str {
     match wish {
         CheckOut::Move { from, .. } => from,
@@ -481,6 +492,6 @@ fn entangled(moves: &[CheckOut]) -> BTreeSet<String> {
 }
 
 /// Items of one batch, at most.
-const BATCH_ITEMS_MAX: usize = 2048;
+const BATCH_ITEMS_MAX: usize = 8192;
 /// Bytes after which a batch is closed.
 const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -94,8 +94,8 @@ pub(crate) fn read(root: &Root, path: &str, before: &Stat, keep: Keep<'_>) -> Re
     let (found, content) = match before.kind {
         FileKind::Dir => return Ok(Taken { found: Found::Dir { mtime_ms }, content: [0; 32], stat: *before }),
         FileKind::Symlink => {
-            let target = String::from_utf8(root.read_link(path)?)
-                .map_err(|_| ReadProblem::Skip(SkipReason::TargetNotUtf8))?;
+            let target =
+                String::from_utf8(root.read_link(path)?).map_err(|_| ReadProblem::Skip(SkipReason::TargetNotUtf8))?;
             let content = blake3(target.as_bytes());
             (Found::Symlink { target, mtime_ms }, content)
         }
@@ -105,9 +105,7 @@ pub(crate) fn read(root: &Root, path: &str, before: &Stat, keep: Keep<'_>) -> Re
         }
     };
     match root.look(path)?.stat() {
-        Some(after) if before.is_same(&after) => {
-            Ok(Taken { found, content, stat: after.observed(SystemTime::now()) })
-        }
+        Some(after) if before.is_same(&after) => Ok(Taken { found, content, stat: after.observed(SystemTime::now()) }),
         _ => Err(ReadProblem::Skip(SkipReason::Changing)),
     }
 }

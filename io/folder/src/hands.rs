@@ -121,6 +121,12 @@ impl Hands<'_> {
         Ok(self.root.rename_new(&aside, temp)?)
     }
 
+    /// Makes a file executable or not.
+    pub(crate) fn set_exec(&mut self, path: &str, exec: bool) -> Result<(), Fail> {
+        self.step("set_exec")?;
+        Ok(self.root.set_exec(path, exec)?)
+    }
+
     fn rename_known(&mut self, from: &str, to: &str, old: &Old, known: &str) -> Result<(), Fail> {
         if let Err(problem) = self.root.rename_new(from, to) {
             return Err(match problem.kind() {
@@ -166,7 +172,17 @@ impl Hands<'_> {
                     other => other,
                 }
             }
-            Step::RemoveDir { kept: false, .. } => Ok(()),
+            Step::RemoveDir { kept: false, .. } | Step::LeaveDir { .. } => Ok(()),
+            Step::SetExec { path, exec, old } => self.undo_exec(path, *exec, old),
+        }
+    }
+
+    fn undo_exec(&self, path: &str, exec: bool, old: &Old) -> io::Result<()> {
+        match self.root.look(path)? {
+            Look::Seen(stat, _) if old.is_inode(&stat) && stat.exec == exec && exec != old.exec() => {
+                self.root.set_exec(path, old.exec())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -180,7 +196,8 @@ impl Hands<'_> {
                 }
                 aside.as_str()
             }
-            _ if matches!(self.root.look(temp)?, Look::Nothing) => return Ok(()),
+            // Nothing was swapped. Where only the permission was new, that may have been set in place.
+            _ if matches!(self.root.look(temp)?, Look::Nothing) => return self.undo_exec(path, new.exec, old),
             _ if self.is_ours(temp, new, Some(old))? => return self.root.remove_file(temp),
             _ => temp,
         };
@@ -194,6 +211,10 @@ impl Hands<'_> {
     /// is at `at` is dropped when it is a version that was recorded, else saved beside.
     fn put_back(&self, at: &str, path: &str, old: &Old, rescued: &mut Rescued) -> io::Result<()> {
         self.root.make_parents(path)?;
+        if matches!(self.root.look(path)?, Look::Seen(stat, _) if stat.kind == FileKind::Dir) {
+            // A directory of this batch: what was to stand in it has gone back already.
+            ignore_in_use(self.root.remove_empty_tree(path))?;
+        }
         match self.root.rename_new(at, path) {
             Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => self.drop_known(at, path, old, rescued),
             other => other,
@@ -258,12 +279,16 @@ impl Hands<'_> {
                 }
                 Step::Rename { from, .. } => Ok(Some(from)),
                 Step::RemoveDir { path, .. } => Ok(Some(path)),
+                // A directory that was made may have been for something that was not made after all.
                 Step::MakeDir { path } => {
-                    // Needed for something that was not made after all.
                     emptied.insert(path.as_str());
                     Ok(None)
                 }
-                Step::Create { .. } | Step::Place { .. } => Ok(None),
+                Step::LeaveDir { path } => {
+                    emptied.insert(path.as_str());
+                    Ok(Some(path))
+                }
+                Step::Create { .. } | Step::Place { .. } | Step::SetExec { .. } => Ok(None),
             };
             match left {
                 Ok(left) => emptied.extend(left.into_iter().flat_map(|path| ancestors(path))),

@@ -83,6 +83,22 @@ pub(crate) enum Step {
         #[n(1)]
         kept: bool,
     },
+    /// Leaves a directory that stood for itself: the sweep removes it when nothing is in it then.
+    #[n(8)]
+    LeaveDir {
+        #[n(0)]
+        path: String,
+    },
+    /// Makes a file executable or not, which it was not before.
+    #[n(7)]
+    SetExec {
+        #[n(0)]
+        path: String,
+        #[n(1)]
+        exec: bool,
+        #[n(2)]
+        old: Old,
+    },
 }
 
 /// How to know something that a batch made: see `Hands::is_ours`.
@@ -94,6 +110,9 @@ pub(crate) struct New {
     /// BLAKE3-256 of the target of a link; `None` for a file.
     #[n(1)]
     pub(crate) link: Option<[u8; 32]>,
+    /// Whether the file may be executed.
+    #[n(2)]
+    pub(crate) exec: bool,
 }
 
 /// What stood at a path before, as the cache knew it.
@@ -111,18 +130,26 @@ pub(crate) struct Old {
     dev: u64,
     #[n(5)]
     exec: bool,
+    #[n(6)]
+    born_ns: i64,
 }
 
 impl Old {
     /// Takes the facts of a file or link.
     pub(crate) fn of(stat: &Stat) -> Self {
-        let Stat { kind, size, mtime_ns, inode, dev, exec, .. } = *stat;
-        Self { is_link: kind == FileKind::Symlink, size, mtime_ns, inode, dev, exec }
+        let Stat { kind, size, mtime_ns, inode, dev, exec, born_ns, .. } = *stat;
+        Self { is_link: kind == FileKind::Symlink, size, mtime_ns, inode, dev, exec, born_ns }
     }
 
-    /// Whether `stat` shows this very inode, changed or not.
+    /// Whether `stat` shows this very inode, changed or not. The birth tells it from one that got the number when
+    /// this one was gone.
     pub(crate) fn is_inode(&self, stat: &Stat) -> bool {
-        stat.kind == self.kind() && stat.inode == self.inode && stat.dev == self.dev
+        stat.kind == self.kind() && stat.inode == self.inode && stat.dev == self.dev && stat.born_ns == self.born_ns
+    }
+
+    /// Whether the file could be executed.
+    pub(crate) fn exec(&self) -> bool {
+        self.exec
     }
 
     /// Whether `stat` shows this very inode, unchanged but perhaps renamed.

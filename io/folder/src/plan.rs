@@ -107,14 +107,19 @@ pub(crate) struct Planner<'a> {
 impl Planner<'_> {
     pub(crate) fn steps(&mut self, wish: &CheckOut) -> Result<Steps, Fail> {
         match wish {
-            CheckOut::Put { path, kind, mtime_ms, content, .. } => {
+            CheckOut::Put { path, kind, exec, mtime_ms, content, .. } => {
                 self.check_target(path, *kind == FileKind::Dir)?;
-                self.put(path, *kind, *mtime_ms, content)
+                let link = match (kind, content) {
+                    (FileKind::File, Content::Text(_) | Content::Bin(_)) | (FileKind::Dir, Content::None) => None,
+                    (FileKind::Symlink, Content::Target(target)) => Some(blake3(target.as_bytes())),
+                    _ => return Err(Fail::Skip(SkipReason::Content("it does not fit the kind".to_owned()))),
+                };
+                self.put(path, *kind, New { mtime_ns: mtime_ns_of(*mtime_ms), link, exec: *exec })
             }
-            CheckOut::Move { from, to, .. } => {
+            CheckOut::Move { from, to, exec, .. } => {
                 check_path(from).map_err(SkipReason::from).map_err(Fail::Skip)?;
                 self.check_target(to, false)?;
-                self.rename(from, to)
+                self.rename(from, to, *exec)
             }
             CheckOut::Remove { path } => {
                 self.check_target(path, false)?;
@@ -128,13 +133,7 @@ impl Planner<'_> {
         if self.rules.is_ignored(self.root, path, is_dir) { Err(Fail::Skip(SkipReason::Ignored)) } else { Ok(()) }
     }
 
-    fn put(&mut self, path: &str, kind: FileKind, mtime_ms: i64, content: &Content) -> Result<Steps, Fail> {
-        let link = match (kind, content) {
-            (FileKind::File, Content::Text(_) | Content::Bin(_)) | (FileKind::Dir, Content::None) => None,
-            (FileKind::Symlink, Content::Target(target)) => Some(blake3(target.as_bytes())),
-            _ => return Err(Fail::Skip(SkipReason::Content("it does not fit the kind".to_owned()))),
-        };
-        let new = New { mtime_ns: mtime_ns_of(mtime_ms), link };
+    fn put(&mut self, path: &str, kind: FileKind, new: New) -> Result<Steps, Fail> {
         let path = path.to_owned();
         match self.root.look(&path)? {
             Look::Special => Err(Fail::Skip(SkipReason::Special)),
@@ -145,7 +144,11 @@ impl Planner<'_> {
             }
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(match kind {
                 FileKind::Dir => Vec::new(),
-                _ => vec![self.clear_dir(&path), Step::Create { path, new }],
+                _ => {
+                    let mut steps = self.clear_dir(&path)?;
+                    steps.push(Step::Create { path, new });
+                    steps
+                }
             }),
             Look::Seen(stat, _) => {
                 let old = self.expect_known(&path, &stat)?;
@@ -166,9 +169,7 @@ impl Planner<'_> {
             // A directory that is no placement, or is one but not empty, is there for what is in it.
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => match known {
                 Some(placed) if placed.stat.kind != FileKind::Dir => Err(Fail::Dirty(path.to_owned())),
-                Some(_) if self.root.dir(path).and_then(crate::root::entries)?.is_empty() => {
-                    Ok(vec![self.clear_dir(path)])
-                }
+                Some(_) if self.root.dir(path).and_then(crate::root::entries)?.is_empty() => self.clear_dir(path),
                 _ => Ok(Vec::new()),
             },
             Look::Seen(stat, _) => {
@@ -178,7 +179,7 @@ impl Planner<'_> {
         }
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> Result<Steps, Fail> {
+    fn rename(&mut self, from: &str, to: &str, exec: bool) -> Result<Steps, Fail> {
         let stat = match self.root.look(from)? {
             Look::Seen(stat, _) if stat.kind != FileKind::Dir => stat,
             Look::Seen(..) if self.cache.get(from).is_some_and(|placed| placed.stat.kind == FileKind::Dir) => {
@@ -191,26 +192,26 @@ impl Planner<'_> {
         match self.root.look(to)? {
             Look::Nothing => self.need_parents(to)?,
             Look::Special => return Err(Fail::Skip(SkipReason::Special)),
-            Look::Seen(stat, _) if stat.kind == FileKind::Dir => steps.push(self.clear_dir(to)),
+            Look::Seen(stat, _) if stat.kind == FileKind::Dir => steps = self.clear_dir(to)?,
             Look::Seen(..) if self.lifted.contains(to) => {}
             Look::Seen(..) => return Err(Fail::Dirty(to.to_owned())),
         }
         if self.lifted.is_empty() {
-            steps.push(Step::Rename { from: from.to_owned(), to: to.to_owned(), old });
+            steps.push(Step::Rename { from: from.to_owned(), to: to.to_owned(), old: old.clone() });
         } else {
             let temp = self.temp(from, &stat);
             steps.insert(0, Step::Lift { path: from.to_owned(), temp: temp.clone(), old: old.clone() });
-            steps.push(Step::Place { temp, path: to.to_owned(), old });
+            steps.push(Step::Place { temp, path: to.to_owned(), old: old.clone() });
+        }
+        if stat.kind == FileKind::File && stat.exec != exec {
+            steps.push(Step::SetExec { path: to.to_owned(), exec, old });
         }
         Ok(steps)
     }
 
     /// An empty directory is not moved: it is made there and removed here.
     fn rename_dir(&mut self, from: &str, to: &str) -> Result<Steps, Fail> {
-        let mut steps = Vec::new();
-        if self.root.dir(from).and_then(crate::root::entries)?.is_empty() {
-            steps.push(self.clear_dir(from));
-        }
+        let mut steps = vec![Step::LeaveDir { path: from.to_owned() }];
         match self.root.look(to)? {
             Look::Nothing => {
                 self.need_parents(to)?;
@@ -218,13 +219,30 @@ impl Planner<'_> {
                 Ok(steps)
             }
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(steps),
+            Look::Seen(..) if self.lifted.contains(to) => {
+                steps.push(Step::MakeDir { path: to.to_owned() });
+                Ok(steps)
+            }
             _ => Err(Fail::Dirty(to.to_owned())),
         }
     }
 
-    fn clear_dir(&self, path: &str) -> Step {
-        let kept = self.cache.get(path).is_some_and(|placed| placed.stat.kind == FileKind::Dir);
-        Step::RemoveDir { path: path.to_owned(), kept }
+    /// Removes a directory in which nothing but empty directories will be left by then. Those that stand for
+    /// themselves are named, so that they can be made again; one that is to stay is in the way.
+    fn clear_dir(&self, path: &str) -> Result<Steps, Fail> {
+        let mut steps = Vec::new();
+        for (kept, _) in crate::walk::within(self.cache, path).filter(|(_, placed)| placed.stat.kind == FileKind::Dir) {
+            if kept != path && !self.lifted.contains(kept) {
+                return Err(Fail::Skip(SkipReason::DirectoryNotEmpty));
+            }
+            steps.push(Step::RemoveDir { path: kept.clone(), kept: true });
+        }
+        // Deeper directories sort after the ones above them.
+        steps.reverse();
+        if steps.last() != Some(&Step::RemoveDir { path: path.to_owned(), kept: true }) {
+            steps.push(Step::RemoveDir { path: path.to_owned(), kept: false });
+        }
+        Ok(steps)
     }
 
     /// What stands at `path` must be what the cache knows.

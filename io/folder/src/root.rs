@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+use sealtide_ibgib::FileKind;
 
 use crate::path::split;
 use crate::stat::{Look, Stat};
@@ -19,6 +20,8 @@ pub(crate) struct Root {
     path: PathBuf,
     top: Arc<OwnedFd>,
     dirs: RefCell<HashMap<String, Arc<OwnedFd>>>,
+    /// Acts as a file system that knows no flags of `renameat2`.
+    pub(crate) plain_renames: bool,
 }
 
 impl Root {
@@ -26,12 +29,13 @@ impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), top: Arc::new(top), dirs: RefCell::default() })
+        Ok(Self { path: path.to_owned(), top: Arc::new(top), dirs: RefCell::default(), plain_renames: false })
     }
 
     /// The same tree with its own memory of directories, for another thread.
     pub(crate) fn twin(&self) -> Self {
-        Self { path: self.path.clone(), top: Arc::clone(&self.top), dirs: RefCell::default() }
+        let (path, top) = (self.path.clone(), Arc::clone(&self.top));
+        Self { path, top, dirs: RefCell::default(), plain_renames: self.plain_renames }
     }
 
     /// Forgets open directories: some may have been moved or removed.
@@ -136,7 +140,7 @@ impl Root {
             let name = name.into_string().map_err(|_| Errno::NOTEMPTY)?;
             let below = format!("{path}/{name}");
             match self.look(&below)? {
-                Look::Seen(stat, _) if stat.kind == sealtide_ibgib::FileKind::Dir => self.remove_empty_tree(&below)?,
+                Look::Seen(stat, _) if stat.kind == FileKind::Dir => self.remove_empty_tree(&below)?,
                 Look::Nothing => {}
                 _ => return Err(Errno::NOTEMPTY.into()),
             }
@@ -166,6 +170,17 @@ impl Root {
         Ok(rustix::fs::utimensat(&*self.dir(dir)?, name, &times(mtime_ns), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
+    /// Makes a file executable or not, for all who may read it.
+    pub(crate) fn set_exec(&self, path: &str, exec: bool) -> io::Result<()> {
+        let file = self.open_file(path)?;
+        match look_fd(&file)? {
+            Look::Seen(stat, mode) if stat.kind == FileKind::File => {
+                Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode_with_exec(mode, exec)))?)
+            }
+            _ => Err(Errno::INVAL.into()),
+        }
+    }
+
     /// Renames; refuses with `AlreadyExists` when something stands at `to`.
     pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         match self.rename_with(from, to, RenameFlags::NOREPLACE) {
@@ -193,6 +208,9 @@ impl Root {
     }
 
     fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> rustix::io::Result<()> {
+        if self.plain_renames && !flags.is_empty() {
+            return Err(Errno::INVAL);
+        }
         let ((from_dir, from), (to_dir, to)) = (split(from), split(to));
         let errno = |problem: io::Error| Errno::from_io_error(&problem).unwrap_or(Errno::IO);
         let (from_dir, to_dir) = (self.dir(from_dir).map_err(errno)?, self.dir(to_dir).map_err(errno)?);
@@ -238,6 +256,11 @@ pub(crate) fn finish_file(file: &File, mode: u32, mtime_ns: i64) -> io::Result<S
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     rustix::fs::futimens(file, &times(mtime_ns))?;
     look_fd(file)?.stat().ok_or_else(|| io::Error::other("a new file is no file"))
+}
+
+/// `mode` with the execute bits on wherever the read bits are, or with all of them off.
+pub(crate) fn mode_with_exec(mode: u32, exec: bool) -> u32 {
+    if exec { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
 }
 
 /// Whether a path cannot exist because something above it is missing or is no directory.

@@ -93,7 +93,9 @@ impl Folder {
         scan.files = walked.found.len() as u64;
         scan.bytes = walked.found.values().map(|stat| stat.size).sum();
         let (known, new) = self.candidates(&walked);
-        let vanished = walked.vanished(self.state.cache());
+        let mut vanished = walked.vanished(self.state.cache());
+        // What an ignore rule covers is left alone, also when it goes.
+        vanished.retain(|(path, placed)| !rules.is_ignored(&self.root, path, placed.stat.kind == FileKind::Dir));
         let (suspects, fresh) = split_suspects(new, &vanished);
 
         // Possible targets of renames first: whether something is gone depends on them.
@@ -306,7 +308,7 @@ fn rename_sources(new: &[(String, Taken)], vanished: &[(&str, &Placed)]) -> BTre
             sources.insert(at, source);
         }
     }
-    let mut by_content: BTreeMap<(FileKind, [u8; 32]), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    let mut by_content: BTreeMap<_, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     for (at, (_, taken)) in new.iter().enumerate().filter(|(at, _)| !sources.contains_key(at)) {
         by_content.entry((taken.stat.kind, taken.content)).or_default().0.push(at);
     }
@@ -314,7 +316,9 @@ fn rename_sources(new: &[(String, Taken)], vanished: &[(&str, &Placed)]) -> BTre
         by_content.entry((placed.stat.kind, placed.content)).or_default().1.push(at);
     }
     for ((kind, _), candidates) in by_content {
-        if let (FileKind::File | FileKind::Symlink, ([target], [source])) = (kind, (&candidates.0[..], &candidates.1[..])) {
+        if let (FileKind::File | FileKind::Symlink, ([target], [source])) =
+            (kind, (&candidates.0[..], &candidates.1[..]))
+        {
             sources.insert(*target, *source);
         }
     }

@@ -29,7 +29,8 @@ impl State {
             .set_cache_size(PAGE_CACHE_BYTES)
             .create(path)
             .map_err(|problem| failed(problem.into()))?;
-        let mut state = Self { path: path.to_owned(), db, cache: BTreeMap::new(), pending: BTreeMap::new(), journal_open: false };
+        let mut state =
+            Self { path: path.to_owned(), db, cache: BTreeMap::new(), pending: BTreeMap::new(), journal_open: false };
         match state.fact(VERSION_KEY)? {
             None => state.write(|state, txn| state.put_fact(txn, VERSION_KEY, &[VERSION]))?,
             Some(version) if version == [VERSION] => {}

@@ -123,10 +123,8 @@ impl<'a> Walk<'a> {
             let below = name.to_str().map(|name| join(path, name));
             let is_dir = kind == FileType::Directory;
             bare &= below.as_ref().is_ok_and(|below| matches!(check_path(below), Err(PathProblem::Reserved)));
-            let counts = matches!(
-                kind,
-                FileType::RegularFile | FileType::Symlink | FileType::Directory | FileType::Unknown
-            );
+            let counts =
+                matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Directory | FileType::Unknown);
             tracked |= counts && below.is_ok_and(|below| !self.rules.is_ignored_here(self.root, &below, is_dir));
         }
         if let Some(stat) = look.stat().filter(|_| self.counts_as_empty(path, tracked, bare)) {
@@ -252,12 +250,15 @@ impl Walked {
 }
 
 /// The entries at `tree` and below it.
-fn within<'c, 't>(
+pub(crate) fn within<'c, 't>(
     cache: &'c BTreeMap<String, Placed>,
     tree: &'t str,
 ) -> impl Iterator<Item = (&'c String, &'c Placed)> + use<'c, 't> {
     // Names that sort between `tree` and `tree/` (as `tree-2`) are not below it.
-    cache.range(tree.to_owned()..).take_while(move |(path, _)| path.starts_with(tree)).filter(move |(path, _)| is_within(path, tree))
+    cache
+        .range(tree.to_owned()..)
+        .take_while(move |(path, _)| path.starts_with(tree))
+        .filter(move |(path, _)| is_within(path, tree))
 }
 
 fn rule_file_dir(path: &str) -> Option<&str> {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
@@ -10,7 +12,7 @@ use sealtide_ibgib::{Content, FileKind, Manifest};
 
 use crate::hands::{Fail, HALF_WRITTEN, Hands};
 use crate::path::split;
-use crate::root::{Root, finish_file};
+use crate::root::{Root, finish_file, is_no_way, mode_with_exec};
 use crate::{Binary, ContentSource, FolderError, SkipReason, Stat};
 
 /// A content that is ready to be written.
@@ -87,12 +89,20 @@ impl Unsynced {
     pub(crate) fn sync(self, root: &Root) -> Result<(), FolderError> {
         let sync = || -> io::Result<()> {
             if self.files_count <= SYNC_SINGLY_MAX && self.dirs.len() <= SYNC_SINGLY_MAX {
-                self.files.iter().try_for_each(|file| rustix::fs::fsync(file))?;
-                return self.dirs.iter().try_for_each(|dir| Ok(rustix::fs::fsync(&*root.dir(dir)?)?));
+                self.files.iter().try_for_each(rustix::fs::fsync)?;
+                return self.dirs.iter().try_for_each(|dir| Ok(rustix::fs::fsync(&*nearest(root, dir)?)?));
             }
-            self.devs.values().try_for_each(|dir| Ok(rustix::fs::syncfs(&*root.dir(dir)?)?))
+            self.devs.values().try_for_each(|dir| Ok(rustix::fs::syncfs(&*nearest(root, dir)?)?))
         };
         sync().map_err(|source| FolderError::Sync { source })
+    }
+}
+
+/// The directory, or when it is gone the nearest one above it: then that is what changed.
+fn nearest(root: &Root, dir: &str) -> io::Result<Arc<OwnedFd>> {
+    match root.dir(dir) {
+        Err(problem) if is_no_way(&problem) && !dir.is_empty() => nearest(root, split(dir).0),
+        other => other,
     }
 }
 
@@ -151,18 +161,6 @@ impl Hands<'_> {
         }
         Ok(())
     }
-
-    /// Makes a file executable or not, for all who may read it.
-    pub(crate) fn set_exec(&mut self, path: &str, exec: bool) -> Result<(), Fail> {
-        self.step("set_exec")?;
-        let file = self.root.open_file(path)?;
-        let crate::stat::Look::Seen(_, mode) = crate::root::look_fd(&file)? else {
-            return Err(Fail::Dirty(path.to_owned()));
-        };
-        let mode = rustix::fs::Mode::from_raw_mode(mode_with_exec(mode, exec));
-        rustix::fs::fchmod(&file, mode).map_err(io::Error::from)?;
-        Ok(())
-    }
 }
 
 fn occupied(problem: io::Error, path: &str) -> Fail {
@@ -170,11 +168,6 @@ fn occupied(problem: io::Error, path: &str) -> Fail {
         io::ErrorKind::AlreadyExists => Fail::Dirty(path.to_owned()),
         _ => problem.into(),
     }
-}
-
-/// `mode` with the execute bits on wherever the read bits are, or with all of them off.
-pub(crate) fn mode_with_exec(mode: u32, exec: bool) -> u32 {
-    if exec { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
 }
 
 /// The bits that this process gives to a new file.

@@ -96,10 +96,8 @@ pub fn two_shapes() -> [Verified; 2] {
 pub fn binary(seed: u64) -> (Vec<(ChunkHash, Bytes)>, Verified) {
     let mut content = vec![0; 600 * 1024];
     SeededEntropy::new(seed).fill(&mut content);
-    let chunks: Vec<(ChunkHash, Bytes)> = content
-        .chunks(300 * 1024)
-        .map(|chunk| (ChunkHash(blake3(chunk)), Bytes::copy_from_slice(chunk)))
-        .collect();
+    let chunks: Vec<(ChunkHash, Bytes)> =
+        content.chunks(300 * 1024).map(|chunk| (ChunkHash(blake3(chunk)), Bytes::copy_from_slice(chunk))).collect();
     let list = chunks.iter().map(|(hash, chunk)| ChunkRef { length: chunk.len() as u32, hash: *hash }).collect();
     let manifest = Manifest { size: content.len() as u64, hash: blake3(&content), chunks: list };
     let record = manifest.records().pop().expect("a manifest has a record");
@@ -128,7 +126,10 @@ fn spaces_come_and_go(open: &Reopen) {
     }
     let adopted = SpaceId::from_bytes([9; 32]);
     assert!(store.view(&adopted).is_none(), "an unknown space has no view");
-    assert!(matches!(store.commit(&adopted, &local(vec![first_frame(1)])), Err(CommitError::Store(StoreError::NoSpace(_)))));
+    assert!(matches!(
+        store.commit(&adopted, &local(vec![first_frame(1)])),
+        Err(CommitError::Store(StoreError::NoSpace(_)))
+    ));
     assert!(matches!(store.stage(&adopted, &SagaId([1; 32]), &[first_frame(1)], &[]), Err(StoreError::NoSpace(_))));
     assert!(store.adopt_space(adopted).expect("adopting"), "new");
     assert!(!store.adopt_space(adopted).expect("adopting again"), "nothing new");
@@ -273,11 +274,8 @@ fn some_of_the_staged_records_can_be_taken(open: &Reopen) {
     store.stage(&space, &saga, &[taken.clone(), left.clone(), both.clone()], &[]).expect("staging");
     let wrong = CommitRequest { staged: Some(vec![stone_of("never").sid()]), ..of_saga(saga) };
     assert!(matches!(store.commit(&space, &wrong), Err(CommitError::NotStaged(_))));
-    let request = CommitRequest {
-        staged: Some(vec![taken.sid()]),
-        records: vec![merge.clone(), both.clone()],
-        ..of_saga(saga)
-    };
+    let request =
+        CommitRequest { staged: Some(vec![taken.sid()]), records: vec![merge.clone(), both.clone()], ..of_saga(saga) };
     assert_eq!(store.commit(&space, &request).expect("the commit").new_records, 3);
     drop(view);
     drop(store);

@@ -10,7 +10,7 @@
 use sealtide_crypto::Blake3;
 use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
-use sealtide_sync::SagaId;
+use sealtide_sync::{IdSum, LtHash, SagaId, SetSummary};
 
 /// Bytes of the head.
 pub(crate) const HEAD_BYTES: usize = 20;
@@ -20,6 +20,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) const MAGIC: [u8; 3] = *b"STE";
 /// The `n` of a record that is in no timeline.
 const NO_FRAME: u64 = u64::MAX;
+/// Bytes of the lanes of a set digest.
+const LANES_BYTES: usize = 2048;
 /// The saga field of a local change.
 const NO_SAGA: [u8; 32] = [0; 32];
 
@@ -185,6 +187,8 @@ pub(crate) enum Entry<'a> {
     Mark { durable: u64 },
     /// The pack is full; nothing follows.
     Seal,
+    /// The summaries of a space at this place: spares the next open to count what lies before.
+    Sums { space: SpaceId, items: SetSummary, tips: SetSummary },
 }
 
 /// Kind byte of commits.
@@ -207,6 +211,7 @@ impl<'a> Entry<'a> {
             Self::Abort { .. } => 10,
             Self::Mark { .. } => KIND_MARK,
             Self::Seal => 12,
+            Self::Sums { .. } => 13,
         }
     }
 
@@ -263,6 +268,14 @@ impl<'a> Entry<'a> {
             Self::Commit(commit) => put_commit(out, commit),
             Self::Mark { durable } => put64(out, *durable),
             Self::Seal => {}
+            Self::Sums { space, items, tips } => {
+                out.extend_from_slice(space.as_bytes());
+                for summary in [items, tips] {
+                    put64(out, summary.count);
+                    out.extend_from_slice(&summary.sum.0);
+                    out.extend_from_slice(&summary.lanes.to_bytes());
+                }
+            }
         }
     }
 
@@ -305,6 +318,7 @@ impl<'a> Entry<'a> {
             10 => Self::Abort { txn: cut.u64()?, space: cut.space()?, saga: SagaId(cut.id()?), wall_ms: cut.u64()? },
             KIND_MARK => Self::Mark { durable: cut.u64()? },
             12 => Self::Seal,
+            13 => Self::Sums { space: cut.space()?, items: read_summary(cut)?, tips: read_summary(cut)? },
             _ => return None,
         })
     }
@@ -406,6 +420,11 @@ fn read_commit(cut: &mut Cut<'_>) -> Option<CommitLine> {
     Some(commit)
 }
 
+fn read_summary(cut: &mut Cut<'_>) -> Option<SetSummary> {
+    let (count, sum) = (cut.u64()?, IdSum(cut.id()?));
+    Some(SetSummary { count, sum, lanes: LtHash::from_bytes(cut.take(LANES_BYTES)?)? })
+}
+
 /// Reads from the front of some bytes.
 pub(crate) struct Cut<'a>(pub(crate) &'a [u8]);
 
@@ -486,6 +505,8 @@ mod tests {
             item_digest: [1; 32],
             tip_digest: [2; 32],
         };
+        let mut items = SetSummary::default();
+        items.add(&[1; 32]);
         vec![
             Entry::Space { space, wall_ms: 1 },
             Entry::Remove { space },
@@ -501,6 +522,7 @@ mod tests {
             Entry::Abort { txn: 1, space, saga: SagaId([3; 32]), wall_ms: 2 },
             Entry::Mark { durable: 77 },
             Entry::Seal,
+            Entry::Sums { space, items, tips: SetSummary::default() },
         ]
     }
 
@@ -523,8 +545,9 @@ mod tests {
     fn an_entry_counts_only_at_its_place_under_its_key_and_unchanged() {
         let key = PackKey([1; 32]);
         let accepted = |key: &PackKey, offset: u64, bytes: &[u8]| {
-            Head::read(key, offset, bytes)
-                .is_some_and(|head| bytes.len() == HEAD_BYTES + head.body_len && head.fits(key, offset, &bytes[HEAD_BYTES..]))
+            Head::read(key, offset, bytes).is_some_and(|head| {
+                bytes.len() == HEAD_BYTES + head.body_len && head.fits(key, offset, &bytes[HEAD_BYTES..])
+            })
         };
         for entry in samples() {
             let mut builder = Builder::new(key, 100);

@@ -11,7 +11,7 @@ use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
 use crate::entry::{CommitLine, Entry, Move, RecordLine};
-use crate::pack::{Pack, Place, SpaceSums};
+use crate::pack::{Pack, Place};
 use crate::space::SpaceState;
 
 /// What the index keeps of one record: 96 bytes.
@@ -117,10 +117,12 @@ pub(crate) struct SagaInfo {
 /// Whether summaries are kept up while entries are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sums {
-    /// Every member and tip is added to the summaries.
+    /// Every member and tip is added to the summaries at once.
     Keep,
-    /// They come from a side index later.
+    /// What was added is remembered, and forgotten when the log brings the summaries.
     Later,
+    /// The caller brings them.
+    Given,
 }
 
 /// The whole index.
@@ -186,6 +188,12 @@ impl Index {
                 self.txns.remove(&txn);
                 self.end_saga(&space, saga, txn, SagaState::Aborted, wall_ms);
             }
+            Entry::Sums { space, items, tips } => {
+                let state = self.spaces.get_mut(&space).ok_or("the sums of a space that is not there")?;
+                if !state.take_sums(sums, items, tips) {
+                    return Err("sums that are not those of the members and tips");
+                }
+            }
             Entry::Mark { .. } | Entry::Seal => {}
         }
         Ok(())
@@ -222,7 +230,10 @@ impl Index {
         }
         let members: Vec<u32> = if commit.only_taken {
             let find = |sid: &Sid| self.records.find(sid).filter(|id| txn.records.contains(id));
-            txn.taken.iter().map(|sid| find(sid).ok_or("a commit of a record that was not staged")).collect::<Result<_, _>>()?
+            txn.taken
+                .iter()
+                .map(|sid| find(sid).ok_or("a commit of a record that was not staged"))
+                .collect::<Result<_, _>>()?
         } else {
             txn.records.into_iter().collect()
         };
@@ -235,9 +246,7 @@ impl Index {
             if !state.is_member(rec, id) {
                 let chunks = self.chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default();
                 state.add_member(id, rec, chunks);
-                if sums == Sums::Keep {
-                    state.item_summary.add(&rec.sid.0);
-                }
+                state.item_changed(sums, &rec.sid);
             }
         }
         for change in &txn.moves {
@@ -269,36 +278,18 @@ impl Index {
         self.generation += 1;
     }
 
-    /// The sums of all spaces, for a side index.
-    pub(crate) fn sums(&self) -> Vec<SpaceSums> {
-        let sums = self.spaces.iter().map(|(space, state)| SpaceSums {
-            space: *space,
-            items: state.item_summary.clone(),
-            tips: state.tip_summary.clone(),
-        });
-        sums.collect()
+    /// Brings the summaries up to date after entries were applied with [`Sums::Later`].
+    pub(crate) fn settle_sums(&mut self) {
+        self.spaces.values_mut().for_each(SpaceState::settle_sums);
     }
 
-    /// Takes the sums of a side index, or counts them when they do not name these spaces.
-    pub(crate) fn set_sums(&mut self, sums: &[SpaceSums]) {
-        for (space, state) in &mut self.spaces {
-            let saved = sums.iter().find(|sums| sums.space == *space);
-            let saved = saved.filter(|saved| saved.items.count == state.len() && saved.tips.count == state.tip_count());
-            (state.item_summary, state.tip_summary) = match saved {
-                Some(saved) => (saved.items.clone(), saved.tips.clone()),
-                None => state.recount(&self.records),
-            };
-        }
-    }
-
-    /// The first space whose summaries do not have the digests that its newest commit states.
-    pub(crate) fn wrong_digest(&self) -> Option<SpaceId> {
-        let wrong = self.spaces.iter().find(|(_, state)| {
-            state.stated.is_some_and(|stated| {
-                stated != (state.item_summary.lanes.digest(), state.tip_summary.lanes.digest())
-            })
-        });
-        wrong.map(|(space, _)| *space)
+    /// Whether the summaries of a space have the digests that its newest commit states.
+    pub(crate) fn digests_fit(&self, space: &SpaceId) -> bool {
+        self.spaces.get(space).is_none_or(|state| {
+            state
+                .stated
+                .is_none_or(|stated| stated == (state.item_summary.lanes.digest(), state.tip_summary.lanes.digest()))
+        })
     }
 
     /// Drops what is over: outcomes that ended before `outcomes_from_ms`. Staged sagas are the caller's.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::entry::{Builder, Entry};
 use crate::error::{StoreError, write_error};
-use crate::pack::{PACK_HEAD_BYTES, Pack, SideIndex, SpaceSums};
+use crate::pack::{PACK_HEAD_BYTES, Pack, SideIndex};
 
 /// Appends entries to the open pack.
 pub(crate) struct Log {
@@ -55,7 +55,7 @@ impl Log {
 
     /// Seals the open pack, writes its side index and opens the next pack. When the disk has no room for that, the
     /// pack stays open: it may grow beyond its size.
-    pub(crate) fn roll(&mut self, sums: Vec<SpaceSums>) -> Result<Arc<Pack>, StoreError> {
+    pub(crate) fn roll(&mut self) -> Result<Arc<Pack>, StoreError> {
         if self.failed {
             return Err(StoreError::Failed);
         }
@@ -78,7 +78,7 @@ impl Log {
             self.failed = true;
             return Err(write_error(error));
         }
-        match SideIndex::build(&self.active, self.len, sums) {
+        match SideIndex::build(&self.active, self.len) {
             Ok(index) => {
                 if let Err(error) = index.save(&*self.disk, self.active.number) {
                     tracing::warn!(%error, pack = self.active.number, "the side index was not saved");

@@ -130,6 +130,15 @@ impl MemDisk {
         Self::from_state(files, facts, seed.wrapping_add(1))
     }
 
+    /// A disk of its own with the same bytes, all of them durable: what an orderly shutdown leaves.
+    pub fn copy(&self) -> Self {
+        let state = guard(&self.state);
+        let whole = |file: &FileState| FileState { synced: file.data.len(), cut: None, named: true, ..file.clone() };
+        let files = state.files.iter().map(|(name, file)| (name.clone(), whole(file))).collect();
+        let facts = FactsState { pending: Vec::new(), ..state.facts.clone() };
+        Self::from_state(files, facts, 0)
+    }
+
     /// Flips one bit of a file, past the cache and all syncs; `false` when there is no such byte.
     pub fn flip_bit(&self, name: &str, offset: usize, bit: u8) -> bool {
         let mut state = guard(&self.state);

@@ -8,9 +8,7 @@ use crate::entry::Entry;
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Sums};
 use crate::log::Log;
-use crate::pack::{
-    FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, SideIndex, SpaceSums, Step, io_error, pack_name, was_durable,
-};
+use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, SideIndex, Step, io_error, pack_name, was_durable};
 
 /// Name of the file that says which format this is.
 pub(crate) const FORMAT_FILE: &str = "format";
@@ -100,52 +98,46 @@ pub(crate) fn rebuild(disk: &Arc<dyn Disk>, pack_bytes: u64) -> Result<(Index, L
     let mut packs = open_packs(&**disk)?;
     drop_unused_last(disk, &mut packs)?;
     let mut index = Index::default();
-    let mut sums: Option<Vec<SpaceSums>> = Some(Vec::new());
     let last = packs.pop();
     for pack in &packs {
         index.packs.insert(pack.number, Arc::clone(pack));
         let len = pack.file.len().map_err(|source| io_error(pack, source))?;
         let side = match SideIndex::load(&**disk, pack, len) {
-            Some(side) => {
-                sums = Some(side.sums.clone());
-                side
-            }
+            Some(side) => side,
             None => {
                 tracing::warn!(pack = pack.number, "the side index is missing or damaged: building it again");
-                sums = None;
-                SideIndex::build(pack, len, Vec::new())?
+                build_side_index(disk, pack, len)?
             }
         };
-        side.entries(pack, &mut |place, entry| apply(&mut index, pack, place, entry, Sums::Later))?;
-        if sums.is_none() {
-            index.set_sums(&[]);
-            let side = SideIndex::build(pack, len, index.sums())?;
-            if let Err(error) = side.save(&**disk, pack.number) {
-                tracing::warn!(%error, pack = pack.number, "the side index was not saved");
-            }
-            sums = Some(side.sums);
-        }
+        side.entries(pack, &mut |place, entry| apply(&mut index, pack, place, entry))?;
     }
-    index.set_sums(&sums.unwrap_or_default());
     let Some(last) = last else {
+        // No pack at all: a new store.
         return Ok((index, first_pack(disk, 1, pack_bytes)?));
     };
     index.packs.insert(last.number, Arc::clone(&last));
     let (len, tail) = read_open_pack(&mut index, &last)?;
-    if let Some(space) = index.wrong_digest() {
+    index.settle_sums();
+    if let Some(space) = index.spaces.keys().find(|space| !index.digests_fit(space)) {
         return Err(last.damage(len, format!("the digests of space {space} do not fit its records")).into());
     }
     match tail {
         Tail::Open => Ok((index, Log::new(Arc::clone(disk), last, len, pack_bytes))),
         Tail::Sealed => {
-            let side = SideIndex::build(&last, len, index.sums())?;
-            if let Err(error) = side.save(&**disk, last.number) {
-                tracing::warn!(%error, pack = last.number, "the side index was not saved");
-            }
+            build_side_index(disk, &last, len)?;
             let log = first_pack(disk, last.number + 1, pack_bytes)?;
             Ok((index, log))
         }
     }
+}
+
+/// Builds the side index of a sealed pack and saves it, if the disk lets it.
+fn build_side_index(disk: &Arc<dyn Disk>, pack: &Pack, len: u64) -> Result<SideIndex, OpenError> {
+    let side = SideIndex::build(pack, len)?;
+    if let Err(error) = side.save(&**disk, pack.number) {
+        tracing::warn!(%error, pack = pack.number, "the side index was not saved");
+    }
+    Ok(side)
 }
 
 fn first_pack(disk: &Arc<dyn Disk>, number: u32, pack_bytes: u64) -> Result<Log, OpenError> {
@@ -178,8 +170,8 @@ fn is_sealed(pack: &Pack) -> Result<bool, OpenError> {
     Ok(entry.is_ok_and(|(kind, body)| Entry::read(kind, &body) == Some(Entry::Seal)))
 }
 
-fn apply(index: &mut Index, pack: &Pack, place: Place, entry: Entry<'_>, sums: Sums) -> Result<(), OpenError> {
-    index.apply(place, entry, sums).map_err(|what| pack.damage(u64::from(place.offset), what).into())
+fn apply(index: &mut Index, pack: &Pack, place: Place, entry: Entry<'_>) -> Result<(), OpenError> {
+    index.apply(place, entry, Sums::Later).map_err(|what| pack.damage(u64::from(place.offset), what).into())
 }
 
 /// Applies the entries of the last pack; a torn tail is cut, and the cut made durable before anything is appended.
@@ -200,7 +192,7 @@ fn read_open_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(u64, Tail), Op
                     tail = Tail::Sealed;
                 }
                 let place = Place { pack: pack.number, offset: offset as u32, body_len: body.len() as u32 };
-                apply(index, pack, place, entry, Sums::Keep)?;
+                apply(index, pack, place, entry)?;
             }
             Step::Bad { offset, what } => {
                 if matches!(tail, Tail::Sealed) || was_durable(pack, offset, end).map_err(failed)? {

@@ -4,8 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use sealtide_crypto::{Blake3, blake3};
-use sealtide_identity::SpaceId;
-use sealtide_sync::{IdSum, LtHash, SetSummary};
 
 use crate::disk::{Disk, DiskFile};
 use crate::entry::{Cut, Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_MARK, MAGIC, PackKey};
@@ -209,19 +207,10 @@ pub(crate) fn was_durable(pack: &Pack, bad: u64, end: u64) -> io::Result<bool> {
     }
 }
 
-/// Counts, sums and lanes of one space at the end of a sealed pack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SpaceSums {
-    pub(crate) space: SpaceId,
-    pub(crate) items: SetSummary,
-    pub(crate) tips: SetSummary,
-}
-
-/// The side index of a sealed pack: its entries without payloads, and the sums of the spaces at its end.
+/// The side index of a sealed pack: its entries without payloads.
 pub(crate) struct SideIndex {
     bytes: Vec<u8>,
     entries: std::ops::Range<usize>,
-    pub(crate) sums: Vec<SpaceSums>,
 }
 
 impl SideIndex {
@@ -229,7 +218,7 @@ impl SideIndex {
     ///
     /// # Errors
     /// [`OpenError::Damaged`] at the first entry that is not whole.
-    pub(crate) fn build(pack: &Pack, len: u64, sums: Vec<SpaceSums>) -> Result<Self, OpenError> {
+    pub(crate) fn build(pack: &Pack, len: u64) -> Result<Self, OpenError> {
         let mut bytes = index_head(pack, len);
         let start = bytes.len();
         let mut scan = Scan::new(pack, PACK_HEAD_BYTES, len);
@@ -250,13 +239,9 @@ impl SideIndex {
             }
         }
         let entries = start..bytes.len();
-        bytes.extend_from_slice(&(sums.len() as u32).to_le_bytes());
-        sums.iter().for_each(|sum| put_sums(&mut bytes, sum));
-        let entries_len = (entries.len() as u64).to_le_bytes();
-        bytes[start - 8..start].copy_from_slice(&entries_len);
         let check = blake3(&bytes);
         bytes.extend_from_slice(&check);
-        Ok(Self { bytes, entries, sums })
+        Ok(Self { bytes, entries })
     }
 
     /// Writes the file and makes it durable. It may be lost or torn at any time: opening builds it again.
@@ -286,16 +271,10 @@ impl SideIndex {
         file.read_at(0, &mut bytes).ok()?;
         let head = index_head(pack, len);
         let checked = bytes.len().checked_sub(32)?;
-        if bytes.get(..head.len() - 8)? != &head[..head.len() - 8] || blake3(&bytes[..checked]) != bytes[checked..] {
-            return None;
-        }
-        let mut cut = Cut(&bytes[head.len() - 8..checked]);
-        let entries_len = usize::try_from(cut.u64()?).ok()?;
-        cut.take(entries_len)?;
-        let count = cut.u32()?;
-        let sums = (0..count).map(|_| read_sums(&mut cut)).collect::<Option<Vec<_>>>()?;
-        let entries = head.len()..head.len() + entries_len;
-        Some(Self { bytes, entries, sums })
+        let entries = head.len()..checked;
+        let good =
+            bytes.starts_with(&head) && entries.start <= entries.end && blake3(&bytes[..checked]) == bytes[checked..];
+        good.then_some(Self { bytes, entries })
     }
 
     /// Hands every entry, without payload, to `take`.
@@ -334,7 +313,7 @@ pub(crate) fn io_error(pack: &Pack, source: io::Error) -> OpenError {
     OpenError::Io { file: pack_name(pack.number), source }
 }
 
-/// Magic, pack number, pack length, fingerprint of the pack's secret, room for the length of the entries.
+/// Magic, pack number, pack length, fingerprint of the pack's secret.
 fn index_head(pack: &Pack, len: u64) -> Vec<u8> {
     let mut hasher = Blake3::new();
     hasher.update(b"side index");
@@ -343,24 +322,5 @@ fn index_head(pack: &Pack, len: u64) -> Vec<u8> {
     head.extend_from_slice(&u64::from(pack.number).to_le_bytes());
     head.extend_from_slice(&len.to_le_bytes());
     head.extend_from_slice(&hasher.finish());
-    head.extend_from_slice(&[0; 8]);
     head
-}
-
-fn put_sums(out: &mut Vec<u8>, sums: &SpaceSums) {
-    out.extend_from_slice(sums.space.as_bytes());
-    for summary in [&sums.items, &sums.tips] {
-        out.extend_from_slice(&summary.count.to_le_bytes());
-        out.extend_from_slice(&summary.sum.0);
-        out.extend_from_slice(&summary.lanes.to_bytes());
-    }
-}
-
-fn read_sums(cut: &mut Cut<'_>) -> Option<SpaceSums> {
-    let space = cut.space()?;
-    let mut summary = || {
-        let (count, sum) = (cut.u64()?, IdSum(cut.id()?));
-        Some(SetSummary { count, sum, lanes: LtHash::from_bytes(cut.take(2048)?)? })
-    };
-    Some(SpaceSums { space, items: summary()?, tips: summary()? })
 }

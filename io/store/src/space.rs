@@ -13,6 +13,14 @@ use crate::index::{Rec, Records, Sums};
 /// What sorts the tips: (order key, level-0 id).
 type TipKey = (u64, [u8; 32]);
 
+/// One change of a summary.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Item([u8; 32]),
+    Tip([u8; 32]),
+    NoTip([u8; 32]),
+}
+
 /// The index of one space.
 #[derive(Debug, Default)]
 pub(crate) struct SpaceState {
@@ -34,6 +42,10 @@ pub(crate) struct SpaceState {
     /// Sagas with staged records.
     pub(crate) staging: BTreeSet<SagaId>,
     snapshot: Option<Arc<Snapshot>>,
+    /// Changes that are not in the summaries yet.
+    later: Vec<Change>,
+    /// Changes since the log last brought the summaries.
+    pub(crate) since_sums: u64,
     /// Digests that the newest commit entry states: (items, tips).
     pub(crate) stated: Option<([u8; 32], [u8; 32])>,
 }
@@ -84,18 +96,20 @@ impl SpaceState {
     /// the log cannot be read.
     pub(crate) fn apply_move(&mut self, timeline: u32, change: &Move, sums: Sums) -> bool {
         self.snapshot = None;
-        let heads = self.heads.entry(timeline).or_default();
+        let mut heads = self.heads.remove(&timeline).unwrap_or_default();
         for sid in &change.removed {
             let found = heads.iter().position(|key| self.tips.get(key).is_some_and(|tip| tip.sid == *sid));
             let Some(found) = found else { return false };
             let key = heads.swap_remove(found);
             self.tips.remove(&key);
-            if sums == Sums::Keep {
-                self.tip_summary.sub(&key.1);
-            }
+            self.changed(sums, Change::NoTip(key.1));
         }
+        heads.reserve_exact(change.added.len());
         for TipLine { sid, n, address } in &change.added {
-            let (Ok(tjp), Ok(tip)) = (Address::parse(&change.tjp), Address::parse(address)) else { return false };
+            let Ok(tjp) = Address::parse(&change.tjp) else { return false };
+            // The first frame is its own: one text in memory for both.
+            let tip = if *address == change.tjp { Ok(tjp.clone()) } else { Address::parse(address) };
+            let Ok(tip) = tip else { return false };
             let id = tip_id(&change.tjp, address, sid);
             let key = (change.order, id);
             let item = TipItem { order: change.order, id, timeline: change.timeline, tjp, tip, sid: *sid, n: *n };
@@ -103,14 +117,51 @@ impl SpaceState {
                 return false;
             }
             heads.push(key);
-            if sums == Sums::Keep {
-                self.tip_summary.add(&id);
-            }
+            self.changed(sums, Change::Tip(id));
         }
-        if heads.is_empty() {
-            self.heads.remove(&timeline);
+        if !heads.is_empty() {
+            self.heads.insert(timeline, heads);
         }
         true
+    }
+
+    /// A member came.
+    pub(crate) fn item_changed(&mut self, sums: Sums, sid: &Sid) {
+        self.changed(sums, Change::Item(sid.0));
+    }
+
+    fn changed(&mut self, sums: Sums, change: Change) {
+        self.since_sums += 1;
+        match sums {
+            Sums::Keep => self.count(change),
+            Sums::Later => self.later.push(change),
+            Sums::Given => {}
+        }
+    }
+
+    fn count(&mut self, change: Change) {
+        match change {
+            Change::Item(id) => self.item_summary.add(&id),
+            Change::Tip(id) => self.tip_summary.add(&id),
+            Change::NoTip(id) => self.tip_summary.sub(&id),
+        }
+    }
+
+    /// The log brings the summaries; `false` when they are not the ones that were counted here.
+    pub(crate) fn take_sums(&mut self, sums: Sums, items: SetSummary, tips: SetSummary) -> bool {
+        self.since_sums = 0;
+        self.later.clear();
+        let good = match sums {
+            Sums::Keep => items == self.item_summary && tips == self.tip_summary,
+            Sums::Later | Sums::Given => items.count == self.len() && tips.count == self.tip_count(),
+        };
+        (self.item_summary, self.tip_summary) = (items, tips);
+        good
+    }
+
+    /// Counts what waits.
+    pub(crate) fn settle_sums(&mut self) {
+        std::mem::take(&mut self.later).into_iter().for_each(|change| self.count(change));
     }
 
     /// The tips of a timeline, sorted by address.
@@ -238,9 +289,8 @@ pub(crate) fn pieces(moves: Vec<Move>, bytes_max: usize) -> Vec<Vec<Move>> {
     };
     for change in moves {
         let head = 64 + change.tjp.len();
-        let weight = head
-            + change.removed.len() * 32
-            + change.added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
+        let weight =
+            head + change.removed.len() * 32 + change.added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
         if weight <= bytes_max {
             put(change, weight);
             continue;

@@ -1,8 +1,10 @@
 //! Random operations against a naive model that keeps sets and asks for every pair.
 
-mod common;
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
 
-use common::{Dice, Model, Outcome, Player, random_op, scale};
+mod support;
+
+use support::{Dice, Model, Outcome, Player, random_op, scale};
 
 #[test]
 fn random_operations_do_what_the_model_says() {
@@ -17,7 +19,10 @@ fn random_operations_do_what_the_model_says() {
             let op = random_op(&mut dice);
             let good = model.apply(&op);
             let outcome = player.play(&op);
-            assert!(matches!((good, &outcome), (true, Outcome::Done) | (false, Outcome::Refused)), "seed {seed} step {step}: {op:?} gave {outcome:?}");
+            assert!(
+                matches!((good, &outcome), (true, Outcome::Done) | (false, Outcome::Refused)),
+                "seed {seed} step {step}: {op:?} gave {outcome:?}"
+            );
         }
         let store = player.open().unwrap();
         model.check(&store);

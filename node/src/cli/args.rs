@@ -11,45 +11,45 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(after_help = "Exit codes: 0 done · 1 failed · 2 usage or configuration · 3 finished with items skipped · \
 4 conflict needs a person · 5 verification failed · 6 refused · 7 no route · 8 policy hold · 10 no store here · \
 11 store locked · 130/143 interrupted, state consistent.")]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// Home directory of the node [default: the XDG data directory]
     #[arg(long, global = true, env = "SEALTIDE_HOME", value_name = "DIR")]
-    pub home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
     /// Settings file [default: HOME/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Print JSON on standard output
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Say nothing but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Say more; twice for debugging
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    pub(crate) verbose: u8,
     /// No colours (also NO_COLOR)
     #[arg(long, global = true)]
-    pub no_color: bool,
+    pub(crate) no_color: bool,
     /// Answer yes to questions of policy
     #[arg(long, global = true)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Time without progress after which a waiting command gives up [default: 60s]
     #[arg(long, global = true, value_name = "TIME")]
-    pub timeout: Option<String>,
+    pub(crate) timeout: Option<String>,
 }
 
 /// All commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Make the node key and the store (`up` and `join` on a fresh home do the same)
     Init {
         /// Name of this node for others to see in their lists [default: the host name]
@@ -201,23 +201,23 @@ pub enum Command {
 
 /// `up`
 #[derive(Debug, Args)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// Directories to share; without one the node serves what it has
-    pub dirs: Vec<PathBuf>,
+    pub(crate) dirs: Vec<PathBuf>,
     /// Address of the link door; 0.0.0.0:7443 lets other machines in [default: 127.0.0.1:7443 or the next free port]
     #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     /// Address of the gateway door [default: 127.0.0.1:7480 or the next free port]
     #[arg(long, value_name = "ADDR")]
-    pub gateway: Option<SocketAddr>,
+    pub(crate) gateway: Option<SocketAddr>,
     /// Name of this node, when it is made now
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// `ticket`
 #[derive(Debug, Subcommand)]
-pub enum TicketCommand {
+pub(crate) enum TicketCommand {
     /// Make a ticket
     New {
         /// Name or sts1… id [default: the only space]
@@ -244,7 +244,7 @@ pub enum TicketCommand {
 
 /// A role as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum RoleArg {
+pub(crate) enum RoleArg {
     /// May pull
     Read,
     /// May also change
@@ -255,7 +255,7 @@ pub enum RoleArg {
 
 /// `peers`
 #[derive(Debug, Subcommand)]
-pub enum PeersCommand {
+pub(crate) enum PeersCommand {
     /// List peers
     List,
     /// Show one peer
@@ -279,7 +279,7 @@ pub enum PeersCommand {
 
 /// `spaces`
 #[derive(Debug, Subcommand)]
-pub enum SpacesCommand {
+pub(crate) enum SpacesCommand {
     /// List spaces
     List,
     /// Make a space without a folder, for documents
@@ -296,29 +296,29 @@ pub enum SpacesCommand {
 
 /// `sync`
 #[derive(Debug, Args)]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// Names or sts1… ids [default: all]
-    pub spaces: Vec<String>,
+    pub(crate) spaces: Vec<String>,
     /// Only with this peer
     #[arg(long, value_name = "PEER")]
-    pub with: Option<String>,
+    pub(crate) with: Option<String>,
     /// What happens to versions that diverged
     #[arg(long, default_value = "optimistic")]
-    pub strategy: StrategyArg,
+    pub(crate) strategy: StrategyArg,
     /// Return when everything is in step
     #[arg(long)]
-    pub wait: bool,
+    pub(crate) wait: bool,
     /// Tell what differs, change nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Cancel what runs for this space
     #[arg(long, value_name = "SPACE")]
-    pub cancel: Option<String>,
+    pub(crate) cancel: Option<String>,
 }
 
 /// A strategy as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum StrategyArg {
+pub(crate) enum StrategyArg {
     /// Keep both, listed as a conflict
     Optimistic,
     /// Refuse
@@ -331,7 +331,7 @@ pub enum StrategyArg {
 
 /// `conflicts`
 #[derive(Debug, Subcommand)]
-pub enum ConflictsCommand {
+pub(crate) enum ConflictsCommand {
     /// List conflicts
     List {
         /// One space [default: all]
@@ -354,7 +354,7 @@ pub enum ConflictsCommand {
 
 /// `hold`
 #[derive(Debug, Subcommand)]
-pub enum HoldCommand {
+pub(crate) enum HoldCommand {
     /// List what is held
     List,
     /// Show what would change
@@ -376,7 +376,7 @@ pub enum HoldCommand {
 
 /// `audit`
 #[derive(Debug, Subcommand)]
-pub enum AuditCommand {
+pub(crate) enum AuditCommand {
     /// The last lines
     Tail {
         /// How many
@@ -389,7 +389,7 @@ pub enum AuditCommand {
 
 /// `config`
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// List settings
     Show {
         /// Say where each value came from
@@ -407,7 +407,7 @@ pub enum ConfigCommand {
 
 /// `ibgib`
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum IbgibOp {
+pub(crate) enum IbgibOp {
     /// Hash records
     Hash,
     /// Fork

@@ -82,7 +82,8 @@ fn prepare(global: &Global, out: Output) -> Result<Cx, Failure> {
 fn default_home() -> Result<PathBuf, Failure> {
     let data = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let data = data.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
-    let data = data.ok_or_else(|| Failure::usage("home", "neither HOME nor XDG_DATA_HOME is set").hint("use --home DIR"))?;
+    let data =
+        data.ok_or_else(|| Failure::usage("home", "neither HOME nor XDG_DATA_HOME is set").hint("use --home DIR"))?;
     Ok(data.join("sealtide"))
 }
 
@@ -159,9 +160,7 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Get { target } => Request::Get { target },
         Command::Log { target, limit } => Request::Log { target, limit },
         Command::Diff { a, b } => Request::Diff { a, b },
-        Command::Restore { target, to } => {
-            Request::Restore { target, to: to.map(std::path::absolute).transpose()? }
-        }
+        Command::Restore { target, to } => Request::Restore { target, to: to.map(std::path::absolute).transpose()? },
         Command::Conflicts { command: ConflictsCommand::List { space } } => Request::ConflictsList { space },
         Command::Conflicts { command: ConflictsCommand::Show { target } } => Request::ConflictsShow { target },
         Command::Conflicts { command: ConflictsCommand::Resolve { target, keep } } => {
@@ -296,7 +295,10 @@ fn all_in_step(status: &Value) -> Result<u8, Failure> {
     }
     match spaces.iter().find(|space| space["state"] != "in_step") {
         None => Ok(0),
-        Some(space) => Err(Failure::failed("not_in_step", format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()))),
+        Some(space) => Err(Failure::failed(
+            "not_in_step",
+            format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()),
+        )),
     }
 }
 

@@ -49,12 +49,6 @@ impl Output {
         }
     }
 
-    /// Raw bytes of data.
-    pub(crate) fn bytes(&self, bytes: &[u8]) {
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
-    }
-
     /// Something a person may like to know.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet && !self.json {

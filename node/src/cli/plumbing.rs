@@ -27,9 +27,7 @@ pub(crate) fn ibgib(op: IbgibOp) -> Result<u8, Failure> {
         if line.len() > LINE_BYTES_MAX {
             return Err(Failure::usage("too_large", "a line is longer than 64 MiB"));
         }
-        let answer = sealtide_ibgib::plumbing::run(op, &line)
-            .map_err(|error| Failure::usage("case", format!("{op}: {error}")))?;
-        writeln!(stdout, "{answer}")?;
+        writeln!(stdout, "{}", sealtide_ibgib::plumbing::run(op, &line))?;
     }
     Ok(0)
 }

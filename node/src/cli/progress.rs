@@ -24,7 +24,9 @@ pub(crate) async fn show(mut told: UnboundedReceiver<Value>, out: Output) {
         let (done_items, all_items) = pair(&line["items"]);
         let (done_bytes, all_bytes) = pair(&line["bytes"]);
         if all_bytes > 0 && matches!(now, "transfer" | "verifying") {
-            bar.set_style(style("{msg:14} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left"));
+            bar.set_style(style(
+                "{msg:14} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
+            ));
             bar.set_length(all_bytes.max(done_bytes));
             bar.set_position(done_bytes);
         } else {

@@ -30,7 +30,9 @@ pub(crate) fn text(answer: &Value) -> String {
         "diff" => diff(&word(&answer["diff"])),
         "restore" => match answer["written"].as_str() {
             Some(path) => format!("wrote version {} to {path}", answer["n"]),
-            None => format!("{} is version {} again (as version {})", word(&answer["path"]), answer["n"], answer["new_n"]),
+            None => {
+                format!("{} is version {} again (as version {})", word(&answer["path"]), answer["n"], answer["new_n"])
+            }
         },
         "conflicts" => conflicts(answer),
         "conflict" => conflict(answer),
@@ -100,7 +102,7 @@ fn rows(list: &Value, row: impl Fn(&Value) -> String) -> String {
 
 fn table(list: &Value, columns: &[&str]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| column.replace('_', " ").to_uppercase()));
     for row in list.as_array().into_iter().flatten() {
         table.add_row(columns.iter().map(|column| word(&row[*column])));
@@ -158,7 +160,8 @@ fn status(answer: &Value) -> String {
         }
     }
     for link in answer["links"].as_array().into_iter().flatten() {
-        let name = link["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&link["peer"]), str::to_owned);
+        let name =
+            link["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&link["peer"]), str::to_owned);
         text += &match link["path"].as_str() {
             Some(path) => format!(
                 "\nlink {name}  {path}  {}  {}  rtt {} ms, up {} s",
@@ -174,7 +177,8 @@ fn status(answer: &Value) -> String {
 }
 
 fn peer_line(peer: &Value) -> String {
-    let name = peer["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&peer["peer"]), str::to_owned);
+    let name =
+        peer["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&peer["peer"]), str::to_owned);
     let state = match (peer["connected"].as_bool(), peer["in_step"].as_bool(), peer["syncing"].as_bool()) {
         (Some(false), ..) => "away",
         (_, _, Some(true)) => "syncing",
@@ -199,7 +203,8 @@ fn ready(answer: &Value) -> String {
         word(&answer["gateway"])
     );
     for (name, ticket) in answer["tickets"].as_object().into_iter().flatten() {
-        text += &format!("\n\nticket for {name} (write, one use, 24 h; treat it like a password):\n\n{}\n", word(ticket));
+        text +=
+            &format!("\n\nticket for {name} (write, one use, 24 h; treat it like a password):\n\n{}\n", word(ticket));
         text += "\non the other machine: sealtide join TICKET DIR --wait";
     }
     text
@@ -219,7 +224,8 @@ fn get(answer: &Value) -> String {
 
 fn log_entry(entry: &Value) -> String {
     let dim = Style::new().dimmed();
-    let by = entry["by_name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry["by"]), str::to_owned);
+    let by =
+        entry["by_name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry["by"]), str::to_owned);
     format!(
         "{}  {}@{:<4} {:8} {}:{}  {dim}{by} ({}){dim:#}{}",
         word(&entry["time"]),
@@ -234,7 +240,8 @@ fn log_entry(entry: &Value) -> String {
 }
 
 fn diff(unified: &str) -> String {
-    let (red, green) = (Style::new().fg_color(Some(AnsiColor::Red.into())), Style::new().fg_color(Some(AnsiColor::Green.into())));
+    let (red, green) =
+        (Style::new().fg_color(Some(AnsiColor::Red.into())), Style::new().fg_color(Some(AnsiColor::Green.into())));
     let line = |line: &str| match line.as_bytes().first() {
         Some(b'+') => format!("{green}{line}{green:#}"),
         Some(b'-') => format!("{red}{line}{red:#}"),

@@ -174,7 +174,11 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
             let (outcome, text) = match &report.outcome {
                 sealtide_sync::SagaOutcome::Committed { received, sent, .. } if received + sent > 0 => (
                     json!({"result": "committed", "received": received, "sent": sent}),
-                    format!("{}: in step with {} ({received} received, {sent} sent)", node.label(&report.space), name(&report.peer)),
+                    format!(
+                        "{}: in step with {} ({received} received, {sent} sent)",
+                        node.label(&report.space),
+                        name(&report.peer)
+                    ),
                 ),
                 sealtide_sync::SagaOutcome::Aborted { code, text, .. } if *code != sealtide_sync::AbortCode::Busy => (
                     json!({"result": "aborted", "code": format!("{code:?}").to_lowercase(), "text": text}),
@@ -182,7 +186,8 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
                 ),
                 _ => return,
             };
-            let mut line = json!({"event": "saga", "space": node.label(&report.space), "peer": report.peer.to_string()});
+            let mut line =
+                json!({"event": "saga", "space": node.label(&report.space), "peer": report.peer.to_string()});
             line.as_object_mut().expect("made above").extend(outcome.as_object().cloned().unwrap_or_default());
             (line, text)
         }

@@ -16,26 +16,27 @@ use sealtide_sync::SpaceView;
 pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
     let wanted = space.map(|name| node.find_space(name)).transpose()?;
     let mut rows = Vec::new();
-    for space in node.store().spaces() {
-        if wanted.is_some_and(|wanted| wanted != space.id) {
+    for space in node.spaces() {
+        if wanted.is_some_and(|wanted| wanted != space) {
             continue;
         }
-        let share = node.shares().get(&space.id).cloned();
+        let share = node.shares().get(&space).cloned();
         if let Some(share) = &share {
             for conflict in share.status().conflicts {
                 rows.push(json!({
-                    "space": space.label, "path": conflict.path, "kind": conflict.kind,
+                    "space": node.label(&space), "path": conflict.path, "kind": conflict.kind,
                     "alias": conflict.alias, "versions": conflict.versions,
                 }));
             }
-        } else if let Some(view) = node.store().view(&space.id) {
+        } else if let Some(view) = node.store().view(&space) {
             for timeline in view.timelines() {
-                let tips = view.tips(&timeline);
-                if tips.len() > 1 {
-                    let tips: Vec<Verified> = tips.iter().filter_map(|sid| view.record(sid)).collect();
+                if timeline.tips.len() > 1 {
+                    let tips: Vec<Verified> = timeline.tips.iter().filter_map(|tip| view.record(&tip.sid)).collect();
                     let path = tips.first().and_then(name_of).map(|(name, _)| name);
                     let versions: Vec<&str> = tips.iter().map(|tip| tip.address().as_str()).collect();
-                    rows.push(json!({"space": space.label, "path": path, "kind": "diverged", "versions": versions}));
+                    rows.push(
+                        json!({"space": node.label(&space), "path": path, "kind": "diverged", "versions": versions}),
+                    );
                 }
             }
         }

@@ -36,7 +36,12 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
             (peer.node, peer.addresses)
         };
         if addresses.is_empty() {
-            findings.add("address", "fail", format!("no address of node {} is known", who.short()), Some("ask for a new ticket"));
+            findings.add(
+                "address",
+                "fail",
+                format!("no address of node {} is known", who.short()),
+                Some("ask for a new ticket"),
+            );
         }
         let mut reached = false;
         for address in &addresses {
@@ -51,13 +56,18 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
                     findings.add("handshake", "ok", text, None);
                     node.welcome(session);
                 }
-                Err(sealtide_link::DialError::Refused) => findings.add(
+                Err(sealtide_link::DialError::Refused { .. }) => findings.add(
                     "handshake",
                     "warn",
                     format!("node {} is there and proved itself, but does not know this node yet", who.short()),
                     Some("`sealtide join TICKET DIR` enrols it"),
                 ),
-                Err(error) => findings.add("handshake", "fail", error.to_string(), Some("update both nodes; look for a proxy that inspects TLS")),
+                Err(error) => findings.add(
+                    "handshake",
+                    "fail",
+                    error.to_string(),
+                    Some("update both nodes; look for a proxy that inspects TLS"),
+                ),
             }
         }
     }
@@ -108,11 +118,21 @@ async fn connect(address: SocketAddr, findings: &mut Findings) -> bool {
             true
         }
         Ok(Err(error)) => {
-            findings.add("tcp", "fail", format!("{address}: {error}"), Some("is `sealtide up` running there? is the port open in the firewall?"));
+            findings.add(
+                "tcp",
+                "fail",
+                format!("{address}: {error}"),
+                Some("is `sealtide up` running there? is the port open in the firewall?"),
+            );
             false
         }
         Err(_) => {
-            findings.add("tcp", "fail", format!("{address} does not answer"), Some("a firewall drops the connection, or the address is wrong"));
+            findings.add(
+                "tcp",
+                "fail",
+                format!("{address} does not answer"),
+                Some("a firewall drops the connection, or the address is wrong"),
+            );
             false
         }
     }

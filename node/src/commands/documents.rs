@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use sealtide_ibgib::{Content, FileFrame, Manifest, Object, Relations, Stamp, Verified, evolve, genesis, read_binary, uuid};
+use sealtide_ibgib::{
+    Content, FileFrame, Manifest, Object, Relations, Stamp, Verified, evolve, genesis, read_binary, uuid,
+};
 use sealtide_identity::Role;
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
@@ -36,12 +38,17 @@ pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Res
     if let Some(tip) = tip
         && tip.object().and_then(|object| object.get("doc").cloned()).as_ref() == data.get("doc")
     {
-        return Ok(json!({"schema": "sealtide/put/1", "address": tip.address().as_str(), "n": n_of(tip), "changed": false}));
+        return Ok(
+            json!({"schema": "sealtide/put/1", "address": tip.address().as_str(), "n": n_of(tip), "changed": false}),
+        );
     }
     let size = serde_json::to_vec(&data).map_or(0, |bytes| bytes.len());
     if size > 700 * 1024 {
-        return Err(Failure::usage("too_large", format!("the document has {size} bytes; at most 700 KiB fit into one record"))
-            .hint("put it as a file into a shared folder"));
+        return Err(Failure::usage(
+            "too_large",
+            format!("the document has {size} bytes; at most 700 KiB fit into one record"),
+        )
+        .hint("put it as a file into a shared folder"));
     }
     let record = match tip {
         Some(tip) => evolve(tip, data, Relations::new(), stamp),
@@ -112,8 +119,7 @@ fn list(node: &Node, target: &Target) -> Result<Value, Failure> {
     let view = node.store().view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
     let mut names = std::collections::BTreeSet::new();
     for timeline in view.timelines() {
-        let tips = view.tips(&timeline);
-        let live = tips.iter().filter_map(|sid| view.record(sid)).filter_map(|tip| name_of(&tip));
+        let live = timeline.tips.iter().filter_map(|tip| view.record(&tip.sid)).filter_map(|tip| name_of(&tip));
         names.extend(live.filter(|(_, live)| *live).map(|(name, _)| name));
     }
     Ok(json!({"schema": "sealtide/list/1", "space": target.space, "names": names}))
@@ -134,11 +140,14 @@ pub(crate) fn content(node: &Node, view: &SpaceHandle, frame: &FileFrame) -> Res
     if let Some(bytes) = read_binary(&found) {
         return Ok(bytes.to_vec());
     }
-    let manifest =
-        Manifest::read(&found, &mut |page| record(page)).map_err(|error| Failure::failed("manifest", error.to_string()))?;
+    let manifest = Manifest::read(&found, &mut |page| record(page))
+        .map_err(|error| Failure::failed("manifest", error.to_string()))?;
     if manifest.size > BYTES_MAX {
-        return Err(Failure::usage("too_large", format!("{} has {} bytes; too many to print", frame.path, manifest.size))
-            .hint("`sealtide restore SPACE:PATH@VERSION --to DIR` writes it to a file"));
+        return Err(Failure::usage(
+            "too_large",
+            format!("{} has {} bytes; too many to print", frame.path, manifest.size),
+        )
+        .hint("`sealtide restore SPACE:PATH@VERSION --to DIR` writes it to a file"));
     }
     let mut bytes = Vec::with_capacity(manifest.size as usize);
     for chunk in &manifest.chunks {

@@ -21,14 +21,18 @@ pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Val
         Some(target) if target.path.is_some() => {
             let line = Line::find(node, target)?;
             let tips: Vec<_> = line.tips.iter().map(Verified::sid).collect();
-            line.frames().iter().take(limit).map(|frame| entry(node, &target.space, frame, tips.contains(&frame.sid()))).collect()
+            line.frames()
+                .iter()
+                .take(limit)
+                .map(|frame| entry(node, &target.space, frame, tips.contains(&frame.sid())))
+                .collect()
         }
         Some(target) => {
             let space = node.find_space(&target.space)?;
             changes(node, &[(target.space.clone(), space)], limit)
         }
         None => {
-            let spaces: Vec<_> = node.store().spaces().into_iter().map(|space| (space.label, space.id)).collect();
+            let spaces: Vec<_> = node.spaces().into_iter().map(|space| (node.label(&space), space)).collect();
             changes(node, &spaces, limit)
         }
     };
@@ -40,10 +44,10 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
     let mut all: Vec<(u64, String, Verified, bool)> = Vec::new();
     for (label, space) in spaces {
         let Some(view) = node.store().view(space) else { continue };
-        for timeline in view.timelines() {
-            let tips = view.tips(&timeline);
-            let last = tips.iter().filter_map(|sid| view.record(sid)).map(|tip| n_of(&tip)).max().unwrap_or(0);
-            for sid in view.frames(&timeline, last.saturating_sub(limit as u64), last, limit * 2) {
+        for info in view.timelines() {
+            let tips: Vec<_> = info.tips.iter().map(|tip| tip.sid).collect();
+            let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
+            for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit * 2) {
                 if let Some(frame) = view.record(&sid)
                     && name_of(&frame).is_some()
                 {
@@ -61,9 +65,10 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
 fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
     let (name, live) = name_of(frame).unwrap_or_default();
     let file = FileFrame::read(frame).ok();
-    let by = file.as_ref().map(|file| file.by.clone()).or_else(|| {
-        frame.object().and_then(|object| object.get("by").and_then(|by| by.as_str().map(str::to_owned)))
-    });
+    let by = file
+        .as_ref()
+        .map(|file| file.by.clone())
+        .or_else(|| frame.object().and_then(|object| object.get("by").and_then(|by| by.as_str().map(str::to_owned))));
     let what = match (&file, n_of(frame)) {
         (Some(file), _) if file.yielded.is_some() => "yielded",
         (Some(file), _) if file.deleted => "deleted",
@@ -93,7 +98,7 @@ fn name_of_node(node: &Node, by: &str) -> Option<String> {
     if id == node.id() {
         return Some("this node".to_owned());
     }
-    node.store().facts().peer(&id).map(|peer| peer.name)
+    node.known().peer(&id).map(|peer| peer.name)
 }
 
 /// What changed between two versions; without the second, between the version before and this one.
@@ -109,17 +114,20 @@ pub(crate) fn diff(node: &Node, a: &str, b: Option<&str>) -> Result<Value, Failu
         }
         None => {
             let past = first.frame().and_then(|facts| facts.past.last().cloned());
-            let before = past.and_then(|address| line.view.by_address(&address).first().and_then(|sid| line.view.record(sid)));
+            let before =
+                past.and_then(|address| line.view.by_address(&address).first().and_then(|sid| line.view.record(sid)));
             (before, first)
         }
     };
-    let (old_text, new_text) = (old.as_ref().map_or(Ok(String::new()), |old| text_of(node, &line, old))?, text_of(node, &line, &new)?);
+    let (old_text, new_text) =
+        (old.as_ref().map_or(Ok(String::new()), |old| text_of(node, &line, old))?, text_of(node, &line, &new)?);
     let label = |frame: &Verified| {
         let name = name_of(frame).map(|(name, _)| name).unwrap_or_default();
         format!("{name}@{}", n_of(frame))
     };
     let old_label = old.as_ref().map_or_else(|| "/dev/null".to_owned(), label);
-    let unified = TextDiff::from_lines(&old_text, &new_text).unified_diff().header(&old_label, &label(&new)).to_string();
+    let unified =
+        TextDiff::from_lines(&old_text, &new_text).unified_diff().header(&old_label, &label(&new)).to_string();
     Ok(json!({
         "schema": "sealtide/diff/1",
         "old": old_label,
@@ -140,7 +148,8 @@ pub(crate) fn text_of(node: &Node, line: &Line, record: &Verified) -> Result<Str
         _ => String::new(),
     };
     match content(node, &line.view, &frame) {
-        Ok(bytes) => Ok(String::from_utf8(bytes).unwrap_or_else(|error| format!("binary, {} bytes, {named}\n", error.as_bytes().len()))),
+        Ok(bytes) => Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| format!("binary, {} bytes, {named}\n", error.as_bytes().len()))),
         Err(_) if !named.is_empty() => Ok(format!("large binary, {named}\n")),
         Err(failure) => Err(failure),
     }
@@ -194,7 +203,9 @@ fn write_out(node: &Node, line: &Line, frame: &FileFrame, dir: &Path) -> Result<
     std::fs::create_dir_all(dir)?;
     let path = dir.join(name);
     if path.symlink_metadata().is_ok() {
-        return Err(Failure::usage("exists", format!("{} exists already", path.display())).hint("name another --to DIR"));
+        return Err(
+            Failure::usage("exists", format!("{} exists already", path.display())).hint("name another --to DIR")
+        );
     }
     match (&frame.content, frame.kind) {
         (Content::Target(target), _) => std::os::unix::fs::symlink(target, &path)?,

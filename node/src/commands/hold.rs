@@ -32,7 +32,7 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
     let held: Vec<Value> = shares
         .iter()
         .filter_map(|share| {
-            let label = node.store().space_info(&share.space())?.label;
+            let label = node.label(&share.space());
             share.status().held.map(|held| summary(&label, &held))
         })
         .collect();

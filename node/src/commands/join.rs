@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
 use sealtide_link::DialTarget;
-use sealtide_store::PeerRecord;
+use sealtide_store::{Peer, SpaceLabel};
 use sealtide_sync::{SpaceOffer, Strategy};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -36,7 +36,8 @@ pub(crate) struct JoinOrder {
 pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> Result<Value, Failure> {
     let ticket = read_ticket(&order.ticket)?;
     let (invite, _) = ticket.invite.clone().ok_or_else(|| {
-        Failure::usage("no_invite", "this ticket carries no invite, it only names a node").hint("ask for a new ticket: `sealtide ticket new`")
+        Failure::usage("no_invite", "this ticket carries no invite, it only names a node")
+            .hint("ask for a new ticket: `sealtide ticket new`")
     })?;
     if ticket.node == node.id() {
         return Err(Failure::usage("own_ticket", "this ticket was made by this very node")
@@ -46,7 +47,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     if let Some(dir) = &dir {
         node.check_dir(dir)?;
         if let Some(space) = node.space_of_dir(dir) {
-            let label = node.store().space_info(&space).map_or_else(|| space.to_string(), |info| info.label);
+            let label = node.label(&space);
             return Err(Failure::usage("dir_shared", format!("{} is shared already, as {label}", dir.display())));
         }
     }
@@ -57,7 +58,11 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     let label = adopt(node, &offer, ticket.node)?;
     node.audit().note(
         "joined",
-        &[("space", &offer.space.to_string()), ("peer", &ticket.node.to_string()), ("invite", &data_encoding::HEXLOWER.encode(&invite))],
+        &[
+            ("space", &offer.space.to_string()),
+            ("peer", &ticket.node.to_string()),
+            ("invite", &data_encoding::HEXLOWER.encode(&invite)),
+        ],
     );
     pull(node, &offer, ticket.node, limit, progress).await?;
     if let Some(dir) = &dir {
@@ -88,13 +93,12 @@ pub(crate) fn read_ticket(text: &str) -> Result<Ticket, Failure> {
 }
 
 async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
-    let target =
-        DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
+    let target = DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
     let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
-    let mut record = PeerRecord::new(ticket.node, now().wall_ms);
+    let mut record = Peer::new(ticket.node, now());
     record.addresses.clone_from(&ticket.addresses);
-    if node.store().facts().peer(&ticket.node).is_none_or(|known| known.revoked) {
-        node.store().facts().put_peer(&record).map_err(store_failure)?;
+    if node.known().peer(&ticket.node).is_none_or(|known| known.revoked) {
+        node.known().put_peer(&record).map_err(store_failure)?;
     }
     node.welcome(session);
     Ok(())
@@ -111,8 +115,9 @@ async fn wait_for_offer(
         loop {
             match events.recv().await {
                 Ok(Event::PeerSpaces(from, offers)) if from == peer => {
-                    let fresh = |offer: &&SpaceOffer| offer.invited && !node.store().has_space(&offer.space);
-                    if let Some(offer) = offers.iter().find(fresh).or_else(|| offers.iter().find(|offer| offer.invited)) {
+                    let fresh = |offer: &&SpaceOffer| offer.invited && !node.has_space(&offer.space);
+                    if let Some(offer) = offers.iter().find(fresh).or_else(|| offers.iter().find(|offer| offer.invited))
+                    {
                         return Some(offer.clone());
                     }
                 }
@@ -131,15 +136,17 @@ async fn wait_for_offer(
 
 /// Makes the space here: the issuer is its admin, the own role is what the invite gives.
 fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Failure> {
-    if let Some(info) = node.store().space_info(&offer.space) {
+    if node.has_space(&offer.space) {
+        let label = node.label(&offer.space);
         if node.shared_dirs().iter().any(|(space, _)| *space == offer.space) {
-            return Err(Failure::usage("space_here", format!("the space is here already, as {}", info.label)));
+            return Err(Failure::usage("space_here", format!("the space is here already, as {label}")));
         }
-        return Ok(info.label);
+        return Ok(label);
     }
     let label = node.free_label(&offer.name);
-    node.store().adopt_space(offer.space, &offer.name, &offer.kind).map_err(store_failure)?;
-    node.store().facts().set_label(&offer.space, &label).map_err(store_failure)?;
+    node.store().adopt_space(offer.space).map_err(store_failure)?;
+    let row = SpaceLabel { name: label.clone(), kind: offer.kind.clone(), dir: None };
+    node.known().put_label(&offer.space, Some(&row)).map_err(store_failure)?;
     node.grant(offer.space, issuer, Role::Admin)?;
     node.grant(offer.space, node.id(), offer.role)?;
     Ok(label)

@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
-use sealtide_store::PeerRecord;
+use sealtide_store::Peer;
 
-fn document(node: &Node, peer: &PeerRecord) -> Value {
-    let facts = node.store().facts();
+fn document(node: &Node, peer: &Peer) -> Value {
+    let facts = node.known();
     let spaces: Vec<Value> = facts
         .grants()
         .iter()
         .filter(|grant| grant.node == peer.node)
         .map(|grant| {
-            let name = node.store().space_info(&grant.space).map(|info| info.label);
+            let name = node.label(&grant.space);
             json!({"space": name, "role": role_name(grant.role), "since": rfc3339(grant.since_ms)})
         })
         .collect();
@@ -32,7 +32,7 @@ fn document(node: &Node, peer: &PeerRecord) -> Value {
 
 /// All peers.
 pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
-    let peers: Vec<Value> = node.store().facts().peers().iter().map(|peer| document(node, peer)).collect();
+    let peers: Vec<Value> = node.known().peers().iter().map(|peer| document(node, peer)).collect();
     Ok(json!({"schema": "sealtide/peers/1", "peers": peers}))
 }
 
@@ -46,21 +46,18 @@ pub(crate) fn show(node: &Node, name: &str) -> Result<Value, Failure> {
 /// Gives a peer another name.
 pub(crate) fn rename(node: &Node, peer: &str, name: &str) -> Result<Value, Failure> {
     let mut record = node.find_peer(peer)?;
-    if name.is_empty() || name.len() > 64 || node.store().facts().peers().iter().any(|other| other.name == name) {
+    if name.is_empty() || name.len() > 64 || node.known().peers().iter().any(|other| other.name == name) {
         return Err(Failure::usage("name", format!("{name:?} is empty, too long or taken")));
     }
     record.name = name.to_owned();
-    node.store().facts().put_peer(&record).map_err(store_failure)?;
+    node.known().put_peer(&record).map_err(store_failure)?;
     show(node, name)
 }
 
 /// Takes every grant from a peer and ends its sessions and sagas at once. Spec: link C.6.
 pub(crate) fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
-    let mut record = node.find_peer(name)?;
-    record.revoked = true;
-    let facts = node.store().facts();
-    facts.put_peer(&record).map_err(store_failure)?;
-    facts.remove_grants_of(&record.node).map_err(store_failure)?;
+    let record = node.find_peer(name)?;
+    node.known().revoke_peer(&record.node).map_err(store_failure)?;
     node.audit().note("peer_revoked", &[("peer", &record.node.to_string())]);
     node.engine().grants_changed();
     node.link().revoke(&record.node);

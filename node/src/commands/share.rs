@@ -19,13 +19,14 @@ pub(crate) async fn share(node: &Node, dirs: &[PathBuf]) -> Result<Value, Failur
             }
             None => {
                 node.check_dir(&dir)?;
-                let name = dir.file_name().map_or_else(|| "space".to_owned(), |name| name.to_string_lossy().into_owned());
+                let name =
+                    dir.file_name().map_or_else(|| "space".to_owned(), |name| name.to_string_lossy().into_owned());
                 let space = node.create_space(&name, "folder")?;
                 node.share_dir(space, &dir)?;
                 space
             }
         };
-        let label = node.store().space_info(&space).map(|info| info.label);
+        let label = node.label(&space);
         shared.push(json!({"dir": dir, "space": space.to_string(), "name": label}));
     }
     Ok(json!({"schema": "sealtide/share/1", "shared": shared}))

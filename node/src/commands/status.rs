@@ -2,7 +2,6 @@
 
 use sealtide_gateway::{Probe, Sample};
 use sealtide_identity::SpaceId;
-use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use crate::commands::{rfc3339, role_name};
@@ -13,7 +12,7 @@ use crate::share::{Phase, ShareStatus};
 
 /// The answer of `status`.
 pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
-    let spaces: Vec<Value> = node.store().spaces().iter().map(|space| space_status(node, &space.id)).collect();
+    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space)).collect();
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     Ok(json!({
         "schema": "sealtide/status/1",
@@ -30,25 +29,24 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
 }
 
 fn space_status(node: &Node, space: &SpaceId) -> Value {
-    let info = node.store().space_info(space);
-    let view = node.store().view(space);
+    let label = node.known().label(space).unwrap_or_default();
+    let info = node.store().view(space).and_then(|view| view.info());
     let share = node.shares().get(space).cloned();
     let told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     let peers: Vec<Value> = node
-        .store()
-        .facts()
+        .known()
         .grants()
         .iter()
         .filter(|grant| grant.space == *space && grant.node != node.id())
         .map(|grant| peer_status(node, space, grant.node, role_name(grant.role)))
         .collect();
     let mut document = json!({
-        "name": info.as_ref().map(|info| info.label.clone()),
+        "name": label.name,
         "id": space.to_string(),
-        "kind": info.map(|info| info.kind),
+        "kind": label.kind,
         "role": node.engine().role(&node.id(), space).map(role_name),
-        "items": view.as_ref().map_or(0, |view| view.snapshot().item_summary.count),
-        "bytes": view.as_ref().map_or(0, |view| view.bytes()),
+        "items": info.as_ref().map_or(0, |info| info.records),
+        "bytes": info.as_ref().map_or(0, |info| info.bytes),
         "files": told.files,
         "dir": share.as_ref().map(|share| share.dir().to_owned()),
         "state": state(node, space, &told),
@@ -80,7 +78,7 @@ fn peer_status(node: &Node, space: &SpaceId, peer: sealtide_identity::NodeId, ro
     let connected = node.engine().peers().iter().any(|(id, _)| *id == peer);
     json!({
         "peer": peer.to_string(),
-        "name": node.store().facts().peer(&peer).map(|record| record.name),
+        "name": node.known().peer(&peer).map(|record| record.name),
         "role": role,
         "connected": connected,
         "in_step": connected && known.in_step,
@@ -96,7 +94,7 @@ pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'stati
     let connected = node.engine().peers();
     let live = |peer: &sealtide_identity::NodeId| connected.iter().any(|(id, _)| id == peer);
     let others: Vec<_> =
-        node.store().facts().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
+        node.known().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
     let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
     if told.held.is_some() {
         "held"
@@ -118,7 +116,7 @@ fn links(node: &Node) -> Vec<Value> {
         .map(|info| {
             json!({
                 "peer": info.peer.to_string(),
-                "name": node.store().facts().peer(&info.peer).map(|record| record.name),
+                "name": node.known().peer(&info.peer).map(|record| record.name),
                 "path": "direct",
                 "remote": info.remote.to_string(),
                 "suite": info.suite,
@@ -129,7 +127,7 @@ fn links(node: &Node) -> Vec<Value> {
             })
         })
         .collect();
-    for peer in node.store().facts().peers() {
+    for peer in node.known().peers() {
         if !peer.revoked && !sessions.iter().any(|info| info.peer == peer.node) {
             let why = node.why_not_direct(&peer.node).unwrap_or_else(|| "no_address".to_owned());
             links.push(json!({
@@ -151,7 +149,7 @@ pub(crate) fn down(node: &Node) -> Result<Value, Failure> {
 pub(crate) fn pause(node: &Node, space: Option<&str>, paused: bool) -> Result<Value, Failure> {
     let spaces: Vec<SpaceId> = match space {
         Some(name) => vec![node.find_space(name)?],
-        None => node.store().spaces().iter().map(|space| space.id).collect(),
+        None => node.spaces(),
     };
     for space in &spaces {
         node.engine().pause(*space, paused);
@@ -177,16 +175,28 @@ impl Probe for NodeProbe {
             Sample::gauge("sealtide_uptime_seconds", "Seconds since start", (now().wall_ms - node.started_ms()) / 1000),
             Sample::gauge("sealtide_sessions", "Open sessions", node.link().sessions().len() as u64),
         ];
-        for (name, help, value) in node.link().metrics().samples() {
-            samples.push(Sample::counter(name, help, value));
-        }
-        for space in node.store().spaces() {
-            let Some(view) = node.store().view(&space.id) else { continue };
-            let items = view.snapshot().item_summary.count;
-            samples.push(Sample::gauge("sealtide_space_records", "Records of a space", items).label("space", &space.label));
+        let link = node.link().metrics();
+        let handshakes = [
+            ("dialled", link.handshakes_dialled),
+            ("accepted", link.handshakes_accepted),
+            ("refused", link.refused),
+            ("failed", link.handshakes_failed),
+            ("wrong_knock", link.wrong_knocks),
+        ];
+        for (result, count) in handshakes {
             samples.push(
-                Sample::gauge("sealtide_space_bytes", "Bytes of the records of a space", view.bytes())
-                    .label("space", &space.label),
+                Sample::counter("sealtide_link_handshakes", "Link handshakes by result", count).label("result", result),
+            );
+        }
+        for space in node.spaces() {
+            let Some(info) = node.store().view(&space).and_then(|view| view.info()) else { continue };
+            let label = node.label(&space);
+            samples.push(
+                Sample::gauge("sealtide_space_records", "Records of a space", info.records).label("space", &label),
+            );
+            samples.push(
+                Sample::gauge("sealtide_space_bytes", "Bytes of the records of a space", info.bytes)
+                    .label("space", &label),
             );
         }
         samples

@@ -37,7 +37,7 @@ pub(crate) async fn sync(node: &Node, order: SyncCommand, progress: &Progress) -
     }
     let strategy = parse_strategy(&order.strategy)?;
     let spaces: Vec<SpaceId> = match order.spaces.as_slice() {
-        [] => node.store().spaces().iter().map(|space| space.id).collect(),
+        [] => node.spaces(),
         names => names.iter().map(|name| node.find_space(name)).collect::<Result<_, _>>()?,
     };
     let with = order.with.as_deref().map(|name| node.find_peer(name)).transpose()?.map(|peer| peer.node);
@@ -69,8 +69,9 @@ fn parse_strategy(text: &str) -> Result<Strategy, Failure> {
         "abort" => Ok(Strategy::Abort),
         "ours" => Ok(Strategy::Ours),
         "theirs" => Ok(Strategy::Theirs),
-        other => Err(Failure::usage("strategy", format!("{other} is no strategy"))
-            .hint("optimistic, abort, ours or theirs")),
+        other => {
+            Err(Failure::usage("strategy", format!("{other} is no strategy")).hint("optimistic, abort, ours or theirs"))
+        }
     }
 }
 
@@ -97,8 +98,12 @@ async fn connect(node: &Node, spaces: &[SpaceId], with: Option<NodeId>, limit: D
     while !node.engine().peers().iter().any(|(peer, ready)| *ready && wanted.contains(peer)) {
         if started.elapsed() > limit.min(Duration::from_secs(15)) {
             let names: Vec<String> = wanted.iter().map(NodeId::short).collect();
-            return Err(Failure::new(Exit::NoRoute, "no_route", format!("no peer can be reached: {}", names.join(", ")))
-                .hint("is `sealtide up` running there? `sealtide doctor` looks"));
+            return Err(Failure::new(
+                Exit::NoRoute,
+                "no_route",
+                format!("no peer can be reached: {}", names.join(", ")),
+            )
+            .hint("is `sealtide up` running there? `sealtide doctor` looks"));
         }
         tokio::time::sleep(TICK).await;
     }
@@ -108,7 +113,7 @@ async fn connect(node: &Node, spaces: &[SpaceId], with: Option<NodeId>, limit: D
 }
 
 fn granted(node: &Node, space: &SpaceId, with: Option<NodeId>) -> Vec<NodeId> {
-    let grants = node.store().facts().grants().into_iter();
+    let grants = node.known().grants().into_iter();
     let others = grants.filter(|grant| grant.space == *space && grant.node != node.id()).map(|grant| grant.node);
     others.filter(|peer| with.is_none_or(|with| with == *peer)).collect()
 }
@@ -133,7 +138,7 @@ async fn one(
             Ok(report) => {
                 if let SagaOutcome::Committed { mode, received, sent, .. } = report.outcome {
                     let mode = format!("{mode:?}").to_lowercase();
-                    let label = node.store().space_info(&order.space).map(|info| info.label);
+                    let label = node.label(&order.space);
                     return Ok(json!({
                         "space": label, "peer": peer.to_string(), "mode": mode, "received": received, "sent": sent,
                     }));
@@ -142,7 +147,11 @@ async fn one(
             }
             Err(_) => {
                 if !node.engine().peers().iter().any(|(id, _)| *id == peer) {
-                    return Err(Failure::new(Exit::NoRoute, "session_lost", format!("node {} went away", peer.short())));
+                    return Err(Failure::new(
+                        Exit::NoRoute,
+                        "session_lost",
+                        format!("node {} went away", peer.short()),
+                    ));
                 }
             }
         }
@@ -156,14 +165,14 @@ fn dry_run(node: &Node, spaces: &[SpaceId], with: Option<NodeId>) -> Result<Valu
     for space in spaces {
         let Some(view) = node.store().view(space) else { continue };
         let snapshot = view.snapshot();
-        let fingerprint = sealtide_sync::fingerprint(&snapshot.tip_summary);
+        let fingerprint = snapshot.tip_summary.fingerprint();
         for peer in peers_of(node, space, with) {
             let offer = node.engine().offers(&peer).into_iter().find(|offer| offer.space == *space);
             let same = offer.as_ref().is_some_and(|offer| {
                 offer.tip_count == snapshot.tip_summary.count && offer.tip_fingerprint == fingerprint
             });
             rows.push(json!({
-                "space": node.store().space_info(space).map(|info| info.label),
+                "space": node.label(space),
                 "peer": peer.to_string(),
                 "equal": same,
                 "tips_here": snapshot.tip_summary.count,
@@ -215,7 +224,10 @@ pub(crate) async fn wait_in_step(
         }
         if let Some((path, reason)) = status.skipped.iter().next() {
             let more = status.skipped.len() - 1;
-            let text = format!("{path} was skipped: {reason}{}", if more > 0 { format!(" (and {more} more)") } else { String::new() });
+            let text = format!(
+                "{path} was skipped: {reason}{}",
+                if more > 0 { format!(" (and {more} more)") } else { String::new() }
+            );
             return Err(Failure::new(Exit::Skipped, "skipped", text).hint("`sealtide status` lists what was skipped"));
         }
     }

@@ -1,6 +1,6 @@
 //! What a person types to name a thing: `SPACE[:PATH|NAME][@VERSION]`.
 
-use sealtide_ibgib::{FILE_IB, FileFrame, Sid, TimelineId, Verified, winner_first};
+use sealtide_ibgib::{FILE_IB, FileFrame, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::failure::Failure;
 use crate::node::Node;
+use crate::share::tip_records;
 
 /// Which frame of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,9 +85,8 @@ impl Line {
         let view = node.store().view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
         let placed = node.shares().get(&space).and_then(|share| share.timeline_at(wanted));
         let mut best: Option<(bool, u64, TimelineId, Vec<Verified>)> = None;
-        for timeline in view.timelines() {
-            let mut tips: Vec<Verified> = view.tips(&timeline).iter().filter_map(|sid| view.record(sid)).collect();
-            winner_first(&mut tips);
+        for timeline in view.timelines().into_iter().map(|info| info.timeline) {
+            let tips = tip_records(&view, &timeline);
             let Some(tip) = tips.first() else { continue };
             let Some((name, live)) = name_of(tip) else { continue };
             if placed.map_or(name != wanted, |placed| placed != timeline) {
@@ -130,7 +130,9 @@ impl Line {
         }
         match fitting.as_slice() {
             [only] => Ok(only.clone()),
-            [] => Err(Failure::usage("no_version", "there is no such version").hint("`sealtide log` lists the versions")),
+            [] => {
+                Err(Failure::usage("no_version", "there is no such version").hint("`sealtide log` lists the versions"))
+            }
             _ => Err(Failure::usage("many_versions", "several versions fit; name one by its hash")
                 .hint("`sealtide log` shows the hashes")),
         }

@@ -19,7 +19,7 @@ pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64
         "schema": "sealtide/ticket/1",
         "ticket": made.text,
         "id": HEXLOWER.encode(&made.invite.id),
-        "space": node.store().space_info(&space).map(|info| info.label),
+        "space": node.label(&space),
         "role": role,
         "expires": rfc3339(made.invite.expires_ms),
         "uses": uses,
@@ -46,9 +46,8 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
     OsEntropy.fill(&mut secret);
     let expires_ms = now().wall_ms.saturating_add(ttl_s.saturating_mul(1000));
     let secret = InviteSecret::from_bytes(secret);
-    let invite =
-        Invite { id, secret: secret.clone(), space, role, expires_ms, uses_left: uses, enrolled: Vec::new() };
-    node.store().facts().put_invite(&invite).map_err(store_failure)?;
+    let invite = Invite { id, secret: secret.clone(), space, role, expires_ms, uses_left: uses, enrolled: Vec::new() };
+    node.known().put_invite(&invite).map_err(store_failure)?;
     node.audit().note(
         "ticket_made",
         &[("invite", &HEXLOWER.encode(&id)), ("space", &space.to_string()), ("role", role_name(role))],
@@ -70,8 +69,7 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
 pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
     let now_ms = now().wall_ms;
     let invites: Vec<Value> = node
-        .store()
-        .facts()
+        .known()
         .invites()
         .iter()
         .map(|invite| {
@@ -82,7 +80,7 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
             };
             json!({
                 "id": HEXLOWER.encode(&invite.id),
-                "space": node.store().space_info(&invite.space).map(|info| info.label),
+                "space": node.label(&invite.space),
                 "role": role_name(invite.role),
                 "expires": rfc3339(invite.expires_ms),
                 "uses_left": invite.uses_left,
@@ -97,13 +95,13 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
 /// Takes an invite back. Nodes that it enrolled stay; `peers revoke` ends those.
 pub(crate) fn revoke(node: &Node, id: &str) -> Result<Value, Failure> {
     let id = id.to_ascii_lowercase();
-    let all = node.store().facts().invites();
+    let all = node.known().invites();
     let found: Vec<_> = all.iter().filter(|i| id.len() >= 8 && HEXLOWER.encode(&i.id).starts_with(&id)).collect();
     let [invite] = found.as_slice() else {
         return Err(Failure::usage("no_ticket", format!("{} tickets have an id that begins with {id}", found.len()))
             .hint("`sealtide ticket list` shows the ids"));
     };
-    node.store().facts().revoke_invite(&invite.id).map_err(store_failure)?;
+    node.known().remove_invite(&invite.id).map_err(store_failure)?;
     node.audit().note("ticket_revoked", &[("invite", &HEXLOWER.encode(&invite.id))]);
     Ok(json!({"schema": "sealtide/ticket_revoke/1", "id": HEXLOWER.encode(&invite.id)}))
 }

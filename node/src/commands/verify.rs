@@ -16,7 +16,7 @@ const LISTED_MAX: usize = 100;
 pub(crate) async fn verify(node: &Node, space: Option<&str>, progress: &Progress) -> Result<Value, Failure> {
     let spaces: Vec<SpaceId> = match space {
         Some(name) => vec![node.find_space(name)?],
-        None => node.store().spaces().iter().map(|space| space.id).collect(),
+        None => node.store().spaces().iter().map(|info| info.space).collect(),
     };
     let (node, progress) = (node.clone(), progress.clone());
     let checked = tokio::task::spawn_blocking(move || check(&node, &spaces, &progress));
@@ -41,7 +41,7 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
                 records += batch.len() as u64;
                 for (_, sid) in batch {
                     if let Some(record) = view.record(&sid) {
-                        missing.extend(missing_references(node, &view, &record));
+                        missing.extend(missing_references(&view, &record));
                     }
                 }
                 if missing.len() > LISTED_MAX {
@@ -50,11 +50,8 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
             }
         }
     }
-    let damage: Vec<Value> = report
-        .bad
-        .iter()
-        .map(|bad| json!({"file": bad.file, "offset": bad.offset, "what": bad.what}))
-        .collect();
+    let damage: Vec<Value> =
+        report.bad.iter().map(|bad| json!({"file": bad.file, "offset": bad.offset, "what": bad.what})).collect();
     let ok = damage.is_empty() && missing.is_empty() && audit.is_ok();
     let document = json!({
         "schema": "sealtide/verify/1",
@@ -75,15 +72,22 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
     Err(Failure::new(
         Exit::Verification,
         "verify",
-        format!("verification failed: {} damaged entries, {} missing references; first: {what}", damage.len(), missing.len()),
+        format!(
+            "verification failed: {} damaged entries, {} missing references; first: {what}",
+            damage.len(),
+            missing.len()
+        ),
     )
     .hint("a peer that is in step holds good copies: move this home away and `sealtide join` anew"))
 }
 
-fn missing_references(node: &Node, view: &sealtide_store::SpaceHandle, record: &Verified) -> Vec<String> {
+fn missing_references(view: &sealtide_store::SpaceHandle, record: &Verified) -> Vec<String> {
     let absent = |address: &Address| view.by_address(address).is_empty();
-    let mut missing: Vec<String> = record.links().iter().filter(|address| absent(address)).map(ToString::to_string).collect();
+    let mut missing: Vec<String> =
+        record.links().iter().filter(|address| absent(address)).map(ToString::to_string).collect();
     let chunks = Manifest::chunks_listed(record);
-    missing.extend(chunks.iter().filter(|chunk| !node.store().has_chunk(&chunk.hash)).map(|chunk| format!("chunk {}", chunk.hash)));
+    missing.extend(
+        chunks.iter().filter(|chunk| !view.has_chunk(&chunk.hash)).map(|chunk| format!("chunk {}", chunk.hash)),
+    );
     missing
 }

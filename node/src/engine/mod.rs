@@ -16,6 +16,7 @@ use sealtide_store::Store;
 use sealtide_sync::{CommitRequest, CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::known::Known;
 use crate::world::{PeerSession, World};
 
 /// Sagas that one session may run at once. Spec: ibgib §13.2.1.
@@ -171,6 +172,11 @@ impl<W: World> Engine<W> {
         &self.0.store
     }
 
+    /// What this node knows for itself.
+    pub fn known(&self) -> Known {
+        Known::of(self.store())
+    }
+
     /// The own node id.
     pub fn id(&self) -> NodeId {
         self.0.id
@@ -229,7 +235,12 @@ impl<W: World> Engine<W> {
     /// What is known of a space at each peer met since start.
     pub fn peer_spaces(&self, space: &SpaceId) -> Vec<(NodeId, PeerSpace)> {
         let state = self.lock();
-        state.spaces.iter().filter(|((_, id), _)| id == space).map(|((peer, _), known)| (*peer, known.clone())).collect()
+        state
+            .spaces
+            .iter()
+            .filter(|((_, id), _)| id == space)
+            .map(|((peer, _), known)| (*peer, known.clone()))
+            .collect()
     }
 
     /// Commits a local change and tells everybody.
@@ -284,7 +295,11 @@ impl<W: World> Engine<W> {
     pub fn pause(&self, space: SpaceId, paused: bool) {
         {
             let mut state = self.lock();
-            if paused { state.paused.insert(space) } else { state.paused.remove(&space) };
+            if paused {
+                state.paused.insert(space)
+            } else {
+                state.paused.remove(&space)
+            };
         }
         if paused {
             self.cancel(space);
@@ -312,7 +327,7 @@ impl<W: World> Engine<W> {
 
     /// The role of a node in a space at this node.
     pub fn role(&self, node: &NodeId, space: &SpaceId) -> Option<Role> {
-        let grants = self.store().facts().grants();
+        let grants = self.known().grants();
         [(Action::Invite, Role::Admin), (Action::MoveTips, Role::Write), (Action::Pull, Role::Read)]
             .into_iter()
             .find(|(action, _)| allows(&grants, node, space, *action))
@@ -321,20 +336,20 @@ impl<W: World> Engine<W> {
 
     /// The spaces a peer has a grant for.
     pub(crate) fn offers_for(&self, peer: &NodeId) -> Vec<SpaceOffer> {
-        let grants: Vec<Grant> = self.store().facts().grants();
+        let grants: Vec<Grant> = self.known().grants();
         let mine = grants.iter().filter(|grant| grant.node == *peer);
         mine.filter_map(|grant| {
             let view = self.store().view(&grant.space)?;
             let snapshot = view.snapshot();
-            let info = self.store().space_info(&grant.space)?;
+            let label = self.known().label(&grant.space)?;
             Some(SpaceOffer {
                 space: grant.space,
-                name: info.name,
-                kind: info.kind,
+                name: label.name,
+                kind: label.kind,
                 role: grant.role,
                 invited: grant.invite.is_some(),
                 tip_count: snapshot.tip_summary.count,
-                tip_fingerprint: sealtide_sync::fingerprint(&snapshot.tip_summary),
+                tip_fingerprint: snapshot.tip_summary.fingerprint(),
             })
         })
         .collect()

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use crate::engine::{Engine, Event, Progress};
 use crate::failpoint;
-use crate::world::{PeerChannel, World};
+use crate::known::{Known, OpenSaga};
+use crate::world::{ChannelGone, PeerChannel, World};
 
 /// A saga that has staged this many bytes writes its id down, so that it is resumed even after a kill.
 const NOTE_BYTES: u64 = 1024 * 1024;
@@ -34,25 +35,32 @@ type Syncing = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send
 
 impl<W: World> SagaTask<W> {
     /// Runs the saga to its end. `first` is the OPEN of an answered saga.
-    pub(crate) async fn run<C: PeerChannel>(mut self, channel: &C, mut saga: Saga, first: Option<Bytes>) -> SagaOutcome {
+    pub(crate) async fn run<C: PeerChannel>(self, channel: &C, mut saga: Saga, first: Option<Bytes>) -> SagaOutcome {
         let mut outbox: Option<Bytes> = None;
         let mut wake_at: Option<u64> = None;
         let (mut staged, mut durable) = (0u64, 0u64);
         let (mut staged_bytes, mut noted) = (0u64, false);
         let mut syncing: Option<Syncing> = None;
         let mut grants = self.engine.grants_watch();
+        let mut cancel = self.cancel.clone();
         if let Some(open) = first {
             saga.handle(self.engine.world().now(), SagaInput::Message(open), &self.view);
         }
         loop {
-            while let Some(wish) = saga.poll(&self.view, outbox.is_none()) {
+            // With a full channel only what needs no room is performed, or two peers that both send would wait for ever.
+            while let Some(wish) = if outbox.is_none() { saga.poll(&self.view) } else { saga.poll_local() } {
                 match wish {
                     SagaOutput::Send(message) => outbox = Some(message),
                     SagaOutput::Release(bytes) => channel.release(bytes),
                     SagaOutput::WakeAt(at) => wake_at = Some(at),
                     SagaOutput::Progress { done_items, all_items, done_bytes, all_bytes } => {
                         let (items, bytes) = ((done_items, all_items), (done_bytes, all_bytes));
-                        self.engine.emit(Event::Progress(Progress { space: self.space, peer: self.peer, items, bytes }));
+                        self.engine.emit(Event::Progress(Progress {
+                            space: self.space,
+                            peer: self.peer,
+                            items,
+                            bytes,
+                        }));
                     }
                     SagaOutput::Stage { ticket, records, chunks } => {
                         failpoint::hit("saga_stage");
@@ -75,10 +83,8 @@ impl<W: World> SagaTask<W> {
                     }
                     SagaOutput::Done(outcome) => {
                         let flush = async {
-                            if let Some(message) = outbox.take()
-                                && channel.ready().await.is_ok()
-                            {
-                                let _ = channel.send(message);
+                            if let Some(message) = outbox.take() {
+                                let _ = channel.send(message).await;
                             }
                         };
                         let _ = tokio::time::timeout(FLUSH, flush).await;
@@ -92,13 +98,13 @@ impl<W: World> SagaTask<W> {
                 syncing = Some(Box::pin(async move { (upto, engine.world().sync(engine.store()).await) }));
             }
             let input = tokio::select! {
-                ready = channel.ready(), if outbox.is_some() => match (ready, outbox.take()) {
-                    (Ok(()), Some(message)) => match channel.send(message) {
+                sent = channel.send(outbox.clone().unwrap_or_default()), if outbox.is_some() => {
+                    outbox = None;
+                    match sent {
                         Ok(()) => continue,
-                        Err(_) => SagaInput::ChannelLost,
-                    },
-                    _ => SagaInput::ChannelLost,
-                },
+                        Err(ChannelGone) => SagaInput::ChannelLost,
+                    }
+                }
                 message = channel.recv() => match message {
                     Ok(Some(message)) => SagaInput::Message(message),
                     Ok(None) | Err(_) => SagaInput::ChannelLost,
@@ -119,15 +125,15 @@ impl<W: World> SagaTask<W> {
                     SagaInput::Tick
                 }
                 Ok(()) = grants.changed() => SagaInput::PeerRole(self.engine.role(&self.peer, &self.space)),
-                Ok(()) = self.cancel.changed() => SagaInput::Cancel,
+                Ok(()) = cancel.changed() => SagaInput::Cancel,
             };
             self.feed(&mut saga, input);
         }
     }
 
     fn note(&self) {
-        let facts = self.engine.store().facts();
-        if let Err(error) = facts.note_interrupted(&self.peer, &self.space, &self.saga, false) {
+        let open = OpenSaga { space: self.space, saga: self.saga, commit_sent: false };
+        if let Err(error) = Known::of(self.engine.store()).note_open_saga(&self.peer, &open) {
             tracing::warn!(%error, "the id of a long saga could not be written down");
         }
     }
@@ -141,7 +147,7 @@ impl<W: World> SagaTask<W> {
         if self.engine.role(&self.peer, &self.space).is_none() {
             return SagaInput::PeerRole(None);
         }
-        if !self.engine.store().has_space(&self.space) {
+        if self.engine.store().view(&self.space).is_none() {
             return SagaInput::StoreFailed("the space was removed".to_owned());
         }
         failpoint::hit("saga_commit");

@@ -8,14 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::{
-    AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome, SagaState,
-    Scope, Strategy,
+    AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome,
+    SagaState, Scope, Strategy,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::engine::saga_task::SagaTask;
 use crate::engine::{Command, Engine, Event, SAGAS_PER_SESSION_MAX, SagaReport, SyncOrder};
+use crate::known::OpenSaga;
 use crate::world::{ChannelGone, PeerChannel, PeerSession, World};
 
 const CONTROL: &str = "sts/1/control";
@@ -53,11 +54,7 @@ struct Slot {
 type Slots = Arc<Mutex<BTreeMap<SpaceId, Slot>>>;
 
 /// Serves one session until it ends.
-pub(crate) async fn run<W: World>(
-    engine: &Engine<W>,
-    session: W::Session,
-    inbox: mpsc::UnboundedReceiver<Command>,
-) {
+pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox: mpsc::UnboundedReceiver<Command>) {
     let control = tokio::time::timeout(HELLO_WAIT, control_channel(&session)).await;
     if let Ok(Ok(channel)) = control {
         let machine = Control::new(SAGAS_PER_SESSION_MAX);
@@ -109,11 +106,7 @@ struct Worker<W: World> {
 }
 
 impl<W: World> Worker<W> {
-    async fn run(
-        mut self,
-        mut inbox: mpsc::UnboundedReceiver<Command>,
-        mut ended: mpsc::UnboundedReceiver<Ended>,
-    ) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>, mut ended: mpsc::UnboundedReceiver<Ended>) {
         let mut events = self.engine.subscribe();
         let mut grants = self.engine.grants_watch();
         self.feed(ControlInput::Start);
@@ -170,8 +163,7 @@ impl<W: World> Worker<W> {
         while let Some(wish) = self.machine.poll() {
             match wish {
                 ControlOutput::Send(message) => {
-                    self.channel.ready().await?;
-                    self.channel.send(message)?;
+                    self.channel.send(message).await?;
                 }
                 ControlOutput::Ready(_) => {
                     self.ready = true;
@@ -243,7 +235,7 @@ impl<W: World> Worker<W> {
 
     /// The way records may flow between the two, seen from this node as opener; `None` when nothing may.
     fn direction(&self, space: &SpaceId) -> Option<Direction> {
-        if !self.engine.store().has_space(space) || self.engine.is_paused(space) {
+        if self.engine.store().view(space).is_none() || self.engine.is_paused(space) {
             return None;
         }
         let theirs = self.engine.role(&self.peer, space)?;
@@ -320,8 +312,7 @@ impl<W: World> Worker<W> {
             channel.finish();
             return;
         }
-        let (engine, peer, slots, ended) =
-            (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
+        let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
         self.sagas.spawn(async move {
             if let Some(end) = answer_saga(&engine, peer, channel, &slots).await {
                 let _ = ended.send(end);
@@ -343,7 +334,11 @@ impl<W: World> Worker<W> {
                 return;
             }
             let running = slot.running.take();
-            (running.map(|running| running.waiters).unwrap_or_default(), std::mem::take(&mut slot.again), slot.order.take())
+            (
+                running.map(|running| running.waiters).unwrap_or_default(),
+                std::mem::take(&mut slot.again),
+                slot.order.take(),
+            )
         };
         let now = self.engine.world().now();
         let follow = match &outcome {
@@ -395,17 +390,20 @@ impl<W: World> Worker<W> {
 
     /// Asks the peer what became of sagas whose COMMIT was under way when the link was lost. Spec: ibgib §14.4.
     fn settle_interrupted(&mut self) {
-        let open = self.engine.store().facts().interrupted(&self.peer);
-        let asked: Vec<SagaId> = open.iter().filter(|entry| entry.commit_sent).map(|entry| entry.saga).collect();
+        let spaces = self.engine.store().spaces();
+        let open = spaces.iter().filter_map(|info| self.engine.known().open_saga(&self.peer, &info.space));
+        let asked: Vec<SagaId> = open.filter(|open| open.commit_sent).map(|open| open.saga).collect();
         if !asked.is_empty() {
             self.feed(ControlInput::AskStatus(asked));
         }
     }
 
     async fn finish_interrupted(&mut self, states: Vec<(SagaId, SagaState)>) {
+        let known = self.engine.known();
+        let spaces = self.engine.store().spaces();
+        let open: Vec<_> = spaces.iter().filter_map(|info| known.open_saga(&self.peer, &info.space)).collect();
         for (saga, state) in states {
-            let known = self.engine.store().facts().interrupted(&self.peer);
-            let Some(entry) = known.into_iter().find(|entry| entry.saga == saga) else { continue };
+            let Some(open) = open.iter().find(|open| open.saga == saga) else { continue };
             if state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
                 let request = sealtide_sync::CommitRequest {
                     saga: Some(saga),
@@ -414,12 +412,12 @@ impl<W: World> Worker<W> {
                     expected: Vec::new(),
                     strict: false,
                 };
-                match self.engine.world().commit(self.engine.store(), entry.space, request).await {
-                    Ok(result) => self.engine.committed(entry.space, Some(self.peer), &result),
+                match self.engine.world().commit(self.engine.store(), open.space, request).await {
+                    Ok(result) => self.engine.committed(open.space, Some(self.peer), &result),
                     Err(error) => tracing::warn!(%error, "a saga that the peer committed could not be finished"),
                 }
             }
-            let _ = self.engine.store().facts().clear_interrupted(&self.peer, &entry.space);
+            let _ = known.clear_open_saga(&self.peer, &open.space);
         }
     }
 }
@@ -435,9 +433,8 @@ async fn open_saga<W: World>(
 ) -> SagaOutcome {
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let Some(view) = engine.store().view(&order.space) else { return lost };
-    let facts = engine.store().facts();
-    let open = facts.interrupted(&peer).into_iter().find(|entry| entry.space == order.space && !entry.commit_sent);
-    let saga_id = open.map_or_else(|| engine.new_saga_id(), |entry| entry.saga);
+    let open = engine.known().open_saga(&peer, &order.space).filter(|open| !open.commit_sent);
+    let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
     let config = config(engine, saga_id, order.space, peer);
     let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
@@ -521,18 +518,20 @@ async fn drive<W: World, C: PeerChannel>(
     saga: Saga,
     first: Option<Bytes>,
 ) -> SagaOutcome {
-    let facts = engine.store().facts();
+    let known = engine.known();
     let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel };
     let outcome = task.run(channel, saga, first).await;
     let noted = match &outcome {
-        SagaOutcome::Interrupted { commit_sent } => facts.note_interrupted(&peer, &space, &saga_id, *commit_sent),
-        SagaOutcome::Committed { .. } => facts.clear_interrupted(&peer, &space),
+        SagaOutcome::Interrupted { commit_sent } => {
+            known.note_open_saga(&peer, &OpenSaga { space, saga: saga_id, commit_sent: *commit_sent })
+        }
+        SagaOutcome::Committed { .. } => known.clear_open_saga(&peer, &space),
         SagaOutcome::Aborted { code, .. } => {
             // After `busy` or a timeout what was staged is still good; everything else starts from nothing.
             if !matches!(code, AbortCode::Busy | AbortCode::Timeout | AbortCode::Cancelled) {
                 let _ = engine.store().abort(&saga_id);
             }
-            facts.clear_interrupted(&peer, &space)
+            known.clear_open_saga(&peer, &space)
         }
     };
     if let Err(error) = noted {
@@ -543,9 +542,7 @@ async fn drive<W: World, C: PeerChannel>(
 
 async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
     let retry = if code == AbortCode::Busy { 50 } else { 0 };
-    if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(5), channel.ready()).await {
-        let _ = channel.send(Saga::refusal(code, text, retry));
-    }
+    let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
     channel.finish();
 }
 

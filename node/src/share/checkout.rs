@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::Bytes;
-use sealtide_folder::{Binary, CheckOut, ContentSource, is_mass_change};
-use sealtide_ibgib::{Address, ChunkHash, Content, FileFrame, Manifest, Sid, Stamp, Verified, read_binary, yield_frame};
+use sealtide_folder::{Binary, CheckOut, ContentSource, Placed, is_mass_change};
+use sealtide_ibgib::{
+    Address, ChunkHash, Content, FileFrame, Manifest, Sid, Stamp, Verified, read_binary, yield_frame,
+};
 use sealtide_identity::Role;
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::{CommitRequest, SpaceView};
@@ -13,7 +15,7 @@ use sealtide_sync::{CommitRequest, SpaceView};
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::share::claims::Wanted;
-use crate::share::{Conflict, Held, Phase, Worker};
+use crate::share::{Conflict, Held, Phase, Worker, is_passing};
 use crate::world::World;
 
 /// Paths that one check-out writes before the cache learns of them.
@@ -80,7 +82,8 @@ impl Worker {
                     debug_assert_eq!(known.timeline, wanted.timeline);
                 }
                 (Some(wanted), Some(known)) if self.looks_alike(&known.sid, &wanted.frame) => {
-                    relabel.push((path, known.at(wanted.timeline, wanted.tip.sid())));
+                    let placed = Placed { timeline: wanted.timeline, sid: wanted.tip.sid(), ..known };
+                    relabel.push((path, placed));
                 }
                 (Some(wanted), _) => {
                     self.clear_the_way(&path)?;
@@ -88,8 +91,10 @@ impl Worker {
                 }
             }
         }
-        self.folder.placed_many(relabel).map_err(|error| Failure::failed("folder_state", error.to_string()))?;
-        Ok(moves(plan, |path| self.folder.known(path).map(|known| known.timeline)))
+        self.folder
+            .placed_many(relabel)
+            .map_err(|error| Failure::failed("folder_state", crate::failure::whole(&error)))?;
+        Ok(self.moves(plan))
     }
 
     /// Whether the frame that stands in the directory differs from `frame` in nothing that the directory shows.
@@ -103,7 +108,8 @@ impl Worker {
         if !self.share.status().local_only.contains(path) {
             return Ok(());
         }
-        let aside = self.folder.set_aside(path).map_err(|error| Failure::failed("set_aside", error.to_string()))?;
+        let aside =
+            self.folder.set_aside(path).map_err(|error| Failure::failed("set_aside", crate::failure::whole(&error)))?;
         self.share.update(|status| {
             status.local_only.remove(path);
             status.local_only.insert(aside);
@@ -111,8 +117,44 @@ impl Worker {
         Ok(())
     }
 
+    /// Turns a removal and a put of one timeline into a move where the content is the same: a rename writes nothing.
+    fn moves(&self, plan: Vec<CheckOut>) -> Vec<CheckOut> {
+        let mut leaving = BTreeMap::new();
+        for item in &plan {
+            if let CheckOut::Remove { path } = item
+                && let Some(known) = self.folder.known(path)
+            {
+                leaving.insert(known.timeline, path.clone());
+            }
+        }
+        let mut moved = BTreeSet::new();
+        let mut turned = Vec::with_capacity(plan.len());
+        for item in plan {
+            if let CheckOut::Put { path, exec, timeline, sid, .. } = &item
+                && let Some(from) = leaving.get(timeline)
+                && self.folder.known(path).is_none()
+                && self.stands_same(from, sid)
+            {
+                moved.insert(from.clone());
+                let (from, to) = (from.clone(), path.clone());
+                turned.push(CheckOut::Move { from, to, exec: *exec, timeline: *timeline, sid: *sid });
+            } else {
+                turned.push(item);
+            }
+        }
+        turned.retain(|item| !matches!(item, CheckOut::Remove { path } if moved.contains(path)));
+        turned
+    }
+
+    /// Whether what stands at `path` has the content of the frame `sid`.
+    fn stands_same(&self, path: &str, sid: &Sid) -> bool {
+        let frame = |sid: &Sid| self.view.record(sid).and_then(|record| FileFrame::read(&record).ok());
+        let standing = self.folder.known(path).and_then(|known| frame(&known.sid));
+        standing.zip(frame(sid)).is_some_and(|(standing, wanted)| standing.same_content(&wanted))
+    }
+
     fn mass_change(&self, plan: &[CheckOut]) -> Option<Held> {
-        let total = self.folder.entries().count();
+        let total = self.folder.entries_count();
         let (mut removed, mut replaced) = (Vec::new(), Vec::new());
         for item in plan {
             match item {
@@ -145,26 +187,28 @@ impl Worker {
             let share = self.share.clone();
             let mut progress = |seen: sealtide_folder::CheckOutProgress| {
                 share.update(|status| {
-                    status.items = (done + seen.items, all);
-                    status.bytes = (seen.bytes, seen.bytes);
+                    status.items = (done + seen.items_done, all);
+                    status.bytes = (seen.bytes_written, 0);
                 });
             };
             let paths: Vec<String> = batch.iter().map(|item| item.path().to_owned()).collect();
             let report = self
                 .folder
                 .check_out(batch, &source, &mut progress)
-                .map_err(|error| Failure::failed("check_out", format!("{}: {error}", self.share.dir().display())))?;
+                .map_err(|error| Failure::failed("check_out", crate::failure::whole(&error)))?;
             done += paths.len() as u64;
             // What could not be placed stays stale, so that the next round tries again.
-            let open: BTreeSet<&String> = report.dirty.iter().chain(report.skipped.iter().map(|skip| &skip.path)).collect();
+            let open: BTreeSet<&String> =
+                report.dirty.iter().chain(report.skipped.iter().map(|(path, _)| path)).collect();
             self.stale.extend(open.into_iter().cloned());
             self.share.update(|status| {
                 for path in &paths {
                     status.skipped.remove(path);
                 }
-                status.skipped.extend(report.skipped.iter().map(|skip| (skip.path.clone(), skip.reason.clone())));
+                status.skipped.extend(report.skipped.iter().map(|(path, reason)| (path.clone(), reason.to_string())));
             });
-            self.unlooked.extend(report.skipped.into_iter().filter(|skip| skip.retry).map(|skip| skip.path));
+            self.unlooked
+                .extend(report.skipped.into_iter().filter(|(_, reason)| is_passing(reason)).map(|(path, _)| path));
             dirty.extend(report.dirty);
         }
         Ok(dirty)
@@ -181,7 +225,7 @@ impl Worker {
 
     fn commit_frames(&mut self, records: Vec<Verified>) {
         let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-        match self.engine.store().commit(&self.space, request) {
+        match self.engine.store().commit(&self.space, &request) {
             Ok(result) => {
                 let moved: Vec<_> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();
                 self.refresh(&moved);
@@ -195,7 +239,8 @@ impl Worker {
     fn list_conflicts(&mut self) {
         let mut conflicts = Vec::new();
         for (path, timeline) in self.claims.diverged() {
-            let versions = super::tips(&self.view, &timeline).iter().map(|(tip, _)| tip.address().to_string()).collect();
+            let versions =
+                super::tips(&self.view, &timeline).iter().map(|(tip, _)| tip.address().to_string()).collect();
             conflicts.push(Conflict { path, kind: "diverged".to_owned(), alias: None, versions });
         }
         let contested = self.claims.contested();
@@ -257,34 +302,4 @@ fn put(path: String, wanted: Wanted) -> CheckOut {
         timeline: wanted.timeline,
         sid: wanted.tip.sid(),
     }
-}
-
-/// Turns a removal and a put of one timeline into a move: the folder then need not write the content again.
-fn moves(plan: Vec<CheckOut>, timeline_at: impl Fn(&str) -> Option<sealtide_ibgib::TimelineId>) -> Vec<CheckOut> {
-    let mut leaving = BTreeMap::new();
-    for item in &plan {
-        if let CheckOut::Remove { path } = item
-            && let Some(timeline) = timeline_at(path)
-        {
-            leaving.insert(timeline, path.clone());
-        }
-    }
-    let mut moved = BTreeSet::new();
-    let mut turned = Vec::with_capacity(plan.len());
-    for item in plan {
-        match item {
-            CheckOut::Put { path, kind, exec, mtime_ms, content, timeline, sid } => {
-                match leaving.remove(&timeline).filter(|_| timeline_at(&path).is_none()) {
-                    Some(from) => {
-                        moved.insert(from.clone());
-                        turned.push(CheckOut::Move { from, to: path, kind, exec, mtime_ms, content, timeline, sid });
-                    }
-                    None => turned.push(CheckOut::Put { path, kind, exec, mtime_ms, content, timeline, sid }),
-                }
-            }
-            other => turned.push(other),
-        }
-    }
-    turned.retain(|item| !matches!(item, CheckOut::Remove { path } if moved.contains(path)));
-    turned
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_ibgib::{Address, FILE_IB, FileFrame, FileKind, Sid, TimelineId, TipView, Tree, Verified, winner_first};
+use sealtide_ibgib::{Address, FILE_IB, FileFrame, FileKind, TimelineId, TipView, Tree, Verified, winner_order};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 
@@ -16,7 +16,6 @@ struct Line {
     live: bool,
     kind: FileKind,
     yielded: bool,
-    tip: Sid,
     diverged: bool,
     stamp_ms: u64,
 }
@@ -54,8 +53,8 @@ impl Claims {
     /// Reads every timeline of the space. Returns the index; all its paths are to be placed.
     pub(crate) fn read(view: &SpaceHandle) -> Self {
         let mut claims = Self::default();
-        for timeline in view.timelines() {
-            claims.refresh(view, timeline);
+        for info in view.timelines() {
+            claims.refresh(view, info.timeline);
         }
         claims
     }
@@ -114,11 +113,6 @@ impl Claims {
         diverged.map(|(id, line)| (line.path.clone(), *id)).collect()
     }
 
-    /// The winner tip of a timeline.
-    pub(crate) fn tip(&self, timeline: &TimelineId) -> Option<Sid> {
-        self.lines.get(timeline).map(|line| line.tip)
-    }
-
     /// Decides what shall stand at these paths, and at others that hang together with them.
     pub(crate) fn place(&mut self, view: &SpaceHandle, paths: &BTreeSet<String>) -> Placed {
         let mut placed = Placed::default();
@@ -147,7 +141,8 @@ impl Claims {
         for root in group.clone() {
             let blocks = self.live.contains_key(&root);
             let below = format!("{root}/");
-            if blocks && let Some((first, _)) = self.live.range(below.clone()..).next()
+            if blocks
+                && let Some((first, _)) = self.live.range(below.clone()..).next()
                 && first.starts_with(&below)
             {
                 // One path below is enough: it shows that `root` is needed as a directory.
@@ -195,7 +190,6 @@ fn read_line(view: &SpaceHandle, timeline: TimelineId) -> Option<Line> {
         live: !frame.deleted,
         kind: frame.kind,
         yielded: frame.yielded.is_some(),
-        tip: tip.sid(),
         diverged: tips.len() > 1,
         stamp_ms: tip.frame().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms),
     })
@@ -203,10 +197,22 @@ fn read_line(view: &SpaceHandle, timeline: TimelineId) -> Option<Line> {
 
 /// The tips of a file timeline, the winner first; empty when it holds no files.
 pub(crate) fn tips(view: &SpaceHandle, timeline: &TimelineId) -> Vec<(Verified, FileFrame)> {
-    let mut tips: Vec<Verified> = view.tips(timeline).iter().filter_map(|sid| view.record(sid)).collect();
-    tips.retain(|tip| tip.address().ib() == FILE_IB);
-    winner_first(&mut tips);
-    tips.into_iter().filter_map(|tip| FileFrame::read(&tip).ok().map(|frame| (tip, frame))).collect()
+    let tips = tip_records(view, timeline).into_iter().filter(|tip| tip.address().ib() == FILE_IB);
+    tips.filter_map(|tip| FileFrame::read(&tip).ok().map(|frame| (tip, frame))).collect()
+}
+
+/// The tips of any timeline, the winner first.
+pub(crate) fn tip_records(view: &SpaceHandle, timeline: &TimelineId) -> Vec<Verified> {
+    let mut tips: Vec<_> = view
+        .tips(timeline)
+        .iter()
+        .filter_map(|tip| view.record(&tip.sid))
+        .filter_map(|tip| tip.frame().map(|facts| (tip, facts)))
+        .collect();
+    tips.sort_by(|(left, left_facts), (right, right_facts)| {
+        winner_order((right.address(), right_facts), (left.address(), left_facts))
+    });
+    tips.into_iter().map(|(tip, _)| tip).collect()
 }
 
 /// What [`Tree::build`] needs of a timeline.

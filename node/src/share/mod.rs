@@ -13,8 +13,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sealtide_folder::Folder;
-use sealtide_ibgib::TimelineId;
+use sealtide_folder::{Dirty, Folder, Found, FoundContent, SkipReason};
+use sealtide_ibgib::{Content, FileKind, TimelineId, binary_record};
 use sealtide_identity::{Role, SpaceId};
 use sealtide_store::SpaceHandle;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::real::RealWorld;
 
 use claims::Claims;
 
-pub(crate) use claims::{tip_view, tips};
+pub(crate) use claims::{tip_records, tips};
 
 /// How long a path that could not be read or written is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -115,7 +115,60 @@ struct Shared {
     dir: PathBuf,
     orders: Sender<Order>,
     status: Mutex<ShareStatus>,
+    /// Paths that stand under an alias: their timelines.
+    aliases: Mutex<BTreeMap<String, TimelineId>>,
     stopped: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// What a directory holds compared with a space, before anything is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// Files, links and empty directories in it.
+    pub(crate) files: usize,
+    /// Of these, how many the space holds at the same path with the same content.
+    pub(crate) adopted: usize,
+}
+
+/// Compares a directory with a space. Nothing is recorded, and no state is left behind.
+pub(crate) fn survey(node: &crate::node::Node, space: SpaceId, dir: &Path) -> Result<Survey, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::failed("survey", format!("{}: {error}", dir.display()));
+    let view = node.store().view(&space).ok_or_else(|| failed(&"the space is gone"))?;
+    let claims = Claims::read(&view);
+    let state = node.home().folder_state(&space).with_extension("survey");
+    let _ = std::fs::remove_file(&state);
+    let mut folder = Folder::open(dir, &state).map_err(|error| failed(&error))?;
+    let mut survey = Survey::default();
+    loop {
+        let scan = folder.scan(None, &mut |_, _| Ok(()), &mut |_| {}).map_err(|error| failed(&error))?;
+        for change in &scan.changes {
+            survey.files += 1;
+            survey.adopted += usize::from(holds_already(&view, &claims, change));
+            let none = (TimelineId([0; 32]), sealtide_ibgib::Sid([0; 32]));
+            folder.settle(change, none.0, none.1).map_err(|error| failed(&error))?;
+        }
+        if !scan.more {
+            break;
+        }
+    }
+    drop(folder);
+    let _ = std::fs::remove_file(&state);
+    Ok(survey)
+}
+
+fn holds_already(view: &SpaceHandle, claims: &Claims, change: &sealtide_folder::LocalChange) -> bool {
+    let tips = claims.claimants(&change.path).into_iter().filter_map(|id| tips(view, &id).into_iter().next());
+    tips.into_iter().any(|(_, held)| match (&change.found, &held.content) {
+        (Found::File { content: FoundContent::Text(found), .. }, Content::Text(text)) => found == text,
+        (Found::File { content: FoundContent::Small(bytes), .. }, Content::Bin(address)) => {
+            binary_record(bytes.clone()).address() == address
+        }
+        (Found::File { content: FoundContent::Large(manifest), .. }, Content::Bin(address)) => {
+            manifest.records().last().is_some_and(|record| record.address() == address)
+        }
+        (Found::Symlink { target: found, .. }, Content::Target(target)) => found == target,
+        (Found::Dir { .. }, Content::None) => held.kind == FileKind::Dir,
+        _ => false,
+    })
 }
 
 impl Share {
@@ -124,16 +177,17 @@ impl Share {
     /// # Errors
     /// When the directory or its state cannot be opened.
     pub fn start(engine: Engine<RealWorld>, space: SpaceId, dir: &Path, state: &Path) -> Result<Self, Failure> {
-        let folder = Folder::open(dir, state).map_err(|error| {
-            Failure::failed("folder", format!("{}: {error}", dir.display()))
-        })?;
-        let view = engine.store().view(&space).ok_or_else(|| Failure::failed("no_space", format!("no space {space}")))?;
+        let folder =
+            Folder::open(dir, state).map_err(|error| Failure::failed("folder", crate::failure::whole(&error)))?;
+        let view =
+            engine.store().view(&space).ok_or_else(|| Failure::failed("no_space", format!("no space {space}")))?;
         let (orders, inbox) = channel();
         let shared = Shared {
             space,
             dir: dir.to_owned(),
             orders: orders.clone(),
             status: Mutex::default(),
+            aliases: Mutex::default(),
             stopped: Mutex::new(None),
         };
         let share = Self(Arc::new(shared));
@@ -164,6 +218,11 @@ impl Share {
     /// Which directory.
     pub fn dir(&self) -> &Path {
         &self.0.dir
+    }
+
+    /// The timeline that stands at a path of the directory, aliases included.
+    pub(crate) fn timeline_at(&self, path: &str) -> Option<TimelineId> {
+        lock(&self.0.aliases).get(path).copied()
     }
 
     /// What it tells of itself.
@@ -213,8 +272,12 @@ fn forward_watch(dir: &Path, orders: Sender<Order>) {
             tokio::spawn(async move {
                 while let Some(seen) = watcher.next().await {
                     let order = match seen {
-                        sealtide_folder::Seen::Paths(paths) => Order::Dirty(paths),
-                        sealtide_folder::Seen::Overflow => Order::FullScan,
+                        Dirty::Paths(paths) => Order::Dirty(paths),
+                        Dirty::Overflow => Order::FullScan,
+                        Dirty::Blind(reason) => {
+                            tracing::warn!(reason, "changes are found by scans only from now on");
+                            Order::FullScan
+                        }
                     };
                     if orders.send(order).is_err() {
                         break;
@@ -371,6 +434,11 @@ impl Worker {
     fn own_role(&self) -> Option<Role> {
         self.engine.role(&self.engine.id(), &self.space)
     }
+}
+
+/// Whether trying again later, with nothing changed here, may help.
+fn is_passing(reason: &SkipReason) -> bool {
+    matches!(reason, SkipReason::Changing | SkipReason::System(_) | SkipReason::Content(_))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

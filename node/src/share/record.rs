@@ -1,17 +1,15 @@
 //! Recording: what changed in the directory becomes frames of the space.
 
 use bytes::Bytes;
-use sealtide_folder::{Found, FoundContent, LocalChange, Placed};
-use sealtide_ibgib::{
-    Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, binary_record, uuid,
-};
+use sealtide_folder::{Found, FoundContent, LocalChange, Scan, SkipReason};
+use sealtide_ibgib::{Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, binary_record, uuid};
 use sealtide_identity::Role;
 use sealtide_sync::{CommitRequest, SpaceView};
 
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::share::claims::tips;
-use crate::share::{Phase, Worker};
+use crate::share::{Phase, Worker, is_passing};
 use crate::world::{OsEntropy, World};
 
 /// Changes that go into one commit, at most …
@@ -42,6 +40,24 @@ impl Worker {
             status.phase = Phase::Scanning;
             (status.items, status.bytes) = ((0, 0), (0, 0));
         });
+        let may_record = self.own_role() >= Some(Role::Write);
+        loop {
+            let scan = self.scan(only)?;
+            self.note_skipped(only, scan.skipped);
+            if !may_record {
+                self.note_local_only(only, scan.changes);
+                return Ok(());
+            }
+            self.share.update(|status| status.local_only.clear());
+            self.commit_changes(scan.changes)?;
+            // A scan holds only so much in memory; what it left out comes with the next.
+            if !scan.more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn scan(&mut self, only: Option<&[String]>) -> Result<Scan, Failure> {
         let store = self.engine.store().clone();
         let share = self.share.clone();
         let mut keep = |chunk: sealtide_ibgib::ChunkRef, bytes: &[u8]| {
@@ -49,30 +65,22 @@ impl Worker {
         };
         let mut progress = |seen: sealtide_folder::ScanProgress| {
             share.update(|status| {
-                status.items = (seen.files, seen.files);
-                status.bytes = (seen.bytes, seen.bytes);
+                status.items = (seen.files_read, seen.files_to_read);
+                status.bytes = (seen.bytes_read, 0);
             });
         };
-        let scan = self.folder.scan(only, &mut keep, &mut progress).map_err(|error| {
-            Failure::failed("scan", format!("{}: {error}", self.share.dir().display()))
-        })?;
-        self.note_skipped(only, scan.skipped);
-        if self.own_role() < Some(Role::Write) {
-            self.note_local_only(only, scan.changes);
-            return Ok(());
-        }
-        self.share.update(|status| status.local_only.clear());
-        self.commit_changes(scan.changes)
+        let scanned = self.folder.scan(only, &mut keep, &mut progress);
+        scanned.map_err(|error| Failure::failed("scan", crate::failure::whole(&error)))
     }
 
-    fn note_skipped(&mut self, only: Option<&[String]>, skipped: Vec<sealtide_folder::Skipped>) {
-        self.unlooked.extend(skipped.iter().filter(|skip| skip.retry).map(|skip| skip.path.clone()));
+    fn note_skipped(&mut self, only: Option<&[String]>, skipped: Vec<(String, SkipReason)>) {
+        self.unlooked.extend(skipped.iter().filter(|(_, reason)| is_passing(reason)).map(|(path, _)| path.clone()));
         self.share.update(|status| {
             match only {
                 None => status.skipped.clear(),
                 Some(paths) => status.skipped.retain(|path, _| !paths.iter().any(|root| inside(path, root))),
             }
-            status.skipped.extend(skipped.into_iter().map(|skip| (skip.path, skip.reason)));
+            status.skipped.extend(skipped.into_iter().map(|(path, reason)| (path, reason.to_string())));
         });
     }
 
@@ -106,38 +114,28 @@ impl Worker {
     fn commit_batch(&mut self, batch: Batch) -> Result<(), Failure> {
         if !batch.records.is_empty() {
             failpoint::hit("record_commit");
-            let request = CommitRequest {
-                saga: None,
-                staged: None,
-                records: batch.records,
-                expected: Vec::new(),
-                strict: false,
-            };
+            let request =
+                CommitRequest { saga: None, staged: None, records: batch.records, expected: Vec::new(), strict: false };
             let result = self
                 .engine
                 .store()
-                .commit(&self.space, request)
+                .commit(&self.space, &request)
                 .map_err(|error| Failure::failed("store", format!("a change could not be recorded: {error}")))?;
             failpoint::hit("record_committed");
             let moved: Vec<TimelineId> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();
             self.refresh(&moved);
             self.engine.committed(self.space, None, &result);
         }
-        let mut placed = Vec::new();
         for recorded in batch.recorded {
-            if let Some(from) = &recorded.from {
-                self.folder.forget(from);
-                self.stale.insert(from.clone());
-            }
+            self.stale.extend(recorded.from.clone());
             self.stale.insert(recorded.path.clone());
-            match (recorded.placed, Placed::of(&recorded.change)) {
-                (Some((timeline, sid)), Some(found)) => placed.push((recorded.path, found.at(timeline, sid))),
-                _ => self.folder.forget(&recorded.path),
-            }
+            let settled = match recorded.placed {
+                Some((timeline, sid)) => self.folder.settle(&recorded.change, timeline, sid),
+                None => self.folder.forget(&recorded.path),
+            };
+            settled.map_err(|error| Failure::failed("folder_state", crate::failure::whole(&error)))?;
         }
-        self.folder
-            .placed_many(placed)
-            .map_err(|error| Failure::failed("folder_state", format!("the scan cache could not be written: {error}")))
+        Ok(())
     }
 
     /// Turns one change into frames, or finds that the space holds it already.
@@ -145,7 +143,12 @@ impl Worker {
         let base = self.base(&change);
         let mut records = Vec::new();
         let Some(frame) = self.frame_of(&change, base.as_ref(), &mut records) else {
-            batch.recorded.push(Recorded { path: change.path.clone(), from: change.from.clone(), placed: None, change });
+            batch.recorded.push(Recorded {
+                path: change.path.clone(),
+                from: change.from.clone(),
+                placed: None,
+                change,
+            });
             return;
         };
         let (path, from) = (change.path.clone(), change.from.clone());

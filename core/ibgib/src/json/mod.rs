@@ -9,7 +9,7 @@ mod value;
 mod write;
 
 pub use parse::{ParseError, Rules, parse};
-pub(crate) use scan::{RelText, Top, scan_data, scan_relations};
+pub(crate) use scan::{NamedLists, RelText, Top, scan_data, scan_relations};
 pub use value::{Js, JsObject, JsString};
 pub(crate) use value::{array_index, cmp_utf16};
 pub use write::{number_text, write, write_norm};

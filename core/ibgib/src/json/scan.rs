@@ -21,11 +21,14 @@ pub(crate) struct Top<'a> {
     pub(crate) timestamp_ms: Option<&'a str>,
 }
 
+/// Relations as they stand in a text: (name, entries) in its order.
+pub(crate) type NamedLists<'a> = Vec<(Cow<'a, str>, Vec<Cow<'a, str>>)>;
+
 /// What a canonical relations text says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RelText<'a> {
-    /// Lists of strings only, the usual case: (name, entries) in the order of the text.
-    Lists(Vec<(Cow<'a, str>, Vec<Cow<'a, str>>)>),
+    /// Lists of strings only, the usual case.
+    Lists(NamedLists<'a>),
     /// Canonical, but some value is no list of strings.
     Odd,
 }
@@ -133,8 +136,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn lists(&mut self) -> Option<Vec<(Cow<'a, str>, Vec<Cow<'a, str>>)>> {
-        let mut lists: Vec<(Cow<'a, str>, Vec<Cow<'a, str>>)> = Vec::new();
+    fn lists(&mut self) -> Option<NamedLists<'a>> {
+        let mut lists = NamedLists::new();
         let mut last: Option<Key<'a>> = None;
         self.count()?;
         self.expect(b'{')?;

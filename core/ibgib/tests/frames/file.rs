@@ -248,7 +248,9 @@ fn every_node_computes_the_same_yield_and_an_edit_afterwards_is_no_conflict() {
     });
     assert_eq!(tips, [ended[0].address().clone()]);
     let edited = text_file("a.txt", "changed").evolve(&firsts[0], stamp(40)).unwrap();
-    let views = || [view(&firsts[0], &[edited.clone()]), view(&firsts[1], &ended[..1]), view(&firsts[2], &ended[1..])];
+    let views = || {
+        [view(&firsts[0], std::slice::from_ref(&edited)), view(&firsts[1], &ended[..1]), view(&firsts[2], &ended[1..])]
+    };
     let tree = Tree::build(views());
     assert!(tree.yields.is_empty() && tree.path_conflicts.is_empty() && tree.diverged.is_empty());
     assert_eq!(tree.placements["a.txt"].tip, edited);
@@ -270,9 +272,9 @@ fn the_yield_of_a_frame_without_a_stamp_is_still_one_frame() {
 fn a_path_that_comes_back_continues_its_timeline() {
     let first = text_file("a", "1").genesis(stamp(0), &uuid(1)).unwrap();
     let gone = text_file("a", "1").deletion(9, &node('b')).evolve(&first, stamp(1)).unwrap();
-    assert!(Tree::build([view(&first, &[gone.clone()])]).placements.is_empty());
+    assert!(Tree::build([view(&first, std::slice::from_ref(&gone))]).placements.is_empty());
     let back = text_file("a", "2").evolve(&gone, stamp(2)).unwrap();
-    assert_eq!(Tree::build([view(&first, &[back.clone()])]).placements["a"].tip, back);
+    assert_eq!(Tree::build([view(&first, std::slice::from_ref(&back))]).placements["a"].tip, back);
     let other = evolve(&gone, Default::default(), Relations::new(), stamp(2));
     assert!(FileFrame::read(&other).is_err());
 }

@@ -27,8 +27,8 @@ fn the_reader_gets_its_shape_whatever_came_first() {
     let bytes = stone("same", Data::Bytes(Bytes::from(value.to_string())), Relations::new());
     check(&[related.clone(), data.clone(), bytes.clone()], Some(&related), Some(&bytes), Some(&related));
     check(&[data.clone(), bytes.clone()], Some(&data), Some(&bytes), Some(&data));
-    check(&[bytes.clone()], None, Some(&bytes), Some(&bytes));
-    check(&[data.clone()], Some(&data), None, Some(&data));
+    check(std::slice::from_ref(&bytes), None, Some(&bytes), Some(&bytes));
+    check(std::slice::from_ref(&data), Some(&data), None, Some(&data));
     assert_eq!(pick_shape(Reader::Json, &[]), None);
 }
 

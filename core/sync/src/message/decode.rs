@@ -108,7 +108,7 @@ fn read_body(kind: u8, body: &mut Reader<'_>, whole: &Bytes) -> Read<Message> {
     })
 }
 
-fn read_list<T>(body: &mut Reader<'_>, limit: usize, one: impl Fn(&mut Reader<'_>) -> Read<T>) -> Read<Vec<T>> {
+fn read_list<'a, T>(body: &mut Reader<'a>, limit: usize, one: impl Fn(&mut Reader<'a>) -> Read<T>) -> Read<Vec<T>> {
     let count = body.list(limit)?;
     let mut list = Vec::with_capacity(count);
     for _ in 0..count {

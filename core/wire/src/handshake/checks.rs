@@ -13,6 +13,9 @@ use super::world::{Scene, TestCertificates, certificate, connection, node, scale
 use super::*;
 use crate::frame::{Frame, FrameType, Header};
 
+/// What is wrong, and how to make it so.
+type Edits<T, const N: usize> = [(&'static str, fn(&mut T)); N];
+
 fn scope() -> CertificateScope {
     CertificateScope {
         session_id: [1; 16],
@@ -47,7 +50,7 @@ fn established_negative() {
         (wrong.session_id, wrong.role) = (good.session_id, good.side as u8);
         assert_eq!(verify(&wrong), bad_proof, "signed for another {what}");
     }
-    let edits: [(&str, fn(&mut CertificatePart)); 3] = [
+    let edits: Edits<CertificatePart, 3> = [
         ("epoch", |part| part.epoch += 1),
         ("signature", |part| part.signature[4_000] ^= 1),
         ("no signature", |part| part.signature.clear()),
@@ -66,7 +69,7 @@ fn established_negative() {
         edit(&mut local.certificate);
         verify(&message(&local, &good))
     };
-    let rules: [(&str, fn(&mut CertificateFacts)); 8] = [
+    let rules: Edits<CertificateFacts, 8> = [
         ("fingerprint", |facts| facts.fingerprint[0] ^= 1),
         ("not_before unlike the DER", |facts| facts.not_before += 1),
         ("not_after unlike the DER", |facts| facts.not_after -= 1),
@@ -82,7 +85,7 @@ fn established_negative() {
     assert!(signed_with(|facts| *facts = certificate(1, 5, 5 + 87_000)).is_ok(), "24 h 10 min exactly");
 
     // The frame around the certificate.
-    let frames: [(&str, fn(&mut Message)); 4] = [
+    let frames: Edits<Message, 4> = [
         ("session id", |message| message.session_id[0] ^= 1),
         ("role", |message| message.role = 2),
         ("capabilities", |message| message.terms.caps = 1),
@@ -246,7 +249,7 @@ fn extensions_known_unknown_critical() {
 
 #[test]
 fn terms_out_of_range() {
-    let edits: [(&str, fn(&mut Terms)); 3] = [
+    let edits: Edits<Terms, 3> = [
         ("payload limit", |terms| terms.max_payload = 8_191),
         ("ping too often", |terms| terms.ping_ms = 999),
         ("ping too seldom", |terms| terms.ping_ms = 3_600_001),

@@ -43,7 +43,7 @@ pub enum HandshakeError {
     /// R: not let in. The reason is for the own log only.
     #[error("refused: {reason}")]
     NotAdmitted {
-        /// Who it was, once proven.
+        /// Who it was; `None` when the tag is wrong, which is a guess and counts against the source (link C.12).
         peer: Option<NodeId>,
         /// For the own log.
         reason: &'static str,

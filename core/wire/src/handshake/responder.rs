@@ -227,7 +227,7 @@ impl Responder {
         match response.claim {
             Claim::Key if !allowed => refuse(Some(peer), "neither allowed nor invited"),
             Claim::Invite(_) | Claim::RelayToken if !tag_fits => {
-                refuse(Some(peer), "an unknown invite or token, or a wrong secret")
+                refuse(None, "an unknown invite or token, or a wrong secret")
             }
             claim => Ok(Proven { peer, key: response.key, claim }),
         }

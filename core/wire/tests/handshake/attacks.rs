@@ -20,8 +20,10 @@ fn knock_again(hello: &mut [u8], responder: &NodeId, cb: u8) {
 /// A middleman with own certificates: what each end sees of its TLS connection differs.
 fn with_middleman() -> Scene {
     let mut scene = Scene::new();
-    scene.initiator_sees.binding = Binding::channel(PipeKind::Direct, [7; 32], [0xC1; 32], [0xEE; 32]).unwrap();
-    scene.responder_sees.binding = Binding::channel(PipeKind::Direct, [8; 32], [0xEF; 32], [0x51; 32]).unwrap();
+    scene.initiator_sees.binding =
+        Binding::channel(PipeKind::Direct, [7; 32], [0xC1; 32], [0xEE; 32]).expect("both certificates");
+    scene.responder_sees.binding =
+        Binding::channel(PipeKind::Direct, [8; 32], [0xEF; 32], [0x51; 32]).expect("both certificates");
     scene.responder_tls = Tls([8; 32]);
     scene
 }

@@ -1,8 +1,9 @@
 //! Handshakes that succeed, and what comes out of them.
 
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
+use sealtide_wire::frame::FrameType;
 use sealtide_wire::handshake::{
-    Binding, BindingError, Connection, Continuation, PipeKind, Proof, RelayLimits, Responder, Terms,
+    Binding, BindingError, Connection, Continuation, HandshakeError, PipeKind, Proof, RelayLimits, Responder, Terms,
 };
 
 use crate::world::{End, Scene, Tls, connection, node};
@@ -140,9 +141,10 @@ fn limits() -> RelayLimits {
 fn relay_scene(binding: &Binding) -> Scene {
     let mut scene = Scene::new();
     scene.initiator_sees.binding = binding.clone();
-    scene.responder_sees = Connection { binding: binding.clone(), remote: Some("198.51.100.7:7443".parse().unwrap()) };
+    scene.responder_sees =
+        Connection { binding: binding.clone(), remote: Some("198.51.100.7:7443".parse().expect("an address")) };
     scene.edit_initiator(|local| {
-        local.addresses = vec![LinkAddress { source: 1, socket: "10.0.0.7:7443".parse().unwrap() }];
+        local.addresses = vec![LinkAddress { source: 1, socket: "10.0.0.7:7443".parse().expect("an address") }];
     });
     scene
 }
@@ -219,7 +221,12 @@ fn bind_policy() {
                 frame[8 + 3] ^= 2;
             }
         });
-        assert!(!matches!(played.initiator, End::LoggedIn(_)), "flag 2 in frame {number} goes unseen");
+        let (end, expected) = if number == 0 {
+            (played.responder, HandshakeError::WrongKnock)
+        } else {
+            (played.initiator, HandshakeError::Malformed { frame: FrameType::Challenge, rule: "the other bind" })
+        };
+        assert_eq!(*end.error(), expected, "seen before any signature is made or checked");
         assert_eq!(played.initiator_error_frame, None);
     }
     // A door is for its kinds: a node's is no relay's and the other way round.

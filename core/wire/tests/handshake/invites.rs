@@ -2,7 +2,7 @@
 
 use sealtide_crypto::SeededEntropy;
 use sealtide_identity::InviteSecret;
-use sealtide_wire::handshake::{Initiator, Proof, Responder, Step};
+use sealtide_wire::handshake::{HandshakeError, Initiator, Proof, Responder, Step};
 
 use crate::world::{Scene, TestCertificates, node};
 
@@ -47,7 +47,9 @@ fn invite_lifecycle() {
 
     let wrong = invited(1, 3);
     wrong.book.invite(1, 2, 1);
-    assert!(wrong.play().was_refused_uniformly());
+    let played = wrong.play();
+    assert!(played.was_refused_uniformly());
+    assert!(matches!(played.responder.error(), HandshakeError::NotAdmitted { peer: None, .. }), "counts as a guess");
     assert_eq!(wrong.book.invites.borrow()[&[1; 16]].uses_left, 1, "a wrong secret takes no use");
 }
 

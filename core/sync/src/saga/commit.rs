@@ -1,0 +1,290 @@
+//! STAGED, COMMIT and what comes after. Spec: ibgib §13.2, §14.3, §14.4
+
+use std::collections::BTreeMap;
+
+use sealtide_crypto::{Sha256, sha256};
+use sealtide_ibgib::{Address, Sid, TimelineId};
+use sealtide_identity::Role;
+
+use super::index::Index;
+use super::opening::body_hash;
+use super::outbox::Outbox;
+use super::run::Run;
+use super::{Context, Fault, Mode, NOT_ALLOWED, SagaId, SagaOutcome, SagaOutput, Side, Strategy};
+use crate::message::{Commit, Staged, TIPS_MAX, TipMove};
+use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, SetSummary, TipItem};
+
+/// What this side staged and announced.
+#[derive(Debug)]
+pub(super) struct OwnStaged {
+    pub(super) staged: Staged,
+    hash: [u8; 32],
+    sids: Vec<Sid>,
+    /// The tips at OPEN of each timeline that moves, by sid.
+    expected: BTreeMap<TimelineId, Vec<Sid>>,
+    /// First frames of the timelines that move.
+    moved: Vec<Address>,
+}
+
+impl Run {
+    /// Sends TIPS and STAGED. Everything received is complete and durable.
+    pub(super) fn stage(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
+        self.receive.close(context, &mut self.scoped)?;
+        let index = &self.receive.index;
+        let (mut moves, mut expected, mut moved) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut tips = self.scoped.snapshot().tip_summary.clone();
+        for (id, timeline) in &index.timelines {
+            let mut before: Vec<TipItem> = self.scoped.tips_of(&timeline.tjp).cloned().collect();
+            before.sort_by_key(|tip| tip.sid);
+            let after = index.tips_after(timeline, &self.scoped);
+            let changed = note_moves(*id, &before, &after, &mut tips, &mut moves);
+            if !changed {
+                continue;
+            }
+            // Spec: SY-64
+            if after.len() > 1 && self.terms.strategy == Strategy::Abort {
+                return Err(Fault::new(AbortCode::Divergence, format!("{} diverged", timeline.tjp)));
+            }
+            expected.insert(*id, before.iter().map(|tip| tip.sid).collect());
+            moved.push(timeline.tjp.clone());
+        }
+        check_moves(context.config.peer_role, &moved)?;
+        moves.sort_unstable();
+        let sids = index.sids();
+        let after = (!self.scoped.moved(context.view)).then(|| {
+            let mut items: SetSummary = self.scoped.snapshot().item_summary.clone();
+            sids.iter().for_each(|sid| items.add(sid.as_bytes()));
+            Facts::of(&tips, &items)
+        });
+        let staged = Staged {
+            count: sids.len() as u64,
+            root: Index::root(&sids),
+            move_count: moves.len() as u64,
+            move_hash: PeerMoves::of(&moves),
+            after,
+        };
+        for part in moves.chunks(TIPS_MAX) {
+            context.out.send(&Message::Tips(part.to_vec()));
+        }
+        let hash = body_hash(&context.out.send(&Message::Staged(staged.clone())));
+        self.own_staged = Some(OwnStaged { staged, hash, sids, expected, moved });
+        Ok(())
+    }
+
+    /// The COMMIT that both sides must mean; `None` while a STAGED is missing.
+    pub(super) fn commit(&self, saga: SagaId) -> Option<Commit> {
+        let (own, peer) = (self.own_staged.as_ref()?.hash, self.peer_staged.as_ref()?.1);
+        let (staged_opener, staged_answerer) = if self.terms.side == Side::Opener { (own, peer) } else { (peer, own) };
+        Some(Commit {
+            saga,
+            open: self.terms.open_hash,
+            open_ack: self.terms.ack_hash,
+            direction: self.terms.direction,
+            staged_opener,
+            staged_answerer,
+        })
+    }
+}
+
+/// Writes down how the tips of one timeline change, and whether they do.
+fn note_moves(
+    timeline: TimelineId,
+    before: &[TipItem],
+    after: &[TipItem],
+    summary: &mut SetSummary,
+    moves: &mut Vec<TipMove>,
+) -> bool {
+    let gone: Vec<_> = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
+    let new: Vec<_> = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
+    gone.iter().for_each(|tip| summary.sub(&tip.id));
+    new.iter().for_each(|tip| summary.add(&tip.id));
+    for place in 0..gone.len().max(new.len()) {
+        let sid = |list: &[&TipItem]| list.get(place).map_or([0; 32], |tip| tip.sid.0);
+        moves.push(TipMove { timeline, old: sid(&gone), new: sid(&new) });
+    }
+    !(gone.is_empty() && new.is_empty())
+}
+
+/// Whether the peer may move these timelines: ordinary ones with `write`, those that say who may do what with
+/// `admin`. Asked before STAGED and again at the commit. Spec: ibgib §12.5, SY-101
+fn check_moves(role: Option<Role>, moved: &[Address]) -> Result<(), Fault> {
+    let least = if moved.iter().any(|tjp| matches!(tjp.ib(), "space" | "members")) { Role::Admin } else { Role::Write };
+    match role {
+        None => Err(Fault::new(AbortCode::NotAllowed, NOT_ALLOWED)),
+        Some(role) if !moved.is_empty() && role < least => {
+            Err(Fault::new(AbortCode::NotAllowed, "the peer may not change this"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The peer's TIPS as they come: only their hash is kept.
+#[derive(Default)]
+pub(super) struct PeerMoves {
+    hasher: Sha256,
+    count: u64,
+    last: Option<TipMove>,
+}
+
+impl std::fmt::Debug for PeerMoves {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PeerMoves({})", self.count)
+    }
+}
+
+impl PeerMoves {
+    pub(super) fn take(&mut self, moves: &[TipMove]) -> Result<(), Fault> {
+        for entry in moves {
+            if self.last.is_some_and(|last| last >= *entry) || entry.old == entry.new {
+                return Err(Fault::protocol("TIPS out of order"));
+            }
+            self.hasher.update(entry.timeline.as_bytes());
+            self.hasher.update(&entry.old);
+            self.hasher.update(&entry.new);
+            self.last = Some(*entry);
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, staged: &Staged) -> Result<(), Fault> {
+        if (self.count, self.hasher.clone().finish()) == (staged.move_count, staged.move_hash) {
+            Ok(())
+        } else {
+            Err(Fault::protocol("a STAGED that does not fit its TIPS"))
+        }
+    }
+
+    fn of(moves: &[TipMove]) -> [u8; 32] {
+        let bytes: Vec<u8> = moves.iter().flat_map(|entry| [entry.timeline.0, entry.old, entry.new].concat()).collect();
+        sha256(&bytes)
+    }
+}
+
+/// COMMIT was sent or received.
+#[derive(Debug)]
+pub(super) struct Committing {
+    side: Side,
+    commit: Commit,
+    request: Option<CommitRequest>,
+    expected: BTreeMap<TimelineId, Vec<Sid>>,
+    moved: Vec<Address>,
+    step: Step,
+    mode: Mode,
+    received: u64,
+    sent: u64,
+    again: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Opener: COMMIT was sent.
+    AwaitAck,
+    /// The store was asked.
+    InStore,
+    Finished,
+}
+
+impl Committing {
+    /// The opener sends COMMIT; the answerer, which got it, asks the store.
+    pub(super) fn begin(run: Run, context: &mut Context<'_>) -> Result<Self, Fault> {
+        let missing = || Fault::protocol("nothing is staged");
+        let commit = run.commit(context.config.saga).ok_or_else(missing)?;
+        let (mode, sent) = (run.mode(), run.serve.records);
+        let own = run.own_staged.ok_or_else(missing)?;
+        let (peer, _) = run.peer_staged.ok_or_else(missing)?;
+        let strict = run.terms.strategy == Strategy::Abort;
+        if strict && run.scoped.moved(context.view) && moved_since(&own, context) {
+            return Err(Fault::new(AbortCode::TipMoved, "a tip moved while the saga ran"));
+        }
+        let again = own.staged.after.is_none() || peer.after.is_none();
+        let received = own.sids.len() as u64;
+        let request = (received > 0).then(|| CommitRequest {
+            saga: Some(context.config.saga),
+            staged: run.receive.pruned.then(|| own.sids.clone()),
+            records: Vec::new(),
+            expected: own.expected.clone().into_iter().collect(),
+            strict,
+        });
+        let (side, expected, moved) = (run.terms.side, own.expected, own.moved);
+        let step = Step::AwaitAck;
+        let mut this = Self { side, commit, request, expected, moved, step, mode, received, sent, again };
+        if side == Side::Opener {
+            context.out.send(&Message::Commit(commit));
+        } else {
+            this.ask_store(context)?;
+        }
+        Ok(this)
+    }
+
+    pub(super) fn in_store(&self) -> bool {
+        self.step == Step::InStore
+    }
+
+    pub(super) fn awaits_ack(&self) -> bool {
+        self.step == Step::AwaitAck
+    }
+
+    pub(super) fn message(&mut self, context: &mut Context<'_>, message: Message) -> Result<(), Fault> {
+        match message {
+            Message::Stored { .. } | Message::Progress(_) => Ok(()),
+            Message::CommitAck(commit) if self.awaits_ack() && commit == self.commit => self.ask_store(context),
+            _ => Err(Fault::protocol("expected COMMIT_ACK")),
+        }
+    }
+
+    fn ask_store(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
+        check_moves(context.config.peer_role, &self.moved)?;
+        match self.request.take() {
+            Some(request) => {
+                self.step = Step::InStore;
+                context.out.push(SagaOutput::Commit(request));
+            }
+            None => self.finish(context.out),
+        }
+        Ok(())
+    }
+
+    /// The store did it.
+    pub(super) fn committed(&mut self, out: &mut Outbox, result: &CommitResult) {
+        if !self.in_store() {
+            return;
+        }
+        // Spec: SY-108
+        self.again |= result.moved.iter().any(|(timeline, before, _)| {
+            let mut before = before.clone();
+            before.sort_unstable();
+            self.expected.get(timeline) != Some(&before)
+        });
+        self.finish(out);
+    }
+
+    fn finish(&mut self, out: &mut Outbox) {
+        if self.side == Side::Answerer {
+            out.send(&Message::CommitAck(self.commit));
+        }
+        self.step = Step::Finished;
+    }
+
+    pub(super) fn outcome(&self) -> Option<SagaOutcome> {
+        (self.step == Step::Finished).then_some(SagaOutcome::Committed {
+            mode: self.mode,
+            received: self.received,
+            sent: self.sent,
+            again: self.again,
+        })
+    }
+}
+
+/// Whether one of the timelines that are to move has other tips now than at OPEN.
+fn moved_since(own: &OwnStaged, context: &Context<'_>) -> bool {
+    let now = context.view.snapshot();
+    let mut tips: BTreeMap<TimelineId, Vec<Sid>> = own.expected.keys().map(|id| (*id, Vec::new())).collect();
+    for tip in &now.tips {
+        if let Some(sids) = tips.get_mut(&tip.timeline) {
+            sids.push(tip.sid);
+        }
+    }
+    tips.values_mut().for_each(|sids| sids.sort_unstable());
+    tips != own.expected
+}

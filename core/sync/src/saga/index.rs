@@ -1,0 +1,222 @@
+//! What a saga has received, as far as it must remember: which records, which references are still missing, and what
+//! the tips will be. The records themselves are in the store, staged. Spec: ibgib §14.2, SY-51
+
+use std::collections::BTreeMap;
+
+use sealtide_crypto::{Sha256, sha256};
+use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified};
+
+use super::Fault;
+use crate::scope::Scoped;
+use crate::{AbortCode, SpaceView, TipItem};
+
+/// First 16 bytes of the SHA-256 of an address: half the memory, and nobody finds two addresses with the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key([u8; 16]);
+
+impl Key {
+    pub(super) fn of(address: &Address) -> Self {
+        let digest = sha256(address.as_str().as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        Self(key)
+    }
+}
+
+/// A reference to something that is neither here nor received.
+#[derive(Clone, Debug)]
+pub(super) struct Missing {
+    pub(super) address: Address,
+    /// How often it was asked for by address.
+    pub(super) tries: u8,
+    /// The timeline and counter of the frame whose past it is.
+    pub(super) child: Option<(TimelineId, u64)>,
+}
+
+/// The frames received of one timeline.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    pub(super) tjp: Address,
+    /// Received frames that no received frame has as ancestor.
+    pub(super) heads: Vec<TipItem>,
+    /// The lowest counter asked for or received.
+    pub(super) low: u64,
+    /// How many times frames further down were asked for.
+    pub(super) steps: u8,
+}
+
+/// Everything received in this saga, this run and earlier ones.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Sids by address, with the counter of frames.
+    records: BTreeMap<(Key, Sid), Option<u64>>,
+    pub(super) missing: BTreeMap<Key, Missing>,
+    /// Counters that frames must have once they come, because a frame above them came first.
+    expected: BTreeMap<Key, u64>,
+    /// Frames that a received frame has as parent, and the greatest counter of such a frame.
+    covered: BTreeMap<Key, u64>,
+    pub(super) timelines: BTreeMap<TimelineId, Timeline>,
+    /// Manifests with pages: their sums are checked at the end.
+    pub(super) paged: Vec<Sid>,
+    /// Pages.
+    pub(super) pages: BTreeMap<Address, Sid>,
+    /// Bytes of the records.
+    pub(super) bytes: u64,
+}
+
+const SID_MIN: Sid = Sid([0; 32]);
+const SID_MAX: Sid = Sid([0xff; 32]);
+
+impl Index {
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn holds(&self, record: &Verified) -> bool {
+        self.records.contains_key(&(Key::of(record.address()), record.sid()))
+    }
+
+    pub(super) fn holds_tip(&self, tip: &Address, sid: &Sid) -> bool {
+        self.records.contains_key(&(Key::of(tip), *sid))
+    }
+
+    /// The records received with this address, and the counters of those that are frames.
+    pub(super) fn shapes(&self, key: Key) -> impl Iterator<Item = (Sid, Option<u64>)> {
+        self.records.range((key, SID_MIN)..=(key, SID_MAX)).map(|((_, sid), n)| (*sid, *n))
+    }
+
+    /// All sids, ascending.
+    pub(super) fn sids(&self) -> Vec<Sid> {
+        let mut sids: Vec<_> = self.records.keys().map(|(_, sid)| *sid).collect();
+        sids.sort_unstable();
+        sids
+    }
+
+    /// Takes a record in: checks its counter against the frames around it and notes what it refers to.
+    pub(super) fn add(&mut self, record: &Verified, scoped: &mut Scoped, view: &dyn SpaceView) -> Result<(), Fault> {
+        let key = Key::of(record.address());
+        let frame = record.frame_ref();
+        if let Some(frame) = frame {
+            self.check_counter(key, frame, scoped, view)?;
+            self.settle(key, frame, record);
+        }
+        self.records.insert((key, record.sid()), frame.map(|frame| frame.n));
+        self.bytes += record.encoded().len() as u64;
+        self.missing.remove(&key);
+        self.note_links(record, scoped, view);
+        let ib = record.address().ib();
+        if ib == "binpage" {
+            self.pages.insert(record.address().clone(), record.sid());
+        } else if ib.starts_with("bin ") && record.relations().contains_key("page") {
+            self.paged.push(record.sid());
+        }
+        Ok(())
+    }
+
+    /// A reference turned out to be here: another saga may have brought it meanwhile.
+    pub(super) fn found(&mut self, address: &Address) {
+        self.missing.remove(&Key::of(address));
+    }
+
+    /// Notes that a peer's tip is needed.
+    pub(super) fn need(&mut self, address: &Address) {
+        let key = Key::of(address);
+        if self.shapes(key).next().is_none() {
+            self.missing.entry(key).or_insert_with(|| Missing { address: address.clone(), tries: 0, child: None });
+        }
+    }
+
+    /// Begins a timeline of which frames from `low` up are asked for.
+    pub(super) fn begin(&mut self, tjp: &Address, low: u64) {
+        let timeline = self.timelines.entry(tjp.timeline_id()).or_insert_with(|| Timeline::new(tjp, low));
+        timeline.low = timeline.low.min(low);
+    }
+
+    /// SHA-256 over the sids in ascending order.
+    pub(super) fn root(sids: &[Sid]) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        sids.iter().for_each(|sid| hasher.update(sid.as_bytes()));
+        hasher.finish()
+    }
+
+    /// The tips of a timeline after the commit: those at OPEN and the received heads, without those that a received
+    /// frame has as ancestor. The same as `settle_tips`, since everything received is closed. Sorted by sid.
+    pub(super) fn tips_after(&self, timeline: &Timeline, scoped: &Scoped) -> Vec<TipItem> {
+        let kept = scoped.tips_of(&timeline.tjp).filter(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n));
+        let mut tips: Vec<_> = kept.chain(&timeline.heads).cloned().collect();
+        tips.sort_by_key(|tip| tip.sid);
+        tips.dedup_by_key(|tip| tip.sid);
+        tips
+    }
+
+    /// Spec: SY-14 `bad_n`, as far as it needs other frames.
+    fn check_counter(
+        &mut self,
+        key: Key,
+        frame: &FrameFacts,
+        scoped: &Scoped,
+        view: &dyn SpaceView,
+    ) -> Result<(), Fault> {
+        let bad = || Fault::new(AbortCode::BadRecord, "bad_n");
+        if self.expected.remove(&key).is_some_and(|n| n != frame.n) {
+            return Err(bad());
+        }
+        let Some(parent) = frame.past.last() else {
+            return if frame.n == 0 { Ok(()) } else { Err(bad()) };
+        };
+        let before = frame.n.checked_sub(1).ok_or_else(bad)?;
+        if !scoped.follows("past") {
+            return Ok(());
+        }
+        let parent_key = Key::of(parent);
+        let received = self.shapes(parent_key).find_map(|(_, n)| n);
+        match received.or_else(|| view.frame_facts(parent).map(|facts| facts.n)) {
+            Some(n) if n == before => Ok(()),
+            Some(_) => Err(bad()),
+            None if *self.expected.entry(parent_key).or_insert(before) == before => Ok(()),
+            None => Err(bad()),
+        }
+    }
+
+    /// Keeps the heads of the timeline.
+    fn settle(&mut self, key: Key, frame: &FrameFacts, record: &Verified) {
+        let timeline = self.timelines.entry(frame.timeline).or_insert_with(|| Timeline::new(&frame.tjp, frame.n));
+        timeline.low = timeline.low.min(frame.n);
+        for parent in frame.past.iter().chain(&frame.orphans) {
+            let child = self.covered.entry(Key::of(parent)).or_default();
+            *child = frame.n.max(*child);
+            // An ancestor is one along a falling counter; whoever invents counters covers nothing.
+            timeline.heads.retain(|head| head.tip != *parent || head.n >= frame.n);
+        }
+        if self.covered.get(&key) <= Some(&frame.n)
+            && let Some(head) = TipItem::of(record)
+        {
+            timeline.heads.push(head);
+        }
+    }
+
+    fn note_links(&mut self, record: &Verified, scoped: &mut Scoped, view: &dyn SpaceView) {
+        let past = record.frame_ref().map(|frame| (frame.timeline, frame.n));
+        for (name, links) in record.relations() {
+            if !scoped.follows(name) {
+                continue;
+            }
+            for link in links.iter().filter(|link| !link.is_primitive()) {
+                let key = Key::of(link);
+                if self.shapes(key).next().is_some() || scoped.knows(view, link) {
+                    continue;
+                }
+                let child = past.filter(|_| name == "past");
+                let missing =
+                    self.missing.entry(key).or_insert_with(|| Missing { address: link.clone(), tries: 0, child: None });
+                missing.child = missing.child.or(child);
+            }
+        }
+    }
+}
+
+impl Timeline {
+    fn new(tjp: &Address, low: u64) -> Self {
+        Self { tjp: tjp.clone(), heads: Vec::new(), low, steps: 0 }
+    }
+}

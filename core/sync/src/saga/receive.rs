@@ -1,0 +1,509 @@
+//! The receiving half: from the peer's tips to everything below them, staged. Spec: ibgib §13.4, §14.1, §14.2
+//!
+//! ```text
+//! WAITING (for the peer's tips) → WALKING (rounds of WANTs until no reference is missing) ┐
+//!                                 STREAMING (bulk), then the same rounds ─────────────────┴→ COMPLETE
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use sealtide_ibgib::{Address, ChunkHash, ChunkRef, Manifest, ManifestError, Sid, TimelineId, Verified};
+
+use super::index::{Index, Key};
+use super::outbox::Outbox;
+use super::wants::{Piece, Wants};
+use super::{Context, Fault};
+use crate::cbor::Reader;
+use crate::message::{ListedTip, ZSTD_RATIO_MAX};
+use crate::scope::Scoped;
+use crate::{AbortCode, Message, SagaOutput, SetSummary, TipItem};
+
+/// The receiving half of a saga.
+#[derive(Debug)]
+pub(super) struct Receive {
+    step: Step,
+    pub(super) wants: Wants,
+    pub(super) index: Index,
+    /// The peer's tips that this side did not have, by level-0 id.
+    tips: BTreeMap<[u8; 32], ListedTip>,
+    /// Everything the bulk stream held, present or not.
+    stream: Option<SetSummary>,
+    chunks: BTreeMap<ChunkHash, (u32, u8)>,
+    /// Stages that are not durable yet: ticket, bytes of credit, batch.
+    tickets: VecDeque<(u64, u64, Option<u64>)>,
+    ticket: u64,
+    last_batch: u64,
+    rounds: u32,
+    addresses: usize,
+    /// Chunks received.
+    pub(super) chunk_items: u64,
+    /// Bytes of records and chunks received.
+    pub(super) bytes: u64,
+    /// Records found in the view that were staged in an earlier run.
+    pub(super) resumed: u64,
+    /// Whether records that nothing refers to were left out at the end.
+    pub(super) pruned: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing is to be received in this direction.
+    Idle,
+    /// The peer's tips are not known yet.
+    Waiting,
+    /// From the tips down.
+    Walking,
+    /// The whole set.
+    Streaming,
+    /// Nothing is missing.
+    Complete,
+}
+
+/// Rounds and addresses after which a walk gives way to the bulk stream. Spec: ibgib §13.4 rule 5
+const ROUNDS_MAX: u32 = 8;
+const ADDRESSES_MAX: usize = 65_536;
+/// How far down the frames of a timeline are asked for, step by step; then 1 024 each time.
+const STEPS: [u64; 5] = [1, 4, 16, 64, 256];
+const STEP_MAX: u64 = 1024;
+/// How often something is asked for by name before it counts as missing at the peer. Spec: ibgib §14.2
+const TRIES_MAX: u8 = 2;
+
+impl Receive {
+    /// `waits` for the peer's tips, or receives nothing.
+    pub(super) fn new(waits: bool) -> Self {
+        Self {
+            step: if waits { Step::Waiting } else { Step::Idle },
+            wants: Wants::default(),
+            index: Index::default(),
+            tips: BTreeMap::new(),
+            stream: None,
+            chunks: BTreeMap::new(),
+            tickets: VecDeque::new(),
+            ticket: 0,
+            last_batch: 0,
+            rounds: 0,
+            addresses: 0,
+            chunk_items: 0,
+            bytes: 0,
+            resumed: 0,
+            pruned: false,
+        }
+    }
+
+    /// Whether this side receives at all.
+    pub(super) fn active(&self) -> bool {
+        self.step != Step::Idle
+    }
+
+    /// Whether nothing is missing and everything staged is durable.
+    pub(super) fn complete(&self) -> bool {
+        self.step == Step::Complete && self.tickets.is_empty()
+    }
+
+    pub(super) fn streamed(&self) -> Option<&SetSummary> {
+        self.stream.as_ref()
+    }
+
+    /// Items and bytes that are still to come, as far as known.
+    pub(super) fn outstanding(&self, peer_items: u64) -> (u64, u64) {
+        if self.step == Step::Streaming {
+            let streamed = self.stream.as_ref().map_or(0, |stream| stream.count);
+            return (peer_items.saturating_sub(streamed), 0);
+        }
+        let (items, bytes) = self.wants.outstanding();
+        (items + self.index.missing.len() as u64, bytes)
+    }
+
+    /// Whether a WANT is open and it is the peer's turn.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        self.wants.any_open() && self.tickets.is_empty()
+    }
+
+    /// Whether the peer's tips are still to be named.
+    pub(super) fn waiting(&self) -> bool {
+        self.step == Step::Waiting
+    }
+
+    /// Takes in what an earlier run of this saga has staged. Spec: ibgib §13.7, SY-47
+    pub(super) fn resume(&mut self, context: &Context<'_>, scoped: &mut Scoped, staged: &[Sid]) -> Result<(), Fault> {
+        for sid in staged {
+            if scoped.contains(context.view, sid) {
+                continue;
+            }
+            if let Some(record) = context.view.staged_record(&context.config.saga, sid) {
+                self.take_in(&record, context, scoped)?;
+                self.resumed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing differs, or nothing can come.
+    pub(super) fn nothing_to_receive(&mut self) {
+        if self.active() {
+            self.step = Step::Complete;
+        }
+    }
+
+    /// Asks for the whole set of the peer, from the start or behind what was staged.
+    pub(super) fn stream(&mut self, after: Option<(u64, Sid)>) {
+        let mut summary = SetSummary::default();
+        if after.is_some() {
+            self.index.sids().iter().for_each(|sid| summary.add(sid.as_bytes()));
+        }
+        self.stream = Some(summary);
+        self.step = Step::Streaming;
+        self.wants.ask_bulk(after);
+    }
+
+    /// Asks for roots, then for whatever they refer to. A root that the peer lacks too is nobody's fault.
+    pub(super) fn walk_from<'a>(&mut self, roots: impl Iterator<Item = &'a Address>) {
+        self.step = Step::Walking;
+        self.rounds = 1;
+        for root in roots.filter(|root| self.index.shapes(Key::of(root)).next().is_none()) {
+            self.wants.ask_address(root.clone());
+        }
+    }
+
+    /// Takes a tip of the peer. Spec: SY-53
+    pub(super) fn tip(&mut self, tip: ListedTip, scoped: &Scoped, peer_items: u64) -> Result<(), Fault> {
+        if tip.id != TipItem::id_of(&tip.tjp, &tip.tip, &tip.sid) {
+            return Err(Fault::protocol("a tip with another id"));
+        }
+        if tip.n >= peer_items || scoped.tip(&tip.id).is_some() {
+            return Err(Fault::protocol("a tip that cannot be"));
+        }
+        if self.tips.insert(tip.id, tip).is_some() { Err(Fault::protocol("a tip twice")) } else { Ok(()) }
+    }
+
+    /// All tips are named: asks for the frames below them.
+    pub(super) fn tips_known(&mut self, context: &Context<'_>, scoped: &Scoped) {
+        if self.step != Step::Waiting {
+            return;
+        }
+        self.step = Step::Walking;
+        self.rounds = 1;
+        let mut ranges: BTreeMap<TimelineId, (Address, u64, u64)> = BTreeMap::new();
+        for tip in self.tips.values() {
+            if scoped.contains(context.view, &tip.sid) || self.index.holds_tip(&tip.tip, &tip.sid) {
+                continue;
+            }
+            self.index.need(&tip.tip);
+            let own = scoped.tips_of(&tip.tjp).map(|own| own.n).max();
+            let from = match own {
+                _ if !scoped.follows("past") => tip.n,
+                Some(own) if own < tip.n => own + 1,
+                Some(_) => tip.n,
+                None => 0,
+            };
+            let range = ranges.entry(tip.tjp.timeline_id()).or_insert((tip.tjp.clone(), from, tip.n));
+            (range.1, range.2) = (range.1.min(from), range.2.max(tip.n));
+        }
+        let held = if self.resumed == 0 { BTreeMap::new() } else { self.held_counters(context) };
+        for (timeline, (tjp, from, to)) in ranges {
+            self.index.begin(&tjp, from);
+            let mut next = from;
+            for n in held.get(&timeline).into_iter().flatten().copied().filter(|n| (from..=to).contains(n)) {
+                if next < n {
+                    self.wants.ask_range(timeline, next, n - 1);
+                }
+                next = n + 1;
+            }
+            if next <= to {
+                self.wants.ask_range(timeline, next, to);
+            }
+        }
+    }
+
+    /// The counters of staged frames, by timeline.
+    fn held_counters(&self, context: &Context<'_>) -> BTreeMap<TimelineId, BTreeSet<u64>> {
+        let mut held: BTreeMap<_, BTreeSet<u64>> = BTreeMap::new();
+        for sid in self.index.sids() {
+            let record = context.view.staged_record(&context.config.saga, &sid);
+            if let Some(frame) = record.as_ref().and_then(Verified::frame_ref) {
+                held.entry(frame.timeline).or_default().insert(frame.n);
+            }
+        }
+        held
+    }
+
+    /// Takes a BATCH. `credit` is what its message took of the channel.
+    pub(super) fn batch(
+        &mut self,
+        context: &mut Context<'_>,
+        scoped: &mut Scoped,
+        message: Batch,
+        credit: u64,
+    ) -> Result<(), Fault> {
+        if message.number != self.last_batch + 1 {
+            return Err(Fault::protocol("a BATCH out of order"));
+        }
+        self.wants.expects_records(message.want)?;
+        self.last_batch = message.number;
+        let streams = self.wants.streams(message.want);
+        let mut kept = Vec::new();
+        for encoded in unpack(&message)? {
+            let record =
+                Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
+            self.wants.admit(message.want, &record)?;
+            if self.is_new(&record, streams, context, scoped)? {
+                self.take_in(&record, context, scoped)?;
+                self.bytes += record.encoded().len() as u64;
+                kept.push(record);
+            } else {
+                self.index.found(record.address());
+            }
+        }
+        if message.end {
+            self.wants.answered(message.want)?;
+        }
+        context.clock.answered();
+        if kept.is_empty() {
+            context.out.release(credit);
+            return Ok(());
+        }
+        self.stage(context, kept, Vec::new(), credit, Some(message.number))
+    }
+
+    /// Whether a record that was asked for is to be staged. In the stream records may be here already; in answers to
+    /// other WANTs only because another saga committed them meanwhile.
+    fn is_new(
+        &mut self,
+        record: &Verified,
+        streams: bool,
+        context: &Context<'_>,
+        scoped: &Scoped,
+    ) -> Result<bool, Fault> {
+        let held = self.index.holds(record);
+        if streams {
+            self.stream.get_or_insert_default().add(record.sid().as_bytes());
+        } else if held {
+            return Err(Fault::protocol("a record sent twice"));
+        }
+        Ok(!held && !scoped.contains(context.view, &record.sid()))
+    }
+
+    fn take_in(&mut self, record: &Verified, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
+        self.index.add(record, scoped, context.view)?;
+        for chunk in Manifest::chunks_listed(record) {
+            match self.chunks.get(&chunk.hash) {
+                Some((length, _)) if *length == chunk.length => {}
+                Some(_) => return Err(Fault::new(AbortCode::BadRecord, "one chunk with two lengths")),
+                None if context.view.has_chunk(&chunk.hash) => {}
+                None => {
+                    self.chunks.insert(chunk.hash, (chunk.length, 0));
+                    self.wants.ask_chunk(chunk);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of a chunk.
+    pub(super) fn piece(&mut self, context: &mut Context<'_>, message: Message, credit: u64) -> Result<(), Fault> {
+        let Message::Chunks { want, hash, offset, bytes, end } = message else { return Ok(()) };
+        let piece = self.wants.admit_piece(want, hash, offset, &bytes, end)?;
+        context.clock.answered();
+        self.bytes += bytes.len() as u64;
+        match piece {
+            // Pieces wait in memory, a few chunks at most. Their credit goes back at once: a chunk is as large as
+            // the whole window of the channel, so holding it would stop the chunk from ever becoming complete.
+            Piece::More => context.out.release(credit),
+            Piece::Whole(bytes) => {
+                self.chunk_items += 1;
+                self.stage(context, Vec::new(), vec![(hash, bytes.into())], credit, None)?;
+            }
+            Piece::Absent(chunk) => {
+                context.out.release(credit);
+                self.ask_chunk_again(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_chunk_again(&mut self, chunk: ChunkRef) -> Result<(), Fault> {
+        let tries = self.chunks.get_mut(&chunk.hash).map(|(_, tries)| tries);
+        match tries {
+            Some(tries) if *tries + 1 < TRIES_MAX => {
+                *tries += 1;
+                self.wants.ask_chunk(chunk);
+                Ok(())
+            }
+            _ => Err(Fault::new(AbortCode::Incomplete, format!("the peer lacks chunk {}", chunk.hash))),
+        }
+    }
+
+    fn stage(
+        &mut self,
+        context: &mut Context<'_>,
+        records: Vec<Verified>,
+        chunks: Vec<(ChunkHash, Bytes)>,
+        credit: u64,
+        batch: Option<u64>,
+    ) -> Result<(), Fault> {
+        if self.bytes > context.config.limits.staged_bytes_max {
+            return Err(Fault::new(AbortCode::Limit, "more than a saga may stage"));
+        }
+        self.ticket += 1;
+        self.tickets.push_back((self.ticket, credit, batch));
+        context.out.push(SagaOutput::Stage { ticket: self.ticket, records, chunks });
+        Ok(())
+    }
+
+    /// Everything up to `ticket` is durable: its credit goes back.
+    pub(super) fn durable(&mut self, out: &mut Outbox, ticket: u64) {
+        let mut stored = None;
+        while let Some((_, credit, batch)) = self.tickets.pop_front_if(|(first, ..)| *first <= ticket) {
+            out.release(credit);
+            stored = batch.or(stored);
+        }
+        if let Some(batch) = stored {
+            out.send(&Message::Stored { batch });
+        }
+    }
+
+    /// When all WANTs are answered: completes, or asks for what is missing. Spec: ibgib §13.4 rule 4, SY-97
+    pub(super) fn advance(&mut self) -> Result<(), Fault> {
+        if !matches!(self.step, Step::Walking | Step::Streaming) || !self.wants.idle() {
+            return Ok(());
+        }
+        if self.index.missing.is_empty() {
+            self.step = Step::Complete;
+            return Ok(());
+        }
+        if self.step == Step::Walking && (self.rounds >= ROUNDS_MAX || self.addresses > ADDRESSES_MAX) {
+            self.stream(None);
+            return Ok(());
+        }
+        self.rounds += 1;
+        self.ask_missing()
+    }
+
+    fn ask_missing(&mut self) -> Result<(), Fault> {
+        let mut deeper = BTreeSet::new();
+        for missing in self.index.missing.values_mut() {
+            if let Some((timeline, n)) = missing.child
+                && self.index.timelines.get(&timeline).is_some_and(|known| n <= known.low)
+            {
+                deeper.insert(timeline);
+                continue;
+            }
+            if missing.tries >= TRIES_MAX {
+                let text = format!("the peer lacks {}", missing.address);
+                return Err(Fault::new(AbortCode::Incomplete, text));
+            }
+            missing.tries += 1;
+            self.addresses += 1;
+            self.wants.ask_address(missing.address.clone());
+        }
+        for id in deeper {
+            let Some(timeline) = self.index.timelines.get_mut(&id).filter(|timeline| timeline.low > 0) else {
+                continue;
+            };
+            let step = STEPS.get(usize::from(timeline.steps)).copied().unwrap_or(STEP_MAX);
+            let to = timeline.low - 1;
+            timeline.low = timeline.low.saturating_sub(step);
+            timeline.steps = timeline.steps.saturating_add(1);
+            self.wants.ask_range(id, timeline.low, to);
+        }
+        Ok(())
+    }
+
+    /// Last look before STAGED: manifests with pages add up, and nothing came that the peer's tips do not reach.
+    pub(super) fn close(&mut self, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
+        self.check_pages(context)?;
+        let stray = self.stream.is_none()
+            && !self.tips.is_empty()
+            && self
+                .index
+                .timelines
+                .values()
+                .flat_map(|timeline| &timeline.heads)
+                .any(|h| !self.tips.contains_key(&h.id));
+        if stray { self.prune(context, scoped) } else { Ok(()) }
+    }
+
+    /// Spec: SY-107
+    fn check_pages(&self, context: &Context<'_>) -> Result<(), Fault> {
+        let (view, saga) = (context.view, &context.config.saga);
+        for sid in &self.index.paged {
+            let Some(record) = view.staged_record(saga, sid) else { continue };
+            let mut page = |address: &Address| match self.index.pages.get(address) {
+                Some(sid) => view.staged_record(saga, sid),
+                None => view.by_address(address).iter().find_map(|sid| view.record(sid)),
+            };
+            match Manifest::read(&record, &mut page) {
+                Ok(_) => {}
+                Err(error @ ManifestError::PageMissing(_)) => {
+                    return Err(Fault::new(AbortCode::Incomplete, error.to_string()));
+                }
+                Err(error) => return Err(Fault::new(AbortCode::BadRecord, error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what the peer's tips reach. Frames that another saga brought to the peer meanwhile may have come with
+    /// a range; they are not part of what both sides agree on.
+    fn prune(&mut self, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
+        let mut open: Vec<Address> = self.tips.values().map(|tip| tip.tip.clone()).collect();
+        let (mut kept, mut seen) = (Index::default(), BTreeSet::new());
+        while let Some(address) = open.pop() {
+            let key = Key::of(&address);
+            if !seen.insert(key) {
+                continue;
+            }
+            for (sid, _) in self.index.shapes(key) {
+                let Some(record) = context.view.staged_record(&context.config.saga, &sid) else { continue };
+                kept.add(&record, scoped, context.view)?;
+                let links = record.relations().iter().filter(|(name, _)| scoped.follows(name));
+                open.extend(links.flat_map(|(_, links)| links).filter(|link| !link.is_primitive()).cloned());
+            }
+        }
+        self.pruned |= kept.len() < self.index.len();
+        self.index = kept;
+        Ok(())
+    }
+}
+
+/// The members of [`Message::Batch`].
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) number: u64,
+    pub(super) want: u64,
+    pub(super) zstd: bool,
+    pub(super) size: u64,
+    pub(super) payload: Bytes,
+    pub(super) end: bool,
+}
+
+/// The encoded records of a batch, each in a buffer of its own: a record may live longer than its batch.
+/// Spec: SY-54
+fn unpack(batch: &Batch) -> Result<Vec<Bytes>, Fault> {
+    let raw = if batch.zstd {
+        if batch.size > (batch.payload.len() * ZSTD_RATIO_MAX) as u64 {
+            return Err(Fault::new(AbortCode::Limit, "a BATCH that unpacks to more than 100 times its size"));
+        }
+        // The decoder gets no more room than was announced and checked.
+        let raw = zstd::bulk::decompress(&batch.payload, batch.size as usize)
+            .map_err(|_| Fault::protocol("a BATCH that does not unpack to its size"))?;
+        if raw.len() as u64 != batch.size {
+            return Err(Fault::protocol("a BATCH that does not unpack to its size"));
+        }
+        Bytes::from(raw)
+    } else {
+        batch.payload.clone()
+    };
+    let mut reader = Reader::new(&raw);
+    let count = reader.list(BATCH_RECORDS_MAX)?;
+    let mut records = Vec::with_capacity(count);
+    for _ in 0..count {
+        records.push(Bytes::copy_from_slice(reader.bytes()?));
+    }
+    reader.end()?;
+    Ok(records)
+}
+
+/// Records of one BATCH, whatever the sender's own limit is.
+const BATCH_RECORDS_MAX: usize = 16_384;

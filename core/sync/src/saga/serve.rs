@@ -1,0 +1,228 @@
+//! Answers to the peer's WANTs, made only when the channel has room. Spec: ibgib §13.5, §13.6
+
+use std::collections::{BTreeSet, VecDeque};
+
+use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
+
+use super::{Context, Fault, Limits};
+use crate::cbor::{Writer, head_bytes};
+use crate::message::{BATCH_BYTES_MAX, CHUNK_PIECE_BYTES_MAX, ListedTip, TIP_LIST_MAX, Want, ZSTD_RATIO_MAX};
+use crate::scope::Scoped;
+use crate::{AbortCode, Message, SpaceView};
+
+/// The serving half.
+#[derive(Debug, Default)]
+pub(super) struct Serve {
+    jobs: VecDeque<Job>,
+    last_want: u64,
+    last_batch: u64,
+    stored_batch: u64,
+    /// Records and chunks sent.
+    pub(super) items: u64,
+    /// Records sent.
+    pub(super) records: u64,
+    /// Bytes of them, unpacked.
+    pub(super) bytes: u64,
+}
+
+/// One WANT being answered.
+#[derive(Debug)]
+struct Job {
+    want: u64,
+    source: Source,
+    /// A record that was read and did not fit into the batch before.
+    held: Option<Verified>,
+}
+
+/// Where the answer comes from; what was answered is taken off.
+#[derive(Debug)]
+enum Source {
+    Sids(VecDeque<Sid>),
+    Addresses(VecDeque<Address>, VecDeque<Sid>),
+    Ranges(VecDeque<(TimelineId, u64, u64)>, VecDeque<Sid>),
+    Bulk(Option<(u64, Sid)>, VecDeque<(u64, Sid)>, bool),
+    Tips(VecDeque<[u8; 32]>),
+    Chunks(VecDeque<(ChunkHash, u32)>),
+}
+
+/// Entries that the bulk stream reads from the store at a time.
+const BULK_READ: usize = 256;
+/// Bytes of one TIPLIST at which it is closed.
+const TIP_LIST_BYTES: usize = crate::MESSAGE_BYTES_MAX / 2;
+
+impl Serve {
+    /// Takes a WANT. Spec: SY-53
+    pub(super) fn want(&mut self, limits: &Limits, number: u64, want: Want) -> Result<(), Fault> {
+        if number != self.last_want + 1 {
+            return Err(Fault::protocol("a WANT out of order"));
+        }
+        if self.jobs.iter().filter(|job| job.want != 0).count() >= limits.wants_open_max {
+            return Err(Fault::new(AbortCode::Limit, "too many WANTs open"));
+        }
+        self.last_want = number;
+        let source = match want {
+            Want::Sids(sids) => Source::Sids(sids.into()),
+            Want::Addresses(names) => Source::Addresses(names.into(), VecDeque::new()),
+            Want::Ranges(ranges) => Source::Ranges(ranges.into(), VecDeque::new()),
+            Want::Tips(ids) => Source::Tips(ids.into()),
+            Want::Bulk(after) => Source::Bulk(after, VecDeque::new(), false),
+            Want::Chunks(chunks) => Source::Chunks(chunks.into()),
+        };
+        self.jobs.push_back(Job { want: number, source, held: None });
+        Ok(())
+    }
+
+    /// Queues the list of tips that only the opener has.
+    pub(super) fn list_own_tips(&mut self, ids: BTreeSet<[u8; 32]>) {
+        let source = Source::Tips(ids.into_iter().collect());
+        self.jobs.push_back(Job { want: 0, source, held: None });
+    }
+
+    /// The peer says what is durable there.
+    pub(super) fn stored(&mut self, batch: u64) -> Result<(), Fault> {
+        if batch < self.stored_batch || batch > self.last_batch {
+            return Err(Fault::protocol("STORED of a batch that was not sent"));
+        }
+        self.stored_batch = batch;
+        Ok(())
+    }
+
+    /// The next message of an answer; reads the store.
+    pub(super) fn next_message(&mut self, context: &Context<'_>, scoped: &Scoped) -> Option<Message> {
+        let mut job = self.jobs.pop_front()?;
+        let (message, finished) = match &mut job.source {
+            Source::Tips(ids) => list_tips(job.want, ids, scoped),
+            Source::Chunks(chunks) => self.piece(job.want, chunks, context, scoped),
+            _ => self.batch(&mut job, context, scoped),
+        };
+        if !finished {
+            self.jobs.push_front(job);
+        }
+        Some(message)
+    }
+
+    fn batch(&mut self, job: &mut Job, context: &Context<'_>, scoped: &Scoped) -> (Message, bool) {
+        let limits = &context.config.limits;
+        let bytes_max = limits.batch_bytes.min(BATCH_BYTES_MAX - 16);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < limits.batch_records {
+            let Some(record) = job.held.take().or_else(|| job.source.next_record(context.view, scoped)) else { break };
+            let more = head_bytes(record.encoded().len()) + record.encoded().len();
+            if !records.is_empty() && bytes + more > bytes_max {
+                job.held = Some(record);
+                break;
+            }
+            bytes += more;
+            records.push(record);
+        }
+        if job.held.is_none() {
+            job.held = job.source.next_record(context.view, scoped);
+        }
+        let end = job.held.is_none();
+        self.last_batch += 1;
+        self.records += records.len() as u64;
+        self.items += records.len() as u64;
+        self.bytes += bytes as u64;
+        (pack(self.last_batch, job.want, &records, bytes, end, context.config.zstd), end)
+    }
+
+    fn piece(
+        &mut self,
+        want: u64,
+        chunks: &mut VecDeque<(ChunkHash, u32)>,
+        context: &Context<'_>,
+        scoped: &Scoped,
+    ) -> (Message, bool) {
+        let Some((hash, offset)) = chunks.pop_front() else {
+            // An empty WANT: answered by an empty batch.
+            self.last_batch += 1;
+            return (pack(self.last_batch, want, &[], 0, true, false), true);
+        };
+        // One byte more than fits tells whether the chunk ends here.
+        let mut bytes = scoped.chunk(context.view, &hash, offset, CHUNK_PIECE_BYTES_MAX + 1).unwrap_or_default();
+        let end = bytes.len() <= CHUNK_PIECE_BYTES_MAX;
+        bytes.truncate(CHUNK_PIECE_BYTES_MAX);
+        self.bytes += bytes.len() as u64;
+        if end {
+            self.items += u64::from(!bytes.is_empty());
+        } else {
+            chunks.push_front((hash, offset + bytes.len() as u32));
+        }
+        (Message::Chunks { want, hash, offset, bytes, end }, chunks.is_empty())
+    }
+}
+
+impl Source {
+    fn next_record(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Verified> {
+        loop {
+            let sid = self.next_sid(view, scoped)?;
+            match scoped.record(view, &sid) {
+                Some(record) if !(matches!(self, Self::Bulk(..)) && scoped.is_newer(&record)) => return Some(record),
+                _ => {}
+            }
+        }
+    }
+
+    fn next_sid(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Sid> {
+        match self {
+            Self::Sids(sids) => sids.pop_front(),
+            Self::Addresses(names, sids) => {
+                while sids.is_empty() {
+                    sids.extend(scoped.by_address(view, &names.pop_front()?));
+                }
+                sids.pop_front()
+            }
+            Self::Ranges(ranges, sids) => {
+                while sids.is_empty() {
+                    sids.extend(scoped.frames(view, ranges.pop_front()?));
+                }
+                sids.pop_front()
+            }
+            Self::Bulk(after, read, exhausted) => {
+                if read.is_empty() && !*exhausted {
+                    read.extend(scoped.bulk(view, *after, BULK_READ));
+                    *exhausted = read.len() < BULK_READ;
+                }
+                let here = read.pop_front()?;
+                *after = Some(here);
+                Some(here.1)
+            }
+            Self::Tips(_) | Self::Chunks(_) => None,
+        }
+    }
+}
+
+fn list_tips(want: u64, ids: &mut VecDeque<[u8; 32]>, scoped: &Scoped) -> (Message, bool) {
+    let (mut tips, mut bytes) = (Vec::new(), 0);
+    while tips.len() < TIP_LIST_MAX
+        && bytes < TIP_LIST_BYTES
+        && let Some(id) = ids.pop_front()
+    {
+        if let Some(tip) = scoped.tip(&id) {
+            bytes += tip.tjp.as_str().len() + tip.tip.as_str().len() + 100;
+            tips.push(ListedTip { id, tjp: tip.tjp.clone(), tip: tip.tip.clone(), sid: tip.sid, n: tip.n });
+        }
+    }
+    let last = ids.is_empty();
+    (Message::TipList { want, tips, last }, last)
+}
+
+fn pack(number: u64, want: u64, records: &[Verified], bytes: usize, end: bool, zstd: bool) -> Message {
+    let mut raw = Writer(Vec::with_capacity(bytes + 5));
+    raw.array(records.len());
+    records.iter().for_each(|record| _ = raw.bytes(record.encoded()));
+    let size = raw.0.len() as u64;
+    if zstd
+        && raw.0.len() > PACK_FROM_BYTES
+        && let Ok(packed) = zstd::bulk::compress(&raw.0, PACK_LEVEL)
+        && packed.len() < raw.0.len()
+        && packed.len() * ZSTD_RATIO_MAX >= raw.0.len()
+    {
+        return Message::Batch { number, want, zstd: true, size, payload: packed.into(), end };
+    }
+    Message::Batch { number, want, zstd: false, size, payload: raw.0.into(), end }
+}
+
+/// Smaller batches are not worth packing.
+const PACK_FROM_BYTES: usize = 256;
+const PACK_LEVEL: i32 = 1;

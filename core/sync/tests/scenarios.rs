@@ -1,0 +1,539 @@
+//! Whole sagas between two spaces in memory.
+
+mod support;
+
+use sealtide_ibgib::{Manifest, Verified, binary_record};
+use sealtide_identity::Role;
+use sealtide_sync::{AbortCode, Direction, Message, Mode, SagaInput, SagaOutcome, Scope, Strategy};
+use support::{Author, MemSpace, Pair, stone};
+
+fn mode_of(outcome: &Option<SagaOutcome>) -> Mode {
+    match outcome {
+        Some(SagaOutcome::Committed { mode, .. }) => *mode,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn code_of(outcome: &Option<SagaOutcome>) -> AbortCode {
+    match outcome {
+        Some(SagaOutcome::Aborted { code, .. }) => *code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn again(outcome: &Option<SagaOutcome>) -> bool {
+    match outcome {
+        Some(SagaOutcome::Committed { again, .. }) => *again,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn frozen(roots: &[&Verified]) -> Scope {
+    let roots = roots.iter().map(|root| root.address().clone()).collect();
+    Scope::Roots { roots, live: false, skipped: Vec::new() }
+}
+
+// Proves: SY-36
+#[test]
+fn sc1_push_into_an_empty_space() {
+    let frames = Author::new(1).timeline(3);
+    let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::default());
+    pair.run_ok(Scope::All, Direction::Push, Strategy::Optimistic);
+    pair.assert_equal();
+    assert_eq!(pair.a.records_sent(), 3);
+    assert_eq!(pair.b.records_sent(), 0);
+    assert_eq!(mode_of(&pair.a.outcome), Mode::Bulk);
+}
+
+// Proves: SY-36
+#[test]
+fn sc2_constants() {
+    let z = stone("z", &[]);
+    let y = stone("y", &[("next", &z)]);
+    let x = stone("x", &[("next", &y)]);
+    let mut pair = Pair::new(MemSpace::with(&[x.clone(), y.clone(), z.clone()]), MemSpace::with(&[z]));
+    pair.run_ok(frozen(&[&x]), Direction::Both, Strategy::Optimistic);
+    pair.assert_equal();
+    assert_eq!(pair.a.payload(), [x.encoded().clone(), y.encoded().clone()]);
+    assert!(pair.b.space.tips.is_empty());
+    pair.run_ok(frozen(&[&x]), Direction::Both, Strategy::Optimistic);
+    assert_eq!(mode_of(&pair.a.outcome), Mode::Equal);
+    assert_eq!(pair.a.records_sent() + pair.b.records_sent(), 0);
+}
+
+// Proves: SY-36
+#[test]
+fn sc3_partial_history() {
+    let frames = Author::new(3).timeline(3);
+    let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::with(&frames[..2]));
+    pair.sync_ok();
+    pair.assert_equal();
+    assert_eq!(pair.a.payload(), [frames[2].encoded().clone()]);
+    let bytes: usize = pair.a.sent.iter().chain(&pair.b.sent).map(bytes::Bytes::len).sum();
+    assert!(bytes < 2 * frames[2].encoded().len() + 4096, "{bytes} bytes");
+    assert!(pair.b.sent.len() + pair.a.sent.len() <= 16, "{} messages", pair.b.sent.len() + pair.a.sent.len());
+}
+
+// Proves: SY-36
+#[test]
+fn sc4_deep_history() {
+    let frames = Author::new(4).timeline(201);
+    let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::with(&frames[..1]));
+    pair.sync_ok();
+    pair.assert_equal();
+    assert!(pair.b.sent_of(0x13) <= 6, "{} WANTs", pair.b.sent_of(0x13));
+}
+
+// Proves: SY-36, SY-63
+#[test]
+fn sc5_destination_ahead() {
+    let frames = Author::new(5).timeline(3);
+    let mut pair = Pair::new(MemSpace::with(&frames[..2]), MemSpace::with(&frames));
+    pair.sync_ok();
+    pair.assert_equal();
+    assert_eq!(pair.a.records_sent(), 0);
+    assert_eq!(pair.b.records_sent(), 1);
+    assert_eq!(pair.a.space.records.len(), 3, "no merge frame");
+}
+
+// Proves: SY-36, SY-48
+#[test]
+fn sc6_several_timelines_all_or_nothing() {
+    let mut author = Author::new(6);
+    let (a, b, c) = (author.timeline(3), author.timeline(3), author.timeline(2));
+    let source = MemSpace::with(&[a.clone(), b.clone(), c.clone()].concat());
+    let target = MemSpace::with(&[&a[..1], &b[..1], &c[..]].concat());
+    for fail in [true, false] {
+        let mut pair = Pair::new(source.clone(), target.clone());
+        pair.b.limits.wants_open_max = 16;
+        pair.a.limits.batch_records = 1;
+        pair.b.fail_stage_at = fail.then_some(3);
+        pair.sync();
+        if fail {
+            assert_eq!(code_of(&pair.b.outcome), AbortCode::Disk);
+            assert_eq!(code_of(&pair.a.outcome), AbortCode::Disk);
+            assert_eq!(pair.b.space.sids(), target.sids());
+            assert_eq!(pair.b.space.tips, target.tips);
+        } else {
+            pair.assert_equal();
+            assert_eq!(pair.a.records_sent(), 4, "the equal timeline costs no payload");
+        }
+    }
+}
+
+#[test]
+fn equal_spaces_send_no_payload() {
+    let frames = Author::new(7).timeline(5);
+    for direction in [Direction::Push, Direction::Pull, Direction::Both] {
+        for space in [MemSpace::default(), MemSpace::with(&frames)] {
+            let mut pair = Pair::new(space.clone(), space);
+            pair.run_ok(Scope::All, direction, Strategy::Abort);
+            assert_eq!(mode_of(&pair.a.outcome), Mode::Equal);
+            assert_eq!(pair.a.records_sent() + pair.b.records_sent(), 0);
+            assert_eq!(pair.a.commits + pair.b.commits, 0);
+            assert!(pair.a.sent.len() + pair.b.sent.len() <= 6);
+        }
+    }
+}
+
+/// Two ends of a divergence `back` frames behind both tips.
+fn diverged(author: &mut Author, common: usize, left: usize, right: usize) -> (Vec<Verified>, Vec<Verified>) {
+    let base = author.timeline(common);
+    let branch = |author: &mut Author, count: usize, name: &str| {
+        let mut frames = base.clone();
+        for n in 0..count {
+            let next = author.edit(frames.last().unwrap(), &format!("{name}{n}"));
+            frames.push(next);
+        }
+        frames
+    };
+    (branch(author, left, "left"), branch(author, right, "right"))
+}
+
+// Proves: SY-97
+#[test]
+fn a_walk_finds_a_deep_common_frame() {
+    for back in [1, 10, 1000] {
+        let mut author = Author::new(97);
+        let (left, right) = diverged(&mut author, 3, back, back + 1);
+        let mut pair = Pair::new(MemSpace::with(&left), MemSpace::with(&right));
+        pair.sync_ok();
+        pair.assert_equal();
+        assert_eq!(mode_of(&pair.a.outcome), Mode::Walk);
+        // The steps down overshoot the common frame, by less than what they had to cross.
+        for (sent, new) in [(pair.a.records_sent(), back), (pair.b.records_sent(), back + 1)] {
+            assert!((new..2 * new + 2).contains(&sent), "{sent} frames for {new}");
+        }
+        for end in [&pair.a, &pair.b] {
+            assert!(end.sent_of(0x13) <= 9, "{} WANTs with the one for tips", end.sent_of(0x13));
+            let tips: Vec<_> = end.space.tips.values().map(Vec::len).collect();
+            assert_eq!(tips, [2], "both tips are kept");
+        }
+    }
+}
+
+// Proves: SY-97
+#[test]
+fn merge_frames_in_the_past_bring_both_branches() {
+    let mut author = Author::new(98);
+    let (left, right) = diverged(&mut author, 2, 20, 30);
+    let (last, other) = (right.last().unwrap(), left.last().unwrap());
+    let merged = author.edit_with(last, "merged", &[("graftorphan", other)]);
+    let mut all = [left.clone(), right.clone(), vec![merged]].concat();
+    all.sort_by_key(Verified::sid);
+    all.dedup_by_key(|record| record.sid());
+    for known in [&left[..2], &left[..10], &right[..25], &left[..]] {
+        let mut pair = Pair::new(MemSpace::with(known), MemSpace::with(&all));
+        pair.sync_ok();
+        pair.assert_equal();
+        assert!((all.len() - known.len()..=all.len()).contains(&pair.b.records_sent()));
+        assert_eq!(pair.a.space.tips.values().next().unwrap().len(), 1);
+    }
+}
+
+// Proves: SY-64
+#[test]
+fn divergence_is_refused_or_both_tips_are_kept() {
+    let mut author = Author::new(64);
+    let (left, right) = diverged(&mut author, 2, 1, 2);
+    for strategy in [Strategy::Abort, Strategy::Optimistic, Strategy::Ours, Strategy::Theirs] {
+        let mut pair = Pair::new(MemSpace::with(&left), MemSpace::with(&right));
+        let outcomes = pair.run(Scope::All, Direction::Both, strategy);
+        if strategy == Strategy::Abort {
+            outcomes.iter().for_each(|outcome| assert_eq!(code_of(outcome), AbortCode::Divergence));
+            assert_eq!(pair.a.space.records.len(), 3);
+            assert_eq!(pair.b.space.records.len(), 4);
+            assert!(pair.a.space.staged.is_empty() && pair.b.space.staged.is_empty());
+        } else {
+            pair.assert_equal();
+            assert_eq!(pair.a.space.tips.values().next().unwrap().len(), 2);
+        }
+        // A divergence that both sides have already is none.
+        let both = [left.clone(), right.clone()].concat();
+        let mut pair = Pair::new(MemSpace::with(&both), MemSpace::with(&both));
+        let extra = author.first("other");
+        pair.a.space.put(&[extra]);
+        pair.run_ok(Scope::All, Direction::Both, strategy);
+        pair.assert_equal();
+    }
+}
+
+// Proves: SY-99
+#[test]
+fn bulk_in_both_directions() {
+    let mut author = Author::new(99);
+    let mut records = Vec::new();
+    for _ in 0..100 {
+        let stone = binary_record(vec![author.number(250) as u8; 1000 + author.number(1000)].into());
+        let first = author.first_with("doc", "a", &[("bin", &stone)]);
+        records.extend([author.edit(&first, "b"), first, stone]);
+    }
+    let full = MemSpace::with(&records);
+    for (a, b) in [(MemSpace::default(), full.clone()), (full.clone(), MemSpace::default())] {
+        for zstd in [false, true] {
+            let mut pair = Pair::new(a.clone(), b.clone());
+            pair.zstd = zstd;
+            (pair.a.limits.batch_bytes, pair.b.limits.batch_bytes) = (10_000, 10_000);
+            pair.sync_ok();
+            pair.assert_equal();
+            assert_eq!(mode_of(&pair.a.outcome), Mode::Bulk);
+            let packed = pair.a.messages().iter().chain(&pair.b.messages()).any(is_packed);
+            assert_eq!(packed, zstd);
+        }
+    }
+}
+
+fn is_packed(message: &Message) -> bool {
+    matches!(message, Message::Batch { zstd: true, .. })
+}
+
+// Proves: SY-96
+#[test]
+fn many_tips_in_one_saga() {
+    let count = 2000 * support::scale().min(10);
+    let mut author = Author::new(96);
+    let old: Vec<_> = (0..count / 10).map(|n| author.first(&format!("old{n}"))).collect();
+    let renamed: Vec<_> = old.iter().map(|frame| author.edit(frame, "renamed")).collect();
+    let new: Vec<_> = (0..count).map(|n| author.first(&format!("new{n}"))).collect();
+    let mut pair = Pair::new(MemSpace::with(&[old.clone(), renamed, new].concat()), MemSpace::with(&old));
+    pair.sync_ok();
+    pair.assert_equal();
+    assert_eq!(mode_of(&pair.a.outcome), Mode::Walk);
+    let staged = pair.b.messages().into_iter().find_map(|message| match message {
+        Message::Staged(staged) => Some(staged),
+        _ => None,
+    });
+    assert_eq!(staged.unwrap().move_count as usize, count + count / 10);
+    assert_eq!(pair.a.records_sent(), count + count / 10);
+    println!("{count} new tips, {} messages", pair.a.sent.len() + pair.b.sent.len());
+}
+
+// Proves: SY-72
+#[test]
+fn scope_of_roots_frozen_live_and_with_skipped_relations() {
+    let mut author = Author::new(72);
+    let picture = binary_record(vec![1; 100].into());
+    let note = stone("note", &[]);
+    let first = author.first_with("doc", "a", &[("bin", &picture), ("note", &note)]);
+    let second = author.edit(&first, "b");
+    let other = author.first("not in scope");
+    let full = MemSpace::with(&[picture.clone(), note.clone(), first.clone(), second.clone(), other]);
+    let roots = vec![first.address().clone()];
+    for (live, skipped, expected) in [
+        (false, vec![], vec![&picture, &note, &first]),
+        (false, vec!["bin".to_owned()], vec![&note, &first]),
+        (true, vec![], vec![&picture, &note, &first, &second]),
+        (true, vec!["bin".to_owned(), "note".to_owned()], vec![&first, &second]),
+    ] {
+        for reversed in [false, true] {
+            let (a, b) = (full.clone(), MemSpace::default());
+            let mut pair = if reversed { Pair::new(b, a) } else { Pair::new(a, b) };
+            let scope = Scope::Roots { roots: roots.clone(), live, skipped: skipped.clone() };
+            pair.run_ok(scope.clone(), Direction::Both, Strategy::Optimistic);
+            let target = if reversed { &pair.a.space } else { &pair.b.space };
+            let mut sids: Vec<_> = expected.iter().map(|record| record.sid()).collect();
+            sids.sort_unstable();
+            assert_eq!(target.sids(), sids, "live {live}, skipped {skipped:?}");
+            pair.run_ok(scope, Direction::Both, Strategy::Optimistic);
+            assert_eq!(mode_of(&pair.a.outcome), Mode::Equal);
+        }
+    }
+}
+
+// Proves: SY-108
+#[test]
+fn a_tip_that_moves_during_a_saga() {
+    for (strategy, at) in (0..12).flat_map(|at| [(Strategy::Optimistic, at), (Strategy::Abort, at)]) {
+        let mut author = Author::new(108);
+        let frames = author.timeline(3);
+        let local = author.edit(&frames[1], "local");
+        let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::with(&frames[..2]));
+        pair.before = Some(Box::new(move |count, _, b| {
+            if count == at {
+                b.space.put(std::slice::from_ref(&local));
+            }
+        }));
+        let outcomes = pair.run(Scope::All, Direction::Both, strategy);
+        pair.before = None;
+        if let [Some(SagaOutcome::Aborted { code, .. }), _] = outcomes {
+            assert_eq!(strategy, Strategy::Abort);
+            assert!(matches!(code, AbortCode::TipMoved | AbortCode::Divergence), "{code} at {at}");
+            assert_eq!(pair.b.space.records.len(), 3, "nothing of the saga is visible");
+            continue;
+        }
+        let changed = pair.b.space.records.len() == 4;
+        assert!(pair.a.space.records.len() == 4 || !changed || again(&pair.b.outcome), "{outcomes:?} at {at}");
+        pair.saga.0[0] += 1;
+        pair.run_ok(Scope::All, Direction::Both, Strategy::Optimistic);
+        pair.assert_equal();
+    }
+}
+
+#[test]
+fn records_that_another_saga_commits_meanwhile_do_no_harm() {
+    let mut author = Author::new(109);
+    let picture = binary_record(vec![3; 5000].into());
+    let first = author.first("a");
+    let second = author.edit_with(&first, "b", &[("bin", &picture)]);
+    let all = [picture, first.clone(), second];
+    for at in 0..14 {
+        let mut pair = Pair::new(MemSpace::with(&all), MemSpace::with(std::slice::from_ref(&first)));
+        let records = all.to_vec();
+        pair.before = Some(Box::new(move |count, _, b| {
+            if count == at {
+                b.space.put(&records);
+            }
+        }));
+        pair.sync_ok();
+        pair.assert_equal();
+    }
+}
+
+// Proves: SY-101
+#[test]
+fn roles_at_open_and_at_commit() {
+    let mut author = Author::new(101);
+    let doc = author.timeline(2);
+    let space = [author.first_with("space", "s", &[])];
+    let members = [author.first_with("members", "m", &[])];
+    let table = [
+        (Some(Role::Read), &doc[..], Direction::Push, false),
+        (Some(Role::Read), &doc[..], Direction::Both, false),
+        (Some(Role::Read), &doc[..], Direction::Pull, true),
+        (Some(Role::Write), &doc[..], Direction::Push, true),
+        (Some(Role::Write), &space[..], Direction::Push, false),
+        (Some(Role::Write), &members[..], Direction::Both, false),
+        (Some(Role::Admin), &space[..], Direction::Push, true),
+        (Some(Role::Admin), &members[..], Direction::Both, true),
+        (None, &doc[..], Direction::Pull, false),
+    ];
+    for (role, records, direction, allowed) in table {
+        let mut pair = Pair::new(MemSpace::with(records), MemSpace::default());
+        pair.b.role = role;
+        let outcomes = pair.run(Scope::All, direction, Strategy::Optimistic);
+        match allowed {
+            true => assert!(matches!(outcomes[1], Some(SagaOutcome::Committed { .. })), "{role:?} {outcomes:?}"),
+            false => {
+                assert_eq!(code_of(&outcomes[1]), AbortCode::NotAllowed, "{role:?} {direction:?}");
+                assert_eq!(code_of(&outcomes[0]), AbortCode::NotAllowed);
+                assert!(pair.b.space.records.is_empty());
+            }
+        }
+    }
+    // The role is asked for again at the commit.
+    for role in [Some(Role::Read), None] {
+        let mut pair = Pair::new(MemSpace::with(&doc), MemSpace::default());
+        let now = pair.now;
+        let mut told = false;
+        pair.before = Some(Box::new(move |_, a, b| {
+            if !told && a.sent_of(0x21) == 1 {
+                told = true;
+                b.handle(now, SagaInput::PeerRole(role));
+            }
+        }));
+        pair.sync();
+        let expected = if role.is_some() { AbortCode::NotAllowed } else { AbortCode::Revoked };
+        assert_eq!(code_of(&pair.b.outcome), expected);
+        assert!(pair.b.space.records.is_empty());
+    }
+}
+
+#[test]
+fn a_role_taken_back_ends_a_saga_at_any_point() {
+    let frames = Author::new(102).timeline(20);
+    for at in 0..8 {
+        let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::with(&frames[..3]));
+        let now = pair.now;
+        pair.before = Some(Box::new(move |count, _, b| {
+            if count == at {
+                b.handle(now, SagaInput::PeerRole(None));
+            }
+        }));
+        pair.sync();
+        assert_eq!(code_of(&pair.b.outcome), AbortCode::Revoked, "at {at}");
+        assert_eq!(pair.b.space.records.len(), 3);
+    }
+}
+
+fn large_binary(length: usize, seed: u64) -> (Vec<Verified>, Vec<(sealtide_ibgib::ChunkHash, bytes::Bytes)>) {
+    let mut bytes = vec![0; length];
+    sealtide_crypto::Entropy::fill(&mut sealtide_crypto::SeededEntropy::new(seed), &mut bytes);
+    let mut chunks = Vec::new();
+    let manifest = Manifest::cut(&mut &bytes[..], &mut |chunk, bytes| {
+        chunks.push((chunk.hash, bytes::Bytes::copy_from_slice(bytes)));
+        Ok(())
+    });
+    (manifest.unwrap().records(), chunks)
+}
+
+// Proves: SY-65, SY-66
+#[test]
+fn large_binaries_come_with_their_chunks() {
+    let (records, chunks) = large_binary(9_000_000, 1);
+    let mut author = Author::new(65);
+    let first = author.first("empty");
+    let frame = author.edit_with(&first, "with content", &[("bin", records.last().unwrap())]);
+    let mut source = MemSpace::with(&[records, vec![first.clone(), frame]].concat());
+    source.add_chunks(&chunks);
+    for target in [MemSpace::default(), MemSpace::with(&[first])] {
+        let mut pair = Pair::new(source.clone(), target.clone());
+        pair.sync_ok();
+        pair.assert_equal();
+        assert_eq!(pair.b.space.chunks, source.chunks);
+        // A chunk that is there is not sent again.
+        let mut pair = Pair::new(source.clone(), target);
+        pair.b.space.add_chunks(&chunks[1..]);
+        pair.sync_ok();
+        let sent: usize = pair.a.messages().iter().map(piece_bytes).sum();
+        assert_eq!(sent, chunks[0].1.len());
+    }
+    // A source without the chunk: incomplete.
+    source.chunks.remove(&chunks[2].0);
+    let mut pair = Pair::new(source, MemSpace::default());
+    pair.sync();
+    assert_eq!(code_of(&pair.b.outcome), AbortCode::Incomplete);
+    assert!(pair.b.space.records.is_empty());
+}
+
+fn piece_bytes(message: &Message) -> usize {
+    match message {
+        Message::Chunks { bytes, .. } => bytes.len(),
+        _ => 0,
+    }
+}
+
+// Proves: SY-74
+#[test]
+fn progress_is_reported_and_cancel_takes_effect_at_once() {
+    let frames = Author::new(74).timeline(50);
+    let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::default());
+    pair.a.limits.batch_records = 5;
+    pair.sync_ok();
+    assert!(pair.b.progress >= 1 && pair.a.progress >= 1);
+    let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::default());
+    pair.a.limits.batch_records = 5;
+    let now = pair.now;
+    pair.before = Some(Box::new(move |count, _, b| {
+        if count == 5 {
+            b.handle(now, SagaInput::Cancel);
+        }
+    }));
+    pair.sync();
+    assert_eq!(code_of(&pair.b.outcome), AbortCode::Cancelled);
+    assert_eq!(code_of(&pair.a.outcome), AbortCode::Cancelled);
+    assert!(pair.b.space.records.is_empty() && pair.b.space.staged.is_empty());
+}
+
+#[test]
+fn one_way_sagas_move_nothing_the_other_way() {
+    let mut author = Author::new(110);
+    let (left, right) = (author.timeline(3), author.timeline(4));
+    let common = author.timeline(2);
+    let a = MemSpace::with(&[common.clone(), left.clone()].concat());
+    let b = MemSpace::with(&[common, right.clone()].concat());
+    for direction in [Direction::Push, Direction::Pull] {
+        let mut pair = Pair::new(a.clone(), b.clone());
+        pair.run_ok(Scope::All, direction, Strategy::Optimistic);
+        let (sent_a, sent_b) = (pair.a.records_sent(), pair.b.records_sent());
+        assert_eq!((sent_a, sent_b), if direction == Direction::Push { (3, 0) } else { (0, 4) });
+        assert_eq!(mode_of(&pair.a.outcome), Mode::Walk, "no stream because the receiver has more");
+    }
+}
+
+/// Many small random histories, both ways, in all directions and interleavings.
+#[test]
+fn random_spaces_agree_after_one_saga() {
+    let seeds = 150 * support::scale() as u64;
+    for seed in 0..seeds {
+        let mut author = Author::new(seed);
+        let mut ends = [Vec::<Verified>::new(), Vec::new()];
+        let mut tips: Vec<[Verified; 2]> = Vec::new();
+        for _ in 0..author.number(30) {
+            if tips.is_empty() || author.number(3) == 0 {
+                let first = author.first("first");
+                if author.number(2) == 0 {
+                    ends.iter_mut().for_each(|end| end.push(first.clone()));
+                    tips.push([first.clone(), first]);
+                } else {
+                    let side = author.number(2);
+                    ends[side].push(first);
+                }
+            } else {
+                let (at, side) = (author.number(tips.len()), author.number(2));
+                let size = author.number(300);
+                let link = binary_record(vec![side as u8; size].into());
+                let next = author.edit_with(&tips[at][side], "edit", &[("bin", &link)]);
+                ends[side].extend([next.clone(), link]);
+                tips[at][side] = next;
+            }
+        }
+        let mut pair = Pair::new(MemSpace::with(&ends[0]), MemSpace::with(&ends[1]));
+        pair.chance = sealtide_crypto::SeededEntropy::new(seed);
+        let expected: std::collections::BTreeSet<_> = ends.concat().iter().map(Verified::sid).collect();
+        pair.sync_ok();
+        pair.assert_equal();
+        assert_eq!(pair.a.space.sids(), expected.into_iter().collect::<Vec<_>>(), "seed {seed}");
+        assert!(!again(&pair.a.outcome) && !again(&pair.b.outcome), "seed {seed}");
+    }
+    println!("{seeds} seeds");
+}
