@@ -269,7 +269,8 @@ mod tests {
 
     /// Our stream as the client or the server, tokio-rustls at the other end.
     async fn ends(ours_is_client: bool, pipe_bytes: usize) -> (TlsStream<Narrow>, Theirs, Arc<AtomicUsize>) {
-        let certificate = NodeCertificate::make(1, 1_795_000_000).unwrap();
+        let certificate =
+            NodeCertificate::make(1, sealtide_crypto::Now { mono_ms: 0, wall_ms: 1_795_000_000_000 }).unwrap();
         let connector = TlsConnector::from(tls::client_config(&certificate).unwrap());
         let acceptor = TlsAcceptor::from(tls::server_config(&certificate).unwrap());
         let (near, far) = duplex(pipe_bytes);
