@@ -1,5 +1,7 @@
 //! A power cut at any call leaves all of a commit or nothing, and a store that works.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+
 mod common;
 
 use common::{Dice, Model, Op, Outcome, Player, random_op, scale};
@@ -171,6 +173,23 @@ fn after_a_failed_sync_nothing_is_written_until_the_store_is_opened_again() {
     drop(store);
     player.store = None;
     assert!(matches!(player.play(&Op::Local(space, records)), Outcome::Done));
+}
+
+#[test]
+fn what_a_reopened_store_shows_survives_a_cut() {
+    // A commit whose sync failed is in the page cache: the next open shows it, so it must be durable by then.
+    let mut player = Player::new(1, 1 << 28);
+    let space = common::spaces()[0];
+    let record = sealtide_store::conformance::first_frame(1);
+    assert!(matches!(player.play(&Op::Adopt(space)), Outcome::Done));
+    player.disk.fail_next_sync();
+    assert!(matches!(player.play(&Op::Local(space, vec![record.clone()])), Outcome::Disk));
+    player.store = None;
+    let shown = |store: &Store| sealtide_sync::SpaceView::contains(&store.view(&space).unwrap(), &record.sid());
+    assert!(shown(&player.open().unwrap()));
+    for image in 0..20 {
+        assert!(shown(&Store::open(Arc::new(player.disk.crash(image)), Config::default()).unwrap()));
+    }
 }
 
 #[test]

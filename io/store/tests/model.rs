@@ -1,5 +1,7 @@
 //! Random operations against a naive model that keeps sets and asks for every pair.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+
 mod common;
 
 use common::{Dice, Model, Outcome, Player, random_op, scale};
