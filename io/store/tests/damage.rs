@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
 
-mod common;
+mod support;
 
 use std::sync::Arc;
 
-use common::{Dice, Model, Op, Player, random_op, scale};
+use support::{Dice, Model, Op, Player, random_op, scale};
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, Damage, Disk, OpenError, Store};
 
@@ -15,9 +15,9 @@ fn filled(seed: u64, pack_bytes: u64) -> (Player, Model) {
     let mut dice = Dice::new(seed);
     let mut player = Player::new(seed, pack_bytes);
     let mut model = Model::default();
-    let space = common::spaces()[0];
+    let space = support::spaces()[0];
     // At the end a commit with chunks, so that blobs are flipped too.
-    let last = Op::Local(space, common::POOL.records.clone());
+    let last = Op::Local(space, support::POOL.records.clone());
     let ops = (0..15).map(|_| random_op(&mut dice)).chain([Op::Adopt(space), last]).collect::<Vec<_>>();
     for op in ops {
         model.apply(&op);
@@ -88,7 +88,7 @@ fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {
     for seed in 0..40 * scale() {
         let (mut player, _) = filled(seed, [1 << 28, 200_000][seed as usize % 2]);
         let store = player.open().unwrap();
-        let space = common::spaces()[0];
+        let space = support::spaces()[0];
         let view = store.view(&space).unwrap();
         let name = "packs/00000001.pack";
         let len = player.disk.content(name).unwrap().len();
@@ -100,12 +100,12 @@ fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {
             report.bad.iter().any(|damage| damage.file == name && damage.offset <= at as u64),
             "seed {seed} at {at}"
         );
-        for record in &common::POOL.records {
+        for record in &support::POOL.records {
             if let Some(read) = sealtide_sync::SpaceView::record(&view, &record.sid()) {
                 assert_eq!(read.encoded(), record.encoded());
             }
         }
-        for (hash, content) in &common::POOL.chunks {
+        for (hash, content) in &support::POOL.chunks {
             if let Some(read) = store.read_chunk(hash) {
                 assert_eq!(read, content);
             }

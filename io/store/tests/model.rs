@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
 
-mod common;
+mod support;
 
-use common::{Dice, Model, Outcome, Player, random_op, scale};
+use support::{Dice, Model, Outcome, Player, random_op, scale};
 
 #[test]
 fn random_operations_do_what_the_model_says() {
