@@ -175,7 +175,8 @@ pub enum SagaOutput {
     },
     /// Give this many bytes of channel credit back.
     Release(u64),
-    /// Commit, then say [`SagaInput::Committed`], [`SagaInput::TipMoved`] or [`SagaInput::StoreFailed`].
+    /// Commit, then say [`SagaInput::Committed`], [`SagaInput::TipMoved`], [`SagaInput::StoreFailed`], or
+    /// [`SagaInput::PeerRole`] with `None` when the grant is gone.
     Commit(CommitRequest),
     /// Call with [`SagaInput::Tick`] at this `mono_ms`; a later one replaces it.
     WakeAt(u64),
@@ -397,10 +398,10 @@ impl Saga {
             SagaInput::StoreFailed(text) => Err(Fault::new(AbortCode::Disk, text)),
             SagaInput::PeerRole(role) => {
                 self.config.peer_role = role;
-                match (&self.phase, role) {
-                    (Phase::Committing(committing), None) if committing.in_store() => Ok(()),
-                    (_, None) => Err(Fault::new(AbortCode::Revoked, "the grant was taken back")),
-                    _ => Ok(()),
+                // Also instead of an answer to `Commit`: a driver asks for the grant once more before it commits.
+                match role {
+                    None => Err(Fault::new(AbortCode::Revoked, "the grant was taken back")),
+                    Some(_) => Ok(()),
                 }
             }
             SagaInput::Cancel => match &self.phase {

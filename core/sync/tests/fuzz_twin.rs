@@ -105,7 +105,7 @@ fn negentropy_takes_any_bytes() {
 }
 
 /// One message of a saga is mutated: both ends come to an end, and nothing but the truth becomes visible.
-// Proves: SY-53, SY-52
+// Proves: SY-53
 #[test]
 fn a_mutated_message_in_the_middle_of_a_saga() {
     let mut author = Author::new(6);

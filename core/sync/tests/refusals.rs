@@ -1,4 +1,5 @@
 //! What a saga says to a peer that breaks the rules, and to one that says nothing.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! A naive space in memory, and two machines joined by queues.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test support, not a test by the lint's measure")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -274,6 +275,9 @@ pub fn batch_records(message: &Message) -> Vec<Bytes> {
     (0..count).map(|_| Bytes::copy_from_slice(decoder.bytes().unwrap())).collect()
 }
 
+type Tamper = Box<dyn FnMut(bool, Bytes) -> Option<Bytes>>;
+type Before = Box<dyn FnMut(usize, &mut End, &mut End)>;
+
 /// Two ends and a clock.
 pub struct Pair {
     pub a: End,
@@ -289,9 +293,9 @@ pub struct Pair {
     /// Messages that the channel takes before it is full.
     pub window: usize,
     /// What was seen on the wire may be changed: (from the opener, message) → message.
-    pub tamper: Option<Box<dyn FnMut(bool, Bytes) -> Option<Bytes>>>,
+    pub tamper: Option<Tamper>,
     /// Called before each delivery with the number delivered so far.
-    pub before: Option<Box<dyn FnMut(usize, &mut End, &mut End)>>,
+    pub before: Option<Before>,
 }
 
 pub fn space_id() -> SpaceId {
