@@ -229,6 +229,9 @@ impl Node {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());
         }
+        if let Err(error) = self.store().expire() {
+            tracing::warn!(%error, "old sagas could not be cleared");
+        }
         self.accept_sessions();
         self.watch_grants();
         self.open_shares();

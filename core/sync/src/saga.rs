@@ -353,7 +353,7 @@ impl Saga {
         if matches!(self.phase, Phase::Over) {
             return;
         }
-        self.clock.now = now;
+        self.clock.step(now, &self.out);
         if let Err(fault) = self.take(input, view).and_then(|()| self.advance(view)) {
             self.abort(fault);
         }
@@ -498,8 +498,8 @@ impl Saga {
     fn tick(&mut self) -> Result<(), Fault> {
         self.clock.fired();
         let late = match &self.phase {
-            Phase::AwaitAck(_) | Phase::AwaitOpen => self.clock.idle_over(&self.config.limits, &mut self.out),
-            Phase::Running(run) => run.late(&self.config.limits, &mut self.clock, &mut self.out),
+            Phase::AwaitAck(_) | Phase::AwaitOpen => self.clock.idle_over(&self.config.limits),
+            Phase::Running(run) => run.late(&self.config.limits, &self.clock),
             Phase::Committing(_) | Phase::Over => None,
         };
         late.map_or(Ok(()), |text| Err(Fault::new(AbortCode::Timeout, text)))
@@ -509,7 +509,7 @@ impl Saga {
     fn arm(&mut self) {
         let limits = &self.config.limits;
         let deadline = match &self.phase {
-            Phase::AwaitAck(_) | Phase::AwaitOpen => Some(self.clock.idle_deadline(limits)),
+            Phase::AwaitAck(_) | Phase::AwaitOpen => Some(self.clock.next_look(limits)),
             Phase::Running(run) => Some(run.deadline(limits, &self.clock)),
             Phase::Committing(_) | Phase::Over => None,
         };

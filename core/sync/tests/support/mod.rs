@@ -410,6 +410,29 @@ impl Pair {
         moved
     }
 
+    /// As [`Pair::step`], with a change to what is delivered in this step: (from the opener, message).
+    pub fn step_with(&mut self, tamper: &mut dyn FnMut(bool, Bytes) -> Option<Bytes>) -> bool {
+        let mut moved = self.perform(true) | self.perform(false);
+        let mut byte = [0];
+        self.chance.fill(&mut byte);
+        for opener in [byte[0] & 1 == 0, byte[0] & 1 != 0] {
+            let now = self.now;
+            let to = if opener { &mut self.a } else { &mut self.b };
+            if let Some(message) = to.inbox.pop_front() {
+                if let Some(message) = tamper(!opener, message) {
+                    to.handle(now, SagaInput::Message(message));
+                }
+                moved = true;
+                break;
+            }
+        }
+        moved
+    }
+
+    pub fn perform_only(&mut self, opener: bool) {
+        self.perform(opener);
+    }
+
     fn perform(&mut self, opener: bool) -> bool {
         let saga_id = self.saga;
         let now = self.now;
