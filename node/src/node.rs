@@ -257,6 +257,9 @@ impl Node {
         let peer = session.peer();
         let known = self.known().peer(&peer);
         let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
+        if record.name.is_empty() {
+            record.name = peer.short();
+        }
         let told = session.peer_addresses();
         if !told.is_empty() {
             record.addresses = told;
