@@ -185,10 +185,11 @@ class Tool:
         self.there.mkdir()
 
     def cold(self):
+        """Makes both folders equal. May give the time at which they were, when it looked itself."""
         raise NotImplementedError
 
     def again(self, arrived):
-        """Brings an edit over; `arrived()` tells whether it stands there."""
+        """Brings an edit over; `arrived()` tells whether it stands there. Gives what `cold` gives."""
         raise NotImplementedError
 
     def close(self):
@@ -224,6 +225,21 @@ class Sealtide(Tool):
         ready = time.monotonic()
         self.call("b", "join", ticket, self.there, "--wait")
         self.phases = {"up_to_ticket": ready - started, "join": time.monotonic() - ready}
+        return self.sync_until(lambda: sizes(self.here) == sizes(self.there))
+
+    def sync_until(self, arrived):
+        """Asks again while "in step" was said too early (counted: it is a broken promise); the end of the last call."""
+        ended = started = time.monotonic()
+        early = 0
+        while not arrived():
+            if ended - started > 300:
+                raise Failed(f"said {early} times that it is in step, and it was not")
+            early += 1
+            self.call("b", "sync", "--wait")
+            ended = time.monotonic()
+        if early:
+            self.phases["early"] = early
+        return ended
 
     def ticket(self):
         for line in self.node.stdout:
@@ -237,15 +253,8 @@ class Sealtide(Tool):
         raise Failed(f"sealtide up printed no ticket: {said}")
 
     def again(self, arrived):
-        # The other side may not have seen the edit yet when it is asked: ask until it stands here.
-        rounds = 0
-        end = time.monotonic() + 120
-        while rounds == 0 or not arrived():
-            if time.monotonic() > end:
-                raise Failed(f"sealtide sync --wait said it is in step {rounds} times, and it was not")
-            self.call("b", "sync", "--wait")
-            rounds += 1
-        self.phases = {"sync_calls": rounds}
+        self.call("b", "sync", "--wait")
+        return self.sync_until(arrived)
 
     def close(self):
         if self.node is not None and self.node.poll() is None:
@@ -467,6 +476,17 @@ def stands(folder, edits):
     return True
 
 
+def sizes(folder):
+    """Every file with its size: a quick look whether all is there."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = pathlib.Path(place) / name
+            with contextlib.suppress(OSError):
+                found[str(path.relative_to(folder))] = path.lstat().st_size
+    return found
+
+
 def compare(here, there):
     """The last word, off the clock; folders of the tools themselves do not count."""
     own = [f"--exclude={name}" for name in (".git", ".stfolder", ".sealtide")]
@@ -476,11 +496,11 @@ def compare(here, there):
 def measure(tool, case, samples, action):
     os.sync()
     started = time.monotonic()
-    action()
-    seconds = time.monotonic() - started
+    ended = action() or time.monotonic()
+    seconds = ended - started
     compare(tool.here, tool.there)
     samples.append({"case": case, "tool": tool.name, "seconds": seconds, "phases": tool.phases})
-    detail = ", ".join(f"{key} {value:.2f}" for key, value in tool.phases.items())
+    detail = ", ".join(f"{key} {value:.2f}".removesuffix(".00") for key, value in tool.phases.items())
     say(f"{case:11} {tool.name:10} {seconds:8.2f} s" + (f"  ({detail})" if detail else ""))
 
 
@@ -523,6 +543,8 @@ def summarise(samples, failures, cases, tools):
                 row |= {"min_s": min(values), "median_s": statistics.median(values), "max_s": max(values)}
                 ratios = [ours[number] / seconds for number, seconds in times.items() if number in ours]
                 row["sealtide_ratio"] = statistics.median(ratios) if ratios else None
+                early = [s["phases"].get("early", 0) for s in samples if s["case"] == case and s["tool"] == tool.name]
+                row["early_rounds"] = sum(1 for count in early if count) or None
             if times or row["failed"]:
                 rows.append({key: value for key, value in row.items() if value is not None})
     return rows
@@ -540,8 +562,9 @@ def print_table(rows, titles):
             continue
         ratio = row.get("sealtide_ratio")
         shown = "" if ratio is None or row["tool"] == "sealtide" else f"{ratio:.2f}"
-        failed = f"   failed in {row['failed']} more" if row.get("failed") else ""
-        print(f"  {row['tool']:10}{row['min_s']:>10.2f}{row['median_s']:>10.2f}{row['max_s']:>10.2f}{shown:>16}{failed}")
+        notes = f"   failed in {row['failed']} more" if row.get("failed") else ""
+        notes += f"   said in step too early in {row['early_rounds']}" if row.get("early_rounds") else ""
+        print(f"  {row['tool']:10}{row['min_s']:>10.2f}{row['median_s']:>10.2f}{row['max_s']:>10.2f}{shown:>16}{notes}")
 
 
 def parse_arguments():
