@@ -12,7 +12,11 @@ fn text(machine: &Machine, path: &str) -> String {
 
 /// Both stop, both change, both start.
 #[track_caller]
-fn part_and_meet(fill: impl FnOnce(&std::path::Path), change_a: impl FnOnce(&Pair), change_b: impl FnOnce(&Pair)) -> Pair {
+fn part_and_meet(
+    fill: impl FnOnce(&std::path::Path),
+    change_a: impl FnOnce(&Pair),
+    change_b: impl FnOnce(&Pair),
+) -> Pair {
     let mut pair = Pair::with(fill);
     pair.agree();
     stop_both(&mut pair);
@@ -67,30 +71,7 @@ fn changes_on_both_sides_while_down() {
     pair.agree_and_verify();
 }
 
-/// Different lines of one text are merged; nobody is asked.
-// Proves: SY-106, SY-59
-#[test]
-fn different_lines_merge() {
-    let lines: Vec<String> = (0..20).map(|n| format!("line {n}\n")).collect();
-    let with = |n: usize, text: &str| {
-        let mut lines = lines.clone();
-        lines[n] = text.to_owned();
-        lines.concat()
-    };
-    let pair = part_and_meet(
-        |notes| write(notes, "plan.md", lines.concat()),
-        |pair| write(&pair.a.notes(), "plan.md", with(2, "from a\n")),
-        |pair| write(&pair.b.notes(), "plan.md", with(17, "from b\n")),
-    );
-    until("both edits are in it", || {
-        let merged = text(&pair.b, "plan.md");
-        if merged.contains("from a") && merged.contains("from b") { Ok(()) } else { Err(pair.b.told()) }
-    });
-    pair.agree_and_verify();
-    assert_eq!(pair.a.ok(&["conflicts", "list"])["conflicts"].as_array().unwrap().len(), 0);
-}
-
-/// One edits, the other deletes: the edit stays.
+/// One edits, the other deletes: the edit stands in the folders, and that the two met is listed.
 // Proves: SY-106
 #[test]
 fn an_edit_wins_over_a_delete() {
@@ -102,10 +83,33 @@ fn an_edit_wins_over_a_delete() {
     until("the edit is on both sides", || {
         if text(&pair.a, "plan.md") == "one\ntwo\n" { Ok(()) } else { Err(pair.a.told()) }
     });
-    pair.agree_and_verify();
+    settle_one(&pair, "plan.md");
+    assert_eq!(pair.agree_and_verify().paths(), ["plan.md"]);
 }
 
-/// The same line changed on both sides cannot be merged: both versions are kept and listed, the exit codes say so, a
+/// One conflict, at this path, is listed on both sides; it is resolved on the second, and gone on both.
+#[track_caller]
+fn settle_one(pair: &Pair, path: &str) {
+    for machine in [&pair.a, &pair.b] {
+        until("the conflict is listed", || match listed(machine).as_slice() {
+            [one] if one["path"] == path => Ok(()),
+            other => Err(format!("{other:?} {}", machine.told())),
+        });
+    }
+    pair.b.ok(&["conflicts", "resolve", &format!("Notes:{path}")]);
+    for machine in [&pair.a, &pair.b] {
+        until("the conflict is gone", || match listed(machine).as_slice() {
+            [] => Ok(()),
+            other => Err(format!("{other:?} {}", machine.told())),
+        });
+    }
+}
+
+fn listed(machine: &Machine) -> Vec<Value> {
+    machine.ok(&["conflicts", "list"])["conflicts"].as_array().unwrap().clone()
+}
+
+/// One file changed on both sides: both versions are kept and listed, the exit codes say so, a
 /// person settles it on one side and it is settled on the other.
 // Proves: SY-62, SY-106
 #[test]
@@ -115,9 +119,6 @@ fn a_conflict_is_kept_listed_and_settled() {
         |pair| write(&pair.a.notes(), "photo.bin", [0, 1, 3]),
         |pair| write(&pair.b.notes(), "photo.bin", [0, 1, 4]),
     );
-    let listed = |machine: &Machine| -> Vec<Value> {
-        machine.ok(&["conflicts", "list"])["conflicts"].as_array().unwrap().clone()
-    };
     for machine in [&pair.a, &pair.b] {
         until("the conflict is listed", || match listed(machine).as_slice() {
             [one] if one["path"] == "photo.bin" => Ok(()),
@@ -211,9 +212,12 @@ fn equal_files_of_one_name_are_one() {
     assert_eq!(pair.a.ok(&["conflicts", "list"])["conflicts"].as_array().unwrap().len(), 0);
     // An edit afterwards is an edit, no conflict.
     write(&pair.b.notes(), "plan.md", "a better plan\n");
-    until("the edit arrives", || {
-        if text(&pair.a, "plan.md") == "a better plan\n" { Ok(()) } else { Err(pair.a.told()) }
-    });
+    until(
+        "the edit arrives",
+        || {
+            if text(&pair.a, "plan.md") == "a better plan\n" { Ok(()) } else { Err(pair.a.told()) }
+        },
+    );
     pair.agree_and_verify();
     assert_eq!(pair.b.ok(&["conflicts", "list"])["conflicts"].as_array().unwrap().len(), 0);
 }
@@ -234,6 +238,7 @@ fn work_in_a_directory_that_the_other_deletes() {
         let paths = agreed.paths();
         if paths == ["dir/f0.md", "dir/sub/new.md"] { Ok(()) } else { Err(format!("{paths:?} {}", pair.a.told())) }
     });
+    settle_one(&pair, "dir/f0.md");
     pair.agree_and_verify();
 }
 

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "this is a test from end to end")]
 
 mod apart;
+mod big;
+mod crash;
 mod live;
 mod support;
 

@@ -197,6 +197,16 @@ impl Machine {
         running
     }
 
+    /// Waits until everything in the folder stands in the space.
+    #[track_caller]
+    pub(crate) fn recorded(&self) {
+        until("everything is recorded", || {
+            let space = self.space();
+            let files = super::snapshot(&self.notes()).0.len() as u64;
+            if space["phase"] == "idle" && space["files"] == files { Ok(()) } else { Err(self.told()) }
+        });
+    }
+
     /// Starts the node and does not wait.
     pub(crate) fn spawn(&self, variables: &[(&str, &str)], args: &[&str]) -> Running {
         let mut words = vec!["--json", "up", "--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0"];
@@ -275,21 +285,21 @@ impl Running {
     }
 
     /// Ends the process in the middle of whatever it does.
-    pub(crate) fn kill_9(mut self) {
+    pub(crate) fn kill_9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks the process to end with a signal and gives its exit code.
     #[track_caller]
-    pub(crate) fn signal(mut self, signal: Signal) -> i32 {
+    pub(crate) fn signal(&mut self, signal: Signal) -> i32 {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.wait()
     }
 
     /// Ends the process in order.
     #[track_caller]
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(&mut self) {
         assert_eq!(self.signal(Signal::TERM), 143);
     }
 
