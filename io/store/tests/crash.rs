@@ -4,9 +4,9 @@
 
 mod support;
 
-use support::{Dice, Model, Op, Outcome, Player, random_op, scale};
 use sealtide_store::{Config, OpenError, Store};
 use std::sync::Arc;
+use support::{Dice, Model, Op, Outcome, Player, random_op, scale};
 
 /// Plays random operations until the disk dies at `call`, then looks at what a power cut leaves.
 /// Gives whether the disk died at all.

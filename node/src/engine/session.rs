@@ -27,6 +27,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 const QUIET_MS: u64 = 150;
 /// … and at the latest this long after the first.
 const QUIET_MAX_MS: u64 = 1000;
+/// What a node that cannot take a saga now tells its peer to wait.
+const BUSY_RETRY_MS: u64 = 100;
 /// How long to wait before a failed saga is tried again.
 const RETRY_MS: u64 = 2000;
 
@@ -235,7 +237,8 @@ impl<W: World> Worker<W> {
 
     /// The way records may flow between the two, seen from this node as opener; `None` when nothing may.
     fn direction(&self, space: &SpaceId) -> Option<Direction> {
-        if self.engine.store().view(space).is_none() || self.engine.is_paused(space) {
+        let held = self.engine.is_paused(space) || self.engine.is_reading(space);
+        if held || self.engine.store().view(space).is_none() {
             return None;
         }
         let theirs = self.engine.role(&self.peer, space)?;
@@ -469,6 +472,10 @@ async fn answer_saga<W: World>(
         refuse(&channel, AbortCode::Cancelled, "the space is paused at the other node").await;
         return None;
     }
+    if engine.is_reading(&space) {
+        refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
+        return None;
+    }
     let (serial, cancelled) = match take_slot(slots, space, engine.id() < peer) {
         Some(taken) => taken,
         None => {
@@ -544,7 +551,7 @@ async fn drive<W: World, C: PeerChannel>(
 }
 
 async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
-    let retry = if code == AbortCode::Busy { 50 } else { 0 };
+    let retry = if code == AbortCode::Busy { BUSY_RETRY_MS } else { 0 };
     let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
     channel.finish();
 }
