@@ -467,16 +467,19 @@ fn chunks_go_on_after_a_cut() {
     let second = author.edit_with(&first, "large", &[("bin", records.last().unwrap())]);
     let mut source = MemSpace::with(&[records, vec![first.clone(), second]].concat());
     source.add_chunks(&chunks);
-    let mut whole = Pair::new(source.clone(), MemSpace::with(std::slice::from_ref(&first)));
-    whole.sync_ok();
-    for at in 0..whole.delivered {
-        let mut pair = Pair::new(source.clone(), MemSpace::with(std::slice::from_ref(&first)));
-        pair.cut_after = Some(at);
-        pair.sync();
-        pair.cut_after = None;
-        pair.sync_ok();
-        pair.assert_equal();
-        assert_eq!(pair.b.space.chunks, source.chunks, "cut at {at}");
+    let target = MemSpace::with(std::slice::from_ref(&first));
+    for (a, b) in [(&source, &target), (&target, &source)] {
+        let mut whole = Pair::new(a.clone(), b.clone());
+        whole.sync_ok();
+        for at in 0..whole.delivered {
+            let mut pair = Pair::new(a.clone(), b.clone());
+            pair.cut_after = Some(at);
+            pair.sync();
+            pair.cut_after = None;
+            pair.sync_ok();
+            pair.assert_equal();
+            assert_eq!(pair.a.space.chunks, pair.b.space.chunks, "cut at {at}");
+        }
     }
 }
 
