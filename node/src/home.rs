@@ -159,7 +159,7 @@ impl Home {
         if !self.exists() {
             return Err(self.no_store());
         }
-        Store::open_dir(&self.root.join("store")).map_err(|error| self.open_failure(error))
+        Store::open_dir(self.root.join("store")).map_err(|error| self.open_failure(error))
     }
 
     fn open_failure(&self, error: OpenError) -> Failure {

@@ -229,6 +229,9 @@ impl Node {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());
         }
+        if let Err(error) = self.store().expire() {
+            tracing::warn!(%error, "old sagas could not be cleared");
+        }
         self.accept_sessions();
         self.watch_grants();
         self.open_shares();
@@ -254,6 +257,9 @@ impl Node {
         let peer = session.peer();
         let known = self.known().peer(&peer);
         let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
+        if record.name.is_empty() {
+            record.name = peer.short();
+        }
         let told = session.peer_addresses();
         if !told.is_empty() {
             record.addresses = told;
@@ -584,22 +590,20 @@ pub fn ticket_addresses(node: &Node) -> Vec<LinkAddress> {
 pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
     let who = peer.short();
     match error {
-        DialError::Refused { .. } => Failure::new(
+        DialError::Refused => Failure::new(
             Exit::Refused,
             "refused",
             format!("node {who} refused: the ticket is expired, used up or revoked, or this node is not allowed"),
         )
         .hint("ask for a new ticket: `sealtide ticket new` on the other machine"),
-        DialError::WrongPeer { .. } => Failure::new(
+        DialError::WrongPeer => Failure::new(
             Exit::Refused,
             "wrong_peer",
             format!("who answered is not node {who}: its identity or certificate does not fit"),
         )
         .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
-        DialError::Version { .. } => {
-            Failure::failed("version", format!("node {who} speaks another version of the protocol"))
-                .hint("update sealtide on both machines")
-        }
+        DialError::Version => Failure::failed("version", format!("node {who} speaks another version of the protocol"))
+            .hint("update sealtide on both machines"),
         other => Failure::new(Exit::NoRoute, "no_route", format!("node {who} cannot be reached: {other}"))
             .hint("is `sealtide up` running there, and is its port open? `sealtide doctor TICKET` looks"),
     }
@@ -607,8 +611,8 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
 
 fn why_not(error: &DialError) -> &'static str {
     match error {
-        DialError::Refused { .. } => "refused",
-        DialError::WrongPeer { .. } => "pin",
+        DialError::Refused => "refused",
+        DialError::WrongPeer => "pin",
         _ => "unreachable",
     }
 }

@@ -6,6 +6,8 @@
 
 mod cbor;
 mod control;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod message;
 pub mod negentropy;
 mod saga;

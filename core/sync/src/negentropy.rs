@@ -28,7 +28,7 @@ const MODE_FINGERPRINT: u64 = 1;
 const MODE_LIST: u64 = 2;
 
 /// A sorted run of items with stored sums, so that a range's fingerprint costs at most 128 additions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Run {
     items: Vec<(u64, [u8; 32])>,
     /// `sums[i]` is the sum of the first `i * STRIDE` ids.
@@ -80,6 +80,12 @@ impl Run {
     /// The first position, from `from`, that is not below `bound`.
     fn position(&self, from: usize, bound: &Bound) -> usize {
         from + self.items[from..].partition_point(|(order, id)| (*order, &id[..]) < (bound.order, &bound.prefix[..]))
+    }
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self::new(Vec::new())
     }
 }
 

@@ -175,7 +175,8 @@ pub enum SagaOutput {
     },
     /// Give this many bytes of channel credit back.
     Release(u64),
-    /// Commit, then say [`SagaInput::Committed`], [`SagaInput::TipMoved`] or [`SagaInput::StoreFailed`].
+    /// Commit, then say [`SagaInput::Committed`], [`SagaInput::TipMoved`], [`SagaInput::StoreFailed`], or
+    /// [`SagaInput::PeerRole`] with `None` when the grant is gone.
     Commit(CommitRequest),
     /// Call with [`SagaInput::Tick`] at this `mono_ms`; a later one replaces it.
     WakeAt(u64),
@@ -353,7 +354,7 @@ impl Saga {
         if matches!(self.phase, Phase::Over) {
             return;
         }
-        self.clock.now = now;
+        self.clock.step(now, &self.out);
         if let Err(fault) = self.take(input, view).and_then(|()| self.advance(view)) {
             self.abort(fault);
         }
@@ -397,10 +398,10 @@ impl Saga {
             SagaInput::StoreFailed(text) => Err(Fault::new(AbortCode::Disk, text)),
             SagaInput::PeerRole(role) => {
                 self.config.peer_role = role;
-                match (&self.phase, role) {
-                    (Phase::Committing(committing), None) if committing.in_store() => Ok(()),
-                    (_, None) => Err(Fault::new(AbortCode::Revoked, "the grant was taken back")),
-                    _ => Ok(()),
+                // Also instead of an answer to `Commit`: a driver asks for the grant once more before it commits.
+                match role {
+                    None => Err(Fault::new(AbortCode::Revoked, "the grant was taken back")),
+                    Some(_) => Ok(()),
                 }
             }
             SagaInput::Cancel => match &self.phase {
@@ -498,8 +499,8 @@ impl Saga {
     fn tick(&mut self) -> Result<(), Fault> {
         self.clock.fired();
         let late = match &self.phase {
-            Phase::AwaitAck(_) | Phase::AwaitOpen => self.clock.idle_over(&self.config.limits, &mut self.out),
-            Phase::Running(run) => run.late(&self.config.limits, &mut self.clock, &mut self.out),
+            Phase::AwaitAck(_) | Phase::AwaitOpen => self.clock.idle_over(&self.config.limits),
+            Phase::Running(run) => run.late(&self.config.limits, &self.clock),
             Phase::Committing(_) | Phase::Over => None,
         };
         late.map_or(Ok(()), |text| Err(Fault::new(AbortCode::Timeout, text)))
@@ -509,7 +510,7 @@ impl Saga {
     fn arm(&mut self) {
         let limits = &self.config.limits;
         let deadline = match &self.phase {
-            Phase::AwaitAck(_) | Phase::AwaitOpen => Some(self.clock.idle_deadline(limits)),
+            Phase::AwaitAck(_) | Phase::AwaitOpen => Some(self.clock.next_look(limits)),
             Phase::Running(run) => Some(run.deadline(limits, &self.clock)),
             Phase::Committing(_) | Phase::Over => None,
         };

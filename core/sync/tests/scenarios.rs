@@ -1,4 +1,5 @@
 //! Whole sagas between two spaces in memory.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -497,6 +498,44 @@ fn one_way_sagas_move_nothing_the_other_way() {
         let (sent_a, sent_b) = (pair.a.records_sent(), pair.b.records_sent());
         assert_eq!((sent_a, sent_b), if direction == Direction::Push { (3, 0) } else { (0, 4) });
         assert_eq!(mode_of(&pair.a.outcome), Mode::Walk, "no stream because the receiver has more");
+    }
+}
+
+/// The reconciliation says that nothing differs, as it would with a prepared collision of sums.
+// Proves: SY-52, SY-92
+#[test]
+fn what_a_wrong_reconciliation_hides_is_found_by_the_digests() {
+    let mut author = Author::new(52);
+    let common = author.timeline(2);
+    let (left, right) = (author.timeline(3), author.timeline(4));
+    let a = MemSpace::with(&[common.clone(), left].concat());
+    let b = MemSpace::with(&[common, right].concat());
+    for direction in [Direction::Push, Direction::Pull, Direction::Both] {
+        // One way, the receiver must hold nothing else for the sums to tell (spec/sync.md §4).
+        let (a, b) = match direction {
+            Direction::Push => (a.clone(), MemSpace::with(&author.timeline(1))),
+            Direction::Pull => (MemSpace::with(&author.timeline(1)), b.clone()),
+            Direction::Both => (a.clone(), b.clone()),
+        };
+        let mut pair = Pair::new(a, b);
+        pair.tamper = Some(Box::new(|opener, message| match Message::decode(&message).unwrap() {
+            Message::Recon { level, run, salted, .. } if !opener => {
+                let payload = bytes::Bytes::from_static(&[0x61]);
+                Some(Message::Recon { level, run, salted, payload }.encode())
+            }
+            _ => Some(message),
+        }));
+        let wanted: Vec<_> = match direction {
+            Direction::Pull => pair.b.space.sids(),
+            _ => pair.a.space.sids(),
+        };
+        pair.run_ok(Scope::All, direction, Strategy::Optimistic);
+        assert_eq!(mode_of(&pair.a.outcome), Mode::Bulk, "{direction:?}");
+        let receiver = if direction == Direction::Pull { &pair.a } else { &pair.b };
+        assert!(wanted.iter().all(|sid| receiver.space.records.contains_key(sid)), "{direction:?}");
+        if direction == Direction::Both {
+            pair.assert_equal();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Shared test vectors: `sealtide-reconcile-1` (fingerprints and sessions) and `sealtide-digest-1`.
 
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "vector files are read from disk")]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

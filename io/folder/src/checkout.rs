@@ -492,6 +492,6 @@ fn entangled(moves: &[CheckOut]) -> BTreeSet<String> {
 }
 
 /// Items of one batch, at most.
-const BATCH_ITEMS_MAX: usize = 2048;
+const BATCH_ITEMS_MAX: usize = 8192;
 /// Bytes after which a batch is closed.
 const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;

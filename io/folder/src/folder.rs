@@ -122,6 +122,12 @@ impl Folder {
         self.hook = hook;
     }
 
+    /// Acts as on a file system that can neither swap two paths nor refuse to replace, as some network ones.
+    #[doc(hidden)]
+    pub fn set_plain_renames(&mut self, plain: bool) {
+        self.root.plain_renames = plain;
+    }
+
     /// What is known to stand at a path.
     pub fn known(&self, path: &str) -> Option<&Placed> {
         self.state.get(path)

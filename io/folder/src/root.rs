@@ -20,6 +20,8 @@ pub(crate) struct Root {
     path: PathBuf,
     top: Arc<OwnedFd>,
     dirs: RefCell<HashMap<String, Arc<OwnedFd>>>,
+    /// Acts as a file system that knows no flags of `renameat2`.
+    pub(crate) plain_renames: bool,
 }
 
 impl Root {
@@ -27,12 +29,13 @@ impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), top: Arc::new(top), dirs: RefCell::default() })
+        Ok(Self { path: path.to_owned(), top: Arc::new(top), dirs: RefCell::default(), plain_renames: false })
     }
 
     /// The same tree with its own memory of directories, for another thread.
     pub(crate) fn twin(&self) -> Self {
-        Self { path: self.path.clone(), top: Arc::clone(&self.top), dirs: RefCell::default() }
+        let (path, top) = (self.path.clone(), Arc::clone(&self.top));
+        Self { path, top, dirs: RefCell::default(), plain_renames: self.plain_renames }
     }
 
     /// Forgets open directories: some may have been moved or removed.
@@ -205,6 +208,9 @@ impl Root {
     }
 
     fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> rustix::io::Result<()> {
+        if self.plain_renames && !flags.is_empty() {
+            return Err(Errno::INVAL);
+        }
         let ((from_dir, from), (to_dir, to)) = (split(from), split(to));
         let errno = |problem: io::Error| Errno::from_io_error(&problem).unwrap_or(Errno::IO);
         let (from_dir, to_dir) = (self.dir(from_dir).map_err(errno)?, self.dir(to_dir).map_err(errno)?);

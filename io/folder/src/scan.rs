@@ -308,7 +308,7 @@ fn rename_sources(new: &[(String, Taken)], vanished: &[(&str, &Placed)]) -> BTre
             sources.insert(at, source);
         }
     }
-    let mut by_content: BTreeMap<(FileKind, [u8; 32]), (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    let mut by_content: BTreeMap<_, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     for (at, (_, taken)) in new.iter().enumerate().filter(|(at, _)| !sources.contains_key(at)) {
         by_content.entry((taken.stat.kind, taken.content)).or_default().0.push(at);
     }

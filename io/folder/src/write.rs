@@ -89,7 +89,7 @@ impl Unsynced {
     pub(crate) fn sync(self, root: &Root) -> Result<(), FolderError> {
         let sync = || -> io::Result<()> {
             if self.files_count <= SYNC_SINGLY_MAX && self.dirs.len() <= SYNC_SINGLY_MAX {
-                self.files.iter().try_for_each(|file| rustix::fs::fsync(file))?;
+                self.files.iter().try_for_each(rustix::fs::fsync)?;
                 return self.dirs.iter().try_for_each(|dir| Ok(rustix::fs::fsync(&*nearest(root, dir)?)?));
             }
             self.devs.values().try_for_each(|dir| Ok(rustix::fs::syncfs(&*nearest(root, dir)?)?))

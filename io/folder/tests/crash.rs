@@ -99,6 +99,26 @@ fn killed_at_every_step_of_replacements_and_removals() {
 }
 
 #[test]
+fn killed_at_every_step_of_a_swap_by_hand() {
+    let (before, after) = (tree([("a", file("1")), ("d/l", link("x"))]), tree([("a", file("2")), ("d/l", file("3"))]));
+    for at in 0.. {
+        let mut case = Case::quick();
+        case.make(&before);
+        case.record();
+        case.folder.set_plain_renames(true);
+        let plan = case.plan(&after, &before, &[]);
+        if !stop_at(&mut case, plan, at) {
+            assert!(at > 15, "{at} steps");
+            return;
+        }
+        case = case.reopen();
+        let stands = case.snapshot();
+        assert!(stands == before || stands == after, "step {at}: {stands:?}");
+        case.expect(&stands);
+    }
+}
+
+#[test]
 fn killed_at_every_step_of_moves() {
     let before = tree([("a", file("1")), ("b", file("2")), ("d/c", file("3")), ("e", file("5"))]);
     let after = tree([("x/a", file("1")), ("y", program("2")), ("d/z/c", file("3")), ("e", file("5"))]);
@@ -194,8 +214,9 @@ proptest! {
 
     /// From any directory to any other, with moves, killed at any step or not at all: it always arrives.
     #[test]
-    fn any_directory_becomes_any_other(before in things(), after in things(), at in 0usize..60) {
+    fn any_directory_becomes_any_other(before in things(), after in things(), at in 0usize..60, plain: bool) {
         let mut case = Case::quick();
+        case.folder.set_plain_renames(plain);
         case.make(&before);
         case.record();
         let moves = moves_between(&before, &after);

@@ -390,7 +390,7 @@ fn an_unreadable_directory_loses_nothing() {
         return;
     }
     let mut case = Case::with(&tree([("d/x", file("1"))]));
-    std::fs::set_permissions(case.at_path("d"), PermissionsExt::from_mode(0)).expect("mode");
+    std::fs::set_permissions(case.at_path("d"), PermissionsExt::from_mode(0o000)).expect("mode");
     let scan = case.scan();
     std::fs::set_permissions(case.at_path("d"), PermissionsExt::from_mode(0o755)).expect("mode");
     assert_eq!((scan.changes.len(), scan.skipped.len()), (0, 1));

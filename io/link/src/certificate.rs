@@ -8,7 +8,7 @@ use rcgen::{
 };
 use rustls::SignatureScheme;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use sealtide_crypto::sha256;
+use sealtide_crypto::{Now, sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroize;
@@ -32,16 +32,20 @@ pub(crate) struct NodeCertificate {
     epoch: u32,
     not_before_s: u64,
     not_after_s: u64,
+    /// On the monotonic clock, ms: no path that shows it lives longer.
+    good_until_ms: u64,
     fingerprint: [u8; 32],
     key: Arc<rustls::sign::CertifiedKey>,
 }
 
 impl NodeCertificate {
-    /// Makes a new P-256 key and a self-signed certificate that is valid for 24 h from `wall_s` (Unix seconds).
+    /// Makes a new P-256 key and a self-signed certificate that is valid for 24 h from `now`. Its dates come from
+    /// the wall clock, its use ends by the monotonic one.
     ///
     /// # Errors
     /// [`CertificateError`] when a library refuses, which says that the machine has no usable randomness.
-    pub(crate) fn make(epoch: u32, wall_s: u64) -> Result<Self, CertificateError> {
+    pub(crate) fn make(epoch: u32, now: Now) -> Result<Self, CertificateError> {
+        let wall_s = now.wall_ms / 1000;
         let not_before_s = wall_s.saturating_sub(CERTIFICATE_EARLY_S);
         let not_after_s = wall_s + CERTIFICATE_VALID_S;
         let mut pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -64,7 +68,8 @@ impl NodeCertificate {
         let der = certificate.der().clone();
         let fingerprint = sha256(&der);
         let key = Arc::new(rustls::sign::CertifiedKey::new(vec![der], signer));
-        Ok(Self { epoch, not_before_s, not_after_s, fingerprint, key })
+        let good_until_ms = now.mono_ms.saturating_add(CERTIFICATE_VALID_S * 1000);
+        Ok(Self { epoch, not_before_s, not_after_s, good_until_ms, fingerprint, key })
     }
 
     /// The number of this certificate at this node; grows with each renewal.
@@ -80,6 +85,11 @@ impl NodeCertificate {
     /// End of validity, Unix seconds, as in the DER.
     pub(crate) fn not_after_s(&self) -> u64 {
         self.not_after_s
+    }
+
+    /// When its use ends, on the monotonic clock, in ms.
+    pub(crate) fn good_until_ms(&self) -> u64 {
+        self.good_until_ms
     }
 
     /// SHA-256 of the DER.
@@ -226,12 +236,14 @@ mod tests {
     use super::*;
 
     const NOW_S: u64 = 1_795_000_000;
+    const NOW: Now = Now { mono_ms: 7, wall_ms: NOW_S * 1000 };
 
     #[test]
     fn own_certificate_has_the_accepted_form_and_dates() {
-        let made = NodeCertificate::make(3, NOW_S).unwrap();
+        let made = NodeCertificate::make(3, NOW).unwrap();
         let facts = CertificateFacts::read(made.der()).unwrap();
         assert_eq!(facts, CertificateFacts { not_before_s: NOW_S - 300, not_after_s: NOW_S + 86_400 });
+        assert_eq!(made.good_until_ms(), 86_400_007);
         assert!(made.der().len() < 400, "{} bytes", made.der().len());
         assert_eq!(made.fingerprint(), sha256(made.der()));
         let (_, parsed) = X509Certificate::from_der(made.der()).unwrap();
@@ -242,7 +254,7 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused() {
-        let good = NodeCertificate::make(0, NOW_S).unwrap();
+        let good = NodeCertificate::make(0, NOW).unwrap();
         let mut tail = good.der().to_vec();
         tail.push(0);
         assert_eq!(CertificateFacts::read(&tail), Err(FormError::Malformed));

@@ -272,7 +272,7 @@ mod tests {
         assert!(serve.await.unwrap().0.is_empty());
 
         let (mut client, mut server) = tokio::io::duplex(64 * 1024);
-        client.write_all(format!("{GOOD}").as_bytes()).await.unwrap();
+        client.write_all(GOOD.as_bytes()).await.unwrap();
         client.write_all(b"\x82\x01x").await.unwrap();
         assert_eq!(answer_upgrade(&mut server, true).await.unwrap(), b"\x82\x01x");
     }

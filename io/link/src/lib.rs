@@ -29,6 +29,7 @@ mod registry;
 mod session;
 mod stream;
 mod tls;
+mod tls_stream;
 mod websocket;
 
 pub use sealtide_wire::frame::ErrorCode;

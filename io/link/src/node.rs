@@ -89,9 +89,9 @@ impl Node {
         };
         let addresses = address::of_peer(&established.addresses, path.remote);
         // No path outlives the certificates that it was proved with. Spec: LK-49
-        let own_left_s = path.certificate.not_after_s().saturating_sub(now.wall_ms / 1000);
-        let good_s = own_left_s.min(established.pin.lifetime_seconds);
-        let too_old_ms = now.mono_ms.saturating_add(good_s.saturating_mul(1000));
+        // Both ends of time are durations: no date is compared with a clock. Spec: LK-12
+        let pin_ends_ms = now.mono_ms.saturating_add(established.pin.lifetime_seconds.saturating_mul(1000));
+        let too_old_ms = path.certificate.good_until_ms().min(pin_ends_ms);
 
         let session = Session::new(facts, self.clock, core, addresses);
         match turn.finish(session.clone()) {

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::CommonState;
+use rustls::{CommonState, Connection as TlsConnection};
 use rustls_pki_types::ServerName;
 use sealtide_crypto::sha256;
 use sealtide_wire::handshake::{Binding, BindingError, Connection, Exporter, PipeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::tls;
+use crate::tls_stream::TlsStream;
 
 /// Bytes that the kernel takes before it calls a socket full, so that a control frame does not wait behind megabytes.
 /// Spec: link C.9.4.
@@ -48,15 +49,15 @@ impl SecureStream {
         tune(&tcp);
         // An address as the name: no SNI is sent. Spec: link C.2
         let name = ServerName::IpAddress(host.into());
-        let stream = TlsConnector::from(config).connect(name, tcp).await?;
-        Self::checked(stream.into())
+        let (tcp, tls) = TlsConnector::from(config).connect(name, tcp).await?.into_inner();
+        Self::checked(TlsStream::new(tcp, TlsConnection::Client(tls)))
     }
 
     /// The listening end.
     pub(crate) async fn accept(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Self, SecureError> {
         tune(&tcp);
-        let stream = TlsAcceptor::from(config).accept(tcp).await?;
-        Self::checked(stream.into())
+        let (tcp, tls) = TlsAcceptor::from(config).accept(tcp).await?.into_inner();
+        Self::checked(TlsStream::new(tcp, TlsConnection::Server(tls)))
     }
 
     // Spec: LK-5
@@ -88,7 +89,7 @@ impl SecureStream {
 
     /// Whether this is the dialling end.
     pub(crate) fn is_client(&self) -> bool {
-        matches!(self.0, TlsStream::Client(_))
+        matches!(self.0.tls(), TlsConnection::Client(_))
     }
 
     /// The suite as the TLS registry names it.
@@ -100,13 +101,13 @@ impl SecureStream {
     }
 
     fn state(&self) -> &CommonState {
-        self.0.get_ref().1
+        self.0.tls()
     }
 
     fn export_bytes(&self, label: &[u8], context: &[u8]) -> [u8; 32] {
-        let exported = match &self.0 {
-            TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], label, Some(context)),
-            TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], label, Some(context)),
+        let exported = match self.0.tls() {
+            TlsConnection::Client(tls) => tls.export_keying_material([0; 32], label, Some(context)),
+            TlsConnection::Server(tls) => tls.export_keying_material([0; 32], label, Some(context)),
         };
         exported.expect("the TLS handshake is over, and 32 bytes are within every limit")
     }

@@ -52,7 +52,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     fn make(epoch: u32, now: Now) -> Result<Self, CertificateError> {
-        let certificate = NodeCertificate::make(epoch, now.wall_ms / 1000)?;
+        let certificate = NodeCertificate::make(epoch, now)?;
         let client = client_config(&certificate)?;
         let server = server_config(&certificate)?;
         // One hour around the 16th, so that the nodes of a group do not renew together.
@@ -244,4 +244,22 @@ impl ClientCertVerifier for FormOnly {
 
 fn algorithms() -> &'static WebPkiSupportedAlgorithms {
     &provider().signature_verification_algorithms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_renewed_around_the_16th_hour_whatever_the_wall_clock_says() {
+        let at = |mono_h: u64, wall_ms| Now { mono_ms: mono_h * 3_600_000, wall_ms };
+        let wall_ms = 1_795_000_000_000;
+        let live = LiveCredentials::make(at(0, wall_ms)).unwrap();
+        let first = live.current(at(14, 0)).certificate;
+        assert_eq!((first.epoch(), first.good_until_ms()), (1, 24 * 3_600_000));
+        assert_eq!(live.current(at(14, 4 * wall_ms)).certificate.fingerprint(), first.fingerprint());
+        let second = live.current(at(17, wall_ms)).certificate;
+        assert_eq!((second.epoch(), second.good_until_ms()), (2, (17 + 24) * 3_600_000));
+        assert_ne!(second.fingerprint(), first.fingerprint());
+    }
 }

@@ -1,5 +1,7 @@
 //! What must never be seen in logs: one process, one log, all secrets of a busy link searched for in it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod common;
 
 use std::io;

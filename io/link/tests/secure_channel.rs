@@ -1,5 +1,7 @@
 //! What the TLS of a link takes and gives, and what a middleman cannot do.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod common;
 
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! Two links in one process over loopback: sessions, channels and how they end.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod common;
 
 use std::time::Duration;

@@ -12,8 +12,9 @@ use sealtide_sync::{SagaId, SagaState, Snapshot, SpaceView, TipItem};
 use crate::entry::HEAD_BYTES;
 use crate::index::{Index, Rec, address_hash};
 use crate::pack::Pack;
+use crate::plan::member_frame;
 use crate::space::SpaceState;
-use crate::store::{Inner, member_frame};
+use crate::store::Inner;
 use crate::{read, write};
 
 /// Bytes in front of the content in the body of a chunk entry: length and hash.

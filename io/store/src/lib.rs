@@ -21,6 +21,7 @@ mod log;
 pub mod mem;
 mod open;
 mod pack;
+mod plan;
 mod space;
 mod store;
 mod verify;

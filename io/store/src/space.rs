@@ -104,6 +104,7 @@ impl SpaceState {
             self.tips.remove(&key);
             self.changed(sums, Change::NoTip(key.1));
         }
+        heads.reserve_exact(change.added.len());
         for TipLine { sid, n, address } in &change.added {
             let Ok(tjp) = Address::parse(&change.tjp) else { return false };
             // The first frame is its own: one text in memory for both.

@@ -9,22 +9,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
-use sealtide_ibgib::{
-    Address, CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips,
-};
+use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
-use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState, SetSummary};
+use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::disk::{Disk, FsDisk};
 use crate::durable::{Durable, position};
-use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, TipLine};
+use crate::entry::{Builder, CommitLine, Entry, RecordLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::Facts;
-use crate::handle::{SpaceHandle, SpaceInfo, load_record};
+use crate::handle::{SpaceHandle, SpaceInfo};
 use crate::index::{Index, Sums, address_hash};
 use crate::log::Log;
 use crate::pack::{Place, io_error};
-use crate::space::{SpaceState, pieces, same_set, tip_id};
+use crate::plan::{FrameOf, Plan, StagedFacts};
+use crate::space::{SpaceState, pieces};
 use crate::{guard, open, read, write};
 
 /// Sids in one list entry.
@@ -79,8 +78,7 @@ pub(crate) struct Inner {
     pub(crate) index: RwLock<Index>,
     pub(crate) durable: Durable,
     events: Mutex<Events>,
-    /// Facts of staged frames, by saga transaction: spares the commit a read of each.
-    staged_facts: Mutex<BTreeMap<u64, BTreeMap<Sid, FrameOf>>>,
+    staged_facts: Mutex<StagedFacts>,
     facts: Facts,
     config: Config,
     /// Whether something was appended since the last mark.
@@ -93,22 +91,6 @@ struct Events {
     subscribers: Vec<Sender<Event>>,
     /// Events that become true when the log is durable up to the position.
     pending: VecDeque<(u64, Event)>,
-}
-
-/// A frame as the tips need it.
-#[derive(Clone, Debug)]
-struct FrameOf {
-    sid: Sid,
-    order: u64,
-    address: Address,
-    facts: FrameFacts,
-}
-
-impl FrameOf {
-    fn of(record: &Verified) -> Option<Self> {
-        let facts = record.frame()?;
-        Some(Self { sid: record.sid(), order: record.order_key(), address: record.address().clone(), facts })
-    }
 }
 
 impl std::fmt::Debug for Store {
@@ -163,20 +145,6 @@ impl<'a> Batch<'a> {
     fn lists(&mut self, sids: &[Sid], entry: impl Fn(Vec<Sid>) -> Entry<'a>) {
         sids.chunks(LIST_SIDS_MAX).for_each(|sids| self.push(entry(sids.to_vec())));
     }
-}
-
-/// A commit, worked out before anything is written.
-struct Plan {
-    txn: u64,
-    /// Records to append, by their place in the request.
-    append: Vec<usize>,
-    known: Vec<Sid>,
-    taken: Option<Vec<Sid>>,
-    staged: u64,
-    moves: Vec<Move>,
-    items: SetSummary,
-    tips: SetSummary,
-    result: CommitResult,
 }
 
 impl Store {
@@ -552,7 +520,7 @@ impl Store {
                 None if create => &empty,
                 None => return Err(StoreError::NoSpace(*space).into()),
             };
-            self.plan(&index, space, state, request, &frames)?
+            Plan::of(&index, space, state, request, &frames, &guard(&self.inner.staged_facts))?
         };
         if request.saga.is_none() && !create && plan.result.new_records == 0 {
             return Ok((plan.result, position(log.active.number, log.len)));
@@ -607,181 +575,6 @@ impl Store {
         }
         Ok((plan.result, end))
     }
-
-    /// Works out a commit: which records become members, and which tips move.
-    fn plan(
-        &self,
-        index: &Index,
-        space: &SpaceId,
-        state: &SpaceState,
-        request: &CommitRequest,
-        frames: &[Option<FrameOf>],
-    ) -> Result<Plan, CommitError> {
-        let txn = match request.saga.and_then(|saga| index.sagas.get(&saga)) {
-            None => index.next_txn,
-            Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
-            Some(info) => return Err(StoreError::SagaEnded(info.state).into()),
-        };
-        for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
-            let heads = index.timelines.find(timeline).map(|id| state.head_sids(id)).unwrap_or_default();
-            if !same_set(&heads, expected) {
-                return Err(CommitError::TipMoved(*timeline));
-            }
-        }
-        let no_records = BTreeSet::new();
-        let staged = index.txns.get(&txn).map_or(&no_records, |staged| &staged.records);
-        let (mut items, mut new_records) = (state.item_summary.clone(), 0);
-        let mut fresh = Fresh::default();
-        let mut taken = request.staged.clone();
-        let staged_facts = guard(&self.inner.staged_facts);
-        let staged_facts = staged_facts.get(&txn);
-        let mut add_staged = |id: u32| {
-            let rec = index.records.get(id);
-            if state.is_member(rec, id) {
-                return Ok(());
-            }
-            items.add(&rec.sid.0);
-            new_records += 1;
-            if rec.frame.is_some() {
-                let frame = match staged_facts.and_then(|facts| facts.get(&rec.sid)) {
-                    Some(frame) => Some(frame.clone()),
-                    None => load_record(index, id).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
-                };
-                fresh.add(frame.ok_or(CommitError::NotStaged(rec.sid))?);
-            }
-            Ok::<_, CommitError>(())
-        };
-        match &mut taken {
-            Some(taken) => {
-                taken.sort_unstable();
-                taken.dedup();
-                for sid in taken {
-                    let id = index.records.find(sid).filter(|id| staged.contains(id));
-                    add_staged(id.ok_or(CommitError::NotStaged(*sid))?)?;
-                }
-            }
-            None => staged.iter().try_for_each(|id| add_staged(*id))?,
-        }
-        let (mut append, mut known, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for (at, record) in request.records.iter().enumerate() {
-            let sid = record.sid();
-            let id = index.records.find(&sid);
-            if !seen.insert(sid) || id.is_some_and(|id| state.is_member(index.records.get(id), id)) {
-                continue;
-            }
-            let in_staged = id.is_some_and(|id| staged.contains(&id));
-            let already_taken = in_staged && taken.as_ref().is_none_or(|taken| taken.binary_search(&sid).is_ok());
-            if already_taken {
-                continue;
-            }
-            match id {
-                None => append.push(at),
-                Some(_) if in_staged => {}
-                Some(_) => known.push(sid),
-            }
-            items.add(&sid.0);
-            new_records += 1;
-            if let Some(frame) = &frames[at] {
-                fresh.add(frame.clone());
-            }
-        }
-        if let Some(taken) = &mut taken {
-            let appended = append.iter().map(|at| request.records[*at].sid());
-            let in_staged = seen.iter().filter(|sid| index.records.find(sid).is_some_and(|id| staged.contains(&id)));
-            let more: BTreeSet<Sid> = appended.chain(known.iter().copied()).chain(in_staged.copied()).collect();
-            taken.extend(more);
-            taken.sort_unstable();
-            taken.dedup();
-        }
-        let staged_count = staged.len() + append.len() + known.len();
-        let (moves, moved) = fresh.settle(index, state);
-        let mut tips = state.tip_summary.clone();
-        for change in &moves {
-            let timeline = index.timelines.find(&change.timeline);
-            let known = timeline.map(|timeline| state.tips_of(timeline)).unwrap_or_default();
-            known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
-            change.added.iter().for_each(|tip| tips.add(&tip_id(&change.tjp, &tip.address, &tip.sid)));
-        }
-        let result = CommitResult { moved, new_records };
-        Ok(Plan { txn, append, known, taken, staged: staged_count as u64, moves, items, tips, result })
-    }
-}
-
-/// Frames that a commit makes members, by timeline and address.
-#[derive(Default)]
-struct Fresh(BTreeMap<TimelineId, BTreeMap<Address, FrameOf>>);
-
-type Moved = (TimelineId, Vec<Sid>, Vec<Sid>);
-
-impl Fresh {
-    fn add(&mut self, frame: FrameOf) {
-        let frames = self.0.entry(frame.facts.timeline).or_default();
-        match frames.get(&frame.address) {
-            // Two shapes of one address: the order of arrival must not decide.
-            Some(there) if there.sid <= frame.sid => {}
-            _ => {
-                frames.insert(frame.address.clone(), frame);
-            }
-        }
-    }
-
-    /// The tip moves that these frames cause.
-    fn settle(&self, index: &Index, state: &SpaceState) -> (Vec<Move>, Vec<Moved>) {
-        let (mut moves, mut results) = (Vec::new(), Vec::new());
-        for (timeline, frames) in &self.0 {
-            let before = index.timelines.find(timeline).map(|id| state.tips_of(id)).unwrap_or_default();
-            let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
-            let new: Vec<Address> = frames.keys().filter(|address| !known.contains(address)).cloned().collect();
-            let mut load = |address: &Address| match frames.get(address) {
-                Some(frame) => Some(frame.facts.clone()),
-                None => member_frame(index, state, address).map(|(_, facts)| facts),
-            };
-            let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
-            let removed: Vec<Sid> = before.iter().filter(|tip| !after.contains(&tip.tip)).map(|tip| tip.sid).collect();
-            let added: Vec<&FrameOf> =
-                after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| frames.get(tip)).collect();
-            let Some(any) = frames.values().next().filter(|_| !removed.is_empty() || !added.is_empty()) else {
-                continue;
-            };
-            let kept = before.iter().filter(|tip| after.contains(&tip.tip)).map(|tip| (&tip.tip, tip.sid));
-            let mut tips: Vec<_> = kept.chain(added.iter().map(|frame| (&frame.address, frame.sid))).collect();
-            tips.sort_unstable();
-            let after = tips.into_iter().map(|(_, sid)| sid).collect();
-            results.push((*timeline, before.iter().map(|tip| tip.sid).collect(), after));
-            let line =
-                |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
-            moves.push(Move {
-                timeline: *timeline,
-                order: any.order,
-                tjp: any.facts.tjp.to_string(),
-                removed,
-                added: added.iter().map(line).collect(),
-            });
-        }
-        (moves, results)
-    }
-}
-
-/// The member with this address that is a frame, and its facts.
-pub(crate) fn member_frame(index: &Index, state: &SpaceState, address: &Address) -> Option<(Sid, FrameFacts)> {
-    for id in state.by_address(&index.records, &address_hash(address)) {
-        if index.records.get(id).frame.is_none() {
-            continue;
-        }
-        let record = match load_record(index, id) {
-            Ok(record) => record?,
-            Err(error) => {
-                tracing::error!(%error, %address, "a member cannot be read");
-                return None;
-            }
-        };
-        if record.address() == address
-            && let Some(facts) = record.frame()
-        {
-            return Some((record.sid(), facts));
-        }
-    }
-    None
 }
 
 fn check_chunk(hash: &ChunkHash, content: &[u8]) -> Result<(), StoreError> {
@@ -818,15 +611,17 @@ impl Drop for Inner {
             return;
         }
         let log = self.log.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if log.failed || log.active.file.sync().is_err() {
+        if log.failed {
             return;
         }
-        // Spares the next open to count, and proves that all of this was durable: what is missing then is damage,
-        // not a torn tail.
-        let mut end = Batch::new(log);
-        let durable = log.len;
-        end.sums(self.index.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner), 1);
-        end.push(Entry::Mark { durable });
-        let _ = log.append(&end.builder);
+        let mut sums = Batch::new(log);
+        sums.sums(self.index.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner), 1);
+        if log.append(&sums.builder).is_err() || log.active.file.sync().is_err() {
+            return;
+        }
+        // Proves to the next open that all of this was durable: what is missing then is damage, not a torn tail.
+        let mut mark = log.builder();
+        mark.push(&Entry::Mark { durable: log.len });
+        let _ = log.append(&mark);
     }
 }

@@ -1,5 +1,7 @@
 //! Both disks pass the list of promises.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+
 use std::sync::Arc;
 
 use sealtide_store::mem::MemDisk;

@@ -1,10 +1,12 @@
 //! A power cut at any call leaves all of a commit or nothing, and a store that works.
 
-mod common;
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
 
-use common::{Dice, Model, Op, Outcome, Player, random_op, scale};
+mod support;
+
 use sealtide_store::{Config, OpenError, Store};
 use std::sync::Arc;
+use support::{Dice, Model, Op, Outcome, Player, random_op, scale};
 
 /// Plays random operations until the disk dies at `call`, then looks at what a power cut leaves.
 /// Gives whether the disk died at all.
@@ -52,7 +54,7 @@ fn cut_at(seed: u64, call: u64, image: u64) -> bool {
     assert_eq!(members, model.members, "seed {seed} call {call} image {image}");
     model.check_members(&store);
     // And it goes on.
-    let space = common::spaces()[0];
+    let space = support::spaces()[0];
     store.adopt_space(space).unwrap();
     let note = sealtide_store::conformance::stone_of("after the crash");
     store.commit(&space, &sealtide_store::conformance::local(vec![note])).unwrap();
@@ -94,9 +96,9 @@ fn random_cuts_leave_all_or_nothing() {
 fn staged_records_that_were_synced_survive_a_cut() {
     for image in 0..50 {
         let mut player = Player::new(image, 3000);
-        let space = common::spaces()[0];
+        let space = support::spaces()[0];
         let saga = sealtide_sync::SagaId([1; 32]);
-        let records = common::POOL.records.clone();
+        let records = support::POOL.records.clone();
         let (synced, late) = records.split_at(records.len() / 2);
         for op in [Op::Adopt(space), Op::Stage(space, saga, synced.to_vec()), Op::Sync] {
             assert!(matches!(player.play(&op), Outcome::Done));
@@ -158,7 +160,7 @@ fn a_full_disk_refuses_cleanly_and_the_store_goes_on() {
 #[test]
 fn after_a_failed_sync_nothing_is_written_until_the_store_is_opened_again() {
     let mut player = Player::new(1, 1 << 28);
-    let space = common::spaces()[0];
+    let space = support::spaces()[0];
     assert!(matches!(player.play(&Op::Adopt(space)), Outcome::Done));
     let store = player.open().unwrap();
     let events = store.subscribe();
@@ -167,10 +169,27 @@ fn after_a_failed_sync_nothing_is_written_until_the_store_is_opened_again() {
     assert!(matches!(player.play(&Op::Local(space, records.clone())), Outcome::Disk));
     assert!(events.try_recv().is_err(), "what may be lost is told to nobody");
     assert!(matches!(player.play(&Op::Sync), Outcome::Disk));
-    assert!(matches!(player.play(&Op::Adopt(common::spaces()[1])), Outcome::Disk));
+    assert!(matches!(player.play(&Op::Adopt(support::spaces()[1])), Outcome::Disk));
     drop(store);
     player.store = None;
     assert!(matches!(player.play(&Op::Local(space, records)), Outcome::Done));
+}
+
+#[test]
+fn what_a_reopened_store_shows_survives_a_cut() {
+    // A commit whose sync failed is in the page cache: the next open shows it, so it must be durable by then.
+    let mut player = Player::new(1, 1 << 28);
+    let space = support::spaces()[0];
+    let record = sealtide_store::conformance::first_frame(1);
+    assert!(matches!(player.play(&Op::Adopt(space)), Outcome::Done));
+    player.disk.fail_next_sync();
+    assert!(matches!(player.play(&Op::Local(space, vec![record.clone()])), Outcome::Disk));
+    player.store = None;
+    let shown = |store: &Store| sealtide_sync::SpaceView::contains(&store.view(&space).unwrap(), &record.sid());
+    assert!(shown(&player.open().unwrap()));
+    for image in 0..20 {
+        assert!(shown(&Store::open(Arc::new(player.disk.crash(image)), Config::default()).unwrap()));
+    }
 }
 
 #[test]

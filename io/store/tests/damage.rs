@@ -1,21 +1,23 @@
 //! A flipped bit anywhere is found: the store does not open, or the check names the file and the place.
 
-mod common;
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+
+mod support;
 
 use std::sync::Arc;
 
-use common::{Dice, Model, Op, Player, random_op, scale};
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, Damage, Disk, OpenError, Store};
+use support::{Dice, Model, Op, Player, random_op, scale};
 
 /// A store that was closed in order, with several packs or one, and what it must hold.
 fn filled(seed: u64, pack_bytes: u64) -> (Player, Model) {
     let mut dice = Dice::new(seed);
     let mut player = Player::new(seed, pack_bytes);
     let mut model = Model::default();
-    let space = common::spaces()[0];
+    let space = support::spaces()[0];
     // At the end a commit with chunks, so that blobs are flipped too.
-    let last = Op::Local(space, common::POOL.records.clone());
+    let last = Op::Local(space, support::POOL.records.clone());
     let ops = (0..15).map(|_| random_op(&mut dice)).chain([Op::Adopt(space), last]).collect::<Vec<_>>();
     for op in ops {
         model.apply(&op);
@@ -26,22 +28,23 @@ fn filled(seed: u64, pack_bytes: u64) -> (Player, Model) {
 }
 
 fn reopen(disk: &MemDisk) -> Result<Store, OpenError> {
-    Store::open(Arc::new(disk.clone()), Config::default())
+    let config = Config { wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() };
+    Store::open(Arc::new(disk.clone()), config)
 }
 
 // Proves: SY-78
 #[test]
 fn a_flipped_bit_in_a_pack_is_found() {
     let (mut refused, mut reported, mut harmless) = (0, 0, 0);
-    for seed in 0..6 * scale() {
+    for seed in 0..4 * scale() {
         let (player, model) = filled(seed, if seed % 2 == 0 { 1 << 28 } else { 200_000 });
         let packs: Vec<String> = player.disk.names().into_iter().filter(|name| name.ends_with(".pack")).collect();
         for name in packs {
             let len = player.disk.content(&name).unwrap().len();
             let mut dice = Dice::new(seed);
             // Every byte of the ends, and a sample of the rest.
-            let ends = (0..200.min(len)).chain(len.saturating_sub(100)..len);
-            let places: Vec<usize> = ends.chain((0..60).map(|_| dice.below(len))).collect();
+            let ends = (0..100.min(len)).chain(len.saturating_sub(60)..len);
+            let places: Vec<usize> = ends.chain((0..40).map(|_| dice.below(len))).collect();
             for at in places {
                 let disk = player.disk.copy();
                 let bit = dice.below(8) as u8;
@@ -85,7 +88,7 @@ fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {
     for seed in 0..40 * scale() {
         let (mut player, _) = filled(seed, [1 << 28, 200_000][seed as usize % 2]);
         let store = player.open().unwrap();
-        let space = common::spaces()[0];
+        let space = support::spaces()[0];
         let view = store.view(&space).unwrap();
         let name = "packs/00000001.pack";
         let len = player.disk.content(name).unwrap().len();
@@ -97,12 +100,12 @@ fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {
             report.bad.iter().any(|damage| damage.file == name && damage.offset <= at as u64),
             "seed {seed} at {at}"
         );
-        for record in &common::POOL.records {
+        for record in &support::POOL.records {
             if let Some(read) = sealtide_sync::SpaceView::record(&view, &record.sid()) {
                 assert_eq!(read.encoded(), record.encoded());
             }
         }
-        for (hash, content) in &common::POOL.chunks {
+        for (hash, content) in &support::POOL.chunks {
             if let Some(read) = store.read_chunk(hash) {
                 assert_eq!(read, content);
             }

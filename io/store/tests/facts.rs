@@ -1,5 +1,7 @@
 //! The small facts: each change is one durable step.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+
 use std::sync::Arc;
 
 use sealtide_crypto::Now;

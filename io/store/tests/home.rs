@@ -1,5 +1,7 @@
 //! A store in a directory: one process, readable errors, many writers, expiry.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

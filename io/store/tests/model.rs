@@ -1,8 +1,10 @@
 //! Random operations against a naive model that keeps sets and asks for every pair.
 
-mod common;
+#![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
 
-use common::{Dice, Model, Outcome, Player, random_op, scale};
+mod support;
+
+use support::{Dice, Model, Outcome, Player, random_op, scale};
 
 #[test]
 fn random_operations_do_what_the_model_says() {

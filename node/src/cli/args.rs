@@ -52,7 +52,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make the node key and the store (`up` and `join` on a fresh home do the same)
     Init {
-        /// Name of this node for others to see in their lists [default: the host name]
+        /// Name of this node, shown by `status` [default: the host name]
         #[arg(long)]
         name: Option<String>,
     },

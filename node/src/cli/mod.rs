@@ -261,8 +261,8 @@ async fn status(cx: &Cx, check: bool, watch: bool) -> Result<u8, Failure> {
     loop {
         let shown = answer(cx, Request::Status).await?;
         if !watch {
-            cx.out.answer(&shown);
-            return if check { all_in_step(&shown) } else { Ok(0) };
+            let checked = if check { all_in_step(&shown) } else { Ok(()) };
+            return Ok(cx.out.answer_checked(shown, checked));
         }
         // Ages and round-trip times move all the time; they alone are no news.
         let mut news = shown.clone();
@@ -282,7 +282,7 @@ async fn status(cx: &Cx, check: bool, watch: bool) -> Result<u8, Failure> {
     }
 }
 
-fn all_in_step(status: &Value) -> Result<u8, Failure> {
+fn all_in_step(status: &Value) -> Result<(), Failure> {
     let spaces = status["spaces"].as_array().cloned().unwrap_or_default();
     let state_of = |wanted: &str| spaces.iter().find(|space| space["state"] == wanted);
     let name = |space: &Value| space["name"].as_str().unwrap_or_default().to_owned();
@@ -294,7 +294,7 @@ fn all_in_step(status: &Value) -> Result<u8, Failure> {
             .hint("`sealtide conflicts list`"));
     }
     match spaces.iter().find(|space| space["state"] != "in_step") {
-        None => Ok(0),
+        None => Ok(()),
         Some(space) => Err(Failure::failed(
             "not_in_step",
             format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()),

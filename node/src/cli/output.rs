@@ -56,11 +56,27 @@ impl Output {
         }
     }
 
+    /// An answer that was looked at: what is wrong with it is a member `error` of the one document. Gives the exit
+    /// code.
+    pub(crate) fn answer_checked(&self, mut answer: Value, checked: Result<(), Failure>) -> u8 {
+        let Err(failure) = checked else {
+            self.answer(&answer);
+            return 0;
+        };
+        if self.json {
+            answer["error"] = error(&failure);
+        }
+        self.answer(&answer);
+        if !self.json {
+            self.failure(&failure);
+        }
+        failure.exit.code()
+    }
+
     /// A failed command.
     pub(crate) fn failure(&self, failure: &Failure) {
         if self.json {
-            let error = json!({"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}});
-            self.line(&error.to_string());
+            self.line(&json!({"error": error(failure)}).to_string());
             return;
         }
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
@@ -71,6 +87,10 @@ impl Output {
             let _ = writeln!(stderr, "{cyan}hint:{cyan:#} {hint}");
         }
     }
+}
+
+fn error(failure: &Failure) -> Value {
+    json!({"code": failure.code, "message": failure.message, "hint": failure.hint})
 }
 
 /// Starts the log on standard error.

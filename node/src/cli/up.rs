@@ -17,9 +17,12 @@ use crate::control::{self, ControlSocket};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
+use crate::share::Phase;
 
 /// Ports tried after the default one when it is taken.
 const PORTS_TRIED: u16 = 100;
+/// How often the bar is looked after.
+const GLANCE: Duration = Duration::from_millis(250);
 /// How long the invites that `up` makes live.
 const INVITE_TTL_S: u64 = 24 * 3600;
 
@@ -130,6 +133,9 @@ fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, gateway: SocketAddr, tic
 async fn serve(cx: &Cx, node: &Node, mut events: tokio::sync::broadcast::Receiver<Event>) -> Option<Exit> {
     let mut stop = node.stopping();
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut glance = tokio::time::interval(GLANCE);
+    let (progress, told) = tokio::sync::mpsc::unbounded_channel();
+    let bars = cx.out.shows_progress().then(|| tokio::spawn(crate::cli::progress::show(told, cx.out.clone())));
     loop {
         tokio::select! {
             signal = interrupted() => return Some(signal),
@@ -139,13 +145,30 @@ async fn serve(cx: &Cx, node: &Node, mut events: tokio::sync::broadcast::Receive
                 // The checkpoint waits for the disk.
                 let _ = tokio::task::spawn_blocking(move || node.audit().tick()).await;
             }
+            _ = glance.tick(), if bars.is_some() => tell_progress(node, &progress),
             event = events.recv() => match event {
+                Ok(Event::Progress(moving)) => {
+                    let _ = progress.send(json!({"phase": "transfer", "items": moving.items, "bytes": moving.bytes}));
+                }
                 Ok(event) => tell_event(cx, node, &event),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(_) => return None,
             },
         }
     }
+}
+
+/// What the folders are busy with, for the bar.
+fn tell_progress(node: &Node, progress: &crate::api::Progress) {
+    let busy = node.shares().values().map(|share| share.status()).find(|status| status.phase != Phase::Idle);
+    let syncing =
+        node.spaces().iter().any(|space| node.engine().peer_spaces(space).iter().any(|(_, known)| known.running));
+    let line = match busy {
+        Some(status) => json!({"phase": status.phase, "items": status.items, "bytes": status.bytes}),
+        None if syncing => return,
+        None => json!({"phase": "idle"}),
+    };
+    let _ = progress.send(line);
 }
 
 fn tell_event(cx: &Cx, node: &Node, event: &Event) {

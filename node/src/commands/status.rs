@@ -17,6 +17,7 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
     Ok(json!({
         "schema": "sealtide/status/1",
         "node": node.id().to_string(),
+        "name": node.known().setting("name"),
         "home": node.home().root(),
         "version": env!("CARGO_PKG_VERSION"),
         "running": !listen.is_empty(),

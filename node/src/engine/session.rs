@@ -27,6 +27,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 const QUIET_MS: u64 = 150;
 /// … and at the latest this long after the first.
 const QUIET_MAX_MS: u64 = 1000;
+/// What a node that cannot take a saga now tells its peer to wait.
+const BUSY_RETRY_MS: u64 = 100;
 /// How long to wait before a failed saga is tried again.
 const RETRY_MS: u64 = 2000;
 
@@ -235,7 +237,8 @@ impl<W: World> Worker<W> {
 
     /// The way records may flow between the two, seen from this node as opener; `None` when nothing may.
     fn direction(&self, space: &SpaceId) -> Option<Direction> {
-        if self.engine.store().view(space).is_none() || self.engine.is_paused(space) {
+        let held = self.engine.is_paused(space) || self.engine.is_reading(space);
+        if held || self.engine.store().view(space).is_none() {
             return None;
         }
         let theirs = self.engine.role(&self.peer, space)?;
@@ -297,11 +300,11 @@ impl<W: World> Worker<W> {
     }
 
     fn spawn_opener(&mut self, order: SyncOrder, direction: Direction, serial: u64, cancel: watch::Receiver<bool>) {
-        let (engine, session, peer, ended) =
-            (self.engine.clone(), self.session.clone(), self.peer, self.ended_tx.clone());
+        let (engine, session, ended) = (self.engine.clone(), self.session.clone(), self.ended_tx.clone());
+        let zstd = self.machine.zstd();
         self.began(order.space);
         self.sagas.spawn(async move {
-            let outcome = open_saga(&engine, &session, peer, order, direction, cancel).await;
+            let outcome = open_saga(&engine, &session, order, direction, zstd, cancel).await;
             let _ = ended.send((order.space, serial, outcome));
         });
     }
@@ -313,8 +316,9 @@ impl<W: World> Worker<W> {
             return;
         }
         let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
+        let zstd = self.machine.zstd();
         self.sagas.spawn(async move {
-            if let Some(end) = answer_saga(&engine, peer, channel, &slots).await {
+            if let Some(end) = answer_saga(&engine, peer, channel, &slots, zstd).await {
                 let _ = ended.send(end);
             }
         });
@@ -426,17 +430,18 @@ impl<W: World> Worker<W> {
 async fn open_saga<W: World>(
     engine: &Engine<W>,
     session: &W::Session,
-    peer: NodeId,
     order: SyncOrder,
     direction: Direction,
+    zstd: bool,
     cancel: watch::Receiver<bool>,
 ) -> SagaOutcome {
     let lost = SagaOutcome::Interrupted { commit_sent: false };
+    let peer = session.peer();
     let Some(view) = engine.store().view(&order.space) else { return lost };
     let open = engine.known().open_saga(&peer, &order.space).filter(|open| !open.commit_sent);
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
-    let config = config(engine, saga_id, order.space, peer);
+    let config = config(engine, saga_id, order.space, peer, zstd);
     let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
     drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None).await
 }
@@ -447,6 +452,7 @@ async fn answer_saga<W: World>(
     peer: NodeId,
     channel: <W::Session as PeerSession>::Channel,
     slots: &Slots,
+    zstd: bool,
 ) -> Option<Ended> {
     let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
     let (saga_id, space) = match Saga::peek_open(&open) {
@@ -466,6 +472,10 @@ async fn answer_saga<W: World>(
         refuse(&channel, AbortCode::Cancelled, "the space is paused at the other node").await;
         return None;
     }
+    if engine.is_reading(&space) {
+        refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
+        return None;
+    }
     let (serial, cancelled) = match take_slot(slots, space, engine.id() < peer) {
         Some(taken) => taken,
         None => {
@@ -475,7 +485,7 @@ async fn answer_saga<W: World>(
     };
     engine.lock().spaces.entry((peer, space)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
-    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer), &view);
+    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, zstd), &view);
     let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open)).await;
     Some((space, serial, outcome))
 }
@@ -541,13 +551,13 @@ async fn drive<W: World, C: PeerChannel>(
 }
 
 async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
-    let retry = if code == AbortCode::Busy { 50 } else { 0 };
+    let retry = if code == AbortCode::Busy { BUSY_RETRY_MS } else { 0 };
     let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
     channel.finish();
 }
 
-fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId) -> SagaConfig {
-    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd: true, limits: Limits::default() }
+fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, zstd: bool) -> SagaConfig {
+    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default() }
 }
 
 fn narrow(wanted: Option<Direction>, allowed: Direction) -> Direction {

@@ -7,7 +7,7 @@ use sealtide_identity::Role;
 use sealtide_sync::{CommitRequest, SpaceView};
 
 use crate::failpoint;
-use crate::failure::Failure;
+use crate::failure::{Failure, whole};
 use crate::share::claims::tips;
 use crate::share::{Phase, Worker, is_passing};
 use crate::world::{OsEntropy, World};
@@ -52,7 +52,7 @@ impl Worker {
             self.commit_changes(scan.changes)?;
             // A scan holds only so much in memory; what it left out comes with the next.
             if !scan.more {
-                return Ok(());
+                return self.folder.flush().map_err(|error| Failure::failed("folder_state", whole(&error)));
             }
         }
     }
@@ -70,7 +70,7 @@ impl Worker {
             });
         };
         let scanned = self.folder.scan(only, &mut keep, &mut progress);
-        scanned.map_err(|error| Failure::failed("scan", crate::failure::whole(&error)))
+        scanned.map_err(|error| Failure::failed("scan", whole(&error)))
     }
 
     fn note_skipped(&mut self, only: Option<&[String]>, skipped: Vec<(String, SkipReason)>) {
@@ -99,13 +99,11 @@ impl Worker {
         let all = changes.len() as u64;
         self.share.update(|status| (status.phase, status.items) = (Phase::Recording, (0, all)));
         let mut batch = Batch::default();
-        let mut done = 0;
-        for change in changes {
-            done += 1;
+        for (done, change) in changes.into_iter().enumerate() {
             self.frame_change(change, &mut batch);
             if batch.recorded.len() >= COMMIT_CHANGES || batch.bytes >= COMMIT_BYTES {
                 self.commit_batch(std::mem::take(&mut batch))?;
-                self.share.update(|status| status.items = (done, all));
+                self.share.update(|status| status.items = (done as u64 + 1, all));
             }
         }
         self.commit_batch(batch)
@@ -133,7 +131,7 @@ impl Worker {
                 Some((timeline, sid)) => self.folder.settle(&recorded.change, timeline, sid),
                 None => self.folder.forget(&recorded.path),
             };
-            settled.map_err(|error| Failure::failed("folder_state", crate::failure::whole(&error)))?;
+            settled.map_err(|error| Failure::failed("folder_state", whole(&error)))?;
         }
         Ok(())
     }

@@ -131,7 +131,8 @@ fn read_hello(body: &mut Reader<'_>) -> Read<Message> {
     }
     if !body.null() {
         body.tuple(2)?;
-        (read_address(body)?, body.uint()?);
+        read_address(body)?;
+        body.uint()?;
         named = true;
     }
     if named && features & 1 == 0 {

@@ -21,6 +21,8 @@ pub(super) struct Clock {
 
 /// Milliseconds between two progress reports.
 const REPORT_MS: u64 = 500;
+/// How often within the idle limit movement is looked for.
+const LOOKS: u64 = 8;
 
 impl Clock {
     pub(super) fn new(now: Now) -> Self {
@@ -45,14 +47,25 @@ impl Clock {
         self.answer_ms.saturating_add(limits.want_wait_ms)
     }
 
-    /// Whether nothing moved for too long. Messages that the channel took in the meantime count as movement.
-    pub(super) fn idle_over(&mut self, limits: &Limits, out: &mut Outbox) -> Option<&'static str> {
+    /// Takes a new time. Messages that the channel took since the last one count as movement: at the old time, since
+    /// nobody knows when it was. Wake-ups are frequent enough for that not to matter.
+    pub(super) fn step(&mut self, now: Now, out: &Outbox) {
         if out.sent_count() != self.sent_seen {
             self.sent_seen = out.sent_count();
             self.progress();
             self.answered();
         }
+        self.now = now;
+    }
+
+    /// Whether nothing moved for too long.
+    pub(super) fn idle_over(&self, limits: &Limits) -> Option<&'static str> {
         (self.now.mono_ms >= self.idle_deadline(limits)).then_some("no progress")
+    }
+
+    /// When to look next while the channel may be taking messages.
+    pub(super) fn next_look(&self, limits: &Limits) -> u64 {
+        self.now.mono_ms.saturating_add((limits.idle_ms / LOOKS).max(1)).min(self.idle_deadline(limits))
     }
 
     /// The driver called at the time it was asked to, or earlier.

@@ -24,7 +24,7 @@ pub(super) struct Reconcile {
 #[derive(Debug)]
 pub(super) enum Step {
     /// Send this and wait.
-    Answer(Message),
+    Answer(Box<Message>),
     /// The client knows everything.
     Finished(Difference),
 }
@@ -59,10 +59,10 @@ impl Reconcile {
             return Err(Fault::new(crate::AbortCode::Limit, "a reconciliation without end"));
         }
         if self.side == Side::Answerer {
-            return Ok(Step::Answer(message(negentropy::reconcile_server(&self.run, payload)?)));
+            return Ok(Step::Answer(Box::new(message(negentropy::reconcile_server(&self.run, payload)?))));
         }
         match negentropy::reconcile_client(&self.run, payload, &mut self.difference, peer_tips)? {
-            Some(next) => Ok(Step::Answer(message(next))),
+            Some(next) => Ok(Step::Answer(Box::new(message(next)))),
             None => Ok(Step::Finished(std::mem::take(&mut self.difference))),
         }
     }

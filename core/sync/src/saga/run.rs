@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::clock::Clock;
 use super::commit::{Committing, OwnStaged, PeerMoves};
 use super::opening::body_hash;
-use super::outbox::Outbox;
 use super::receive::{Batch, Receive};
 use super::reconcile::{Reconcile, Step};
 use super::serve::Serve;
@@ -347,22 +346,22 @@ impl Run {
         });
     }
 
+    /// When to look at the time limits next.
     pub(super) fn deadline(&self, limits: &Limits, clock: &Clock) -> u64 {
         match self.agreed_ms {
             Some(since) => since.saturating_add(limits.commit_wait_ms),
-            None if self.receive.waits_for_answer() => clock.idle_deadline(limits).min(clock.answer_deadline(limits)),
-            None => clock.idle_deadline(limits),
+            None if self.receive.waits_for_answer() => clock.next_look(limits).min(clock.answer_deadline(limits)),
+            None => clock.next_look(limits),
         }
     }
 
     /// Which time limit is over, if any.
-    pub(super) fn late(&self, limits: &Limits, clock: &mut Clock, out: &mut Outbox) -> Option<&'static str> {
-        if self.agreed_ms.is_some() {
-            return (clock.now.mono_ms >= self.deadline(limits, clock)).then_some("no COMMIT");
+    pub(super) fn late(&self, limits: &Limits, clock: &Clock) -> Option<&'static str> {
+        if let Some(since) = self.agreed_ms {
+            return (clock.now.mono_ms >= since.saturating_add(limits.commit_wait_ms)).then_some("no COMMIT");
         }
-        let idle = clock.idle_over(limits, out);
         let unanswered = self.receive.waits_for_answer() && clock.now.mono_ms >= clock.answer_deadline(limits);
-        idle.or(unanswered.then_some("a WANT without an answer"))
+        clock.idle_over(limits).or(unanswered.then_some("a WANT without an answer"))
     }
 
     /// Leaves for the commit.

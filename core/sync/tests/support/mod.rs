@@ -1,5 +1,6 @@
 //! A naive space in memory, and two machines joined by queues.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test support, not a test by the lint's measure")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -274,6 +275,9 @@ pub fn batch_records(message: &Message) -> Vec<Bytes> {
     (0..count).map(|_| Bytes::copy_from_slice(decoder.bytes().unwrap())).collect()
 }
 
+type Tamper = Box<dyn FnMut(bool, Bytes) -> Option<Bytes>>;
+type Before = Box<dyn FnMut(usize, &mut End, &mut End)>;
+
 /// Two ends and a clock.
 pub struct Pair {
     pub a: End,
@@ -289,9 +293,9 @@ pub struct Pair {
     /// Messages that the channel takes before it is full.
     pub window: usize,
     /// What was seen on the wire may be changed: (from the opener, message) → message.
-    pub tamper: Option<Box<dyn FnMut(bool, Bytes) -> Option<Bytes>>>,
+    pub tamper: Option<Tamper>,
     /// Called before each delivery with the number delivered so far.
-    pub before: Option<Box<dyn FnMut(usize, &mut End, &mut End)>>,
+    pub before: Option<Before>,
 }
 
 pub fn space_id() -> SpaceId {
@@ -408,6 +412,29 @@ impl Pair {
             }
         }
         moved
+    }
+
+    /// As [`Pair::step`], with a change to what is delivered in this step: (from the opener, message).
+    pub fn step_with(&mut self, tamper: &mut dyn FnMut(bool, Bytes) -> Option<Bytes>) -> bool {
+        let mut moved = self.perform(true) | self.perform(false);
+        let mut byte = [0];
+        self.chance.fill(&mut byte);
+        for opener in [byte[0] & 1 == 0, byte[0] & 1 != 0] {
+            let now = self.now;
+            let to = if opener { &mut self.a } else { &mut self.b };
+            if let Some(message) = to.inbox.pop_front() {
+                if let Some(message) = tamper(!opener, message) {
+                    to.handle(now, SagaInput::Message(message));
+                }
+                moved = true;
+                break;
+            }
+        }
+        moved
+    }
+
+    pub fn perform_only(&mut self, opener: bool) {
+        self.perform(opener);
     }
 
     fn perform(&mut self, opener: bool) -> bool {

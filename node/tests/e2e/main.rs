@@ -1,0 +1,17 @@
+//! The binary as people run it: real processes, real homes, real files, real sockets on loopback.
+//!
+//! A story per test; `support` holds machines, directories and patience. Nothing waits a fixed time, nothing asserts
+//! a duration. `SEALTIDE_TEST_SCALE` sets the size of the long ones.
+
+#![allow(clippy::unwrap_used, reason = "this is a test from end to end")]
+
+mod apart;
+mod big;
+mod crash;
+mod live;
+mod support;
+
+/// The size of long tests: 1 in every run.
+fn scale() -> u64 {
+    std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
