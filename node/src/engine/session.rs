@@ -31,6 +31,8 @@ const QUIET_MAX_MS: u64 = 1000;
 const BUSY_RETRY_MS: u64 = 100;
 /// How long to wait before a failed saga is tried again.
 const RETRY_MS: u64 = 2000;
+/// The same when a store could not write.
+const DISK_RETRY_MS: u64 = 10_000;
 
 /// The one saga that may run for a space and this peer.
 struct Running {
@@ -351,6 +353,8 @@ impl<W: World> Worker<W> {
                 let retry = match code {
                     AbortCode::Busy | AbortCode::TipMoved => Some((*retry_after_ms).clamp(20, 10_000)),
                     AbortCode::Incomplete | AbortCode::Timeout => Some(RETRY_MS),
+                    // Somebody may make room.
+                    AbortCode::Disk => Some(DISK_RETRY_MS),
                     _ => None,
                 };
                 if let Some(wait) = retry {
@@ -438,7 +442,10 @@ async fn open_saga<W: World>(
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let peer = session.peer();
     let Some(view) = engine.store().view(&order.space) else { return lost };
-    let open = engine.known().open_saga(&peer, &order.space).filter(|open| !open.commit_sent);
+    // A process that ended right after the commit left the note behind; that saga is over.
+    let unfinished = |saga: &SagaId| matches!(engine.store().saga_state(saga), SagaState::Staged | SagaState::Unknown);
+    let open = engine.known().open_saga(&peer, &order.space);
+    let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
     let config = config(engine, saga_id, order.space, peer, zstd);
