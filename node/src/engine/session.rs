@@ -524,9 +524,9 @@ fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, wat
     let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
     match &mut slot.running {
         None => {}
-        // The own OPEN stays, or the peer opened a second one: it will run again.
+        // The own OPEN stays, or the peer opened a second one: it is told `busy` and opens again by itself. If this
+        // side did so too, the two would cross for ever.
         Some(running) if !running.mine || mine_wins => {
-            slot.again = true;
             slot.waiters = waiters;
             return None;
         }
