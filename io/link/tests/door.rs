@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-mod common;
+mod harness;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::raw::{AnyDates, Raw, TestCertificate};
-use common::{Node, key, node, node_with, pair, soon, target};
+use harness::raw::{AnyDates, Raw, TestCertificate};
+use harness::{Node, key, node, node_with, pair, soon, target};
 use sealtide_crypto::SeededEntropy;
 use sealtide_identity::{InviteSecret, LinkAddress};
 use sealtide_link::{DialError, Limits, Session, SessionEnd};
@@ -204,7 +204,7 @@ async fn loopback_addr() {
     assert_eq!(theirs.peer_addresses(), [told(a.address)], "over a loopback path loopback is taken");
     assert_eq!(ours.peer_addresses(), [told(b.address)]);
     let back =
-        soon(b.link.dial(common::DialTarget { node: a.id(), addresses: theirs.peer_addresses(), invite: None })).await;
+        soon(b.link.dial(harness::DialTarget { node: a.id(), addresses: theirs.peer_addresses(), invite: None })).await;
     assert_eq!(back.unwrap().binding(), theirs.binding(), "the session that stands");
 
     // One listener for both families.
