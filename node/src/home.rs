@@ -171,9 +171,8 @@ impl Home {
             )
             .hint("`sealtide status` asks the running node; `sealtide down` stops it"),
             OpenError::Damaged(damage) => {
-                Failure::new(Exit::Verification, "store_damaged", format!("the store is damaged: {damage}")).hint(
-                    "a peer that is in step holds good copies: move this home away and `sealtide join` anew",
-                )
+                Failure::new(Exit::Verification, "store_damaged", format!("the store is damaged: {damage}"))
+                    .hint("a peer that is in step holds good copies: move this home away and `sealtide join` anew")
             }
             other => Failure::failed("store", other.to_string()),
         }
