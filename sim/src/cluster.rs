@@ -60,7 +60,16 @@ impl Cluster {
         let nodes = nodes.collect();
         let dice = Arc::new(Mutex::new(dice));
         let forecast: Arc<Mutex<Forecast>> = Arc::new(Mutex::new(Box::new(|_| Weather::default())));
-        Self { nodes, edges: Vec::new(), traffic: Traffic::default(), trace, broken, dice, forecast, nudge: Arc::default() }
+        Self {
+            nodes,
+            edges: Vec::new(),
+            traffic: Traffic::default(),
+            trace,
+            broken,
+            dice,
+            forecast,
+            nudge: Arc::default(),
+        }
     }
 
     /// The engine of a node that is up.

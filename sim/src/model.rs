@@ -86,7 +86,8 @@ impl Model {
                 return Err(format!("{sid} has another address"));
             }
             for chunk in sealtide_ibgib::Manifest::chunks_listed(&record) {
-                let bytes = view.chunk(&chunk.hash, 0, usize::MAX).ok_or_else(|| format!("{} is missing", chunk.hash))?;
+                let bytes =
+                    view.chunk(&chunk.hash, 0, usize::MAX).ok_or_else(|| format!("{} is missing", chunk.hash))?;
                 chunk.check(&bytes).map_err(|error| error.to_string())?;
             }
         }

@@ -245,7 +245,7 @@ impl SimNode {
         let Some(engine) = self.engine() else { return };
         let mut promises = std::mem::take(&mut guard(&self.0.state).promises);
         promises.durable.extend(before.durable.clone());
-        for (space, durable) in &promises.durable {
+        for (space, durable) in &mut promises.durable {
             let members = members(engine.store(), space);
             if let Some(lost) = durable.difference(&members).next() {
                 self.0.broken.add(format!("{}: {lost} was durable and is gone after a crash", self.0.name));
@@ -256,6 +256,8 @@ impl SimNode {
             if let Some(part) = members.difference(&explained).next() {
                 self.0.broken.add(format!("{}: {part} is part of a commit that is not whole", self.0.name));
             }
+            // Opening made durable what it found.
+            *durable = members;
         }
         guard(&self.0.state).promises = promises;
     }

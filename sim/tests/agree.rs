@@ -10,6 +10,7 @@ const SEEDS: u64 = 250;
 fn play(part: u64) {
     if let Some(seed) = only_seed() {
         if part == 0 {
+            tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::INFO).init();
             let (outcome, lines) = run_seed(seed, true).unwrap_or_else(|failure| panic!("{failure}"));
             println!("{lines}{outcome:#?}");
         }

@@ -42,6 +42,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Self { socket, tls, ahead: Vec::new(), ended: false, closing: false, key_bytes: 0 }
     }
 
+    /// What TLS runs over.
+    pub(crate) fn socket(&self) -> &S {
+        &self.socket
+    }
+
     /// The TLS state: exporter, group, certificates.
     pub(crate) fn tls(&self) -> &Connection {
         &self.tls

@@ -31,7 +31,7 @@ const QUIET_MAX_MS: u64 = 1000;
 const BUSY_RETRY_MS: u64 = 100;
 /// How long to wait before a failed saga is tried again.
 const RETRY_MS: u64 = 2000;
-/// The same when a store could not write.
+/// How long to wait for room on a disk.
 const DISK_RETRY_MS: u64 = 10_000;
 
 /// The one saga that may run for a space and this peer.
@@ -119,7 +119,27 @@ impl<W: World> Worker<W> {
                 break;
             }
             self.open_due();
+            self.reap();
+            // In a fixed order, what is rare first: nothing starves, and a simulation can repeat every step.
             tokio::select! {
+                biased;
+                Some((space, serial, outcome)) = ended.recv() => self.saga_ended(space, serial, outcome),
+                command = inbox.recv() => match command {
+                    Some(Command::Sync(order, waiter)) => self.order(order, waiter),
+                    Some(Command::Cancel(space)) => self.cancel(space),
+                    Some(Command::Close) | None => {
+                        self.feed(ControlInput::Bye);
+                        let _ = self.perform().await;
+                        break;
+                    }
+                },
+                Ok(()) = grants.changed() => self.tell_spaces(),
+                event = events.recv() => match event {
+                    Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
+                    _ => {}
+                },
+                () = sleep_until(&self.engine, self.next_wake()) => self.tick(),
                 message = self.channel.recv() => match message {
                     Ok(Some(message)) => {
                         self.channel.release(message.len() as u64);
@@ -131,23 +151,6 @@ impl<W: World> Worker<W> {
                     Some(channel) => self.answer(channel),
                     None => break,
                 },
-                command = inbox.recv() => match command {
-                    Some(Command::Sync(order, waiter)) => self.order(order, waiter),
-                    Some(Command::Cancel(space)) => self.cancel(space),
-                    Some(Command::Close) | None => {
-                        self.feed(ControlInput::Bye);
-                        let _ = self.perform().await;
-                        break;
-                    }
-                },
-                event = events.recv() => match event {
-                    Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
-                    _ => {}
-                },
-                Ok(()) = grants.changed() => self.tell_spaces(),
-                Some((space, serial, outcome)) = ended.recv() => self.saga_ended(space, serial, outcome),
-                () = sleep_until(&self.engine, self.next_wake()) => self.feed(ControlInput::Tick),
             }
         }
         // The sagas see the end of their channels; each of them reports before it goes.
@@ -155,6 +158,24 @@ impl<W: World> Worker<W> {
         while self.sagas.join_next().await.is_some() {}
         while let Ok((space, serial, outcome)) = ended.try_recv() {
             self.saga_ended(space, serial, outcome);
+        }
+    }
+
+    /// Lets go of sagas that are over; a session may live for months.
+    fn reap(&mut self) {
+        while let Some(ended) = self.sagas.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, peer = self.peer.short(), "a saga failed without a word");
+            }
+        }
+    }
+
+    /// A wake-up is used once: without this, one in the past would come again and again.
+    fn tick(&mut self) {
+        let now = self.engine.world().now().mono_ms;
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.feed(ControlInput::Tick);
         }
     }
 
@@ -254,7 +275,8 @@ impl<W: World> Worker<W> {
     }
 
     fn next_wake(&self) -> Option<u64> {
-        let due = self.dirty.values().map(|span| due_at(*span)).min();
+        // Before both HELLOs no saga may be opened, so there is nothing to wake up for.
+        let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| self.ready);
         [due, self.wake_at].into_iter().flatten().min()
     }
 
@@ -353,7 +375,7 @@ impl<W: World> Worker<W> {
                 let retry = match code {
                     AbortCode::Busy | AbortCode::TipMoved => Some((*retry_after_ms).clamp(20, 10_000)),
                     AbortCode::Incomplete | AbortCode::Timeout => Some(RETRY_MS),
-                    // Somebody may make room.
+                    // Room may come back, here or there, without a change that would start a saga.
                     AbortCode::Disk => Some(DISK_RETRY_MS),
                     _ => None,
                 };
@@ -505,9 +527,9 @@ fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, wat
     let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
     match &mut slot.running {
         None => {}
-        // The own OPEN stays, or the peer opened a second one: it will run again.
+        // The own OPEN stays, or the peer opened a second one: it is told `busy` and opens again by itself. If this
+        // side did so too, the two would cross for ever.
         Some(running) if !running.mine || mine_wins => {
-            slot.again = true;
             slot.waiters = waiters;
             return None;
         }
