@@ -38,8 +38,12 @@ struct Inner {
     audit: Audit,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
+    /// Folders that could not be opened, and why.
+    unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// The binding of the newest session with each peer.
+    welcomed: Mutex<BTreeMap<NodeId, [u8; 32]>>,
     why_not: Mutex<BTreeMap<NodeId, String>>,
     stop: watch::Sender<bool>,
     started_ms: u64,
@@ -98,7 +102,9 @@ impl Node {
             audit,
             doors: Mutex::default(),
             shares: Mutex::default(),
+            unopened: Mutex::default(),
             dialled: Mutex::default(),
+            welcomed: Mutex::default(),
             why_not: Mutex::default(),
             stop,
             started_ms: now().wall_ms,
@@ -252,9 +258,13 @@ impl Node {
         });
     }
 
-    /// Takes a session into service and writes down what it tells of the peer.
+    /// Takes a session into service and writes down what it tells of the peer. A session that serves already, because
+    /// a dial came upon the one that the peer opened, is let be.
     pub fn welcome(&self, session: Session) {
         let peer = session.peer();
+        if lock(&self.0.welcomed).insert(peer, session.binding()) == Some(session.binding()) {
+            return;
+        }
         let known = self.known().peer(&peer);
         let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
         if record.name.is_empty() {
@@ -466,13 +476,31 @@ impl Node {
         self.open_share(space, dir)
     }
 
-    /// Opens the folders that are shared; one that cannot be opened is logged and left out.
+    /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it
+    /// again.
     pub fn open_shares(&self) {
         for (space, dir) in self.shared_dirs() {
-            if let Err(failure) = self.open_share(space, &dir) {
-                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
+            match self.open_share(space, &dir) {
+                Ok(_) => drop(lock(&self.0.unopened).remove(&space)),
+                Err(failure) => {
+                    if lock(&self.0.unopened).insert(space, failure.message.clone()).is_none() {
+                        tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
+                    }
+                }
             }
         }
+    }
+
+    /// Tries the folders again that could not be opened.
+    pub fn open_unopened_shares(&self) {
+        if !lock(&self.0.unopened).is_empty() {
+            self.open_shares();
+        }
+    }
+
+    /// Why the folder of a space is not open, if it should be.
+    pub fn unopened(&self, space: &SpaceId) -> Option<String> {
+        lock(&self.0.unopened).get(space).cloned()
     }
 
     /// Opens the folder of a space, or returns the one that is open.
@@ -494,6 +522,7 @@ impl Node {
         if let Some(share) = share {
             share.stop();
         }
+        lock(&self.0.unopened).remove(space);
         if let Some(mut label) = self.known().label(space) {
             label.dir = None;
             let _ = self.known().put_label(space, Some(&label));

@@ -205,11 +205,18 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
     }
     let mut interrupts = up::Interrupts::new()?;
     let node = Node::open(cx.home.clone(), cx.config.clone())?;
-    if needs_folders(&request) {
-        node.open_shares();
-    }
+    let work = async {
+        if needs_folders(&request) {
+            node.open_shares();
+            let shares: Vec<_> = node.shares().values().cloned().collect();
+            for share in shares {
+                share.flush().await;
+            }
+        }
+        execute(&node, request, progress).await
+    };
     let result = tokio::select! {
-        result = execute(&node, request, progress) => result,
+        result = work => result,
         signal = interrupts.next() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
     };
     node.shutdown().await;
