@@ -204,6 +204,8 @@ impl Share {
             paused: false,
             unlooked: BTreeSet::new(),
         };
+        // Until the first scan is recorded nobody may be told that the space is in step.
+        worker.engine.reading(space, true);
         let name = format!("folder {}", space.short());
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&inbox))?;
         *lock(&share.0.stopped) = Some(thread);
@@ -336,6 +338,7 @@ impl Worker {
         self.read_claims();
         let mut round = Round { full: true, ..Round::default() };
         let mut retry_at: Option<Instant> = None;
+        let mut unread = true;
         loop {
             if !self.paused {
                 if retry_at.is_some_and(|at| at <= Instant::now()) {
@@ -343,6 +346,9 @@ impl Worker {
                     round.dirty.append(&mut self.unlooked);
                 }
                 let outcome = self.step(&mut round);
+                if std::mem::take(&mut unread) {
+                    self.engine.reading(self.space, false);
+                }
                 if let Err(failure) = &outcome {
                     tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
                     round.full = true;
