@@ -631,7 +631,7 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
             format!("who answered is not node {who}: its identity or certificate does not fit"),
         )
         .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
-        DialError::NoAnswer { .. } => {
+        DialError::NoAnswer => {
             Failure::new(Exit::Refused, "no_answer", format!("node {who} was asked for, and {error}"))
                 .hint("compare the ticket with the other machine (`sealtide ticket new`), or try again in a minute")
         }
@@ -646,7 +646,7 @@ fn why_not(error: &DialError) -> &'static str {
     match error {
         DialError::Refused => "refused",
         DialError::WrongPeer => "pin",
-        DialError::NoAnswer { .. } => "refused",
+        DialError::NoAnswer => "refused",
         _ => "unreachable",
     }
 }
