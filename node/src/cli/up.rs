@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealtide_identity::{Role, SpaceId};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Request;
 use crate::cli::args::UpArgs;
@@ -38,6 +38,8 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     if made {
         cx.out.note(&format!("made node {} in {}", node.id().short(), cx.home.root().display()));
     }
+    // From here on there is something to end in order.
+    let signals = Signals::new()?;
     let listen = open_link(&cx, &node, args.listen).await?;
     let gateway = open_gateway(&cx, &node, args.gateway).await?;
     let events = node.engine().subscribe();
@@ -47,7 +49,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let tickets = tickets(&node, &dirs)?;
     node.audit().note("up", &[("listen", &listen.to_string())]);
     tell_ready(&cx, &node, listen, gateway, &tickets);
-    let exit = serve(&cx, &node, events).await;
+    let exit = serve(&cx, &node, events, signals).await;
     drop(control);
     node.audit().note("stopped", &[]);
     node.shutdown().await;
@@ -127,12 +129,17 @@ fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, gateway: SocketAddr, tic
 }
 
 /// Prints events until the end; returns the signal that ended it.
-async fn serve(cx: &Cx, node: &Node, mut events: tokio::sync::broadcast::Receiver<Event>) -> Option<Exit> {
+async fn serve(
+    cx: &Cx,
+    node: &Node,
+    mut events: tokio::sync::broadcast::Receiver<Event>,
+    mut signals: Signals,
+) -> Option<Exit> {
     let mut stop = node.stopping();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            signal = interrupted() => return Some(signal),
+            signal = signals.next() => return Some(signal),
             _ = stop.wait_for(|stopped| *stopped) => return None,
             _ = second.tick() => {
                 let node = node.clone();
@@ -203,13 +210,35 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
     }
 }
 
+/// The signals that end the process in order. One value for as long as they are waited for: a signal that comes while
+/// nobody listens is lost.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
 /// Waits for a signal that ends the process in order.
 pub(crate) async fn interrupted() -> Exit {
-    let interrupt = signal(SignalKind::interrupt());
-    let terminate = signal(SignalKind::terminate());
-    let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else { return std::future::pending().await };
-    tokio::select! {
-        _ = interrupt.recv() => Exit::Interrupted,
-        _ = terminate.recv() => Exit::Terminated,
+    match Signals::new() {
+        Ok(mut signals) => signals.next().await,
+        Err(_) => std::future::pending().await,
     }
 }
