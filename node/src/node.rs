@@ -23,7 +23,7 @@ use crate::home::{Home, Identity};
 use crate::known::Known;
 use crate::real::{RealWorld, now};
 use crate::share::Share;
-use crate::world::{OsEntropy, World};
+use crate::world::OsEntropy;
 
 /// A node in this process. Cheap to clone.
 #[derive(Clone)]
@@ -639,22 +639,24 @@ pub fn ticket_addresses(node: &Node) -> Vec<LinkAddress> {
 pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
     let who = peer.short();
     match error {
-        DialError::Refused { .. } => Failure::new(
+        DialError::Refused => Failure::new(
             Exit::Refused,
             "refused",
             format!("node {who} refused: the ticket is expired, used up or revoked, or this node is not allowed"),
         )
         .hint("ask for a new ticket: `sealtide ticket new` on the other machine"),
-        DialError::WrongPeer { .. } => Failure::new(
+        DialError::WrongPeer => Failure::new(
             Exit::Refused,
             "wrong_peer",
             format!("who answered is not node {who}: its identity or certificate does not fit"),
         )
         .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
-        DialError::Version { .. } => {
-            Failure::failed("version", format!("node {who} speaks another version of the protocol"))
-                .hint("update sealtide on both machines")
+        DialError::NoAnswer => {
+            Failure::new(Exit::Refused, "no_answer", format!("node {who} was asked for, and {error}"))
+                .hint("compare the ticket with the other machine (`sealtide ticket new`), or try again in a minute")
         }
+        DialError::Version => Failure::failed("version", format!("node {who} speaks another version of the protocol"))
+            .hint("update sealtide on both machines"),
         other => Failure::new(Exit::NoRoute, "no_route", format!("node {who} cannot be reached: {other}"))
             .hint("is `sealtide up` running there, and is its port open? `sealtide doctor TICKET` looks"),
     }
@@ -662,8 +664,9 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
 
 fn why_not(error: &DialError) -> &'static str {
     match error {
-        DialError::Refused { .. } => "refused",
-        DialError::WrongPeer { .. } => "pin",
+        DialError::Refused => "refused",
+        DialError::WrongPeer => "pin",
+        DialError::NoAnswer => "refused",
         _ => "unreachable",
     }
 }
@@ -679,8 +682,3 @@ fn hex(bytes: &[u8]) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-const _: fn() = || {
-    fn is_world<W: World>() {}
-    is_world::<RealWorld>();
-};

@@ -1,6 +1,6 @@
 //! The world as the driver sees it: time, chance, the disk's sync, and sessions with channels.
 //!
-//! The node runs the driver on [`RealWorld`]; the simulator runs the same driver on a world of its own, with virtual
+//! The node runs the driver on [`crate::real::RealWorld`]; the simulator runs the same driver on a world of its own, with virtual
 //! time and faults.
 
 use std::future::Future;

@@ -220,14 +220,16 @@ impl Index {
     }
 
     fn apply_commit(&mut self, commit: &CommitLine, sums: Sums) -> Result<(), &'static str> {
-        let txn = self.txns.remove(&commit.txn).unwrap_or_default();
+        const MISSING: &str = "a commit whose records or moves are not all there";
+        let mut txn = self.txns.remove(&commit.txn).unwrap_or_default();
         self.next_txn = self.next_txn.max(commit.txn + 1);
-        if txn.records.len() as u64 != commit.staged
-            || txn.taken.len() as u64 != commit.taken
-            || txn.moves.len() as u64 != commit.moves
-        {
-            return Err("a commit whose records or moves are not all there");
+        if txn.records.len() as u64 != commit.staged {
+            return Err(MISSING);
         }
+        // The entries right in front of the commit are its own. Those before them belong to an earlier try, of which
+        // a power cut left all but the commit entry.
+        txn.taken = last(txn.taken, commit.taken).ok_or(MISSING)?;
+        txn.moves = last(txn.moves, commit.moves).ok_or(MISSING)?;
         let members: Vec<u32> = if commit.only_taken {
             let find = |sid: &Sid| self.records.find(sid).filter(|id| txn.records.contains(id));
             txn.taken
@@ -301,4 +303,10 @@ impl Index {
     pub(crate) fn chunk_references(&self, hash: &ChunkHash) -> u64 {
         self.spaces.values().map(|state| u64::from(state.chunks.get(hash).copied().unwrap_or(0))).sum()
     }
+}
+
+/// The last `count` of a list; `None` when there are fewer.
+fn last<T>(mut list: Vec<T>, count: u64) -> Option<Vec<T>> {
+    let from = list.len().checked_sub(usize::try_from(count).ok()?)?;
+    Some(list.split_off(from))
 }

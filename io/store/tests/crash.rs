@@ -4,9 +4,9 @@
 
 mod support;
 
-use support::{Dice, Model, Op, Outcome, Player, random_op, scale};
 use sealtide_store::{Config, OpenError, Store};
 use std::sync::Arc;
+use support::{Dice, Model, Op, Outcome, Player, random_op, scale};
 
 /// Plays random operations until the disk dies at `call`, then looks at what a power cut leaves.
 /// Gives whether the disk died at all.
@@ -53,11 +53,17 @@ fn cut_at(seed: u64, call: u64, image: u64) -> bool {
     let model = if members == before.members { before } else { after };
     assert_eq!(members, model.members, "seed {seed} call {call} image {image}");
     model.check_members(&store);
-    // And it goes on.
+    // And it goes on: what is still staged can be committed, also when a first try was cut in its middle.
+    for (saga, (space, ..)) in &model.sagas {
+        if store.view(space).is_some() && store.saga_state(saga) == sealtide_sync::SagaState::Staged {
+            store.commit(space, &sealtide_store::conformance::of_saga(*saga)).unwrap();
+        }
+    }
     let space = support::spaces()[0];
     store.adopt_space(space).unwrap();
     let note = sealtide_store::conformance::stone_of("after the crash");
     store.commit(&space, &sealtide_store::conformance::local(vec![note])).unwrap();
+    assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, [], "seed {seed} call {call} image {image}");
     died
 }
 
@@ -111,6 +117,33 @@ fn staged_records_that_were_synced_survive_a_cut() {
         let result = store.commit(&space, &sealtide_store::conformance::of_saga(saga)).unwrap();
         assert_eq!(result.new_records, before);
     }
+}
+
+// Proves: SY-48
+#[test]
+fn a_commit_that_was_cut_in_its_middle_can_be_tried_again() {
+    let mut again = 0;
+    for image in 0..300 {
+        let mut player = Player::new(image, 1 << 28);
+        let (space, saga) = (support::spaces()[0], sealtide_sync::SagaId([1; 32]));
+        for op in [Op::Adopt(space), Op::Stage(space, saga, support::POOL.records.clone()), Op::Sync] {
+            assert!(matches!(player.play(&op), Outcome::Done));
+        }
+        player.disk.fail_next_sync();
+        assert!(matches!(player.play(&Op::CommitSaga(space, saga, Vec::new(), None)), Outcome::Disk));
+        let disk = player.disk.crash(image);
+        let store = Store::open(Arc::new(disk.clone()), Config::default()).unwrap();
+        if store.saga_state(&saga) == sealtide_sync::SagaState::Staged {
+            again += 1;
+            store.commit(&space, &sealtide_store::conformance::of_saga(saga)).unwrap();
+        }
+        drop(store);
+        let store = Store::open(Arc::new(disk), Config::default()).unwrap();
+        assert_eq!(store.saga_state(&saga), sealtide_sync::SagaState::Committed);
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    }
+    println!("300 commits cut, {again} tried again");
+    assert!(again > 10);
 }
 
 // Proves: SY-69

@@ -6,9 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
-use support::{Dice, Model, Op, Player, random_op, scale};
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, Damage, Disk, OpenError, Store};
+use support::{Dice, Model, Op, Player, random_op, scale};
 
 /// A store that was closed in order, with several packs or one, and what it must hold.
 fn filled(seed: u64, pack_bytes: u64) -> (Player, Model) {

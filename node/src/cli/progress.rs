@@ -6,7 +6,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::output::Output;
 
-/// Shows the progress lines of a command until it ends.
+/// Shows the progress lines of a command until it ends. Phase `idle` takes the bar away until there is more to do.
 pub(crate) async fn show(mut told: UnboundedReceiver<Value>, out: Output) {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
     if !out.shows_progress() {
@@ -16,6 +16,11 @@ pub(crate) async fn show(mut told: UnboundedReceiver<Value>, out: Output) {
     let mut phase = String::new();
     while let Some(line) = told.recv().await {
         let now = line["phase"].as_str().unwrap_or_default();
+        if now == "idle" {
+            bar.finish_and_clear();
+            phase.clear();
+            continue;
+        }
         if now != phase {
             phase = now.to_owned();
             bar.reset();

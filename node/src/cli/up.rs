@@ -17,14 +17,18 @@ use crate::control::{self, ControlSocket};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
+use crate::share::Phase;
 
 /// Ports tried after the default one when it is taken.
 const PORTS_TRIED: u16 = 100;
+/// How often the bar is looked after.
+const GLANCE: Duration = Duration::from_millis(250);
 /// How long the invites that `up` makes live.
 const INVITE_TTL_S: u64 = 24 * 3600;
 
 /// Runs the node until a signal or `down`.
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
+    let interrupts = Interrupts::new()?;
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     let made = make_home(&cx, args.name.as_deref())?;
     let (progress, _) = tokio::sync::mpsc::unbounded_channel();
@@ -38,8 +42,6 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     if made {
         cx.out.note(&format!("made node {} in {}", node.id().short(), cx.home.root().display()));
     }
-    // From here on there is something to end in order.
-    let signals = Signals::new()?;
     let listen = open_link(&cx, &node, args.listen).await?;
     let gateway = open_gateway(&cx, &node, args.gateway).await?;
     let events = node.engine().subscribe();
@@ -49,7 +51,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let tickets = tickets(&node, &dirs)?;
     node.audit().note("up", &[("listen", &listen.to_string())]);
     tell_ready(&cx, &node, listen, gateway, &tickets);
-    let exit = serve(&cx, &node, events, signals).await;
+    let exit = serve(&cx, &node, events, interrupts).await;
     drop(control);
     node.audit().note("stopped", &[]);
     node.shutdown().await;
@@ -133,26 +135,46 @@ async fn serve(
     cx: &Cx,
     node: &Node,
     mut events: tokio::sync::broadcast::Receiver<Event>,
-    mut signals: Signals,
+    mut interrupts: Interrupts,
 ) -> Option<Exit> {
     let mut stop = node.stopping();
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut glance = tokio::time::interval(GLANCE);
+    let (progress, told) = tokio::sync::mpsc::unbounded_channel();
+    let bars = cx.out.shows_progress().then(|| tokio::spawn(crate::cli::progress::show(told, cx.out.clone())));
     loop {
         tokio::select! {
-            signal = signals.next() => return Some(signal),
+            signal = interrupts.next() => return Some(signal),
             _ = stop.wait_for(|stopped| *stopped) => return None,
             _ = second.tick() => {
                 let node = node.clone();
                 // The checkpoint waits for the disk.
                 let _ = tokio::task::spawn_blocking(move || node.audit().tick()).await;
             }
+            _ = glance.tick(), if bars.is_some() => tell_progress(node, &progress),
             event = events.recv() => match event {
+                Ok(Event::Progress(moving)) => {
+                    let _ = progress.send(json!({"phase": "transfer", "items": moving.items, "bytes": moving.bytes}));
+                }
                 Ok(event) => tell_event(cx, node, &event),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(_) => return None,
             },
         }
     }
+}
+
+/// What the folders are busy with, for the bar.
+fn tell_progress(node: &Node, progress: &crate::api::Progress) {
+    let busy = node.shares().values().map(|share| share.status()).find(|status| status.phase != Phase::Idle);
+    let syncing =
+        node.spaces().iter().any(|space| node.engine().peer_spaces(space).iter().any(|(_, known)| known.running));
+    let line = match busy {
+        Some(status) => json!({"phase": status.phase, "items": status.items, "bytes": status.bytes}),
+        None if syncing => return,
+        None => json!({"phase": "idle"}),
+    };
+    let _ = progress.send(line);
 }
 
 fn tell_event(cx: &Cx, node: &Node, event: &Event) {
@@ -210,18 +232,15 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
     }
 }
 
-/// The signals that end the process in order. One value for as long as they are waited for: a signal that comes while
-/// nobody listens is lost.
-pub(crate) struct Signals {
+/// The signals that end the process in order. Made before the work begins, so that none is lost: neither one that
+/// comes early nor one that comes while nobody waits.
+pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Signals {
-    /// Begins to listen.
-    ///
-    /// # Errors
-    /// When the system refuses.
+impl Interrupts {
+    /// Begins to take signals.
     pub(crate) fn new() -> Result<Self, Failure> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
@@ -232,13 +251,5 @@ impl Signals {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
         }
-    }
-}
-
-/// Waits for a signal that ends the process in order.
-pub(crate) async fn interrupted() -> Exit {
-    match Signals::new() {
-        Ok(mut signals) => signals.next().await,
-        Err(_) => std::future::pending().await,
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
                     findings.add("handshake", "ok", text, None);
                     node.welcome(session);
                 }
-                Err(sealtide_link::DialError::Refused { .. }) => findings.add(
+                Err(sealtide_link::DialError::Refused) => findings.add(
                     "handshake",
                     "warn",
                     format!("node {} is there and proved itself, but does not know this node yet", who.short()),

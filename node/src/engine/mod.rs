@@ -132,6 +132,8 @@ pub(crate) struct State {
     pub(crate) spaces: BTreeMap<(NodeId, SpaceId), PeerSpace>,
     /// Spaces that are paused: no saga is opened or answered.
     pub(crate) paused: std::collections::BTreeSet<SpaceId>,
+    /// Spaces whose folder is being read for the first time: "in step" would not be true yet, so sagas wait.
+    pub(crate) reading: std::collections::BTreeSet<SpaceId>,
     serial: u64,
 }
 
@@ -312,6 +314,25 @@ impl<W: World> Engine<W> {
         } else {
             self.changed(space, None, Arc::default());
         }
+    }
+
+    /// Holds sagas of a space back (peers are told `busy`) while its folder is read for the first time, or goes on.
+    pub fn reading(&self, space: SpaceId, reading: bool) {
+        {
+            let mut state = self.lock();
+            if reading {
+                state.reading.insert(space)
+            } else {
+                state.reading.remove(&space)
+            };
+        }
+        if !reading {
+            self.changed(space, None, Arc::default());
+        }
+    }
+
+    pub(crate) fn is_reading(&self, space: &SpaceId) -> bool {
+        self.lock().reading.contains(space)
     }
 
     /// Whether a space is paused.

@@ -31,6 +31,12 @@ pub(crate) struct SagaTask<W: World> {
     pub(crate) cancel: watch::Receiver<bool>,
 }
 
+/// What the driver waited for.
+enum Step {
+    Input(SagaInput),
+    Sent(Result<(), ChannelGone>),
+}
+
 type Syncing = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
 
 impl<W: World> SagaTask<W> {
@@ -43,6 +49,7 @@ impl<W: World> SagaTask<W> {
         let mut syncing: Option<Syncing> = None;
         let mut grants = self.engine.grants_watch();
         let mut cancel = self.cancel.clone();
+        let mut send_first = false;
         if let Some(open) = first {
             saga.handle(self.engine.world().now(), SagaInput::Message(open), &self.view);
         }
@@ -97,35 +104,46 @@ impl<W: World> SagaTask<W> {
                 let (engine, upto) = (self.engine.clone(), staged);
                 syncing = Some(Box::pin(async move { (upto, engine.world().sync(engine.store()).await) }));
             }
-            let input = tokio::select! {
-                sent = channel.send(outbox.clone().unwrap_or_default()), if outbox.is_some() => {
-                    outbox = None;
-                    match sent {
-                        Ok(()) => continue,
-                        Err(ChannelGone) => SagaInput::ChannelLost,
-                    }
+            // In a fixed order, what is rare first; sending and receiving take turns at being asked first, so that
+            // neither starves. A simulation can repeat every step.
+            send_first = !send_first;
+            let send = || channel.send(outbox.clone().unwrap_or_default());
+            let (may_send, waits) = (outbox.is_some(), outbox.is_some() && !send_first);
+            let step = tokio::select! {
+                biased;
+                Ok(()) = cancel.changed() => Step::Input(SagaInput::Cancel),
+                Ok(()) = grants.changed() => Step::Input(SagaInput::PeerRole(self.engine.role(&self.peer, &self.space))),
+                () = self.sleep_until(wake_at) => {
+                    wake_at = None;
+                    Step::Input(SagaInput::Tick)
                 }
-                message = channel.recv() => match message {
-                    Ok(Some(message)) => SagaInput::Message(message),
-                    Ok(None) | Err(_) => SagaInput::ChannelLost,
-                },
                 (upto, result) = wait(&mut syncing) => {
                     syncing = None;
-                    match result {
+                    Step::Input(match result {
                         Ok(()) => {
                             durable = upto;
                             failpoint::hit("saga_durable");
                             SagaInput::Durable(upto)
                         }
                         Err(error) => SagaInput::StoreFailed(error.to_string()),
+                    })
+                }
+                sent = send(), if may_send && send_first => Step::Sent(sent),
+                message = channel.recv() => Step::Input(match message {
+                    Ok(Some(message)) => SagaInput::Message(message),
+                    Ok(None) | Err(_) => SagaInput::ChannelLost,
+                }),
+                sent = send(), if waits => Step::Sent(sent),
+            };
+            let input = match step {
+                Step::Input(input) => input,
+                Step::Sent(sent) => {
+                    outbox = None;
+                    match sent {
+                        Ok(()) => continue,
+                        Err(ChannelGone) => SagaInput::ChannelLost,
                     }
                 }
-                () = self.sleep_until(wake_at) => {
-                    wake_at = None;
-                    SagaInput::Tick
-                }
-                Ok(()) = grants.changed() => SagaInput::PeerRole(self.engine.role(&self.peer, &self.space)),
-                Ok(()) = cancel.changed() => SagaInput::Cancel,
             };
             self.feed(&mut saga, input);
         }

@@ -27,10 +27,12 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 const QUIET_MS: u64 = 150;
 /// … and at the latest this long after the first.
 const QUIET_MAX_MS: u64 = 1000;
+/// What a node that cannot take a saga now tells its peer to wait.
+const BUSY_RETRY_MS: u64 = 100;
 /// How long to wait before a failed saga is tried again.
 const RETRY_MS: u64 = 2000;
-/// How long to wait after the disk failed.
-const DISK_RETRY_MS: u64 = 30_000;
+/// How long to wait for room on a disk.
+const DISK_RETRY_MS: u64 = 10_000;
 /// Control messages that may wait for a peer that does not read; until some have left nothing of it is read either.
 const OUTBOX_MAX: usize = 64;
 /// How long the last control messages may take to leave.
@@ -130,8 +132,28 @@ impl<W: World> Worker<W> {
                 break;
             }
             self.open_due();
+            self.reap();
             let wake_at = self.next_wake();
+            // In a fixed order, what is rare first: nothing starves, and a simulation can repeat every step.
             tokio::select! {
+                biased;
+                Some((space, serial, outcome)) = ended.recv() => self.saga_ended(space, serial, outcome),
+                command = inbox.recv() => match command {
+                    Some(Command::Sync(order, waiter)) => self.order(order, waiter),
+                    Some(Command::Cancel(space)) => self.cancel(space),
+                    Some(Command::Close) | None => {
+                        self.feed(ControlInput::Bye);
+                        let _ = self.perform().await;
+                        break;
+                    }
+                },
+                Ok(()) = grants.changed() => self.tell_spaces(),
+                event = events.recv() => match event {
+                    Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
+                    _ => {}
+                },
+                () = sleep_until(&self.engine, wake_at) => self.tick(),
                 sent = self.channel.send(self.outbox.front().cloned().unwrap_or_default()), if !self.outbox.is_empty() => {
                     if sent.is_err() {
                         break;
@@ -149,24 +171,6 @@ impl<W: World> Worker<W> {
                     Some(channel) => self.answer(channel),
                     None => break,
                 },
-                command = inbox.recv() => match command {
-                    Some(Command::Sync(order, waiter)) => self.order(order, waiter),
-                    Some(Command::Cancel(space)) => self.cancel(space),
-                    Some(Command::Close) | None => {
-                        self.feed(ControlInput::Bye);
-                        let _ = self.perform().await;
-                        break;
-                    }
-                },
-                event = events.recv() => match event {
-                    Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
-                    _ => {}
-                },
-                Ok(()) = grants.changed() => self.tell_spaces(),
-                Some((space, serial, outcome)) = ended.recv() => self.saga_ended(space, serial, outcome),
-                Some(_) = self.sagas.join_next() => {}
-                () = sleep_until(&self.engine, wake_at) => self.feed(ControlInput::Tick),
             }
         }
         self.closing = true;
@@ -183,6 +187,24 @@ impl<W: World> Worker<W> {
         while self.sagas.join_next().await.is_some() {}
         while let Ok((space, serial, outcome)) = ended.try_recv() {
             self.saga_ended(space, serial, outcome);
+        }
+    }
+
+    /// Lets go of sagas that are over; a session may live for months.
+    fn reap(&mut self) {
+        while let Some(ended) = self.sagas.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, peer = self.peer.short(), "a saga failed without a word");
+            }
+        }
+    }
+
+    /// A wake-up is used once: without this, one in the past would come again and again.
+    fn tick(&mut self) {
+        let now = self.engine.world().now().mono_ms;
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.feed(ControlInput::Tick);
         }
     }
 
@@ -265,7 +287,8 @@ impl<W: World> Worker<W> {
 
     /// The way records may flow between the two, seen from this node as opener; `None` when nothing may.
     fn direction(&self, space: &SpaceId) -> Option<Direction> {
-        if self.engine.store().view(space).is_none() || self.engine.is_paused(space) {
+        let held = self.engine.is_paused(space) || self.engine.is_reading(space);
+        if held || self.engine.store().view(space).is_none() {
             return None;
         }
         let theirs = self.engine.role(&self.peer, space)?;
@@ -279,8 +302,10 @@ impl<W: World> Worker<W> {
     }
 
     fn next_wake(&self) -> Option<u64> {
-        // Where as many run as may, the end of one of them wakes.
-        let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| self.room() > 0);
+        // Before both HELLOs no saga may be opened, so there is nothing to wake up for; where as many run as may, the
+        // end of one of them wakes.
+        let may_open = self.ready && self.room() > 0;
+        let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| may_open);
         [due, self.wake_at].into_iter().flatten().min()
     }
 
@@ -476,7 +501,10 @@ async fn open_saga<W: World>(
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let peer = session.peer();
     let Some(view) = engine.store().view(&order.space) else { return lost };
-    let open = engine.known().open_saga(&peer, &order.space).filter(|open| !open.commit_sent);
+    // A process that ended right after the commit left the note behind; that saga is over.
+    let unfinished = |saga: &SagaId| matches!(engine.store().saga_state(saga), SagaState::Staged | SagaState::Unknown);
+    let open = engine.known().open_saga(&peer, &order.space);
+    let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
     let config = config(engine, saga_id, order.space, peer, zstd);
@@ -510,6 +538,10 @@ async fn answer_saga<W: World>(
         refuse(&channel, AbortCode::Cancelled, "the space is paused at the other node").await;
         return None;
     }
+    if engine.is_reading(&space) {
+        refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
+        return None;
+    }
     let (serial, cancelled) = match take_slot(slots, space, engine.id() < peer) {
         Some(taken) => taken,
         None => {
@@ -532,9 +564,9 @@ fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, wat
     let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
     match &mut slot.running {
         None => {}
-        // The own OPEN stays, or the peer opened a second one: it will run again.
+        // The own OPEN stays, or the peer opened a second one: it is told `busy` and opens again by itself. If this
+        // side did so too, the two would cross for ever.
         Some(running) if !running.mine || mine_wins => {
-            slot.again = true;
             slot.waiters = waiters;
             return None;
         }
@@ -591,7 +623,7 @@ async fn drive<W: World, C: PeerChannel>(
 }
 
 async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
-    let retry = if code == AbortCode::Busy { 50 } else { 0 };
+    let retry = if code == AbortCode::Busy { BUSY_RETRY_MS } else { 0 };
     let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
     channel.finish();
 }
@@ -608,6 +640,7 @@ fn retry_after(outcome: &SagaOutcome) -> Option<u64> {
             Some((*retry_after_ms).clamp(20, 10_000))
         }
         SagaOutcome::Aborted { code: AbortCode::Incomplete | AbortCode::Timeout, .. } => Some(RETRY_MS),
+        // Room may come back, here or there, without a change that would start a saga.
         SagaOutcome::Aborted { code: AbortCode::Disk, .. } => Some(DISK_RETRY_MS),
         SagaOutcome::Aborted { .. } => None,
         // Of a session that is over nobody asks; in one that lives the peer dropped the channel.

@@ -215,6 +215,8 @@ impl Share {
             unlooked: BTreeSet::new(),
             may_record: None,
         };
+        // Until the first scan is recorded nobody may be told that the space is in step.
+        worker.engine.reading(space, true);
         let name = format!("folder {}", space.short());
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&inbox))?;
         *lock(&share.0.stopped) = Some(thread);
@@ -368,6 +370,7 @@ impl Worker {
         self.read_claims();
         let mut round = Round { full: true, ..Round::default() };
         let mut retry_at: Option<Instant> = None;
+        let mut unread = true;
         loop {
             self.read_news(&mut round);
             if self.paused {
@@ -381,6 +384,9 @@ impl Worker {
                     round.dirty.append(&mut self.unlooked);
                 }
                 let outcome = self.step(&mut round);
+                if std::mem::take(&mut unread) {
+                    self.engine.reading(self.space, false);
+                }
                 if self.share.0.stopping.load(Ordering::Acquire) {
                     return;
                 }

@@ -106,14 +106,12 @@ impl Worker {
         let all = changes.len() as u64;
         self.share.update(|status| (status.phase, status.items) = (Phase::Recording, (0, all)));
         let mut batch = Batch::default();
-        let mut done = 0;
-        for change in changes {
+        for (done, change) in changes.into_iter().enumerate() {
             self.go_on()?;
-            done += 1;
             self.frame_change(change, &mut batch);
             if batch.recorded.len() >= COMMIT_CHANGES || batch.bytes >= COMMIT_BYTES {
                 self.commit_batch(std::mem::take(&mut batch))?;
-                self.share.update(|status| status.items = (done, all));
+                self.share.update(|status| status.items = (done as u64 + 1, all));
             }
         }
         self.commit_batch(batch)

@@ -1,0 +1,63 @@
+//! Nodes that are cut, crash and run full in the middle of everything agree in the end, and nothing is lost.
+//!
+//! `SEALTIDE_SIM_SEED=n` plays one seed and prints all that happens; `SEALTIDE_TEST_SCALE` gives the number of seeds.
+
+use sealtide_sim::seeds::{only_seed, run_seed, scale};
+
+/// Seeds of each part at scale 1.
+const SEEDS: u64 = 250;
+
+fn play(part: u64) {
+    if let Some(seed) = only_seed() {
+        if part == 0 {
+            tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::INFO).init();
+            let (outcome, lines) = run_seed(seed, true).unwrap_or_else(|failure| panic!("{failure}"));
+            println!("{lines}{outcome:#?}");
+        }
+        return;
+    }
+    let count = SEEDS * scale();
+    let (mut cuts, mut crashes, mut records, mut slowest) = (0, 0, 0, 0);
+    for seed in part * count..(part + 1) * count {
+        let (outcome, _) = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        cuts += outcome.cuts;
+        crashes += outcome.crashes;
+        records += outcome.acknowledged;
+        slowest = slowest.max(outcome.settled_ms);
+    }
+    println!("{count} seeds: {records} records, {cuts} cuts, {crashes} crashes; slowest to settle {slowest} ms");
+    assert!(cuts > count && crashes > count / 4, "the faults do happen");
+}
+
+/// Proves: SY-48, SY-49
+mod agree_after_any_interruption {
+    #[test]
+    fn part_1() {
+        super::play(0);
+    }
+
+    #[test]
+    fn part_2() {
+        super::play(1);
+    }
+
+    #[test]
+    fn part_3() {
+        super::play(2);
+    }
+
+    #[test]
+    fn part_4() {
+        super::play(3);
+    }
+}
+
+#[test]
+fn one_seed_gives_one_run() {
+    for seed in 0..20 {
+        let first = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let second = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(first.0, second.0, "seed {seed}");
+        assert_eq!(first.1, second.1, "seed {seed}: the traces differ");
+    }
+}
