@@ -39,13 +39,15 @@ struct Inner {
     audit: Audit,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
+    /// Folders that could not be opened, and why.
+    unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// The binding of the newest session with each peer.
+    welcomed: Mutex<BTreeMap<NodeId, [u8; 32]>>,
     why_not: Mutex<BTreeMap<NodeId, String>>,
     /// Held while the row of a peer is read and written.
     peers: Mutex<()>,
-    /// Folders that are shared and could not be opened, and why.
-    unopened: Mutex<BTreeMap<SpaceId, String>>,
     stop: watch::Sender<bool>,
     started_ms: u64,
 }
@@ -103,10 +105,11 @@ impl Node {
             audit,
             doors: Mutex::default(),
             shares: Mutex::default(),
+            unopened: Mutex::default(),
             dialled: Mutex::default(),
+            welcomed: Mutex::default(),
             why_not: Mutex::default(),
             peers: Mutex::default(),
-            unopened: Mutex::default(),
             stop,
             started_ms: now().wall_ms,
         };
@@ -265,9 +268,13 @@ impl Node {
         });
     }
 
-    /// Takes a session into service and writes down what it tells of the peer.
+    /// Takes a session into service and writes down what it tells of the peer. A session that serves already, because
+    /// a dial came upon the one that the peer opened, is let be.
     pub fn welcome(&self, session: Session) {
         let peer = session.peer();
+        if lock(&self.0.welcomed).insert(peer, session.binding()) == Some(session.binding()) {
+            return;
+        }
         let told = session.peer_addresses();
         let welcome = self.with_peers(|known| {
             let mut record = known.peer(&peer).unwrap_or_else(|| Peer::new(peer, now()));
@@ -500,17 +507,26 @@ impl Node {
         })
     }
 
-    /// Opens the folders that are shared; one that cannot be opened is listed as failed.
+    /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it
+    /// again.
     pub fn open_shares(&self) {
         for (space, dir) in self.shared_dirs() {
-            if let Err(failure) = self.open_share(space, &dir) {
+            if let Err(failure) = self.open_share(space, &dir)
+                && lock(&self.0.unopened).insert(space, failure.message.clone()).is_none()
+            {
                 tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
-                lock(&self.0.unopened).insert(space, failure.message);
             }
         }
     }
 
-    /// Why the folder of a space could not be opened, if so.
+    /// Tries the folders again that could not be opened.
+    pub fn open_unopened_shares(&self) {
+        if !lock(&self.0.unopened).is_empty() {
+            self.open_shares();
+        }
+    }
+
+    /// Why the folder of a space is not open, if it should be.
     pub fn unopened(&self, space: &SpaceId) -> Option<String> {
         lock(&self.0.unopened).get(space).cloned()
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
-use sealtide_link::DialTarget;
+use sealtide_link::{DialTarget, Session};
 use sealtide_store::{Peer, SpaceLabel};
 use sealtide_sync::{SpaceOffer, Strategy};
 use serde_json::{Value, json};
@@ -22,6 +22,11 @@ use crate::real::now;
 
 /// Files in a directory above which joining it with a space that holds few of them needs `--yes`.
 const SURVEY_FILES: usize = 20;
+
+/// How often the session with the invite is tried when another one gets in between.
+const DIALS: usize = 5;
+/// How long a session that stands may take to end.
+const STANDING: Duration = Duration::from_secs(3);
 
 /// What `join` was asked.
 pub(crate) struct JoinOrder {
@@ -93,8 +98,7 @@ pub(crate) fn read_ticket(text: &str) -> Result<Ticket, Failure> {
 }
 
 async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
-    let target = DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
-    let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
+    let session = dial_with_invite(node, ticket).await?;
     let mut record = Peer::new(ticket.node, now());
     record.addresses.clone_from(&ticket.addresses);
     if node.known().peer(&ticket.node).is_none_or(|known| known.revoked) {
@@ -104,7 +108,28 @@ async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The space that the invite lets into: the first one that is offered as invited and not yet here.
+/// Opens a session that proves the invite. One that stands already with that node has proved another, or none, and
+/// gives way.
+async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failure> {
+    let invite = ticket.invite.as_ref().map(|(id, _)| *id);
+    for _ in 0..DIALS {
+        if let Some(standing) = node.link().session(&ticket.node) {
+            standing.close();
+            let _ = timeout(STANDING, standing.closed()).await;
+        }
+        let target =
+            DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
+        let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
+        if session.invite_used() == invite {
+            return Ok(session);
+        }
+        // Meanwhile the other node, or the own task that keeps a session open, was quicker.
+        node.welcome(session);
+    }
+    Err(Failure::failed("session", format!("node {} opens sessions of its own all the time", ticket.node.short())))
+}
+
+/// The space that the invite lets into, as the issuer marks it.
 async fn wait_for_offer(
     node: &Node,
     events: &mut broadcast::Receiver<Event>,
@@ -115,13 +140,12 @@ async fn wait_for_offer(
         loop {
             match events.recv().await {
                 Ok(Event::PeerSpaces(from, offers)) if from == peer => {
-                    let fresh = |offer: &&SpaceOffer| offer.invited && !node.has_space(&offer.space);
-                    if let Some(offer) = offers.iter().find(fresh).or_else(|| offers.iter().find(|offer| offer.invited))
-                    {
-                        return Some(offer.clone());
+                    if let Some(offer) = offers.into_iter().find(|offer| offer.invited) {
+                        return Some(offer);
                     }
                 }
-                Ok(Event::PeerGone(from)) if from == peer => return None,
+                // An older session with that node gives way to the one of the invite.
+                Ok(Event::PeerGone(from)) if from == peer && node.link().session(&peer).is_none() => return None,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
             }

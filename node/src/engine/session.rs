@@ -254,7 +254,7 @@ impl<W: World> Worker<W> {
 
     fn tell_spaces(&mut self) {
         if self.ready {
-            let offers = self.engine.offers_for(&self.peer);
+            let offers = self.engine.offers_for(&self.peer, self.session.invite());
             self.feed(ControlInput::Spaces(offers));
         }
     }

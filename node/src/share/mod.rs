@@ -6,6 +6,8 @@
 mod checkout;
 mod claims;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

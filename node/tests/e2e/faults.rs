@@ -138,17 +138,17 @@ fn homes_that_cannot_be() {
     let machine = Machine::new();
     let file = machine.root().join("file");
     fs::write(&file, "a file").unwrap();
-    let check = |home: &str| {
-        let done = machine.run(&["--home", home, "init"]);
+    let check = |home: &Path| {
+        let done = machine.run_at(home, &["init"]);
         let error = done.document()["error"].clone();
         assert_eq!(done.code, 1, "{done:?}");
-        assert!(error["message"].as_str().unwrap().contains(home), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(home.to_str().unwrap()), "{error}");
         assert!(error["hint"].is_string(), "{error}");
     };
-    check(file.to_str().unwrap());
-    check(file.join("below").to_str().unwrap());
+    check(&file);
+    check(&file.join("below"));
     // Nobody may write there, not even root.
-    check("/proc/sealtide-home");
+    check(Path::new("/proc/sealtide-home"));
     // A key that others can read is refused, with the command that mends it.
     machine.ok(&["init"]);
     let key = machine.home().join("node.key");
