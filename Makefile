@@ -40,7 +40,8 @@ test: setup check-format tidy clippy doc spec deny unit ## everything that CI ru
 test-long: ## the same with ten times the cases
 	SEALTIDE_TEST_SCALE=10 $(MAKE) test PROFILE=long
 
-bench: build ## side by side with rsync, git and Syncthing (SCALE=small for a quick look)
+bench: build ## the parts, then side by side with rsync, git and Syncthing (SCALE=small for a quick look)
+	$(CARGO) bench --package sealtide-bench --profile dev
 	bench/sync.sh
 
 fmt: ## format everything

@@ -170,6 +170,8 @@ impl Home {
                 format!("another process uses the store in {}", self.root.display()),
             )
             .hint("`sealtide status` asks the running node; `sealtide down` stops it"),
+            OpenError::Damaged(damage) => Failure::new(Exit::Verification, "store_damaged", damage.to_string())
+                .hint("a peer that is in step holds good copies: move this home away and `sealtide join` anew"),
             other => Failure::failed("store", other.to_string()),
         }
     }

@@ -22,7 +22,7 @@ use crate::home::{Home, Identity};
 use crate::known::Known;
 use crate::real::{RealWorld, now};
 use crate::share::Share;
-use crate::world::{OsEntropy, World};
+use crate::world::OsEntropy;
 
 /// A node in this process. Cheap to clone.
 #[derive(Clone)]
@@ -602,6 +602,10 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
             format!("who answered is not node {who}: its identity or certificate does not fit"),
         )
         .hint("something between the two machines answers in its place; `sealtide doctor` tells more"),
+        DialError::NoAnswer => {
+            Failure::new(Exit::Refused, "no_answer", format!("node {who} was asked for, and {error}"))
+                .hint("compare the ticket with the other machine (`sealtide ticket new`), or try again in a minute")
+        }
         DialError::Version => Failure::failed("version", format!("node {who} speaks another version of the protocol"))
             .hint("update sealtide on both machines"),
         other => Failure::new(Exit::NoRoute, "no_route", format!("node {who} cannot be reached: {other}"))
@@ -613,6 +617,7 @@ fn why_not(error: &DialError) -> &'static str {
     match error {
         DialError::Refused => "refused",
         DialError::WrongPeer => "pin",
+        DialError::NoAnswer => "refused",
         _ => "unreachable",
     }
 }
@@ -628,8 +633,3 @@ fn hex(bytes: &[u8]) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-const _: fn() = || {
-    fn is_world<W: World>() {}
-    is_world::<RealWorld>();
-};

@@ -48,9 +48,13 @@ pub enum DialError {
     /// The peer proved itself and does not let this node in, or the invite does not.
     #[error("it refused this node")]
     Refused,
-    /// Something answered, but it is not the node that was dialled, or something stands between.
+    /// Something answered and proved itself, but it is not the node that was dialled, or something stands between.
     #[error("what answers there is another node")]
     WrongPeer,
+    /// Something took the knock and hung up. Another node does that, and so does this one when it has more
+    /// connections than places: from outside they look the same (link C.4.2).
+    #[error("it closed the connection without an answer: another node answers there, or it is overloaded")]
+    NoAnswer,
     /// The peer speaks another version of the protocol.
     #[error("it speaks another version of the link protocol")]
     Version,
@@ -180,9 +184,11 @@ impl Round {
                 _ => DialError::Protocol { reason: notice.to_string() },
             },
             ProofError::Handshake(HandshakeError::Version { .. }) => DialError::Version,
-            ProofError::Handshake(HandshakeError::WrongPeer { .. }) | ProofError::NoAnswer => DialError::WrongPeer,
+            ProofError::NoAnswer => DialError::NoAnswer,
+            ProofError::Handshake(HandshakeError::WrongPeer { .. }) => DialError::WrongPeer,
             // A middleman that ends the TLS on both sides looks like this: the proof is of another connection.
             ProofError::Handshake(HandshakeError::BadProof { .. }) => DialError::WrongPeer,
+            ProofError::Handshake(HandshakeError::Certificate(_)) => DialError::WrongPeer,
             ProofError::Handshake(other) => DialError::Protocol { reason: other.to_string() },
             ProofError::Silent => DialError::Timeout,
             // The peer may have hung up because its own dial got through.

@@ -48,4 +48,5 @@ pub use listen::ListenError;
 pub use metrics::LinkMetrics;
 pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo};
 pub use tls::{GROUP, GROUP_NAME};
+pub use tls_stream::TlsStream;
 pub use websocket::MESSAGE_BYTES_MAX;

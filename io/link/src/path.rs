@@ -119,15 +119,16 @@ impl Path {
         Ok(())
     }
 
-    /// Ends the connection in order, so that what was written last is not lost to a reset.
-    pub(crate) async fn hang_up(&mut self) {
+    /// Ends the connection in order, so that what was written last is not lost to a reset. True when the peer has
+    /// ended its direction too.
+    pub(crate) async fn hang_up(&mut self) -> bool {
         let end = async {
             self.stream.shutdown().await?;
             let mut sink = [0; 1024];
             while self.stream.read(&mut sink).await? > 0 {}
             io::Result::Ok(())
         };
-        let _at_most = tokio::time::timeout(LINGER, end).await;
+        matches!(tokio::time::timeout(LINGER, end).await, Ok(Ok(())))
     }
 
     async fn read_some(&mut self, bytes_max: usize) -> Result<(), PathError> {

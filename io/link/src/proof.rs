@@ -11,7 +11,7 @@ use sealtide_wire::handshake::{
     Admission, BindingError, CertificateCheck, CertificateRejected, Established, HANDSHAKE_PAYLOAD_BYTES_MAX,
     HELLO_PAYLOAD_BYTES, HandshakeError, Initiator, LocalEnd, Proof, Responder, Step,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::certificate::CertificateFacts;
@@ -48,7 +48,7 @@ pub(crate) enum ProofError {
     Busy,
     #[error(transparent)]
     Yield(#[from] Yield),
-    #[error("the peer closed the connection without a word")]
+    #[error("it closed the connection without an answer")]
     NoAnswer,
 }
 
@@ -67,15 +67,27 @@ impl Workers {
         Self { at_once: Semaphore::new(at_once), waiting: AtomicUsize::new(0), waiting_max: limits.proofs_waiting }
     }
 
-    /// Runs `work` on a thread for blocking work: it costs up to a millisecond and may write to disk.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ProofError> {
+    /// Waits for its turn; `None` when too many wait already.
+    async fn turn(&self) -> Option<WorkTurn<'_>> {
         let queued = Queued(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
-            return Err(ProofError::Busy);
+            return None;
         }
-        let _permit = self.at_once.acquire().await.map_err(|_| ProofError::Busy)?;
+        let permit = self.at_once.acquire().await.ok()?;
         drop(queued);
-        tokio::task::spawn_blocking(work).await.map_err(|_| ProofError::Busy)
+        Some(WorkTurn(permit))
+    }
+}
+
+/// The right to one ML-DSA operation.
+struct WorkTurn<'a>(SemaphorePermit<'a>);
+
+impl WorkTurn<'_> {
+    /// Runs `work` on a thread for blocking work: it costs up to a millisecond and may write to disk.
+    async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ProofError> {
+        let done = tokio::task::spawn_blocking(work).await.map_err(|_| ProofError::Busy);
+        drop(self.0);
+        done
     }
 }
 
@@ -131,7 +143,12 @@ pub(crate) async fn initiate(
             PathError::Closed | PathError::Io(_) if turn.is_none() => ProofError::NoAnswer,
             error => error.into(),
         })?;
-        let (back, machine, step) = initiator_step(node, path, initiator, frame).await?;
+        let Some(work) = node.workers.turn().await else {
+            // Nothing but HELLO is written to a peer that has not proved its id. Spec: link C.4.5
+            let proven = turn.is_some();
+            return Err(if proven { too_busy(path).await } else { ProofError::Busy });
+        };
+        let (back, machine, step) = initiator_step(work, path, initiator, frame).await?;
         path = back;
         initiator = machine;
         let step = match step {
@@ -169,22 +186,29 @@ pub(crate) async fn respond(node: &Arc<Node>, mut path: Path, place: &Place) -> 
     let began = Instant::now();
     let mut turn: Option<(Turn, oneshot::Receiver<()>)> = None;
     let mut knocked = false;
+    // Looked at before the wait for a turn: a stranger takes nobody's place there, and who knocked right is told that
+    // this node is busy.
+    if !responder.is_knock(&frame) {
+        node.counters.wrong_knocks.add(1);
+        place.failed();
+        return Err(HandshakeError::WrongKnock.into());
+    }
     loop {
-        let (back, machine, step) = responder_step(node, path, responder, frame).await?;
+        let Some(work) = node.workers.turn().await else { return Err(too_busy(path).await) };
+        let (back, machine, step) = responder_step(node, work, path, responder, frame).await?;
         path = back;
         responder = machine;
         let step = match step {
             Ok(step) => step,
             Err(error) => {
                 match &error {
-                    HandshakeError::WrongKnock => node.counters.wrong_knocks.add(1),
                     HandshakeError::BadProof { .. } => node.counters.bad_proofs.add(1),
                     HandshakeError::NotAdmitted { .. } => node.counters.refused.add(1),
                     _ => {}
                 }
                 // A refusal without a proven peer is a bad signature or tag.
                 let guessed = match &error {
-                    HandshakeError::WrongKnock | HandshakeError::BadProof { .. } => true,
+                    HandshakeError::BadProof { .. } => true,
                     HandshakeError::NotAdmitted { peer, .. } => peer.is_none(),
                     _ => false,
                 };
@@ -239,32 +263,33 @@ async fn next_unless(path: &mut Path, stopped: &mut oneshot::Receiver<()>) -> Op
 type Stepped<M> = (Path, M, Result<Step, HandshakeError>);
 
 async fn initiator_step(
-    node: &Arc<Node>,
+    work: WorkTurn<'_>,
     path: Path,
     mut initiator: Initiator,
     frame: Bytes,
 ) -> Result<Stepped<Initiator>, ProofError> {
     let shown = Shown(path.stream.peer_fingerprint().unwrap_or_default());
-    let work = move || {
+    let step = move || {
         let step = initiator.handle(&frame, &path.stream, &shown);
         (path, initiator, step)
     };
-    node.workers.run(work).await
+    work.run(step).await
 }
 
 async fn responder_step(
     node: &Arc<Node>,
+    work: WorkTurn<'_>,
     path: Path,
     mut responder: Responder,
     frame: Bytes,
 ) -> Result<Stepped<Responder>, ProofError> {
     let shown = Shown(path.stream.peer_fingerprint().unwrap_or_default());
     let admission: Arc<dyn Admission + Send + Sync> = node.admission.clone();
-    let work = move || {
+    let step = move || {
         let step = responder.handle(&frame, &path.stream, &shown, &*admission, &mut SystemEntropy);
         (path, responder, step)
     };
-    node.workers.run(work).await
+    work.run(step).await
 }
 
 /// Says why, where that is allowed, and closes.
@@ -283,9 +308,20 @@ pub(crate) async fn give_way(mut path: Path, why: Yield) -> ProofError {
         Yield::Full => ErrorCode::Limit,
         Yield::Closed => ErrorCode::GoingAway,
     };
+    tell(&mut path, code).await;
+    why.into()
+}
+
+/// Tells a peer that knocked right, or proved its id, that the processor has too much to do, and closes.
+// Spec: link C.12
+async fn too_busy(mut path: Path) -> ProofError {
+    tell(&mut path, ErrorCode::Busy).await;
+    ProofError::Busy
+}
+
+async fn tell(path: &mut Path, code: ErrorCode) {
     let _gone_already = path.send(&[Notice::new(code).frame(FrameType::Error)]).await;
     path.hang_up().await;
-    why.into()
 }
 
 /// What this node shows of itself in a handshake that uses `certificate`.

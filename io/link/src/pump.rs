@@ -99,14 +99,20 @@ impl Pump {
     pub(crate) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
         self.report_end();
+        let aborted = matches!(self.end, Some(SessionEnd::Aborted { .. }));
+        let mut in_order = false;
         if !self.broken {
+            let until = if aborted { self.linger_until } else { Instant::now() + LINGER };
             self.path.writer.close(&mut self.out);
             let last = async {
                 poll_fn(|cx| self.poll_drain(cx)).await?;
-                self.path.hang_up().await;
-                io::Result::Ok(())
+                io::Result::Ok(self.path.hang_up().await)
             };
-            let _at_most = tokio::time::timeout(LINGER, last).await;
+            in_order = matches!(tokio::time::timeout_at(until, last).await, Ok(Ok(true)));
+        }
+        // What the system still holds for a slow peer must not reach one that was cut off. Spec: LK-104
+        if aborted && !in_order {
+            self.path.stream.reset_on_drop();
         }
         self.uncount();
     }

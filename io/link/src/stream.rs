@@ -87,6 +87,11 @@ impl SecureStream {
         Ok(Connection { binding: Binding::channel(PipeKind::Direct, cb, fp_client, fp_server)?, remote: Some(remote) })
     }
 
+    /// Drops what the system has not sent yet when the connection is dropped, and tells the peer by a reset.
+    pub(crate) fn reset_on_drop(&self) {
+        let _bytes_may_follow = self.0.socket().set_zero_linger();
+    }
+
     /// Whether this is the dialling end.
     pub(crate) fn is_client(&self) -> bool {
         matches!(self.0.tls(), TlsConnection::Client(_))

@@ -24,8 +24,8 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A TLS connection over `S`, usable wherever a byte stream is.
-pub(crate) struct TlsStream<S> {
+/// A TLS connection over `S`, usable wherever a byte stream is: what links run on. Spec: link C.2.
+pub struct TlsStream<S> {
     socket: S,
     tls: Connection,
     /// Bytes of the socket that rustls has not been given, because the reader had no room; mostly empty.
@@ -37,9 +37,14 @@ pub(crate) struct TlsStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Takes over a connection whose handshake is done.
-    pub(crate) fn new(socket: S, mut tls: Connection) -> Self {
+    pub fn new(socket: S, mut tls: Connection) -> Self {
         tls.set_buffer_limit(None);
         Self { socket, tls, ahead: Vec::new(), ended: false, closing: false, key_bytes: 0 }
+    }
+
+    /// What TLS runs over.
+    pub(crate) fn socket(&self) -> &S {
+        &self.socket
     }
 
     /// The TLS state: exporter, group, certificates.

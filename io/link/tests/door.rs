@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-mod common;
+mod harness;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::raw::{AnyDates, Raw, TestCertificate};
-use common::{Node, key, node, node_with, pair, soon, target};
+use harness::raw::{AnyDates, Raw, TestCertificate};
+use harness::{Node, key, node, node_with, pair, soon, target};
 use sealtide_crypto::SeededEntropy;
 use sealtide_identity::{InviteSecret, LinkAddress};
 use sealtide_link::{DialError, Limits, Session, SessionEnd};
@@ -204,7 +205,7 @@ async fn loopback_addr() {
     assert_eq!(theirs.peer_addresses(), [told(a.address)], "over a loopback path loopback is taken");
     assert_eq!(ours.peer_addresses(), [told(b.address)]);
     let back =
-        soon(b.link.dial(common::DialTarget { node: a.id(), addresses: theirs.peer_addresses(), invite: None })).await;
+        soon(b.link.dial(harness::DialTarget { node: a.id(), addresses: theirs.peer_addresses(), invite: None })).await;
     assert_eq!(back.unwrap().binding(), theirs.binding(), "the session that stands");
 
     // One listener for both families.
@@ -306,7 +307,8 @@ async fn dial_errors_tell_what_is_wrong() {
     let refused = soon(a.link.dial(b.target())).await.unwrap_err();
     assert!(matches!(refused, DialError::Refused), "{refused}");
     let wrong = soon(a.link.dial(target(node(3).await.id(), &[b.address]))).await.unwrap_err();
-    assert!(matches!(wrong, DialError::WrongPeer), "{wrong}");
+    assert_eq!(wrong, DialError::NoAnswer);
+    assert!(wrong.to_string().contains("another node answers there, or it is overloaded"), "{wrong}");
     let nobody = soon(a.link.dial(target(b.id(), &["127.0.0.1:1".parse().unwrap()]))).await.unwrap_err();
     assert!(matches!(&nobody, DialError::Unreachable { tried, .. } if tried.len() == 1), "{nobody}");
     let nowhere = soon(a.link.dial(target(b.id(), &[]))).await.unwrap_err();
@@ -323,4 +325,53 @@ async fn dial_errors_tell_what_is_wrong() {
     });
     let other = soon(a.link.dial(target(b.id(), &[address]))).await.unwrap_err();
     assert!(matches!(other, DialError::Unreachable { .. }), "{other}");
+}
+
+/// Waits for the counts of busy answers and of wrong knocks: the door counts when the connection has ended.
+async fn counted(door: &Node, expected: (u64, u64)) {
+    soon(async {
+        while (door.link.metrics().busy, door.link.metrics().wrong_knocks) != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_door_says_so_to_whoever_knocks_right() {
+    // Nothing may wait, so every handshake finds the queue full.
+    let full = node_with(1, |config| config.limits.proofs_waiting = 0).await;
+    let friend = node(2).await;
+    full.allow(&friend);
+    assert_eq!(soon(friend.link.dial(full.target())).await.unwrap_err(), DialError::Busy);
+    counted(&full, (1, 0)).await;
+    // A wrong knock is seen all the same, takes no place in the queue, and gets not a byte.
+    let stranger = soon(friend.link.dial(target(node(3).await.id(), &[full.address]))).await.unwrap_err();
+    assert_eq!(stranger, DialError::NoAnswer);
+    counted(&full, (1, 1)).await;
+
+    // A disk that hangs: one handshake at work, one waits, one is turned away.
+    let slow = node_with(4, |config| (config.limits.proofs_at_once, config.limits.proofs_waiting) = (1, 1)).await;
+    let mut friends = Vec::new();
+    for seed in 5..8 {
+        let friend = node(seed).await;
+        slow.allow(&friend);
+        friends.push(friend);
+    }
+    slow.door.hangs.store(true, Ordering::Relaxed);
+    let mut dials = tokio::task::JoinSet::new();
+    for friend in &friends {
+        let (link, target) = (friend.link.clone(), slow.target());
+        dials.spawn(async move { link.dial(target).await.map(|session| session.peer()) });
+    }
+    assert_eq!(soon(dials.join_next()).await.unwrap().unwrap(), Err(DialError::Busy));
+    slow.door.hangs.store(false, Ordering::Relaxed);
+    // With one place to wait, the steps of the others can get in each other's way, and they are told the same.
+    while let Some(done) = soon(dials.join_next()).await {
+        let done = done.unwrap();
+        assert!(matches!(&done, Err(DialError::Busy)) || done == Ok(slow.id()), "{done:?}");
+    }
+    for friend in &friends {
+        assert_eq!(soon(friend.link.dial(slow.target())).await.unwrap().peer(), slow.id(), "it was for a moment only");
+    }
 }

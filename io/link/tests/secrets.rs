@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-mod common;
+mod harness;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use common::{node, soon};
+use harness::{node, soon};
 use sealtide_identity::InviteSecret;
 use sealtide_link::DialError;
 use tracing_subscriber::fmt::MakeWriter;

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
-mod common;
+mod harness;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{check_all, node, pair, send_all, soon};
+use harness::{check_all, node, pair, send_all, soon};
 use sealtide_link::{ChannelClosed, SessionEnd, TrySendError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

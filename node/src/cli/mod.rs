@@ -203,13 +203,14 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
         drop(cx.home.open_store()?);
         return Err(Failure::failed("not_running", "no node runs on this home").hint("`sealtide up` starts it"));
     }
+    let mut interrupts = up::Interrupts::new()?;
     let node = Node::open(cx.home.clone(), cx.config.clone())?;
     if needs_folders(&request) {
         node.open_shares();
     }
     let result = tokio::select! {
         result = execute(&node, request, progress) => result,
-        signal = up::interrupted() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
+        signal = interrupts.next() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
     };
     node.shutdown().await;
     result
@@ -258,12 +259,13 @@ fn host_name() -> String {
 
 async fn status(cx: &Cx, check: bool, watch: bool) -> Result<u8, Failure> {
     let mut last = None;
+    let mut interrupts = if watch { Some(up::Interrupts::new()?) } else { None };
     loop {
         let shown = answer(cx, Request::Status).await?;
-        if !watch {
+        let Some(interrupts) = &mut interrupts else {
             let checked = if check { all_in_step(&shown) } else { Ok(()) };
             return Ok(cx.out.answer_checked(shown, checked));
-        }
+        };
         // Ages and round-trip times move all the time; they alone are no news.
         let mut news = shown.clone();
         for link in news["links"].as_array_mut().into_iter().flatten() {
@@ -277,7 +279,7 @@ async fn status(cx: &Cx, check: bool, watch: bool) -> Result<u8, Failure> {
         }
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
-            _ = up::interrupted() => return Ok(0),
+            _ = interrupts.next() => return Ok(0),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealtide_identity::{Role, SpaceId};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Request;
 use crate::cli::args::UpArgs;
@@ -28,6 +28,7 @@ const INVITE_TTL_S: u64 = 24 * 3600;
 
 /// Runs the node until a signal or `down`.
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
+    let interrupts = Interrupts::new()?;
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     let made = make_home(&cx, args.name.as_deref())?;
     let (progress, _) = tokio::sync::mpsc::unbounded_channel();
@@ -50,7 +51,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let tickets = tickets(&node, &dirs)?;
     node.audit().note("up", &[("listen", &listen.to_string())]);
     tell_ready(&cx, &node, listen, gateway, &tickets);
-    let exit = serve(&cx, &node, events).await;
+    let exit = serve(&cx, &node, events, interrupts).await;
     drop(control);
     node.audit().note("stopped", &[]);
     node.shutdown().await;
@@ -130,7 +131,12 @@ fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, gateway: SocketAddr, tic
 }
 
 /// Prints events until the end; returns the signal that ended it.
-async fn serve(cx: &Cx, node: &Node, mut events: tokio::sync::broadcast::Receiver<Event>) -> Option<Exit> {
+async fn serve(
+    cx: &Cx,
+    node: &Node,
+    mut events: tokio::sync::broadcast::Receiver<Event>,
+    mut interrupts: Interrupts,
+) -> Option<Exit> {
     let mut stop = node.stopping();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut glance = tokio::time::interval(GLANCE);
@@ -138,7 +144,7 @@ async fn serve(cx: &Cx, node: &Node, mut events: tokio::sync::broadcast::Receive
     let bars = cx.out.shows_progress().then(|| tokio::spawn(crate::cli::progress::show(told, cx.out.clone())));
     loop {
         tokio::select! {
-            signal = interrupted() => return Some(signal),
+            signal = interrupts.next() => return Some(signal),
             _ = stop.wait_for(|stopped| *stopped) => return None,
             _ = second.tick() => {
                 let node = node.clone();
@@ -226,13 +232,24 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
     }
 }
 
-/// Waits for a signal that ends the process in order.
-pub(crate) async fn interrupted() -> Exit {
-    let interrupt = signal(SignalKind::interrupt());
-    let terminate = signal(SignalKind::terminate());
-    let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else { return std::future::pending().await };
-    tokio::select! {
-        _ = interrupt.recv() => Exit::Interrupted,
-        _ = terminate.recv() => Exit::Terminated,
+/// The signals that end the process in order. Made before the work begins, so that none is lost: neither one that
+/// comes early nor one that comes while nobody waits.
+pub(crate) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// Begins to take signals.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
     }
 }

@@ -464,7 +464,10 @@ async fn open_saga<W: World>(
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let peer = session.peer();
     let Some(view) = engine.store().view(&order.space) else { return lost };
-    let open = engine.known().open_saga(&peer, &order.space).filter(|open| !open.commit_sent);
+    // A process that ended right after the commit left the note behind; that saga is over.
+    let unfinished = |saga: &SagaId| matches!(engine.store().saga_state(saga), SagaState::Staged | SagaState::Unknown);
+    let open = engine.known().open_saga(&peer, &order.space);
+    let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
     let config = config(engine, saga_id, order.space, peer, zstd);

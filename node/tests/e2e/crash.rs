@@ -150,7 +150,7 @@ fn the_first_share_ends_halfway() {
 fn a_join_that_ended_halfway_is_repeated() {
     for (point, count) in [
         ("saga_stage", 1),
-        ("saga_stage", 20),
+        ("saga_stage", 5),
         ("saga_durable", 1),
         ("saga_commit", 1),
         ("saga_committed", 1),

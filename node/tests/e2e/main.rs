@@ -7,9 +7,13 @@
 
 mod apart;
 mod big;
+mod cli;
 mod crash;
+mod faults;
 mod live;
+mod policy;
 mod support;
+mod tickets;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> u64 {

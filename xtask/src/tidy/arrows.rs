@@ -12,6 +12,7 @@ enum Layer {
     Io,
     Node,
     Sim,
+    Bench,
     Xtask,
 }
 
@@ -22,6 +23,7 @@ impl Layer {
             Some(("io", _)) => Some(Self::Io),
             None if folder == "node" => Some(Self::Node),
             None if folder == "sim" => Some(Self::Sim),
+            Some(("bench", _)) => Some(Self::Bench),
             None if folder == "xtask" => Some(Self::Xtask),
             _ => None,
         }
@@ -31,7 +33,7 @@ impl Layer {
         match self {
             Self::Core | Self::Io => other == Self::Core,
             Self::Node => matches!(other, Self::Core | Self::Io),
-            Self::Sim => matches!(other, Self::Core | Self::Io | Self::Node),
+            Self::Sim | Self::Bench => matches!(other, Self::Core | Self::Io | Self::Node),
             Self::Xtask => false,
         }
     }
@@ -44,7 +46,7 @@ pub(super) fn check(packages: &[Package]) -> Vec<Problem> {
     for package in packages {
         problems.extend(check_name(package));
         let Some(layer) = Layer::of(&package.folder) else {
-            problems.push(Problem::whole(&package.folder, "a package lives in core/, io/, node, sim or xtask"));
+            problems.push(Problem::whole(&package.folder, "a package lives in core/, io/, bench/, node, sim or xtask"));
             continue;
         };
         for dependency in &package.dependencies {
@@ -61,7 +63,12 @@ pub(super) fn check(packages: &[Package]) -> Vec<Problem> {
 
 fn check_name(package: &Package) -> Option<Problem> {
     let last = package.folder.rsplit('/').next().unwrap_or_default();
-    let wanted = if last == "xtask" { last.to_owned() } else { format!("sealtide-{last}") };
+    let wanted = match Layer::of(&package.folder) {
+        Some(Layer::Xtask) => last.to_owned(),
+        // What it does says more than how large its subjects are.
+        Some(Layer::Bench) => "sealtide-bench".to_owned(),
+        _ => format!("sealtide-{last}"),
+    };
     (package.name != wanted).then(|| Problem::whole(&package.folder, format!("{} is not named {wanted}", package.name)))
 }
 
@@ -176,5 +183,6 @@ mod tests {
     fn names_follow_folders() {
         assert_eq!(told(&[package("core/wire", "wire", &[])]), ["core/wire: wire is not named sealtide-wire"]);
         assert_eq!(told(&[package("extra/wire", "sealtide-wire", &[])]).len(), 1);
+        assert!(told(&[package("bench/micro", "sealtide-bench", &[])]).is_empty());
     }
 }

@@ -42,7 +42,7 @@ const CRYPTO: [&str; 34] = [
 ];
 /// Second implementations that tests compare with, as dev-dependencies.
 const ORACLES: [&str; 2] = ["ml-dsa", "ed25519-dalek"];
-/// TLS and certificates: only `io/link` meets them.
+/// TLS and certificates: only `io/link` meets them, and the benchmark that compares it with plain TLS.
 const TLS: [&str; 7] =
     ["rcgen", "rustls", "rustls-pki-types", "rustls-webpki", "tokio-rustls", "webpki-roots", "x509-parser"];
 /// Clocks, chance, disks, sockets and runtimes: nothing for a core, not even in its tests' dependencies of the crate.
@@ -85,7 +85,8 @@ fn refuse(package: &Package, dependency: &Dependency) -> Option<&'static str> {
     if CRYPTO.contains(&name) && folder != "core/crypto" && !is_oracle {
         return Some("crypto libraries belong to core/crypto");
     }
-    if TLS.contains(&name) && folder != "io/link" {
+    let compares = dependency.dev && folder.starts_with("bench/");
+    if TLS.contains(&name) && folder != "io/link" && !compares {
         return Some("TLS and certificates belong to io/link");
     }
     if IMPURE.contains(&name) && folder.starts_with("core/") && !dependency.dev {
@@ -109,6 +110,7 @@ mod tests {
         assert!(!refused("core/crypto", "subtle", false));
         assert!(!refused("core/identity", "ml-dsa", true));
         assert!(!refused("io/link", "rustls", false));
+        assert!(!refused("bench/micro", "rustls", true));
         assert!(!refused("io/store", "redb", false));
         assert!(!refused("node", "tokio", false));
         assert!(!refused("core/ibgib", "serde_json", false));

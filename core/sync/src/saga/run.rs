@@ -199,7 +199,7 @@ impl Run {
                 self.serve.list_own_tips(if self.terms.sends() { difference.have } else { Default::default() });
                 if self.receive.waiting() {
                     self.receive.wants.ask_tips(difference.need);
-                    if self.receive.wants.idle() {
+                    if self.receive.wants.tips_named() {
                         self.receive.tips_known(context, &self.scoped);
                     }
                 }
@@ -240,7 +240,7 @@ impl Run {
         }
         if last {
             self.receive.wants.tips_answered(want)?;
-            if self.receive.wants.idle() {
+            if self.receive.wants.tips_named() {
                 self.receive.tips_known(context, &self.scoped);
             }
         }

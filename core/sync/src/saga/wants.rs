@@ -67,6 +67,11 @@ impl Wants {
         self.open.is_empty() && !self.waiting()
     }
 
+    /// Whether every tip that was asked for is named. Chunks that an earlier run left out may be under way already.
+    pub(super) fn tips_named(&self) -> bool {
+        self.tips.is_empty() && !self.open.values().any(|asked| matches!(asked, Asked::Tips(_)))
+    }
+
     pub(super) fn any_open(&self) -> bool {
         !self.open.is_empty()
     }

@@ -156,21 +156,32 @@ impl Responder {
         }
     }
 
+    /// Whether `frame` is a HELLO whose knock fits this node and this connection. Costs one HMAC, and is the only
+    /// question that is answered before there is time for a signature (link C.12).
+    pub fn is_knock(&self, frame: &[u8]) -> bool {
+        Hello::parse(frame).is_some_and(|hello| self.fits(&hello))
+    }
+
     /// What this handshake has cost so far.
     pub const fn operations(&self) -> Operations {
         self.operations
     }
 
+    fn fits(&self, hello: &Hello) -> bool {
+        let binding = self.link.binding();
+        let knows_us = ct_eq(&hello.to_tag, &to_tag(&self.link.local.id(), binding, &hello.nonce));
+        let door_fits = self.limits.is_some() == (binding.kind() == PipeKind::RelayControl);
+        knows_us && door_fits && hello.kind == binding.kind() && hello.bind == binding.is_bound()
+    }
+
     fn take_hello(&mut self, frame: &[u8], entropy: &mut dyn Entropy) -> Result<Step, HandshakeError> {
         // Spec: LK-13, LK-19
         let hello = Hello::parse(frame).ok_or(HandshakeError::WrongKnock)?;
-        let (local, binding) = (&self.link.local, self.link.binding());
         self.operations.macs += 1;
-        let knows_us = ct_eq(&hello.to_tag, &to_tag(&local.id(), binding, &hello.nonce));
-        let door_fits = self.limits.is_some() == (binding.kind() == PipeKind::RelayControl);
-        if !knows_us || !door_fits || hello.kind != binding.kind() || hello.bind != binding.is_bound() {
+        if !self.fits(&hello) {
             return Err(HandshakeError::WrongKnock);
         }
+        let (local, binding) = (&self.link.local, self.link.binding());
         let (mut nonce, mut session_id) = ([0; 32], [0; 16]);
         entropy.fill(&mut nonce);
         entropy.fill(&mut session_id);

@@ -5,7 +5,7 @@ mod tree;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use machine::{Done, Machine, Running};
+pub(crate) use machine::{Machine, Running};
 pub(crate) use tree::{Dice, Snapshot, assert_same, snapshot, write};
 
 /// How long anything may take before a test says what it waited for. Far beyond what is needed, since nothing may

@@ -5,6 +5,7 @@ pub mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,10 +20,27 @@ use sealtide_link::{Admission, Channel, Link, LinkConfig, Refused, Session};
 pub struct Door {
     pub allowed: Mutex<BTreeSet<NodeId>>,
     pub invites: Mutex<BTreeMap<InviteId, (InviteSecret, u32)>>,
+    /// While it is set, every question about a peer waits, as on a disk that hangs.
+    pub hangs: AtomicBool,
+    enrolled: AtomicU64,
+}
+
+impl Door {
+    /// How many uses of invites were taken, or are being taken.
+    pub fn enrolled(&self) -> u64 {
+        self.enrolled.load(Ordering::Relaxed)
+    }
+
+    fn wait_for_disk(&self) {
+        while self.hangs.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl Admission for Door {
     fn allowed(&self, peer: &NodeId) -> bool {
+        self.wait_for_disk();
         self.allowed.lock().unwrap().contains(peer)
     }
 
@@ -31,6 +49,8 @@ impl Admission for Door {
     }
 
     fn enrol(&self, invite: &InviteId, peer: &NodeId) -> Result<(), Refused> {
+        self.enrolled.fetch_add(1, Ordering::Relaxed);
+        self.wait_for_disk();
         let mut invites = self.invites.lock().unwrap();
         let (_, uses) = invites.get_mut(invite).ok_or(Refused)?;
         *uses = uses.checked_sub(1).ok_or(Refused)?;

@@ -1,0 +1,315 @@
+//! The command line as programs see it: documents, codes, settings, history.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Machine, Pair, until, write};
+
+/// One machine with a folder and a running node.
+fn one() -> (Machine, crate::support::Running) {
+    let machine = Machine::new();
+    write(&machine.notes(), "plan.md", "first\n");
+    let node = machine.share();
+    machine.recorded();
+    (machine, node)
+}
+
+fn versions(machine: &Machine, target: &str) -> Vec<Value> {
+    machine.ok(&["log", target])["entries"].as_array().unwrap().clone()
+}
+
+/// Edits the plan and waits until the log has that many versions.
+fn edit(machine: &Machine, text: &str, count: usize) {
+    write(&machine.notes(), "plan.md", text);
+    until("the version is in the log", || match versions(machine, "Notes:plan.md").len() {
+        now if now == count => Ok(()),
+        now => Err(format!("{now} versions")),
+    });
+}
+
+/// Versions are listed, shown, compared, brought back and written elsewhere, by counter, hash and time.
+#[test]
+fn history() {
+    let (machine, _node) = one();
+    edit(&machine, "first\nsecond\n", 2);
+    edit(&machine, "first\nsecond\nthird\n", 3);
+    let log = versions(&machine, "Notes:plan.md");
+    assert_eq!(log.iter().map(|entry| entry["n"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 1, 0]);
+    assert_eq!(
+        (&log[0]["tip"], &log[2]["what"], &log[1]["what"]),
+        (&json!(true), &json!("created"), &json!("changed"))
+    );
+    let get = |version: &str| machine.ok(&["get", &format!("Notes:plan.md{version}")])["text"].clone();
+    assert_eq!(get(""), "first\nsecond\nthird\n");
+    assert_eq!(get("@0"), "first\n");
+    assert_eq!(get(&format!("@{}", &log[1]["hash"].as_str().unwrap()[..8])), "first\nsecond\n");
+    assert_eq!(get(&format!("@{}", log[2]["time"].as_str().unwrap())), "first\n");
+    machine.fails(&["get", "Notes:plan.md@9"], 2, "no_version");
+    machine.fails(&["get", "Notes:nothing.md"], 2, "not_found");
+    machine.fails(&["get", "Nothing:plan.md"], 2, "no_space");
+    let diff = machine.ok(&["diff", "Notes:plan.md@0", "Notes:plan.md@2"]);
+    assert!(diff["diff"].as_str().unwrap().contains("+third"), "{diff}");
+    let last = machine.ok(&["diff", "Notes:plan.md"]);
+    assert!(last["diff"].as_str().unwrap().contains("+third") && !last["diff"].as_str().unwrap().contains("+second"));
+    let out = machine.root().join("out");
+    machine.ok(&["restore", "Notes:plan.md@1", "--to", out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(out.join("plan.md")).unwrap(), "first\nsecond\n");
+    machine.fails(&["restore", "Notes:plan.md@1", "--to", out.to_str().unwrap()], 2, "exists");
+    machine.ok(&["restore", "Notes:plan.md@0"]);
+    assert_eq!(fs::read_to_string(machine.notes().join("plan.md")).unwrap(), "first\n");
+    assert_eq!(versions(&machine, "Notes:plan.md").len(), 4);
+    // A deleted file comes back from its history.
+    fs::remove_file(machine.notes().join("plan.md")).unwrap();
+    until("the deletion is in the log", || match versions(&machine, "Notes:plan.md").len() {
+        5 => Ok(()),
+        now => Err(format!("{now} versions")),
+    });
+    machine.fails(&["get", "Notes:plan.md"], 1, "deleted");
+    machine.ok(&["restore", "Notes:plan.md@2"]);
+    assert_eq!(fs::read_to_string(machine.notes().join("plan.md")).unwrap(), "first\nsecond\nthird\n");
+    assert_eq!(machine.ok(&["get", "Notes"])["names"], json!(["plan.md"]));
+    assert!(versions(&machine, "Notes").len() >= 6);
+}
+
+/// Text for people: the plain output of the same commands.
+#[test]
+fn text_for_people() {
+    let (machine, _node) = one();
+    edit(&machine, "first\nsecond\n", 2);
+    assert_eq!(machine.plain(&["get", "Notes:plan.md"]).stdout, "first\nsecond\n");
+    assert!(machine.plain(&["diff", "Notes:plan.md"]).stdout.contains("+second"));
+    for args in [
+        &["status"][..],
+        &["spaces", "list"],
+        &["log"],
+        &["ticket", "list"],
+        &["config", "show"],
+        &["doctor"],
+        &["version"],
+    ] {
+        let done = machine.plain(args);
+        assert_eq!(done.code, 0, "{args:?} {done:?}");
+        assert!(
+            !done.stdout.is_empty() && !done.stdout.contains('\u{1b}') && !done.stdout.starts_with('{'),
+            "{done:?}"
+        );
+    }
+    let wrong = machine.plain(&["get", "Nothing:x"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.stdout.is_empty() && wrong.stderr.contains("error:") && wrong.stderr.contains("hint:"), "{wrong:?}");
+    assert_eq!(machine.plain(&["frobnicate"]).code, 2);
+    assert_eq!(machine.plain(&["--help"]).code, 0);
+    assert!(machine.plain(&["--version"]).stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+/// Documents without a folder, synced like files.
+#[test]
+fn documents() {
+    let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    assert_eq!(pair.a.ok(&["spaces", "create", "Data"])["name"], "Data");
+    let put = |machine: &Machine, doc: &Value| -> Value {
+        let done = machine.run_with(&["put", "Data", "settings"], &doc.to_string());
+        assert_eq!(done.code, 0, "{done:?}");
+        done.document()
+    };
+    let first = put(&pair.a, &json!({"a": 1, "list": [1, 2.5, null], "text": "ü^"}));
+    assert_eq!((&first["n"], &first["changed"]), (&json!(0), &json!(true)));
+    // An equal document makes no version.
+    assert_eq!(put(&pair.a, &json!({"a": 1, "list": [1, 2.5, null], "text": "ü^"}))["changed"], false);
+    assert_eq!(put(&pair.a, &json!({"a": 2}))["n"], 1);
+    let ticket = pair.a.ok(&["ticket", "new", "--space", "Data"])["ticket"].as_str().unwrap().to_owned();
+    let joined = pair.b.ok(&["join", &ticket]);
+    assert_eq!(joined["name"], "Data");
+    assert_eq!(pair.b.ok(&["get", "Data:settings"])["doc"], json!({"a": 2}));
+    assert_eq!(pair.b.ok(&["get", "Data:settings@0"])["doc"]["text"], "ü^");
+    assert_eq!(put(&pair.b, &json!({"a": 3}))["n"], 2);
+    until("it arrives at the first", || {
+        let doc = pair.a.ok(&["get", "Data:settings"])["doc"].clone();
+        if doc == json!({"a": 3}) { Ok(()) } else { Err(doc.to_string()) }
+    });
+    pair.a.ok(&["restore", "Data:settings@0"]);
+    until("the old version is back at the second", || {
+        let doc = pair.b.ok(&["get", "Data:settings"])["doc"].clone();
+        if doc["a"] == 1 { Ok(()) } else { Err(doc.to_string()) }
+    });
+    let bad = pair.a.run_with(&["put", "Data", "bad"], "{not json");
+    assert_eq!((bad.code, &bad.document()["error"]["code"]), (2, &json!("json")));
+    let large = pair.a.run_with(&["put", "Data", "large"], &json!("x".repeat(800_000)).to_string());
+    assert_eq!((large.code, &large.document()["error"]["code"]), (2, &json!("too_large")));
+    // Forgotten at one side, it stays at the other.
+    pair.b.ok(&["spaces", "remove", "Data"]);
+    pair.b.fails(&["get", "Data:settings"], 2, "no_space");
+    pair.node_b.stop();
+    pair.node_b = pair.b.up(&[]);
+    pair.agree_and_verify();
+    assert_eq!(pair.a.ok(&["get", "Data:settings"])["doc"]["a"], 1);
+}
+
+/// A command gives the same document whether a node runs (over the socket) or not (on its own).
+#[test]
+fn the_same_documents_with_and_without_a_node() {
+    let mut pair = Pair::with(|notes| {
+        write(notes, "plan.md", "plan\n");
+        write(notes, "photo.bin", [0, 1, 2]);
+    });
+    pair.agree_and_verify();
+    let commands: [&[&str]; 12] = [
+        &["spaces", "list"],
+        &["peers", "list"],
+        &["ticket", "list"],
+        &["log"],
+        &["log", "Notes:plan.md"],
+        &["get", "Notes"],
+        &["get", "Notes:plan.md"],
+        &["get", "Notes:photo.bin"],
+        &["diff", "Notes:plan.md"],
+        &["conflicts", "list"],
+        &["conflicts", "show", "Notes:plan.md"],
+        &["hold", "list"],
+    ];
+    let ask = |pair: &Pair| -> Vec<Value> {
+        let documents = commands.iter().map(|command| pair.a.ok(command));
+        documents
+            .map(|mut document| {
+                // Who is connected now is told too.
+                for peer in document["peers"].as_array_mut().into_iter().flatten() {
+                    peer["connected"] = Value::Null;
+                    peer["last_seen"] = Value::Null;
+                }
+                document
+            })
+            .collect()
+    };
+    let running = ask(&pair);
+    let refused = ["get", "Notes:nothing"];
+    let refused_running = pair.a.fails(&refused, 2, "not_found");
+    pair.node_a.stop();
+    for ((command, with), without) in commands.iter().zip(running).zip(ask(&pair)) {
+        assert_eq!(with, without, "{command:?}");
+    }
+    assert_eq!(refused_running, pair.a.fails(&refused, 2, "not_found"));
+    let status = pair.a.ok(&["status"]);
+    assert_eq!((&status["running"], &status["spaces"][0]["name"]), (&json!(false), &json!("Notes")));
+    pair.a.fails(&["down"], 1, "not_running");
+    // `sync --wait` works without a running node too: it dials, syncs and checks out.
+    write(&pair.b.notes(), "later.md", "later\n");
+    pair.b.recorded();
+    pair.a.ok(&["sync", "--wait"]);
+    assert!(pair.a.notes().join("later.md").exists());
+}
+
+/// Settings: where each value came from, what is written, and what is wrong with a file, by line.
+#[test]
+fn settings() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let origin = |done: &Value, key: &str| -> (String, String) {
+        let row = done["settings"].as_array().unwrap().iter().find(|row| row["key"] == key).unwrap().clone();
+        (row["value"].as_str().unwrap().to_owned(), row["origin"].as_str().unwrap_or_default().to_owned())
+    };
+    let show = ["config", "show", "--origin"];
+    assert_eq!(origin(&machine.ok(&show), "ticket.ttl"), ("10m".to_owned(), "default".to_owned()));
+    machine.ok(&["config", "set", "ticket.ttl", "1h"]);
+    let file = machine.home().join("config.toml");
+    let (value, from) = origin(&machine.ok(&show), "ticket.ttl");
+    assert_eq!(value, "1h");
+    assert!(from.starts_with(file.to_str().unwrap()), "{from}");
+    let done = machine.run_in(&[("SEALTIDE_TICKET_TTL", "2h")], &show);
+    assert_eq!(origin(&done.document(), "ticket.ttl"), ("2h".to_owned(), "variable SEALTIDE_TICKET_TTL".to_owned()));
+    let done = machine.run(&["config", "show", "--origin", "--timeout", "5s"]);
+    assert_eq!(origin(&done.document(), "sync.timeout"), ("5s".to_owned(), "flag".to_owned()));
+    assert!(machine.ok(&["config", "show"])["settings"][0].get("origin").is_none());
+    machine.fails(&["config", "set", "ticket.tll", "1h"], 2, "config");
+    machine.fails(&["config", "set", "ticket.ttl", "soon"], 2, "config");
+    fs::write(&file, "# mine\n[ticket]\nttl = \"1h\"\n\n[link]\nlisten_on = \"x\"\n").unwrap();
+    let error = machine.fails(&["status"], 2, "config");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("config.toml:6") && message.contains("link.listen_on"), "{message}");
+    fs::write(&file, "[ticket\n").unwrap();
+    machine.fails(&["status"], 2, "config");
+    let other = machine.root().join("other.toml");
+    fs::write(&other, "[ticket]\nttl = \"3h\"\n").unwrap();
+    let done = machine.ok(&["--config", other.to_str().unwrap(), "config", "show"]);
+    assert_eq!(origin(&done, "ticket.ttl").0, "3h");
+    machine.fails(&["--config", "/nowhere/at/all.toml", "status"], 2, "config");
+}
+
+/// A listener on port 0 asks for the port it got before.
+#[test]
+fn port_zero_keeps_its_port() {
+    let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    let before = pair.node_a.link_address().to_owned();
+    assert!(pair.node_a.ready()["node"].as_str().unwrap().starts_with("stn1"));
+    for _ in 0..2 {
+        pair.node_a.stop();
+        pair.node_a = pair.a.up(&[]);
+        assert_eq!(pair.node_a.link_address(), before);
+    }
+    // So the other side finds it again, whoever dials.
+    write(&pair.b.notes(), "later.md", "later\n");
+    pair.agree_and_verify();
+    let events = pair.node_b.events();
+    assert!(events.iter().any(|event| event["event"] == "peer_connected"), "{events:?}");
+    assert!(events.iter().all(|event| event["schema"] == "sealtide/event/1"), "{events:?}");
+}
+
+/// What plumbing, shells and manuals need.
+// Proves: SY-1
+#[test]
+fn plumbing() {
+    let machine = Machine::new();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/ibgib/hashing.json");
+    let vectors: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let cases = vectors["cases"].as_array().unwrap();
+    let input: String = cases.iter().map(|case| format!("{case}\n")).collect();
+    let done = machine.run_with(&["ibgib", "hash"], &input);
+    assert_eq!(done.code, 0, "{done:?}");
+    let answers: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), cases.len());
+    for (case, answer) in cases.iter().zip(&answers) {
+        for (name, wanted) in case["expect"].as_object().unwrap() {
+            assert_eq!(&answer[name], wanted, "{}: {name}", case["id"]);
+        }
+    }
+    let bad = machine.run_with(&["ibgib", "hash"], "nonsense\n{}\n");
+    assert_eq!((bad.code, bad.stdout.lines().count()), (0, 2), "{bad:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = machine.plain(&["completions", shell]);
+        assert!(script.code == 0 && script.stdout.contains("sealtide"), "{shell}");
+    }
+    let page = machine.plain(&["man"]);
+    assert!(page.code == 0 && page.stdout.contains(".TH"), "{page:?}");
+    assert_eq!(machine.ok(&["version"])["version"], env!("CARGO_PKG_VERSION"));
+    assert!(!machine.home().exists(), "none of these makes a home");
+}
+
+#[test]
+fn doctor_and_down() {
+    let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    assert_eq!(pair.a.ok(&["doctor"])["ok"], true);
+    let ticket = pair.a.ok(&["ticket", "new"])["ticket"].as_str().unwrap().to_owned();
+    let stranger = Machine::new();
+    assert_eq!(stranger.ok(&["init", "--name", "stranger"])["made"], true);
+    assert_eq!(stranger.ok(&["init"])["made"], false);
+    let found = stranger.ok(&["doctor", &ticket]);
+    assert_eq!(found["ok"], true, "{found}");
+    stranger.fails(&["doctor", "nobody"], 2, "no_peer");
+    let peer = pair.b.ok(&["peers", "list"])["peers"][0]["node"].as_str().unwrap().to_owned();
+    pair.b.ok(&["doctor", &peer]);
+    pair.b.ok(&["down"]);
+    assert_eq!(pair.node_b.wait(), 0);
+    assert!(!pair.b.home().join("control.sock").exists());
+    pair.b.ok(&["verify"]);
+    pair.a.fails(&["sync", "--timeout", "2s"], 7, "no_route");
+    until("the first sees that it is gone", || {
+        let peer = pair.a.space()["peers"][0].clone();
+        if peer["connected"] == false { Ok(()) } else { Err(peer.to_string()) }
+    });
+    pair.a.fails(&["status", "--check"], 1, "not_in_step");
+    let alone = Machine::new();
+    write(&alone.notes(), "x", "x");
+    let _node = alone.share();
+    alone.fails(&["sync"], 7, "no_peers");
+    alone.in_step();
+}

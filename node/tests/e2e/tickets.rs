@@ -1,0 +1,235 @@
+//! Who gets in: tickets of every kind, revoked peers, and impostors.
+
+use std::fs;
+
+use sealtide_identity::{InviteSecret, NodeId, Ticket};
+use serde_json::Value;
+
+use crate::support::{Machine, Pair, Running, until, write};
+
+struct Issuer {
+    machine: Machine,
+    node: Running,
+}
+
+fn issuer() -> Issuer {
+    let machine = Machine::new();
+    write(&machine.notes(), "plan.md", "plan\n");
+    let node = machine.share();
+    Issuer { machine, node }
+}
+
+impl Issuer {
+    fn ticket(&self, args: &[&str]) -> Value {
+        let mut words = vec!["ticket", "new"];
+        words.extend(args);
+        self.machine.ok(&words)
+    }
+}
+
+fn text(ticket: &Value) -> &str {
+    ticket["ticket"].as_str().unwrap()
+}
+
+/// A fresh machine with this ticket is refused: exit code, machine code, and no space is left behind.
+#[track_caller]
+fn refused(ticket: &str, exit: i32, code: &str) {
+    let guest = Machine::new();
+    write(&guest.notes(), "own.md", "own\n");
+    guest.fails(&["join", ticket, guest.notes_text(), "--timeout", "20s"], exit, code);
+    if guest.home().exists() {
+        let spaces = guest.ok(&["spaces", "list"]);
+        assert_eq!(spaces["spaces"].as_array().unwrap().len(), 0, "{spaces}");
+    }
+    assert_eq!(fs::read_dir(guest.notes()).unwrap().count(), 1, "the directory is as it was");
+}
+
+// Proves: LK-3
+#[test]
+fn a_mistyped_ticket_is_told_before_anything_is_made() {
+    let issuer = issuer();
+    let ticket = issuer.node.ticket();
+    let mut letters: Vec<char> = ticket.chars().collect();
+    for place in [5, letters.len() / 2, letters.len() - 1] {
+        let right = letters[place];
+        letters[place] = if right == 'q' { 'p' } else { 'q' };
+        refused(&letters.iter().collect::<String>(), 2, "ticket");
+        letters[place] = right;
+    }
+    refused(&ticket[..ticket.len() - 3], 2, "ticket");
+    refused("not a ticket", 2, "ticket");
+    let guest = Machine::new();
+    guest.fails(&["join", "stt1nonsense"], 2, "ticket");
+    assert!(!guest.home().exists(), "a mistyped ticket leaves no home behind");
+    issuer.machine.fails(&["join", ticket], 2, "own_ticket");
+    // Spaces and line breaks of a mail around it do no harm.
+    let good = Machine::new();
+    good.ok(&["join", &format!(" {ticket}\n"), good.notes_text(), "--wait"]);
+}
+
+// Proves: SY-100, LK-4
+#[test]
+fn tickets_that_are_over_let_nobody_in() {
+    let issuer = issuer();
+    let short = issuer.ticket(&["--ttl", "1s"]);
+    let taken_back = issuer.ticket(&[]);
+    issuer.machine.ok(&["ticket", "revoke", &taken_back["id"].as_str().unwrap()[..10]]);
+    let state = |id: &Value| -> Value {
+        let listed = issuer.machine.ok(&["ticket", "list"]);
+        let found = listed["tickets"].as_array().unwrap().iter().find(|ticket| ticket["id"] == *id).cloned();
+        found.map_or(Value::Null, |ticket| ticket["state"].clone())
+    };
+    until("the ticket is over", || match state(&short["id"]) {
+        over if over == "expired" => Ok(()),
+        other => Err(other.to_string()),
+    });
+    refused(text(&short), 6, "refused");
+    assert_eq!(state(&taken_back["id"]), Value::Null);
+    refused(text(&taken_back), 6, "refused");
+    // One use, and it is taken.
+    let single = issuer.ticket(&[]);
+    let guest = Machine::new();
+    let joined = guest.ok(&["join", text(&single), guest.notes_text(), "--wait"]);
+    assert_eq!(joined["role"], "write");
+    assert_eq!(state(&single["id"]), "used_up");
+    refused(text(&single), 6, "refused");
+    // An invite that the issuer never made, and one with another secret.
+    let mut forged = Ticket::decode(text(&issuer.ticket(&[]))).unwrap();
+    let (id, _) = forged.invite.clone().unwrap();
+    forged.invite = Some((id, InviteSecret::from_bytes([7; 32])));
+    refused(&forged.encode(), 6, "refused");
+    forged.invite = Some(([9; 16], InviteSecret::from_bytes([7; 32])));
+    refused(&forged.encode(), 6, "refused");
+    // Two uses are two guests.
+    let double = issuer.ticket(&["--uses", "2", "--role", "read"]);
+    for _ in 0..2 {
+        let guest = Machine::new();
+        assert_eq!(guest.ok(&["join", text(&double), guest.notes_text(), "--wait"])["role"], "read");
+    }
+    refused(text(&double), 6, "refused");
+    issuer.machine.fails(&["ticket", "new", "--uses", "0"], 2, "ticket");
+    issuer.machine.fails(&["ticket", "new", "--space", "Nothing"], 2, "no_space");
+    issuer.machine.fails(&["ticket", "revoke", "00000000"], 2, "no_ticket");
+}
+
+#[test]
+fn nobody_there() {
+    let mut issuer = issuer();
+    let ticket = issuer.node.ticket().to_owned();
+    issuer.node.stop();
+    refused(&ticket, 7, "no_route");
+    let guest = Machine::new();
+    guest.fails(&["doctor", &ticket], 10, "no_store");
+    guest.ok(&["init"]);
+    guest.fails(&["doctor", &ticket], 7, "doctor");
+}
+
+/// Somebody else answers at the address of the ticket: it is seen, and the use of the ticket is not lost.
+// Proves: LK-17
+#[test]
+fn somebody_else_answers() {
+    let (issuer, impostor) = (issuer(), issuer());
+    let ticket = Ticket::decode(issuer.node.ticket()).unwrap();
+    let other = Ticket::decode(impostor.node.ticket()).unwrap();
+    // The right node by name, at the address of another.
+    let misled = Ticket { addresses: other.addresses.clone(), ..ticket.clone() };
+    refused(&misled.encode(), 6, "wrong_peer");
+    // A node that does not exist, at an address where one answers.
+    let renamed = Ticket { node: NodeId::from_bytes([3; 32]), ..ticket.clone() };
+    refused(&renamed.encode(), 6, "wrong_peer");
+    let guest = Machine::new();
+    guest.ok(&["join", &ticket.encode(), guest.notes_text(), "--wait"]);
+}
+
+/// A revoked peer is cut off at once, in both directions, and neither its old ticket nor a used one lets it in again.
+// Proves: SY-101
+#[test]
+fn a_revoked_peer_is_out_at_once() {
+    let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    let again = pair.a.ok(&["ticket", "new", "--uses", "5"]);
+    pair.agree();
+    let peers = pair.a.ok(&["peers", "list"]);
+    let peer = peers["peers"][0]["node"].as_str().unwrap().to_owned();
+    assert_eq!(peers["peers"][0]["connected"], true);
+    pair.a.ok(&["peers", "rename", &peer, "laptop"]);
+    assert_eq!(pair.a.ok(&["peers", "show", "laptop"])["name"], "laptop");
+    // It used a ticket of several uses, so that there are uses left for it to try.
+    pair.b.fails(&["join", text(&again), pair.b.root().join("x").to_str().unwrap()], 2, "space_here");
+
+    let revoked = pair.a.ok(&["peers", "revoke", "laptop"]);
+    assert_eq!(revoked["node"], peer.as_str());
+    write(&pair.a.notes(), "secret.md", "for others\n");
+    write(&pair.b.notes(), "unwanted.md", "from outside\n");
+    until("the session is over", || {
+        let links = pair.a.ok(&["status"])["links"].clone();
+        if links.as_array().unwrap().is_empty() { Ok(()) } else { Err(links.to_string()) }
+    });
+    until("the other one knows", || {
+        let links = pair.b.ok(&["status"])["links"].clone();
+        if links[0]["why_not_direct"] == "refused" { Ok(()) } else { Err(links.to_string()) }
+    });
+    pair.b.fails(&["sync", "--timeout", "3s"], 7, "no_route");
+    assert!(!pair.b.notes().join("secret.md").exists());
+    assert!(!pair.a.notes().join("unwanted.md").exists());
+    assert_eq!(pair.a.ok(&["peers", "show", "laptop"])["revoked"], true);
+    // Neither the ticket that let it in nor the other one that it has used.
+    let used = pair.node_a.ticket().to_owned();
+    pair.b.ok(&["spaces", "remove", "Notes"]);
+    for ticket in [used.as_str(), text(&again)] {
+        pair.b.fails(&["join", ticket, pair.b.notes_text()], 6, "refused");
+    }
+    // The same after a restart of both.
+    pair.node_a.stop();
+    pair.node_b.stop();
+    pair.node_a = pair.a.up(&[]);
+    for ticket in [used.as_str(), text(&again)] {
+        pair.b.fails(&["join", ticket, pair.b.notes_text()], 6, "refused");
+    }
+    assert!(!pair.b.notes().join("secret.md").exists());
+    pair.a.ok(&["verify"]);
+}
+
+/// What a peer may do, by role: who may only read pulls, keeps its own changes here, and they are set aside when a new
+/// version of such a file comes.
+// Proves: SY-101
+#[test]
+fn a_reader_only_reads() {
+    let issuer = issuer();
+    let ticket = issuer.ticket(&["--role", "read"]);
+    let reader = Machine::new();
+    let joined = reader.ok(&["join", text(&ticket), reader.notes_text(), "--wait"]);
+    assert_eq!(joined["role"], "read");
+    let _node = reader.up(&[]);
+    write(&issuer.machine.notes(), "second.md", "second\n");
+    until("the reader gets it", || {
+        fs::read_to_string(reader.notes().join("second.md")).map_err(|error| error.to_string())
+    });
+    write(&reader.notes(), "mine.md", "mine\n");
+    write(&reader.notes(), "plan.md", "scribbled\n");
+    until("its changes are listed as local", || {
+        let local = reader.space()["local_only"].clone();
+        let listed = local.as_array().cloned().unwrap_or_default();
+        if listed.contains(&"mine.md".into()) && listed.contains(&"plan.md".into()) {
+            Ok(())
+        } else {
+            Err(local.to_string())
+        }
+    });
+    write(&issuer.machine.notes(), "plan.md", "plan, second edition\n");
+    until("the new edition stands, what was scribbled is set aside", || {
+        let standing = fs::read_to_string(reader.notes().join("plan.md")).unwrap_or_default();
+        let names: Vec<String> = crate::support::snapshot(&reader.notes()).0.into_keys().collect();
+        let aside = names.iter().any(|name| {
+            name != "plan.md" && fs::read_to_string(reader.notes().join(name)).is_ok_and(|text| text == "scribbled\n")
+        });
+        if standing == "plan, second edition\n" && aside { Ok(()) } else { Err(format!("{standing} {names:?}")) }
+    });
+    assert!(!issuer.machine.notes().join("mine.md").exists());
+    assert_eq!(fs::read_to_string(reader.notes().join("mine.md")).unwrap(), "mine\n");
+    let put = reader.run_with(&["put", "Notes", "doc"], "{}");
+    assert_eq!((put.code, &put.document()["error"]["code"]), (6, &Value::from("read_only")));
+    reader.fails(&["restore", "Notes:plan.md@0"], 6, "read_only");
+    reader.fails(&["ticket", "new"], 6, "not_admin");
+    issuer.machine.ok(&["verify"]);
+    reader.ok(&["verify"]);
+}
