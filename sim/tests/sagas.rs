@@ -14,7 +14,7 @@ use sealtide_sim::dice::Dice;
 use sealtide_sim::net::{SAGA_WINDOW, Weather};
 use sealtide_sim::seeds::{in_virtual_time, scale};
 use sealtide_sim::world::{Faults, SimWorld, members};
-use sealtide_sync::{AbortCode, SagaOutcome, SpaceView};
+use sealtide_sync::{AbortCode, SagaOutcome};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, sleep, timeout};
 
