@@ -12,6 +12,7 @@ use sealtide_identity::{Grant, InviteId, InviteSecret, LinkAddress, NodeId, Role
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::Audit;
@@ -45,6 +46,8 @@ struct Inner {
     /// The binding of the newest session with each peer.
     welcomed: Mutex<BTreeMap<NodeId, [u8; 32]>>,
     why_not: Mutex<BTreeMap<NodeId, String>>,
+    /// Held while the row of a peer is read and written.
+    peers: Mutex<()>,
     stop: watch::Sender<bool>,
     started_ms: u64,
 }
@@ -106,6 +109,7 @@ impl Node {
             dialled: Mutex::default(),
             welcomed: Mutex::default(),
             why_not: Mutex::default(),
+            peers: Mutex::default(),
             stop,
             started_ms: now().wall_ms,
         };
@@ -174,6 +178,12 @@ impl Node {
     /// When this process opened the node, ms since 1970.
     pub fn started_ms(&self) -> u64 {
         self.0.started_ms
+    }
+
+    /// Reads and writes what is known of peers, one at a time, so that a row written anew takes no revocation back.
+    pub(crate) fn with_peers<T>(&self, change: impl FnOnce(&Known) -> T) -> T {
+        let _alone = lock(&self.0.peers);
+        change(&self.known())
     }
 
     // --- doors ---
@@ -265,18 +275,28 @@ impl Node {
         if lock(&self.0.welcomed).insert(peer, session.binding()) == Some(session.binding()) {
             return;
         }
-        let known = self.known().peer(&peer);
-        let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
-        if record.name.is_empty() {
-            record.name = peer.short();
-        }
         let told = session.peer_addresses();
-        if !told.is_empty() {
-            record.addresses = told;
-        }
-        record.last_seen_ms = now().wall_ms;
-        if let Err(error) = self.known().put_peer(&record) {
-            tracing::warn!(%error, "a peer could not be written down");
+        let welcome = self.with_peers(|known| {
+            let mut record = known.peer(&peer).unwrap_or_else(|| Peer::new(peer, now()));
+            if record.revoked {
+                // It was let in a moment before it was thrown out.
+                return false;
+            }
+            if record.name.is_empty() {
+                record.name = peer.short();
+            }
+            if !told.is_empty() {
+                record.addresses = told;
+            }
+            record.last_seen_ms = now().wall_ms;
+            if let Err(error) = known.put_peer(&record) {
+                tracing::warn!(%error, "a peer could not be written down");
+            }
+            true
+        });
+        if !welcome {
+            session.close();
+            return;
         }
         lock(&self.0.why_not).remove(&peer);
         if let Some(invite) = session.invite_used() {
@@ -292,11 +312,18 @@ impl Node {
         let node = self.clone();
         let mut events = self.engine().subscribe();
         tokio::spawn(async move {
-            while let Ok(event) = events.recv().await {
-                match event {
-                    Event::PeerSpaces(peer, offers) => node.keep_roles(peer, &offers),
-                    Event::PeerGone(peer) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
-                    _ => {}
+            loop {
+                match events.recv().await {
+                    Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
+                    Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
+                    Ok(_) => {}
+                    // Offers may be among what was missed.
+                    Err(RecvError::Lagged(_)) => {
+                        for (peer, _) in node.engine().peers() {
+                            node.keep_roles(peer, &node.engine().offers(&peer));
+                        }
+                    }
+                    Err(RecvError::Closed) => break,
                 }
             }
         });
@@ -472,21 +499,22 @@ impl Node {
         let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
         let mut label = self.known().label(&space).unwrap_or_default();
         label.dir = Some(text.to_owned());
-        self.known().put_label(&space, Some(&label)).map_err(|error| Failure::failed("store", error.to_string()))?;
-        self.open_share(space, dir)
+        let failed = |error: sealtide_store::FactsError| Failure::failed("store", error.to_string());
+        self.known().put_label(&space, Some(&label)).map_err(failed)?;
+        self.open_share(space, dir).inspect_err(|_| {
+            label.dir = None;
+            let _ = self.known().put_label(&space, Some(&label));
+        })
     }
 
     /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it
     /// again.
     pub fn open_shares(&self) {
         for (space, dir) in self.shared_dirs() {
-            match self.open_share(space, &dir) {
-                Ok(_) => drop(lock(&self.0.unopened).remove(&space)),
-                Err(failure) => {
-                    if lock(&self.0.unopened).insert(space, failure.message.clone()).is_none() {
-                        tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
-                    }
-                }
+            if let Err(failure) = self.open_share(space, &dir)
+                && lock(&self.0.unopened).insert(space, failure.message.clone()).is_none()
+            {
+                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
             }
         }
     }
@@ -512,6 +540,7 @@ impl Node {
             return Ok(share.clone());
         }
         let share = Share::start(self.engine().clone(), space, dir, &self.home().folder_state(&space))?;
+        lock(&self.0.unopened).remove(&space);
         self.shares().insert(space, share.clone());
         Ok(share)
     }
@@ -522,11 +551,11 @@ impl Node {
         if let Some(share) = share {
             share.stop();
         }
-        lock(&self.0.unopened).remove(space);
         if let Some(mut label) = self.known().label(space) {
             label.dir = None;
             let _ = self.known().put_label(space, Some(&label));
         }
+        lock(&self.0.unopened).remove(space);
         let _ = std::fs::remove_file(self.home().folder_state(space));
     }
 
@@ -573,10 +602,17 @@ impl Node {
     pub fn find_peer(&self, name: &str) -> Result<Peer, Failure> {
         let peers = self.known().peers();
         let id = name.parse::<NodeId>().ok();
-        let found = peers.into_iter().find(|peer| peer.name == name || Some(peer.node) == id);
-        found.ok_or_else(|| {
-            Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them")
-        })
+        if let Some(found) = peers.iter().find(|peer| peer.name == name || Some(peer.node) == id) {
+            return Ok(found.clone());
+        }
+        let begin = name.strip_prefix("stn1").unwrap_or(name).to_ascii_lowercase();
+        let begins = |peer: &&Peer| peer.node.to_string().strip_prefix("stn1").is_some_and(|id| id.starts_with(&begin));
+        match peers.iter().filter(begins).collect::<Vec<_>>().as_slice() {
+            [only] if begin.len() >= 4 => Ok((*only).clone()),
+            _ => {
+                Err(Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them"))
+            }
+        }
     }
 
     // --- the end ---
@@ -644,9 +680,8 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
 
 fn why_not(error: &DialError) -> &'static str {
     match error {
-        DialError::Refused => "refused",
+        DialError::Refused | DialError::NoAnswer => "refused",
         DialError::WrongPeer => "pin",
-        DialError::NoAnswer => "refused",
         _ => "unreachable",
     }
 }
@@ -661,4 +696,26 @@ fn hex(bytes: &[u8]) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dial_that_another_node_may_have_taken_is_refused_and_an_overloaded_one_is_no_route() {
+        let peer = NodeId::from_bytes([1; 32]);
+        for (error, exit, code) in [
+            (DialError::WrongPeer, Exit::Refused, "wrong_peer"),
+            (DialError::NoAnswer, Exit::Refused, "no_answer"),
+            (DialError::Refused, Exit::Refused, "refused"),
+            (DialError::Busy, Exit::NoRoute, "no_route"),
+            (DialError::Timeout, Exit::NoRoute, "no_route"),
+        ] {
+            let failure = dial_failure(&peer, &error);
+            assert_eq!((failure.exit, failure.code.as_str()), (exit, code), "{error}");
+        }
+        let failure = dial_failure(&peer, &DialError::NoAnswer);
+        assert!(failure.message.contains("another node answers there, or it is overloaded"), "{}", failure.message);
+    }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     );
     pull(node, &offer, ticket.node, limit, progress).await?;
     if let Some(dir) = &dir {
-        survey(node, offer.space, dir, order.yes)?;
+        survey(node, offer.space, dir, order.yes).await?;
         node.share_dir(offer.space, dir)?;
         if order.wait {
             wait_in_step(node, &[offer.space], limit, progress).await?;
@@ -169,7 +169,9 @@ fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Fail
     }
     let label = node.free_label(&offer.name);
     node.store().adopt_space(offer.space).map_err(store_failure)?;
-    let row = SpaceLabel { name: label.clone(), kind: offer.kind.clone(), dir: None };
+    // A kind of the own spaces (`audit`) told by a peer would have them taken for each other.
+    let kind = if offer.kind == "folder" { "folder" } else { "data" };
+    let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
     node.known().put_label(&offer.space, Some(&row)).map_err(store_failure)?;
     node.grant(offer.space, issuer, Role::Admin)?;
     node.grant(offer.space, node.id(), offer.role)?;
@@ -190,7 +192,10 @@ async fn pull(
         let report = watcher.until(progress, report).await?;
         match report {
             Ok(report) if report.in_step() => return Ok(()),
-            Ok(report) => watcher.refuse_hopeless(&report)?,
+            Ok(report) => {
+                watcher.refuse_hopeless(&report)?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             // The order was dropped: the session is gone or being replaced.
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
@@ -199,9 +204,14 @@ async fn pull(
 
 /// Compares the directory with the space before anything is recorded: many files of which few are in the space look
 /// like the wrong directory.
-fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
-    let seen = crate::share::survey(node, space, dir)?;
-    if yes || seen.files <= SURVEY_FILES || seen.adopted * 2 >= seen.files {
+async fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let (looking, at) = (node.clone(), dir.to_owned());
+    let looked = tokio::task::spawn_blocking(move || crate::share::survey(&looking, space, &at));
+    let seen = looked.await.map_err(|error| Failure::failed("survey", error.to_string()))??;
+    if seen.files <= SURVEY_FILES || seen.adopted * 2 >= seen.files {
         return Ok(());
     }
     Err(Failure::new(

@@ -90,7 +90,7 @@ fn peer_status(node: &Node, space: &SpaceId, peer: sealtide_identity::NodeId, ro
     })
 }
 
-/// `held`, `conflict`, `syncing`, `behind` or `in_step`.
+/// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
 pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'static str {
     let peers = node.engine().peer_spaces(space);
     let connected = node.engine().peers();

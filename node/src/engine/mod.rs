@@ -254,10 +254,16 @@ impl<W: World> Engine<W> {
         space: SpaceId,
         records: Vec<sealtide_ibgib::Verified>,
     ) -> Result<CommitResult, sealtide_store::CommitError> {
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-        let result = self.world().commit(self.store(), space, request).await?;
-        self.committed(space, None, &result);
-        Ok(result)
+        let engine = self.clone();
+        // In a task of its own: who asked may go away while the disk is at work, and a commit that nobody hears of
+        // would stay here.
+        let committed = tokio::spawn(async move {
+            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            let result = engine.world().commit(engine.store(), space, request).await?;
+            engine.committed(space, None, &result);
+            Ok(result)
+        });
+        committed.await.expect("a commit neither panics nor is aborted")
     }
 
     /// Tells everybody what a commit moved, if anything.
