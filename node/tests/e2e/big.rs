@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::{Dice, Machine, Pair, assert_same, snapshot, until_within, write};
+use crate::support::{Dice, Machine, Pair, assert_same, snapshot, until_within, watch, write};
 
 /// The amounts of the story, and patience enough for them on a machine that does other things too.
 const SMALL_FILES: usize = 20_000;
@@ -78,16 +78,6 @@ fn bytes_below(dir: &Path) -> u64 {
 
 fn store_bytes(machine: &Machine) -> u64 {
     bytes_below(&machine.home().join("store"))
-}
-
-/// Looks all the time: what is waited for passes quickly.
-#[track_caller]
-fn watch(what: &str, mut seen: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !seen() {
-        assert!(started.elapsed() < PATIENCE, "not seen: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Two real processes keep a real tree in step, through edits on both sides, a rename of thousands of files, deletes,

@@ -5,7 +5,7 @@ use std::fs;
 use sealtide_identity::{InviteSecret, NodeId, Ticket};
 use serde_json::Value;
 
-use crate::support::{Machine, Pair, Running, until, write};
+use crate::support::{Machine, Pair, Running, until, watch, write};
 
 struct Issuer {
     machine: Machine,
@@ -188,6 +188,28 @@ fn a_revoked_peer_is_out_at_once() {
     }
     assert!(!pair.b.notes().join("secret.md").exists());
     pair.a.ok(&["verify"]);
+}
+
+/// A peer that is revoked in the middle of a transfer gets no more of it.
+// Proves: SY-101
+#[test]
+fn revoked_in_the_middle_of_a_transfer() {
+    let pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    let peer = pair.a.ok(&["peers", "list"])["peers"][0]["node"].as_str().unwrap().to_owned();
+    let received = || pair.b.ok(&["status"])["links"][0]["bytes_in"].as_u64().unwrap_or(0);
+    write(&pair.a.notes(), "film.bin", crate::support::Dice::new(6).bytes(200_000_000));
+    watch("the film is on its way", || received() > 1_000_000);
+    pair.a.ok(&["peers", "revoke", &peer]);
+    assert_eq!(pair.a.ok(&["peers", "show", &peer])["connected"], false);
+    until("the other one knows", || {
+        let links = pair.b.ok(&["status"])["links"].clone();
+        if links[0]["why_not_direct"] == "refused" { Ok(()) } else { Err(links.to_string()) }
+    });
+    assert!(!pair.b.notes().join("film.bin").exists(), "all had arrived before the peer was revoked");
+    assert_eq!(pair.b.ok(&["get", "Notes"])["names"].as_array().unwrap().len(), 1, "a part is not visible");
+    for machine in [&pair.a, &pair.b] {
+        machine.ok(&["verify"]);
+    }
 }
 
 /// What a peer may do, by role: who may only read pulls, keeps its own changes here, and they are set aside when a new

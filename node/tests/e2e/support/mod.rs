@@ -33,6 +33,16 @@ pub(crate) fn until_within<T>(patience: Duration, what: &str, mut ask: impl FnMu
     }
 }
 
+/// As [`until`], for what passes quickly: looks all the time.
+#[track_caller]
+pub(crate) fn watch(what: &str, mut seen: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !seen() {
+        assert!(started.elapsed() < PATIENCE, "not seen: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Two machines that share one folder, both nodes running and in step.
 pub(crate) struct Pair {
     pub(crate) a: Machine,
