@@ -2,6 +2,8 @@
 //!
 //! `SEALTIDE_SIM_SEED=n` plays one seed and prints all that happens; `SEALTIDE_TEST_SCALE` gives the number of seeds.
 
+#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
+
 use sealtide_sim::seeds::{only_seed, run_seed, scale};
 
 /// Seeds of each part at scale 1.

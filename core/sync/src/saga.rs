@@ -382,6 +382,12 @@ impl Saga {
         self.out.poll_local()
     }
 
+    /// Whether it takes no facts any more: what is left to perform is its last word and [`SagaOutput::Done`]. A driver
+    /// whose channel is full then drops the message that waits, since nothing else makes the last word possible.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
     fn take(&mut self, input: SagaInput, view: &dyn SpaceView) -> Result<(), Fault> {
         match input {
             SagaInput::Message(bytes) => self.message(bytes, view),

@@ -28,6 +28,7 @@ struct State {
     locked: bool,
     chance: SeededEntropy,
     calls: u64,
+    bytes_read: u64,
     fail_from: Option<u64>,
     fail_next_sync: bool,
     capacity: Option<u64>,
@@ -77,6 +78,7 @@ impl MemDisk {
             locked: false,
             chance: SeededEntropy::new(seed),
             calls: 0,
+            bytes_read: 0,
             fail_from: None,
             fail_next_sync: false,
             capacity: None,
@@ -87,6 +89,11 @@ impl MemDisk {
     /// How many calls have changed or synced something so far.
     pub fn calls(&self) -> u64 {
         guard(&self.state).calls
+    }
+
+    /// Bytes that were read from the append-only files so far: how far a reader has gone ahead.
+    pub fn bytes_read(&self) -> u64 {
+        guard(&self.state).bytes_read
     }
 
     /// Lets every changing call from number `call` on fail, as if the power were cut there: the failing append
@@ -351,6 +358,7 @@ impl DiskFile for MemFile {
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = guard(&self.state);
+        state.bytes_read += out.len() as u64;
         let file = state.file(&self.name)?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let bytes = start.checked_add(out.len()).and_then(|end| file.data.get(start..end));

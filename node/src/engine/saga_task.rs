@@ -19,6 +19,8 @@ use crate::world::{ChannelGone, PeerChannel, World};
 const NOTE_BYTES: u64 = 1024 * 1024;
 /// How long the last messages of a saga may take to leave.
 const FLUSH: Duration = Duration::from_secs(5);
+/// The same for an abort: the peer learns it from the end of the channel just as well. Spec: SY-101
+const FLUSH_ABORT: Duration = Duration::from_millis(500);
 
 /// What one saga runs on.
 pub(crate) struct SagaTask<W: World> {
@@ -54,6 +56,10 @@ impl<W: World> SagaTask<W> {
             saga.handle(self.engine.world().now(), SagaInput::Message(open), &self.view);
         }
         loop {
+            if saga.is_over() {
+                // A message that waits for room would keep the saga here as long as the peer stalls.
+                outbox = None;
+            }
             // With a full channel only what needs no room is performed, or two peers that both send would wait for ever.
             while let Some(wish) = if outbox.is_none() { saga.poll(&self.view) } else { saga.poll_local() } {
                 match wish {
@@ -89,13 +95,16 @@ impl<W: World> SagaTask<W> {
                         self.feed(&mut saga, input);
                     }
                     SagaOutput::Done(outcome) => {
+                        let patience = if matches!(outcome, SagaOutcome::Aborted { .. }) { FLUSH_ABORT } else { FLUSH };
                         let flush = async {
                             if let Some(message) = outbox.take() {
                                 let _ = channel.send(message).await;
                             }
                         };
-                        let _ = tokio::time::timeout(FLUSH, flush).await;
-                        channel.finish();
+                        // Without the finish the channel is reset when it is dropped, and what is queued goes with it.
+                        if tokio::time::timeout(patience, flush).await.is_ok() {
+                            channel.finish();
+                        }
                         return outcome;
                     }
                 }
