@@ -154,10 +154,10 @@ fn draw_lines(dice: &mut Dice, cluster: &mut Cluster, roles: &[Role]) {
         let (from, to) = if dice.one_in(2) { (node, other) } else { (other, node) };
         cluster.keep_connected(from, to);
     }
-    for node in 2..count {
+    for (node, role) in roles.iter().enumerate().skip(2) {
         let other = dice.below(node as u64) as usize;
         let there = cluster.edges.iter().any(|edge| [(node, other), (other, node)].contains(edge));
-        if dice.one_in(2) && !there && roles[node] > Role::Read {
+        if dice.one_in(2) && !there && *role > Role::Read {
             cluster.keep_connected(node, other);
         }
     }
