@@ -189,6 +189,8 @@ pub enum Request {
         /// One space, or the whole store.
         space: Option<String>,
     },
+    /// `audit verify`
+    AuditVerify,
     /// `doctor [TARGET]`
     Doctor {
         /// A ticket, a peer, or nothing.
@@ -241,6 +243,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::HoldShow { space } => commands::hold::show(node, &space),
         Request::HoldDecide { space, accept } => commands::hold::decide(node, &space, accept).await,
         Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
+        Request::AuditVerify => commands::verify::audit(node).await,
         Request::Doctor { target } => commands::doctor::doctor(node, target.as_deref()).await,
     }
 }

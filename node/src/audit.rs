@@ -35,8 +35,6 @@ const CHECKPOINT_MS: u64 = 10_000;
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Characters of one value, at most.
 const VALUE_CHARS: usize = 256;
-/// Bytes of one line that a reader takes, at most.
-const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Actions whose line waits for the disk.
 const ADMIN: [&str; 6] = [
     "node:space_created",
@@ -66,6 +64,7 @@ struct State {
     /// How many checkpoints there are.
     checkpoints: u64,
     first_uncovered_ms: Option<u64>,
+    /// Whether the last line could not be written, so that a piece of it may stand in the file.
     failing: bool,
 }
 
@@ -128,7 +127,7 @@ impl Audit {
                 return;
             }
             state.failing = false;
-            state.seq - state.covered >= CHECKPOINT_LINES
+            state.seq.saturating_sub(state.covered) >= CHECKPOINT_LINES
         };
         if due {
             self.checkpoint();
@@ -136,6 +135,10 @@ impl Audit {
     }
 
     fn append(&self, state: &mut State, event: &str, members: &[(&str, &str)]) -> std::io::Result<()> {
+        if state.failing {
+            // What a full disk left of a line would spoil the next one.
+            state.file.set_len(state.bytes)?;
+        }
         if state.bytes >= FILE_BYTES {
             state.file.sync_data()?;
             let path = file_path(&self.dir, state.number + 1);
@@ -181,7 +184,7 @@ impl Audit {
     /// Covers every line written so far by a signed frame on the timeline `audit`. Does nothing when all are covered.
     pub fn checkpoint(&self) {
         let mut state = self.lock();
-        if state.seq == state.covered {
+        if state.seq <= state.covered {
             return;
         }
         if let Err(error) = self.make_checkpoint(&mut state) {
@@ -360,15 +363,15 @@ struct End {
 fn last_line(file: &mut File) -> std::io::Result<End> {
     file.seek(SeekFrom::Start(0))?;
     let mut reader = BufReader::new(&*file);
-    let (mut whole, mut last, mut line) = (0u64, None, String::new());
+    let (mut whole, mut last, mut line) = (0u64, None, Vec::new());
     loop {
         line.clear();
-        let read = reader.read_line(&mut line)?;
-        if read == 0 || !line.ends_with('\n') || read > LINE_BYTES_MAX {
+        let read = reader.read_until(b'\n', &mut line)?;
+        if line.pop() != Some(b'\n') {
             break;
         }
         whole += read as u64;
-        last = Some(line.trim_end_matches('\n').to_owned());
+        last = Some(String::from_utf8_lossy(&line).into_owned());
     }
     file.set_len(whole)?;
     Ok(End { line: last, bytes: whole })

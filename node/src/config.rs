@@ -3,6 +3,7 @@
 //! Every setting is one row of [`SETTINGS`]. An unknown key in the file is an error that names the line.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ impl Config {
         let mut config = Self { values };
         match std::fs::read_to_string(path) {
             Ok(text) => config.read_file(path, &text)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {}
+            Err(error) if !explicit && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(Failure::usage("config", format!("{}: {error}", path.display()))),
         }
         for setting in &SETTINGS {

@@ -109,7 +109,11 @@ async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> std::i
 /// # Errors
 /// What the command reports.
 pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Option<Result<Value, Failure>> {
-    let mut stream = UnixStream::connect(socket).await.ok()?;
+    let mut stream = connect(socket).await?;
+    // Where the socket lies in a directory of all, somebody else may have put one there.
+    if stream.peer_cred().ok()?.uid() != rustix::process::getuid().as_raw() {
+        return None;
+    }
     let mut text = serde_json::to_string(request).ok()?;
     text.push('\n');
     stream.write_all(text.as_bytes()).await.ok()?;
@@ -124,4 +128,17 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
             Err(_) => return Some(Err(lost())),
         }
     }
+}
+
+async fn connect(socket: &Path) -> Option<UnixStream> {
+    for _ in 0..100 {
+        match UnixStream::connect(socket).await {
+            // Many clients knock at once; the node is there.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            connected => return connected.ok(),
+        }
+    }
+    None
 }

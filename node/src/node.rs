@@ -12,6 +12,7 @@ use sealtide_identity::{Grant, InviteId, InviteSecret, LinkAddress, NodeId, Role
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::Audit;
@@ -38,9 +39,15 @@ struct Inner {
     audit: Audit,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
+    /// Folders that could not be opened, and why.
+    unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// The binding of the newest session with each peer.
+    welcomed: Mutex<BTreeMap<NodeId, [u8; 32]>>,
     why_not: Mutex<BTreeMap<NodeId, String>>,
+    /// Held while the row of a peer is read and written.
+    peers: Mutex<()>,
     stop: watch::Sender<bool>,
     started_ms: u64,
 }
@@ -98,8 +105,11 @@ impl Node {
             audit,
             doors: Mutex::default(),
             shares: Mutex::default(),
+            unopened: Mutex::default(),
             dialled: Mutex::default(),
+            welcomed: Mutex::default(),
             why_not: Mutex::default(),
+            peers: Mutex::default(),
             stop,
             started_ms: now().wall_ms,
         };
@@ -168,6 +178,12 @@ impl Node {
     /// When this process opened the node, ms since 1970.
     pub fn started_ms(&self) -> u64 {
         self.0.started_ms
+    }
+
+    /// Reads and writes what is known of peers, one at a time, so that a row written anew takes no revocation back.
+    pub(crate) fn with_peers<T>(&self, change: impl FnOnce(&Known) -> T) -> T {
+        let _alone = lock(&self.0.peers);
+        change(&self.known())
     }
 
     // --- doors ---
@@ -252,21 +268,35 @@ impl Node {
         });
     }
 
-    /// Takes a session into service and writes down what it tells of the peer.
+    /// Takes a session into service and writes down what it tells of the peer. A session that serves already, because
+    /// a dial came upon the one that the peer opened, is let be.
     pub fn welcome(&self, session: Session) {
         let peer = session.peer();
-        let known = self.known().peer(&peer);
-        let mut record = known.unwrap_or_else(|| Peer::new(peer, now()));
-        if record.name.is_empty() {
-            record.name = peer.short();
+        if lock(&self.0.welcomed).insert(peer, session.binding()) == Some(session.binding()) {
+            return;
         }
         let told = session.peer_addresses();
-        if !told.is_empty() {
-            record.addresses = told;
-        }
-        record.last_seen_ms = now().wall_ms;
-        if let Err(error) = self.known().put_peer(&record) {
-            tracing::warn!(%error, "a peer could not be written down");
+        let welcome = self.with_peers(|known| {
+            let mut record = known.peer(&peer).unwrap_or_else(|| Peer::new(peer, now()));
+            if record.revoked {
+                // It was let in a moment before it was thrown out.
+                return false;
+            }
+            if record.name.is_empty() {
+                record.name = peer.short();
+            }
+            if !told.is_empty() {
+                record.addresses = told;
+            }
+            record.last_seen_ms = now().wall_ms;
+            if let Err(error) = known.put_peer(&record) {
+                tracing::warn!(%error, "a peer could not be written down");
+            }
+            true
+        });
+        if !welcome {
+            session.close();
+            return;
         }
         lock(&self.0.why_not).remove(&peer);
         if let Some(invite) = session.invite_used() {
@@ -282,11 +312,18 @@ impl Node {
         let node = self.clone();
         let mut events = self.engine().subscribe();
         tokio::spawn(async move {
-            while let Ok(event) = events.recv().await {
-                match event {
-                    Event::PeerSpaces(peer, offers) => node.keep_roles(peer, &offers),
-                    Event::PeerGone(peer) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
-                    _ => {}
+            loop {
+                match events.recv().await {
+                    Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
+                    Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
+                    Ok(_) => {}
+                    // Offers may be among what was missed.
+                    Err(RecvError::Lagged(_)) => {
+                        for (peer, _) in node.engine().peers() {
+                            node.keep_roles(peer, &node.engine().offers(&peer));
+                        }
+                    }
+                    Err(RecvError::Closed) => break,
                 }
             }
         });
@@ -462,17 +499,36 @@ impl Node {
         let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
         let mut label = self.known().label(&space).unwrap_or_default();
         label.dir = Some(text.to_owned());
-        self.known().put_label(&space, Some(&label)).map_err(|error| Failure::failed("store", error.to_string()))?;
-        self.open_share(space, dir)
+        let failed = |error: sealtide_store::FactsError| Failure::failed("store", error.to_string());
+        self.known().put_label(&space, Some(&label)).map_err(failed)?;
+        self.open_share(space, dir).inspect_err(|_| {
+            label.dir = None;
+            let _ = self.known().put_label(&space, Some(&label));
+        })
     }
 
-    /// Opens the folders that are shared; one that cannot be opened is logged and left out.
+    /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it
+    /// again.
     pub fn open_shares(&self) {
         for (space, dir) in self.shared_dirs() {
-            if let Err(failure) = self.open_share(space, &dir) {
+            if let Err(failure) = self.open_share(space, &dir)
+                && lock(&self.0.unopened).insert(space, failure.message.clone()).is_none()
+            {
                 tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
             }
         }
+    }
+
+    /// Tries the folders again that could not be opened.
+    pub fn open_unopened_shares(&self) {
+        if !lock(&self.0.unopened).is_empty() {
+            self.open_shares();
+        }
+    }
+
+    /// Why the folder of a space is not open, if it should be.
+    pub fn unopened(&self, space: &SpaceId) -> Option<String> {
+        lock(&self.0.unopened).get(space).cloned()
     }
 
     /// Opens the folder of a space, or returns the one that is open.
@@ -484,6 +540,7 @@ impl Node {
             return Ok(share.clone());
         }
         let share = Share::start(self.engine().clone(), space, dir, &self.home().folder_state(&space))?;
+        lock(&self.0.unopened).remove(&space);
         self.shares().insert(space, share.clone());
         Ok(share)
     }
@@ -498,6 +555,7 @@ impl Node {
             label.dir = None;
             let _ = self.known().put_label(space, Some(&label));
         }
+        lock(&self.0.unopened).remove(space);
         let _ = std::fs::remove_file(self.home().folder_state(space));
     }
 
@@ -544,10 +602,17 @@ impl Node {
     pub fn find_peer(&self, name: &str) -> Result<Peer, Failure> {
         let peers = self.known().peers();
         let id = name.parse::<NodeId>().ok();
-        let found = peers.into_iter().find(|peer| peer.name == name || Some(peer.node) == id);
-        found.ok_or_else(|| {
-            Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them")
-        })
+        if let Some(found) = peers.iter().find(|peer| peer.name == name || Some(peer.node) == id) {
+            return Ok(found.clone());
+        }
+        let begin = name.strip_prefix("stn1").unwrap_or(name).to_ascii_lowercase();
+        let begins = |peer: &&Peer| peer.node.to_string().strip_prefix("stn1").is_some_and(|id| id.starts_with(&begin));
+        match peers.iter().filter(begins).collect::<Vec<_>>().as_slice() {
+            [only] if begin.len() >= 4 => Ok((*only).clone()),
+            _ => {
+                Err(Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them"))
+            }
+        }
     }
 
     // --- the end ---
@@ -615,9 +680,8 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
 
 fn why_not(error: &DialError) -> &'static str {
     match error {
-        DialError::Refused => "refused",
+        DialError::Refused | DialError::NoAnswer => "refused",
         DialError::WrongPeer => "pin",
-        DialError::NoAnswer => "refused",
         _ => "unreachable",
     }
 }
@@ -632,4 +696,26 @@ fn hex(bytes: &[u8]) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dial_that_another_node_may_have_taken_is_refused_and_an_overloaded_one_is_no_route() {
+        let peer = NodeId::from_bytes([1; 32]);
+        for (error, exit, code) in [
+            (DialError::WrongPeer, Exit::Refused, "wrong_peer"),
+            (DialError::NoAnswer, Exit::Refused, "no_answer"),
+            (DialError::Refused, Exit::Refused, "refused"),
+            (DialError::Busy, Exit::NoRoute, "no_route"),
+            (DialError::Timeout, Exit::NoRoute, "no_route"),
+        ] {
+            let failure = dial_failure(&peer, &error);
+            assert_eq!((failure.exit, failure.code.as_str()), (exit, code), "{error}");
+        }
+        let failure = dial_failure(&peer, &DialError::NoAnswer);
+        assert!(failure.message.contains("another node answers there, or it is overloaded"), "{}", failure.message);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sealtide_crypto::{Entropy, Now};
-use sealtide_identity::{NodeId, SpaceId};
+use sealtide_identity::{InviteId, NodeId, SpaceId};
 use sealtide_store::{CommitError, Store, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult};
 
@@ -55,6 +55,10 @@ impl PeerSession for sealtide_link::Session {
 
     fn is_initiator(&self) -> bool {
         sealtide_link::Session::is_initiator(self)
+    }
+
+    fn invite(&self) -> Option<InviteId> {
+        self.invite_used()
     }
 
     async fn open(&self, class: u8, name: &str) -> Result<Self::Channel, ChannelGone> {

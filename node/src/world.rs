@@ -11,7 +11,7 @@ use sealtide_identity::NodeId;
 use sealtide_store::{CommitError, Store, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult};
 
-use sealtide_identity::SpaceId;
+use sealtide_identity::{InviteId, SpaceId};
 
 /// Everything outside the driver that is not the store's memory.
 pub trait World: Clone + Send + Sync + 'static {
@@ -47,6 +47,10 @@ pub trait PeerSession: Clone + Send + Sync + 'static {
     fn peer(&self) -> NodeId;
     /// Whether this node dialled.
     fn is_initiator(&self) -> bool;
+    /// The invite that was proved when the session opened.
+    fn invite(&self) -> Option<InviteId> {
+        None
+    }
     /// Opens a channel.
     fn open(&self, class: u8, name: &str) -> impl Future<Output = Result<Self::Channel, ChannelGone>> + Send;
     /// The next channel that the peer opened; `None` when the session is over.

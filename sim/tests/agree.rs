@@ -2,7 +2,7 @@
 //!
 //! `SEALTIDE_SIM_SEED=n` plays one seed and prints all that happens; `SEALTIDE_TEST_SCALE` gives the number of seeds.
 
-#![allow(clippy::print_stdout, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
 use sealtide_sim::seeds::{only_seed, run_seed, scale};
 

@@ -257,7 +257,7 @@ async fn throughput() {
     }
 }
 
-// Proves: LK-80, p50 at most 8 ms and p99 at most 20 ms
+// Spec: LK-80, p50 at most 8 ms and p99 at most 20 ms
 async fn handshakes() {
     let (door, address) = node(10).await;
     let addresses = vec![LinkAddress { source: 4, socket: address }];

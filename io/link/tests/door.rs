@@ -217,12 +217,23 @@ async fn loopback_addr() {
     assert!(a.link.announce().iter().all(|address| address.socket.port() == both.port() || address.source == 4));
 }
 
-/// A door that upgrades everyone and then only listens; reports when a HELLO came and when it was hung up on.
-async fn silent_door(log: Arc<Mutex<Vec<(u16, &'static str)>>>) -> SocketAddr {
+type DoorLog = Arc<Mutex<Vec<(u16, &'static str)>>>;
+
+/// Until the door at `port` is ready.
+async fn ready(log: DoorLog, port: u16) {
+    while !log.lock().unwrap().contains(&(port, "ready")) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A door that upgrades whoever comes, once `turn` has come, and then only listens; reports when a HELLO came and when
+/// it was hung up on.
+async fn silent_door(log: DoorLog, turn: impl Future<Output = ()> + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
+        turn.await;
         let mut raw = Raw::accept(tcp, &TestCertificate::new()).await.unwrap();
         log.lock().unwrap().push((address.port(), "ready"));
         while raw.frame().await.is_some() {
@@ -241,12 +252,31 @@ async fn dial_order() {
     let limits = Limits { hello_deadline: Duration::from_millis(700), ..Limits::default() };
     let dialler = node_with(2, |config| config.limits = limits).await;
     real.allow(&dialler);
-    let (first, second) = (silent_door(log.clone()).await, silent_door(log.clone()).await);
-    let last = silent_door(log.clone()).await;
+    // They become ready one after the other, however busy the machine is.
+    let first = silent_door(log.clone(), async {}).await;
+    let second = silent_door(log.clone(), ready(log.clone(), first.port())).await;
+    let through = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let third = through.local_addr().unwrap();
+    let (turn, to) = (ready(log.clone(), second.port()), real.address);
+    tokio::spawn(async move {
+        let (mut near, _) = through.accept().await.unwrap();
+        turn.await;
+        let mut far = TcpStream::connect(to).await.unwrap();
+        tokio::io::copy_bidirectional(&mut near, &mut far).await
+    });
+    let counts = real.link.clone();
+    let last = silent_door(log.clone(), async move {
+        while counts.metrics().tls_pq == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // For the answer to the upgrade; the two silent doors take far longer.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    })
+    .await;
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let addresses = [nobody, first, second, real.address, last];
+    let addresses = [nobody, first, second, third, last];
     let session = soon(dialler.link.dial(target(real.id(), &addresses))).await.unwrap();
-    assert_eq!(session.remote(), real.address);
+    assert_eq!(session.remote(), third);
     // All others are closed after success.
     soon(async {
         while log.lock().unwrap().iter().filter(|(_, what)| *what == "gone").count() < 3 {

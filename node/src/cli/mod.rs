@@ -92,7 +92,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Init { name } => init(&cx, name.as_deref()),
         Command::Up(args) => up::up(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
-        Command::Audit { command } => audit(&cx, &command),
+        Command::Audit { command } => audit(&cx, &command).await,
         Command::Bench { name, edits, bytes } => bench::bench(&cx, &name, edits, bytes).await,
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
@@ -205,11 +205,19 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
     }
     let mut interrupts = up::Interrupts::new()?;
     let node = Node::open(cx.home.clone(), cx.config.clone())?;
-    if needs_folders(&request) {
-        node.open_shares();
-    }
+    let work = async {
+        if needs_folders(&request) {
+            node.open_shares();
+            // What they tell of themselves holds from their first look on.
+            let shares: Vec<_> = node.shares().values().cloned().collect();
+            for share in shares {
+                share.flush().await;
+            }
+        }
+        execute(&node, request, progress).await
+    };
     let result = tokio::select! {
-        result = execute(&node, request, progress) => result,
+        result = work => result,
         signal = interrupts.next() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
     };
     node.shutdown().await;
@@ -304,7 +312,7 @@ fn all_in_step(status: &Value) -> Result<(), Failure> {
     }
 }
 
-fn audit(cx: &Cx, command: &AuditCommand) -> Result<u8, Failure> {
+async fn audit(cx: &Cx, command: &AuditCommand) -> Result<u8, Failure> {
     match command {
         AuditCommand::Tail { lines } => {
             cx.home.identity()?;
@@ -313,14 +321,7 @@ fn audit(cx: &Cx, command: &AuditCommand) -> Result<u8, Failure> {
             }
         }
         AuditCommand::Verify => {
-            let identity = cx.home.identity()?;
-            let store = cx.home.open_store()?;
-            let audit = crate::audit::Audit::open(&cx.home, store, identity)?;
-            let report = audit.verify().map_err(|text| Failure::new(Exit::Verification, "audit", text))?;
-            cx.out.answer(&json!({
-                "schema": "sealtide/audit_verify/1", "ok": true, "lines": report.lines,
-                "checkpoints": report.checkpoints, "not_yet_signed": report.not_yet_signed,
-            }));
+            return ask(cx, Request::AuditVerify).await;
         }
     }
     Ok(0)

@@ -37,6 +37,9 @@ impl Output {
     pub(crate) fn answer(&self, answer: &Value) {
         if self.json {
             self.line(&answer.to_string());
+        } else if let Some(bytes) = render::content(answer) {
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(&bytes).and_then(|()| stdout.flush());
         } else {
             self.line(render::text(answer).trim_end_matches('\n'));
         }

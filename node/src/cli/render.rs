@@ -2,6 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
+use data_encoding::BASE64;
 use serde_json::Value;
 
 /// The text of an answer.
@@ -76,6 +77,17 @@ pub(crate) fn text(answer: &Value) -> String {
         "init" => format!("node {} in {}", word(&answer["node"]), word(&answer["home"])),
         "bench_live" => bench(answer),
         _ => plain(answer),
+    }
+}
+
+/// The content of a file that was asked for, byte for byte.
+pub(crate) fn content(answer: &Value) -> Option<Vec<u8>> {
+    if answer["schema"] != "sealtide/get/1" || answer["kind"] != "file" {
+        return None;
+    }
+    match answer["text"].as_str() {
+        Some(text) => Some(text.as_bytes().to_vec()),
+        None => BASE64.decode(answer["base64"].as_str()?.as_bytes()).ok(),
     }
 }
 

@@ -23,6 +23,8 @@ use crate::share::Phase;
 const PORTS_TRIED: u16 = 100;
 /// How often the bar is looked after.
 const GLANCE: Duration = Duration::from_millis(250);
+/// How often folders that could not be opened are tried again.
+const FOLDERS: Duration = Duration::from_secs(5);
 /// How long the invites that `up` makes live.
 const INVITE_TTL_S: u64 = 24 * 3600;
 
@@ -140,6 +142,7 @@ async fn serve(
     let mut stop = node.stopping();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut glance = tokio::time::interval(GLANCE);
+    let mut folders = tokio::time::interval(FOLDERS);
     let (progress, told) = tokio::sync::mpsc::unbounded_channel();
     let bars = cx.out.shows_progress().then(|| tokio::spawn(crate::cli::progress::show(told, cx.out.clone())));
     loop {
@@ -151,6 +154,7 @@ async fn serve(
                 // The checkpoint waits for the disk.
                 let _ = tokio::task::spawn_blocking(move || node.audit().tick()).await;
             }
+            _ = folders.tick() => node.open_unopened_shares(),
             _ = glance.tick(), if bars.is_some() => tell_progress(node, &progress),
             event = events.recv() => match event {
                 Ok(Event::Progress(moving)) => {

@@ -1,16 +1,16 @@
 //! `conflicts list|show|resolve`: versions that stand against each other until a person, or a later merge, joins them.
 
-use sealtide_ibgib::{FileFrame, Relations, Stamp, Verified, evolve};
+use sealtide_ibgib::{FileFrame, Relations, Stamp, Verified};
 use serde_json::{Value, json};
 
 use crate::commands::documents::may_write;
 use crate::commands::history::text_of;
-use crate::commands::target::{Line, Target, n_of, name_of, parse_version, stamp_of};
+use crate::commands::target::{Line, Target, n_of, name_of, own_members, parse_version, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::real::now;
-use sealtide_sync::SpaceView;
+use crate::share::{agree, join_tips, tip_records};
 
 /// Everything that needs a person, in one space or all.
 pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
@@ -31,7 +31,11 @@ pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
         } else if let Some(view) = node.store().view(&space) {
             for timeline in view.timelines() {
                 if timeline.tips.len() > 1 {
-                    let tips: Vec<Verified> = timeline.tips.iter().filter_map(|tip| view.record(&tip.sid)).collect();
+                    let tips = tip_records(&view, &timeline.timeline);
+                    let files: Vec<FileFrame> = tips.iter().filter_map(|tip| FileFrame::read(tip).ok()).collect();
+                    if files.len() == tips.len() && files.iter().all(|other| agree(&files[0], other)) {
+                        continue;
+                    }
                     let path = tips.first().and_then(name_of).map(|(name, _)| name);
                     let versions: Vec<&str> = tips.iter().map(|tip| tip.address().as_str()).collect();
                     rows.push(
@@ -85,7 +89,7 @@ pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Resu
             line.version(Some(&parsed))?
         }
     };
-    let record = join_tips(node, &line, &kept)?;
+    let record = settled(node, &line, &kept)?;
     node.engine().commit_local(line.space, vec![record.clone()]).await.map_err(store_failure)?;
     let share = node.shares().get(&line.space).cloned();
     if let Some(share) = share {
@@ -97,23 +101,15 @@ pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Resu
     }))
 }
 
-/// The next frame of the winner, with the content of `kept` and every other tip as `graftorphan`, so that those count
-/// as its ancestors.
-fn join_tips(node: &Node, line: &Line, kept: &Verified) -> Result<Verified, Failure> {
-    let (data, mut relations) = match FileFrame::read(kept) {
+/// The next frame, with the content of `kept` and every tip behind it.
+fn settled(node: &Node, line: &Line, kept: &Verified) -> Result<Verified, Failure> {
+    let (data, relations) = match FileFrame::read(kept) {
         Ok(mut frame) => {
             frame.by = node.id().to_string();
             frame.parts().map_err(|error| Failure::failed("record", error.to_string()))?
         }
-        Err(_) => {
-            let mut data = kept.object().unwrap_or_default();
-            for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs"] {
-                data.remove(reserved);
-            }
-            (data, Relations::new())
-        }
+        Err(_) => (own_members(node, kept), Relations::new()),
     };
-    let orphans = line.tips[1..].iter().map(|tip| tip.address().clone()).collect();
-    relations.insert("graftorphan".to_owned(), orphans);
-    Ok(evolve(&line.tips[0], data, relations, Stamp { ms: now().wall_ms }))
+    let stamp = Stamp { ms: now().wall_ms };
+    join_tips(&line.tips, data, relations, stamp).map_err(|error| Failure::failed("record", error))
 }

@@ -108,6 +108,9 @@ fn here(node: &Node, findings: &mut Findings) {
             None => findings.add("folder", "ok", share.dir().display().to_string(), None),
         }
     }
+    for failed in node.spaces().iter().filter_map(|space| node.unopened(space)) {
+        findings.add("folder", "fail", failed, Some("look at the directory and its permissions"));
+    }
 }
 
 async fn connect(address: SocketAddr, findings: &mut Findings) -> bool {

@@ -10,15 +10,12 @@ use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
-use crate::commands::target::{Line, Target, n_of, name_of, stamp_of};
+use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 use crate::world::OsEntropy;
-
-/// The ib of a document.
-const DOC: &str = "doc";
 
 /// Makes or changes a document; an equal document makes no frame.
 pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Result<Value, Failure> {
@@ -28,7 +25,7 @@ pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Res
         return Err(Failure::usage("name", "the name of a document has 1 to 255 bytes"));
     }
     let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
-    let line = Line::find(node, &target).ok().filter(|line| line.tips[0].address().ib() == DOC);
+    let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
     let mut data = Object::new();
     data.insert("name".to_owned(), json!(name));
     data.insert("doc".to_owned(), doc);
@@ -52,7 +49,7 @@ pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Res
     }
     let record = match tip {
         Some(tip) => evolve(tip, data, Relations::new(), stamp),
-        None => genesis(DOC, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
+        None => genesis(DOC_IB, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
     };
     node.engine().commit_local(id, vec![record.clone()]).await.map_err(store_failure)?;
     Ok(json!({

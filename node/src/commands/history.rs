@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use sealtide_ibgib::{Content, FileFrame, FileKind, Stamp, Verified};
+use sealtide_ibgib::{Content, FILE_IB, FileFrame, FileKind, Stamp, Verified};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::commands::documents::{content, may_write};
-use crate::commands::target::{Line, Target, n_of, name_of, stamp_of};
+use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
@@ -39,27 +39,36 @@ pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Val
     Ok(json!({"schema": "sealtide/log/1", "entries": entries}))
 }
 
-/// The newest changes, newest first.
+/// The newest changes, newest first. No frame is later than the newest tip of its timeline, so the newest changes are in
+/// the timelines with the newest tips; only of those more than the tips is read.
 fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: usize) -> Vec<Value> {
-    let mut all: Vec<(u64, String, Verified, bool)> = Vec::new();
-    for (label, space) in spaces {
-        let Some(view) = node.store().view(space) else { continue };
+    let mut newest = Vec::new();
+    let views: Vec<_> = spaces.iter().filter_map(|(label, id)| Some((label, node.store().view(id)?))).collect();
+    for (place, (_, view)) in views.iter().enumerate() {
         for info in view.timelines() {
-            let tips: Vec<_> = info.tips.iter().map(|tip| tip.sid).collect();
-            let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
-            for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit * 2) {
-                if let Some(frame) = view.record(&sid)
-                    && name_of(&frame).is_some()
-                {
-                    all.push((stamp_of(&frame), label.clone(), frame, tips.contains(&sid)));
-                }
+            let tips = info.tips.iter().filter(|tip| [FILE_IB, DOC_IB].contains(&tip.tip.ib()));
+            if let Some(stamp) = tips.filter_map(|tip| view.record(&tip.sid)).map(|tip| stamp_of(&tip)).max() {
+                newest.push((stamp, place, info));
             }
         }
-        // Keep the list small while it grows.
-        all.sort_by_key(|(stamp, _, frame, _)| std::cmp::Reverse((*stamp, n_of(frame))));
-        all.truncate(limit);
     }
-    all.iter().map(|(_, label, frame, tip)| entry(node, label, frame, *tip)).collect()
+    newest.sort_by_key(|(stamp, ..)| std::cmp::Reverse(*stamp));
+    newest.truncate(limit);
+    let mut all: Vec<(&str, Verified, bool)> = Vec::new();
+    for (_, place, info) in newest {
+        let (label, view) = &views[place];
+        let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
+        for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit.saturating_mul(2)) {
+            if let Some(frame) = view.record(&sid)
+                && name_of(&frame).is_some()
+            {
+                all.push((label, frame, info.tips.iter().any(|tip| tip.sid == sid)));
+            }
+        }
+    }
+    all.sort_by_cached_key(|(_, frame, _)| std::cmp::Reverse((stamp_of(frame), n_of(frame))));
+    all.truncate(limit);
+    all.iter().map(|(label, frame, tip)| entry(node, label, frame, *tip)).collect()
 }
 
 fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
@@ -178,11 +187,7 @@ pub(crate) async fn restore(node: &Node, text: &str, to: Option<&Path>) -> Resul
             frame.evolve(tip, stamp).map_err(|error| Failure::failed("record", error.to_string()))?
         }
         Err(_) => {
-            let mut data = wanted.object().unwrap_or_default();
-            for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs"] {
-                data.remove(reserved);
-            }
-            data.insert("by".to_owned(), json!(node.id().to_string()));
+            let data = own_members(node, &wanted);
             sealtide_ibgib::evolve(tip, data, sealtide_ibgib::Relations::new(), stamp)
         }
     };

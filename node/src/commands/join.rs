@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
-use sealtide_link::DialTarget;
+use sealtide_link::{DialTarget, Session};
 use sealtide_store::{Peer, SpaceLabel};
 use sealtide_sync::{SpaceOffer, Strategy};
 use serde_json::{Value, json};
@@ -22,6 +22,11 @@ use crate::real::now;
 
 /// Files in a directory above which joining it with a space that holds few of them needs `--yes`.
 const SURVEY_FILES: usize = 20;
+
+/// How often the session with the invite is tried when another one gets in between.
+const DIALS: usize = 5;
+/// How long a session that stands may take to end.
+const STANDING: Duration = Duration::from_secs(3);
 
 /// What `join` was asked.
 pub(crate) struct JoinOrder {
@@ -66,7 +71,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     );
     pull(node, &offer, ticket.node, limit, progress).await?;
     if let Some(dir) = &dir {
-        survey(node, offer.space, dir, order.yes)?;
+        survey(node, offer.space, dir, order.yes).await?;
         node.share_dir(offer.space, dir)?;
         if order.wait {
             wait_in_step(node, &[offer.space], limit, progress).await?;
@@ -93,8 +98,7 @@ pub(crate) fn read_ticket(text: &str) -> Result<Ticket, Failure> {
 }
 
 async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
-    let target = DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
-    let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
+    let session = dial_with_invite(node, ticket).await?;
     let mut record = Peer::new(ticket.node, now());
     record.addresses.clone_from(&ticket.addresses);
     if node.known().peer(&ticket.node).is_none_or(|known| known.revoked) {
@@ -104,7 +108,28 @@ async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The space that the invite lets into: the first one that is offered as invited and not yet here.
+/// Opens a session that proves the invite. One that stands already with that node has proved another, or none, and
+/// gives way.
+async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failure> {
+    let invite = ticket.invite.as_ref().map(|(id, _)| *id);
+    for _ in 0..DIALS {
+        if let Some(standing) = node.link().session(&ticket.node) {
+            standing.close();
+            let _ = timeout(STANDING, standing.closed()).await;
+        }
+        let target =
+            DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
+        let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
+        if session.invite_used() == invite {
+            return Ok(session);
+        }
+        // Meanwhile the other node, or the own task that keeps a session open, was quicker.
+        node.welcome(session);
+    }
+    Err(Failure::failed("session", format!("node {} opens sessions of its own all the time", ticket.node.short())))
+}
+
+/// The space that the invite lets into, as the issuer marks it.
 async fn wait_for_offer(
     node: &Node,
     events: &mut broadcast::Receiver<Event>,
@@ -115,13 +140,12 @@ async fn wait_for_offer(
         loop {
             match events.recv().await {
                 Ok(Event::PeerSpaces(from, offers)) if from == peer => {
-                    let fresh = |offer: &&SpaceOffer| offer.invited && !node.has_space(&offer.space);
-                    if let Some(offer) = offers.iter().find(fresh).or_else(|| offers.iter().find(|offer| offer.invited))
-                    {
-                        return Some(offer.clone());
+                    if let Some(offer) = offers.into_iter().find(|offer| offer.invited) {
+                        return Some(offer);
                     }
                 }
-                Ok(Event::PeerGone(from)) if from == peer => return None,
+                // An older session with that node gives way to the one of the invite.
+                Ok(Event::PeerGone(from)) if from == peer && node.link().session(&peer).is_none() => return None,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
@@ -145,7 +169,9 @@ fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Fail
     }
     let label = node.free_label(&offer.name);
     node.store().adopt_space(offer.space).map_err(store_failure)?;
-    let row = SpaceLabel { name: label.clone(), kind: offer.kind.clone(), dir: None };
+    // A kind of the own spaces (`audit`) told by a peer would have them taken for each other.
+    let kind = if offer.kind == "folder" { "folder" } else { "data" };
+    let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
     node.known().put_label(&offer.space, Some(&row)).map_err(store_failure)?;
     node.grant(offer.space, issuer, Role::Admin)?;
     node.grant(offer.space, node.id(), offer.role)?;
@@ -166,7 +192,10 @@ async fn pull(
         let report = watcher.until(progress, report).await?;
         match report {
             Ok(report) if report.in_step() => return Ok(()),
-            Ok(report) => watcher.refuse_hopeless(&report)?,
+            Ok(report) => {
+                watcher.refuse_hopeless(&report)?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             // The order was dropped: the session is gone or being replaced.
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
@@ -175,9 +204,14 @@ async fn pull(
 
 /// Compares the directory with the space before anything is recorded: many files of which few are in the space look
 /// like the wrong directory.
-fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
-    let seen = crate::share::survey(node, space, dir)?;
-    if yes || seen.files <= SURVEY_FILES || seen.adopted * 2 >= seen.files {
+async fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let (looking, at) = (node.clone(), dir.to_owned());
+    let looked = tokio::task::spawn_blocking(move || crate::share::survey(&looking, space, &at));
+    let seen = looked.await.map_err(|error| Failure::failed("survey", error.to_string()))??;
+    if seen.files <= SURVEY_FILES || seen.adopted * 2 >= seen.files {
         return Ok(());
     }
     Err(Failure::new(

@@ -45,19 +45,22 @@ pub(crate) fn show(node: &Node, name: &str) -> Result<Value, Failure> {
 
 /// Gives a peer another name.
 pub(crate) fn rename(node: &Node, peer: &str, name: &str) -> Result<Value, Failure> {
-    let mut record = node.find_peer(peer)?;
-    if name.is_empty() || name.len() > 64 || node.known().peers().iter().any(|other| other.name == name) {
-        return Err(Failure::usage("name", format!("{name:?} is empty, too long or taken")));
-    }
-    record.name = name.to_owned();
-    node.known().put_peer(&record).map_err(store_failure)?;
+    node.with_peers(|known| {
+        let mut record = node.find_peer(peer)?;
+        let taken = known.peers().iter().any(|other| other.name == name && other.node != record.node);
+        if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) || taken {
+            return Err(Failure::usage("name", format!("{name:?} is empty, too long, unprintable or taken")));
+        }
+        record.name = name.to_owned();
+        known.put_peer(&record).map_err(store_failure)
+    })?;
     show(node, name)
 }
 
 /// Takes every grant from a peer and ends its sessions and sagas at once. Spec: link C.6.
 pub(crate) fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
     let record = node.find_peer(name)?;
-    node.known().revoke_peer(&record.node).map_err(store_failure)?;
+    node.with_peers(|known| known.revoke_peer(&record.node)).map_err(store_failure)?;
     node.audit().note("peer_revoked", &[("peer", &record.node.to_string())]);
     node.engine().grants_changed();
     node.link().revoke(&record.node);

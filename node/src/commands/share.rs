@@ -22,7 +22,8 @@ pub(crate) async fn share(node: &Node, dirs: &[PathBuf]) -> Result<Value, Failur
                 let name =
                     dir.file_name().map_or_else(|| "space".to_owned(), |name| name.to_string_lossy().into_owned());
                 let space = node.create_space(&name, "folder")?;
-                node.share_dir(space, &dir)?;
+                // A space without its directory is of no use to anybody.
+                node.share_dir(space, &dir).inspect_err(|_| drop(crate::commands::spaces::forget(node, &space)))?;
                 space
             }
         };

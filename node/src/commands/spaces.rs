@@ -1,5 +1,6 @@
 //! `spaces list|create|remove`.
 
+use sealtide_identity::SpaceId;
 use serde_json::{Value, json};
 
 use crate::commands::{role_name, store_failure};
@@ -38,12 +39,21 @@ pub(crate) async fn create(node: &Node, name: &str) -> Result<Value, Failure> {
 /// This node forgets a space; the files in its folder stay.
 pub(crate) fn remove(node: &Node, name: &str) -> Result<Value, Failure> {
     let space = node.find_space(name)?;
-    node.unshare(&space);
-    node.engine().cancel(space);
-    node.known().remove_grants_in(&space).map_err(store_failure)?;
-    node.known().put_label(&space, None).map_err(store_failure)?;
-    node.store().remove_space(&space).map_err(store_failure)?;
+    forget(node, &space)?;
+    Ok(json!({"schema": "sealtide/space_remove/1", "id": space.to_string(), "name": name}))
+}
+
+/// Takes a space out of this node, with its grants and invites.
+pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
+    node.unshare(space);
+    node.engine().cancel(*space);
+    for invite in node.known().invites().iter().filter(|invite| invite.space == *space) {
+        node.known().remove_invite(&invite.id).map_err(store_failure)?;
+    }
+    node.known().remove_grants_in(space).map_err(store_failure)?;
+    node.known().put_label(space, None).map_err(store_failure)?;
+    node.store().remove_space(space).map_err(store_failure)?;
     node.engine().grants_changed();
     node.audit().note("space_removed", &[("space", &space.to_string())]);
-    Ok(json!({"schema": "sealtide/space_remove/1", "id": space.to_string(), "name": name}))
+    Ok(())
 }

@@ -33,7 +33,8 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
     let label = node.known().label(space).unwrap_or_default();
     let info = node.store().view(space).and_then(|view| view.info());
     let share = node.shares().get(space).cloned();
-    let told = share.as_ref().map(|share| share.status()).unwrap_or_default();
+    let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
+    told.failed = told.failed.or_else(|| node.unopened(space));
     let peers: Vec<Value> = node
         .known()
         .grants()
@@ -49,7 +50,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
         "items": info.as_ref().map_or(0, |info| info.records),
         "bytes": info.as_ref().map_or(0, |info| info.bytes),
         "files": told.files,
-        "dir": share.as_ref().map(|share| share.dir().to_owned()),
+        "dir": label.dir,
         "state": state(node, space, &told),
         "phase": told.phase,
         "paused": node.engine().is_paused(space),
@@ -89,7 +90,7 @@ fn peer_status(node: &Node, space: &SpaceId, peer: sealtide_identity::NodeId, ro
     })
 }
 
-/// `held`, `conflict`, `syncing`, `behind` or `in_step`.
+/// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
 pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'static str {
     let peers = node.engine().peer_spaces(space);
     let connected = node.engine().peers();
@@ -103,7 +104,7 @@ pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'stati
         "conflict"
     } else if told.phase != Phase::Idle || peers.iter().any(|(_, known)| known.running) {
         "syncing"
-    } else if others.iter().all(|grant| in_step(grant.node)) {
+    } else if told.failed.is_none() && others.iter().all(|grant| in_step(grant.node)) {
         "in_step"
     } else {
         "behind"
@@ -167,6 +168,7 @@ pub(crate) struct NodeProbe(pub(crate) Node);
 impl Probe for NodeProbe {
     fn ready(&self) -> Result<(), String> {
         let failed = self.0.shares().values().find_map(|share| share.status().failed);
+        let failed = failed.or_else(|| self.0.spaces().iter().find_map(|space| self.0.unopened(space)));
         failed.map_or(Ok(()), Err)
     }
 

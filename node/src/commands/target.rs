@@ -1,15 +1,19 @@
 //! What a person types to name a thing: `SPACE[:PATH|NAME][@VERSION]`.
 
-use sealtide_ibgib::{FILE_IB, FileFrame, Sid, TimelineId, Verified};
+use sealtide_ibgib::{FILE_IB, FileFrame, Object, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
+use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::share::tip_records;
+
+/// The ib of a document.
+pub(crate) const DOC_IB: &str = "doc";
 
 /// Which frame of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,22 +81,38 @@ impl Line {
     /// # Errors
     /// Exit 2 when nothing has that name.
     pub(crate) fn find(node: &Node, target: &Target) -> Result<Self, Failure> {
+        Self::find_of(node, target, None)
+    }
+
+    /// As [`Line::find`], among timelines of one ib.
+    ///
+    /// # Errors
+    /// As [`Line::find`].
+    pub(crate) fn find_of(node: &Node, target: &Target, ib: Option<&str>) -> Result<Self, Failure> {
         let space = node.find_space(&target.space)?;
         let wanted = target.path.as_deref().ok_or_else(|| {
             Failure::usage("no_path", format!("{} names no file or document", target.space))
                 .hint("write SPACE:PATH, as in Notes:plan.md")
         })?;
         let view = node.store().view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
-        let placed = node.shares().get(&space).and_then(|share| share.timeline_at(wanted));
+        let mut timelines = view.timelines();
+        timelines.retain(|info| info.tips.iter().any(|tip| ib.is_none_or(|ib| tip.tip.ib() == ib)));
+        // An open folder knows who stands at a path, under an alias too; without it every tip is read.
+        let share = node.shares().get(&space).cloned();
+        let placed = share.and_then(|share| share.timelines_at(wanted)).unwrap_or_default();
+        if !placed.is_empty() {
+            timelines
+                .retain(|info| placed.contains(&info.timeline) || info.tips.iter().any(|tip| tip.tip.ib() == DOC_IB));
+        }
         let mut best: Option<(bool, u64, TimelineId, Vec<Verified>)> = None;
-        for timeline in view.timelines().into_iter().map(|info| info.timeline) {
+        for timeline in timelines.into_iter().map(|info| info.timeline) {
             let tips = tip_records(&view, &timeline);
             let Some(tip) = tips.first() else { continue };
             let Some((name, live)) = name_of(tip) else { continue };
-            if placed.map_or(name != wanted, |placed| placed != timeline) {
+            if name != wanted && !placed.contains(&timeline) {
                 continue;
             }
-            let stamp = tip.frame().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms);
+            let stamp = stamp_of(tip);
             if best.as_ref().is_none_or(|(was_live, was, ..)| (*was_live, *was) < (live, stamp)) {
                 best = Some((live, stamp, timeline, tips));
             }
@@ -143,12 +163,22 @@ impl Line {
 pub(crate) fn name_of(record: &Verified) -> Option<(String, bool)> {
     match record.address().ib() {
         FILE_IB => FileFrame::read(record).ok().map(|frame| (frame.path, !frame.deleted)),
-        "doc" => {
+        DOC_IB => {
             let object = record.object()?;
             Some((object.get("name")?.as_str()?.to_owned(), true))
         }
         _ => None,
     }
+}
+
+/// The members of a document for its next frame, by this node.
+pub(crate) fn own_members(node: &Node, record: &Verified) -> Object {
+    let mut data = record.object().unwrap_or_default();
+    for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs"] {
+        data.remove(reserved);
+    }
+    data.insert("by".to_owned(), json!(node.id().to_string()));
+    data
 }
 
 pub(crate) fn n_of(frame: &Verified) -> u64 {

@@ -23,6 +23,19 @@ pub(crate) async fn verify(node: &Node, space: Option<&str>, progress: &Progress
     checked.await.map_err(|error| Failure::failed("verify", error.to_string()))?
 }
 
+/// Checks the lines of the audit and their checkpoints.
+pub(crate) async fn audit(node: &Node) -> Result<Value, Failure> {
+    let node = node.clone();
+    let checked = tokio::task::spawn_blocking(move || node.audit().verify()).await;
+    let report = checked
+        .map_err(|error| Failure::failed("verify", error.to_string()))?
+        .map_err(|text| Failure::new(Exit::Verification, "audit", text))?;
+    Ok(json!({
+        "schema": "sealtide/audit_verify/1", "ok": true, "lines": report.lines,
+        "checkpoints": report.checkpoints, "not_yet_signed": report.not_yet_signed,
+    }))
+}
+
 fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, Failure> {
     let mut told = |done: u64, all: u64| {
         let _ = progress.send(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]}));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealtide_ibgib::TimelineId;
-use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
+use sealtide_identity::{Action, Grant, InviteId, NodeId, Role, SpaceId, allows};
 use sealtide_store::Store;
 use sealtide_sync::{CommitRequest, CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -254,10 +254,16 @@ impl<W: World> Engine<W> {
         space: SpaceId,
         records: Vec<sealtide_ibgib::Verified>,
     ) -> Result<CommitResult, sealtide_store::CommitError> {
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-        let result = self.world().commit(self.store(), space, request).await?;
-        self.committed(space, None, &result);
-        Ok(result)
+        let engine = self.clone();
+        // In a task of its own: who asked may go away while the disk is at work, and a commit that nobody hears of
+        // would stay here.
+        let committed = tokio::spawn(async move {
+            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            let result = engine.world().commit(engine.store(), space, request).await?;
+            engine.committed(space, None, &result);
+            Ok(result)
+        });
+        committed.await.expect("a commit neither panics nor is aborted")
     }
 
     /// Tells everybody what a commit moved, if anything.
@@ -355,8 +361,9 @@ impl<W: World> Engine<W> {
             .map(|(_, role)| role)
     }
 
-    /// The spaces a peer has a grant for.
-    pub(crate) fn offers_for(&self, peer: &NodeId) -> Vec<SpaceOffer> {
+    /// The spaces a peer has a grant for; the one that `invite` lets into is marked.
+    pub(crate) fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
+        let invited = invite.and_then(|id| self.known().invite(&id)).map(|invite| invite.space);
         let grants: Vec<Grant> = self.known().grants();
         let mine = grants.iter().filter(|grant| grant.node == *peer);
         mine.filter_map(|grant| {
@@ -368,7 +375,7 @@ impl<W: World> Engine<W> {
                 name: label.name,
                 kind: label.kind,
                 role: grant.role,
-                invited: grant.invite.is_some(),
+                invited: invited == Some(grant.space),
                 tip_count: snapshot.tip_summary.count,
                 tip_fingerprint: snapshot.tip_summary.fingerprint(),
             })

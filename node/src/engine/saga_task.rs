@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sealtide_identity::{NodeId, SpaceId};
+use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_store::{CommitError, SpaceHandle, StoreError};
-use sealtide_sync::{CommitRequest, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput};
+use sealtide_sync::{CommitRequest, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput, SpaceView};
 use tokio::sync::watch;
 
 use crate::engine::{Engine, Event, Progress};
@@ -171,7 +171,10 @@ impl<W: World> SagaTask<W> {
 
     async fn commit(&self, request: CommitRequest) -> SagaInput {
         // The grants are asked again right before the commit: a revocation during the saga must win.
-        if self.engine.role(&self.peer, &self.space).is_none() {
+        let role = self.engine.role(&self.peer, &self.space);
+        let brings =
+            || request.staged.as_ref().map_or(!self.view.staged(&self.saga).is_empty(), |list| !list.is_empty());
+        if role.is_none() || role < Some(Role::Write) && brings() {
             return SagaInput::PeerRole(None);
         }
         if self.engine.store().view(&self.space).is_none() {

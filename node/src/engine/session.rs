@@ -1,6 +1,6 @@
 //! One session: the control channel, which spaces both share, and when a saga starts. Spec: ibgib §13.2, §13.9.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use sealtide_sync::{
     AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome,
     SagaState, Scope, Strategy,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::engine::saga_task::SagaTask;
@@ -33,6 +33,10 @@ const BUSY_RETRY_MS: u64 = 100;
 const RETRY_MS: u64 = 2000;
 /// How long to wait for room on a disk.
 const DISK_RETRY_MS: u64 = 10_000;
+/// Control messages that may wait for a peer that does not read; until some have left nothing of it is read either.
+const OUTBOX_MAX: usize = 64;
+/// How long the last control messages may take to leave.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The one saga that may run for a space and this peer.
 struct Running {
@@ -76,6 +80,9 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             wake_at: None,
             ready: false,
             greeted: false,
+            outbox: VecDeque::new(),
+            answering: Arc::new(Semaphore::new(SAGAS_PER_SESSION_MAX as usize)),
+            closing: false,
         };
         worker.run(inbox, ended).await;
     }
@@ -107,6 +114,12 @@ struct Worker<W: World> {
     ready: bool,
     /// Whether the sagas of a fresh session were opened.
     greeted: bool,
+    /// Control messages that wait for room.
+    outbox: VecDeque<Bytes>,
+    /// Room for sagas that the peer opens.
+    answering: Arc<Semaphore>,
+    /// Whether the session is over, so that no saga starts any more.
+    closing: bool,
 }
 
 impl<W: World> Worker<W> {
@@ -120,6 +133,7 @@ impl<W: World> Worker<W> {
             }
             self.open_due();
             self.reap();
+            let wake_at = self.next_wake();
             // In a fixed order, what is rare first: nothing starves, and a simulation can repeat every step.
             tokio::select! {
                 biased;
@@ -139,8 +153,14 @@ impl<W: World> Worker<W> {
                     Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
                     _ => {}
                 },
-                () = sleep_until(&self.engine, self.next_wake()) => self.tick(),
-                message = self.channel.recv() => match message {
+                () = sleep_until(&self.engine, wake_at) => self.tick(),
+                sent = self.channel.send(self.outbox.front().cloned().unwrap_or_default()), if !self.outbox.is_empty() => {
+                    if sent.is_err() {
+                        break;
+                    }
+                    self.outbox.pop_front();
+                }
+                message = self.channel.recv(), if self.outbox.len() < OUTBOX_MAX => match message {
                     Ok(Some(message)) => {
                         self.channel.release(message.len() as u64);
                         self.feed(ControlInput::Message(message));
@@ -153,6 +173,15 @@ impl<W: World> Worker<W> {
                 },
             }
         }
+        self.closing = true;
+        let _ = tokio::time::timeout(FLUSH, async {
+            for message in std::mem::take(&mut self.outbox) {
+                if self.channel.send(message).await.is_err() {
+                    break;
+                }
+            }
+        })
+        .await;
         // The sagas see the end of their channels; each of them reports before it goes.
         self.session.close();
         while self.sagas.join_next().await.is_some() {}
@@ -187,9 +216,7 @@ impl<W: World> Worker<W> {
     async fn perform(&mut self) -> Result<(), ChannelGone> {
         while let Some(wish) = self.machine.poll() {
             match wish {
-                ControlOutput::Send(message) => {
-                    self.channel.send(message).await?;
-                }
+                ControlOutput::Send(message) => self.outbox.push_back(message),
                 ControlOutput::Ready(_) => {
                     self.ready = true;
                     if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
@@ -227,7 +254,7 @@ impl<W: World> Worker<W> {
 
     fn tell_spaces(&mut self) {
         if self.ready {
-            let offers = self.engine.offers_for(&self.peer);
+            let offers = self.engine.offers_for(&self.peer, self.session.invite());
             self.feed(ControlInput::Spaces(offers));
         }
     }
@@ -275,9 +302,18 @@ impl<W: World> Worker<W> {
     }
 
     fn next_wake(&self) -> Option<u64> {
-        // Before both HELLOs no saga may be opened, so there is nothing to wake up for.
-        let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| self.ready);
+        // Before both HELLOs no saga may be opened, so there is nothing to wake up for; where as many run as may, the
+        // end of one of them wakes.
+        let may_open = self.ready && self.room() > 0;
+        let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| may_open);
         [due, self.wake_at].into_iter().flatten().min()
+    }
+
+    /// How many more sagas this side may open.
+    fn room(&self) -> usize {
+        let slots = lock(&self.slots);
+        let mine = slots.values().filter(|slot| slot.running.as_ref().is_some_and(|running| running.mine)).count();
+        (SAGAS_PER_SESSION_MAX as usize).saturating_sub(mine)
     }
 
     /// Opens the sagas whose time has come.
@@ -288,14 +324,14 @@ impl<W: World> Worker<W> {
         let now = self.engine.world().now().mono_ms;
         let due: Vec<SpaceId> =
             self.dirty.iter().filter(|(_, span)| due_at(**span) <= now).map(|(space, _)| *space).collect();
-        for space in due {
+        for space in due.into_iter().take(self.room()) {
             self.dirty.remove(&space);
             self.order(SyncOrder { space, direction: None, strategy: Strategy::Optimistic }, None);
         }
     }
 
     fn order(&mut self, order: SyncOrder, waiter: Option<oneshot::Sender<SagaReport>>) {
-        let Some(allowed) = self.direction(&order.space) else { return };
+        let Some(allowed) = self.direction(&order.space).filter(|_| !self.closing) else { return };
         let mut slots = lock(&self.slots);
         let slot = slots.entry(order.space).or_default();
         if slot.running.is_some() {
@@ -339,12 +375,20 @@ impl<W: World> Worker<W> {
             channel.finish();
             return;
         }
+        let Ok(room) = self.answering.clone().try_acquire_owned() else {
+            // Spec: ibgib §13.6. A peer that goes on all the same gets no answer.
+            if self.sagas.len() < 4 * SAGAS_PER_SESSION_MAX as usize {
+                self.sagas.spawn(async move { refuse(&channel, AbortCode::Busy, "too many sagas at once").await });
+            }
+            return;
+        };
         let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
         let zstd = self.machine.zstd();
         self.sagas.spawn(async move {
             if let Some(end) = answer_saga(&engine, peer, channel, &slots, zstd).await {
                 let _ = ended.send(end);
             }
+            drop(room);
         });
     }
 
@@ -371,22 +415,10 @@ impl<W: World> Worker<W> {
         let now = self.engine.world().now();
         let follow = match &outcome {
             SagaOutcome::Committed { again: moved, .. } => again || *moved,
-            SagaOutcome::Aborted { code, retry_after_ms, .. } => {
-                let retry = match code {
-                    AbortCode::Busy | AbortCode::TipMoved => Some((*retry_after_ms).clamp(20, 10_000)),
-                    AbortCode::Incomplete | AbortCode::Timeout => Some(RETRY_MS),
-                    // Room may come back, here or there, without a change that would start a saga.
-                    AbortCode::Disk => Some(DISK_RETRY_MS),
-                    _ => None,
-                };
-                if let Some(wait) = retry {
-                    let at = now.mono_ms + wait;
-                    self.dirty.insert(space, (at.saturating_sub(QUIET_MAX_MS), at.saturating_sub(QUIET_MS)));
-                }
-                again
-            }
+            SagaOutcome::Aborted { .. } => again,
             SagaOutcome::Interrupted { .. } => false,
         };
+        let retry = retry_after(&outcome);
         let report = SagaReport { space, peer: self.peer, outcome, again: follow };
         self.note(&report, now.wall_ms);
         for waiter in waiters {
@@ -395,6 +427,10 @@ impl<W: World> Worker<W> {
         self.engine.emit(Event::SagaEnded(report));
         if let Some(order) = order {
             self.order(order, None);
+        } else if let Some(wait) = retry {
+            // Also when "again" is set: who failed waits before it tries again.
+            let at = now.mono_ms + wait;
+            self.dirty.insert(space, (at.saturating_sub(QUIET_MAX_MS), at.saturating_sub(QUIET_MS)));
         } else if follow {
             self.dirty.insert(space, (0, 0));
         }
@@ -434,7 +470,8 @@ impl<W: World> Worker<W> {
         let open: Vec<_> = spaces.iter().filter_map(|info| known.open_saga(&self.peer, &info.space)).collect();
         for (saga, state) in states {
             let Some(open) = open.iter().find(|open| open.saga == saga) else { continue };
-            if state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
+            let allowed = self.engine.role(&self.peer, &open.space) >= Some(Role::Write);
+            if allowed && state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
                 let request = sealtide_sync::CommitRequest {
                     saga: Some(saga),
                     staged: None,
@@ -566,11 +603,17 @@ async fn drive<W: World, C: PeerChannel>(
         }
         SagaOutcome::Committed { .. } => known.clear_open_saga(&peer, &space),
         SagaOutcome::Aborted { code, .. } => {
-            // After `busy` or a timeout what was staged is still good; everything else starts from nothing.
-            if !matches!(code, AbortCode::Busy | AbortCode::Timeout | AbortCode::Cancelled) {
+            // After `busy` or a timeout what was staged is still good, and so is the note of it; everything else starts
+            // from nothing. The note may be that of another saga of this pair, which goes on.
+            if matches!(code, AbortCode::Busy | AbortCode::Timeout | AbortCode::Cancelled) {
+                Ok(())
+            } else {
                 let _ = engine.store().abort(&saga_id);
+                match known.open_saga(&peer, &space) {
+                    Some(open) if open.saga == saga_id => known.clear_open_saga(&peer, &space),
+                    _ => Ok(()),
+                }
             }
-            known.clear_open_saga(&peer, &space)
         }
     };
     if let Err(error) = noted {
@@ -587,6 +630,22 @@ async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
 
 fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, zstd: bool) -> SagaConfig {
     SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default() }
+}
+
+/// How long to wait before a saga that ended so is tried again by itself; `None`: not before something changes.
+fn retry_after(outcome: &SagaOutcome) -> Option<u64> {
+    match outcome {
+        SagaOutcome::Committed { .. } => None,
+        SagaOutcome::Aborted { code: AbortCode::Busy | AbortCode::TipMoved, retry_after_ms, .. } => {
+            Some((*retry_after_ms).clamp(20, 10_000))
+        }
+        SagaOutcome::Aborted { code: AbortCode::Incomplete | AbortCode::Timeout, .. } => Some(RETRY_MS),
+        // Room may come back, here or there, without a change that would start a saga.
+        SagaOutcome::Aborted { code: AbortCode::Disk, .. } => Some(DISK_RETRY_MS),
+        SagaOutcome::Aborted { .. } => None,
+        // Of a session that is over nobody asks; in one that lives the peer dropped the channel.
+        SagaOutcome::Interrupted { .. } => Some(RETRY_MS),
+    }
 }
 
 fn narrow(wanted: Option<Direction>, allowed: Direction) -> Direction {

@@ -14,7 +14,7 @@ use sealtide_sync::{CommitRequest, SpaceView};
 
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
-use crate::share::claims::Wanted;
+use crate::share::claims::{Wanted, agree, next_frame};
 use crate::share::{Conflict, Held, Phase, Worker, is_passing};
 use crate::world::World;
 
@@ -54,20 +54,26 @@ impl Worker {
     /// Brings the stale paths of the directory in step with the space. Returns paths with local changes in the way.
     pub(super) fn check_out(&mut self, accepted: bool) -> Result<Vec<String>, Failure> {
         let stale = std::mem::take(&mut self.stale);
-        let placed = self.claims.place(&self.view, &stale);
-        self.end_yielded(&placed.yields);
+        let done = self.check_out_paths(&stale, accepted);
+        if done.is_err() {
+            // Nobody knows how far it came: all of them are looked at again.
+            self.stale.extend(stale);
+        }
+        done
+    }
+
+    fn check_out_paths(&mut self, stale: &BTreeSet<String>, accepted: bool) -> Result<Vec<String>, Failure> {
+        let placed = self.claims().place(&self.view, stale);
+        self.end_yielded(placed.yields.into_values())?;
         self.list_conflicts();
         let plan = self.plan(placed.paths)?;
-        if plan.is_empty() {
-            return Ok(Vec::new());
-        }
         if !accepted && let Some(held) = self.mass_change(&plan) {
-            self.stale = stale;
+            self.stale.extend(stale.iter().cloned());
             self.share.update(|status| status.held = Some(held));
             return Ok(Vec::new());
         }
         self.share.update(|status| status.held = None);
-        self.perform(plan)
+        if plan.is_empty() { Ok(Vec::new()) } else { self.perform(plan) }
     }
 
     fn plan(&mut self, paths: BTreeMap<String, Option<Wanted>>) -> Result<Vec<CheckOut>, Failure> {
@@ -77,6 +83,8 @@ impl Worker {
             let known = self.folder.known(&path).cloned();
             match (wanted, known) {
                 (None, None) => {}
+                // What was made of it here stays, as a file that the space does not know.
+                (None, Some(_)) if self.is_local_only(&path) => self.leave(&path)?,
                 (None, Some(_)) => plan.push(CheckOut::Remove { path }),
                 (Some(wanted), Some(known)) if known.sid == wanted.tip.sid() => {
                     debug_assert_eq!(known.timeline, wanted.timeline);
@@ -103,18 +111,42 @@ impl Worker {
         standing.is_some_and(|standing| standing.same_content(frame) && standing.mtime == frame.mtime)
     }
 
+    fn is_local_only(&self, path: &str) -> bool {
+        self.share.status_of(|status| status.local_only.contains(path))
+    }
+
     /// Where the own role is read, a local change is moved aside when a new version of that file arrives.
     fn clear_the_way(&mut self, path: &str) -> Result<(), Failure> {
-        if !self.share.status().local_only.contains(path) {
+        if !self.is_local_only(path) {
             return Ok(());
         }
-        let aside =
-            self.folder.set_aside(path).map_err(|error| Failure::failed("set_aside", crate::failure::whole(&error)))?;
-        self.share.update(|status| {
-            status.local_only.remove(path);
-            status.local_only.insert(aside);
-        });
+        if !self.stands(path) {
+            return self.leave(path);
+        }
+        match self.folder.set_aside(path) {
+            Ok(aside) => self.share.update(|status| {
+                status.local_only.remove(path);
+                status.local_only.insert(aside);
+            }),
+            // It stays where it is, and the check-out finds it in its way.
+            Err(error) => tracing::warn!(path, error = crate::failure::whole(&error), "could not be moved aside"),
+        }
         Ok(())
+    }
+
+    /// Forgets what was known of a path.
+    fn leave(&mut self, path: &str) -> Result<(), Failure> {
+        if !self.stands(path) {
+            self.share.update(|status| {
+                status.local_only.remove(path);
+            });
+        }
+        self.folder.forget(path).map_err(|error| Failure::failed("folder_state", crate::failure::whole(&error)))
+    }
+
+    /// Whether anything is at a path of the directory.
+    fn stands(&self, path: &str) -> bool {
+        self.folder.root().join(path).symlink_metadata().is_ok()
     }
 
     /// Turns a removal and a put of one timeline into a move where the content is the same: a rename writes nothing.
@@ -183,6 +215,7 @@ impl Worker {
         let mut rest = plan.into_iter().peekable();
         while rest.peek().is_some() {
             let batch: Vec<CheckOut> = rest.by_ref().take(BATCH).collect();
+            self.go_on()?;
             failpoint::hit("checkout_batch");
             let share = self.share.clone();
             let mut progress = |seen: sealtide_folder::CheckOutProgress| {
@@ -215,42 +248,46 @@ impl Worker {
     }
 
     /// Ends timelines whose path another one owns with equal content.
-    fn end_yielded(&mut self, yields: &[(Verified, Address)]) {
-        if yields.is_empty() || self.own_role() < Some(Role::Write) {
-            return;
+    fn end_yielded(&mut self, yields: impl Iterator<Item = (Verified, Address)>) -> Result<(), Failure> {
+        if self.own_role() < Some(Role::Write) {
+            return Ok(());
         }
-        let records = yields.iter().filter_map(|(loser, owner)| yield_frame(loser, owner).ok()).collect();
-        self.commit_frames(records);
+        self.commit_frames(yields.filter_map(|(loser, owner)| yield_frame(&loser, &owner).ok()).collect())
     }
 
-    fn commit_frames(&mut self, records: Vec<Verified>) {
+    fn commit_frames(&mut self, records: Vec<Verified>) -> Result<(), Failure> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-        match self.engine.store().commit(&self.space, &request) {
-            Ok(result) => {
-                let moved: Vec<_> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();
-                self.refresh(&moved);
-                self.engine.committed(self.space, None, &result);
-            }
-            Err(error) => tracing::warn!(%error, "frames could not be committed"),
-        }
+        let result = self
+            .engine
+            .store()
+            .commit(&self.space, &request)
+            .map_err(|error| Failure::failed("store", format!("frames could not be committed: {error}")))?;
+        let moved: Vec<_> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();
+        self.refresh(&moved);
+        self.engine.committed(self.space, None, &result);
+        Ok(())
     }
 
-    /// Lists what a person should look at: timelines with several tips, and paths that two timelines claim.
+    /// Lists what a person should look at: timelines whose tips differ, and paths that two timelines claim.
     fn list_conflicts(&mut self) {
+        let addresses = |tips: Vec<(Verified, FileFrame)>| tips.into_iter().map(|(tip, _)| tip.address().to_string());
+        let claims = self.claims();
         let mut conflicts = Vec::new();
-        for (path, timeline) in self.claims.diverged() {
-            let versions =
-                super::tips(&self.view, &timeline).iter().map(|(tip, _)| tip.address().to_string()).collect();
+        for (path, timeline) in claims.diverged() {
+            let versions = addresses(super::tips(&self.view, &timeline)).collect();
             conflicts.push(Conflict { path, kind: "diverged".to_owned(), alias: None, versions });
         }
-        let contested = self.claims.contested();
-        if !contested.is_empty() {
-            for (path, owner, other, alias) in self.claims.place(&self.view, &contested).conflicts {
-                let tips = [owner, other].into_iter().filter_map(|id| super::tips(&self.view, &id).into_iter().next());
-                let versions = tips.map(|(tip, _)| tip.address().to_string()).collect();
-                conflicts.push(Conflict { path, kind: "path".to_owned(), alias: Some(alias), versions });
-            }
+        for (path, found) in claims.conflicts() {
+            let both = [found.owner, found.other].map(|id| super::tips(&self.view, &id).into_iter().take(1).collect());
+            let versions = both.into_iter().flat_map(addresses).collect();
+            let alias = Some(found.alias.clone());
+            conflicts.push(Conflict { path: path.clone(), kind: "path".to_owned(), alias, versions });
         }
+        drop(claims);
+        conflicts.sort_by(|left, right| left.path.cmp(&right.path));
         self.share.update(|status| status.conflicts = conflicts);
     }
 
@@ -263,15 +300,22 @@ impl Worker {
             let dirty = self.check_out(true)?;
             return self.record(Some(&dirty));
         }
-        self.put_back()?;
+        if self.own_role() < Some(Role::Write) {
+            return Err(Failure::new(Exit::Refused, "read_only", "this node may only read this space")
+                .hint("`sealtide hold accept`, or ask an admin of the space for a ticket with role write"));
+        }
+        let stale = std::mem::take(&mut self.stale);
+        let put_back = self.put_back(&stale);
+        // What is new in the space, and what could not be put back, is still to be checked out.
+        self.stale.extend(stale);
+        put_back?;
         self.share.update(|status| status.held = None);
         Ok(())
     }
 
     /// Writes what stands in the directory as new versions over the tips that were held back.
-    fn put_back(&mut self) -> Result<(), Failure> {
-        let stale = std::mem::take(&mut self.stale);
-        let placed = self.claims.place(&self.view, &stale);
+    fn put_back(&mut self, stale: &BTreeSet<String>) -> Result<(), Failure> {
+        let placed = self.claims().place(&self.view, stale);
         let stamp = Stamp { ms: self.engine.world().now().wall_ms };
         let mut records = Vec::new();
         for (path, wanted) in placed.paths {
@@ -280,15 +324,18 @@ impl Worker {
                 continue;
             }
             let Some(standing) = self.view.record(&known.sid) else { continue };
-            let Some((tip, _)) = super::tips(&self.view, &known.timeline).into_iter().next() else { continue };
+            let tips = super::tips(&self.view, &known.timeline);
+            let Some((_, held)) = tips.first() else { continue };
+            // Tips that say something else were not seen either: they stay beside it, listed as a conflict.
+            let tips: Vec<Verified> =
+                tips.iter().filter(|(_, tip)| agree(held, tip)).map(|(tip, _)| tip.clone()).collect();
             let Ok(mut frame) = FileFrame::read(&standing) else { continue };
             frame.by = self.engine.id().to_string();
-            if let Ok(record) = frame.evolve(&tip, stamp) {
+            if let Ok(record) = next_frame(&tips, &frame, stamp) {
                 records.push(record);
             }
         }
-        self.commit_frames(records);
-        Ok(())
+        self.commit_frames(records)
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_ibgib::{Address, FILE_IB, FileFrame, FileKind, TimelineId, TipView, Tree, Verified, winner_order};
+use sealtide_ibgib::{
+    Address, FILE_IB, FileFrame, FileKind, Object, Relations, Sid, Stamp, TimelineId, TipView, Tree, Verified,
+    try_evolve, winner_order,
+};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 
@@ -16,7 +19,6 @@ struct Line {
     live: bool,
     kind: FileKind,
     yielded: bool,
-    diverged: bool,
     stamp_ms: u64,
 }
 
@@ -28,14 +30,26 @@ pub(crate) struct Wanted {
     pub(crate) frame: FileFrame,
 }
 
+/// A timeline that stands at an alias because another owns its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PathConflict {
+    pub(crate) owner: TimelineId,
+    pub(crate) other: TimelineId,
+    pub(crate) alias: String,
+}
+
 /// The index.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     lines: BTreeMap<TimelineId, Line>,
     live: BTreeMap<String, BTreeSet<TimelineId>>,
     dead: BTreeMap<String, BTreeSet<TimelineId>>,
-    /// Aliases in use: wanted path → alias paths, so that they are looked at again with it.
-    aliases: BTreeMap<String, BTreeSet<String>>,
+    /// Timelines whose tips say different things.
+    diverged: BTreeSet<TimelineId>,
+    /// Aliases in use: alias → (the path that is wanted, whose).
+    aliases: BTreeMap<String, (String, TimelineId)>,
+    /// The other way round, with who stands against whom: wanted path → its conflicts.
+    conflicts: BTreeMap<String, Vec<PathConflict>>,
 }
 
 /// The outcome of [`Claims::place`].
@@ -43,10 +57,8 @@ pub(crate) struct Claims {
 pub(crate) struct Placed {
     /// Path → what shall stand there; `None`: nothing.
     pub(crate) paths: BTreeMap<String, Option<Wanted>>,
-    /// Timelines to end: (tip of the loser, first frame of the owner).
-    pub(crate) yields: Vec<(Verified, Address)>,
-    /// (path, owner, other, alias of the other).
-    pub(crate) conflicts: Vec<(String, TimelineId, TimelineId, String)>,
+    /// Timelines to end, by tip: (tip of the loser, first frame of the owner).
+    pub(crate) yields: BTreeMap<Sid, (Verified, Address)>,
 }
 
 impl Claims {
@@ -66,7 +78,19 @@ impl Claims {
             self.set(&old.path, timeline, old.live, false);
             touched.insert(old.path);
         }
-        if let Some(line) = read_line(view, timeline) {
+        self.diverged.remove(&timeline);
+        let tips = tips(view, &timeline);
+        if let Some((tip, frame)) = tips.first() {
+            let line = Line {
+                path: frame.path.clone(),
+                live: !frame.deleted,
+                kind: frame.kind,
+                yielded: frame.yielded.is_some(),
+                stamp_ms: tip.frame().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms),
+            };
+            if !tips.iter().all(|(_, other)| agree(frame, other)) {
+                self.diverged.insert(timeline);
+            }
             self.set(&line.path, timeline, line.live, true);
             touched.insert(line.path.clone());
             self.lines.insert(timeline, line);
@@ -101,16 +125,29 @@ impl Claims {
         self.live.get(path).into_iter().flatten().copied().collect()
     }
 
+    /// The timelines that a person means by a path: the one that stands there under an alias, or else all that want
+    /// or wanted it.
+    pub(crate) fn named(&self, path: &str) -> Vec<TimelineId> {
+        if let Some((_, timeline)) = self.aliases.get(path) {
+            return vec![*timeline];
+        }
+        [&self.live, &self.dead].into_iter().filter_map(|map| map.get(path)).flatten().copied().collect()
+    }
+
     /// The ended timeline that held the path last: one that comes back continues it.
     pub(crate) fn last_holder(&self, path: &str) -> Option<TimelineId> {
         let ended = self.dead.get(path)?.iter().filter_map(|id| Some((id, self.lines.get(id)?)));
         ended.filter(|(_, line)| !line.yielded).max_by_key(|(id, line)| (line.stamp_ms, **id)).map(|(id, _)| *id)
     }
 
-    /// Timelines with more than one tip: (path, timeline).
+    /// Timelines whose tips say different things: (path, timeline).
     pub(crate) fn diverged(&self) -> Vec<(String, TimelineId)> {
-        let diverged = self.lines.iter().filter(|(_, line)| line.diverged);
-        diverged.map(|(id, line)| (line.path.clone(), *id)).collect()
+        self.diverged.iter().filter_map(|id| Some((self.lines.get(id)?.path.clone(), *id))).collect()
+    }
+
+    /// Timelines that stand at an alias, as far as their paths were placed: (wanted path, conflict).
+    pub(crate) fn conflicts(&self) -> impl Iterator<Item = (&String, &PathConflict)> {
+        self.conflicts.iter().flat_map(|(path, conflicts)| conflicts.iter().map(move |conflict| (path, conflict)))
     }
 
     /// Decides what shall stand at these paths, and at others that hang together with them.
@@ -118,90 +155,104 @@ impl Claims {
         let mut placed = Placed::default();
         let mut done = BTreeSet::new();
         for path in paths {
-            if done.contains(path) {
-                continue;
+            if !done.contains(path) {
+                done.extend(self.place_group(view, path, &mut placed));
             }
-            let group = self.group(path);
-            done.extend(group.iter().cloned());
-            self.place_group(view, &group, &mut placed);
         }
         placed
     }
 
-    /// All paths that share the fate of this one: itself, files above it, live paths below it when it is claimed.
-    fn group(&self, path: &str) -> BTreeSet<String> {
-        let mut group = BTreeSet::from([path.to_owned()]);
-        let mut top = path;
-        while let Some((parent, _)) = top.rsplit_once('/') {
-            top = parent;
-            if self.live.get(top).is_some_and(|set| set.iter().any(|id| self.lines[id].kind != FileKind::Dir)) {
-                group.insert(top.to_owned());
+    /// All paths that share the fate of these: themselves, the path wanted by who stands there under an alias, files
+    /// above them, and a live path below each that is claimed.
+    fn group(&self, paths: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let mut group = BTreeSet::new();
+        let mut open: Vec<String> = paths.into_iter().collect();
+        while let Some(path) = open.pop() {
+            if group.contains(&path) {
+                continue;
             }
-        }
-        for root in group.clone() {
-            let blocks = self.live.contains_key(&root);
-            let below = format!("{root}/");
-            if blocks
-                && let Some((first, _)) = self.live.range(below.clone()..).next()
-                && first.starts_with(&below)
-            {
-                // One path below is enough: it shows that `root` is needed as a directory.
-                group.insert(first.clone());
+            open.extend(self.aliases.get(&path).map(|(wanted, _)| wanted.clone()));
+            let mut top = path.as_str();
+            while let Some((parent, _)) = top.rsplit_once('/') {
+                top = parent;
+                if self.live.get(top).is_some_and(|set| set.iter().any(|id| self.lines[id].kind != FileKind::Dir)) {
+                    open.push(top.to_owned());
+                }
             }
+            if self.live.contains_key(&path) {
+                // One path below is enough: it shows that `path` is needed as a directory.
+                open.extend(self.first_below(&path));
+            }
+            group.insert(path);
         }
         group
     }
 
-    fn place_group(&mut self, view: &SpaceHandle, group: &BTreeSet<String>, placed: &mut Placed) {
-        let mut ids = BTreeSet::new();
-        for path in group {
-            ids.extend(self.claimants(path));
-            for alias in self.aliases.remove(path).unwrap_or_default() {
-                placed.paths.entry(alias).or_insert(None);
+    fn first_below(&self, path: &str) -> Option<String> {
+        let below = format!("{path}/");
+        self.live
+            .range(below.clone()..)
+            .next()
+            .map(|(first, _)| first)
+            .filter(|first| first.starts_with(&below))
+            .cloned()
+    }
+
+    /// Places one group; returns its paths and the aliases given out.
+    fn place_group(&mut self, view: &SpaceHandle, path: &str, placed: &mut Placed) -> BTreeSet<String> {
+        let mut group = self.group([path.to_owned()]);
+        let tree = loop {
+            let ids: BTreeSet<TimelineId> = group.iter().flat_map(|path| self.claimants(path)).collect();
+            let tree = Tree::build(ids.iter().filter_map(|id| tip_view(view, *id)));
+            // An alias that somebody else wants, needs as a directory or has: those are looked at together.
+            let clashes: Vec<String> = tree.path_conflicts.iter().flat_map(|(.., alias)| self.met_by(alias)).collect();
+            let before = group.len();
+            group.extend(self.group(clashes));
+            if group.len() == before {
+                break tree;
+            }
+        };
+        for path in &group {
+            for conflict in self.conflicts.remove(path).unwrap_or_default() {
+                self.aliases.remove(&conflict.alias);
+                placed.paths.insert(conflict.alias, None);
             }
             placed.paths.insert(path.clone(), None);
         }
-        if ids.is_empty() {
-            return;
+        for (wanted, owner, other, alias) in tree.path_conflicts {
+            group.insert(alias.clone());
+            self.aliases.insert(alias.clone(), (wanted.clone(), other));
+            self.conflicts.entry(wanted).or_default().push(PathConflict { owner, other, alias });
         }
-        let tree = Tree::build(ids.iter().filter_map(|id| tip_view(view, *id)));
         for (path, placement) in tree.placements {
-            if let Some(wanted) = placement.alias_of {
-                self.aliases.entry(wanted).or_default().insert(path.clone());
-            }
             let wanted = Wanted { timeline: placement.timeline, tip: placement.tip, frame: placement.frame };
             placed.paths.insert(path, Some(wanted));
         }
-        placed.yields.extend(tree.yields);
-        placed.conflicts.extend(tree.path_conflicts);
+        placed.yields.extend(tree.yields.into_iter().map(|end| (end.0.sid(), end)));
+        group
     }
 
-    /// Every path that more than one live timeline claims, and files that stand in the way of directories.
-    pub(crate) fn contested(&self) -> BTreeSet<String> {
-        self.live.iter().filter(|(_, set)| set.len() > 1).map(|(path, _)| path.clone()).collect()
+    /// The paths of others that an alias meets.
+    fn met_by(&self, alias: &str) -> Vec<String> {
+        let wanted = self.live.contains_key(alias).then(|| alias.to_owned());
+        let given = self.aliases.get(alias).map(|(wanted, _)| wanted.clone());
+        wanted.into_iter().chain(self.first_below(alias)).chain(given).collect()
     }
 }
 
-fn read_line(view: &SpaceHandle, timeline: TimelineId) -> Option<Line> {
-    let tips = tips(view, &timeline);
-    let (tip, frame) = tips.first()?;
-    Some(Line {
-        path: frame.path.clone(),
-        live: !frame.deleted,
-        kind: frame.kind,
-        yielded: frame.yielded.is_some(),
-        diverged: tips.len() > 1,
-        stamp_ms: tip.frame().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms),
-    })
+/// Whether two tips of one timeline say the same of the directory.
+pub(crate) fn agree(left: &FileFrame, right: &FileFrame) -> bool {
+    left.deleted == right.deleted && (left.deleted || left.path == right.path && left.same_content(right))
 }
 
-/// The tips of a file timeline, the winner first; empty when it holds no files.
+/// The tips of a file timeline, the one that stands for it first; empty when it holds no files.
 pub(crate) fn tips(view: &SpaceHandle, timeline: &TimelineId) -> Vec<(Verified, FileFrame)> {
     let tips = tip_records(view, timeline).into_iter().filter(|tip| tip.address().ib() == FILE_IB);
     tips.filter_map(|tip| FileFrame::read(&tip).ok().map(|frame| (tip, frame))).collect()
 }
 
-/// The tips of any timeline, the winner first.
+/// The tips of any timeline, the one that stands for it first: the winner of ibgib §16, but the deletion of a file
+/// only when every tip is one. Of a deletion and an edit, the edit stays.
 pub(crate) fn tip_records(view: &SpaceHandle, timeline: &TimelineId) -> Vec<Verified> {
     let mut tips: Vec<_> = view
         .tips(timeline)
@@ -212,13 +263,44 @@ pub(crate) fn tip_records(view: &SpaceHandle, timeline: &TimelineId) -> Vec<Veri
     tips.sort_by(|(left, left_facts), (right, right_facts)| {
         winner_order((right.address(), right_facts), (left.address(), left_facts))
     });
+    if tips.len() > 1 {
+        tips.sort_by_cached_key(|(tip, _)| FileFrame::read(tip).is_ok_and(|frame| frame.deleted));
+    }
     tips.into_iter().map(|(tip, _)| tip).collect()
+}
+
+/// The next frame after a timeline's tips `behind` (one at least): the one with the greatest counter is its past, the
+/// others count as its ancestors too.
+pub(crate) fn next_frame(behind: &[Verified], frame: &FileFrame, stamp: Stamp) -> Result<Verified, String> {
+    let (data, relations) = frame.parts().map_err(|error| error.to_string())?;
+    join_tips(behind, data, relations, stamp)
+}
+
+/// As [`next_frame`], for a timeline of any kind.
+pub(crate) fn join_tips(
+    behind: &[Verified],
+    data: Object,
+    mut relations: Relations,
+    stamp: Stamp,
+) -> Result<Verified, String> {
+    let counter = |tip: &Verified| tip.frame().map(|facts| facts.n);
+    // The first of those with the greatest counter: `max_by_key` would take the last.
+    let past = behind.iter().rev().max_by_key(|tip| counter(tip)).ok_or("no frame to go on from")?;
+    let orphans: Vec<Address> =
+        behind.iter().filter(|tip| tip.sid() != past.sid()).map(|tip| tip.address().clone()).collect();
+    if !orphans.is_empty() {
+        relations.insert("graftorphan".to_owned(), orphans);
+    }
+    try_evolve(past, data, relations, stamp).map_err(|error| error.to_string())
 }
 
 /// What [`Tree::build`] needs of a timeline.
 pub(crate) fn tip_view(view: &SpaceHandle, timeline: TimelineId) -> Option<TipView> {
-    let tips = tips(view, &timeline);
+    let mut tips = tips(view, &timeline);
     let facts = tips.first()?.0.frame()?;
+    if !tips[0].1.deleted {
+        tips.retain(|(_, frame)| !frame.deleted);
+    }
     let first = view.by_address(&facts.tjp).first().and_then(|sid| view.record(sid))?;
     let first_ms = first.frame().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms);
     Some(TipView { timeline, first: facts.tjp, first_ms, tips })

@@ -6,9 +6,12 @@
 mod checkout;
 mod claims;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -18,18 +21,20 @@ use sealtide_ibgib::{Content, FileKind, TimelineId, binary_record};
 use sealtide_identity::{Role, SpaceId};
 use sealtide_store::SpaceHandle;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use crate::engine::{Engine, Event};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::real::RealWorld;
 
 use claims::Claims;
 
-pub(crate) use claims::{tip_records, tips};
+pub(crate) use claims::{agree, join_tips, tip_records, tips};
 
 /// How long a path that could not be read or written is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a folder that is to stop may take for the step it is in. What is cut off then is what a crash cuts off.
+const STOP: Duration = Duration::from_secs(3);
 
 /// What a folder is busy with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +103,8 @@ pub struct Conflict {
 enum Order {
     Dirty(Vec<String>),
     FullScan,
-    /// Tips of these timelines moved; `None`: some events were missed, look at all.
-    Moved(Option<Arc<[TimelineId]>>),
+    /// Tips moved, or grants: look at the events.
+    News,
     Flush(oneshot::Sender<()>),
     Hold(bool, oneshot::Sender<Result<(), Failure>>),
     Pause(bool),
@@ -115,8 +120,12 @@ struct Shared {
     dir: PathBuf,
     orders: Sender<Order>,
     status: Mutex<ShareStatus>,
-    /// Paths that stand under an alias: their timelines.
-    aliases: Mutex<BTreeMap<String, TimelineId>>,
+    /// Which timelines want which path. The worker writes it; commands look paths up in it.
+    claims: Mutex<Claims>,
+    /// Whether the worker has read the claims.
+    looked: AtomicBool,
+    /// Whether the worker is to end as soon as it can.
+    stopping: AtomicBool,
     stopped: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -187,22 +196,26 @@ impl Share {
             dir: dir.to_owned(),
             orders: orders.clone(),
             status: Mutex::default(),
-            aliases: Mutex::default(),
+            claims: Mutex::default(),
+            looked: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             stopped: Mutex::new(None),
         };
         let share = Self(Arc::new(shared));
         forward_watch(dir, orders.clone());
-        forward_moves(&engine, space, orders);
+        let events = engine.subscribe();
+        forward_news(&engine, space, orders);
         let worker = Worker {
             share: share.clone(),
             engine,
             space,
             view,
             folder,
-            claims: Claims::default(),
+            events,
             stale: BTreeSet::new(),
             paused: false,
             unlooked: BTreeSet::new(),
+            may_record: None,
         };
         // Until the first scan is recorded nobody may be told that the space is in step.
         worker.engine.reading(space, true);
@@ -222,9 +235,10 @@ impl Share {
         &self.0.dir
     }
 
-    /// The timeline that stands at a path of the directory, aliases included.
-    pub(crate) fn timeline_at(&self, path: &str) -> Option<TimelineId> {
-        lock(&self.0.aliases).get(path).copied()
+    /// The timelines that a person means by a path of the directory, aliases included; `None` while the folder has not
+    /// looked yet.
+    pub(crate) fn timelines_at(&self, path: &str) -> Option<Vec<TimelineId>> {
+        self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).named(path))
     }
 
     /// What it tells of itself.
@@ -254,13 +268,25 @@ impl Share {
         let _ = self.0.orders.send(Order::Pause(paused));
     }
 
-    /// Ends the thread after the step it is in.
+    /// Ends the thread after the step it is in. A step that takes longer than a few seconds (a scan of very many files)
+    /// is left to itself: it changes nothing that a crash would not leave in order.
     pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
         let _ = self.0.orders.send(Order::Stop);
-        let thread = lock(&self.0.stopped).take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
+        let Some(thread) = lock(&self.0.stopped).take() else { return };
+        let until = Instant::now() + STOP;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
+        if thread.is_finished() {
+            let _ = thread.join();
+        } else {
+            tracing::info!(dir = %self.dir().display(), "the folder is left in the middle of a step");
+        }
+    }
+
+    fn status_of<T>(&self, look: impl FnOnce(&ShareStatus) -> T) -> T {
+        look(&lock(&self.0.status))
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut ShareStatus)) {
@@ -291,17 +317,23 @@ fn forward_watch(dir: &Path, orders: Sender<Order>) {
     }
 }
 
-fn forward_moves(engine: &Engine<RealWorld>, space: SpaceId, orders: Sender<Order>) {
+/// Wakes the worker when something happened in the engine; it reads the events itself, so that a `flush` sees all that
+/// happened before it.
+fn forward_news(engine: &Engine<RealWorld>, space: SpaceId, orders: Sender<Order>) {
     let mut events = engine.subscribe();
+    let mut grants = engine.grants_watch();
     tokio::spawn(async move {
         loop {
-            let moved = match events.recv().await {
-                Ok(Event::Changed { space: changed, timelines, .. }) if changed == space => Some(timelines),
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => None,
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
-                Ok(_) => continue,
-            };
-            if orders.send(Order::Moved(moved)).is_err() {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(Event::Changed { space: changed, .. }) if changed == space => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break,
+                    Ok(_) => continue,
+                },
+                changed = grants.changed() => if changed.is_err() { break },
+            }
+            if orders.send(Order::News).is_err() {
                 break;
             }
         }
@@ -315,12 +347,14 @@ struct Worker {
     space: SpaceId,
     view: SpaceHandle,
     folder: Folder,
-    claims: Claims,
+    events: broadcast::Receiver<Event>,
     /// Paths whose placement must be looked at.
     stale: BTreeSet<String>,
     paused: bool,
     /// Paths to scan again a little later.
     unlooked: BTreeSet<String>,
+    /// Whether the own role let changes be recorded when it was last looked at.
+    may_record: Option<bool>,
 }
 
 /// What a round has to do.
@@ -340,7 +374,13 @@ impl Worker {
         let mut retry_at: Option<Instant> = None;
         let mut unread = true;
         loop {
-            if !self.paused {
+            self.read_news(&mut round);
+            if self.paused {
+                if let Some((_, done)) = round.hold.take() {
+                    let paused = Failure::failed("paused", "the space is paused").hint("`sealtide resume` goes on");
+                    let _ = done.send(Err(paused));
+                }
+            } else {
                 if retry_at.is_some_and(|at| at <= Instant::now()) {
                     retry_at = None;
                     round.dirty.append(&mut self.unlooked);
@@ -349,6 +389,9 @@ impl Worker {
                 if std::mem::take(&mut unread) {
                     self.engine.reading(self.space, false);
                 }
+                if self.share.0.stopping.load(Ordering::Acquire) {
+                    return;
+                }
                 if let Err(failure) = &outcome {
                     tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
                     round.full = true;
@@ -356,7 +399,11 @@ impl Worker {
                 if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
                     retry_at = Some(Instant::now() + RETRY);
                 }
-                self.share.update(|status| status.failed = outcome.err().map(|failure| failure.message));
+                let files = self.claims().live_count() as u64;
+                self.share.update(|status| {
+                    (status.phase, status.files) = (Phase::Idle, files);
+                    status.failed = outcome.err().map(|failure| failure.message);
+                });
             }
             for done in round.flushed.drain(..) {
                 let _ = done.send(());
@@ -377,17 +424,46 @@ impl Worker {
     }
 
     fn read_claims(&mut self) {
-        self.claims = Claims::read(&self.view);
-        self.stale = self.claims.live_paths();
+        let claims = Claims::read(&self.view);
+        self.stale = claims.live_paths();
         self.stale.extend(self.folder.entries().map(|(path, _)| path.to_owned()));
+        *self.claims() = claims;
+        self.share.0.looked.store(true, Ordering::Release);
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        lock(&self.share.0.claims)
+    }
+
+    /// Takes in what happened in the engine.
+    fn read_news(&mut self, round: &mut Round) {
+        loop {
+            match self.events.try_recv() {
+                Ok(Event::Changed { space, timelines, .. }) if space == self.space => self.refresh(&timelines),
+                Ok(_) => {}
+                Err(broadcast::error::TryRecvError::Lagged(_)) => self.read_claims(),
+                Err(_) => break,
+            }
+        }
+        // Changes that were only listed may be recorded now.
+        let may_record = self.own_role() >= Some(Role::Write);
+        round.full |= may_record && self.may_record == Some(false);
+        self.may_record = Some(may_record);
+    }
+
+    /// An error when the folder is to stop.
+    fn go_on(&self) -> Result<(), Failure> {
+        match self.share.0.stopping.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Failure::new(Exit::Interrupted, "stopping", "the folder is stopping")),
+        }
     }
 
     fn take(&mut self, order: Order, round: &mut Round) {
         match order {
             Order::Dirty(paths) => round.dirty.extend(paths),
             Order::FullScan => round.full = true,
-            Order::Moved(Some(timelines)) => self.refresh(&timelines),
-            Order::Moved(None) => self.read_claims(),
+            Order::News => {}
             Order::Flush(done) => {
                 round.full = true;
                 round.flushed.push(done);
@@ -404,7 +480,7 @@ impl Worker {
     /// Looks again at timelines whose tips moved; their paths become stale.
     fn refresh(&mut self, timelines: &[TimelineId]) {
         for timeline in timelines {
-            let touched = self.claims.refresh(&self.view, *timeline);
+            let touched = self.claims().refresh(&self.view, *timeline);
             self.stale.extend(touched);
         }
     }
@@ -430,10 +506,6 @@ impl Worker {
             }
             self.record(Some(&dirty))?;
         }
-        self.share.update(|status| {
-            status.phase = Phase::Idle;
-            status.files = self.claims.live_count() as u64;
-        });
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use sealtide_sync::{CommitRequest, SpaceView};
 
 use crate::failpoint;
 use crate::failure::{Failure, whole};
-use crate::share::claims::tips;
+use crate::share::claims::{agree, next_frame, tips};
 use crate::share::{Phase, Worker, is_passing};
 use crate::world::{OsEntropy, World};
 
@@ -16,6 +16,9 @@ use crate::world::{OsEntropy, World};
 const COMMIT_CHANGES: usize = 2048;
 /// … and bytes of their records, about.
 const COMMIT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Frames behind the one that stood at a path that are searched for a change recorded before a crash.
+const LOOKED_BACK: u64 = 256;
 
 /// A change that stands in a frame now.
 struct Recorded {
@@ -42,6 +45,7 @@ impl Worker {
         });
         let may_record = self.own_role() >= Some(Role::Write);
         loop {
+            self.go_on()?;
             let scan = self.scan(only)?;
             self.note_skipped(only, scan.skipped);
             if !may_record {
@@ -91,7 +95,10 @@ impl Worker {
                 None => status.local_only.clear(),
                 Some(paths) => status.local_only.retain(|path| !paths.iter().any(|root| inside(path, root))),
             }
-            status.local_only.extend(changes.into_iter().map(|change| change.path));
+            for change in changes {
+                status.local_only.extend(change.from);
+                status.local_only.insert(change.path);
+            }
         });
     }
 
@@ -100,6 +107,7 @@ impl Worker {
         self.share.update(|status| (status.phase, status.items) = (Phase::Recording, (0, all)));
         let mut batch = Batch::default();
         for (done, change) in changes.into_iter().enumerate() {
+            self.go_on()?;
             self.frame_change(change, &mut batch);
             if batch.recorded.len() >= COMMIT_CHANGES || batch.bytes >= COMMIT_BYTES {
                 self.commit_batch(std::mem::take(&mut batch))?;
@@ -150,15 +158,15 @@ impl Worker {
             return;
         };
         let (path, from) = (change.path.clone(), change.from.clone());
-        if let Some(held) = self.already_held(&frame, base.as_ref(), change.from.is_some()) {
+        if let Some(held) = self.already_held(&frame, base.as_ref()) {
             let placed = (!frame.deleted).then_some(held);
             batch.recorded.push(Recorded { path, from, placed, change });
             return;
         }
         let stamp = Stamp { ms: self.engine.world().now().wall_ms };
         let made = match &base {
-            Some((prev, _)) => frame.evolve(prev, stamp),
-            None => frame.genesis(stamp, &uuid(&mut OsEntropy)),
+            Some(base) => next_frame(&self.behind(base), &frame, stamp),
+            None => frame.genesis(stamp, &uuid(&mut OsEntropy)).map_err(|error| error.to_string()),
         };
         match made {
             Ok(record) => {
@@ -169,8 +177,7 @@ impl Worker {
                 batch.records.append(&mut records);
                 batch.recorded.push(Recorded { path, from, placed, change });
             }
-            Err(error) => {
-                let reason = error.to_string();
+            Err(reason) => {
                 self.share.update(|status| {
                     status.skipped.insert(path, reason);
                 });
@@ -186,11 +193,12 @@ impl Worker {
             return Some((record, frame));
         }
         // A path that comes back continues the timeline that last held it.
-        let live = self.claims.claimants(&change.path);
-        if !live.is_empty() {
+        let claims = self.claims();
+        if !claims.claimants(&change.path).is_empty() {
             return None;
         }
-        let timeline = self.claims.last_holder(&change.path)?;
+        let timeline = claims.last_holder(&change.path)?;
+        drop(claims);
         tips(&self.view, &timeline).into_iter().next()
     }
 
@@ -242,31 +250,61 @@ impl Worker {
         Some(frame)
     }
 
-    /// The (timeline, tip) that says the same already, so that nothing needs to be recorded.
-    fn already_held(
-        &self,
-        frame: &FileFrame,
-        base: Option<&(Verified, FileFrame)>,
-        renamed: bool,
-    ) -> Option<(TimelineId, Sid)> {
-        if let Some((record, prev)) = base {
-            let timeline = record.frame()?.timeline;
-            // The newest frame of the timeline may say it too: the same edit was made elsewhere.
-            let newest = tips(&self.view, &timeline).into_iter().next();
-            let candidates = newest.iter().chain(std::iter::once(base?));
-            let mut same = candidates.filter(|(_, held)| {
-                held.path == frame.path && held.deleted == frame.deleted && (frame.deleted || held.same_content(frame))
-            });
-            return match same.next() {
-                Some((tip, _)) if !renamed || prev.path == frame.path => Some((timeline, tip.sid())),
-                _ => None,
-            };
+    /// The frames that the next one has behind it: what it is made on, and every tip of the timeline that says the
+    /// same. Who changes a content has seen it, whichever of the equal tips it came from.
+    fn behind(&self, (record, frame): &(Verified, FileFrame)) -> Vec<Verified> {
+        let Some(timeline) = record.frame().map(|facts| facts.timeline) else { return vec![record.clone()] };
+        let tips = tips(&self.view, &timeline);
+        let is_tip = tips.iter().any(|(tip, _)| tip.sid() == record.sid());
+        let mut behind: Vec<Verified> =
+            tips.into_iter().filter(|(_, tip)| agree(frame, tip)).map(|(tip, _)| tip).collect();
+        // What is no tip any more is behind some tip already; it is named only where nothing newer says the same.
+        if !is_tip && behind.iter().all(|tip| n_of(tip) < n_of(record)) {
+            behind.push(record.clone());
         }
-        self.claims.claimants(&frame.path).into_iter().find_map(|timeline| {
-            let (tip, held) = tips(&self.view, &timeline).into_iter().next()?;
-            held.same_content(frame).then(|| (timeline, tip.sid()))
-        })
+        behind
     }
+
+    /// The (timeline, frame) that says the same already, so that nothing needs to be recorded.
+    fn already_held(&self, frame: &FileFrame, base: Option<&(Verified, FileFrame)>) -> Option<(TimelineId, Sid)> {
+        let says_it = |held: &FileFrame| agree(held, frame) && held.path == frame.path;
+        if let Some((record, standing)) = base {
+            let facts = record.frame()?;
+            // The newest frame of the timeline may say it too: the same edit was made elsewhere.
+            let newest = tips(&self.view, &facts.timeline).into_iter().next();
+            if let Some((tip, _)) = newest.filter(|(_, held)| says_it(held)) {
+                return Some((facts.timeline, tip.sid()));
+            }
+            if says_it(standing) {
+                return Some((facts.timeline, record.sid()));
+            }
+            return self.recorded_before(&facts.timeline, facts.n + 1, frame);
+        }
+        let live = self.claims().claimants(&frame.path);
+        let newest = live.iter().find_map(|timeline| {
+            let (tip, held) = tips(&self.view, timeline).into_iter().next()?;
+            held.same_content(frame).then(|| (*timeline, tip.sid()))
+        });
+        newest.or_else(|| live.iter().find_map(|timeline| self.recorded_before(timeline, 0, frame)))
+    }
+
+    /// The frame that this node made of this very change before. A crash may lose the last notes about the
+    /// directory: the change is then seen again, and others may have gone on from its frame meanwhile.
+    fn recorded_before(&self, timeline: &TimelineId, from: u64, frame: &FileFrame) -> Option<(TimelineId, Sid)> {
+        let sids = self.view.frames(timeline, from, from.saturating_add(LOOKED_BACK), usize::MAX);
+        let is_this = |sid: &Sid| {
+            let held = self.view.record(sid).and_then(|record| FileFrame::read(&record).ok());
+            held.is_some_and(|held| {
+                (held.by == frame.by, held.path == frame.path, held.mtime == frame.mtime) == (true, true, true)
+                    && agree(&held, frame)
+            })
+        };
+        sids.into_iter().find(is_this).map(|sid| (*timeline, sid))
+    }
+}
+
+fn n_of(frame: &Verified) -> u64 {
+    frame.frame().map_or(0, |facts| facts.n)
 }
 
 fn content_of(found: &FoundContent, records: &mut Vec<Verified>) -> Content {

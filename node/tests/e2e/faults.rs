@@ -10,12 +10,21 @@ use rustix::process::Signal;
 
 use crate::support::{Dice, Machine, Pair, agree, snapshot, until, write};
 
-/// Says this at a door, and gives what comes back before the door closes.
+/// Says this at a door and hangs up; gives what comes back before the door closes.
 fn say(address: &str, words: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut stream = connect(address);
     let _ = stream.write_all(words);
     let _ = stream.shutdown(std::net::Shutdown::Write);
+    listen(stream)
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+fn listen(mut stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     answer
@@ -60,11 +69,13 @@ fn the_gateway_door() {
     let pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
     let door = pair.node_a.gateway().strip_prefix("http://").unwrap().to_owned();
     let get = |path: &str| {
-        let answer = say(&door, format!("GET {path} HTTP/1.1\r\nHost: {door}\r\nConnection: close\r\n\r\n").as_bytes());
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut stream = connect(&door);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {door}\r\nConnection: close\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&listen(stream)).into_owned()
     };
     for path in ["/healthz", "/readyz"] {
-        assert!(get(path).starts_with("HTTP/1.1 200"), "{path}: {}", get(path));
+        let answer = get(path);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
     let figures = get("/metrics");
     assert!(figures.starts_with("HTTP/1.1 200") && figures.contains("sealtide_space_records"), "{figures}");
@@ -138,17 +149,17 @@ fn homes_that_cannot_be() {
     let machine = Machine::new();
     let file = machine.root().join("file");
     fs::write(&file, "a file").unwrap();
-    let check = |home: &str| {
-        let done = machine.run(&["--home", home, "init"]);
+    let check = |home: &Path| {
+        let done = machine.run_at(home, &["init"]);
         let error = done.document()["error"].clone();
         assert_eq!(done.code, 1, "{done:?}");
-        assert!(error["message"].as_str().unwrap().contains(home), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(home.to_str().unwrap()), "{error}");
         assert!(error["hint"].is_string(), "{error}");
     };
-    check(file.to_str().unwrap());
-    check(file.join("below").to_str().unwrap());
+    check(&file);
+    check(&file.join("below"));
     // Nobody may write there, not even root.
-    check("/proc/sealtide-home");
+    check(Path::new("/proc/sealtide-home"));
     // A key that others can read is refused, with the command that mends it.
     machine.ok(&["init"]);
     let key = machine.home().join("node.key");

@@ -15,9 +15,12 @@ fn start() -> Pair {
     })
 }
 
+/// What is done, and the doing of it.
+type Change = (&'static str, fn(&Path));
+
 /// One change after the other, each seen on the other side before the next, on either side in turn.
 #[track_caller]
-fn check(changes: &[(&str, fn(&Path))]) {
+fn check(changes: &[Change]) {
     let pair = start();
     pair.agree();
     for (turn, (name, change)) in changes.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! A story per test; `support` holds machines, directories and patience. Nothing waits a fixed time, nothing asserts
 //! a duration. `SEALTIDE_TEST_SCALE` sets the size of the long ones.
 
-#![allow(clippy::unwrap_used, reason = "this is a test from end to end")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "this is a test from end to end")]
 
 mod apart;
 mod big;

@@ -124,7 +124,8 @@ fn nobody_there() {
     guest.fails(&["doctor", &ticket], 7, "doctor");
 }
 
-/// Somebody else answers at the address of the ticket: it is seen, and the use of the ticket is not lost.
+/// Somebody else answers at the address of the ticket: it is seen, nothing is told to them, and the use of the ticket is
+/// not lost.
 // Proves: LK-17
 #[test]
 fn somebody_else_answers() {
@@ -133,10 +134,10 @@ fn somebody_else_answers() {
     let other = Ticket::decode(impostor.node.ticket()).unwrap();
     // The right node by name, at the address of another.
     let misled = Ticket { addresses: other.addresses.clone(), ..ticket.clone() };
-    refused(&misled.encode(), 6, "wrong_peer");
+    refused(&misled.encode(), 6, "no_answer");
     // A node that does not exist, at an address where one answers.
     let renamed = Ticket { node: NodeId::from_bytes([3; 32]), ..ticket.clone() };
-    refused(&renamed.encode(), 6, "wrong_peer");
+    refused(&renamed.encode(), 6, "no_answer");
     let guest = Machine::new();
     guest.ok(&["join", &ticket.encode(), guest.notes_text(), "--wait"]);
 }

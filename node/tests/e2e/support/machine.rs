@@ -65,12 +65,16 @@ impl Machine {
     }
 
     fn command(&self, args: &[&str]) -> Command {
+        self.command_at(&self.home(), args)
+    }
+
+    fn command_at(&self, home: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
         // Nothing of the developer's own settings reaches the test.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SEALTIDE_")) {
             command.env_remove(name);
         }
-        command.env("NO_COLOR", "1").arg("--home").arg(self.home()).args(args);
+        command.env("NO_COLOR", "1").arg("--home").arg(home).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -87,6 +91,14 @@ impl Machine {
         let mut words = vec!["--json"];
         words.extend(args);
         self.plain(&words)
+    }
+
+    /// Runs a command with `--json` at another home.
+    #[track_caller]
+    pub(crate) fn run_at(&self, home: &Path, args: &[&str]) -> Done {
+        let mut command = self.command_at(home, args);
+        command.arg("--json");
+        self.finish(command, None)
     }
 
     /// Runs a command with `--json` and this on its standard input.

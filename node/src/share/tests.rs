@@ -1,0 +1,433 @@
+//! What a folder does when changes here and changes from elsewhere meet. One worker without its thread; the other node
+//! is played by committing frames of its making.
+
+use std::collections::BTreeSet;
+
+use sealtide_folder::Folder;
+use sealtide_ibgib::{Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, space_genesis, uuid};
+use sealtide_identity::{Grant, NodeId, Role, SpaceId};
+use sealtide_store::Store;
+use sealtide_sync::CommitRequest;
+
+use super::*;
+use crate::engine::Engine;
+use crate::real::{RealWorld, now};
+use crate::world::OsEntropy;
+
+const OTHER: NodeId = NodeId::from_bytes([9; 32]);
+
+struct Rig {
+    worker: Worker,
+    space: SpaceId,
+    root: PathBuf,
+    _places: [tempfile::TempDir; 2],
+}
+
+impl Rig {
+    fn new(role: Role) -> Self {
+        let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (home, root) = (places[0].path(), places[1].path().canonicalize().unwrap());
+        let store = Store::open_dir(home.join("store")).unwrap();
+        let id = NodeId::from_bytes([1; 32]);
+        let first = space_genesis("t", "folder", &id.to_string(), Stamp { ms: 1 }, &uuid(&mut OsEntropy));
+        let space = store.create_space(first).unwrap();
+        let engine = Engine::new(RealWorld, store.clone(), id);
+        for (node, role) in [(id, role), (OTHER, Role::Admin)] {
+            engine.known().put_grant(&Grant { space, node, role, since_ms: 1, invite: None }).unwrap();
+        }
+        let (orders, _) = channel();
+        let shared = Shared {
+            space,
+            dir: root.clone(),
+            orders,
+            status: Mutex::default(),
+            claims: Mutex::default(),
+            looked: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            stopped: Mutex::new(None),
+        };
+        let mut worker = Worker {
+            share: Share(Arc::new(shared)),
+            events: engine.subscribe(),
+            view: store.view(&space).unwrap(),
+            folder: Folder::open(&root, &home.join("folder.redb")).unwrap(),
+            engine,
+            space,
+            stale: BTreeSet::new(),
+            paused: false,
+            unlooked: BTreeSet::new(),
+            may_record: None,
+        };
+        worker.read_claims();
+        Self { worker, space, root, _places: places }
+    }
+
+    /// Looks at the whole directory, records, and checks out.
+    fn look(&mut self) {
+        let mut round = Round { full: true, ..Round::default() };
+        self.worker.read_news(&mut round);
+        self.worker.step(&mut round).unwrap();
+    }
+
+    /// Starts anew, as after a restart of the node.
+    fn restart(&mut self) {
+        self.worker.read_claims();
+        self.look();
+    }
+
+    fn write(&mut self, path: &str, text: &str) {
+        std::fs::write(self.root.join(path), text).unwrap();
+        self.look();
+    }
+
+    fn remove(&mut self, path: &str) {
+        std::fs::remove_file(self.root.join(path)).unwrap();
+        self.look();
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.root.join(path)).ok()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.root).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn status(&self) -> ShareStatus {
+        self.worker.share.status()
+    }
+
+    /// The timelines of files there are.
+    fn timelines(&self) -> Vec<TimelineId> {
+        let all = self.worker.view.timelines().into_iter().map(|info| info.timeline);
+        all.filter(|timeline| !tips(&self.worker.view, timeline).is_empty()).collect()
+    }
+
+    /// The only timeline at a path, and its tips.
+    fn at(&self, path: &str) -> (TimelineId, Vec<(Verified, FileFrame)>) {
+        let found = self.worker.claims().named(path);
+        assert_eq!(found.len(), 1, "{path}");
+        (found[0], tips(&self.worker.view, &found[0]))
+    }
+
+    fn tip(&self, path: &str) -> Verified {
+        self.at(path).1.remove(0).0
+    }
+
+    /// Commits frames as a saga with the other node does; the folder has not looked yet.
+    fn arrives(&self, records: Vec<Verified>) {
+        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let result = self.worker.engine.store().commit(&self.space, &request).unwrap();
+        self.worker.engine.committed(self.space, Some(OTHER), &result);
+    }
+}
+
+/// A frame of the other node; its mtime is its own.
+fn frame(path: &str, text: &str) -> FileFrame {
+    FileFrame {
+        path: path.to_owned(),
+        kind: FileKind::File,
+        exec: false,
+        mtime: 5_000,
+        by: OTHER.to_string(),
+        content: Content::Text(text.to_owned()),
+        deleted: false,
+        yielded: None,
+    }
+}
+
+fn gone(path: &str) -> FileFrame {
+    FileFrame { deleted: true, content: Content::None, ..frame(path, "") }
+}
+
+fn later() -> Stamp {
+    Stamp { ms: now().wall_ms + 3_600_000 }
+}
+
+#[test]
+fn of_a_deletion_and_an_edit_the_edit_stays_whichever_is_later() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("edited-here", "one");
+    rig.write("deleted-here", "one");
+    let (here, there) = (rig.tip("edited-here"), rig.tip("deleted-here"));
+
+    // The deletion from elsewhere has the later stamp, so by ibgib §16 alone it would win.
+    std::fs::write(rig.root.join("edited-here"), "two").unwrap();
+    rig.arrives(vec![gone("edited-here").evolve(&here, later()).unwrap()]);
+    rig.look();
+    assert_eq!(rig.text("edited-here").as_deref(), Some("two"));
+
+    std::fs::remove_file(rig.root.join("deleted-here")).unwrap();
+    rig.arrives(vec![frame("deleted-here", "two").evolve(&there, Stamp { ms: 1 }).unwrap()]);
+    rig.look();
+    assert_eq!(rig.text("deleted-here").as_deref(), Some("two"));
+
+    let listed: Vec<String> = rig.status().conflicts.into_iter().map(|conflict| conflict.path).collect();
+    assert_eq!(listed, ["deleted-here", "edited-here"], "both are for a person to look at");
+    rig.restart();
+    assert_eq!(rig.names(), ["deleted-here", "edited-here"]);
+}
+
+#[test]
+fn a_file_deleted_on_both_sides_is_no_conflict_and_comes_back_as_one() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    let first = rig.tip("a");
+    std::fs::remove_file(rig.root.join("a")).unwrap();
+    rig.arrives(vec![gone("a").evolve(&first, later()).unwrap()]);
+    // Recorded before the deletion from elsewhere was seen.
+    rig.worker.record(None).unwrap();
+    rig.look();
+    assert!(rig.names().is_empty());
+    assert!(rig.status().conflicts.is_empty());
+
+    rig.write("a", "again");
+    let (timeline, tips) = rig.at("a");
+    assert_eq!((timeline, tips.len()), (first.frame().unwrap().timeline, 1), "one timeline, one tip");
+    assert!(rig.status().conflicts.is_empty());
+}
+
+#[test]
+fn equal_edits_apart_are_no_conflict_and_the_next_edit_joins_them() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    let first = rig.tip("a");
+    rig.write("a", "two");
+    rig.arrives(vec![frame("a", "two").evolve(&first, Stamp { ms: 1 }).unwrap()]);
+    rig.look();
+    assert_eq!(rig.at("a").1.len(), 2);
+    assert!(rig.status().conflicts.is_empty());
+
+    rig.write("a", "three");
+    assert_eq!(rig.at("a").1.len(), 1);
+    assert!(rig.status().conflicts.is_empty());
+    assert_eq!(rig.text("a").as_deref(), Some("three"));
+}
+
+/// Two timelines on one path with different contents; the name has no extension, so the alias sorts behind it.
+fn contested() -> (Rig, String) {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("Makefile", "mine");
+    rig.arrives(vec![frame("Makefile", "theirs").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
+    rig.look();
+    let names = rig.names();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(rig.text("Makefile").as_deref(), Some("mine"), "the older owns the path");
+    assert_eq!(rig.text(&names[1]).as_deref(), Some("theirs"));
+    (rig, names[1].clone())
+}
+
+#[test]
+fn a_file_at_an_alias_survives_edits_and_restarts() {
+    let (mut rig, alias) = contested();
+    let theirs = rig.worker.claims().named(&alias);
+    rig.write(&alias, "theirs, edited");
+    assert_eq!(rig.text(&alias).as_deref(), Some("theirs, edited"));
+    rig.restart();
+    assert_eq!(rig.text(&alias).as_deref(), Some("theirs, edited"));
+    assert_eq!(rig.worker.claims().named(&alias), theirs, "an edit of the alias is an edit of its timeline");
+    assert_eq!(rig.timelines().len(), 2);
+
+    // Looking at the alias alone must not take it for a path that nobody claims.
+    rig.worker.stale.insert(alias.clone());
+    rig.look();
+    assert_eq!(rig.names().len(), 2);
+    assert_eq!(rig.status().conflicts.len(), 1);
+}
+
+#[test]
+fn an_alias_moves_back_when_the_owner_goes() {
+    let (mut rig, alias) = contested();
+    rig.restart();
+    rig.remove("Makefile");
+    assert_eq!(rig.names(), ["Makefile"], "was {alias}");
+    assert_eq!(rig.text("Makefile").as_deref(), Some("theirs"));
+    assert!(rig.status().conflicts.is_empty());
+}
+
+#[test]
+fn renaming_an_alias_settles_the_conflict_and_deleting_it_ends_its_timeline() {
+    let (mut rig, alias) = contested();
+    std::fs::rename(rig.root.join(&alias), rig.root.join("Makefile.theirs")).unwrap();
+    rig.look();
+    assert_eq!(rig.names(), ["Makefile", "Makefile.theirs"]);
+    assert!(rig.status().conflicts.is_empty());
+    assert_eq!(rig.timelines().len(), 2);
+
+    let (mut rig, alias) = contested();
+    rig.remove(&alias);
+    assert_eq!(rig.names(), ["Makefile"]);
+    assert!(rig.status().conflicts.is_empty());
+    assert_eq!(rig.text("Makefile").as_deref(), Some("mine"));
+}
+
+#[test]
+fn an_alias_gives_way_to_a_timeline_that_wants_just_that_path() {
+    let (mut rig, alias) = contested();
+    rig.arrives(vec![frame(&alias, "a copy of elsewhere").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
+    rig.look();
+    rig.restart();
+    assert_eq!(rig.text(&alias).as_deref(), Some("a copy of elsewhere"));
+    let mut texts: Vec<_> = rig.names().iter().filter_map(|name| rig.text(name)).collect();
+    texts.sort();
+    assert_eq!(texts, ["a copy of elsewhere", "mine", "theirs"], "nothing hides another");
+}
+
+#[test]
+fn a_file_where_others_need_a_directory_is_listed() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "a file");
+    rig.arrives(vec![frame("a/b", "below").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
+    rig.look();
+    assert_eq!(rig.text("a/b").as_deref(), Some("below"));
+    let conflicts = rig.status().conflicts;
+    assert_eq!(conflicts.len(), 1);
+    assert_eq!(rig.text(conflicts[0].alias.as_deref().unwrap()).as_deref(), Some("a file"));
+}
+
+#[test]
+fn what_was_recorded_before_a_crash_is_not_recorded_twice() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("new", "mine");
+    rig.write("old", "one");
+    let old = rig.worker.folder.known("old").copied().unwrap();
+    rig.write("old", "mine");
+    let (new_tip, old_tip) = (rig.tip("new"), rig.tip("old"));
+
+    // The notes about both are lost, and the other node has gone on from both frames.
+    rig.worker.folder.forget("new").unwrap();
+    rig.worker.folder.placed("old", old).unwrap();
+    let theirs = [("new", &new_tip), ("old", &old_tip)];
+    rig.arrives(theirs.iter().map(|(path, tip)| frame(path, "theirs").evolve(tip, later()).unwrap()).collect());
+    rig.look();
+    assert_eq!(rig.timelines().len(), 2);
+    assert_eq!((rig.at("new").1.len(), rig.at("old").1.len()), (1, 1));
+    assert!(rig.status().conflicts.is_empty());
+    assert_eq!((rig.text("new").as_deref(), rig.text("old").as_deref()), (Some("theirs"), Some("theirs")));
+}
+
+#[test]
+fn a_check_out_that_fails_is_taken_up_again() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    rig.arrives(vec![frame("b", "two").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
+    let moved = rig.root.with_extension("away");
+    std::fs::rename(&rig.root, &moved).unwrap();
+    let mut round = Round::default();
+    rig.worker.read_news(&mut round);
+    assert!(rig.worker.step(&mut round).is_err(), "the directory is gone");
+    std::fs::rename(&moved, &rig.root).unwrap();
+    rig.worker.step(&mut round).unwrap();
+    assert_eq!(rig.text("b").as_deref(), Some("two"));
+}
+
+/// 30 files here; a saga deletes 20 of them and brings a new one.
+fn held() -> (Rig, Vec<Verified>) {
+    let mut rig = Rig::new(Role::Admin);
+    for n in 0..30 {
+        std::fs::write(rig.root.join(format!("f{n}")), format!("text {n}")).unwrap();
+    }
+    rig.look();
+    let paths: Vec<String> = (0..20).map(|n| format!("f{n}")).collect();
+    let ends: Vec<_> = paths.iter().map(|path| gone(path).evolve(&rig.tip(path), later()).unwrap()).collect::<Vec<_>>();
+    let mut all = ends.clone();
+    all.push(frame("new", "from elsewhere").genesis(later(), &uuid(&mut OsEntropy)).unwrap());
+    rig.arrives(all);
+    rig.look();
+    assert_eq!(rig.status().held.as_ref().map(|held| held.removed.len()), Some(20));
+    assert_eq!(rig.names().len(), 30);
+    (rig, ends)
+}
+
+#[test]
+fn a_hold_ends_when_nothing_is_left_to_hold() {
+    let (mut rig, ends) = held();
+    rig.restart();
+    assert!(rig.status().held.is_some(), "a restart does not forget it");
+    let back = ends.iter().enumerate().map(|(n, end)| {
+        let path = format!("f{n}");
+        frame(&path, &format!("text {n}")).evolve(end, later()).unwrap()
+    });
+    rig.arrives(back.collect());
+    rig.look();
+    assert!(rig.status().held.is_none());
+    assert_eq!(rig.names().len(), 31);
+}
+
+#[test]
+fn a_rejected_hold_keeps_the_folder_and_still_brings_what_is_new() {
+    let (mut rig, _) = held();
+    rig.worker.hold_decided(false).unwrap();
+    rig.look();
+    assert!(rig.status().held.is_none());
+    assert_eq!(rig.names().len(), 31);
+    assert_eq!(rig.text("new").as_deref(), Some("from elsewhere"));
+    assert_eq!(rig.at("f3").1.len(), 1, "the newer version has the deletion behind it");
+    assert!(rig.status().conflicts.is_empty());
+
+    let (mut rig, _) = held();
+    rig.worker.hold_decided(true).unwrap();
+    rig.look();
+    assert_eq!(rig.names().len(), 11);
+}
+
+#[test]
+fn with_role_read_what_comes_is_checked_out_and_local_changes_stay_beside_it() {
+    let mut rig = Rig::new(Role::Read);
+    let made: Vec<_> = ["deleted", "edited", "ended"]
+        .iter()
+        .map(|path| frame(path, "one").genesis(Stamp { ms: 1_000 }, &uuid(&mut OsEntropy)).unwrap())
+        .collect();
+    rig.arrives(made.clone());
+    rig.look();
+    std::fs::remove_file(rig.root.join("deleted")).unwrap();
+    std::fs::write(rig.root.join("edited"), "local").unwrap();
+    std::fs::write(rig.root.join("ended"), "local too").unwrap();
+    rig.look();
+    assert_eq!(rig.status().local_only.len(), 3);
+
+    rig.arrives(vec![
+        frame("deleted", "two").evolve(&made[0], later()).unwrap(),
+        frame("edited", "two").evolve(&made[1], later()).unwrap(),
+        gone("ended").evolve(&made[2], later()).unwrap(),
+    ]);
+    rig.look();
+    rig.look();
+    assert_eq!(rig.text("deleted").as_deref(), Some("two"));
+    assert_eq!(rig.text("edited").as_deref(), Some("two"));
+    assert_eq!(rig.text("ended").as_deref(), Some("local too"), "what was made of it here is not lost");
+    let local: Vec<String> = rig.status().local_only.into_iter().collect();
+    assert_eq!(local.len(), 2, "{local:?}");
+    assert_eq!(rig.text(&local[0]).as_deref(), Some("local"));
+    assert_eq!(local[1], "ended");
+    let sids: Vec<Sid> =
+        rig.timelines().iter().flat_map(|id| tips(&rig.worker.view, id)).map(|(tip, _)| tip.sid()).collect();
+    assert_eq!(sids.len(), 3, "nothing was recorded");
+
+    // Given the role write, what was only listed is recorded at once.
+    let id = rig.worker.engine.id();
+    let grant = Grant { space: rig.space, node: id, role: Role::Write, since_ms: 2, invite: None };
+    rig.worker.engine.known().put_grant(&grant).unwrap();
+    let mut round = Round::default();
+    rig.worker.read_news(&mut round);
+    assert!(round.full);
+    rig.worker.step(&mut round).unwrap();
+    assert!(rig.status().local_only.is_empty());
+    assert!(rig.timelines().len() >= 4);
+}
+
+#[test]
+fn the_same_rename_made_elsewhere_is_adopted() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    let tip = rig.tip("a");
+    std::fs::rename(rig.root.join("a"), rig.root.join("b")).unwrap();
+    rig.arrives(vec![frame("b", "one").evolve(&tip, later()).unwrap()]);
+    rig.look();
+    assert_eq!(rig.names(), ["b"]);
+    assert_eq!(rig.at("b").1.len(), 1);
+    assert!(rig.status().conflicts.is_empty());
+}
