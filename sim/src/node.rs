@@ -9,8 +9,8 @@ use sealtide_node::engine::{Engine, Event};
 use sealtide_node::world::PeerSession;
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, SpaceLabel, Store};
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::dice::Dice;
@@ -49,8 +49,8 @@ struct Inner {
     broken: Broken,
     dice: Mutex<Dice>,
     state: Mutex<State>,
-    /// How often it was started; tells a waiter that it is up.
-    up: watch::Sender<u64>,
+    /// Tells who waits that it is up, in the order of asking.
+    up: Notify,
 }
 
 #[derive(Default)]
@@ -80,7 +80,7 @@ impl SimNode {
             broken: broken.clone(),
             dice: Mutex::new(dice),
             state: Mutex::default(),
-            up: watch::Sender::new(0),
+            up: Notify::new(),
         }))
     }
 
@@ -121,7 +121,7 @@ impl SimNode {
         let tasks = vec![self.watch_events(&engine), self.watch_crash(&world)];
         state.running = Some(Running { world, engine, sessions: Vec::new(), tasks });
         drop(state);
-        self.0.up.send_modify(|count| *count += 1);
+        self.0.up.notify_waiters();
         Ok(())
     }
 
@@ -149,13 +149,12 @@ impl SimNode {
 
     /// Waits until the node is up.
     pub async fn up(&self) -> Engine<SimWorld> {
-        let mut up = self.0.up.subscribe();
         loop {
+            let up = self.0.up.notified();
             if let Some(engine) = self.engine() {
                 return engine;
             }
-            // The sender lives as long as the node.
-            let _ = up.changed().await;
+            up.await;
         }
     }
 

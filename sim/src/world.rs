@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use sealtide_node::world::World;
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{CommitError, Store, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, SpaceView};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::dice::Dice;
@@ -59,7 +59,9 @@ struct Shared {
     promises: Mutex<Promises>,
     /// What is left on the disk after the crash, once there was one.
     image: Mutex<Option<MemDisk>>,
-    dead: watch::Sender<bool>,
+    dead: AtomicBool,
+    /// Tells of the crash, in the order of asking: a watch would wake its waiters in an order of its own.
+    crashed: Notify,
     /// Writes that reached the store.
     writes: AtomicU64,
 }
@@ -77,7 +79,8 @@ impl SimWorld {
             faults: Mutex::new(Faults { delay_ms: 0, crash_in: None }),
             promises: Mutex::default(),
             image: Mutex::default(),
-            dead: watch::Sender::new(false),
+            dead: AtomicBool::new(false),
+            crashed: Notify::new(),
             writes: AtomicU64::new(0),
         }))
     }
@@ -94,15 +97,15 @@ impl SimWorld {
 
     /// Waits for the crash.
     pub async fn crashed(&self) {
-        let mut dead = self.0.dead.subscribe();
-        if dead.wait_for(|dead| *dead).await.is_err() {
-            pending::<()>().await;
+        let crashed = self.0.crashed.notified();
+        if !self.is_dead() {
+            crashed.await;
         }
     }
 
     /// Whether it has crashed.
     pub fn is_dead(&self) -> bool {
-        *self.0.dead.borrow()
+        self.0.dead.load(Ordering::Relaxed)
     }
 
     /// Cuts the power now.
@@ -113,7 +116,8 @@ impl SimWorld {
         let seed = guard(&self.0.dice).word();
         *guard(&self.0.image) = Some(self.0.disk.crash(seed));
         self.0.trace.note(&self.0.name, format_args!("crashes {why}"));
-        self.0.dead.send_replace(true);
+        self.0.dead.store(true, Ordering::Relaxed);
+        self.0.crashed.notify_waiters();
     }
 
     /// What the crash left on the disk.

@@ -56,7 +56,7 @@ mod agree_after_any_interruption {
 
 #[test]
 fn one_seed_gives_one_run() {
-    for seed in 0..20 {
+    for seed in 0..40 {
         let first = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
         let second = run_seed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(first.0, second.0, "seed {seed}");
