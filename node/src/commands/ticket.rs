@@ -41,6 +41,11 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
     if uses == 0 || ttl_s == 0 {
         return Err(Failure::usage("ticket", "a ticket needs at least one use and one second"));
     }
+    let addresses = ticket_addresses(node);
+    if addresses.is_empty() {
+        return Err(Failure::failed("not_listening", "this node does not listen, so a ticket could not say where it is")
+            .hint("`sealtide up` first, then `sealtide ticket new`"));
+    }
     let (mut id, mut secret) = ([0; 16], [0; 32]);
     OsEntropy.fill(&mut id);
     OsEntropy.fill(&mut secret);
@@ -60,7 +65,7 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         relay_only: false,
         relays_bind0: false,
         relays: Vec::new(),
-        addresses: ticket_addresses(node),
+        addresses,
     };
     Ok(Made { text: ticket.encode(), invite })
 }

@@ -672,3 +672,47 @@ async fn sleep_until<W: World>(engine: &Engine<W>, at: Option<u64>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: SpaceId = SpaceId::from_bytes([1; 32]);
+
+    /// A slot whose saga this node opened, with somebody waiting for it.
+    fn opened() -> (Slots, watch::Receiver<bool>, oneshot::Receiver<SagaReport>) {
+        let (cancel, cancelled) = watch::channel(false);
+        let (waiter, report) = oneshot::channel();
+        let running = Running { serial: 1, mine: true, cancel, waiters: vec![waiter] };
+        let slot = Slot { running: Some(running), serial: 1, ..Slot::default() };
+        (Arc::new(Mutex::new(BTreeMap::from([(SPACE, slot)]))), cancelled, report)
+    }
+
+    #[test]
+    fn of_two_crossing_opens_one_stays_and_nobody_who_waits_is_forgotten() {
+        let (slots, _cancelled, mut report) = opened();
+        assert!(take_slot(&slots, SPACE, true).is_none(), "the own one stays");
+        assert!(lock(&slots)[&SPACE].running.as_ref().is_some_and(|running| running.mine));
+
+        let (serial, _) = take_slot(&slots, SPACE, false).expect("the slot goes to the peer's");
+        assert_eq!(serial, 2, "the end of the own saga is told from that of the peer's");
+        let waiting = lock(&slots)[&SPACE].running.as_ref().map(|running| (running.mine, running.waiters.len()));
+        assert_eq!(waiting, Some((false, 1)));
+        assert!(take_slot(&slots, SPACE, false).is_none(), "a second one of the peer finds it taken");
+        assert_eq!(report.try_recv().err(), Some(oneshot::error::TryRecvError::Empty));
+    }
+
+    #[test]
+    fn no_saga_that_failed_is_tried_again_at_once() {
+        let aborted = |code, retry_after_ms| SagaOutcome::Aborted { code, by_peer: true, text: String::new(), retry_after_ms };
+        assert_eq!(retry_after(&aborted(AbortCode::Busy, 0)), Some(20));
+        assert_eq!(retry_after(&aborted(AbortCode::TipMoved, u64::MAX)), Some(10_000), "no peer may stop it for ever");
+        for code in [AbortCode::NotAllowed, AbortCode::Divergence, AbortCode::Protocol, AbortCode::BadRecord] {
+            assert_eq!(retry_after(&aborted(code, 1)), None, "{code:?} does not go away by itself");
+        }
+        for code in [AbortCode::Incomplete, AbortCode::Timeout, AbortCode::Disk] {
+            assert!(retry_after(&aborted(code, 0)).is_some_and(|wait| wait >= RETRY_MS), "{code:?}");
+        }
+        assert_eq!(retry_after(&SagaOutcome::Interrupted { commit_sent: false }), Some(RETRY_MS));
+    }
+}
