@@ -381,3 +381,101 @@ fn last_line(file: &mut File) -> std::io::Result<End> {
 fn cleaned(value: &str) -> String {
     value.chars().take(VALUE_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Rig {
+        home: Home,
+        store: Store,
+        identity: Identity,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let home = Home::new(dir.path().join("home"));
+            let (identity, _) = home.init().unwrap();
+            let store = home.open_store().unwrap();
+            Self { home, store, identity, _dir: dir }
+        }
+
+        fn open(&self) -> Audit {
+            Audit::open(&self.home, self.store.clone(), self.identity.clone()).unwrap()
+        }
+
+        fn file(&self) -> PathBuf {
+            file_path(&self.home.audit_dir(), 1)
+        }
+
+        fn append(&self, bytes: &[u8]) {
+            OpenOptions::new().append(true).open(self.file()).unwrap().write_all(bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_and_checkpoints_verify_over_restarts_and_files() {
+        let rig = Rig::new();
+        for round in 0..3 {
+            let audit = rig.open();
+            audit.note("test", &[("round", &round.to_string()), ("odd", "a\nb\u{1b}[31m")]);
+            audit.checkpoint();
+            // The next line begins a new file.
+            audit.lock().bytes = FILE_BYTES;
+            audit.note("test", &[]);
+        }
+        let audit = rig.open();
+        audit.note("test", &[]);
+        let report = audit.verify().unwrap();
+        assert_eq!((report.lines, report.checkpoints, report.not_yet_signed), (7, 3, 2));
+        assert!(files(&rig.home.audit_dir()).unwrap().len() > 1);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_even_in_the_middle_of_a_character() {
+        let rig = Rig::new();
+        rig.open().note("test", &[]);
+        rig.append(&[b'{', 0xc3]);
+        let audit = rig.open();
+        audit.note("test", &[]);
+        assert_eq!(audit.verify().unwrap().lines, 2);
+    }
+
+    #[test]
+    fn damage_before_the_end_is_kept_and_told() {
+        let rig = Rig::new();
+        rig.open().note("test", &[]);
+        rig.append(&[vec![b'x'; 100_000], vec![b'\n']].concat());
+        let before = fs::metadata(rig.file()).unwrap().len();
+        assert!(rig.open().verify().is_err());
+        assert_eq!(fs::metadata(rig.file()).unwrap().len(), before);
+    }
+
+    #[test]
+    fn what_a_full_disk_left_of_a_line_spoils_nothing() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        audit.note("test", &[]);
+        rig.append(b"{\"[SEQ]\":2,\"[PR");
+        audit.lock().failing = true;
+        audit.note("test", &[]);
+        assert_eq!(audit.verify().unwrap().lines, 2);
+    }
+
+    #[test]
+    fn lines_taken_away_are_told_and_stop_nothing() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        (0..3).for_each(|_| audit.note("test", &[]));
+        audit.checkpoint();
+        drop(audit);
+        let text = fs::read_to_string(rig.file()).unwrap();
+        fs::write(rig.file(), text.lines().next().unwrap().to_owned() + "\n").unwrap();
+        let audit = rig.open();
+        assert!(audit.verify().unwrap_err().contains("missing"));
+        audit.note("test", &[]);
+        audit.checkpoint();
+    }
+}

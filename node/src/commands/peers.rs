@@ -61,6 +61,13 @@ pub(crate) fn rename(node: &Node, peer: &str, name: &str) -> Result<Value, Failu
 pub(crate) fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
     let record = node.find_peer(name)?;
     node.with_peers(|known| known.revoke_peer(&record.node)).map_err(store_failure)?;
+    // Who holds a ticket for several could come back with it under another key.
+    for mut invite in node.known().invites() {
+        if invite.uses_left > 0 && invite.enrolled.contains(&record.node) {
+            invite.uses_left = 0;
+            node.known().put_invite(&invite).map_err(store_failure)?;
+        }
+    }
     node.audit().note("peer_revoked", &[("peer", &record.node.to_string())]);
     node.engine().grants_changed();
     node.link().revoke(&record.node);

@@ -191,7 +191,12 @@ impl Worker {
         for item in plan {
             match item {
                 CheckOut::Remove { path } => removed.push(path.clone()),
-                CheckOut::Put { path, .. } if self.folder.known(path).is_some() => replaced.push(path.clone()),
+                // Where the content stays, nothing is replaced but a time.
+                CheckOut::Put { path, sid, .. }
+                    if self.folder.known(path).is_some() && !self.stands_same(path, sid) =>
+                {
+                    replaced.push(path.clone());
+                }
                 _ => {}
             }
         }
