@@ -43,8 +43,11 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
     }
     let addresses = ticket_addresses(node);
     if addresses.is_empty() {
-        return Err(Failure::failed("not_listening", "this node does not listen, so a ticket could not say where it is")
-            .hint("`sealtide up` first, then `sealtide ticket new`"));
+        return Err(Failure::failed(
+            "not_listening",
+            "this node does not listen, so a ticket could not say where it is",
+        )
+        .hint("`sealtide up` first, then `sealtide ticket new`"));
     }
     let (mut id, mut secret) = ([0; 16], [0; 32]);
     OsEntropy.fill(&mut id);

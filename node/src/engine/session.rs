@@ -704,7 +704,8 @@ mod tests {
 
     #[test]
     fn no_saga_that_failed_is_tried_again_at_once() {
-        let aborted = |code, retry_after_ms| SagaOutcome::Aborted { code, by_peer: true, text: String::new(), retry_after_ms };
+        let aborted =
+            |code, retry_after_ms| SagaOutcome::Aborted { code, by_peer: true, text: String::new(), retry_after_ms };
         assert_eq!(retry_after(&aborted(AbortCode::Busy, 0)), Some(20));
         assert_eq!(retry_after(&aborted(AbortCode::TipMoved, u64::MAX)), Some(10_000), "no peer may stop it for ever");
         for code in [AbortCode::NotAllowed, AbortCode::Divergence, AbortCode::Protocol, AbortCode::BadRecord] {
