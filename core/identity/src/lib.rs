@@ -4,6 +4,7 @@ mod address;
 mod grants;
 mod id;
 mod invite;
+pub mod keystone;
 mod read;
 mod relay;
 mod text;
