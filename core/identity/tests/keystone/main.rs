@@ -6,6 +6,7 @@ mod attacks;
 mod chains;
 mod fuzz_twin;
 mod life;
+mod members;
 mod mutations;
 mod rules;
 mod sessions;

@@ -175,8 +175,7 @@ fn run(previous: &JsObject, step: &Value, master: &str, draws: &mut Draws) -> Re
         let claim = object(&step["claim"]);
         let demanded = demanded(previous, step);
         let pool_id = step["pool_id"].as_str();
-        let sign =
-            V1Sign { master, claim: &claim, pool_id, demanded: &demanded, frame_details: details.as_ref(), ms };
+        let sign = V1Sign { master, claim: &claim, pool_id, demanded: &demanded, frame_details: details.as_ref(), ms };
         v1_sign(previous, &sign, draws)
     };
     made.map_err(|error| error.to_string())
