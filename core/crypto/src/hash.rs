@@ -3,6 +3,7 @@
 use hmac::{KeyInit, Mac};
 use sha2::Digest;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -21,6 +22,15 @@ pub fn sha256_parts(parts: &[&[u8]]) -> [u8; 32] {
 /// SHA-512 of `bytes`.
 pub fn sha512(bytes: &[u8]) -> [u8; 64] {
     sha2::Sha512::digest(bytes).into()
+}
+
+/// SHA-512 of all `parts`, one after the other, with nothing between.
+pub fn sha512_parts(parts: &[&[u8]]) -> [u8; 64] {
+    let mut hasher = sha2::Sha512::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize().into()
 }
 
 /// BLAKE3-256 of `bytes`.
@@ -54,6 +64,25 @@ pub fn hkdf_expand_sha256(prk: &[u8; 32], info: &[&[u8]]) -> [u8; 32] {
     let mut parts = info.to_vec();
     parts.push(&[1]);
     hmac_sha256(prk, &parts)
+}
+
+/// The first 32 bytes of HKDF with SHA-512 (RFC 5869): extract with `salt` from `ikm`, expand with `info`.
+pub fn hkdf_sha512(ikm: &[u8], salt: &[u8], info: &[u8]) -> [u8; 32] {
+    let mut prk = hmac_sha512(salt, &[ikm]);
+    let mut block = hmac_sha512(&prk, &[info, &[1]]);
+    let mut out = [0; 32];
+    out.copy_from_slice(&block[..32]);
+    prk.zeroize();
+    block.zeroize();
+    out
+}
+
+fn hmac_sha512(key: &[u8], parts: &[&[u8]]) -> [u8; 64] {
+    let mut mac = hmac::Hmac::<sha2::Sha512>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.

@@ -10,8 +10,8 @@ mod now;
 mod sign;
 
 pub use hash::{
-    Blake3, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256, hkdf_extract_sha256, hmac_sha256, sha256,
-    sha256_parts, sha512,
+    Blake3, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256, hkdf_extract_sha256, hkdf_sha512, hmac_sha256,
+    sha256, sha256_parts, sha512, sha512_parts,
 };
 pub use label::{Label, signed_message};
 pub use now::{Entropy, Now, SeededEntropy};

@@ -98,12 +98,20 @@ pub(crate) fn make(ib: &str, data: &Data, relations: &Relations) -> Result<Inner
             if is_no_data(&text) { (Kind::None, Vec::new()) } else { (Kind::Json, text.into_bytes()) }
         }
     };
+    make_parts(ib, kind, &data, relations)
+}
+
+pub(crate) fn make_canonical(ib: &str, data: &str, relations: &Relations) -> Result<Inner, Refusal> {
+    make_parts(ib, Kind::Json, data.as_bytes(), relations)
+}
+
+fn make_parts(ib: &str, kind: Kind, data: &[u8], relations: &Relations) -> Result<Inner, Refusal> {
     let text = relations_text(relations)?;
     // An empty ib has no hash, and an ib with `^` no address: both are refused below whatever the gib is.
-    let hash = if ib.is_empty() { [b'0'; 64] } else { strict_hash(ib, kind, &data, &text) };
+    let hash = if ib.is_empty() { [b'0'; 64] } else { strict_hash(ib, kind, data, &text) };
     let hash = std::str::from_utf8(&hash).expect("hex digits are ASCII");
     let is_tjp = kind == Kind::Json
-        && scan_data(std::str::from_utf8(&data).expect("write_norm_value makes text"))
+        && scan_data(std::str::from_utf8(data).expect("JSON data is text"))
             .ok_or(Refusal::BadJson)?
             .is_tjp
             .is_some_and(raw_truthy);
@@ -112,7 +120,7 @@ pub(crate) fn make(ib: &str, data: &Data, relations: &Relations) -> Result<Inner
         Some([]) if is_tjp && !text.is_empty() => return Err(Refusal::GibMismatch),
         _ => hash.to_owned(),
     };
-    let encoded = cbor::encode(&Parts { ib, gib: &gib, kind, data: &data, relations: &text });
+    let encoded = cbor::encode(&Parts { ib, gib: &gib, kind, data, relations: &text });
     check(encoded.into(), Hashing::Made)
 }
 

@@ -82,6 +82,14 @@ impl Verified {
         accept::make(ib, &data, &relations).map(|inner| Self(Arc::new(inner)))
     }
 
+    /// As [`Verified::make`], for JSON data that is canonical text already: nothing is parsed into values.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that any node would give this record; `not_canonical` when `data` is not its own canonical text.
+    pub fn make_canonical(ib: &str, data: &str, relations: &Relations) -> Result<Self, Refusal> {
+        accept::make_canonical(ib, data, relations).map(|inner| Self(Arc::new(inner)))
+    }
+
     /// The one encoding: deterministic CBOR `[ib, gib, kind, D, R]`.
     pub fn encoded(&self) -> &Bytes {
         &self.0.encoded

@@ -244,6 +244,10 @@ pub struct JsObject {
 }
 
 impl JsObject {
+    /// An object without members, for statics.
+    pub const EMPTY: Self =
+        Self { indices: BTreeMap::new(), places: BTreeMap::new(), members: BTreeMap::new(), next_place: 0 };
+
     /// An object without members.
     pub fn new() -> Self {
         Self::default()
