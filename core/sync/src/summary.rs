@@ -17,6 +17,11 @@ impl IdSum {
         }
     }
 
+    /// Adds the sum of another set.
+    pub fn merge(&mut self, other: &Self) {
+        self.add(&other.0);
+    }
+
     /// Takes an id away.
     pub fn sub(&mut self, id: &[u8; 32]) {
         let mut borrow = false;

@@ -14,8 +14,8 @@ use sealtide_ibgib::{
 };
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::{
-    CommitRequest, CommitResult, Direction, Limits, Message, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome,
-    SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
+    CommitRequest, CommitResult, Direction, IdSum, Level, Limits, Message, RangeBound, Saga, SagaConfig, SagaId,
+    SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
 };
 
 pub fn scale() -> usize {
@@ -180,6 +180,29 @@ impl SpaceView for MemSpace {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.bulk.range((from, Unbounded)).take(limit).copied().collect()
+    }
+
+    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        let mut sum = IdSum::default();
+        let items = self.range_list(level, lo, hi, usize::MAX);
+        items.iter().for_each(|(_, id)| sum.add(id));
+        (items.len() as u64, sum)
+    }
+
+    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        if hi <= lo {
+            return Vec::new();
+        }
+        let inside = |item: &(u64, [u8; 32])| (lo.order, lo.id) <= *item && *item < (hi.order, hi.id);
+        match level {
+            Level::Tips => {
+                self.snapshot().tips.iter().map(|tip| (tip.order, tip.id)).filter(inside).take(limit).collect()
+            }
+            Level::Items => {
+                let here = self.bulk.range((lo.order, Sid(lo.id))..(hi.order, Sid(hi.id)));
+                here.map(|(order, sid)| (*order, sid.0)).take(limit).collect()
+            }
+        }
     }
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {
