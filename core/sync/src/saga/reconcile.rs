@@ -1,7 +1,7 @@
 //! Level 0: which tips only one side has. Spec: ibgib §13.3, §13.4
 
 use crate::message::Message;
-use crate::negentropy::{self, Difference, Run};
+use crate::negentropy::{Difference, Run, Splitter};
 use crate::scope::Scoped;
 
 use super::{Fault, Side};
@@ -36,7 +36,7 @@ impl Reconcile {
 
     /// The client's first message.
     pub(super) fn initiate(&self) -> Message {
-        message(negentropy::initiate(&self.run))
+        message(Splitter::default().initiate(&self.run))
     }
 
     /// Takes a RECON. `peer_tips` bounds what the peer may name.
@@ -59,9 +59,9 @@ impl Reconcile {
             return Err(Fault::new(crate::AbortCode::Limit, "a reconciliation without end"));
         }
         if self.side == Side::Answerer {
-            return Ok(Step::Answer(Box::new(message(negentropy::reconcile_server(&self.run, payload)?))));
+            return Ok(Step::Answer(Box::new(message(Splitter::default().server(&self.run, payload)?))));
         }
-        match negentropy::reconcile_client(&self.run, payload, &mut self.difference, peer_tips)? {
+        match Splitter::default().client(&self.run, payload, &mut self.difference, peer_tips)? {
             Some(next) => Ok(Step::Answer(Box::new(message(next)))),
             None => Ok(Step::Finished(std::mem::take(&mut self.difference))),
         }
