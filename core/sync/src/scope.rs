@@ -87,6 +87,11 @@ impl Scoped {
         !same || self.roots.as_ref().is_some_and(|roots| roots.adopted)
     }
 
+    /// Whether the scope is the whole space.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.roots.is_none()
+    }
+
     /// The roots of a scope whose graph is what they refer to.
     pub(crate) fn frozen_roots(&self) -> Option<&[Address]> {
         self.roots.as_ref().filter(|roots| !roots.live).map(|roots| &roots.roots[..])

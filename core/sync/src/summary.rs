@@ -66,6 +66,13 @@ impl LtHash {
         }
     }
 
+    /// Takes away another set.
+    fn remove_all(&mut self, other: &Self) {
+        for (lane, other) in self.0.iter_mut().zip(other.0.iter()) {
+            *lane = lane.wrapping_sub(*other);
+        }
+    }
+
     /// The 2 048 bytes of lanes, little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|lane| lane.to_le_bytes()).collect()
@@ -125,6 +132,13 @@ impl SetSummary {
         crate::negentropy::fingerprint(&self.sum, self.count)
     }
 
+    /// Takes away another set. When it is no subset, what is left equals no set.
+    pub fn remove_all(&mut self, other: &Self) {
+        self.count = self.count.saturating_sub(other.count);
+        self.sum.sub(&other.sum.0);
+        self.lanes.remove_all(&other.lanes);
+    }
+
     /// Takes away an id that is in the set.
     pub fn sub(&mut self, id: &[u8; 32]) {
         self.count -= 1;
@@ -162,6 +176,12 @@ mod tests {
         (200..300).rev().chain(0..100).for_each(|number| recount.add(&id(number)));
         assert_eq!(summary, recount);
         assert_eq!(summary.lanes.digest(), recount.lanes.digest());
+        let (mut part, mut rest) = (SetSummary::default(), summary.clone());
+        (200..300).for_each(|number| part.add(&id(number)));
+        rest.remove_all(&part);
+        let mut hundred = SetSummary::default();
+        (0..100).for_each(|number| hundred.add(&id(number)));
+        assert_eq!(rest, hundred);
         assert_eq!(LtHash::from_bytes(&summary.lanes.to_bytes()), Some(recount.lanes));
     }
 }

@@ -13,6 +13,7 @@ use sealtide_ibgib::{
     settle_tips, uuid,
 };
 use sealtide_identity::{NodeId, Role, SpaceId};
+use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
     CommitRequest, CommitResult, Direction, IdSum, Level, Limits, Message, RangeBound, Saga, SagaConfig, SagaId,
     SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
@@ -307,6 +308,8 @@ pub struct Pair {
     pub b: End,
     pub now: Now,
     pub zstd: bool,
+    pub recon: bool,
+    pub splitter: Splitter,
     pub saga: SagaId,
     pub chance: SeededEntropy,
     /// Messages delivered before the channel is cut.
@@ -332,6 +335,8 @@ impl Pair {
             b: End::new(b),
             now: Now { mono_ms: 1000, wall_ms: 1_700_000_000_000 },
             zstd: true,
+            recon: true,
+            splitter: Splitter::default(),
             saga: SagaId([1; 32]),
             chance: SeededEntropy::new(1),
             cut_after: None,
@@ -351,6 +356,8 @@ impl Pair {
             peer: NodeId::from_bytes([if opener { 2 } else { 1 }; 32]),
             peer_role: end.role,
             zstd: self.zstd,
+            recon: self.recon,
+            splitter: self.splitter,
             limits: end.limits.clone(),
         }
     }
