@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test support, not a test by the lint's measure")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub struct MemSpace {
     pub chunks: BTreeMap<ChunkHash, Bytes>,
     pub member_chunks: BTreeSet<ChunkHash>,
     pub bulk: BTreeSet<(u64, Sid)>,
+    /// How often a member was read.
+    pub reads: Cell<usize>,
     cache: RefCell<Option<Arc<Snapshot>>>,
 }
 
@@ -152,6 +154,7 @@ impl SpaceView for MemSpace {
     }
 
     fn record(&self, sid: &Sid) -> Option<Verified> {
+        self.reads.set(self.reads.get() + 1);
         self.records.get(sid).cloned()
     }
 
