@@ -99,6 +99,7 @@ pub struct Control {
     peer_spaces: Vec<SpaceOffer>,
     asked: BTreeSet<SagaId>,
     zstd: bool,
+    recon: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +117,10 @@ const PEER_SPACES_MAX: usize = 4096;
 /// Sagas asked about at once.
 const ASKED_MAX: usize = 65_536;
 const VERSION: u64 = 1;
-/// Feature bit 1. Bits 0 (keystone) and 2 (recon) are not offered.
+/// Feature bit 1. Bit 0 (keystone) is not offered.
 const FEATURE_ZSTD: u64 = 2;
+/// Feature bit 2: level 1 and `salted`.
+const FEATURE_RECON: u64 = 4;
 
 impl Control {
     /// A machine that has not started. `max_sagas` is what this node allows the peer.
@@ -130,6 +133,7 @@ impl Control {
             peer_spaces: Vec::new(),
             asked: BTreeSet::new(),
             zstd: false,
+            recon: false,
         }
     }
 
@@ -173,13 +177,19 @@ impl Control {
         self.zstd
     }
 
+    /// Whether both sides offer level 1 of the reconciliation; known from [`ControlOutput::Ready`] on.
+    pub fn recon(&self) -> bool {
+        self.recon
+    }
+
     fn start(&mut self, now: Now) {
         if self.state != State::New {
             return;
         }
         let deadline_ms = now.mono_ms + HANDSHAKE_MS;
         self.state = State::Greeting { deadline_ms };
-        self.send(&Message::Hello { versions: vec![VERSION], features: FEATURE_ZSTD, max_sagas: self.max_sagas });
+        let features = FEATURE_ZSTD | FEATURE_RECON;
+        self.send(&Message::Hello { versions: vec![VERSION], features, max_sagas: self.max_sagas });
         self.out.push_back(ControlOutput::WakeAt(deadline_ms));
     }
 
@@ -202,6 +212,7 @@ impl Control {
                     return Err(MessageError::bad("no common version of sts"));
                 }
                 self.zstd = features & FEATURE_ZSTD != 0;
+                self.recon = features & FEATURE_RECON != 0;
                 self.state = State::Ready;
                 self.out.push_back(ControlOutput::Ready(max_sagas));
                 self.send_spaces();

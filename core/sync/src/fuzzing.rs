@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sealtide_crypto::Now;
 
-use crate::negentropy::{Difference, Run, reconcile_client, reconcile_server};
+use crate::negentropy::{Difference, FRAME_BYTES_MAX, Run, Splitter};
 use crate::{Control, ControlInput, Message};
 
 /// One message of `sts/1`: decoded, written again, and handed to a control machine.
@@ -30,9 +30,10 @@ pub fn message(input: &[u8]) {
 /// When an answer is larger than a message may be.
 pub fn negentropy(input: &[u8]) {
     let run = Run::new((0u64..200).map(|n| (n % 7, sealtide_crypto::sha256(&n.to_be_bytes()))).collect());
-    if let Ok(answer) = reconcile_server(&run, input) {
-        assert!(answer.len() < 1_010_000, "an answer of {} bytes", answer.len());
+    let splitter = Splitter::default();
+    if let Ok(answer) = splitter.server(&run, input) {
+        assert!(answer.len() <= FRAME_BYTES_MAX, "an answer of {} bytes", answer.len());
     }
     // Whether it is an answer or not, the client must take it.
-    let _ = reconcile_client(&run, input, &mut Difference::default(), 50);
+    let _ = splitter.client(&run, input, &mut Difference::default(), 50);
 }

@@ -20,5 +20,5 @@ pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Me
 pub use saga::{
     Direction, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Strategy,
 };
-pub use space::{CommitRequest, CommitResult, Snapshot, SpaceView, TipItem};
+pub use space::{CommitRequest, CommitResult, Level, RangeBound, Snapshot, SpaceView, TipItem};
 pub use summary::{IdSum, LtHash, SetSummary};

@@ -1,7 +1,7 @@
 //! The frames of `sts/1` as bytes: one type byte, then a deterministic CBOR array. Spec: ibgib §13.2.
 //!
 //! [`Message::decode`] is strict: one spelling for each message, every list, text and byte string bounded, nothing
-//! after the end. Frames that belong to features this node does not offer (keystones, level 1) are refused by it.
+//! after the end. Frames that belong to a feature this node does not offer (keystones) are refused by it.
 
 mod decode;
 
@@ -380,6 +380,17 @@ pub enum Message {
         /// Whether the list ends here.
         last: bool,
     },
+    /// 1B, from the opener after each run of level 1; ids ascend over all DIFFs of a run.
+    Diff {
+        /// Number of the run.
+        run: u64,
+        /// Ids that only the opener has.
+        only_opener: Vec<[u8; 32]>,
+        /// Ids that only the answerer has; both lists together ≤ 16 384.
+        only_answerer: Vec<[u8; 32]>,
+        /// Whether the lists end here.
+        last: bool,
+    },
     /// 20.
     Staged(Staged),
     /// 21.
@@ -409,6 +420,8 @@ pub(crate) const ADDRESS_BYTES_MAX: usize = 4096 + 1 + 4 * 64 + 3;
 pub(crate) const TIPS_MAX: usize = 4096;
 /// Entries of one TIPLIST.
 pub(crate) const TIP_LIST_MAX: usize = 1024;
+/// Ids in both lists of one DIFF.
+pub(crate) const DIFF_IDS_MAX: usize = 16_384;
 /// Entries of one SPACES.
 pub(crate) const SPACES_MAX: usize = 256;
 /// Entries of each list of STATUS.
@@ -452,6 +465,7 @@ impl Message {
             Self::Progress(_) => 0x18,
             Self::Tips(_) => 0x19,
             Self::TipList { .. } => 0x1a,
+            Self::Diff { .. } => 0x1b,
             Self::Staged(_) => 0x20,
             Self::Commit(_) => 0x21,
             Self::CommitAck(_) => 0x22,
@@ -518,6 +532,14 @@ impl Message {
                 for tip in tips {
                     out.array(5).bytes(&tip.id).text(tip.tjp.as_str()).text(tip.tip.as_str());
                     out.bytes(tip.sid.as_bytes()).uint(tip.n);
+                }
+                out.bool(*last);
+            }
+            Self::Diff { run, only_opener, only_answerer, last } => {
+                out.array(4).uint(*run);
+                for ids in [only_opener, only_answerer] {
+                    out.array(ids.len());
+                    ids.iter().for_each(|id| _ = out.bytes(id));
                 }
                 out.bool(*last);
             }

@@ -1,98 +1,48 @@
-//! Negentropy V1: codec and splitter over one sorted run of (order key, id). Spec: ibgib §13.3.
+//! Negentropy V1: the splitter over sets that are sorted by (order key, id). Spec: ibgib §13.3.
 //!
-//! The client starts with [`initiate`] and feeds every answer to [`reconcile_client`] until it has nothing more to
-//! say; the server answers with [`reconcile_server`] and keeps no state between messages. Ranges are cut into 16
-//! parts by rank, ranges under 32 ids are listed; whatever correct splitting a peer uses is understood. Both sides
-//! stay below [`FRAME_BYTES_MAX`] by closing a message with one fingerprint over all that is left.
+//! The client starts with [`Splitter::initiate`] and feeds every answer to [`Splitter::client`] until it has nothing
+//! more to say; the server answers with [`Splitter::server`] and keeps no state between messages. A set is only asked
+//! for sums and short lists of ranges ([`Ranges`]), so memory follows the message, not the set. Ranges are cut by key
+//! (`cut`), those under 32 items are listed; whatever correct splitting a peer uses is understood. Messages stay
+//! within [`FRAME_BYTES_MAX`]: a full one closes with one fingerprint over all that is left.
+
+mod codec;
+mod cut;
+mod run;
 
 use std::collections::BTreeSet;
 
-use crate::{IdSum, MessageError};
+use self::codec::{Encoder, Input, MODE_FINGERPRINT, MODE_LIST, MODE_SKIP};
+pub use self::run::Run;
+use crate::{IdSum, MessageError, RangeBound};
 
 /// Bytes of one negentropy message.
 pub const FRAME_BYTES_MAX: usize = 1_000_000;
 
-const VERSION: u8 = 0x61;
+/// Into how many parts a range is cut.
 const PARTS: usize = 16;
+/// Ranges with fewer items are listed.
 const LISTED_BELOW: usize = 2 * PARTS;
-const ID_BYTES: usize = 32;
-/// Room for the closing fingerprint and the bound before it.
-const RESERVE: usize = 200;
-/// Entries between two stored sums.
-const STRIDE: usize = 64;
-/// The order key that stands for the end of everything.
-const INFINITY: u64 = u64::MAX;
+/// Room for the largest answer to one range and the fingerprint that closes a message.
+const RESERVE: usize = 2048;
+/// Items that a client reads at a time when it compares a list with its own.
+const PAGE: usize = 1024;
 
-const MODE_SKIP: u64 = 0;
-const MODE_FINGERPRINT: u64 = 1;
-const MODE_LIST: u64 = 2;
-
-/// A sorted run of items with stored sums, so that a range's fingerprint costs at most 128 additions.
-#[derive(Clone, Debug)]
-pub struct Run {
-    items: Vec<(u64, [u8; 32])>,
-    /// `sums[i]` is the sum of the first `i * STRIDE` ids.
-    sums: Vec<IdSum>,
+/// A set sorted by (order key, id), as far as the splitter needs it.
+pub trait Ranges {
+    /// How many items are in `lo ≤ (order key, id) < hi`, and the sum of their ids.
+    fn sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum);
+    /// The first `limit` of them, in order.
+    fn list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])>;
 }
 
-impl Run {
-    /// Takes items in any order; equal items count once.
-    pub fn new(mut items: Vec<(u64, [u8; 32])>) -> Self {
-        items.sort_unstable();
-        items.dedup();
-        let mut sum = IdSum::default();
-        let mut sums = vec![sum];
-        for stride in items.chunks(STRIDE) {
-            stride.iter().for_each(|(_, id)| sum.add(id));
-            sums.push(sum);
-        }
-        Self { items, sums }
-    }
-
-    /// How many items.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// Whether the item is in the run.
-    pub fn contains(&self, order: u64, id: &[u8; 32]) -> bool {
-        self.items.binary_search(&(order, *id)).is_ok()
-    }
-
-    fn fingerprint(&self, lower: usize, upper: usize) -> [u8; 16] {
-        let mut sum = self.sum_below(upper);
-        sum.sub(&self.sum_below(lower).0);
-        fingerprint(&sum, (upper - lower) as u64)
-    }
-
-    fn sum_below(&self, end: usize) -> IdSum {
-        let stored = end / STRIDE;
-        let mut sum = self.sums[stored];
-        self.items[stored * STRIDE..end].iter().for_each(|(_, id)| sum.add(id));
-        sum
-    }
-
-    /// The first position, from `from`, that is not below `bound`.
-    fn position(&self, from: usize, bound: &Bound) -> usize {
-        from + self.items[from..].partition_point(|(order, id)| (*order, &id[..]) < (bound.order, &bound.prefix[..]))
-    }
-}
-
-impl Default for Run {
-    fn default() -> Self {
-        Self::new(Vec::new())
-    }
-}
+/// What stands for a range on the wire: 16 bytes made of sum and count.
+pub type Fingerprint = fn(&IdSum, u64) -> [u8; 16];
 
 /// First 16 bytes of SHA-256(sum, little-endian ‖ varint count).
 pub fn fingerprint(sum: &IdSum, count: u64) -> [u8; 16] {
     let mut input = sum.0.to_vec();
-    write_varint(&mut input, count);
+    codec::write_varint(&mut input, count);
     let digest = sealtide_crypto::sha256(&input);
     let mut out = [0; 16];
     out.copy_from_slice(&digest[..16]);
@@ -100,7 +50,7 @@ pub fn fingerprint(sum: &IdSum, count: u64) -> [u8; 16] {
 }
 
 /// What the client learnt so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Ids that only the client has.
     pub have: BTreeSet<[u8; 32]>,
@@ -108,268 +58,233 @@ pub struct Difference {
     pub need: BTreeSet<[u8; 32]>,
 }
 
-/// The client's first message.
-pub fn initiate(run: &Run) -> Vec<u8> {
-    let mut output = Output::new();
-    output.split(run, 0, run.len(), &Bound::infinite());
-    output.bytes
-}
-
-/// The client takes an answer: its next message, or `None` when everything is known.
-///
-/// # Errors
-/// [`MessageError`] when the bytes are no negentropy V1, or name more than `need_max` ids.
-pub fn reconcile_client(
-    run: &Run,
-    message: &[u8],
-    difference: &mut Difference,
-    need_max: u64,
-) -> Result<Option<Vec<u8>>, MessageError> {
-    let answer = reconcile(run, message, FRAME_BYTES_MAX, Some((difference, need_max)))?;
-    Ok((answer.len() > 1).then_some(answer))
-}
-
-/// The server answers a message.
-///
-/// # Errors
-/// [`MessageError`] when the bytes are no negentropy V1.
-pub fn reconcile_server(run: &Run, message: &[u8]) -> Result<Vec<u8>, MessageError> {
-    reconcile(run, message, FRAME_BYTES_MAX, None)
-}
-
-fn reconcile(
-    run: &Run,
-    message: &[u8],
+/// How messages are made: the fingerprint, and when a message is full.
+#[derive(Clone, Copy, Debug)]
+pub struct Splitter {
+    fingerprint: Fingerprint,
     bytes_max: usize,
-    mut client: Option<(&mut Difference, u64)>,
-) -> Result<Vec<u8>, MessageError> {
-    let mut input = Input { left: message, order: 0 };
-    if input.byte()? != VERSION {
-        return Err(MessageError::bad("not negentropy V1"));
-    }
-    let mut output = Output::new();
-    let mut lower = 0;
-    let mut last = Bound { order: 0, prefix: Vec::new() };
-    while !input.left.is_empty() {
-        let bound = input.bound()?;
-        if (bound.order, &bound.prefix) < (last.order, &last.prefix) {
-            return Err(MessageError::bad("negentropy bounds that step back"));
-        }
-        let upper = run.position(lower, &bound);
-        match input.varint()? {
-            MODE_SKIP => output.skip(&bound),
-            MODE_FINGERPRINT => {
-                if input.fixed::<16>()? == run.fingerprint(lower, upper) {
-                    output.skip(&bound);
-                } else {
-                    output.split(run, lower, upper, &bound);
-                }
-            }
-            MODE_LIST => {
-                let listed = input.list()?;
-                match &mut client {
-                    Some((difference, need_max)) => {
-                        compare(run, lower, upper, listed, difference);
-                        if difference.need.len() as u64 > *need_max {
-                            return Err(MessageError::bad("more ids than the peer's facts say"));
-                        }
-                        output.skip(&bound);
-                    }
-                    None => output.list(run, lower, upper, &bound, bytes_max),
-                }
-            }
-            _ => return Err(MessageError::bad("an unknown negentropy mode")),
-        }
-        if output.full || output.bytes.len() > bytes_max - RESERVE {
-            output.close(run);
-            break;
-        }
-        (lower, last) = (upper, bound);
-    }
-    Ok(output.bytes)
 }
 
-fn compare(run: &Run, lower: usize, upper: usize, listed: BTreeSet<[u8; 32]>, difference: &mut Difference) {
-    let mut theirs = listed;
-    for (_, id) in &run.items[lower..upper] {
-        if !theirs.remove(id) {
-            difference.have.insert(*id);
+impl Default for Splitter {
+    fn default() -> Self {
+        Self { fingerprint, bytes_max: FRAME_BYTES_MAX }
+    }
+}
+
+impl Splitter {
+    /// A splitter with another fingerprint: tests make it short enough for collisions to be found.
+    pub fn with_fingerprint(fingerprint: Fingerprint) -> Self {
+        Self { fingerprint, ..Self::default() }
+    }
+
+    /// A splitter with smaller messages, at least 4,096 bytes.
+    pub fn with_bytes_max(bytes_max: usize) -> Self {
+        Self { bytes_max: bytes_max.clamp(2 * RESERVE, FRAME_BYTES_MAX), ..Self::default() }
+    }
+
+    /// The client's first message.
+    pub fn initiate(&self, set: &dyn Ranges) -> Vec<u8> {
+        let mut output = Output::new(*self, set);
+        let (count, _) = set.sum(&RangeBound::START, &RangeBound::END);
+        output.split(RangeBound::START, RangeBound::END, count);
+        output.encoder.bytes
+    }
+
+    /// The client takes an answer: its next message, or `None` when everything is known.
+    ///
+    /// # Errors
+    /// [`MessageError`] when the bytes are no negentropy V1, or name more than `need_max` ids in all.
+    pub fn client(
+        &self,
+        set: &dyn Ranges,
+        message: &[u8],
+        difference: &mut Difference,
+        need_max: u64,
+    ) -> Result<Option<Vec<u8>>, MessageError> {
+        let answer = self.reconcile(set, message, Some((difference, need_max)))?;
+        Ok((answer.len() > 1).then_some(answer))
+    }
+
+    /// The server answers a message.
+    ///
+    /// # Errors
+    /// [`MessageError`] when the bytes are no negentropy V1.
+    pub fn server(&self, set: &dyn Ranges, message: &[u8]) -> Result<Vec<u8>, MessageError> {
+        self.reconcile(set, message, None)
+    }
+
+    fn reconcile(
+        &self,
+        set: &dyn Ranges,
+        message: &[u8],
+        mut client: Option<(&mut Difference, u64)>,
+    ) -> Result<Vec<u8>, MessageError> {
+        let mut input = Input::new(message)?;
+        let mut output = Output::new(*self, set);
+        let mut lo = RangeBound::START;
+        while !input.is_empty() {
+            let hi = input.bound()?;
+            if hi < lo {
+                return Err(MessageError::bad("negentropy bounds that step back"));
+            }
+            match input.varint()? {
+                MODE_SKIP => output.skip(hi),
+                MODE_FINGERPRINT => {
+                    let (count, sum) = set.sum(&lo, &hi);
+                    if input.fixed::<16>()? == (self.fingerprint)(&sum, count) {
+                        output.skip(hi);
+                    } else {
+                        output.split(lo, hi, count);
+                    }
+                }
+                MODE_LIST => {
+                    let listed = input.list()?;
+                    match &mut client {
+                        Some((difference, need_max)) => {
+                            compare(set, lo, hi, listed, difference);
+                            if difference.need.len() as u64 > *need_max {
+                                return Err(MessageError::bad("more ids than the peer's facts say"));
+                            }
+                            output.skip(hi);
+                        }
+                        None => output.answer_list(lo, hi, &listed),
+                    }
+                }
+                _ => return Err(MessageError::bad("an unknown negentropy mode")),
+            }
+            if output.is_full() {
+                output.close();
+                break;
+            }
+            lo = hi;
         }
+        Ok(output.encoder.bytes)
+    }
+}
+
+/// Compares a list of the server with the own items of the range, page by page.
+fn compare(
+    set: &dyn Ranges,
+    mut lo: RangeBound,
+    hi: RangeBound,
+    listed: BTreeSet<[u8; 32]>,
+    difference: &mut Difference,
+) {
+    let mut theirs = listed;
+    loop {
+        let page = set.list(&lo, &hi, PAGE + 1);
+        for (_, id) in page.iter().take(PAGE) {
+            if !theirs.remove(id) {
+                difference.have.insert(*id);
+            }
+        }
+        let Some((order, id)) = page.get(PAGE) else { break };
+        lo = RangeBound { order: *order, id: *id };
     }
     difference.need.extend(theirs);
 }
 
-/// The end of a range: everything below (order, prefix padded with zeros).
-#[derive(Clone, Debug)]
-struct Bound {
-    order: u64,
-    prefix: Vec<u8>,
-}
-
-impl Bound {
-    fn infinite() -> Self {
-        Self { order: INFINITY, prefix: Vec::new() }
-    }
-
-    /// The shortest bound that is above `before` and not above `item`.
-    fn between(before: &(u64, [u8; 32]), item: &(u64, [u8; 32])) -> Self {
-        if before.0 != item.0 {
-            return Self { order: item.0, prefix: Vec::new() };
-        }
-        let shared = before.1.iter().zip(&item.1).take_while(|(a, b)| a == b).count();
-        Self { order: item.0, prefix: item.1[..shared + 1].to_vec() }
-    }
-}
-
 /// A message being written. Ranges with nothing to say are joined into one skip, written only when another follows.
-struct Output {
-    bytes: Vec<u8>,
-    order: u64,
-    skipped: Option<Bound>,
-    /// Where the last range written ends, as a position in the run.
-    written: usize,
+struct Output<'a> {
+    splitter: Splitter,
+    set: &'a dyn Ranges,
+    encoder: Encoder,
+    skipped: Option<RangeBound>,
     /// Whether a list was cut because the message is full.
-    full: bool,
+    cut: bool,
 }
 
-impl Output {
-    fn new() -> Self {
-        Self { bytes: vec![VERSION], order: 0, skipped: None, written: 0, full: false }
+impl<'a> Output<'a> {
+    fn new(splitter: Splitter, set: &'a dyn Ranges) -> Self {
+        Self { splitter, set, encoder: Encoder::new(), skipped: None, cut: false }
     }
 
-    fn skip(&mut self, bound: &Bound) {
-        self.skipped = Some(bound.clone());
+    fn skip(&mut self, hi: RangeBound) {
+        self.skipped = Some(hi);
     }
 
     fn flush_skip(&mut self) {
-        if let Some(bound) = self.skipped.take() {
-            self.bound(&bound);
-            write_varint(&mut self.bytes, MODE_SKIP);
+        if let Some(hi) = self.skipped.take() {
+            self.encoder.skip(&hi);
         }
     }
 
-    fn split(&mut self, run: &Run, lower: usize, upper: usize, bound: &Bound) {
+    fn is_full(&self) -> bool {
+        self.cut || self.encoder.bytes.len() > self.splitter.bytes_max - RESERVE
+    }
+
+    /// A range that differs: its ids when they are few, else its parts. `count` is how many items it has.
+    fn split(&mut self, lo: RangeBound, hi: RangeBound, count: u64) {
         self.flush_skip();
-        let count = upper - lower;
-        if count < LISTED_BELOW {
-            self.ids(run, lower, upper, bound);
-            return;
+        if count < LISTED_BELOW as u64 {
+            return self.encoder.ids(&self.set.list(&lo, &hi, LISTED_BELOW), &hi);
         }
-        let mut from = lower;
-        for part in 0..PARTS {
-            let to = from + count / PARTS + usize::from(part < count % PARTS);
-            let end = if to == upper { bound.clone() } else { Bound::between(&run.items[to - 1], &run.items[to]) };
-            self.bound(&end);
-            write_varint(&mut self.bytes, MODE_FINGERPRINT);
-            self.bytes.extend_from_slice(&run.fingerprint(from, to));
-            from = to;
+        let (from, parts) = self.parts(lo, hi, count);
+        if lo < from {
+            self.encoder.ids(&[], &from);
         }
-        self.written = upper;
-    }
-
-    /// The answer to a list: the own ids of the range, as many as fit.
-    fn list(&mut self, run: &Run, lower: usize, upper: usize, bound: &Bound, bytes_max: usize) {
-        self.flush_skip();
-        let room = bytes_max.saturating_sub(RESERVE + self.bytes.len()) / ID_BYTES;
-        if upper - lower <= room {
-            return self.ids(run, lower, upper, bound);
+        let mut empty = None;
+        for (end, part, sum) in parts {
+            if part == 0 {
+                empty = Some(end);
+                continue;
+            }
+            if let Some(end) = empty.take() {
+                self.encoder.ids(&[], &end);
+            }
+            self.encoder.fingerprint(&(self.splitter.fingerprint)(&sum, part), &end);
         }
-        let cut = lower + room;
-        let (order, id) = run.items[cut];
-        self.ids(run, lower, cut, &Bound { order, prefix: id.to_vec() });
-        self.full = true;
-    }
-
-    fn ids(&mut self, run: &Run, lower: usize, upper: usize, bound: &Bound) {
-        self.bound(bound);
-        write_varint(&mut self.bytes, MODE_LIST);
-        write_varint(&mut self.bytes, (upper - lower) as u64);
-        run.items[lower..upper].iter().for_each(|(_, id)| self.bytes.extend_from_slice(id));
-        self.written = upper;
-    }
-
-    /// One fingerprint over everything behind the last range written.
-    fn close(&mut self, run: &Run) {
-        if self.order != INFINITY {
-            self.bound(&Bound::infinite());
-            write_varint(&mut self.bytes, MODE_FINGERPRINT);
-            self.bytes.extend_from_slice(&run.fingerprint(self.written, run.len()));
+        if empty.is_some() || self.encoder.end() < hi {
+            self.encoder.ids(&[], &hi);
         }
     }
 
-    fn bound(&mut self, bound: &Bound) {
-        let delta = if bound.order == INFINITY { 0 } else { bound.order - self.order + 1 };
-        self.order = bound.order;
-        write_varint(&mut self.bytes, delta);
-        write_varint(&mut self.bytes, bound.prefix.len() as u64);
-        self.bytes.extend_from_slice(&bound.prefix);
-    }
-}
-
-/// A message being read.
-struct Input<'a> {
-    left: &'a [u8],
-    order: u64,
-}
-
-impl<'a> Input<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], MessageError> {
-        let (taken, rest) = self.left.split_at_checked(count).ok_or(MessageError::bad("truncated negentropy"))?;
-        self.left = rest;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, MessageError> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N)?);
-        Ok(out)
-    }
-
-    fn varint(&mut self) -> Result<u64, MessageError> {
-        let mut value = 0u64;
+    /// The parts of a range with at least two items, as (end, count, sum), and where the first one begins. While all
+    /// items are in one part, that one is cut further: a crowded key costs a few more sums here, not a round each.
+    fn parts(&self, lo: RangeBound, hi: RangeBound, count: u64) -> (RangeBound, Vec<(RangeBound, u64, IdSum)>) {
+        let (mut from, mut to) = (lo, hi);
         loop {
-            let byte = self.byte()?;
-            if value >> 57 != 0 {
-                return Err(MessageError::bad("a negentropy number over 64 bits"));
+            let mut start = from;
+            let mut parts = Vec::with_capacity(PARTS);
+            for end in cut::inside(&from, &to).into_iter().chain([to]) {
+                let (count, sum) = self.set.sum(&start, &end);
+                parts.push((start, end, count, sum));
+                start = end;
             }
-            value = value << 7 | u64::from(byte & 0x7f);
-            if byte & 0x80 == 0 {
-                return Ok(value);
+            let crowded = parts.iter().find(|(.., part, _)| *part >= count).filter(|_| parts.len() > 1);
+            match crowded {
+                Some((start, end, ..)) => (from, to) = (*start, *end),
+                None => return (from, parts.into_iter().map(|(_, end, count, sum)| (end, count, sum)).collect()),
             }
         }
     }
 
-    fn bound(&mut self) -> Result<Bound, MessageError> {
-        self.order = match self.varint()? {
-            0 => INFINITY,
-            delta => self.order.saturating_add(delta - 1),
+    /// The server's answer to a list: its own ids of the range, as many as fit; nothing when they are the same.
+    fn answer_list(&mut self, lo: RangeBound, hi: RangeBound, listed: &BTreeSet<[u8; 32]>) {
+        let used = self.encoder.bytes.len() + RESERVE / 2;
+        let room = self.splitter.bytes_max.saturating_sub(used) / size_of::<[u8; 32]>();
+        let mut own = self.set.list(&lo, &hi, room + 1);
+        if own.len() == listed.len() && own.iter().all(|(_, id)| listed.contains(id)) {
+            return self.skip(hi);
+        }
+        self.flush_skip();
+        let end = match own.get(room) {
+            Some((order, id)) => RangeBound { order: *order, id: *id },
+            None => hi,
         };
-        let length = self.varint()?;
-        if length > ID_BYTES as u64 {
-            return Err(MessageError::bad("a negentropy bound over 32 bytes"));
-        }
-        Ok(Bound { order: self.order, prefix: self.take(length as usize)?.to_vec() })
+        self.cut = own.len() > room;
+        own.truncate(room);
+        self.encoder.ids(&own, &end);
     }
 
-    fn list(&mut self) -> Result<BTreeSet<[u8; 32]>, MessageError> {
-        let count = self.varint()?;
-        if count > (self.left.len() / ID_BYTES) as u64 {
-            return Err(MessageError::bad("truncated negentropy"));
+    /// One fingerprint over everything behind the last range.
+    fn close(&mut self) {
+        self.flush_skip();
+        let lo = self.encoder.end();
+        if lo < RangeBound::END {
+            let (count, sum) = self.set.sum(&lo, &RangeBound::END);
+            self.encoder.fingerprint(&(self.splitter.fingerprint)(&sum, count), &RangeBound::END);
         }
-        (0..count).map(|_| self.fixed()).collect()
-    }
-}
-
-/// Base 128, most significant digit first.
-fn write_varint(out: &mut Vec<u8>, value: u64) {
-    let digits = (64 - value.leading_zeros()).div_ceil(7).max(1);
-    for digit in (0..digits).rev() {
-        let more = if digit == 0 { 0 } else { 0x80 };
-        out.push((value >> (7 * digit)) as u8 & 0x7f | more);
     }
 }
 
@@ -383,15 +298,15 @@ mod tests {
 
     /// Runs both roles with a small message size until the client is done.
     fn run_pair(client: &Run, server: &Run, bytes_max: usize) -> (Difference, usize) {
+        let splitter = Splitter::with_bytes_max(bytes_max);
         let (mut difference, mut rounds) = (Difference::default(), 0);
-        let mut message = Some(initiate(client));
+        let mut message = Some(splitter.initiate(client));
         while let Some(query) = message {
             rounds += 1;
             assert!(rounds < 200, "the runs do not end");
-            let answer = reconcile(server, &query, bytes_max, None).unwrap();
-            assert!(answer.len() < bytes_max + 2000, "{} bytes", answer.len());
-            let next = reconcile(client, &answer, bytes_max, Some((&mut difference, u64::MAX))).unwrap();
-            message = (next.len() > 1).then_some(next);
+            let answer = splitter.server(server, &query).unwrap();
+            assert!(answer.len() <= bytes_max, "{} bytes", answer.len());
+            message = splitter.client(client, &answer, &mut difference, u64::MAX).unwrap();
         }
         (difference, rounds)
     }
@@ -407,15 +322,45 @@ mod tests {
         }
     }
 
+    /// Crowded keys: one order key, ids that share their first bytes, order keys that differ in the last bit.
     #[test]
-    fn a_varint_has_its_digits_in_order() {
-        for value in [0, 1, 127, 128, 300, 1 << 35, u64::MAX] {
-            let mut bytes = Vec::new();
-            write_varint(&mut bytes, value);
-            let mut input = Input { left: &bytes, order: 0 };
-            assert_eq!(input.varint(), Ok(value));
-            assert!(input.left.is_empty());
+    fn crowded_keys_cost_no_rounds() {
+        let prefixed = |number: u64| {
+            let mut id = sealtide_crypto::sha256(&number.to_be_bytes());
+            id[..20].fill(7);
+            id
+        };
+        let makers: [&dyn Fn(u64) -> (u64, [u8; 32]); 4] = [
+            &|n| (1 << 62, sealtide_crypto::sha256(&n.to_be_bytes())),
+            &|n| (u64::MAX - 1, prefixed(n)),
+            &|n| (n, sealtide_crypto::sha256(&n.to_be_bytes())),
+            &|n| (n & 1 | 8, prefixed(n)),
+        ];
+        for (which, make) in makers.iter().enumerate() {
+            let all: Vec<_> = (0..5000).map(make).collect();
+            let (client, server) = (Run::new(all[..4999].to_vec()), Run::new(all[1..].to_vec()));
+            let (difference, rounds) = run_pair(&client, &server, FRAME_BYTES_MAX);
+            assert_eq!(difference.have, BTreeSet::from([all[0].1]));
+            assert_eq!(difference.need, BTreeSet::from([all[4999].1]));
+            assert!(rounds <= 3, "{rounds} rounds for {which}");
         }
-        assert!(Input { left: &[0xff; 11], order: 0 }.varint().is_err());
+    }
+
+    /// A full message is cut inside the list of a range, and goes on there.
+    #[test]
+    fn a_long_list_is_cut_and_continued() {
+        let server = Run::new((0..2000).map(|n| (5, item(n).1)).collect());
+        let (difference, rounds) = run_pair(&Run::default(), &server, 8192);
+        assert_eq!(difference.need.len(), 2000);
+        assert!(rounds > 5, "{rounds} rounds");
+        let (difference, _) = run_pair(&server, &Run::default(), 8192);
+        assert_eq!(difference.have.len(), 2000);
+    }
+
+    #[test]
+    fn equal_lists_are_not_repeated() {
+        let run = Run::new((0..20).map(item).collect());
+        let splitter = Splitter::default();
+        assert_eq!(splitter.server(&run, &splitter.initiate(&run)).unwrap().len(), 1);
     }
 }

@@ -5,14 +5,17 @@
 //! answerer OPENING → RECONCILING → TRANSFERRING → STAGED → COMMITTING → DONE     (any → ABORTED)
 //! ```
 
+mod check;
 mod clock;
 mod commit;
 mod index;
+mod items;
 mod opening;
 mod outbox;
 mod receive;
 mod reconcile;
 mod run;
+mod salted;
 mod serve;
 mod wants;
 
@@ -26,6 +29,7 @@ use self::commit::Committing;
 use self::opening::AwaitAck;
 use self::outbox::Outbox;
 use self::run::Run;
+use crate::negentropy::Splitter;
 use crate::{AbortCode, CommitRequest, CommitResult, Message, MessageError, SpaceView};
 
 /// Which saga: 32 bytes chosen by the opener.
@@ -131,6 +135,10 @@ pub struct SagaConfig {
     pub peer_role: Option<Role>,
     /// Whether this node offers zstd, and the peer too.
     pub zstd: bool,
+    /// Whether this node offers level 1 of the reconciliation, and the peer too.
+    pub recon: bool,
+    /// How messages of the reconciliation are made: the default, except in tests.
+    pub splitter: Splitter,
     /// Bounds.
     pub limits: Limits,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, Manifest, Sid, TimelineId, Verified, order_key};
 
-use crate::{Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy};
+use crate::{Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy, negentropy::Run};
 
 impl Facts {
     /// The facts of two sets. Spec: ibgib §13.2
@@ -85,6 +85,11 @@ impl Scoped {
         let same = Arc::ptr_eq(&now, &self.space)
             || now.item_summary == self.space.item_summary && now.tip_summary == self.space.tip_summary;
         !same || self.roots.as_ref().is_some_and(|roots| roots.adopted)
+    }
+
+    /// Whether the scope is the whole space.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.roots.is_none()
     }
 
     /// The roots of a scope whose graph is what they refer to.
@@ -183,9 +188,14 @@ impl Scoped {
         Some(&tips[sorted[found] as usize])
     }
 
-    /// Level 0 as a run for reconciliation.
-    pub(crate) fn tip_run(&self) -> negentropy::Run {
-        negentropy::Run::new(self.snapshot.tips.iter().map(|tip| (tip.order, tip.id)).collect())
+    /// Level 0 at OPEN as a run in memory.
+    pub(crate) fn tip_run(&self) -> Run {
+        Run::new(self.snapshot.tips.iter().map(|tip| (tip.order, tip.id)).collect())
+    }
+
+    /// Level 1 of a scope that is not the whole space, as a run in memory.
+    pub(crate) fn item_run(&self) -> Option<Run> {
+        self.roots.as_ref().map(|roots| Run::new(roots.items.iter().map(|(order, sid)| (*order, sid.0)).collect()))
     }
 }
 

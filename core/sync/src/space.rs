@@ -4,7 +4,33 @@
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
 
-use crate::{SagaId, SetSummary};
+use crate::{IdSum, SagaId, SetSummary};
+
+/// One of the two sets that two nodes reconcile. Spec: ibgib §13.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Level 0: one item for each tip, id [`TipItem::id`], order key of the timeline.
+    Tips,
+    /// Level 1: one item for each member record, id = sid, order key of the record.
+    Items,
+}
+
+/// A place in a set that is sorted by (order key, id), between two items: everything below it is less than
+/// (`order`, `id`), everything from it on is not. Ids compare as 32 bytes, most significant first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RangeBound {
+    /// Order key. No item has the key `u64::MAX`.
+    pub order: u64,
+    /// Id.
+    pub id: [u8; 32],
+}
+
+impl RangeBound {
+    /// Below every item.
+    pub const START: Self = Self { order: 0, id: [0; 32] };
+    /// Above every item.
+    pub const END: Self = Self { order: u64::MAX, id: [0; 32] };
+}
 
 /// One tip of one timeline, as level 0 of the reconciliation sees it. Spec: ibgib §13.3.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +108,12 @@ pub trait SpaceView {
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts>;
     /// Members after `after` in (order key, sid) order, at most `limit`: the bulk stream.
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)>;
+    /// How many items of a level are in `lo ≤ (order key, id) < hi`, and the sum of their ids modulo 2²⁵⁶; nothing
+    /// when `hi ≤ lo`. Answers about the space right now, like everything here; called a few hundred times for each
+    /// message of a reconciliation, so it should not read the whole range. Spec: ibgib §13.3.
+    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum);
+    /// The first `limit` items of a level in `lo ≤ (order key, id) < hi`, in ascending order of (order key, id).
+    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])>;
     /// Whether the whole chunk is stored on this node, in whatever space.
     fn has_chunk(&self, hash: &ChunkHash) -> bool;
     /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it.

@@ -17,6 +17,11 @@ impl IdSum {
         }
     }
 
+    /// Adds the sum of another set.
+    pub fn merge(&mut self, other: &Self) {
+        self.add(&other.0);
+    }
+
     /// Takes an id away.
     pub fn sub(&mut self, id: &[u8; 32]) {
         let mut borrow = false;
@@ -58,6 +63,13 @@ impl LtHash {
     pub fn sub(&mut self, id: &[u8; 32]) {
         for (lane, pair) in self.0.iter_mut().zip(Self::lanes(id).chunks_exact(2)) {
             *lane = lane.wrapping_sub(u16::from_le_bytes([pair[0], pair[1]]));
+        }
+    }
+
+    /// Takes away another set.
+    fn remove_all(&mut self, other: &Self) {
+        for (lane, other) in self.0.iter_mut().zip(other.0.iter()) {
+            *lane = lane.wrapping_sub(*other);
         }
     }
 
@@ -120,6 +132,13 @@ impl SetSummary {
         crate::negentropy::fingerprint(&self.sum, self.count)
     }
 
+    /// Takes away another set. When it is no subset, what is left equals no set.
+    pub fn remove_all(&mut self, other: &Self) {
+        self.count = self.count.saturating_sub(other.count);
+        self.sum.sub(&other.sum.0);
+        self.lanes.remove_all(&other.lanes);
+    }
+
     /// Takes away an id that is in the set.
     pub fn sub(&mut self, id: &[u8; 32]) {
         self.count -= 1;
@@ -157,6 +176,12 @@ mod tests {
         (200..300).rev().chain(0..100).for_each(|number| recount.add(&id(number)));
         assert_eq!(summary, recount);
         assert_eq!(summary.lanes.digest(), recount.lanes.digest());
+        let (mut part, mut rest) = (SetSummary::default(), summary.clone());
+        (200..300).for_each(|number| part.add(&id(number)));
+        rest.remove_all(&part);
+        let mut hundred = SetSummary::default();
+        (0..100).for_each(|number| hundred.add(&id(number)));
+        assert_eq!(rest, hundred);
         assert_eq!(LtHash::from_bytes(&summary.lanes.to_bytes()), Some(recount.lanes));
     }
 }

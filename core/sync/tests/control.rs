@@ -85,7 +85,7 @@ fn hello_spaces_status_and_bye() {
     let wake = ControlOutput::WakeAt(START.mono_ms + 10_000);
     assert_eq!(at_a, [wake, ControlOutput::Ready(9), ControlOutput::PeerSpaces(Vec::new())]);
     assert!(at_b.contains(&ControlOutput::Ready(7)) && at_b.contains(&ControlOutput::PeerSpaces(offers)));
-    assert!(a.zstd() && b.zstd());
+    assert!(a.zstd() && b.zstd() && a.recon() && b.recon());
     // A new list replaces the one before, whole.
     a.handle(START, ControlInput::Spaces(vec![offer(3)]));
     let [_, at_b] = talk(&mut a, &mut b);
@@ -126,7 +126,11 @@ fn versions_features_and_types_of_other_releases() {
     // zstd is used when both offer it.
     let mut control = started();
     control.handle(START, ControlInput::Message(hello(vec![1], 0)));
-    assert!(!control.zstd());
+    assert!(!control.zstd() && !control.recon());
+    // Level 1 alike.
+    let mut control = started();
+    control.handle(START, ControlInput::Message(hello(vec![1], 4)));
+    assert!(!control.zstd() && control.recon());
     // Unknown types from 0x80 are ignored, also before HELLO.
     for mut control in [started(), ready()] {
         control.handle(START, ControlInput::Message(Bytes::from_static(&[0x90, 1])));

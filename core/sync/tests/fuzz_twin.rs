@@ -5,7 +5,7 @@ mod support;
 use bytes::Bytes;
 use proptest::prelude::*;
 use sealtide_crypto::SeededEntropy;
-use sealtide_sync::negentropy::{Run, initiate, reconcile_server};
+use sealtide_sync::negentropy::{Run, Splitter};
 use sealtide_sync::{Direction, Message, SagaOutcome, Scope};
 use support::{Author, MemSpace, Pair};
 
@@ -92,7 +92,9 @@ fn a_message_that_decodes_has_exactly_these_bytes() {
 #[test]
 fn negentropy_takes_any_bytes() {
     let run = Run::new((0u64..200).map(|n| (n % 7, sealtide_crypto::sha256(&n.to_be_bytes()))).collect());
-    let valid = [initiate(&run), reconcile_server(&Run::default(), &initiate(&run)).unwrap()];
+    let splitter = Splitter::default();
+    let first = splitter.initiate(&run);
+    let valid = [first.clone(), splitter.server(&Run::default(), &first).unwrap()];
     let mut runner = proptest::test_runner::TestRunner::new(config(20_000));
     let input = (0usize..3, proptest::collection::vec(mutation(), 1..4), any::<Vec<u8>>());
     let result = runner.run(&input, |(pick, mutations, random)| {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use negentropy::{Id, Negentropy, NegentropyStorageVector, Storage};
 use sealtide_crypto::sha256;
 use sealtide_sync::SetSummary;
-use sealtide_sync::negentropy::{Difference, Run, fingerprint, initiate, reconcile_client, reconcile_server};
+use sealtide_sync::negentropy::{Difference, Run, Splitter, fingerprint};
 use serde_json::Value;
 
 type Item = (u64, [u8; 32]);
@@ -93,20 +93,20 @@ fn vectors_sessions() {
             let Some(text) = message.as_str().filter(|text| text.len() % 2 == 0) else { continue };
             let Ok(bytes) = data_encoding::HEXLOWER.decode(text.as_bytes()) else { continue };
             if place % 2 == 0 {
-                reconcile_server(&server, &bytes).unwrap();
+                Splitter::default().server(&server, &bytes).unwrap();
             } else {
-                reconcile_client(&client, &bytes, &mut Difference::default(), u64::MAX).unwrap();
+                Splitter::default().client(&client, &bytes, &mut Difference::default(), u64::MAX).unwrap();
             }
         }
     }
 }
 
 fn ours(client: &Run, server: &Run) -> Difference {
-    let mut difference = Difference::default();
-    let mut message = Some(initiate(client));
+    let (splitter, mut difference) = (Splitter::default(), Difference::default());
+    let mut message = Some(splitter.initiate(client));
     while let Some(query) = message {
-        let answer = reconcile_server(server, &query).unwrap();
-        message = reconcile_client(client, &answer, &mut difference, u64::MAX).unwrap();
+        let answer = splitter.server(server, &query).unwrap();
+        message = splitter.client(client, &answer, &mut difference, u64::MAX).unwrap();
     }
     difference
 }
@@ -122,11 +122,11 @@ fn storage(items: &[Item]) -> NegentropyStorageVector {
 fn with_oracle(client: &[Item], server: &[Item], limit: u64) -> [Difference; 2] {
     let foreign = storage(server);
     let mut oracle = Negentropy::new(Storage::Borrowed(&foreign), limit).unwrap();
-    let (run, mut first) = (Run::new(client.to_vec()), Difference::default());
-    let mut message = Some(initiate(&run));
+    let (splitter, run, mut first) = (Splitter::default(), Run::new(client.to_vec()), Difference::default());
+    let mut message = Some(splitter.initiate(&run));
     while let Some(query) = message {
         let answer = oracle.reconcile(&query).unwrap();
-        message = reconcile_client(&run, &answer, &mut first, u64::MAX).unwrap();
+        message = splitter.client(&run, &answer, &mut first, u64::MAX).unwrap();
     }
     let foreign = storage(client);
     let mut oracle = Negentropy::new(Storage::Borrowed(&foreign), limit).unwrap();
@@ -134,7 +134,7 @@ fn with_oracle(client: &[Item], server: &[Item], limit: u64) -> [Difference; 2] 
     let (mut have, mut need) = (Vec::new(), Vec::new());
     let mut message = Some(oracle.initiate().unwrap());
     while let Some(query) = message {
-        let answer = reconcile_server(&run, &query).unwrap();
+        let answer = splitter.server(&run, &query).unwrap();
         message = oracle.reconcile_with_ids(&answer, &mut have, &mut need).unwrap();
     }
     let set = |ids: Vec<Id>| ids.into_iter().map(Id::to_bytes).collect();

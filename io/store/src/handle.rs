@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
-use sealtide_sync::{SagaId, SagaState, Snapshot, SpaceView, TipItem};
+use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::entry::HEAD_BYTES;
 use crate::index::{Index, Rec, address_hash};
@@ -246,6 +246,14 @@ impl SpaceView for SpaceHandle {
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
         self.with(|index, state| state.bulk(&index.records, after, limit))
+    }
+
+    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        self.with(|index, state| state.range_sum(&index.records, level, lo, hi))
+    }
+
+    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        self.with(|index, state| state.range_list(&index.records, level, lo, hi, limit))
     }
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {

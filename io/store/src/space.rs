@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Address, ChunkHash, Sid};
-use sealtide_sync::{SagaId, SetSummary, Snapshot, TipItem};
+use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SetSummary, Snapshot, TipItem};
 
 use crate::entry::{Move, TipLine};
 use crate::index::{Rec, Records, Sums};
@@ -248,6 +248,61 @@ impl SpaceState {
         found.sort_unstable();
         found.truncate(limit);
         found
+    }
+
+    /// Count and sum of the ids of a level between two bounds. Reads the range.
+    pub(crate) fn range_sum(&self, records: &Records, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        let (mut count, mut sum) = (0, IdSum::default());
+        let mut add = |id: &[u8; 32]| {
+            count += 1;
+            sum.add(id);
+        };
+        match level {
+            _ if hi <= lo => {}
+            Level::Tips => self.tips.range((lo.order, lo.id)..(hi.order, hi.id)).for_each(|((_, id), _)| add(id)),
+            Level::Items => {
+                let near = (lo.order, prefix(&Sid(lo.id)), 0)..=(hi.order, prefix(&Sid(hi.id)), u32::MAX);
+                for (order, _, id) in self.members.range(near) {
+                    let sid = records.get(*id).sid;
+                    if (lo.order, lo.id) <= (*order, sid.0) && (*order, sid.0) < (hi.order, hi.id) {
+                        add(&sid.0);
+                    }
+                }
+            }
+        }
+        (count, sum)
+    }
+
+    /// The first `limit` items of a level between two bounds.
+    pub(crate) fn range_list(
+        &self,
+        records: &Records,
+        level: Level,
+        lo: &RangeBound,
+        hi: &RangeBound,
+        limit: usize,
+    ) -> Vec<(u64, [u8; 32])> {
+        match level {
+            _ if hi <= lo => Vec::new(),
+            Level::Tips => {
+                self.tips.range((lo.order, lo.id)..(hi.order, hi.id)).take(limit).map(|(key, _)| *key).collect()
+            }
+            Level::Items => {
+                let below = |(order, sid): &(u64, Sid)| (*order, sid.0) < (hi.order, hi.id);
+                // `bulk` begins behind a place, and this range with it.
+                let first = Sid(lo.id);
+                let at_bound = |id| {
+                    let rec = records.get(id);
+                    rec.order == lo.order && self.is_member(rec, id)
+                };
+                let mut found = Vec::new();
+                if limit > 0 && records.find(&first).is_some_and(at_bound) {
+                    found.push((lo.order, first));
+                }
+                found.extend(self.bulk(records, Some((lo.order, first)), limit - found.len()));
+                found.into_iter().take_while(below).map(|(order, sid)| (order, sid.0)).collect()
+            }
+        }
     }
 
     pub(crate) fn member_ids(&self) -> impl Iterator<Item = u32> {

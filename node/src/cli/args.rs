@@ -168,7 +168,8 @@ pub(crate) enum Command {
     },
     /// Measure this machine
     Bench {
-        /// live: how long an edit takes to show up on another node
+        /// live: how long an edit takes to show up on another node; reconcile: what two large spaces say to find a small
+        /// difference
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -177,6 +178,12 @@ pub(crate) enum Command {
         /// Bytes of each file
         #[arg(long, default_value_t = 65_536)]
         bytes: usize,
+        /// Records of each space
+        #[arg(long, default_value_t = 1_000_000)]
+        items: usize,
+        /// Records that differ, half of them on each side
+        #[arg(long, default_value_t = 1_000)]
+        differences: usize,
     },
     /// Settings
     Config {

@@ -1,4 +1,7 @@
 //! `bench live`: how long an edit takes until the other folder shows it, between two real nodes on this machine.
+//! `bench reconcile` is in a file of its own.
+
+mod reconcile;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,14 +18,28 @@ use crate::node::Node;
 /// How long an edit may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How large a bench is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Edits of `live`.
+    pub(crate) edits: u32,
+    /// Bytes of each file of `live`.
+    pub(crate) bytes: usize,
+    /// Records of `reconcile`.
+    pub(crate) items: usize,
+    /// Differences of `reconcile`.
+    pub(crate) differences: usize,
+}
+
 /// Runs a bench and prints its figures.
-pub(crate) async fn bench(cx: &Cx, name: &str, edits: u32, bytes: usize) -> Result<u8, Failure> {
-    if name != "live" {
-        return Err(Failure::usage("bench", format!("there is no bench named {name}"))
-            .hint("`live`; bench/sync.sh compares whole syncs with other tools"));
-    }
+pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failure> {
     let dir = std::env::temp_dir().join(format!("sealtide-bench-{}", std::process::id()));
-    let result = live(&dir, edits.max(1), bytes).await;
+    let result = match name {
+        "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
+        "reconcile" => reconcile::reconcile(&dir, sizes.items, sizes.differences),
+        _ => Err(Failure::usage("bench", format!("there is no bench named {name}"))
+            .hint("`live` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),
+    };
     let _ = std::fs::remove_dir_all(&dir);
     cx.out.answer(&result?);
     Ok(0)

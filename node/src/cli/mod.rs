@@ -94,7 +94,9 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Up(args) => up::up(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes } => bench::bench(&cx, &name, edits, bytes).await,
+        Command::Bench { name, edits, bytes, items, differences } => {
+            bench::bench(&cx, &name, bench::Sizes { edits, bytes, items, differences }).await
+        }
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
         Command::Completions { shell } => {

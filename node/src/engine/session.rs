@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
+use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
     AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome,
     SagaState, Scope, Strategy,
@@ -361,10 +362,10 @@ impl<W: World> Worker<W> {
 
     fn spawn_opener(&mut self, order: SyncOrder, direction: Direction, serial: u64, cancel: watch::Receiver<bool>) {
         let (engine, session, ended) = (self.engine.clone(), self.session.clone(), self.ended_tx.clone());
-        let zstd = self.machine.zstd();
+        let agreed = Agreed { zstd: self.machine.zstd(), recon: self.machine.recon() };
         self.began(order.space);
         self.sagas.spawn(async move {
-            let outcome = open_saga(&engine, &session, order, direction, zstd, cancel).await;
+            let outcome = open_saga(&engine, &session, order, direction, agreed, cancel).await;
             let _ = ended.send((order.space, serial, outcome));
         });
     }
@@ -383,9 +384,9 @@ impl<W: World> Worker<W> {
             return;
         };
         let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
-        let zstd = self.machine.zstd();
+        let agreed = Agreed { zstd: self.machine.zstd(), recon: self.machine.recon() };
         self.sagas.spawn(async move {
-            if let Some(end) = answer_saga(&engine, peer, channel, &slots, zstd).await {
+            if let Some(end) = answer_saga(&engine, peer, channel, &slots, agreed).await {
                 let _ = ended.send(end);
             }
             drop(room);
@@ -495,7 +496,7 @@ async fn open_saga<W: World>(
     session: &W::Session,
     order: SyncOrder,
     direction: Direction,
-    zstd: bool,
+    agreed: Agreed,
     cancel: watch::Receiver<bool>,
 ) -> SagaOutcome {
     let lost = SagaOutcome::Interrupted { commit_sent: false };
@@ -507,7 +508,7 @@ async fn open_saga<W: World>(
     let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
-    let config = config(engine, saga_id, order.space, peer, zstd);
+    let config = config(engine, saga_id, order.space, peer, agreed);
     let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
     drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None).await
 }
@@ -518,7 +519,7 @@ async fn answer_saga<W: World>(
     peer: NodeId,
     channel: <W::Session as PeerSession>::Channel,
     slots: &Slots,
-    zstd: bool,
+    agreed: Agreed,
 ) -> Option<Ended> {
     let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
     let (saga_id, space) = match Saga::peek_open(&open) {
@@ -551,7 +552,7 @@ async fn answer_saga<W: World>(
     };
     engine.lock().spaces.entry((peer, space)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
-    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, zstd), &view);
+    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, agreed), &view);
     let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open)).await;
     Some((space, serial, outcome))
 }
@@ -628,8 +629,24 @@ async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
     channel.finish();
 }
 
-fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, zstd: bool) -> SagaConfig {
-    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default() }
+/// Features of `sts/1` that both HELLOs offer.
+#[derive(Clone, Copy, Debug)]
+struct Agreed {
+    zstd: bool,
+    recon: bool,
+}
+
+fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, agreed: Agreed) -> SagaConfig {
+    SagaConfig {
+        saga,
+        space,
+        peer,
+        peer_role: engine.role(&peer, &space),
+        zstd: agreed.zstd,
+        recon: agreed.recon,
+        splitter: Splitter::default(),
+        limits: Limits::default(),
+    }
 }
 
 /// How long to wait before a saga that ended so is tried again by itself; `None`: not before something changes.

@@ -73,7 +73,12 @@ fn read_body(kind: u8, body: &mut Reader<'_>, whole: &Bytes) -> Read<Message> {
             let want = body.uint()?;
             Message::TipList { want, tips: read_list(body, TIP_LIST_MAX, read_listed_tip)?, last: body.bool()? }
         }
-        0x1b => return Err(MessageError::bad("recon not offered")),
+        0x1b => {
+            body.tuple(4)?;
+            let (run, only_opener) = (body.uint()?, read_list(body, DIFF_IDS_MAX, Reader::fixed)?);
+            let room = DIFF_IDS_MAX - only_opener.len();
+            Message::Diff { run, only_opener, only_answerer: read_list(body, room, Reader::fixed)?, last: body.bool()? }
+        }
         0x20 => read_staged(body)?,
         0x21 => {
             body.tuple(7)?;

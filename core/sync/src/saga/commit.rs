@@ -51,11 +51,15 @@ impl Run {
         check_moves(context.config.peer_role, &moved)?;
         moves.sort_unstable();
         let sids = index.sids();
-        let after = (!self.scoped.moved(context.view)).then(|| {
+        let mut after = None;
+        if !self.scoped.moved(context.view) {
             let mut items: SetSummary = self.scoped.snapshot().item_summary.clone();
             sids.iter().for_each(|sid| items.add(sid.as_bytes()));
-            Facts::of(&tips, &items)
-        });
+            if !self.holds(&items, context)? {
+                return self.deepen(context);
+            }
+            after = Some(Facts::of(&tips, &items));
+        }
         let staged = Staged {
             count: sids.len() as u64,
             root: Index::root(&sids),

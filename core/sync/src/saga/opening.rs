@@ -49,10 +49,7 @@ impl AwaitAck {
             return Err(Fault::protocol("OPEN_ACK of another saga"));
         }
         check_facts(&ack.facts)?;
-        if ack.mode == Mode::Recon {
-            return Err(Fault::protocol("recon not offered"));
-        }
-        if ack.mode != choose(&self.facts, &ack.facts) {
+        if ack.mode != choose(&self.facts, &ack.facts, context.config.recon) {
             return Err(Fault::protocol("a mode that the facts do not give"));
         }
         let terms = Terms {
@@ -66,7 +63,7 @@ impl AwaitAck {
             ack_hash: body_hash(bytes),
         };
         terms.check_role(context.config.peer_role)?;
-        Run::start(context, terms, self.scoped)
+        Run::open(context, terms, self.scoped)
     }
 }
 
@@ -85,7 +82,7 @@ pub(super) fn answer(context: &mut Context<'_>, message: Message, bytes: &Bytes)
     check_facts(&open.facts)?;
     let scoped = Scoped::take(&open.scope, context.view);
     let own = scoped.facts();
-    let mode = choose(&open.facts, &own);
+    let mode = choose(&open.facts, &own, context.config.recon);
     let mut terms = Terms {
         side: Side::Answerer,
         direction: open.direction,
@@ -99,19 +96,24 @@ pub(super) fn answer(context: &mut Context<'_>, message: Message, bytes: &Bytes)
     terms.check_role(context.config.peer_role)?;
     let ack = OpenAck { saga: open.saga, space: open.space, facts: own, mode, flags: 0, resume: resume(context) };
     terms.ack_hash = body_hash(&context.out.send(&Message::OpenAck(ack)));
-    Run::start(context, terms, scoped)
+    Run::open(context, terms, scoped)
 }
 
-/// How the difference is found, from the opener's and the answerer's facts; both sides compute the same. Level 1 is
-/// not offered, so the bulk stream takes its place. Spec: ibgib §13.4
-fn choose(opener: &Facts, answerer: &Facts) -> Mode {
+/// How the difference is found, from the opener's and the answerer's facts; both sides compute the same. Without level
+/// 1 the bulk stream takes its place. Spec: ibgib §13.4
+fn choose(opener: &Facts, answerer: &Facts, recon: bool) -> Mode {
     if opener == answerer {
         return Mode::Equal;
     }
     let one_is_empty = opener.item_count == 0 || answerer.item_count == 0;
     let same_tips = (opener.tip_count, opener.tip_fingerprint, opener.tip_digest)
         == (answerer.tip_count, answerer.tip_fingerprint, answerer.tip_digest);
-    if one_is_empty || same_tips { Mode::Bulk } else { Mode::Walk }
+    match same_tips {
+        _ if one_is_empty => Mode::Bulk,
+        true if recon => Mode::Recon,
+        true => Mode::Bulk,
+        false => Mode::Walk,
+    }
 }
 
 /// Facts that no space can have.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! WAITING (for the peer's tips) → WALKING (rounds of WANTs until no reference is missing) ┐
-//!                                 STREAMING (bulk), then the same rounds ─────────────────┴→ COMPLETE
+//!                                 STREAMING (bulk), then the same rounds ─────────────────┼→ COMPLETE
+//! AWAITING ITEMS (level 1) → GATHERING (older answers) → LISTED, then the same rounds ────┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +13,7 @@ use sealtide_ibgib::{Address, ChunkHash, ChunkRef, Manifest, ManifestError, Sid,
 
 use super::index::{Index, Key};
 use super::outbox::Outbox;
+use super::salted::Salt;
 use super::wants::{Piece, Wants};
 use super::{Context, Fault};
 use crate::cbor::Reader;
@@ -29,6 +31,10 @@ pub(super) struct Receive {
     tips: BTreeMap<[u8; 32], ListedTip>,
     /// Everything the bulk stream held, present or not.
     stream: Option<SetSummary>,
+    /// Ids that level 1 has named and that are not asked for yet.
+    items: Vec<[u8; 32]>,
+    /// Whether level 1 has named the peer's items: all of them are the peer's, reached by a tip or not.
+    listed: bool,
     chunks: BTreeMap<ChunkHash, (u32, u8)>,
     /// Stages that are not durable yet: ticket, bytes of credit, batch.
     tickets: VecDeque<(u64, u64, Option<u64>)>,
@@ -56,11 +62,17 @@ enum Step {
     Walking,
     /// The whole set.
     Streaming,
+    /// Level 1 is under way; answers to what was asked before may still come.
+    AwaitingItems,
+    /// The result of level 1 is known, and answers to what was asked before still come.
+    Gathering,
+    /// The items that level 1 named, and whatever they refer to.
+    Listed,
     /// Nothing is missing.
     Complete,
 }
 
-/// Rounds and addresses after which a walk gives way to the bulk stream. Spec: ibgib §13.4 rule 5
+/// Rounds and addresses after which a walk gives way to level 1 or the bulk stream. Spec: ibgib §13.4 rule 5
 const ROUNDS_MAX: u32 = 8;
 const ADDRESSES_MAX: usize = 65_536;
 /// How far down the frames of a timeline are asked for, step by step; then 1 024 each time.
@@ -78,6 +90,8 @@ impl Receive {
             index: Index::default(),
             tips: BTreeMap::new(),
             stream: None,
+            items: Vec::new(),
+            listed: false,
             chunks: BTreeMap::new(),
             tickets: VecDeque::new(),
             ticket: 0,
@@ -155,6 +169,33 @@ impl Receive {
         self.stream = Some(summary);
         self.step = Step::Streaming;
         self.wants.ask_bulk(after);
+    }
+
+    /// Level 1 begins: its result tells what else to ask for.
+    pub(super) fn await_items(&mut self) {
+        if self.active() {
+            self.step = Step::AwaitingItems;
+        }
+    }
+
+    /// The result of level 1: what the peer has and this side had not at OPEN.
+    pub(super) fn items_known(&mut self, need: Vec<[u8; 32]>) {
+        if self.active() {
+            self.listed = true;
+            self.items = need;
+            self.step = Step::Gathering;
+        }
+    }
+
+    /// Asks for what level 1 has named and what neither came before nor was brought by another saga.
+    fn ask_items(&mut self, context: &Context<'_>, scoped: &Scoped, salt: Option<Salt>) {
+        let received = self.index.sids().into_iter().map(|sid| salt.map_or(sid.0, |salt| salt.of(&sid.0)));
+        let received: BTreeSet<_> = received.collect();
+        let mut items = std::mem::take(&mut self.items);
+        let here = |id: &[u8; 32]| salt.is_none() && scoped.contains(context.view, &Sid(*id));
+        items.retain(|id| !received.contains(id) && !here(id));
+        self.wants.ask_sids(items, salt);
+        self.step = Step::Listed;
     }
 
     /// Asks for roots, then for whatever they refer to. A root that the peer lacks too is nobody's fault.
@@ -363,21 +404,32 @@ impl Receive {
         }
     }
 
-    /// When all WANTs are answered: completes, or asks for what is missing. Spec: ibgib §13.4 rule 4, SY-97
-    pub(super) fn advance(&mut self) -> Result<(), Fault> {
-        if !matches!(self.step, Step::Walking | Step::Streaming) || !self.wants.idle() {
-            return Ok(());
+    /// When all WANTs are answered: completes, or asks for what is missing. `true` when the walk takes too long and
+    /// level 1 is to take its place. `salt` is what level 1 has salted its ids with. Spec: ibgib §13.4 rule 4, SY-97
+    pub(super) fn advance(
+        &mut self,
+        context: &Context<'_>,
+        scoped: &Scoped,
+        salt: Option<Salt>,
+    ) -> Result<bool, Fault> {
+        if self.step == Step::Gathering && self.wants.idle() {
+            self.ask_items(context, scoped, salt);
+        }
+        if !matches!(self.step, Step::Walking | Step::Streaming | Step::Listed) || !self.wants.idle() {
+            return Ok(false);
         }
         if self.index.missing.is_empty() {
             self.step = Step::Complete;
-            return Ok(());
+            return Ok(false);
         }
         if self.step == Step::Walking && (self.rounds >= ROUNDS_MAX || self.addresses > ADDRESSES_MAX) {
-            self.stream(None);
-            return Ok(());
+            if !context.config.recon {
+                self.stream(None);
+            }
+            return Ok(context.config.recon);
         }
         self.rounds += 1;
-        self.ask_missing()
+        self.ask_missing().map(|()| false)
     }
 
     fn ask_missing(&mut self) -> Result<(), Fault> {
@@ -414,6 +466,7 @@ impl Receive {
     pub(super) fn close(&mut self, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
         self.check_pages(context)?;
         let stray = self.stream.is_none()
+            && !self.listed
             && !self.tips.is_empty()
             && self
                 .index

@@ -2,16 +2,18 @@
 
 use bytes::Bytes;
 
+use super::check::Verdict;
 use super::clock::Clock;
 use super::commit::{Committing, OwnStaged, PeerMoves};
+use super::items::{GROWTH_MAX, Told};
 use super::opening::body_hash;
 use super::receive::{Batch, Receive};
-use super::reconcile::{Reconcile, Step};
+use super::reconcile::{Kind, Reconcile, Step};
 use super::serve::Serve;
 use super::{Context, Direction, Fault, Limits, Mode, Side, Strategy};
-use crate::message::Staged;
+use crate::message::{Staged, Want};
 use crate::scope::Scoped;
-use crate::{AbortCode, Facts, Message, SagaOutput};
+use crate::{Facts, Level, Message, SagaOutput, SetSummary};
 
 /// What OPEN and OPEN_ACK fixed.
 #[derive(Debug)]
@@ -47,7 +49,11 @@ impl Terms {
 pub(super) struct Run {
     pub(super) terms: Terms,
     pub(super) scoped: Scoped,
-    reconcile: Option<Reconcile>,
+    pub(super) reconcile: Reconcile,
+    /// What DIFF has told so far.
+    pub(super) told: Told,
+    /// What only this side has, once level 1 has told.
+    pub(super) alone: Option<SetSummary>,
     pub(super) receive: Receive,
     pub(super) serve: Serve,
     pub(super) own_staged: Option<OwnStaged>,
@@ -57,21 +63,16 @@ pub(super) struct Run {
     /// Set when both STAGED agree: COMMIT may come. The time is when that was.
     agreed_ms: Option<u64>,
     /// Whether the bulk stream was taken because the results differed.
-    fell_back: bool,
-}
-
-/// What the check of both results says. Spec: ibgib §13.4 "Check"
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Agree,
-    Differ,
+    pub(super) fell_back: bool,
 }
 
 impl Run {
-    pub(super) fn start(context: &mut Context<'_>, terms: Terms, scoped: Scoped) -> Result<Self, Fault> {
+    pub(super) fn open(context: &mut Context<'_>, terms: Terms, scoped: Scoped) -> Result<Self, Fault> {
         let mut run = Self {
             receive: Receive::new(terms.receives()),
-            reconcile: None,
+            reconcile: Reconcile::new(terms.side),
+            told: Told::default(),
+            alone: None,
             scoped,
             serve: Serve::default(),
             own_staged: None,
@@ -87,15 +88,12 @@ impl Run {
             run.receive.resume(context, &mut run.scoped, &staged)?;
         }
         match run.terms.mode {
-            Mode::Walk => {
-                let reconcile = Reconcile::new(run.terms.side, &run.scoped);
-                if run.terms.side == Side::Opener {
-                    context.out.send(&reconcile.initiate());
-                }
-                run.reconcile = Some(reconcile);
-            }
+            Mode::Walk if run.terms.side == Side::Opener => run.start(context, Kind::Tips)?,
+            Mode::Walk => {}
+            Mode::Recon if run.terms.side == Side::Opener => run.start(context, Kind::Items)?,
+            Mode::Recon => run.expect_items(),
             Mode::Bulk => run.start_stream(context),
-            Mode::Equal | Mode::Recon => run.receive.nothing_to_receive(),
+            Mode::Equal => run.receive.nothing_to_receive(),
         }
         Ok(run)
     }
@@ -145,12 +143,21 @@ impl Run {
         match message {
             Message::Recon { level, run, salted, payload } => self.recon(context, level, run, salted, &payload)?,
             Message::Want { number, want } if self.terms.sends() => {
+                let want = match want {
+                    Want::Sids(ids) => Want::Sids(self.plain_sids(ids)),
+                    want => want,
+                };
                 self.serve.want(&context.config.limits, number, want)?;
             }
             Message::Want { .. } => return Err(Fault::protocol("a WANT of the side that only sends")),
             Message::Stored { batch } => self.serve.stored(batch)?,
             Message::Progress(_) => {}
             Message::TipList { want, tips, last } => self.tip_list(context, want, tips, last)?,
+            Message::Diff { run, only_opener, only_answerer, last } => {
+                self.diff(context, run, [only_opener, only_answerer], last)?;
+            }
+            // Said before the peer knew that level 1 had begun.
+            Message::Tips(_) | Message::Staged(_) if self.reconcile.unanswered() => {}
             Message::Tips(moves) => {
                 if self.peer_staged.take().is_some() {
                     self.peer_moves = PeerMoves::default();
@@ -186,16 +193,24 @@ impl Run {
         salted: bool,
         payload: &[u8],
     ) -> Result<(), Fault> {
-        if level != 0 || salted {
+        let kind = Kind::of(level, salted)?;
+        if kind != Kind::Tips && !context.config.recon {
             return Err(Fault::protocol("recon not offered"));
         }
-        let Some(reconcile) = &mut self.reconcile else {
-            return Err(Fault::protocol("a RECON that nobody waits for"));
+        if payload.is_empty() {
+            return self.asked_for(context, kind, run);
+        }
+        if self.terms.side == Side::Answerer && self.reconcile.is_next(run) {
+            self.begin(context, kind)?;
+        }
+        let need_max = match kind {
+            Kind::Tips => self.terms.peer.tip_count,
+            _ => self.terms.peer.item_count.saturating_add(GROWTH_MAX),
         };
-        match reconcile.take(level, run, salted, payload, self.terms.peer.tip_count)? {
+        match self.reconcile.take(context, &self.scoped, (kind, run), payload, need_max)? {
             Step::Answer(message) => _ = context.out.send(&message),
+            Step::Finished(difference) if kind != Kind::Tips => self.items_known(difference),
             Step::Finished(difference) => {
-                self.reconcile = None;
                 self.serve.list_own_tips(if self.terms.sends() { difference.have } else { Default::default() });
                 if self.receive.waiting() {
                     self.receive.wants.ask_tips(difference.need);
@@ -217,7 +232,7 @@ impl Run {
     ) -> Result<(), Fault> {
         context.clock.answered();
         if want == 0 {
-            if self.terms.side != Side::Answerer || self.reconcile.is_none() {
+            if self.terms.side != Side::Answerer || !self.reconcile.runs(Level::Tips) {
                 return Err(Fault::protocol("a TIPLIST that nobody waits for"));
             }
             if tips.is_empty() && !last {
@@ -229,7 +244,7 @@ impl Run {
                 }
             }
             if last {
-                self.reconcile = None;
+                self.reconcile.close();
                 self.receive.tips_known(context, &self.scoped);
             }
             return Ok(());
@@ -249,9 +264,11 @@ impl Run {
 
     /// Does what has become possible: the opener's COMMIT at last.
     pub(super) fn advance(&mut self, context: &mut Context<'_>) -> Result<bool, Fault> {
-        self.receive.advance()?;
+        if self.receive.advance(context, &self.scoped, self.reconcile.salt())? {
+            self.call_for_items(context)?;
+        }
         self.report(context);
-        if self.own_staged.is_none() && self.may_stage() {
+        if self.own_staged.is_none() && self.may_stage(context) {
             self.stage(context)?;
         }
         if self.agreed_ms.is_some() {
@@ -263,62 +280,36 @@ impl Run {
                 self.agreed_ms = Some(context.clock.now.mono_ms);
                 return Ok(self.terms.side == Side::Opener);
             }
-            Some(Verdict::Differ) => self.fall_back()?,
+            Some(Verdict::Differ) => self.deepen(context)?,
         }
         Ok(false)
     }
 
-    /// A side that receives stages when it has everything; one that does not, when the peer has. So its `after` can
-    /// still say that its space moved while it served.
-    fn may_stage(&self) -> bool {
-        if self.receive.active() { self.receive.complete() } else { self.peer_staged.is_some() }
+    /// A side that receives stages when it has everything; one that does not, when the peer has, so that its `after`
+    /// can still say that its space moved while it served. Once it has moved, it says so at once: the receiver then
+    /// need not ask why the results differ.
+    fn may_stage(&self, context: &Context<'_>) -> bool {
+        match self.receive.active() {
+            true => self.receive.complete(),
+            false => self.peer_staged.is_some() || self.scoped.moved(context.view),
+        }
     }
 
-    /// Whether both results are what they should be; `None` while one is not there. Both sides decide alike.
-    fn check(&self) -> Result<Option<Verdict>, Fault> {
-        let (Some(own), Some((peer, _))) = (&self.own_staged, &self.peer_staged) else { return Ok(None) };
-        // A side whose space changed meanwhile cannot vouch for the sum. References are complete all the same, and
-        // another saga follows at once.
-        let (Some(own), Some(peer)) = (&own.staged.after, &peer.after) else { return Ok(Some(Verdict::Agree)) };
-        let same =
-            |left: &Facts, right: &Facts| (left.item_count, left.item_digest) == (right.item_count, right.item_digest);
-        let (result, sender) = match (self.terms.receives(), self.terms.sends()) {
-            (true, true) => return Ok(Some(if own == peer { Verdict::Agree } else { Verdict::Differ })),
-            (true, false) => (own, &self.terms.peer),
-            _ => (peer, &self.terms.own),
-        };
-        if result.item_count > sender.item_count {
-            // The receiver has records of its own. The whole stream proves that none of the sender's is missing.
-            let streamed = self.receive.streamed();
-            return match streamed.is_none_or(|set| set.lanes.digest() == self.terms.peer.item_digest) {
-                true => Ok(Some(Verdict::Agree)),
-                false => Err(Fault::new(AbortCode::Incomplete, "the stream was not the set that the peer described")),
-            };
-        }
-        Ok(Some(if same(result, sender) { Verdict::Agree } else { Verdict::Differ }))
-    }
-
-    /// The bulk stream takes the place of level 1, once. Spec: ibgib §13.4
-    fn fall_back(&mut self) -> Result<(), Fault> {
-        if std::mem::replace(&mut self.fell_back, true) {
-            return Err(Fault::new(AbortCode::Incomplete, "both sides differ after the whole set was sent"));
-        }
+    /// Forgets what both sides have said of their results.
+    pub(super) fn unstage(&mut self) {
         self.own_staged = None;
         self.peer_staged = None;
         self.peer_moves = PeerMoves::default();
-        if self.receive.active() {
-            if self.terms.peer.item_count == 0 {
-                self.receive.nothing_to_receive();
-            } else {
-                self.receive.stream(None);
-            }
-        }
-        Ok(())
+        self.agreed_ms = None;
     }
 
     /// How the difference was found in the end.
     pub(super) fn mode(&self) -> Mode {
-        if self.fell_back || self.receive.streamed().is_some() { Mode::Bulk } else { self.terms.mode }
+        match self.fell_back || self.receive.streamed().is_some() || self.serve.streams {
+            _ if self.reconcile.begun(Kind::Items) => Mode::Recon,
+            true => Mode::Bulk,
+            false => self.terms.mode,
+        }
     }
 
     /// The next message that needs room in the channel.

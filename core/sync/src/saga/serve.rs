@@ -6,7 +6,9 @@ use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
 
 use super::{Context, Fault, Limits};
 use crate::cbor::{Writer, head_bytes};
-use crate::message::{BATCH_BYTES_MAX, CHUNK_PIECE_BYTES_MAX, ListedTip, TIP_LIST_MAX, Want, ZSTD_RATIO_MAX};
+use crate::message::{
+    BATCH_BYTES_MAX, CHUNK_PIECE_BYTES_MAX, DIFF_IDS_MAX, ListedTip, TIP_LIST_MAX, Want, ZSTD_RATIO_MAX,
+};
 use crate::scope::Scoped;
 use crate::{AbortCode, Message, SpaceView};
 
@@ -17,6 +19,8 @@ pub(super) struct Serve {
     last_want: u64,
     last_batch: u64,
     stored_batch: u64,
+    /// Whether the peer has asked for the bulk stream.
+    pub(super) streams: bool,
     /// Records and chunks sent.
     pub(super) items: u64,
     /// Records sent.
@@ -42,6 +46,8 @@ enum Source {
     Ranges(VecDeque<(TimelineId, u64, u64)>, VecDeque<Sid>),
     Bulk(Option<(u64, Sid)>, VecDeque<(u64, Sid)>, bool),
     Tips(VecDeque<[u8; 32]>),
+    /// DIFF: the run, what only the opener has, what only the answerer has.
+    Diff(u64, VecDeque<[u8; 32]>, VecDeque<[u8; 32]>),
     Chunks(VecDeque<(ChunkHash, u32)>),
 }
 
@@ -60,6 +66,7 @@ impl Serve {
             return Err(Fault::new(AbortCode::Limit, "too many WANTs open"));
         }
         self.last_want = number;
+        self.streams |= matches!(want, Want::Bulk(_));
         let source = match want {
             Want::Sids(sids) => Source::Sids(sids.into()),
             Want::Addresses(names) => Source::Addresses(names.into(), VecDeque::new()),
@@ -78,6 +85,27 @@ impl Serve {
         self.jobs.push_back(Job { want: 0, source, held: None });
     }
 
+    /// The next message of a list that nobody asked for, the result of a run of reconciliation: it must go out before
+    /// another run begins. Such lists are as long as the difference, which is in memory anyway.
+    pub(super) fn next_told(&mut self, scoped: &Scoped) -> Option<Message> {
+        let place = self.jobs.iter().position(|job| job.want == 0)?;
+        let (message, finished) = match &mut self.jobs[place].source {
+            Source::Tips(ids) => list_tips(0, ids, scoped),
+            Source::Diff(run, have, need) => list_diff(*run, have, need),
+            _ => return None,
+        };
+        if finished {
+            self.jobs.remove(place);
+        }
+        Some(message)
+    }
+
+    /// Queues the result of a run of level 1.
+    pub(super) fn tell(&mut self, run: u64, have: BTreeSet<[u8; 32]>, need: BTreeSet<[u8; 32]>) {
+        let source = Source::Diff(run, have.into_iter().collect(), need.into_iter().collect());
+        self.jobs.push_back(Job { want: 0, source, held: None });
+    }
+
     /// The peer says what is durable there.
     pub(super) fn stored(&mut self, batch: u64) -> Result<(), Fault> {
         if batch < self.stored_batch || batch > self.last_batch {
@@ -92,6 +120,7 @@ impl Serve {
         let mut job = self.jobs.pop_front()?;
         let (message, finished) = match &mut job.source {
             Source::Tips(ids) => list_tips(job.want, ids, scoped),
+            Source::Diff(run, have, need) => list_diff(*run, have, need),
             Source::Chunks(chunks) => self.piece(job.want, chunks, context, scoped),
             _ => self.batch(&mut job, context, scoped),
         };
@@ -187,7 +216,7 @@ impl Source {
                 *after = Some(here);
                 Some(here.1)
             }
-            Self::Tips(_) | Self::Chunks(_) => None,
+            Self::Tips(_) | Self::Diff(..) | Self::Chunks(_) => None,
         }
     }
 }
@@ -205,6 +234,13 @@ fn list_tips(want: u64, ids: &mut VecDeque<[u8; 32]>, scoped: &Scoped) -> (Messa
     }
     let last = ids.is_empty();
     (Message::TipList { want, tips, last }, last)
+}
+
+fn list_diff(run: u64, have: &mut VecDeque<[u8; 32]>, need: &mut VecDeque<[u8; 32]>) -> (Message, bool) {
+    let only_opener: Vec<_> = have.drain(..have.len().min(DIFF_IDS_MAX)).collect();
+    let only_answerer: Vec<_> = need.drain(..need.len().min(DIFF_IDS_MAX - only_opener.len())).collect();
+    let last = have.is_empty() && need.is_empty();
+    (Message::Diff { run, only_opener, only_answerer, last }, last)
 }
 
 fn pack(number: u64, want: u64, records: &[Verified], bytes: usize, end: bool, zstd: bool) -> Message {

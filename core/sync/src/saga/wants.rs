@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sealtide_ibgib::{Address, CHUNK_BYTES_MAX, ChunkHash, ChunkRef, Sid, TimelineId, Verified};
 
 use super::Fault;
+use super::salted::Salt;
 use crate::message::{WANT_FRAMES_MAX, WANT_IDS_MAX, WANT_NAMES_MAX, WANT_RANGES_MAX, Want};
 
 /// Chunk WANTs open at once: each may have one chunk in memory.
@@ -20,6 +21,9 @@ pub(super) struct Wants {
     number: u64,
     open: BTreeMap<u64, Asked>,
     tips: VecDeque<[u8; 32]>,
+    sids: VecDeque<[u8; 32]>,
+    /// What the ids in `sids` are salted with.
+    salt: Option<Salt>,
     ranges: VecDeque<(TimelineId, u64, u64)>,
     addresses: VecDeque<Address>,
     chunks: VecDeque<ChunkRef>,
@@ -29,6 +33,8 @@ pub(super) struct Wants {
 /// An open WANT: what may still come.
 #[derive(Debug)]
 pub(super) enum Asked {
+    /// Sids, salted or not, and what they are salted with.
+    Sids(BTreeSet<[u8; 32]>, Option<Salt>),
     /// Addresses, and how many shapes of each have come.
     Addresses(BTreeMap<Address, u8>),
     /// Ranges, and whether any frame has come.
@@ -44,6 +50,12 @@ pub(super) enum Asked {
 impl Wants {
     pub(super) fn ask_tips(&mut self, ids: impl IntoIterator<Item = [u8; 32]>) {
         self.tips.extend(ids);
+    }
+
+    /// Asks for records by sid, or by salted sid.
+    pub(super) fn ask_sids(&mut self, ids: impl IntoIterator<Item = [u8; 32]>, salt: Option<Salt>) {
+        self.sids.extend(ids);
+        self.salt = salt;
     }
 
     pub(super) fn ask_range(&mut self, timeline: TimelineId, from: u64, to: u64) {
@@ -85,12 +97,16 @@ impl Wants {
     pub(super) fn outstanding(&self) -> (u64, u64) {
         let frames = self.ranges.iter().fold(0u64, |sum, (_, from, to)| sum.saturating_add(to - from + 1));
         let bytes = self.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
-        (frames.saturating_add(self.chunks.len() as u64), bytes)
+        (frames.saturating_add((self.sids.len() + self.chunks.len()) as u64), bytes)
     }
 
     fn waiting(&self) -> bool {
         self.bulk.is_some()
-            || !(self.tips.is_empty() && self.ranges.is_empty() && self.addresses.is_empty() && self.chunks.is_empty())
+            || !(self.tips.is_empty()
+                && self.sids.is_empty()
+                && self.ranges.is_empty()
+                && self.addresses.is_empty()
+                && self.chunks.is_empty())
     }
 
     /// The next WANT to send, if fewer than `open_max` are open.
@@ -108,6 +124,11 @@ impl Wants {
         if !self.tips.is_empty() {
             let ids: Vec<_> = self.tips.drain(..self.tips.len().min(WANT_IDS_MAX)).collect();
             return Some((Want::Tips(ids.clone()), Asked::Tips(ids.into_iter().collect())));
+        }
+        if !self.sids.is_empty() {
+            let ids: Vec<_> = self.sids.drain(..self.sids.len().min(WANT_IDS_MAX)).collect();
+            let want = Want::Sids(ids.iter().map(|id| Sid(*id)).collect());
+            return Some((want, Asked::Sids(ids.into_iter().collect(), self.salt)));
         }
         if !self.ranges.is_empty() {
             let ranges = self.cut_ranges();
@@ -164,7 +185,7 @@ impl Wants {
     /// Whether a BATCH may answer this WANT at all.
     pub(super) fn expects_records(&self, number: u64) -> Result<(), Fault> {
         match self.open.get(&number) {
-            Some(Asked::Addresses(_) | Asked::Ranges(..) | Asked::Bulk(_)) => Ok(()),
+            Some(Asked::Sids(..) | Asked::Addresses(_) | Asked::Ranges(..) | Asked::Bulk(_)) => Ok(()),
             _ => Err(Fault::protocol("a BATCH for no open WANT")),
         }
     }
@@ -172,6 +193,10 @@ impl Wants {
     /// Whether a record was asked for by this WANT.
     pub(super) fn admit(&mut self, number: u64, record: &Verified) -> Result<(), Fault> {
         let fits = match self.open.get_mut(&number) {
+            Some(Asked::Sids(ids, salt)) => {
+                let sid = record.sid().0;
+                ids.remove(&salt.map_or(sid, |salt| salt.of(&sid)))
+            }
             Some(Asked::Addresses(names)) => match names.get_mut(record.address()) {
                 Some(shapes) if *shapes < SHAPES_MAX => {
                     *shapes += 1;
@@ -203,6 +228,9 @@ impl Wants {
             // could name a tip with a huge counter and have this side ask for ever.
             Some(Asked::Ranges(_, false)) => {
                 Err(Fault::new(super::AbortCode::Incomplete, "no frame in a range that must hold some"))
+            }
+            Some(Asked::Sids(ids, _)) if !ids.is_empty() => {
+                Err(Fault::new(super::AbortCode::Incomplete, "records that the peer named and does not have"))
             }
             Some(_) => Ok(()),
             None => Err(Fault::protocol("an answer to no open WANT")),

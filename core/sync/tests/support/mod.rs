@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test support, not a test by the lint's measure")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -13,9 +13,10 @@ use sealtide_ibgib::{
     settle_tips, uuid,
 };
 use sealtide_identity::{NodeId, Role, SpaceId};
+use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
-    CommitRequest, CommitResult, Direction, Limits, Message, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome,
-    SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
+    CommitRequest, CommitResult, Direction, IdSum, Level, Limits, Message, RangeBound, Saga, SagaConfig, SagaId,
+    SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
 };
 
 pub fn scale() -> usize {
@@ -32,6 +33,8 @@ pub struct MemSpace {
     pub chunks: BTreeMap<ChunkHash, Bytes>,
     pub member_chunks: BTreeSet<ChunkHash>,
     pub bulk: BTreeSet<(u64, Sid)>,
+    /// How often a member was read.
+    pub reads: Cell<usize>,
     cache: RefCell<Option<Arc<Snapshot>>>,
 }
 
@@ -151,6 +154,7 @@ impl SpaceView for MemSpace {
     }
 
     fn record(&self, sid: &Sid) -> Option<Verified> {
+        self.reads.set(self.reads.get() + 1);
         self.records.get(sid).cloned()
     }
 
@@ -180,6 +184,29 @@ impl SpaceView for MemSpace {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.bulk.range((from, Unbounded)).take(limit).copied().collect()
+    }
+
+    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        let mut sum = IdSum::default();
+        let items = self.range_list(level, lo, hi, usize::MAX);
+        items.iter().for_each(|(_, id)| sum.add(id));
+        (items.len() as u64, sum)
+    }
+
+    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        if hi <= lo {
+            return Vec::new();
+        }
+        let inside = |item: &(u64, [u8; 32])| (lo.order, lo.id) <= *item && *item < (hi.order, hi.id);
+        match level {
+            Level::Tips => {
+                self.snapshot().tips.iter().map(|tip| (tip.order, tip.id)).filter(inside).take(limit).collect()
+            }
+            Level::Items => {
+                let here = self.bulk.range((lo.order, Sid(lo.id))..(hi.order, Sid(hi.id)));
+                here.map(|(order, sid)| (*order, sid.0)).take(limit).collect()
+            }
+        }
     }
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {
@@ -284,6 +311,8 @@ pub struct Pair {
     pub b: End,
     pub now: Now,
     pub zstd: bool,
+    pub recon: bool,
+    pub splitter: Splitter,
     pub saga: SagaId,
     pub chance: SeededEntropy,
     /// Messages delivered before the channel is cut.
@@ -309,6 +338,8 @@ impl Pair {
             b: End::new(b),
             now: Now { mono_ms: 1000, wall_ms: 1_700_000_000_000 },
             zstd: true,
+            recon: true,
+            splitter: Splitter::default(),
             saga: SagaId([1; 32]),
             chance: SeededEntropy::new(1),
             cut_after: None,
@@ -328,6 +359,8 @@ impl Pair {
             peer: NodeId::from_bytes([if opener { 2 } else { 1 }; 32]),
             peer_role: end.role,
             zstd: self.zstd,
+            recon: self.recon,
+            splitter: self.splitter,
             limits: end.limits.clone(),
         }
     }

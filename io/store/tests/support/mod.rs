@@ -12,7 +12,7 @@ use sealtide_ibgib::{Address, ChunkHash, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{CommitError, Config, OpenError, Store, StoreError, conformance};
-use sealtide_sync::{CommitRequest, SagaId, SagaState, SetSummary, SpaceView};
+use sealtide_sync::{CommitRequest, IdSum, Level, RangeBound, SagaId, SagaState, SetSummary, SpaceView};
 
 /// The size of long tests.
 pub fn scale() -> u64 {
@@ -245,6 +245,8 @@ impl Model {
         assert_eq!(snapshot.tip_summary, tips);
         assert_eq!(snapshot.tips.iter().map(|tip| tip.sid).collect::<BTreeSet<_>>(), naive_tips(&inside));
         assert!(snapshot.tips.is_sorted_by_key(|tip| (tip.order, tip.id)));
+        check_ranges(&view, Level::Items, &bulk.iter().map(|(order, sid)| (*order, sid.0)).collect::<Vec<_>>());
+        check_ranges(&view, Level::Tips, &snapshot.tips.iter().map(|tip| (tip.order, tip.id)).collect::<Vec<_>>());
         self.check_frames(&view, &inside);
     }
 
@@ -262,6 +264,23 @@ impl Model {
             assert_eq!(view.frames(&timeline, 0, u64::MAX, usize::MAX), sids);
             assert_eq!(view.frames(&timeline, 0, u64::MAX, 2), sids[..sids.len().min(2)]);
         }
+    }
+}
+
+/// Compares sums and lists of ranges that begin and end at, before and behind some of the items.
+fn check_ranges(view: &impl SpaceView, level: Level, items: &[(u64, [u8; 32])]) {
+    let mut bounds = vec![RangeBound::START, RangeBound::END];
+    for (order, id) in items.iter().step_by(items.len() / 6 + 1) {
+        bounds.extend([*id, [0; 32], [0xff; 32]].map(|id| RangeBound { order: *order, id }));
+    }
+    for (lo, hi) in bounds.iter().flat_map(|lo| bounds.iter().map(move |hi| (lo, hi))) {
+        let inside = |item: &&(u64, [u8; 32])| (lo.order, lo.id) <= **item && **item < (hi.order, hi.id);
+        let expect: Vec<_> = items.iter().filter(inside).copied().collect();
+        let mut sum = IdSum::default();
+        expect.iter().for_each(|(_, id)| sum.add(id));
+        assert_eq!(view.range_sum(level, lo, hi), (expect.len() as u64, sum));
+        assert_eq!(view.range_list(level, lo, hi, usize::MAX), expect);
+        assert_eq!(view.range_list(level, lo, hi, 2), expect[..expect.len().min(2)]);
     }
 }
 
