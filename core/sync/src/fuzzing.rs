@@ -13,8 +13,8 @@ use crate::{Control, ControlInput, Message};
 pub fn message(input: &[u8]) {
     let bytes = Bytes::copy_from_slice(input);
     if let Ok(message) = Message::decode(&bytes) {
-        // HELLO may name keystones and ABORT a code of a later version; both are read and not kept.
-        let kept = !matches!(message, Message::Unknown(_) | Message::Hello { .. } | Message::Abort { .. });
+        // ABORT may have a code of a later version, which is not kept.
+        let kept = !matches!(message, Message::Unknown(_) | Message::Abort { .. });
         assert!(!kept || message.encode() == bytes, "a message with two spellings");
     }
     let now = Now { mono_ms: 0, wall_ms: 0 };

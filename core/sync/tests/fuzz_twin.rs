@@ -21,7 +21,7 @@ fn corpus() -> Vec<Bytes> {
         pair.sync_ok();
         all.extend(pair.a.sent.iter().chain(&pair.b.sent).cloned());
     }
-    all.push(Message::Hello { versions: vec![1], features: 2, max_sagas: 3 }.encode());
+    all.push(Message::Hello { versions: vec![1], features: 2, max_sagas: 3, identity: Default::default() }.encode());
     all.push(Message::Status { ask: vec![], answer: vec![] }.encode());
     all
 }

@@ -629,7 +629,7 @@ async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
 }
 
 fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, zstd: bool) -> SagaConfig {
-    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default() }
+    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default(), contexts: None }
 }
 
 /// How long to wait before a saga that ended so is tried again by itself; `None`: not before something changes.

@@ -329,6 +329,7 @@ impl Pair {
             peer_role: end.role,
             zstd: self.zstd,
             limits: end.limits.clone(),
+            contexts: None,
         }
     }
 
