@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sealtide_crypto::Entropy;
 use sealtide_identity::NodeId;
 use sealtide_node::world::{ChannelGone, PeerChannel, PeerSession};
 use tokio::sync::Notify;
@@ -90,6 +91,7 @@ pub struct SimChannel {
 
 struct Link {
     ids: [NodeId; 2],
+    binding: [u8; 32],
     traffic: Traffic,
     state: Mutex<LinkState>,
     /// Something changed, for whoever waits on any part of the link.
@@ -139,6 +141,8 @@ impl Way {
 
 /// Makes a session; the first end is the one that dialled.
 pub fn connect(ids: [NodeId; 2], weather: Weather, dice: Dice, traffic: &Traffic) -> [SimSession; 2] {
+    let mut binding = [0; 32];
+    Entropy::fill(&mut dice.clone().split(), &mut binding);
     let state = LinkState {
         weather,
         dice,
@@ -148,7 +152,8 @@ pub fn connect(ids: [NodeId; 2], weather: Weather, dice: Dice, traffic: &Traffic
         channels: Vec::new(),
         incoming: Default::default(),
     };
-    let link = Arc::new(Link { ids, traffic: traffic.clone(), state: Mutex::new(state), changed: Notify::new() });
+    let link =
+        Arc::new(Link { ids, binding, traffic: traffic.clone(), state: Mutex::new(state), changed: Notify::new() });
     [0, 1].map(|end| SimSession { link: link.clone(), end })
 }
 
@@ -245,6 +250,10 @@ impl PeerSession for SimSession {
 
     fn is_initiator(&self) -> bool {
         self.end == 0
+    }
+
+    fn binding(&self) -> Option<[u8; 32]> {
+        Some(self.link.binding)
     }
 
     async fn open(&self, _class: u8, name: &str) -> Result<SimChannel, ChannelGone> {

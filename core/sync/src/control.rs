@@ -200,9 +200,10 @@ impl Control {
         }
     }
 
-    /// As [`Control::new`], in a node whose identities exist: peers must prove theirs. Spec: SY-91
-    pub fn with_identity(max_sagas: u32, own: OwnIdentity) -> Self {
-        Self { connect: Some(Connect::new(own)), ..Self::new(max_sagas) }
+    /// As [`Control::new`], in a node whose identities exist: peers must prove theirs. `challenge` is chance, fresh for
+    /// each connection. Spec: SY-91
+    pub fn with_identity(max_sagas: u32, own: OwnIdentity, challenge: [u8; 32]) -> Self {
+        Self { connect: Some(Connect::new(own, challenge)), ..Self::new(max_sagas) }
     }
 
     /// Takes a fact.
@@ -277,7 +278,7 @@ impl Control {
             None => (FEATURE_ZSTD, HelloIdentity::default()),
         };
         self.send(&Message::Hello { versions: vec![VERSION], features, max_sagas: self.max_sagas, identity });
-        if let Some(challenge) = self.connect.as_ref().map(|connect| connect.own.challenge) {
+        if let Some(challenge) = self.connect.as_ref().map(|connect| connect.challenge) {
             self.send(&Message::Challenge(challenge));
         }
         self.out.push_back(ControlOutput::WakeAt(deadline_ms));

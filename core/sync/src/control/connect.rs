@@ -15,7 +15,7 @@ use super::{Control, ControlOutput, State};
 use crate::message::{HelloIdentity, KEYSTONE_FRAMES_MAX};
 use crate::{MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 
-/// Who this node is, for HELLO and CHALLENGE.
+/// Who this node is, for HELLO.
 #[derive(Clone, Debug)]
 pub struct OwnIdentity {
     /// First frame of the own device keystone.
@@ -24,8 +24,6 @@ pub struct OwnIdentity {
     pub owner: Option<Address>,
     /// The newest frame held of the device keystone last seen with the peer's node id, and its n.
     pub known: Option<(Address, u64)>,
-    /// 32 bytes of chance, fresh for each connection.
-    pub challenge: [u8; 32],
 }
 
 /// What the peer said of itself, and both challenges: what a proof is about, besides what the link knows.
@@ -66,7 +64,8 @@ type Part = (Address, Vec<Verified>, bool);
 /// Where connect stands.
 #[derive(Debug)]
 pub(super) struct Connect {
-    pub(super) own: OwnIdentity,
+    own: OwnIdentity,
+    pub(super) challenge: [u8; 32],
     hello: Option<HelloIdentity>,
     peer_challenge: Option<[u8; 32]>,
     /// Whether the frames of the peer's device keystone have all come.
@@ -89,9 +88,10 @@ pub(super) struct Connect {
 }
 
 impl Connect {
-    pub(super) fn new(own: OwnIdentity) -> Self {
+    pub(super) fn new(own: OwnIdentity, challenge: [u8; 32]) -> Self {
         Self {
             own,
+            challenge,
             hello: None,
             peer_challenge: None,
             device_came: false,
@@ -109,7 +109,7 @@ impl Connect {
     }
 
     pub(super) fn hello(&self) -> HelloIdentity {
-        let OwnIdentity { keystone, owner, known, .. } = self.own.clone();
+        let OwnIdentity { keystone, owner, known } = self.own.clone();
         HelloIdentity { keystone: Some(keystone), owner, known }
     }
 
@@ -120,7 +120,7 @@ impl Connect {
     fn introduction(&self) -> Option<Introduction> {
         let hello = self.hello.clone()?;
         Some(Introduction {
-            own_challenge: self.own.challenge,
+            own_challenge: self.challenge,
             peer_challenge: self.peer_challenge?,
             peer_keystone: hello.keystone?,
             peer_owner: hello.owner,

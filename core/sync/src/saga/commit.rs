@@ -225,9 +225,8 @@ impl Committing {
         let commit = run.commit(context.config.saga).ok_or_else(missing)?;
         let (mode, sent) = (run.mode(), run.serve.records);
         let contexts = context.config.contexts.as_ref();
-        let due = contexts.is_some_and(|contexts| {
-            contexts.ledger.closing_due(context.clock.now, run.brings_news(), contexts.last)
-        });
+        let due = contexts
+            .is_some_and(|contexts| contexts.ledger.closing_due(context.clock.now, run.brings_news(), contexts.last));
         let (commit_hash, signed) = run.commit_seen.unwrap_or(([0; 32], due));
         let own = run.own_staged.ok_or_else(missing)?;
         let (peer, _) = run.peer_staged.ok_or_else(missing)?;
@@ -349,12 +348,7 @@ impl Committing {
         self.step == Step::AwaitAck
     }
 
-    pub(super) fn message(
-        &mut self,
-        context: &mut Context<'_>,
-        message: Message,
-        bytes: &Bytes,
-    ) -> Result<(), Fault> {
+    pub(super) fn message(&mut self, context: &mut Context<'_>, message: Message, bytes: &Bytes) -> Result<(), Fault> {
         match message {
             Message::Stored { .. } | Message::Progress(_) => Ok(()),
             Message::CommitAck(commit, _) if self.awaits_ack() && commit == self.commit => {

@@ -71,9 +71,7 @@ pub(super) fn target(chain: &[u8; 32], message: &Message) -> String {
 /// A signed message taken apart: which context, without its signature, and the signature.
 fn take_apart(message: &Message) -> Option<(ContextKind, Message, Option<Verified>)> {
     Some(match message {
-        Message::Open(open) => {
-            (ContextKind::Open, Message::Open(Open { sig: None, ..open.clone() }), open.sig.clone())
-        }
+        Message::Open(open) => (ContextKind::Open, Message::Open(Open { sig: None, ..open.clone() }), open.sig.clone()),
         Message::OpenAck(ack) => {
             (ContextKind::OpenAck, Message::OpenAck(OpenAck { sig: None, ..ack.clone() }), ack.sig.clone())
         }
@@ -113,7 +111,9 @@ impl Saga {
         };
         // Spec: SY-33, SY-34
         let due = match (&self.phase, what) {
-            (Phase::AwaitOpen, ContextKind::Open) | (Phase::AwaitAck(_), ContextKind::OpenAck) => contexts.ledger.opening_due(),
+            (Phase::AwaitOpen, ContextKind::Open) | (Phase::AwaitAck(_), ContextKind::OpenAck) => {
+                contexts.ledger.opening_due()
+            }
             (Phase::Committing(committing), ContextKind::CommitAck) => committing.is_signed(),
             // Its opener decides; a missing one is looked at when it is known what the saga moved.
             (Phase::Running(run), ContextKind::Commit) if run.terms.side == Side::Answerer => sig.is_some(),
