@@ -78,6 +78,8 @@ impl Traffic {
 pub struct SimSession {
     link: Arc<Link>,
     end: usize,
+    /// Whether the link gives a binding.
+    bound: bool,
 }
 
 /// One end of a channel.
@@ -154,7 +156,7 @@ pub fn connect(ids: [NodeId; 2], weather: Weather, dice: Dice, traffic: &Traffic
     };
     let link =
         Arc::new(Link { ids, binding, traffic: traffic.clone(), state: Mutex::new(state), changed: Notify::new() });
-    [0, 1].map(|end| SimSession { link: link.clone(), end })
+    [0, 1].map(|end| SimSession { link: link.clone(), end, bound: true })
 }
 
 fn passed(at: Option<Instant>, now: Instant) -> bool {
@@ -218,6 +220,11 @@ fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant>
 }
 
 impl SimSession {
+    /// The same end over a link that gives no binding.
+    pub fn unbound(&self) -> Self {
+        Self { bound: false, ..self.clone() }
+    }
+
     /// Cuts the link now: what is under way is lost.
     pub fn cut(&self) {
         self.link.change(|state| state.cut(&self.link.traffic));
@@ -253,7 +260,7 @@ impl PeerSession for SimSession {
     }
 
     fn binding(&self) -> Option<[u8; 32]> {
-        Some(self.link.binding)
+        self.bound.then_some(self.link.binding)
     }
 
     async fn open(&self, _class: u8, name: &str) -> Result<SimChannel, ChannelGone> {

@@ -1,5 +1,7 @@
 //! One session: the control channel, which spaces both share, and when a saga starts. Spec: ibgib §13.2, §13.9.
 
+mod keys;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -14,12 +16,14 @@ use sealtide_sync::{
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::engine::keystones::{Ask, Asks, Connection};
+use crate::engine::keystones::{Ask, Asks};
 use crate::engine::saga_task::SagaTask;
 use crate::engine::signatures::{SessionKeys, Signing};
 use crate::engine::{Command, Engine, Event, SAGAS_PER_SESSION_MAX, SagaReport, SyncOrder};
 use crate::known::OpenSaga;
 use crate::world::{ChannelGone, PeerChannel, PeerSession, World};
+
+use self::keys::{begin, begin_signing};
 
 const CONTROL: &str = "sts/1/control";
 const SAGA: &str = "sts/1";
@@ -99,20 +103,6 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
         worker.run(inbox, ended).await;
     }
     session.close();
-}
-
-/// The control machine of a session, and its keystones where this node has any. `None`: no proof could be bound to it.
-/// Spec: ibgib §12.4
-fn begin<W: World>(engine: &Engine<W>, session: &W::Session) -> Option<(Control, Option<Arc<SessionKeys>>, Asks)> {
-    let (own, peer) = (engine.id(), session.peer());
-    let Some(identity) = engine.keystones().identity(&peer) else {
-        return Some((Control::new(SAGAS_PER_SESSION_MAX), None, mpsc::unbounded_channel().1));
-    };
-    let (connection, asks) = Connection::new(own, peer, session.is_initiator(), session.binding()?);
-    let mut challenge = [0; 32];
-    engine.world().entropy().fill(&mut challenge);
-    let keys = SessionKeys::new(engine.keystones().clone(), connection);
-    Some((Control::with_identity(SAGAS_PER_SESSION_MAX, identity, challenge), Some(keys), asks))
 }
 
 async fn control_channel<S: PeerSession>(session: &S) -> Result<S::Channel, ChannelGone> {
@@ -248,56 +238,6 @@ impl<W: World> Worker<W> {
         if let Some(keys) = &self.keys {
             keys.keystones().ended(keys.connection());
         }
-    }
-
-    // --- keystones ---
-
-    /// Has keystones do something; what comes of it is a fact for the control machine.
-    fn ask_keystones(&mut self, wish: ControlOutput) {
-        let Some(keys) = self.keys.clone() else { return };
-        let (keystones, connection) = (keys.keystones().clone(), keys.connection().clone());
-        self.jobs.spawn(async move {
-            match wish {
-                ControlOutput::ProofWanted(introduction) => {
-                    ControlInput::Proved(keystones.prove(connection, introduction).await)
-                }
-                ControlOutput::CheckProof { frames, introduction } => {
-                    let checked = keystones.check_proof(connection, frames, introduction).await;
-                    keys.came();
-                    ControlInput::ProofChecked(checked)
-                }
-                ControlOutput::PeerOwner(first) => {
-                    let after = keystones.held(first.clone()).await;
-                    ControlInput::AskKeystone { first, after }
-                }
-                ControlOutput::KeystoneWanted { first, after } => {
-                    let frames = keystones.frames(connection, first.clone(), after).await;
-                    ControlInput::Keystone { first, frames }
-                }
-                ControlOutput::PeerKeystone { first, frames, last } => {
-                    let kept = keystones.keep(connection, first, frames, last).await;
-                    keys.came();
-                    ControlInput::Kept(kept)
-                }
-                _ => ControlInput::Tick,
-            }
-        });
-    }
-
-    /// Opens the last sagas before BYE, where completed ones are not signed yet. `false`: there are none.
-    fn say_farewell(&mut self) -> bool {
-        let Some(keys) = self.keys.clone().filter(|_| self.ready && self.farewell_by.is_none()) else { return false };
-        self.dirty.clear();
-        self.farewell_by = Some(self.engine.world().now().mono_ms + FAREWELL_MS);
-        for space in keys.unsigned() {
-            self.order(SyncOrder { space, direction: None, strategy: Strategy::Optimistic }, None);
-        }
-        !self.farewell_is_over()
-    }
-
-    fn farewell_is_over(&self) -> bool {
-        let now = self.engine.world().now().mono_ms;
-        self.farewell_by.is_some_and(|by| now >= by || lock(&self.slots).values().all(|slot| slot.running.is_none()))
     }
 
     /// Lets go of sagas that are over; a session may live for months.
@@ -515,18 +455,6 @@ impl<W: World> Worker<W> {
         });
     }
 
-    /// A saga before both ACCEPTs is refused; but that of a peer which has proved itself is held until its ACCEPT, which
-    /// it sent before, is here too. Spec: ibgib §13.2 "Authentication"
-    fn answer_early(&mut self, channel: <W::Session as PeerSession>::Channel) {
-        let room = self.early.len() < SAGAS_PER_SESSION_MAX as usize;
-        if self.machine.peer_is_proved() && room {
-            self.early.push(channel);
-        } else if self.sagas.len() < 4 * SAGAS_PER_SESSION_MAX as usize {
-            let text = "a saga before the identities are proved";
-            self.sagas.spawn(async move { refuse(&channel, AbortCode::Auth, text).await });
-        }
-    }
-
     fn began(&self, space: SpaceId) {
         self.engine.lock().spaces.entry((self.peer, space)).or_default().running = true;
         self.engine.emit(Event::SagaBegan { space, peer: self.peer });
@@ -621,13 +549,6 @@ impl<W: World> Worker<W> {
             }
             let _ = known.clear_open_saga(&self.peer, &open.space);
         }
-    }
-}
-
-async fn begin_signing(keys: Option<Arc<SessionKeys>>, space: SpaceId) -> Option<Signing> {
-    match keys {
-        Some(keys) => Some(keys.begin(space).await),
-        None => None,
     }
 }
 

@@ -133,3 +133,112 @@ impl Signing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sealtide_ibgib::{Data, Relations, stone};
+    use sealtide_identity::NodeId;
+    use sealtide_sync::{Introduction, OwnIdentity, Proof};
+
+    use super::*;
+    use crate::engine::keystones::{Ask, Asks, Work};
+
+    /// A keeper that waits for the frame before a signature until it is told that it came.
+    #[derive(Clone, Default)]
+    struct Waiting(Arc<Mutex<bool>>);
+
+    fn frame() -> Verified {
+        stone("frame", Data::Json(true.into()), Relations::new())
+    }
+
+    impl Keystones for Waiting {
+        fn identity(&self, _: &NodeId) -> Option<OwnIdentity> {
+            None
+        }
+        fn held(&self, _: Address) -> Work<Option<u64>> {
+            unreachable!("not part of signing")
+        }
+        fn prove(&self, _: Connection, _: Introduction) -> Work<Result<Proof, Refused>> {
+            unreachable!("not part of signing")
+        }
+        fn check_proof(&self, _: Connection, _: Vec<Verified>, _: Introduction) -> Work<Result<(), Refused>> {
+            unreachable!("not part of signing")
+        }
+        fn frames(&self, _: Connection, _: Address, _: Option<u64>) -> Work<Vec<Verified>> {
+            unreachable!("not part of signing")
+        }
+        fn keep(&self, _: Connection, _: Address, _: Vec<Verified>, _: bool) -> Work<Result<(), Refused>> {
+            unreachable!("not part of signing")
+        }
+        fn keep_unseen(&self, _: Connection, _: Verified) -> Work<()> {
+            *self.0.lock().expect("nothing panics") = true;
+            Box::pin(std::future::ready(()))
+        }
+        fn sign(&self, _: Connection, _: String) -> Work<Result<Verified, Refused>> {
+            Box::pin(std::future::pending())
+        }
+        fn check_sig(&self, _: Connection, _: String, _: Verified) -> Work<Result<Checked, Refused>> {
+            let came = *self.0.lock().expect("nothing panics");
+            let waits = Checked::Waits { first: frame().address().clone(), after: Some(4) };
+            Box::pin(std::future::ready(Ok(if came { Checked::Good } else { waits })))
+        }
+        fn members(&self, _: &SpaceId) -> Option<Address> {
+            None
+        }
+        fn ended(&self, _: &Connection) {}
+    }
+
+    fn keys() -> (Arc<SessionKeys>, Asks) {
+        let nodes = [1, 2].map(|byte| NodeId::from_bytes([byte; 32]));
+        let (connection, asks) = Connection::new(nodes[0], nodes[1], true, [3; 32]);
+        (SessionKeys::new(Arc::new(Waiting::default()), connection), asks)
+    }
+
+    fn asked(asks: &mut Asks) -> bool {
+        matches!(asks.try_recv(), Ok(Ask::Keystone(first, Some(4))) if first == *frame().address())
+    }
+
+    /// The frame before comes on another channel; it is asked for after a second, and waited for ten.
+    // Proves: SY-33
+    #[tokio::test(start_paused = true)]
+    async fn a_signature_waits_for_the_frame_before_it() {
+        let ms = Duration::from_millis;
+        // (when it comes, whether it is asked for, whether it is good)
+        for (comes_ms, is_asked, good) in [(500, false, true), (5_000, true, true), (10_500, true, false)] {
+            let (keys, mut asks) = keys();
+            let begin = Instant::now();
+            let check = tokio::spawn(keys.clone().check("target".into(), frame()));
+            tokio::time::sleep(ms(999.min(comes_ms))).await;
+            assert!(!asked(&mut asks), "not within the first second");
+            tokio::time::sleep(ms(comes_ms.saturating_sub(999))).await;
+            keys.unseen(frame()).await;
+            let SagaInput::SigChecked(result) = check.await.expect("it does not panic") else { panic!("another fact") };
+            assert_eq!(result.is_ok(), good, "{comes_ms}: {result:?}");
+            assert!(good || result == Err(Refused::auth("the frame before a signature did not come")));
+            assert!(begin.elapsed() >= ms(comes_ms));
+            assert_eq!(asked(&mut asks), is_asked, "{comes_ms}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signature_that_is_never_made() {
+        let (keys, _asks) = keys();
+        let SagaInput::Signed(Err(refused)) = keys.sign("target".into()).await else { panic!("another fact") };
+        assert_eq!(refused.code, AbortCode::Timeout);
+    }
+
+    /// One saga of a space at a time has the ledger; the next sees what it left.
+    #[tokio::test(start_paused = true)]
+    async fn the_ledger_goes_from_saga_to_saga() {
+        let (keys, mut asks) = keys();
+        let space = SpaceId::from_bytes([5; 32]);
+        let first = keys.clone().begin(space).await;
+        let second = tokio::spawn(keys.clone().begin(space));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!second.is_finished(), "it waits");
+        assert!(keys.unsigned().is_empty());
+        first.end(Chain::Unknown);
+        assert!(matches!(asks.try_recv(), Ok(Ask::Broken)), "the connection ends");
+        assert_eq!(second.await.expect("it does not panic").contexts(false).ledger, Ledger::new());
+    }
+}

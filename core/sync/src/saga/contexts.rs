@@ -7,7 +7,7 @@ use sealtide_ibgib::{Address, Verified};
 
 use super::signing::Ledger;
 use super::{Fault, Phase, Saga, SagaOutput, Side};
-use crate::message::{Open, OpenAck};
+use crate::message::{Open, OpenAck, hex};
 use crate::{AbortCode, Message};
 
 /// What a saga needs to know to sign and to demand signatures; only where both nodes have keystones.
@@ -64,8 +64,7 @@ pub(super) fn target(chain: &[u8; 32], message: &Message) -> String {
     hasher.update(&bytes[..1]);
     hasher.update(chain);
     hasher.update(&bytes[1..]);
-    let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16));
-    hasher.finish().into_iter().flat_map(digits).flatten().collect()
+    hex(hasher.finish())
 }
 
 /// A signed message taken apart: which context, without its signature, and the signature.
