@@ -79,7 +79,7 @@ fn connect_both_ways_and_count_the_frames() {
     });
 }
 
-/// Proves: SY-32, SY-89, SY-90
+/// Proves: SY-32, SY-89
 #[test]
 fn a_wrong_proof_is_refused() {
     for (seed, lie) in [Lie::Binding, Lie::Challenge, Lie::Role, Lie::Device].into_iter().enumerate() {

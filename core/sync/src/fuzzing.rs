@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use sealtide_crypto::Now;
+use sealtide_ibgib::Address;
 
+use crate::message::HelloIdentity;
 use crate::negentropy::{Difference, Run, reconcile_client, reconcile_server};
-use crate::{Control, ControlInput, Message};
+use crate::{Control, ControlInput, Message, OwnIdentity};
 
 /// One message of `sts/1`: decoded, written again, and handed to a control machine.
 ///
@@ -20,7 +22,18 @@ pub fn message(input: &[u8]) {
     let now = Now { mono_ms: 0, wall_ms: 0 };
     let mut control = Control::new(1);
     control.handle(now, ControlInput::Start);
-    control.handle(now, ControlInput::Message(bytes));
+    control.handle(now, ControlInput::Message(bytes.clone()));
+    while control.poll().is_some() {}
+    // And to one in the middle of connect.
+    let Ok(keystone) = Address::parse("a^gib") else { return };
+    let own = OwnIdentity { keystone: keystone.clone(), owner: None, known: None };
+    let identity = HelloIdentity { keystone: Some(keystone), ..HelloIdentity::default() };
+    let hello = Message::Hello { versions: vec![1], features: 1, max_sagas: 1, identity };
+    let mut control = Control::with_identity(1, own, [0; 32]);
+    control.handle(now, ControlInput::Start);
+    for message in [hello.encode(), Message::Challenge([0; 32]).encode(), bytes] {
+        control.handle(now, ControlInput::Message(message));
+    }
     while control.poll().is_some() {}
 }
 

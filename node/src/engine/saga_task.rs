@@ -57,6 +57,8 @@ impl<W: World> SagaTask<W> {
         let (mut staged_bytes, mut noted) = (0u64, false);
         let mut syncing: Option<Syncing> = None;
         let mut sig_work: Option<SigWork> = None;
+        // A channel that ended goes on saying so; what is still to be checked has its turn all the same.
+        let mut gone = false;
         let mut grants = self.engine.grants_watch();
         let mut cancel = self.cancel.clone();
         let mut send_first = false;
@@ -156,7 +158,7 @@ impl<W: World> SagaTask<W> {
                     })
                 }
                 sent = send(), if may_send && send_first => Step::Sent(sent),
-                message = channel.recv() => Step::Input(match message {
+                message = channel.recv(), if !gone => Step::Input(match message {
                     Ok(Some(message)) => SagaInput::Message(message),
                     Ok(None) | Err(_) => SagaInput::ChannelLost,
                 }),
@@ -172,6 +174,7 @@ impl<W: World> SagaTask<W> {
                     }
                 }
             };
+            gone |= matches!(input, SagaInput::ChannelLost);
             self.feed(saga, input);
         }
     }
