@@ -1,5 +1,7 @@
 //! One session: the control channel, which spaces both share, and when a saga starts. Spec: ibgib §13.2, §13.9.
 
+mod keys;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -9,16 +11,20 @@ use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
-    AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome,
-    SagaState, Scope, Strategy,
+    AbortCode, Contexts, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId,
+    SagaOutcome, SagaState, Scope, Strategy,
 };
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::engine::keystones::{Ask, Asks};
 use crate::engine::saga_task::SagaTask;
+use crate::engine::signatures::{SessionKeys, Signing};
 use crate::engine::{Command, Engine, Event, SAGAS_PER_SESSION_MAX, SagaReport, SyncOrder};
 use crate::known::OpenSaga;
 use crate::world::{ChannelGone, PeerChannel, PeerSession, World};
+
+use self::keys::{begin, begin_signing};
 
 const CONTROL: &str = "sts/1/control";
 const SAGA: &str = "sts/1";
@@ -36,6 +42,8 @@ const RETRY_MS: u64 = 2000;
 const DISK_RETRY_MS: u64 = 10_000;
 /// Control messages that may wait for a peer that does not read; until some have left nothing of it is read either.
 const OUTBOX_MAX: usize = 64;
+/// How long the last sagas, which sign what is not signed yet, may take before BYE.
+const FAREWELL_MS: u64 = 5000;
 /// How long the last control messages may take to leave.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -64,9 +72,12 @@ type Slots = Arc<Mutex<BTreeMap<SpaceId, Slot>>>;
 
 /// Serves one session until it ends.
 pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox: mpsc::UnboundedReceiver<Command>) {
+    let Some((machine, keys, asks)) = begin(engine, &session) else {
+        tracing::warn!(peer = session.peer().short(), "a session without a binding cannot carry proofs");
+        return session.close();
+    };
     let control = tokio::time::timeout(HELLO_WAIT, control_channel(&session)).await;
     if let Ok(Ok(channel)) = control {
-        let machine = Control::new(SAGAS_PER_SESSION_MAX);
         let (ended_tx, ended) = mpsc::unbounded_channel();
         let worker = Worker {
             engine: engine.clone(),
@@ -84,6 +95,11 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             outbox: VecDeque::new(),
             answering: Arc::new(Semaphore::new(SAGAS_PER_SESSION_MAX as usize)),
             closing: false,
+            keys,
+            asks,
+            jobs: JoinSet::new(),
+            early: Vec::new(),
+            farewell_by: None,
         };
         worker.run(inbox, ended).await;
     }
@@ -121,6 +137,16 @@ struct Worker<W: World> {
     answering: Arc<Semaphore>,
     /// Whether the session is over, so that no saga starts any more.
     closing: bool,
+    /// Where this node has identities.
+    keys: Option<Arc<SessionKeys>>,
+    /// What keystones wish of the control channel.
+    asks: Asks,
+    /// What keystones were asked for; each ends with a fact for the control machine.
+    jobs: JoinSet<ControlInput>,
+    /// Sagas of a peer that has proved itself and whose ACCEPT is still under way.
+    early: Vec<<W::Session as PeerSession>::Channel>,
+    /// Until when the last sagas before BYE may run.
+    farewell_by: Option<u64>,
 }
 
 impl<W: World> Worker<W> {
@@ -130,6 +156,11 @@ impl<W: World> Worker<W> {
         self.feed(ControlInput::Start);
         loop {
             if self.perform().await.is_err() {
+                break;
+            }
+            if self.farewell_is_over() {
+                self.feed(ControlInput::Bye);
+                let _ = self.perform().await;
                 break;
             }
             self.open_due();
@@ -142,9 +173,25 @@ impl<W: World> Worker<W> {
                 command = inbox.recv() => match command {
                     Some(Command::Sync(order, waiter)) => self.order(order, waiter),
                     Some(Command::Cancel(space)) => self.cancel(space),
+                    Some(Command::Close) if self.say_farewell() => {}
                     Some(Command::Close) | None => {
                         self.feed(ControlInput::Bye);
                         let _ = self.perform().await;
+                        break;
+                    }
+                },
+                Some(ask) = self.asks.recv() => match ask {
+                    Ask::Keystone(first, after) => self.feed(ControlInput::AskKeystone { first, after }),
+                    Ask::Broken => {
+                        self.feed(ControlInput::Bye);
+                        let _ = self.perform().await;
+                        break;
+                    }
+                },
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
+                    Ok(input) => self.feed(input),
+                    Err(error) => {
+                        tracing::error!(%error, peer = self.peer.short(), "keystones failed without a word");
                         break;
                     }
                 },
@@ -161,7 +208,7 @@ impl<W: World> Worker<W> {
                     }
                     self.outbox.pop_front();
                 }
-                message = self.channel.recv(), if self.outbox.len() < OUTBOX_MAX => match message {
+                message = self.channel.recv(), if self.outbox.len() < OUTBOX_MAX && !self.machine.is_full() => match message {
                     Ok(Some(message)) => {
                         self.channel.release(message.len() as u64);
                         self.feed(ControlInput::Message(message));
@@ -188,6 +235,9 @@ impl<W: World> Worker<W> {
         while self.sagas.join_next().await.is_some() {}
         while let Ok((space, serial, outcome)) = ended.try_recv() {
             self.saga_ended(space, serial, outcome);
+        }
+        if let Some(keys) = &self.keys {
+            keys.keystones().ended(keys.connection());
         }
     }
 
@@ -226,6 +276,9 @@ impl<W: World> Worker<W> {
                     self.settle_interrupted();
                     self.tell_spaces();
                     self.engine.emit(Event::PeerReady(self.peer));
+                    for channel in std::mem::take(&mut self.early) {
+                        self.answer(channel);
+                    }
                 }
                 ControlOutput::PeerSpaces(offers) => {
                     if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
@@ -243,6 +296,11 @@ impl<W: World> Worker<W> {
                 }
                 ControlOutput::PeerStatus(states) => self.finish_interrupted(states).await,
                 ControlOutput::WakeAt(at) => self.wake_at = Some(at),
+                wish @ (ControlOutput::ProofWanted(_)
+                | ControlOutput::CheckProof { .. }
+                | ControlOutput::PeerOwner(_)
+                | ControlOutput::KeystoneWanted { .. }
+                | ControlOutput::PeerKeystone { .. }) => self.ask_keystones(wish),
                 ControlOutput::Bye => return Err(ChannelGone),
                 ControlOutput::Failed(code, text) => {
                     tracing::warn!(peer = self.peer.short(), ?code, text, "the session cannot sync");
@@ -305,9 +363,9 @@ impl<W: World> Worker<W> {
     fn next_wake(&self) -> Option<u64> {
         // Before both HELLOs no saga may be opened, so there is nothing to wake up for; where as many run as may, the
         // end of one of them wakes.
-        let may_open = self.ready && self.room() > 0;
+        let may_open = self.ready && self.room() > 0 && self.farewell_by.is_none();
         let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| may_open);
-        [due, self.wake_at].into_iter().flatten().min()
+        [due, self.wake_at, self.farewell_by].into_iter().flatten().min()
     }
 
     /// How many more sagas this side may open.
@@ -319,7 +377,7 @@ impl<W: World> Worker<W> {
 
     /// Opens the sagas whose time has come.
     fn open_due(&mut self) {
-        if !self.ready {
+        if !self.ready || self.farewell_by.is_some() {
             return;
         }
         let now = self.engine.world().now().mono_ms;
@@ -363,15 +421,20 @@ impl<W: World> Worker<W> {
     fn spawn_opener(&mut self, order: SyncOrder, direction: Direction, serial: u64, cancel: watch::Receiver<bool>) {
         let (engine, session, ended) = (self.engine.clone(), self.session.clone(), self.ended_tx.clone());
         let agreed = Agreed { zstd: self.machine.zstd(), recon: self.machine.recon() };
+        let (keys, last) = (self.keys.clone(), self.farewell_by.is_some());
         self.began(order.space);
         self.sagas.spawn(async move {
-            let outcome = open_saga(&engine, &session, order, direction, agreed, cancel).await;
+            let signing = begin_signing(keys, order.space).await;
+            let outcome = open_saga(&engine, &session, order, direction, agreed, cancel, signing, last).await;
             let _ = ended.send((order.space, serial, outcome));
         });
     }
 
     /// Answers a saga channel that the peer opened.
     fn answer(&mut self, channel: <W::Session as PeerSession>::Channel) {
+        if channel.name() == SAGA && !self.ready && self.keys.is_some() {
+            return self.answer_early(channel);
+        }
         if channel.name() != SAGA || !self.ready {
             channel.finish();
             return;
@@ -385,8 +448,9 @@ impl<W: World> Worker<W> {
         };
         let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
         let agreed = Agreed { zstd: self.machine.zstd(), recon: self.machine.recon() };
+        let keys = self.keys.clone();
         self.sagas.spawn(async move {
-            if let Some(end) = answer_saga(&engine, peer, channel, &slots, agreed).await {
+            if let Some(end) = answer_saga(&engine, peer, channel, &slots, agreed, keys).await {
                 let _ = ended.send(end);
             }
             drop(room);
@@ -491,6 +555,7 @@ impl<W: World> Worker<W> {
 }
 
 /// Opens one saga and drives it. A saga of this pair that a cut interrupted is resumed under its old id.
+#[expect(clippy::too_many_arguments, reason = "one call site")]
 async fn open_saga<W: World>(
     engine: &Engine<W>,
     session: &W::Session,
@@ -498,6 +563,8 @@ async fn open_saga<W: World>(
     direction: Direction,
     agreed: Agreed,
     cancel: watch::Receiver<bool>,
+    signing: Option<Signing>,
+    last: bool,
 ) -> SagaOutcome {
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let peer = session.peer();
@@ -508,9 +575,10 @@ async fn open_saga<W: World>(
     let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
-    let config = config(engine, saga_id, order.space, peer, agreed);
+    let contexts = signing.as_ref().map(|signing| signing.contexts(last));
+    let config = config(engine, saga_id, order.space, peer, agreed, contexts);
     let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
-    drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None).await
+    drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None, signing).await
 }
 
 /// Answers one saga: reads OPEN, looks whether the slot is free, drives it. `None` when it was refused.
@@ -520,6 +588,7 @@ async fn answer_saga<W: World>(
     channel: <W::Session as PeerSession>::Channel,
     slots: &Slots,
     agreed: Agreed,
+    keys: Option<Arc<SessionKeys>>,
 ) -> Option<Ended> {
     let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
     let (saga_id, space) = match Saga::peek_open(&open) {
@@ -547,13 +616,18 @@ async fn answer_saga<W: World>(
         Some(taken) => taken,
         None => {
             refuse(&channel, AbortCode::Busy, "a saga of this space is running").await;
+            if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
+                keys.unseen(sig).await;
+            }
             return None;
         }
     };
     engine.lock().spaces.entry((peer, space)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
-    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, agreed), &view);
-    let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open)).await;
+    let signing = begin_signing(keys, space).await;
+    let contexts = signing.as_ref().map(|signing| signing.contexts(false));
+    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, agreed, contexts), &view);
+    let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open), signing).await;
     Some((space, serial, outcome))
 }
 
@@ -592,12 +666,17 @@ async fn drive<W: World, C: PeerChannel>(
     view: sealtide_store::SpaceHandle,
     cancel: watch::Receiver<bool>,
     channel: &C,
-    saga: Saga,
+    mut saga: Saga,
     first: Option<Bytes>,
+    signing: Option<Signing>,
 ) -> SagaOutcome {
     let known = engine.known();
-    let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel };
-    let outcome = task.run(channel, saga, first).await;
+    let keys = signing.as_ref().map(|signing| signing.keys.clone());
+    let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel, keys };
+    let outcome = task.run(channel, &mut saga, first).await;
+    if let Some(signing) = signing {
+        signing.end(saga.chain());
+    }
     let noted = match &outcome {
         SagaOutcome::Interrupted { commit_sent } => {
             known.note_open_saga(&peer, &OpenSaga { space, saga: saga_id, commit_sent: *commit_sent })
@@ -636,7 +715,14 @@ struct Agreed {
     recon: bool,
 }
 
-fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, agreed: Agreed) -> SagaConfig {
+fn config<W: World>(
+    engine: &Engine<W>,
+    saga: SagaId,
+    space: SpaceId,
+    peer: NodeId,
+    agreed: Agreed,
+    contexts: Option<Contexts>,
+) -> SagaConfig {
     SagaConfig {
         saga,
         space,
@@ -646,6 +732,7 @@ fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: Node
         recon: agreed.recon,
         splitter: Splitter::default(),
         limits: Limits::default(),
+        contexts,
     }
 }
 
