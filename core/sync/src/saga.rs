@@ -8,6 +8,7 @@
 mod clock;
 mod commit;
 mod index;
+mod merging;
 mod opening;
 mod outbox;
 mod receive;
@@ -48,11 +49,11 @@ pub enum Direction {
 pub enum Strategy {
     /// Refuse.
     Abort,
-    /// Merge where possible; until merges exist, both tips are kept and listed as a conflict.
+    /// Merge where possible; where not, both tips are kept.
     Optimistic,
-    /// The opener's tip wins.
+    /// The opener's tip wins whole.
     Ours,
-    /// The answerer's tip wins.
+    /// The answerer's tip wins whole.
     Theirs,
 }
 
