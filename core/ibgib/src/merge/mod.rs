@@ -211,6 +211,12 @@ impl Merged {
     }
 }
 
+/// How many conflicts a merge frame counts; `None` when the record is no merge frame.
+pub fn merge_conflicts(record: &Verified) -> Option<u64> {
+    record.relations().get("graftorphan").filter(|orphans| !orphans.is_empty())?;
+    record.object()?.get("graft")?.get("conflicts")?.as_u64()
+}
+
 /// What [`merge_all`] made of the tips of a timeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MergedAll {
