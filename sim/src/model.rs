@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_ibgib::{Address, FrameFacts, Sid, Verified};
+use sealtide_ibgib::{Address, FrameFacts, MergeStrategy, Sid, Verified, merge_tips};
 use sealtide_store::Store;
 use sealtide_sync::{SetSummary, SpaceView};
 
@@ -13,6 +13,13 @@ struct Entry {
     frame: Option<FrameFacts>,
     /// Everything that it refers to.
     needs: Vec<Address>,
+}
+
+impl Entry {
+    fn of(record: &Verified) -> Self {
+        let needs = record.relations().values().flatten().filter(|address| !address.is_primitive());
+        Self { address: record.address().clone(), frame: record.frame(), needs: needs.cloned().collect() }
+    }
 }
 
 /// All changes of one space, wherever they were made.
@@ -26,12 +33,7 @@ pub struct Model {
 impl Model {
     /// Records that somebody tries to commit.
     pub fn made(&mut self, records: &[Verified]) {
-        for record in records {
-            let needs = record.relations().values().flatten().filter(|address| !address.is_primitive());
-            let needs = needs.cloned().collect();
-            let entry = Entry { address: record.address().clone(), frame: record.frame(), needs };
-            self.made.insert(record.sid(), entry);
-        }
+        self.made.extend(records.iter().map(|record| (record.sid(), Entry::of(record))));
     }
 
     /// They were reported durable.
@@ -54,11 +56,14 @@ impl Model {
         if let Some(lost) = self.acknowledged.difference(&members).next() {
             return Err(format!("{lost} ({}) was acknowledged and is lost", self.made[lost].address));
         }
-        if let Some(stray) = members.iter().find(|sid| !self.made.contains_key(sid)) {
-            return Err(format!("{stray} is there and nobody made it"));
+        let mut known = self.made.clone();
+        for sid in members.iter().filter(|sid| !self.made.contains_key(sid)) {
+            let record = view.record(sid).ok_or_else(|| format!("{sid} cannot be read"))?;
+            explain(&view, &record).map_err(|what| format!("{sid} is there and nobody made it: {what}"))?;
+            known.insert(*sid, Entry::of(&record));
         }
         let entries: BTreeMap<&Address, (Sid, &Entry)> =
-            members.iter().map(|sid| (&self.made[sid].address, (*sid, &self.made[sid]))).collect();
+            members.iter().map(|sid| (&known[sid].address, (*sid, &known[sid]))).collect();
         for (address, (_, entry)) in &entries {
             if let Some(missing) = entry.needs.iter().find(|needed| !entries.contains_key(needed)) {
                 return Err(format!("{address} is there without {missing}"));
@@ -76,13 +81,9 @@ impl Model {
         if (&snapshot.item_summary, &snapshot.tip_summary) != (&items, &ends) {
             return Err("the summaries are not those of a recount".to_owned());
         }
-        self.check_records(&view, &members)
-    }
-
-    fn check_records(&self, view: &impl SpaceView, members: &BTreeSet<Sid>) -> Result<(), String> {
-        for sid in members {
+        for (address, (sid, _)) in &entries {
             let record = view.record(sid).ok_or_else(|| format!("{sid} cannot be read"))?;
-            if *record.address() != self.made[sid].address {
+            if record.address() != *address {
                 return Err(format!("{sid} has another address"));
             }
             for chunk in sealtide_ibgib::Manifest::chunks_listed(&record) {
@@ -95,14 +96,27 @@ impl Model {
     }
 }
 
+/// The only records that nobody made are merges: of two members, and exactly what the rules give for them.
+fn explain(view: &impl SpaceView, record: &Verified) -> Result<(), String> {
+    let facts = record.frame().ok_or("it is no frame")?;
+    let mut load = |address: &Address| {
+        view.by_address(address).iter().find_map(|sid| view.record(sid)).filter(|found| found != record)
+    };
+    let ([past], [orphan]) = (&facts.past[..], &facts.orphans[..]) else { return Err("it has not two parents".into()) };
+    let (left, right) = load(past).zip(load(orphan)).ok_or("a parent is missing")?;
+    let merged =
+        merge_tips((&left, &right), &MergeStrategy::Optimistic, &mut load).map_err(|error| error.to_string())?;
+    if merged == *record { Ok(()) } else { Err(format!("the merge of its parents is {}", merged.address())) }
+}
+
 /// The frames that no other frame has as ancestor.
 fn maximal(entries: &BTreeMap<&Address, (Sid, &Entry)>) -> BTreeSet<Sid> {
     let frames = entries.values().filter(|(_, entry)| entry.frame.is_some());
     let mut tips: BTreeSet<Sid> = frames.clone().map(|(sid, _)| *sid).collect();
     for (_, entry) in frames {
         // The frame before takes its own ancestors away, when its turn comes.
-        for past in entry.frame.iter().flat_map(|frame| &frame.past) {
-            if let Some((sid, _)) = entries.get(past) {
+        for parent in entry.frame.iter().flat_map(|frame| frame.past.iter().chain(&frame.orphans)) {
+            if let Some((sid, _)) = entries.get(parent) {
                 tips.remove(sid);
             }
         }

@@ -263,7 +263,7 @@ fn who_may_only_read_brings_nothing() {
 
 /// Proves: SY-108
 #[test]
-fn a_local_edit_within_a_saga_is_kept_beside_the_other() {
+fn a_local_edit_within_a_saga_is_merged_with_the_other() {
     let mut within = 0;
     for wait_ms in (0..120).step_by(2) {
         for node in 0..2 {
@@ -299,7 +299,8 @@ async fn edit_within(node: usize, wait_ms: u64) -> bool {
     let timeline = first.frame().unwrap().timeline;
     for node in 0..2 {
         let tips = cluster.engine(node).store().view(&space).unwrap().tips(&timeline);
-        assert_eq!(tips.len(), 2, "both edits are tips, wait {wait_ms}");
+        assert_eq!(tips.len(), 1, "one tip, wait {wait_ms}");
+        assert!(has(&cluster.engine(node), &space, &[ours.clone(), theirs.clone()]));
     }
     within
 }

@@ -15,6 +15,7 @@ mod graph;
 pub mod hash;
 pub mod json;
 mod latest;
+mod merge;
 mod order;
 pub mod plumbing;
 pub mod record;
@@ -41,6 +42,9 @@ pub use file::{
 pub use frame::{FrameFacts, Stamp, evolve, genesis, space_genesis, stone, try_evolve, try_genesis, uuid};
 pub use graph::{GraphError, GraphOptions, GraphSource, dependency_graph};
 pub use latest::{Latest, latest, settle_tips, winner, winner_order};
+pub use merge::{
+    MergeStrategy, MergedAll, MergedText, NoMerge, TIPS_MERGED_MAX, merge_all, merge_conflicts, merge_text, merge_tips,
+};
 pub use order::order_key;
 pub use shape::{Reader, pick_shape};
 pub use tree::{Placement, TipView, Tree};

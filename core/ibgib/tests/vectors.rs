@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use sealtide_ibgib::json::{Js, Rules, parse};
 use sealtide_ibgib::plumbing::run;
 use sealtide_ibgib::record::Encodable;
-use sealtide_ibgib::{Refusal, Verified};
+use sealtide_ibgib::{Refusal, Verified, merge_text};
 use serde_json::{Value, json};
 
 /// The formats that this file tests.
-const KNOWN: [&str; 4] = ["ibgib-hashing-1", "ibgib-transforms-1", "ibgib-addresses-1", "sealtide-reconcile-1"];
+const KNOWN: [&str; 5] =
+    ["ibgib-hashing-1", "ibgib-transforms-1", "ibgib-addresses-1", "sealtide-reconcile-1", "sealtide-textmerge-1"];
 
 fn folder() -> PathBuf {
     let default = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors"));
@@ -171,4 +172,14 @@ fn without(case: &Value, members: &[&str]) -> Value {
         object.retain(|name, _| !members.contains(&name.as_str()));
     }
     case
+}
+
+// Proves: SY-60
+#[test]
+fn vectors_text_merge() {
+    for case in cases("sealtide-textmerge-1", "cases") {
+        let text = |member: &str| case[member].as_str().unwrap();
+        let merged = merge_text(text("base"), text("first"), text("second"));
+        assert_eq!(json!({"text": merged.text, "conflicts": merged.conflicts}), case["expect"], "{}", case["id"]);
+    }
 }

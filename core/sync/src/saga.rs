@@ -11,6 +11,7 @@ mod commit;
 mod contexts;
 mod index;
 mod items;
+mod merging;
 mod opening;
 mod outbox;
 mod receive;
@@ -59,11 +60,11 @@ pub enum Direction {
 pub enum Strategy {
     /// Refuse.
     Abort,
-    /// Merge where possible; until merges exist, both tips are kept and listed as a conflict.
+    /// Merge where possible; where not, both tips are kept.
     Optimistic,
-    /// The opener's tip wins.
+    /// The opener's tip wins whole.
     Ours,
-    /// The answerer's tip wins.
+    /// The answerer's tip wins whole.
     Theirs,
 }
 

@@ -167,6 +167,18 @@ impl Scoped {
         tips[from..].iter().take_while(move |tip| tip.order == order).filter(move |tip| tip.timeline == timeline)
     }
 
+    /// First frames of the timelines that had several tips at OPEN.
+    pub(crate) fn diverged(&self) -> BTreeSet<&Address> {
+        let neighbours = self.snapshot.tips.windows(2).filter(|pair| pair[0].order == pair[1].order);
+        let firsts: BTreeSet<&Address> = neighbours.flatten().map(|tip| &tip.tjp).collect();
+        firsts.into_iter().filter(|tjp| self.tips_of(tjp).nth(1).is_some()).collect()
+    }
+
+    /// Whether the tips of the scope are those of the space, and everything behind them is in it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.roots.as_ref().is_none_or(|roots| roots.live && roots.skipped.is_empty())
+    }
+
     /// Whether a record joined the space after OPEN, as far as its counter tells: left out of a bulk stream, so that
     /// the stream is the set that the facts describe.
     pub(crate) fn is_newer(&self, record: &Verified) -> bool {

@@ -326,7 +326,7 @@ pub(crate) struct SyncArgs {
 /// A strategy as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum StrategyArg {
-    /// Keep both, listed as a conflict
+    /// Merge both; what cannot be merged is listed as a conflict
     Optimistic,
     /// Refuse
     Abort,

@@ -239,7 +239,7 @@ fn log_entry(entry: &Value) -> String {
     let by =
         entry["by_name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry["by"]), str::to_owned);
     format!(
-        "{}  {}@{:<4} {:8} {}:{}  {dim}{by} ({}){dim:#}{}",
+        "{}  {}@{:<4} {:8} {}:{}  {dim}{by} ({}){dim:#}{}{}",
         word(&entry["time"]),
         word(&entry["hash"]).get(..8).unwrap_or_default(),
         word(&entry["n"]),
@@ -247,8 +247,20 @@ fn log_entry(entry: &Value) -> String {
         word(&entry["space"]),
         word(&entry["path"]),
         word(&entry["authorship"]),
-        if entry["tip"] == true { "  tip" } else { "" }
+        if entry["tip"] == true { "  tip" } else { "" },
+        of_parents(entry)
     )
+}
+
+/// The versions that met in one, for one that has several.
+fn of_parents(entry: &Value) -> String {
+    match entry["parents"].as_array().map(Vec::as_slice) {
+        Some(parents @ [_, _, ..]) => {
+            let hashes: Vec<String> = parents.iter().map(|hash| word(hash).chars().take(8).collect()).collect();
+            format!("  of {}", hashes.join(" and "))
+        }
+        _ => String::new(),
+    }
 }
 
 fn diff(unified: &str) -> String {
@@ -270,6 +282,7 @@ fn conflicts(answer: &Value) -> String {
         let place = format!("{}:{}", word(&row["space"]), word(&row["path"]));
         match row["alias"].as_str() {
             Some(alias) => format!("{place}  two files of one name; the other stands at {alias}"),
+            None if row["kind"] == "merged" => format!("{place}  merged; both sides changed the same place"),
             None => format!("{place}  {} versions of one file", row["versions"].as_array().map_or(0, Vec::len)),
         }
     })
@@ -278,7 +291,8 @@ fn conflicts(answer: &Value) -> String {
 fn conflict(answer: &Value) -> String {
     rows(&answer["versions"], |version| {
         format!(
-            "--- @{} {} by {} {}\n{}",
+            "--- {} @{} {} by {} {}\n{}",
+            word(&version["what"]),
             word(&version["hash"]).get(..8).unwrap_or_default(),
             word(&version["time"]),
             short(&version["by"]),

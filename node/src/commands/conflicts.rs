@@ -1,6 +1,8 @@
-//! `conflicts list|show|resolve`: versions that stand against each other until a person, or a later merge, joins them.
+//! `conflicts list|show|resolve`: versions that stand against each other until a person settles them.
 
-use sealtide_ibgib::{FileFrame, Relations, Stamp, Verified};
+use sealtide_ibgib::{FileFrame, Relations, Stamp, TimelineId, Verified};
+use sealtide_identity::SpaceId;
+use sealtide_store::SpaceHandle;
 use serde_json::{Value, json};
 
 use crate::commands::documents::may_write;
@@ -10,7 +12,7 @@ use crate::commands::{rfc3339, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::real::now;
-use crate::share::{agree, join_tips, tip_records};
+use crate::share::{agree, join_tips, parents, tip_records, unsettled};
 
 /// Everything that needs a person, in one space or all.
 pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
@@ -30,53 +32,66 @@ pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
             }
         } else if let Some(view) = node.store().view(&space) {
             for timeline in view.timelines() {
-                if timeline.tips.len() > 1 {
-                    let tips = tip_records(&view, &timeline.timeline);
-                    let files: Vec<FileFrame> = tips.iter().filter_map(|tip| FileFrame::read(tip).ok()).collect();
-                    if files.len() == tips.len() && files.iter().all(|other| agree(&files[0], other)) {
-                        continue;
-                    }
-                    let path = tips.first().and_then(name_of).map(|(name, _)| name);
-                    let versions: Vec<&str> = tips.iter().map(|tip| tip.address().as_str()).collect();
-                    rows.push(
-                        json!({"space": node.label(&space), "path": path, "kind": "diverged", "versions": versions}),
-                    );
-                }
+                rows.extend(row_of(node, &space, &view, &timeline.timeline));
             }
         }
     }
     Ok(json!({"schema": "sealtide/conflicts/1", "conflicts": rows}))
 }
 
+/// What needs a person in a timeline of a space without a folder.
+fn row_of(node: &Node, space: &SpaceId, view: &SpaceHandle, timeline: &TimelineId) -> Option<Value> {
+    let tips = tip_records(view, timeline);
+    let (kind, versions) = if tips.len() > 1 {
+        let files: Vec<FileFrame> = tips.iter().filter_map(|tip| FileFrame::read(tip).ok()).collect();
+        if files.len() == tips.len() && files.iter().all(|other| agree(&files[0], other)) {
+            return None;
+        }
+        ("diverged", tips.clone())
+    } else {
+        let merge = unsettled(view, tips.first()?)?;
+        let parents = parents(view, &merge).into_iter().map(|(_, parent)| parent);
+        ("merged", tips.iter().cloned().chain(parents).collect())
+    };
+    let path = tips.first().and_then(name_of).map(|(name, _)| name);
+    let versions: Vec<&str> = versions.iter().map(|version| version.address().as_str()).collect();
+    Some(json!({"space": node.label(space), "path": path, "kind": kind, "versions": versions}))
+}
+
+/// The versions that stand against each other, the one that stands for the timeline first, and what each is.
+fn versions_of(line: &Line) -> Vec<(&'static str, Verified)> {
+    let tips = line.tips.iter().cloned();
+    let [tip] = &line.tips[..] else { return tips.map(|tip| ("version", tip)).collect() };
+    let Some(merge) = unsettled(&line.view, tip) else { return vec![("version", tip.clone())] };
+    tips.map(|tip| ("merged", tip)).chain(parents(&line.view, &merge)).collect()
+}
+
 /// The versions of one conflict with their texts.
 pub(crate) fn show(node: &Node, text: &str) -> Result<Value, Failure> {
     let target = Target::parse(text);
     let line = Line::find(node, &target)?;
-    let versions: Vec<Value> = line
-        .tips
-        .iter()
-        .enumerate()
-        .map(|(place, tip)| {
-            let by = FileFrame::read(tip).map(|frame| frame.by).unwrap_or_default();
-            Ok(json!({
-                "n": n_of(tip),
-                "hash": tip.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
-                "time": rfc3339(stamp_of(tip)),
-                "by": by,
-                "in_folder": place == 0,
-                "text": text_of(node, &line, tip)?,
-            }))
-        })
-        .collect::<Result<_, Failure>>()?;
+    let mut versions = Vec::new();
+    for (place, (what, record)) in versions_of(&line).into_iter().enumerate() {
+        versions.push(json!({
+            "what": what,
+            "n": n_of(&record),
+            "hash": record.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
+            "time": rfc3339(stamp_of(&record)),
+            "by": FileFrame::read(&record).map(|frame| frame.by).unwrap_or_default(),
+            "in_folder": place == 0,
+            "text": text_of(node, &line, &record)?,
+        }));
+    }
     Ok(json!({"schema": "sealtide/conflict/1", "path": target.path, "versions": versions}))
 }
 
-/// Joins the tips of a timeline into one frame that holds the version kept; the others stay in the history.
+/// Joins the tips of a timeline, or settles a merge, with one frame that holds the version kept; the others stay in the
+/// history.
 pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Result<Value, Failure> {
     let target = Target::parse(text);
     let line = Line::find(node, &target)?;
     may_write(node, &line.space)?;
-    if line.tips.len() < 2 {
+    if line.tips.len() < 2 && unsettled(&line.view, &line.tips[0]).is_none() {
         return Err(Failure::usage("no_conflict", format!("{text} has one version only"))
             .hint("two files of one name are told apart by renaming one of them"));
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sealtide_ibgib::{Content, FILE_IB, FileFrame, FileKind, Stamp, Verified};
+use sealtide_ibgib::{Address, Content, FILE_IB, FileFrame, FileKind, Stamp, Verified, merge_conflicts};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 use similar::TextDiff;
@@ -81,15 +81,17 @@ fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
     let what = match (&file, n_of(frame)) {
         (Some(file), _) if file.yielded.is_some() => "yielded",
         (Some(file), _) if file.deleted => "deleted",
+        _ if merge_conflicts(frame).is_some() => "merged",
         (_, 0) => "created",
         _ => "changed",
     };
-    let facts = frame.frame();
+    let parents = frame.frame().into_iter().flat_map(|facts| facts.past.into_iter().chain(facts.orphans));
+    let parents: Vec<String> = parents.map(|parent| hash_of(&parent)).collect();
     json!({
         "space": space,
         "path": name,
         "n": n_of(frame),
-        "hash": frame.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
+        "hash": hash_of(frame.address()),
         "address": frame.address().as_str(),
         "time": rfc3339(stamp_of(frame)),
         "what": what,
@@ -98,8 +100,13 @@ fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
         "by": by,
         "by_name": by.as_deref().and_then(|by| name_of_node(node, by)),
         "authorship": "claimed",
-        "parents": facts.map_or(0, |facts| facts.past.len() + facts.orphans.len()),
+        "parents": parents,
     })
+}
+
+/// The hash by which a version is named.
+fn hash_of(address: &Address) -> String {
+    address.gib().split('.').next().unwrap_or_default().to_lowercase()
 }
 
 fn name_of_node(node: &Node, by: &str) -> Option<String> {

@@ -174,7 +174,7 @@ pub(crate) fn name_of(record: &Verified) -> Option<(String, bool)> {
 /// The members of a document for its next frame, by this node.
 pub(crate) fn own_members(node: &Node, record: &Verified) -> Object {
     let mut data = record.object().unwrap_or_default();
-    for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs"] {
+    for reserved in ["isTjp", "n", "uuid", "timestamp", "timestampMs", "graft"] {
         data.remove(reserved);
     }
     data.insert("by".to_owned(), json!(node.id().to_string()));

@@ -276,7 +276,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Lists what a person should look at: timelines whose tips differ, and paths that two timelines claim.
+    /// Lists what a person should look at: timelines whose tips differ, merges that are not clean, and paths that two
+    /// timelines claim.
     fn list_conflicts(&mut self) {
         let addresses = |tips: Vec<(Verified, FileFrame)>| tips.into_iter().map(|(tip, _)| tip.address().to_string());
         let claims = self.claims();
@@ -284,6 +285,13 @@ impl Worker {
         for (path, timeline) in claims.diverged() {
             let versions = addresses(super::tips(&self.view, &timeline)).collect();
             conflicts.push(Conflict { path, kind: "diverged".to_owned(), alias: None, versions });
+        }
+        for (path, timeline) in claims.merged() {
+            let Some((tip, _)) = super::tips(&self.view, &timeline).into_iter().next() else { continue };
+            let Some(merge) = super::unsettled(&self.view, &tip) else { continue };
+            let parents = super::parents(&self.view, &merge).into_iter().map(|(_, parent)| parent);
+            let versions = std::iter::once(tip).chain(parents).map(|version| version.address().to_string()).collect();
+            conflicts.push(Conflict { path, kind: "merged".to_owned(), alias: None, versions });
         }
         for (path, found) in claims.conflicts() {
             let both = [found.owner, found.other].map(|id| super::tips(&self.view, &id).into_iter().take(1).collect());

@@ -12,6 +12,8 @@ use sealtide_ibgib::{
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 
+use super::merges::unsettled;
+
 /// What the index keeps of one timeline.
 #[derive(Clone, Debug)]
 struct Line {
@@ -46,6 +48,8 @@ pub(crate) struct Claims {
     dead: BTreeMap<String, BTreeSet<TimelineId>>,
     /// Timelines whose tips say different things.
     diverged: BTreeSet<TimelineId>,
+    /// Timelines whose newest version is a merge with conflicts that nobody has settled.
+    merged: BTreeSet<TimelineId>,
     /// Aliases in use: alias → (the path that is wanted, whose).
     aliases: BTreeMap<String, (String, TimelineId)>,
     /// The other way round, with who stands against whom: wanted path → its conflicts.
@@ -79,6 +83,7 @@ impl Claims {
             touched.insert(old.path);
         }
         self.diverged.remove(&timeline);
+        self.merged.remove(&timeline);
         let tips = tips(view, &timeline);
         if let Some((tip, frame)) = tips.first() {
             let line = Line {
@@ -90,6 +95,8 @@ impl Claims {
             };
             if !tips.iter().all(|(_, other)| agree(frame, other)) {
                 self.diverged.insert(timeline);
+            } else if line.live && unsettled(view, tip).is_some() {
+                self.merged.insert(timeline);
             }
             self.set(&line.path, timeline, line.live, true);
             touched.insert(line.path.clone());
@@ -143,6 +150,11 @@ impl Claims {
     /// Timelines whose tips say different things: (path, timeline).
     pub(crate) fn diverged(&self) -> Vec<(String, TimelineId)> {
         self.diverged.iter().filter_map(|id| Some((self.lines.get(id)?.path.clone(), *id))).collect()
+    }
+
+    /// Timelines whose newest version is a merge with conflicts: (path, timeline).
+    pub(crate) fn merged(&self) -> Vec<(String, TimelineId)> {
+        self.merged.iter().filter_map(|id| Some((self.lines.get(id)?.path.clone(), *id))).collect()
     }
 
     /// Timelines that stand at an alias, as far as their paths were placed: (wanted path, conflict).

@@ -5,6 +5,7 @@
 
 mod checkout;
 mod claims;
+mod merges;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::real::RealWorld;
 use claims::Claims;
 
 pub(crate) use claims::{agree, join_tips, tip_records, tips};
+pub(crate) use merges::{parents, unsettled};
 
 /// How long a path that could not be read or written is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -92,11 +94,13 @@ pub struct Held {
 pub struct Conflict {
     /// The path in the folder.
     pub path: String,
-    /// `diverged`: one timeline with several tips; `path`: two timelines on one path.
+    /// `merged`: a merge that counts conflicts; `diverged`: one timeline with several tips; `path`: two timelines on one
+    /// path.
     pub kind: String,
     /// Where the other version stands in the folder, for kind `path`.
     pub alias: Option<String>,
-    /// The addresses that stand against each other, the winner first.
+    /// The addresses that stand against each other, the winner first; of a merge the merged version, then the two that
+    /// met in it and what both were made of.
     pub versions: Vec<String>,
 }
 

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 
 use sealtide_folder::Folder;
-use sealtide_ibgib::{Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, space_genesis, uuid};
+use sealtide_ibgib::{
+    Content, FileFrame, FileKind, MergeStrategy, Sid, Stamp, TimelineId, Verified, merge_tips, space_genesis, uuid,
+};
 use sealtide_identity::{Grant, NodeId, Role, SpaceId};
 use sealtide_store::Store;
-use sealtide_sync::CommitRequest;
+use sealtide_sync::{CommitRequest, SpaceView};
 
 use super::*;
 use crate::engine::Engine;
@@ -205,6 +207,49 @@ fn equal_edits_apart_are_no_conflict_and_the_next_edit_joins_them() {
     assert_eq!(rig.at("a").1.len(), 1);
     assert!(rig.status().conflicts.is_empty());
     assert_eq!(rig.text("a").as_deref(), Some("three"));
+}
+
+/// The merge of two tips, as a saga makes it.
+fn merge(rig: &Rig, left: &Verified, right: &Verified) -> Verified {
+    let view = &rig.worker.view;
+    let mut load = |address: &sealtide_ibgib::Address| view.by_address(address).iter().find_map(|sid| view.record(sid));
+    merge_tips((left, right), &MergeStrategy::Optimistic, &mut load).unwrap()
+}
+
+#[test]
+fn a_merge_that_is_not_clean_is_listed_until_somebody_makes_a_newer_version() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "the red fox");
+    let first = rig.tip("a");
+    let edit = |text: &str, ms| frame("a", text).evolve(&first, Stamp { ms: later().ms + ms }).unwrap();
+    let (blue, green, end) = (edit("the blue fox", 1), edit("the green fox", 2), edit("the red fox runs", 3));
+    rig.arrives(vec![blue.clone(), green.clone()]);
+    let merged = merge(&rig, &blue, &green);
+    rig.arrives(vec![merged.clone()]);
+    rig.look();
+    assert_eq!(rig.text("a").as_deref(), Some("the green blue fox"));
+    let listed = |rig: &Rig| -> Vec<(String, Vec<String>)> {
+        let conflicts = rig.status().conflicts.into_iter();
+        conflicts.map(|conflict| (conflict.kind, conflict.versions)).collect()
+    };
+    let versions = |tip: &Verified| -> Vec<String> {
+        [tip, &green, &blue, &first].iter().map(|version| version.address().to_string()).collect()
+    };
+    assert_eq!(listed(&rig), [("merged".to_owned(), versions(&merged))]);
+
+    // A clean merge on top settles nothing.
+    rig.arrives(vec![end.clone()]);
+    let again = merge(&rig, &merged, &end);
+    rig.arrives(vec![again.clone()]);
+    rig.look();
+    assert_eq!(rig.text("a").as_deref(), Some("the green blue fox runs"));
+    assert_eq!(listed(&rig), [("merged".to_owned(), versions(&again))]);
+    rig.restart();
+    assert_eq!(listed(&rig), [("merged".to_owned(), versions(&again))]);
+
+    rig.write("a", "the blue fox runs");
+    assert!(listed(&rig).is_empty());
+    assert_eq!(rig.at("a").1.len(), 1);
 }
 
 /// Two timelines on one path with different contents; the name has no extension, so the alias sorts behind it.

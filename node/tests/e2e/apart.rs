@@ -73,6 +73,79 @@ fn changes_on_both_sides_while_down() {
     pair.agree_and_verify();
 }
 
+/// Different paragraphs of one file: both edits are in one version, which both compute, and nobody is asked.
+// Proves: SY-37, SY-106
+#[test]
+fn different_paragraphs_are_merged() {
+    let pair = part_and_meet(
+        |notes| write(notes, "plan.md", "first\n\nsecond\n\nthird\n"),
+        |pair| write(&pair.a.notes(), "plan.md", "first, by a\n\nsecond\n\nthird\n"),
+        |pair| write(&pair.b.notes(), "plan.md", "first\n\nsecond\n\nthird, by b\n"),
+    );
+    let merged = "first, by a\n\nsecond\n\nthird, by b\n";
+    for machine in [&pair.a, &pair.b] {
+        until("both edits are there", || {
+            if text(machine, "plan.md") == merged { Ok(()) } else { Err(machine.told()) }
+        });
+        assert!(listed(machine).is_empty());
+    }
+    pair.agree_and_verify();
+    let logs = [&pair.a, &pair.b].map(|machine| machine.ok(&["log", "Notes:plan.md"])["entries"].clone());
+    assert_eq!(logs[0][0]["hash"], logs[1][0]["hash"], "one frame, made on both sides");
+    let entries = logs[0].as_array().unwrap();
+    assert_eq!(entries.len(), 4, "{entries:?}");
+    assert_eq!((&entries[0]["what"], &entries[0]["tip"]), (&Value::from("merged"), &Value::from(true)));
+    let mut parents: Vec<&str> = entries[0]["parents"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let mut edits: Vec<&str> = entries[1..3].iter().filter_map(|entry| entry["hash"].as_str()).collect();
+    parents.sort_unstable();
+    edits.sort_unstable();
+    assert_eq!(parents, edits);
+    pair.a.ok(&["status", "--check"]);
+    pair.b.ok(&["sync", "--wait"]);
+}
+
+/// The same word changed twice: both are in the text, it is listed, and a person settles it.
+// Proves: SY-106
+#[test]
+fn the_same_word_changed_twice() {
+    let pair = part_and_meet(
+        |notes| write(notes, "plan.md", "the red fox\n"),
+        |pair| write(&pair.a.notes(), "plan.md", "the blue fox\n"),
+        |pair| write(&pair.b.notes(), "plan.md", "the green fox\n"),
+    );
+    let both = ["the blue green fox\n", "the green blue fox\n"];
+    for machine in [&pair.a, &pair.b] {
+        until("it is listed", || match listed(machine).as_slice() {
+            [one] if one["path"] == "plan.md" && one["kind"] == "merged" => Ok(()),
+            other => Err(format!("{other:?} {}", machine.told())),
+        });
+        until("both words are there", || {
+            if both.contains(&text(machine, "plan.md").as_str()) { Ok(()) } else { Err(machine.told()) }
+        });
+    }
+    agree(&pair.a, &pair.b);
+    pair.a.fails(&["sync", "--wait"], 4, "conflicts");
+    pair.b.fails(&["status", "--check"], 4, "conflict");
+    let shown = pair.a.ok(&["conflicts", "show", "Notes:plan.md"])["versions"].clone();
+    let whats: Vec<&str> = shown.as_array().unwrap().iter().filter_map(|version| version["what"].as_str()).collect();
+    assert_eq!(whats, ["merged", "one side", "other side", "before"]);
+    let mut texts: Vec<&str> = shown.as_array().unwrap().iter().filter_map(|version| version["text"].as_str()).collect();
+    texts[1..3].sort_unstable();
+    assert_eq!(texts[1..], ["the blue fox\n", "the green fox\n", "the red fox\n"]);
+    // One side is chosen; its text stands on both machines.
+    let chosen = shown.as_array().unwrap().iter().find(|version| version["text"] == "the blue fox\n").unwrap();
+    let version = format!("@{}", &chosen["hash"].as_str().unwrap()[..12]);
+    pair.b.ok(&["conflicts", "resolve", "Notes:plan.md", "--keep", &version]);
+    for machine in [&pair.a, &pair.b] {
+        until("it is settled", || {
+            let settled = listed(machine).is_empty() && text(machine, "plan.md") == "the blue fox\n";
+            if settled { Ok(()) } else { Err(machine.told()) }
+        });
+    }
+    pair.agree_and_verify();
+    pair.b.fails(&["conflicts", "resolve", "Notes:plan.md"], 2, "no_conflict");
+}
+
 /// One edits, the other deletes: the edit stands in the folders, and that the two met is listed.
 // Proves: SY-106
 #[test]
@@ -111,8 +184,8 @@ fn listed(machine: &Machine) -> Vec<Value> {
     machine.ok(&["conflicts", "list"])["conflicts"].as_array().unwrap().clone()
 }
 
-/// One file changed on both sides: both versions are kept and listed, the exit codes say so, a
-/// person settles it on one side and it is settled on the other.
+/// One photo changed on both sides: one version stands in the folders, both are kept and listed, the exit codes say so,
+/// a person settles it on one side and it is settled on the other.
 // Proves: SY-62, SY-106
 #[test]
 fn a_conflict_is_kept_listed_and_settled() {
@@ -130,9 +203,10 @@ fn a_conflict_is_kept_listed_and_settled() {
     agree(&pair.a, &pair.b);
     pair.a.fails(&["sync", "--wait"], 4, "conflicts");
     pair.b.fails(&["status", "--check"], 4, "conflict");
+    assert_eq!(listed(&pair.a)[0]["kind"], "merged");
     let shown = pair.a.ok(&["conflicts", "show", "Notes:photo.bin"]);
     let versions = shown["versions"].as_array().unwrap();
-    assert!(versions.len() >= 2, "{shown}");
+    assert_eq!(versions.len(), 4, "{shown}");
     // Both versions are in the history, whichever won.
     let log = pair.b.ok(&["log", "Notes:photo.bin"]);
     let hashes: Vec<String> =
@@ -142,7 +216,9 @@ fn a_conflict_is_kept_listed_and_settled() {
         .map(|hash| pair.b.ok(&["get", &format!("Notes:photo.bin@{}", &hash[..12])]))
         .filter_map(|got| got["base64"].as_str().or(got["text"].as_str()).map(str::to_owned))
         .collect();
-    assert!(contents.len() >= 3, "{contents:?}");
+    // What both started from, both edits, and the merge, which holds the content of one.
+    assert_eq!(contents.len(), 4, "{contents:?}");
+    assert_eq!(contents.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{contents:?}");
     let kept = pair.a.ok(&["conflicts", "resolve", "Notes:photo.bin"]);
     assert_eq!(kept["schema"], "sealtide/conflict_resolve/1");
     for machine in [&pair.a, &pair.b] {

@@ -9,6 +9,7 @@ use sealtide_identity::Role;
 
 use super::contexts::{Chain, ContextKind, Contexts, auth};
 use super::index::Index;
+use super::merging::Merges;
 use super::opening::body_hash;
 use super::run::Run;
 use super::signing::Ledger;
@@ -22,9 +23,10 @@ pub(super) struct OwnStaged {
     pub(super) staged: Staged,
     hash: [u8; 32],
     sids: Vec<Sid>,
+    merges: Merges,
     /// The tips at OPEN of each timeline that moves, by sid.
     expected: BTreeMap<TimelineId, Vec<Sid>>,
-    /// First frames of the timelines that move.
+    /// First frames of the timelines that the peer moves.
     moved: Vec<Address>,
 }
 
@@ -33,48 +35,75 @@ impl Run {
     pub(super) fn stage(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
         self.receive.close(context, &mut self.scoped)?;
         let index = &self.receive.index;
-        let (mut moves, mut expected, mut moved) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let mut tips = self.scoped.snapshot().tip_summary.clone();
-        for (id, timeline) in &index.timelines {
-            let mut before: Vec<TipItem> = self.scoped.tips_of(&timeline.tjp).cloned().collect();
-            before.sort_by_key(|tip| tip.sid);
-            let after = index.tips_after(timeline, &self.scoped);
-            let changed = note_moves(*id, &before, &after, &mut tips, &mut moves);
-            if !changed {
+        let (mut after, mut moved) = (BTreeMap::new(), Vec::new());
+        for timeline in index.timelines.values() {
+            let tips = index.tips_after(timeline, &self.scoped);
+            if tips == self.tips_before(&timeline.tjp) {
                 continue;
             }
             // Spec: SY-64
-            if after.len() > 1 && self.terms.strategy == Strategy::Abort {
+            if tips.len() > 1 && self.terms.strategy == Strategy::Abort {
                 return Err(Fault::new(AbortCode::Divergence, format!("{} diverged", timeline.tjp)));
             }
-            expected.insert(*id, before.iter().map(|tip| tip.sid).collect());
             moved.push(timeline.tjp.clone());
+            after.insert(timeline.tjp.timeline_id(), (timeline.tjp.clone(), tips));
         }
         check_moves(context.config.peer_role, &moved)?;
-        moves.sort_unstable();
         let sids = index.sids();
-        let mut after = None;
-        if !self.scoped.moved(context.view) {
+        let truth = !self.scoped.moved(context.view);
+        if truth {
             let mut items: SetSummary = self.scoped.snapshot().item_summary.clone();
             sids.iter().for_each(|sid| items.add(sid.as_bytes()));
             if !self.holds(&items, context)? {
                 return self.deepen(context);
             }
-            after = Some(Facts::of(&tips, &items));
         }
+        let mut facts = self.facts_after(&after, &sids, &[]);
+        let merges = if truth { self.merge(context, &mut after) } else { Merges::default() };
+        if self.merges_alike() && !merges.frames.is_empty() {
+            facts = self.facts_after(&after, &sids, &merges.frames);
+        }
+        let (mut moves, mut expected) = (Vec::new(), BTreeMap::new());
+        for (id, (tjp, tips)) in &after {
+            let before = self.tips_before(tjp);
+            note_moves(*id, &before, tips, &mut moves);
+            expected.insert(*id, before.iter().map(|tip| tip.sid).collect());
+        }
+        moves.sort_unstable();
         let staged = Staged {
             count: sids.len() as u64,
             root: Index::root(&sids),
             move_count: moves.len() as u64,
             move_hash: PeerMoves::of(&moves),
-            after,
+            after: truth.then_some(facts),
         };
         for part in moves.chunks(TIPS_MAX) {
             context.out.send(&Message::Tips(part.to_vec()));
         }
         let hash = body_hash(&context.out.send(&Message::Staged(staged.clone())));
-        self.own_staged = Some(OwnStaged { staged, hash, sids, expected, moved });
+        self.own_staged = Some(OwnStaged { staged, hash, sids, merges, expected, moved });
         Ok(())
+    }
+
+    /// The tips of a timeline at OPEN, sorted by sid.
+    pub(super) fn tips_before(&self, tjp: &Address) -> Vec<TipItem> {
+        let mut tips: Vec<TipItem> = self.scoped.tips_of(tjp).cloned().collect();
+        tips.sort_by_key(|tip| tip.sid);
+        tips
+    }
+
+    /// What the space will be: the snapshot, with these tips in the timelines that move and these records more.
+    fn facts_after(&self, after: &TipsAfter, sids: &[Sid], merged: &[Verified]) -> Facts {
+        let snapshot = self.scoped.snapshot();
+        let (mut tips, mut items) = (snapshot.tip_summary.clone(), snapshot.item_summary.clone());
+        sids.iter().copied().chain(merged.iter().map(Verified::sid)).for_each(|sid| items.add(sid.as_bytes()));
+        for (tjp, after) in after.values() {
+            let before = self.tips_before(tjp);
+            let (gone, new) = differences(&before, after);
+            gone.iter().for_each(|tip| tips.sub(&tip.id));
+            new.iter().for_each(|tip| tips.add(&tip.id));
+        }
+        Facts::of(&tips, &items)
     }
 
     /// The COMMIT that both sides must mean; `None` while a STAGED is missing.
@@ -111,23 +140,23 @@ impl Run {
     }
 }
 
-/// Writes down how the tips of one timeline change, and whether they do.
-fn note_moves(
-    timeline: TimelineId,
-    before: &[TipItem],
-    after: &[TipItem],
-    summary: &mut SetSummary,
-    moves: &mut Vec<TipMove>,
-) -> bool {
-    let gone: Vec<_> = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
-    let new: Vec<_> = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
-    gone.iter().for_each(|tip| summary.sub(&tip.id));
-    new.iter().for_each(|tip| summary.add(&tip.id));
+/// First frame and tips of the timelines that move.
+pub(super) type TipsAfter = BTreeMap<TimelineId, (Address, Vec<TipItem>)>;
+
+/// The tips that are gone, and those that are new.
+fn differences<'a>(before: &'a [TipItem], after: &'a [TipItem]) -> (Vec<&'a TipItem>, Vec<&'a TipItem>) {
+    let gone = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
+    let new = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
+    (gone, new)
+}
+
+/// Writes down how the tips of one timeline change.
+fn note_moves(timeline: TimelineId, before: &[TipItem], after: &[TipItem], moves: &mut Vec<TipMove>) {
+    let (gone, new) = differences(before, after);
     for place in 0..gone.len().max(new.len()) {
         let sid = |list: &[&TipItem]| list.get(place).map_or([0; 32], |tip| tip.sid.0);
         moves.push(TipMove { timeline, old: sid(&gone), new: sid(&new) });
     }
-    !(gone.is_empty() && new.is_empty())
 }
 
 /// Whether the peer may move these timelines: ordinary ones with `write`, those that say who may do what with
@@ -238,12 +267,12 @@ impl Committing {
         if strict && run.scoped.moved(context.view) && moved_since(&own, context) {
             return Err(Fault::new(AbortCode::TipMoved, "a tip moved while the saga ran"));
         }
-        let again = own.staged.after.is_none() || peer.after.is_none();
+        let again = own.staged.after.is_none() || peer.after.is_none() || own.merges.again;
         let received = own.sids.len() as u64;
-        let request = (received > 0).then(|| CommitRequest {
+        let request = (received > 0 || !own.merges.frames.is_empty()).then(|| CommitRequest {
             saga: Some(context.config.saga),
             staged: run.receive.pruned.then(|| own.sids.clone()),
-            records: Vec::new(),
+            records: own.merges.frames,
             expected: own.expected.clone().into_iter().collect(),
             strict,
         });

@@ -15,8 +15,9 @@ use sealtide_ibgib::{
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
-    Chain, CommitRequest, CommitResult, Contexts, Direction, IdSum, Ledger, Level, Limits, Message, RangeBound, Refused,
-    Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
+    AbortCode, Chain, CommitRequest, CommitResult, Contexts, Direction, IdSum, Ledger, Level, Limits, Message, Mode,
+    RangeBound, Refused, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView,
+    Strategy, TipItem,
 };
 
 pub fn scale() -> usize {
@@ -651,4 +652,39 @@ pub fn stone(ib: &str, links: &[(&str, &Verified)]) -> Verified {
     let mut data = Object::new();
     data.insert("stone".into(), true.into());
     sealtide_ibgib::stone(ib, sealtide_ibgib::Data::Json(data.into()), relations(links))
+}
+
+pub fn mode_of(outcome: &Option<SagaOutcome>) -> Mode {
+    match outcome {
+        Some(SagaOutcome::Committed { mode, .. }) => *mode,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn code_of(outcome: &Option<SagaOutcome>) -> AbortCode {
+    match outcome {
+        Some(SagaOutcome::Aborted { code, .. }) => *code,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn again(outcome: &Option<SagaOutcome>) -> bool {
+    match outcome {
+        Some(SagaOutcome::Committed { again, .. }) => *again,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two ends of a divergence `back` frames behind both tips.
+pub fn diverged(author: &mut Author, common: usize, left: usize, right: usize) -> (Vec<Verified>, Vec<Verified>) {
+    let base = author.timeline(common);
+    let branch = |author: &mut Author, count: usize, name: &str| {
+        let mut frames = base.clone();
+        for n in 0..count {
+            let next = author.edit(frames.last().unwrap(), &format!("{name}{n}"));
+            frames.push(next);
+        }
+        frames
+    };
+    (branch(author, left, "left"), branch(author, right, "right"))
 }

@@ -1,0 +1,195 @@
+//! Three-way merge of texts by longest common subsequence. Spec: ibgib §16.2, merge §5.
+
+use std::collections::BTreeMap;
+
+/// Cells of one table, at most: beyond it tokens are whole lines, and beyond it again nothing is merged.
+const CELLS_MAX: usize = 4_000_000;
+
+/// A merged text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergedText {
+    /// The text.
+    pub text: String,
+    /// Places where both sides said something else; both are in the text, the first one first.
+    pub conflicts: u64,
+}
+
+/// Merges what `first` (the winner) and `second` made of `base`. Does not depend on anything but the three texts.
+/// Time and memory are bounded: two tables of at most 4 million cells.
+// Spec: SY-60
+pub fn merge_text(base: &str, first: &str, second: &str) -> MergedText {
+    let split = |split: fn(&str) -> Vec<&str>| try_merge(&split(base), &split(first), &split(second));
+    split(words)
+        .or_else(|| split(|text| text.split_inclusive('\n').collect()))
+        .unwrap_or_else(|| MergedText { text: first.to_owned(), conflicts: 1 })
+}
+
+/// Each line feed alone, runs of spaces and tabs, runs of anything else.
+fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    while let Some(class) = rest.chars().next().map(class) {
+        let end = match class {
+            Class::LineFeed => 1,
+            _ => rest.find(|other| self::class(other) != class).unwrap_or(rest.len()),
+        };
+        let (word, behind) = rest.split_at(end);
+        words.push(word);
+        rest = behind;
+    }
+    words
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    LineFeed,
+    Space,
+    Other,
+}
+
+fn class(character: char) -> Class {
+    match character {
+        '\n' => Class::LineFeed,
+        ' ' | '\t' => Class::Space,
+        _ => Class::Other,
+    }
+}
+
+/// `None` when a table would be too large.
+fn try_merge(base: &[&str], first: &[&str], second: &[&str]) -> Option<MergedText> {
+    let (in_first, in_second) = (matches(base, first)?, matches(base, second)?);
+    let mut merged = MergedText { text: String::new(), conflicts: 0 };
+    let (mut at_base, mut at_first, mut at_second) = (0, 0, 0);
+    for (at, token) in base.iter().enumerate() {
+        let (Some(stable_first), Some(stable_second)) = (in_first[at], in_second[at]) else { continue };
+        merged.region(&base[at_base..at], &first[at_first..stable_first], &second[at_second..stable_second]);
+        merged.text.push_str(token);
+        (at_base, at_first, at_second) = (at + 1, stable_first + 1, stable_second + 1);
+    }
+    merged.region(&base[at_base..], &first[at_first..], &second[at_second..]);
+    Some(merged)
+}
+
+impl MergedText {
+    /// Adds what became of the tokens between two that both sides kept.
+    fn region(&mut self, base: &[&str], first: &[&str], second: &[&str]) {
+        let mut add = |tokens: &[&str]| tokens.iter().for_each(|token| self.text.push_str(token));
+        if first == base {
+            add(second);
+        } else if second == base || first == second {
+            add(first);
+        } else {
+            add(first);
+            let apart = |tokens: &[&str], side: fn(&str) -> Option<char>, place: Option<usize>| {
+                place.and_then(|place| side(tokens[place])).is_none_or(|edge| class(edge) != Class::Other)
+            };
+            let ends = apart(first, |token| token.chars().next_back(), first.len().checked_sub(1));
+            let begins = apart(second, |token| token.chars().next(), (!second.is_empty()).then_some(0));
+            if !ends && !begins {
+                add(&[" "]);
+            }
+            add(second);
+            self.conflicts += 1;
+        }
+    }
+}
+
+/// For each token of `base` the place of its match in `side`; `None` when the table would be too large.
+fn matches(base: &[&str], side: &[&str]) -> Option<Vec<Option<usize>>> {
+    let prefix = base.iter().zip(side).take_while(|(left, right)| left == right).count();
+    let (base_rest, side_rest) = (&base[prefix..], &side[prefix..]);
+    let suffix = base_rest.iter().rev().zip(side_rest.iter().rev()).take_while(|(left, right)| left == right).count();
+    let (base_middle, side_middle) = (&base_rest[..base_rest.len() - suffix], &side_rest[..side_rest.len() - suffix]);
+    if base_middle.len().saturating_mul(side_middle.len()) > CELLS_MAX {
+        return None;
+    }
+    let mut found: Vec<Option<usize>> = (0..prefix).map(Some).collect();
+    found.extend(middle(base_middle, side_middle).into_iter().map(|place| place.map(|place| place + prefix)));
+    found.extend((side.len() - suffix..side.len()).map(Some));
+    Some(found)
+}
+
+/// A longest common subsequence of two short lists: the one that a walk from the start meets.
+fn middle(base: &[&str], side: &[&str]) -> Vec<Option<usize>> {
+    let mut found = vec![None; base.len()];
+    if base.is_empty() || side.is_empty() {
+        return found;
+    }
+    // Small numbers instead of texts, so that a cell costs one comparison.
+    let mut numbers = BTreeMap::new();
+    let mut number = |token| {
+        let next = numbers.len();
+        *numbers.entry(token).or_insert(next)
+    };
+    let base: Vec<usize> = base.iter().map(|token| number(*token)).collect();
+    let side: Vec<usize> = side.iter().map(|token| number(*token)).collect();
+    // The common length of what is behind (i, j). The shorter list has at most 2 000 tokens, so 16 bits hold it.
+    let width = side.len() + 1;
+    let mut table = vec![0u16; (base.len() + 1) * width];
+    for i in (0..base.len()).rev() {
+        for j in (0..side.len()).rev() {
+            table[i * width + j] = if base[i] == side[j] {
+                table[(i + 1) * width + j + 1] + 1
+            } else {
+                table[(i + 1) * width + j].max(table[i * width + j + 1])
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    while i < base.len() && j < side.len() {
+        if base[i] == side[j] {
+            found[i] = Some(j);
+            (i, j) = (i + 1, j + 1);
+        } else if table[(i + 1) * width + j] >= table[i * width + j + 1] {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(base: &str, first: &str, second: &str, text: &str, conflicts: u64) {
+        let merged = merge_text(base, first, second);
+        assert!(
+            merged == MergedText { text: text.to_owned(), conflicts },
+            "{base:.80?}: {} {:.80?}",
+            merged.conflicts,
+            merged.text
+        );
+    }
+
+    #[test]
+    fn tokens() {
+        assert_eq!(words("a \t b\n\n\r\nä."), ["a", " \t ", "b", "\n", "\n", "\r", "\n", "ä."]);
+        assert!(words("").is_empty());
+    }
+
+    #[test]
+    fn a_space_stands_between_two_words_only() {
+        check("x", "x a", "x b", "x a b", 1);
+        check("", "a", "b", "a b", 1);
+        check("", "a\n", "b\n", "a\nb\n", 1);
+        check("", "a", "\tb", "a\tb", 1);
+        check("a", "", "b", "b", 1);
+    }
+
+    // Proves: SY-60 (a middle that is too large as words is merged by lines, then not at all)
+    #[test]
+    fn large_texts_are_merged_by_lines_and_too_large_ones_not() {
+        let text = |lines: usize, mark: &str| -> String {
+            (0..lines).map(|line| format!("{mark}{line} a b c d e f\n")).collect()
+        };
+        let base = format!("{}middle\ntail\n", text(300, "x"));
+        let first = format!("{}middle\ntail\n", text(300, "y"));
+        assert!(try_merge(&words(&base), &words(&first), &words(&base)).is_none());
+        check(&base, &first, &base.replace("tail", "end"), &first.replace("tail", "end"), 0);
+
+        let (base, first, second) = (text(2100, "x"), text(2100, "y"), text(2100, "z"));
+        check(&base, &first, &second, &first, 1);
+    }
+}
