@@ -77,8 +77,7 @@ impl Members {
     pub fn read(record: &Verified) -> Result<Self, MembersError> {
         let frame = record.address().ib() == MEMBERS_IB && record.frame_ref().is_some();
         let data = record.object().filter(|_| frame).ok_or(MembersError("a frame of a timeline"))?;
-        let space =
-            data.get("space").and_then(Value::as_str).and_then(|text| exact(text)).ok_or(MembersError("space"))?;
+        let space = data.get("space").and_then(Value::as_str).and_then(exact).ok_or(MembersError("space"))?;
         let list = data.get("members").and_then(Value::as_object).ok_or(MembersError("members"))?;
         if list.len() > MEMBER_COUNT_MAX {
             return Err(MembersError("at most 512 members"));

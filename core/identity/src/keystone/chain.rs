@@ -23,6 +23,7 @@ use super::step::{Rank, Standing};
 pub const WAITING_MAX: usize = 1_024;
 
 /// What a keystone is now.
+// Spec: SY-27, SY-28
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The first frame is not here.

