@@ -96,7 +96,7 @@ fn sc6_several_timelines_with_a_cut_after_each_message() {
 #[test]
 fn fifty_cuts_cost_fifty_batches_and_fifty_chunks_at_most() {
     let mut author = Author::new(47);
-    let mut content = vec![0; 40_000_000];
+    let mut content = vec![0; 66_000_000];
     sealtide_crypto::Entropy::fill(&mut author.chance, &mut content);
     let mut chunks: Vec<(ChunkHash, bytes::Bytes)> = Vec::new();
     let manifest = Manifest::cut(&mut &content[..], &mut |chunk, bytes| {

@@ -184,3 +184,44 @@ fn vectors_set_digest() {
         assert_eq!(summary.lanes.digest()[..], unhex(&case["digest"])[..], "{what}");
     }
 }
+
+/// Bytes and rounds of one reconciliation.
+#[derive(Debug, Default)]
+struct Talk {
+    bytes: usize,
+    rounds: usize,
+}
+
+/// Cutting by key costs about what cutting by rank does, with items spread evenly as order keys are.
+// Proves: SY-41
+#[test]
+fn as_short_as_the_foreign_implementation() {
+    let scale = std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let item = |number: u32| {
+        let id = sha256(&number.to_be_bytes());
+        (u64::from_be_bytes(id[8..16].try_into().unwrap()) >> 1, id)
+    };
+    let (common, own) = (20_000 * scale, 100 * scale);
+    let client: Vec<_> = (0..common + own).map(item).collect();
+    let server: Vec<_> = (0..common).chain(common + own..common + 2 * own).map(item).collect();
+    let (runs, splitter) = ((Run::new(client.clone()), Run::new(server.clone())), Splitter::default());
+    let (mut ours, mut theirs, mut difference) = (Talk::default(), Talk::default(), Difference::default());
+    let mut message = Some(splitter.initiate(&runs.0));
+    while let Some(query) = message {
+        let answer = splitter.server(&runs.1, &query).unwrap();
+        ours = Talk { bytes: ours.bytes + query.len() + answer.len(), rounds: ours.rounds + 1 };
+        message = splitter.client(&runs.0, &answer, &mut difference, u64::MAX).unwrap();
+    }
+    assert_eq!([difference.have.len(), difference.need.len()], [own as usize; 2]);
+    let stored = (storage(&client), storage(&server));
+    let mut asks = Negentropy::new(Storage::Borrowed(&stored.0), 1_000_000).unwrap();
+    let mut answers = Negentropy::new(Storage::Borrowed(&stored.1), 1_000_000).unwrap();
+    let mut message = Some(asks.initiate().unwrap());
+    while let Some(query) = message {
+        let answer = answers.reconcile(&query).unwrap();
+        theirs = Talk { bytes: theirs.bytes + query.len() + answer.len(), rounds: theirs.rounds + 1 };
+        message = asks.reconcile_with_ids(&answer, &mut Vec::new(), &mut Vec::new()).unwrap();
+    }
+    println!("{common} items, {} differences: ours {ours:?}, the crate {theirs:?}", 2 * own);
+    assert!(ours.bytes <= theirs.bytes * 5 / 4 && ours.rounds <= theirs.rounds, "{ours:?}, the crate {theirs:?}");
+}

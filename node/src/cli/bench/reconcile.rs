@@ -260,9 +260,10 @@ mod tests {
     #[test]
     fn small_differences_of_large_spaces_cost_little() {
         let dir = tempfile::tempdir().unwrap();
-        let differences = 200;
-        let costs = Bench::fill(dir.path(), 20_000).unwrap().measure(differences).unwrap();
-        println!("{costs:#?}");
+        let scale: usize = std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        let (items, differences) = (20_000 * scale, 200 * scale.min(5));
+        let costs = Bench::fill(dir.path(), items).unwrap().measure(differences).unwrap();
+        println!("{items} items, {differences} differences: {costs:#?}");
         let Costs { equal, items, tips, frame } = &costs;
         assert_eq!([equal.mode, items.mode, tips.mode, frame.mode], [Mode::Equal, Mode::Recon, Mode::Walk, Mode::Walk]);
         assert_eq!((equal.records, equal.reconciliation_bytes, equal.payload_bytes), (0, 0, 0));
