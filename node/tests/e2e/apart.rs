@@ -82,9 +82,7 @@ fn different_paragraphs_are_merged() {
     );
     let merged = "first, by a\n\nsecond\n\nthird, by b\n";
     for machine in [&pair.a, &pair.b] {
-        until("both edits are there", || {
-            if text(machine, "plan.md") == merged { Ok(()) } else { Err(machine.told()) }
-        });
+        until("both edits are there", || if text(machine, "plan.md") == merged { Ok(()) } else { Err(machine.told()) });
         assert!(listed(machine).is_empty());
     }
     pair.agree_and_verify();
@@ -127,7 +125,8 @@ fn the_same_word_changed_twice() {
     let shown = pair.a.ok(&["conflicts", "show", "Notes:plan.md"])["versions"].clone();
     let whats: Vec<&str> = shown.as_array().unwrap().iter().filter_map(|version| version["what"].as_str()).collect();
     assert_eq!(whats, ["merged", "one side", "other side", "before"]);
-    let mut texts: Vec<&str> = shown.as_array().unwrap().iter().filter_map(|version| version["text"].as_str()).collect();
+    let mut texts: Vec<&str> =
+        shown.as_array().unwrap().iter().filter_map(|version| version["text"].as_str()).collect();
     texts[1..3].sort_unstable();
     assert_eq!(texts[1..], ["the blue fox\n", "the green fox\n", "the red fox\n"]);
     // One side is chosen; its text stands on both machines.
