@@ -72,7 +72,7 @@ fn changes_on_both_sides_while_down() {
 }
 
 /// Different paragraphs of one file: both edits are in one version, which both compute, and nobody is asked.
-// Proves: SY-37, SY-106
+// Proves: SY-106
 #[test]
 fn different_paragraphs_are_merged() {
     let pair = part_and_meet(
