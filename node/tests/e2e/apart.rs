@@ -96,8 +96,11 @@ fn different_paragraphs_are_merged() {
     parents.sort_unstable();
     edits.sort_unstable();
     assert_eq!(parents, edits);
-    pair.a.ok(&["status", "--check"]);
     pair.b.ok(&["sync", "--wait"]);
+    until("nobody is asked for anything", || match pair.a.run(&["status", "--check"]).code {
+        0 => Ok(()),
+        _ => Err(pair.a.told()),
+    });
 }
 
 /// The same word changed twice: both are in the text, it is listed, and a person settles it.
