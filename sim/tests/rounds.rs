@@ -1,7 +1,6 @@
 //! Scenario SC-10: three nodes, twenty rounds of edits apart, random pairs that meet; in the end all is one.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
-#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
 use sealtide_ibgib::{Address, Relations, Stamp, TimelineId, Verified, evolve, genesis, winner};
 use sealtide_identity::SpaceId;

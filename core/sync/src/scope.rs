@@ -175,7 +175,7 @@ impl Scoped {
     }
 
     /// Whether the tips of the scope are those of the space, and everything behind them is in it.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_closed_behind(&self) -> bool {
         self.roots.as_ref().is_none_or(|roots| roots.live && roots.skipped.is_empty())
     }
 

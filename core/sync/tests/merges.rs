@@ -341,3 +341,67 @@ fn a_merge_survives_a_cut_after_each_message() {
         assert_eq!(pair.a.space.sids(), whole.a.space.sids(), "cut after {cut}");
     }
 }
+
+/// Three spaces, rounds of edits apart, random pairs that meet; in the end one tip for each timeline, the same in all.
+// Proves: SY-36, SY-61
+#[test]
+fn sc10_three_nodes_and_many_rounds() {
+    let seeds = 40 * support::scale() as u64;
+    let (mut edits, mut merges) = (0, 0);
+    for seed in 0..seeds {
+        let mut author = Author::new(seed);
+        let firsts: Vec<Verified> = (0..4).map(|n| author.first(&format!("one two three four {n}"))).collect();
+        let mut spaces = [MemSpace::with(&firsts), MemSpace::with(&firsts), MemSpace::with(&firsts)];
+        let mut words = Vec::new();
+        for round in 0..20 {
+            for (node, space) in spaces.iter_mut().enumerate() {
+                for (line, first) in firsts.iter().enumerate() {
+                    for _ in 0..author.number(4) {
+                        let prev = newest(space, first);
+                        let other = newest(space, &firsts[(line + 1) % 4]);
+                        let mut text: Vec<String> =
+                            text(&prev).as_str().unwrap().split(' ').map(str::to_owned).collect();
+                        let word = format!("r{round}n{node}w{}", words.len());
+                        text.insert(author.number(text.len() + 1), word.clone());
+                        words.push((line, word));
+                        let next = author.edit_with(&prev, &text.join(" "), &[("to", &other)]);
+                        space.put(&[next]);
+                    }
+                }
+            }
+            for _ in 0..author.number(3) {
+                let from = author.number(3);
+                meet(&mut spaces, from, (from + 1 + author.number(2)) % 3);
+            }
+        }
+        (0..6).for_each(|turn| meet(&mut spaces, turn % 3, (turn + 1) % 3));
+        for space in &spaces {
+            assert_eq!(space.sids(), spaces[0].sids(), "seed {seed}");
+            assert!(space.tips.values().all(|tips| tips.len() == 1), "seed {seed}");
+        }
+        for (line, word) in &words {
+            let last = text(&newest(&spaces[0], &firsts[*line]));
+            assert!(last.as_str().unwrap().split(' ').any(|found| found == word), "seed {seed}: {word} is lost");
+        }
+        edits += words.len();
+        merges += spaces[0].records.len() - words.len() - 4;
+    }
+    println!("{seeds} seeds: {edits} edits, {merges} merge frames");
+    assert!(merges > 10 * seeds as usize);
+}
+
+/// The winner of a timeline's tips.
+fn newest(space: &MemSpace, first: &Verified) -> Verified {
+    let tips: Vec<&Verified> = space.tips[&first.frame().unwrap().timeline]
+        .iter()
+        .map(|tip| &space.records[&space.addresses[tip][0]])
+        .collect();
+    sealtide_ibgib::winner(tips).unwrap().clone()
+}
+
+fn meet(spaces: &mut [MemSpace; 3], from: usize, to: usize) {
+    let mut pair = Pair::new(std::mem::take(&mut spaces[from]), std::mem::take(&mut spaces[to]));
+    pair.sync_ok();
+    pair.assert_equal();
+    (spaces[from], spaces[to]) = (pair.a.space, pair.b.space);
+}

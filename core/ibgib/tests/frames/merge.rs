@@ -359,7 +359,8 @@ proptest! {
         prop_assume!(left != right);
         let merged = Held::of(&[&base, &left, &right]).merge(&left, &right).unwrap().object().unwrap();
         prop_assert_eq!(&merged["graft"]["conflicts"], &json!(0));
-        let found: BTreeMap<String, Value> = merged.into_iter().filter(|(name, _)| name.len() == 1 && name != "n").collect();
+        let named = merged.into_iter().filter(|(name, _)| name.len() == 1 && name != "n");
+        let found: BTreeMap<String, Value> = named.collect();
         prop_assert_eq!(found, expected);
     }
 }

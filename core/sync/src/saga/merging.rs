@@ -38,7 +38,7 @@ impl Run {
     /// left into `after`. Only a side that receives merges. Spec: SY-36, SY-61, SY-64
     pub(super) fn merge(&self, context: &Context<'_>, after: &mut TipsAfter) -> Merges {
         let mut merges = Merges::default();
-        if !self.terms.receives() || self.terms.strategy == Strategy::Abort || !self.scoped.is_whole() {
+        if !self.terms.receives() || self.terms.strategy == Strategy::Abort || !self.scoped.is_closed_behind() {
             return merges;
         }
         let mut diverged: TipsAfter = after.iter().filter(|(_, (_, tips))| tips.len() > 1).map(own).collect();

@@ -102,7 +102,7 @@ impl Answering {
     pub(super) fn send(mut self, context: &mut Context<'_>, sig: Option<Verified>) -> Result<Run, Fault> {
         let ack = OpenAck { sig, ..self.ack };
         self.terms.ack_hash = body_hash(&context.out.send(&Message::OpenAck(ack)));
-        Run::start(context, self.terms, self.scoped)
+        Run::open(context, self.terms, self.scoped)
     }
 }
 

@@ -288,7 +288,7 @@ impl Receive {
             let record =
                 Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
             self.wants.admit(message.want, &record)?;
-            if self.is_new(&record, streams, context, scoped)? {
+            if self.is_new(&record, streams, context, scoped) {
                 self.take_in(&record, context, scoped)?;
                 self.bytes += record.encoded().len() as u64;
                 kept.push(record);
@@ -308,21 +308,12 @@ impl Receive {
     }
 
     /// Whether a record that was asked for is to be staged. In the stream records may be here already; in answers to
-    /// other WANTs only because another saga committed them meanwhile.
-    fn is_new(
-        &mut self,
-        record: &Verified,
-        streams: bool,
-        context: &Context<'_>,
-        scoped: &Scoped,
-    ) -> Result<bool, Fault> {
-        let held = self.index.holds(record);
+    /// other WANTs because another saga committed them meanwhile, or another WANT brought them.
+    fn is_new(&mut self, record: &Verified, streams: bool, context: &Context<'_>, scoped: &Scoped) -> bool {
         if streams {
             self.stream.get_or_insert_default().add(record.sid().as_bytes());
-        } else if held {
-            return Err(Fault::protocol("a record sent twice"));
         }
-        Ok(!held && !scoped.contains(context.view, &record.sid()))
+        !self.index.holds(record) && !scoped.contains(context.view, &record.sid())
     }
 
     fn take_in(&mut self, record: &Verified, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {

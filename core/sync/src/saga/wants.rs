@@ -28,6 +28,8 @@ pub(super) struct Wants {
     addresses: VecDeque<Address>,
     chunks: VecDeque<ChunkRef>,
     bulk: Option<Option<(u64, Sid)>>,
+    /// What has come for each open WANT of ranges or addresses.
+    came: BTreeMap<u64, BTreeSet<Sid>>,
 }
 
 /// An open WANT: what may still come.
@@ -218,11 +220,20 @@ impl Wants {
             }
             _ => false,
         };
-        if fits { Ok(()) } else { Err(Fault::protocol("a record that was not asked for")) }
+        if !fits {
+            return Err(Fault::protocol("a record that was not asked for"));
+        }
+        // Two WANTs may name one frame: an orphan by its address, and its neighbours by their counters. Within one
+        // WANT a record comes once.
+        match self.streams(number) || self.came.entry(number).or_default().insert(record.sid()) {
+            true => Ok(()),
+            false => Err(Fault::protocol("a record sent twice")),
+        }
     }
 
     /// The WANT of records is answered.
     pub(super) fn answered(&mut self, number: u64) -> Result<(), Fault> {
+        self.came.remove(&number);
         match self.open.remove(&number) {
             // A frame exists for each n up to the tip, so an honest answer is never empty. Without this rule a peer
             // could name a tip with a huge counter and have this side ask for ever.
