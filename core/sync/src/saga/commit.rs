@@ -51,15 +51,14 @@ impl Run {
         check_moves(context.config.peer_role, &moved)?;
         moves.sort_unstable();
         let sids = index.sids();
-        let mut after = None;
-        if !self.scoped.moved(context.view) {
+        if !self.holds(&sids, context)? {
+            return self.deepen(context);
+        }
+        let after = (!self.scoped.moved(context.view)).then(|| {
             let mut items: SetSummary = self.scoped.snapshot().item_summary.clone();
             sids.iter().for_each(|sid| items.add(sid.as_bytes()));
-            if !self.holds(&items, context)? {
-                return self.deepen(context);
-            }
-            after = Some(Facts::of(&tips, &items));
-        }
+            Facts::of(&tips, &items)
+        });
         let staged = Staged {
             count: sids.len() as u64,
             root: Index::root(&sids),
