@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::pack::Pack;
 use crate::run::{Cursor, Run, RunWriter, Unreadable};
 use crate::runs::{Runs, Scan, cover};
@@ -16,7 +17,6 @@ const FACTOR: usize = 8;
 const RUNS_MAX: usize = 30;
 
 /// Some neighbouring runs on their way into one.
-#[derive(Debug)]
 pub(crate) struct Merge {
     inputs: Vec<Arc<Run>>,
     writer: RunWriter,
@@ -25,7 +25,6 @@ pub(crate) struct Merge {
     scan: Option<Scan>,
     /// Numbers of the spaces that were there when the newest of the packs was sealed: rows of others are left out.
     spaces: BTreeSet<u32>,
-    state: Vec<u8>,
 }
 
 /// Why a merge ended without a result. The runs are as they were.
@@ -64,11 +63,10 @@ impl Merge {
         let inputs = runs.list[range].to_vec();
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(None) };
         let Some(cover) = cover(packs, first.cover.first, last.cover.last)? else { return Ok(None) };
-        let state = last.state()?;
-        let spaces = state::space_numbers(&state).ok_or(MergeError::Unreadable)?;
+        let spaces = state::space_numbers(&last.state()?).ok_or(MergeError::Unreadable)?;
         let rows = Table::ALL.map(|table| inputs.iter().map(|run| run.rows(table)).sum());
         let writer = RunWriter::new(&runs.health, runs.folder, cover, rows)?;
-        Ok(Some(Self { inputs, writer, table: 0, scan: None, spaces, state }))
+        Ok(Some(Self { inputs, writer, table: 0, scan: None, spaces }))
     }
 
     /// Merges about `rows` rows; `true` when only [`Merge::finish`] is left.
@@ -94,13 +92,21 @@ impl Merge {
     }
 
     /// The run in place of its inputs, durable.
-    pub(crate) fn finish(self, runs: &crate::cache::Cache) -> Result<Run, MergeError> {
+    pub(crate) fn finish(self, cache: &Cache) -> Result<Run, MergeError> {
         let name = self.writer.file_name().to_owned();
         let health = Arc::clone(self.writer.health());
-        self.writer.finish(runs, &self.state).map_err(|error| {
+        let Self { inputs, mut writer, .. } = self;
+        let write = || {
+            if let Some(last) = inputs.last() {
+                last.copy_state(&mut |piece| writer.push_state(piece))?;
+            }
+            Ok(writer.finish(cache)?)
+        };
+        let written = write();
+        if written.is_err() {
             let _ = health.disk().remove(&name);
-            error.into()
-        })
+        }
+        written
     }
 
     /// Gives up.

@@ -12,6 +12,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::entry::Cut;
 use crate::error::Damage;
 use crate::filter::Filter;
+use crate::merge::MergeError;
 use crate::table::{PAGE_ROWS, Table};
 
 const HEAD_MAGIC: &[u8; 16] = b"sealtide run 1\n\0";
@@ -183,13 +184,32 @@ impl Run {
 
     /// What the index kept in memory beside the tables when its last pack was sealed.
     pub(crate) fn state(&self) -> Result<Vec<u8>, Unreadable> {
+        let mut bytes = Vec::with_capacity(self.state.1 as usize);
+        let copied = self.copy_state(&mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        });
+        copied.map(|()| bytes).map_err(|_| Unreadable)
+    }
+
+    /// Hands the state to `take` in pieces; the last call of `take` may be for nothing when the hash does not fit.
+    pub(crate) fn copy_state(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), MergeError> {
         let (offset, len, hash) = self.state;
-        let mut bytes = vec![0; len as usize];
-        match self.file.read_at(offset, &mut bytes) {
-            Ok(()) if blake3(&bytes) == hash => Ok(bytes),
-            Ok(()) => Err(self.health.report(&self.name, &"the state does not have its hash")),
-            Err(error) => Err(self.health.report(&self.name, &error)),
+        let mut hasher = Blake3::new();
+        let mut at = 0;
+        while at < len {
+            let mut piece = vec![0; (len - at).min(WRITE_BYTES as u64) as usize];
+            if let Err(error) = self.file.read_at(offset + at, &mut piece) {
+                return Err(self.health.report(&self.name, &error).into());
+            }
+            hasher.update(&piece);
+            take(&piece)?;
+            at += piece.len() as u64;
         }
+        if hasher.finish() == hash {
+            return Ok(());
+        }
+        Err(self.health.report(&self.name, &"the state does not have its hash").into())
     }
 
     /// The rows of a page, checked. Pages come from the cache when there is one.
@@ -379,7 +399,6 @@ impl Cursor {
 }
 
 /// Writes a run: the tables in order, each row above the one before.
-#[derive(Debug)]
 pub(crate) struct RunWriter {
     cover: Cover,
     name: String,
@@ -395,6 +414,9 @@ pub(crate) struct RunWriter {
     len: u64,
     synced: u64,
     rows_max: [u64; 6],
+    tables_done: bool,
+    state_bytes: u64,
+    state_hash: Blake3,
 }
 
 impl RunWriter {
@@ -419,6 +441,9 @@ impl RunWriter {
             len: HEAD_BYTES,
             synced: 0,
             rows_max,
+            tables_done: false,
+            state_bytes: 0,
+            state_hash: Blake3::new(),
         };
         writer.begin();
         Ok(writer)
@@ -505,18 +530,26 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Ends the file. Pages and state are durable before the end of the file says that there is a run.
-    pub(crate) fn finish(mut self, cache: &Cache, state: &[u8]) -> io::Result<Run> {
-        self.end()?;
-        while self.parts.len() < Table::ALL.len() {
-            self.begin();
+    /// Writes some of the state, behind all rows.
+    pub(crate) fn push_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        while !self.tables_done {
             self.end()?;
+            self.tables_done = self.parts.len() == Table::ALL.len();
+            if !self.tables_done {
+                self.begin();
+            }
         }
-        let at = self.len;
-        self.write(state)?;
+        self.state_bytes += bytes.len() as u64;
+        self.state_hash.update(bytes);
+        self.write(bytes)
+    }
+
+    /// Ends the file. Pages and state are durable before the end of the file says that there is a run.
+    pub(crate) fn finish(mut self, cache: &Cache) -> io::Result<Run> {
+        self.push_state(&[])?;
         self.flush()?;
         self.file.sync()?;
-        let state = (at, state.len() as u64, blake3(state));
+        let state = (self.len - self.state_bytes, self.state_bytes, self.state_hash.finish());
         let footer = write_footer(&self.parts, &state);
         let mut tail = self.len.to_le_bytes().to_vec();
         tail.extend_from_slice(&blake3(&footer));

@@ -56,7 +56,8 @@ pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
                 writer.push(table, row)?;
             }
         }
-        writer.finish(&runs.cache, &state::write(index))
+        state::write(index, &mut |piece| writer.push_state(piece))?;
+        writer.finish(&runs.cache)
     };
     let written = write();
     if written.is_err() {

@@ -2,6 +2,7 @@
 //! tips, sagas, and what is staged. Spec: store, "Runs".
 
 use std::collections::BTreeSet;
+use std::io;
 
 use sealtide_ibgib::{Address, Sid, TimelineId};
 use sealtide_sync::{SagaId, SagaState, TipItem};
@@ -12,31 +13,69 @@ use crate::index::{Index, SagaInfo, Txn};
 use crate::pack::Place;
 use crate::space::SpaceState;
 
-/// The state of an index whose summaries are settled.
-pub(crate) fn write(index: &Index) -> Vec<u8> {
-    let mut out = Vec::new();
-    put64(&mut out, index.next_txn);
-    put32(&mut out, index.next_space);
-    put32(&mut out, index.spaces.len() as u32);
-    index.spaces.values().for_each(|state| put32(&mut out, state.number));
+/// Bytes that are handed on at once, about.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Where the bytes go, piece by piece: the tips of a large space need not be in memory twice.
+struct Out<'a> {
+    bytes: Vec<u8>,
+    take: &'a mut dyn FnMut(&[u8]) -> io::Result<()>,
+}
+
+impl Out<'_> {
+    /// Adds what `put` writes.
+    fn put(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        put(&mut self.bytes);
+        if self.bytes.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (self.take)(&self.bytes)?;
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+/// Hands out the state of an index whose summaries are settled.
+pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut out = Out { bytes: Vec::new(), take };
+    out.put(|out| {
+        put64(out, index.next_txn);
+        put32(out, index.next_space);
+        put32(out, index.spaces.len() as u32);
+        index.spaces.values().for_each(|state| put32(out, state.number));
+    })?;
     for (space, state) in &index.spaces {
-        out.extend_from_slice(space.as_bytes());
-        put_space(&mut out, state);
+        out.put(|out| {
+            out.extend_from_slice(space.as_bytes());
+            put_space(out, state);
+        })?;
+        state.tips().try_for_each(|tip| out.put(|out| put_tip(out, tip)))?;
     }
-    put32(&mut out, index.sagas.len() as u32);
+    out.put(|out| put32(out, index.sagas.len() as u32))?;
     for (saga, info) in &index.sagas {
-        out.extend_from_slice(&saga.0);
-        out.extend_from_slice(info.space.as_bytes());
-        put64(&mut out, info.txn);
-        put64(&mut out, info.wall_ms);
-        out.push(state_byte(info.state));
+        out.put(|out| {
+            out.extend_from_slice(&saga.0);
+            out.extend_from_slice(info.space.as_bytes());
+            put64(out, info.txn);
+            put64(out, info.wall_ms);
+            out.push(state_byte(info.state));
+        })?;
     }
-    put32(&mut out, index.txns.len() as u32);
+    out.put(|out| put32(out, index.txns.len() as u32))?;
     for (number, txn) in &index.txns {
-        put64(&mut out, *number);
-        put_txn(&mut out, index, txn);
+        out.put(|out| {
+            put64(out, *number);
+            put32(out, txn.records.len() as u32);
+        })?;
+        txn.records.iter().try_for_each(|id| out.put(|out| put_record(out, index, *id)))?;
+        out.put(|out| {
+            put_sids(out, &txn.taken);
+            put32(out, txn.moves.len() as u32);
+            txn.moves.iter().for_each(|change| put_move(out, change));
+        })?;
     }
-    out
+    out.flush()
 }
 
 /// The numbers of the spaces, from the front of the state.
@@ -105,16 +144,17 @@ fn put_space(out: &mut Vec<u8>, state: &SpaceState) {
     put_summary(out, &state.item_summary);
     put_summary(out, &state.tip_summary);
     put64(out, state.tip_count());
-    for tip in state.tips() {
-        put64(out, tip.order);
-        out.extend_from_slice(&tip.id);
-        out.extend_from_slice(&tip.timeline.0);
-        out.extend_from_slice(&tip.sid.0);
-        put64(out, tip.n);
-        put_text(out, tip.tjp.as_str());
-        // The first frame is its own: no second text.
-        put_text(out, if tip.tip == tip.tjp { "" } else { tip.tip.as_str() });
-    }
+}
+
+fn put_tip(out: &mut Vec<u8>, tip: &TipItem) {
+    put64(out, tip.order);
+    out.extend_from_slice(&tip.id);
+    out.extend_from_slice(&tip.timeline.0);
+    out.extend_from_slice(&tip.sid.0);
+    put64(out, tip.n);
+    put_text(out, tip.tjp.as_str());
+    // The first frame is its own: no second text.
+    put_text(out, if tip.tip == tip.tjp { "" } else { tip.tip.as_str() });
 }
 
 fn read_space(cut: &mut Cut<'_>, number: u32) -> Option<SpaceState> {
@@ -140,18 +180,12 @@ fn read_space(cut: &mut Cut<'_>, number: u32) -> Option<SpaceState> {
     Some(state)
 }
 
-fn put_txn(out: &mut Vec<u8>, index: &Index, txn: &Txn) {
-    put32(out, txn.records.len() as u32);
-    for id in &txn.records {
-        let (place, line, encoded_len) = index.line_of(*id);
-        for number in [place.pack, place.offset, place.body_len, encoded_len] {
-            put32(out, number);
-        }
-        put_line(out, &line);
+fn put_record(out: &mut Vec<u8>, index: &Index, id: u32) {
+    let (place, line, encoded_len) = index.line_of(id);
+    for number in [place.pack, place.offset, place.body_len, encoded_len] {
+        put32(out, number);
     }
-    put_sids(out, &txn.taken);
-    put32(out, txn.moves.len() as u32);
-    txn.moves.iter().for_each(|change| put_move(out, change));
+    put_line(out, &line);
 }
 
 fn read_txn(cut: &mut Cut<'_>, index: &mut Index) -> Option<Txn> {
