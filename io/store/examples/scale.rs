@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "an example stops at the first error")]
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sealtide_ibgib::{Object, Relations, Sid, Stamp, Verified, evolve, genesis};
 use sealtide_store::{Store, conformance};
@@ -41,7 +41,7 @@ fn timeline(number: usize, frames: usize) -> Vec<Verified> {
 fn fill(home: &Path, count: usize, frames: usize) {
     let store = Store::open_dir(home).unwrap();
     let space = store.create_space(conformance::space_frame(1)).unwrap();
-    let (mut made, mut number, mut inside) = (0, 0, std::time::Duration::ZERO);
+    let (mut made, mut number, mut inside, mut longest) = (0, 0, Duration::ZERO, Duration::ZERO);
     let start = Instant::now();
     while made < count {
         let mut batch = Vec::new();
@@ -53,11 +53,13 @@ fn fill(home: &Path, count: usize, frames: usize) {
         let committing = Instant::now();
         store.commit(&space, &conformance::local(batch)).unwrap();
         inside += committing.elapsed();
+        longest = longest.max(committing.elapsed());
         if made % 1_000_000 < BATCH {
             print(&format!("  {made} made and committed"), made, start);
         }
     }
     println!("{:<34} {:>9.3} s", "  of that, in commit", inside.as_secs_f64());
+    println!("{:<34} {:>9.3} s", "  longest commit", longest.as_secs_f64());
     print("fill", made, start);
     let start = Instant::now();
     drop(store);

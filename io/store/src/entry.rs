@@ -195,6 +195,8 @@ pub(crate) enum Entry<'a> {
 pub(crate) const KIND_COMMIT: u8 = 9;
 /// Kind byte of marks.
 pub(crate) const KIND_MARK: u8 = 11;
+/// Kind byte of the seal.
+pub(crate) const KIND_SEAL: u8 = 12;
 
 impl<'a> Entry<'a> {
     pub(crate) fn kind(&self) -> u8 {
@@ -210,7 +212,7 @@ impl<'a> Entry<'a> {
             Self::Commit(_) => KIND_COMMIT,
             Self::Abort { .. } => 10,
             Self::Mark { .. } => KIND_MARK,
-            Self::Seal => 12,
+            Self::Seal => KIND_SEAL,
             Self::Sums { .. } => 13,
         }
     }
@@ -307,7 +309,7 @@ impl<'a> Entry<'a> {
             KIND_COMMIT => Self::Commit(read_commit(cut)?),
             10 => Self::Abort { txn: cut.u64()?, space: cut.space()?, saga: SagaId(cut.id()?), wall_ms: cut.u64()? },
             KIND_MARK => Self::Mark { durable: cut.u64()? },
-            12 => Self::Seal,
+            KIND_SEAL => Self::Seal,
             13 => Self::Sums { space: cut.space()?, items: read_summary(cut)?, tips: read_summary(cut)? },
             _ => return None,
         })

@@ -15,16 +15,18 @@ use crate::filter::Filter;
 use crate::merge::MergeError;
 use crate::table::{PAGE_ROWS, Table};
 
+mod writer;
+
+pub(crate) use writer::RunWriter;
+
 const HEAD_MAGIC: &[u8; 16] = b"sealtide run 1\n\0";
 const TAIL_MAGIC: &[u8; 16] = b"sealtide run end";
-pub(crate) const HEAD_BYTES: u64 = 64;
+const HEAD_BYTES: u64 = 64;
 const TAIL_BYTES: u64 = 72;
 /// Bytes of the checksum behind the rows of a page.
 const CHECK_BYTES: usize = 8;
-/// Bytes that are appended at once.
-const WRITE_BYTES: usize = 256 * 1024;
-/// Bytes after which what was written is synced, so that no sync at the end takes long.
-const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of the state that are read at once.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// A page of a run that is not what was written. Whoever finds it has already told [`Health`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +200,7 @@ impl Run {
         let mut hasher = Blake3::new();
         let mut at = 0;
         while at < len {
-            let mut piece = vec![0; (len - at).min(WRITE_BYTES as u64) as usize];
+            let mut piece = vec![0; (len - at).min(PIECE_BYTES as u64) as usize];
             if let Err(error) = self.file.read_at(offset + at, &mut piece) {
                 return Err(self.health.report(&self.name, &error).into());
             }
@@ -396,201 +398,6 @@ impl Cursor {
     pub(crate) fn step(&mut self) {
         self.at += 1;
     }
-}
-
-/// Writes a run: the tables in order, each row above the one before.
-pub(crate) struct RunWriter {
-    cover: Cover,
-    name: String,
-    file: Arc<dyn DiskFile>,
-    health: Arc<Health>,
-    folder: String,
-    parts: Vec<Part>,
-    /// Rows of the table at work that wait for their page to be full.
-    page: Vec<u8>,
-    sum: IdSum,
-    buffer: Vec<u8>,
-    /// Bytes of the file with those that wait.
-    len: u64,
-    synced: u64,
-    rows_max: [u64; 6],
-    tables_done: bool,
-    state_bytes: u64,
-    state_hash: Blake3,
-}
-
-impl RunWriter {
-    /// Begins a file; `rows_max` are the most rows that each table gets.
-    pub(crate) fn new(health: &Arc<Health>, folder: &str, cover: Cover, rows_max: [u64; 6]) -> io::Result<Self> {
-        let name = cover.name(folder);
-        match health.disk.remove(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = health.disk.create(&name)?;
-        let mut writer = Self {
-            cover,
-            name,
-            file,
-            health: Arc::clone(health),
-            folder: folder.to_owned(),
-            parts: Vec::new(),
-            page: Vec::new(),
-            sum: IdSum::default(),
-            buffer: cover.head(),
-            len: HEAD_BYTES,
-            synced: 0,
-            rows_max,
-            tables_done: false,
-            state_bytes: 0,
-            state_hash: Blake3::new(),
-        };
-        writer.begin();
-        Ok(writer)
-    }
-
-    fn table(&self) -> Table {
-        Table::ALL[self.parts.len() - 1]
-    }
-
-    fn begin(&mut self) {
-        let table = Table::ALL[self.parts.len()];
-        let filter = if table.shape().filter > 0 { self.rows_max[table as usize] } else { 0 };
-        let part =
-            Part { offset: self.len, rows: 0, fences: Vec::new(), sums: Vec::new(), filter: Filter::sized(filter) };
-        self.parts.push(part);
-        self.sum = IdSum::default();
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.flush_page()?;
-        let (summed, sum) = (self.table().shape().summed, self.sum);
-        if let Some(part) = self.parts.last_mut() {
-            if summed {
-                part.sums.push(sum);
-            }
-            part.fences.shrink_to_fit();
-            part.sums.shrink_to_fit();
-        }
-        Ok(())
-    }
-
-    pub(crate) fn push(&mut self, table: Table, row: &[u8]) -> io::Result<()> {
-        while self.table() < table {
-            self.end()?;
-            self.begin();
-        }
-        let shape = table.shape();
-        let Some(part) = self.parts.last_mut() else { return Ok(()) };
-        if self.page.is_empty() {
-            part.fences.extend_from_slice(&row[..shape.fence]);
-            if shape.summed {
-                part.sums.push(self.sum);
-            }
-        }
-        if shape.filter > 0 {
-            part.filter.add(&row[..shape.filter]);
-        }
-        if shape.summed {
-            self.sum.add(&id_of(row, shape.key));
-        }
-        part.rows += 1;
-        self.page.extend_from_slice(row);
-        if self.page.len() == PAGE_ROWS * shape.row { self.flush_page() } else { Ok(()) }
-    }
-
-    fn flush_page(&mut self) -> io::Result<()> {
-        if self.page.is_empty() {
-            return Ok(());
-        }
-        let table = self.table();
-        let number = self.parts.last().map_or(0, |part| (part.rows - 1) / PAGE_ROWS as u64) as u32;
-        let check = self.cover.page_check(table, number, &self.page);
-        let page = std::mem::take(&mut self.page);
-        self.write(&page)?;
-        self.write(&check)?;
-        self.page = page;
-        self.page.clear();
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        self.len += bytes.len() as u64;
-        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.append(&self.buffer)?;
-        self.buffer.clear();
-        if self.len - self.synced >= SYNC_BYTES {
-            self.file.sync()?;
-            self.synced = self.len;
-        }
-        Ok(())
-    }
-
-    /// Writes some of the state, behind all rows.
-    pub(crate) fn push_state(&mut self, bytes: &[u8]) -> io::Result<()> {
-        while !self.tables_done {
-            self.end()?;
-            self.tables_done = self.parts.len() == Table::ALL.len();
-            if !self.tables_done {
-                self.begin();
-            }
-        }
-        self.state_bytes += bytes.len() as u64;
-        self.state_hash.update(bytes);
-        self.write(bytes)
-    }
-
-    /// Ends the file. Pages and state are durable before the end of the file says that there is a run.
-    pub(crate) fn finish(mut self, cache: &Cache) -> io::Result<Run> {
-        self.push_state(&[])?;
-        self.flush()?;
-        self.file.sync()?;
-        let state = (self.len - self.state_bytes, self.state_bytes, self.state_hash.finish());
-        let footer = write_footer(&self.parts, &state);
-        let mut tail = self.len.to_le_bytes().to_vec();
-        tail.extend_from_slice(&blake3(&footer));
-        let check = blake3(&tail);
-        tail.extend_from_slice(&check[..16]);
-        tail.extend_from_slice(TAIL_MAGIC);
-        self.file.append(&footer)?;
-        self.file.append(&tail)?;
-        self.file.sync()?;
-        self.health.disk.sync_folder(&self.folder)?;
-        let Self { cover, name, file, health, parts, .. } = self;
-        Ok(Run { cover, name, file, serial: cache.serial(), parts, state, health })
-    }
-
-    /// Takes the unfinished file away.
-    pub(crate) fn remove(self) {
-        let _ = self.health.disk.remove(&self.name);
-    }
-
-    pub(crate) fn file_name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn health(&self) -> &Arc<Health> {
-        &self.health
-    }
-}
-
-fn write_footer(parts: &[Part], state: &(u64, u64, [u8; 32])) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend_from_slice(&state.0.to_le_bytes());
-    out.extend_from_slice(&state.1.to_le_bytes());
-    out.extend_from_slice(&state.2);
-    for part in parts {
-        out.extend_from_slice(&part.offset.to_le_bytes());
-        out.extend_from_slice(&part.rows.to_le_bytes());
-        out.extend_from_slice(&part.fences);
-        part.sums.iter().for_each(|sum| out.extend_from_slice(&sum.0));
-        part.filter.write(&mut out);
-    }
-    out
 }
 
 type Footer = (Vec<Part>, (u64, u64, [u8; 32]));

@@ -11,8 +11,9 @@ use sealtide_ibgib::{Address, FrameFacts, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{Level, RangeBound, SetSummary, SpaceView};
 
+use crate::cache::Cache;
 use crate::disk::Disk;
-use crate::entry::Entry;
+use crate::entry::{Entry, KIND_SEAL};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
 use crate::index::{Index, Sums};
@@ -56,7 +57,8 @@ impl Store {
     /// [`OpenError::Io`] when the disk cannot be read at all; what is damaged is in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
         let _checking = guard(&self.inner.checking);
-        let mut check = Check::new(&self.inner.disk);
+        let cache = Arc::clone(&read(&self.inner.index).runs.cache);
+        let mut check = Check::new(&self.inner.disk, cache);
         let packs: Vec<Arc<Pack>> = read(&self.inner.index).packs.values().cloned().collect();
         let mut all = 0;
         for pack in &packs {
@@ -94,7 +96,7 @@ impl Store {
         for pack in &packs {
             all += pack.file.len().map_err(|source| io_error(pack, source))?;
         }
-        let mut check = Check::new(disk);
+        let mut check = Check::new(disk, Arc::default());
         for pack in &packs {
             check.pack(pack, progress, all)?;
         }
@@ -173,8 +175,8 @@ impl Drop for Check {
 }
 
 impl Check {
-    fn new(disk: &Arc<dyn Disk>) -> Self {
-        let index = Index::new(Runs::new(disk, CHECK_FOLDER));
+    fn new(disk: &Arc<dyn Disk>, cache: Arc<Cache>) -> Self {
+        let index = Index::new(Runs { cache, ..Runs::new(disk, CHECK_FOLDER) });
         let check = Self { disk: Arc::clone(disk), report: VerifyReport::default(), index, read_to: BTreeMap::new() };
         check.clear();
         check
@@ -203,7 +205,7 @@ impl Check {
                 }
                 Step::Entry { offset, kind, body } => {
                     self.report.entries += 1;
-                    sealed = Entry::read(kind, body) == Some(Entry::Seal);
+                    sealed = kind == KIND_SEAL;
                     if let Err(what) = self.entry(pack.number, offset, kind, body) {
                         self.report.add(pack.damage(offset, what));
                     }
