@@ -12,7 +12,8 @@ use sealtide_ibgib::{Object, Relations, Sid, Stamp, Verified, evolve, genesis};
 use sealtide_store::{Store, conformance};
 use sealtide_sync::{Level, RangeBound, SpaceView};
 
-const BATCH: usize = 1000;
+/// Records of one commit.
+const BATCH: usize = 10_000;
 
 fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -54,7 +55,7 @@ fn fill(home: &Path, count: usize, frames: usize) {
         store.commit(&space, &conformance::local(batch)).unwrap();
         inside += committing.elapsed();
         longest = longest.max(committing.elapsed());
-        if made % 1_000_000 < BATCH {
+        if made % 500_000 < BATCH {
             print(&format!("  {made} made and committed"), made, start);
         }
     }

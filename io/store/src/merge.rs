@@ -63,7 +63,8 @@ impl Merge {
         let inputs = runs.list[range].to_vec();
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(None) };
         let Some(cover) = cover(packs, first.cover.first, last.cover.last)? else { return Ok(None) };
-        let spaces = state::space_numbers(&last.state()?).ok_or(MergeError::Unreadable)?;
+        // Checked when the state is copied, before the merged run counts.
+        let spaces = state::space_numbers(&mut |len| last.state_front(len).ok()).ok_or(MergeError::Unreadable)?;
         let rows = Table::ALL.map(|table| inputs.iter().map(|run| run.rows(table)).sum());
         let writer = RunWriter::new(&runs.health, runs.folder, cover, rows)?;
         Ok(Some(Self { inputs, writer, table: 0, scan: None, spaces }))

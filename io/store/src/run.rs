@@ -194,6 +194,15 @@ impl Run {
         copied.map(|()| bytes).map_err(|_| Unreadable)
     }
 
+    /// The first bytes of the state, unchecked: whoever uses them must read the whole of it before it matters.
+    pub(crate) fn state_front(&self, len: usize) -> Result<Vec<u8>, Unreadable> {
+        let mut bytes = vec![0; len.min(self.state.1 as usize)];
+        match self.file.read_at(self.state.0, &mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) => Err(self.health.report(&self.name, &error)),
+        }
+    }
+
     /// Hands the state to `take` in pieces; the last call of `take` may be for nothing when the hash does not fit.
     pub(crate) fn copy_state(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), MergeError> {
         let (offset, len, hash) = self.state;

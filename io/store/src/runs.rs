@@ -54,8 +54,10 @@ impl Runs {
         self.find(disk, packs)?;
         for name in disk.list(self.folder)? {
             let name = format!("{}/{name}", self.folder);
-            if !self.list.iter().any(|run| run.name() == name) {
-                disk.remove(&name)?;
+            if !self.list.iter().any(|run| run.name() == name)
+                && let Err(error) = disk.remove(&name)
+            {
+                tracing::warn!(%error, name, "a file that is no run was not removed");
             }
         }
         Ok(())
@@ -71,9 +73,10 @@ impl Runs {
                 continue;
             }
             let Some(cover) = cover(packs, first, last)? else { continue };
-            match Run::open(&self.health, &self.cache, self.folder, cover)? {
-                Some(run) => self.list.push(Arc::new(run)),
-                None => tracing::warn!(first, last, "a run is torn or damaged: its packs are read again"),
+            match Run::open(&self.health, &self.cache, self.folder, cover) {
+                Ok(Some(run)) => self.list.push(Arc::new(run)),
+                Ok(None) => tracing::warn!(first, last, "a run is torn or damaged: its packs are read again"),
+                Err(error) => tracing::warn!(%error, first, last, "a run cannot be read: its packs are read again"),
             }
         }
         Ok(())

@@ -78,10 +78,12 @@ pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>
     out.flush()
 }
 
-/// The numbers of the spaces, from the front of the state.
-pub(crate) fn space_numbers(bytes: &[u8]) -> Option<BTreeSet<u32>> {
-    let mut cut = Cut(bytes);
-    let (_, _, count) = (cut.u64()?, cut.u32()?, cut.u32()?);
+/// The numbers of the spaces; `front` gives the first bytes of the state.
+pub(crate) fn space_numbers(front: &mut dyn FnMut(usize) -> Option<Vec<u8>>) -> Option<BTreeSet<u32>> {
+    const COUNT_AT: usize = 12;
+    let count = Cut(front(COUNT_AT + 4)?.get(COUNT_AT..)?).u32()? as usize;
+    let bytes = front(COUNT_AT + 4 + count.checked_mul(4)?)?;
+    let mut cut = Cut(bytes.get(COUNT_AT + 4..)?);
     (0..count).map(|_| cut.u32()).collect()
 }
 

@@ -129,7 +129,7 @@ fn a_flipped_bit_in_a_run_is_found_and_the_run_built_again() {
         for name in &runs {
             let good = player.disk.content(name).unwrap();
             let ends = [0, 20, 63, 64, good.len() - 1, good.len() - 60];
-            for at in ends.into_iter().chain((0..20).map(|_| dice.below(good.len()))) {
+            for at in ends.into_iter().chain((0..6).map(|_| dice.below(good.len()))) {
                 // Under an open store: the check names the file, and it is gone.
                 let disk = player.disk.copy();
                 let store = reopen(&disk).unwrap();
