@@ -44,11 +44,17 @@ impl From<Unreadable> for &'static str {
 pub(crate) struct Health {
     disk: Arc<dyn Disk>,
     damaged: AtomicBool,
+    /// Whether what is written must outlive a crash.
+    durable: bool,
 }
 
 impl Health {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, damaged: AtomicBool::new(false) }
+    pub(crate) fn new(disk: Arc<dyn Disk>, durable: bool) -> Self {
+        Self { disk, damaged: AtomicBool::new(false), durable }
+    }
+
+    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        if self.durable { file.sync() } else { Ok(()) }
     }
 
     pub(crate) fn disk(&self) -> &dyn Disk {

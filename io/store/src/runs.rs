@@ -44,7 +44,7 @@ pub(crate) fn cover(packs: &BTreeMap<u32, Arc<Pack>>, first: u32, last: u32) -> 
 impl Runs {
     /// No runs yet.
     pub(crate) fn new(disk: &Arc<dyn Disk>, folder: &'static str) -> Self {
-        let health = Arc::new(Health::new(Arc::clone(disk)));
+        let health = Arc::new(Health::new(Arc::clone(disk), folder == RUNS_FOLDER));
         Self { health, cache: Arc::default(), folder, list: Vec::new() }
     }
 

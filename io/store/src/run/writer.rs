@@ -143,7 +143,7 @@ impl RunWriter {
         self.file.append(&self.buffer)?;
         self.buffer.clear();
         if self.len - self.synced >= SYNC_BYTES {
-            self.file.sync()?;
+            self.health.sync(&*self.file)?;
             self.synced = self.len;
         }
         Ok(())
@@ -167,7 +167,7 @@ impl RunWriter {
     pub(crate) fn finish(mut self, cache: &Cache) -> io::Result<Run> {
         self.push_state(&[])?;
         self.flush()?;
-        self.file.sync()?;
+        self.health.sync(&*self.file)?;
         let state = (self.len - self.state_bytes, self.state_bytes, self.state_hash.finish());
         let footer = write_footer(&self.parts, &state);
         let mut tail = self.len.to_le_bytes().to_vec();
@@ -177,8 +177,10 @@ impl RunWriter {
         tail.extend_from_slice(TAIL_MAGIC);
         self.file.append(&footer)?;
         self.file.append(&tail)?;
-        self.file.sync()?;
-        self.health.disk.sync_folder(&self.folder)?;
+        self.health.sync(&*self.file)?;
+        if self.health.durable {
+            self.health.disk.sync_folder(&self.folder)?;
+        }
         let Self { cover, name, file, health, parts, .. } = self;
         Ok(Run { cover, name, file, serial: cache.serial(), parts, state, health })
     }
@@ -229,7 +231,7 @@ mod tests {
 
     fn run_of(disk: &MemDisk, rows: &BTreeSet<[u8; 44]>, cache: &Arc<Cache>) -> Arc<Run> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let health = Arc::new(Health::new(disk));
+        let health = Arc::new(Health::new(disk, true));
         let cover = Cover { first: 1, last: 1, print: [7; 32] };
         let mut writer = RunWriter::new(&health, RUNS_FOLDER, cover, [rows.len() as u64; 6]).unwrap();
         rows.iter().for_each(|row| writer.push(Table::Members, row).unwrap());
