@@ -195,6 +195,8 @@ pub(crate) enum Entry<'a> {
 pub(crate) const KIND_COMMIT: u8 = 9;
 /// Kind byte of marks.
 pub(crate) const KIND_MARK: u8 = 11;
+/// Kind byte of the seal.
+pub(crate) const KIND_SEAL: u8 = 12;
 
 impl<'a> Entry<'a> {
     pub(crate) fn kind(&self) -> u8 {
@@ -210,12 +212,12 @@ impl<'a> Entry<'a> {
             Self::Commit(_) => KIND_COMMIT,
             Self::Abort { .. } => 10,
             Self::Mark { .. } => KIND_MARK,
-            Self::Seal => 12,
+            Self::Seal => KIND_SEAL,
             Self::Sums { .. } => 13,
         }
     }
 
-    /// The body. Everything but the payload of records and chunks comes first, so a side index can keep that alone.
+    /// The body.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         self.write_slim(out);
         match self {
@@ -243,14 +245,7 @@ impl<'a> Entry<'a> {
             Self::Record { txn, line, encoded_len, .. } => {
                 put64(out, *txn);
                 put32(out, *encoded_len);
-                out.extend_from_slice(&line.sid.0);
-                put64(out, line.order);
-                let (timeline, n) = line.frame.map_or(([0; 32], NO_FRAME), |(timeline, n)| (timeline.0, n));
-                out.extend_from_slice(&timeline);
-                put64(out, n);
-                out.extend_from_slice(&line.address);
-                put32(out, line.chunks.len() as u32);
-                line.chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.0));
+                put_line(out, line);
             }
             Self::Chunk { hash, content_len, .. } => {
                 put32(out, *content_len);
@@ -270,11 +265,8 @@ impl<'a> Entry<'a> {
             Self::Seal => {}
             Self::Sums { space, items, tips } => {
                 out.extend_from_slice(space.as_bytes());
-                for summary in [items, tips] {
-                    put64(out, summary.count);
-                    out.extend_from_slice(&summary.sum.0);
-                    out.extend_from_slice(&summary.lanes.to_bytes());
-                }
+                put_summary(out, items);
+                put_summary(out, tips);
             }
         }
     }
@@ -317,32 +309,32 @@ impl<'a> Entry<'a> {
             KIND_COMMIT => Self::Commit(read_commit(cut)?),
             10 => Self::Abort { txn: cut.u64()?, space: cut.space()?, saga: SagaId(cut.id()?), wall_ms: cut.u64()? },
             KIND_MARK => Self::Mark { durable: cut.u64()? },
-            12 => Self::Seal,
+            KIND_SEAL => Self::Seal,
             13 => Self::Sums { space: cut.space()?, items: read_summary(cut)?, tips: read_summary(cut)? },
             _ => return None,
         })
     }
 }
 
-fn put32(out: &mut Vec<u8>, number: u32) {
+pub(crate) fn put32(out: &mut Vec<u8>, number: u32) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-fn put64(out: &mut Vec<u8>, number: u64) {
+pub(crate) fn put64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-fn put_sids(out: &mut Vec<u8>, sids: &[Sid]) {
+pub(crate) fn put_sids(out: &mut Vec<u8>, sids: &[Sid]) {
     put32(out, sids.len() as u32);
     sids.iter().for_each(|sid| out.extend_from_slice(&sid.0));
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     put32(out, text.len() as u32);
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_move(out: &mut Vec<u8>, change: &Move) {
+pub(crate) fn put_move(out: &mut Vec<u8>, change: &Move) {
     out.extend_from_slice(&change.timeline.0);
     put64(out, change.order);
     put_text(out, &change.tjp);
@@ -355,7 +347,7 @@ fn put_move(out: &mut Vec<u8>, change: &Move) {
     }
 }
 
-fn read_move(cut: &mut Cut<'_>) -> Option<Move> {
+pub(crate) fn read_move(cut: &mut Cut<'_>) -> Option<Move> {
     let timeline = TimelineId(cut.id()?);
     let order = cut.u64()?;
     let tjp = cut.text()?;
@@ -367,7 +359,7 @@ fn read_move(cut: &mut Cut<'_>) -> Option<Move> {
     Some(Move { timeline, order, tjp, removed, added })
 }
 
-fn read_line(cut: &mut Cut<'_>) -> Option<RecordLine> {
+pub(crate) fn read_line(cut: &mut Cut<'_>) -> Option<RecordLine> {
     let sid = Sid(cut.id()?);
     let order = cut.u64()?;
     let timeline = TimelineId(cut.id()?);
@@ -376,6 +368,23 @@ fn read_line(cut: &mut Cut<'_>) -> Option<RecordLine> {
     let count = cut.u32()?;
     let chunks = (0..count).map(|_| Some(ChunkHash(cut.id()?))).collect::<Option<_>>()?;
     Some(RecordLine { sid, order, frame: (n != NO_FRAME).then_some((timeline, n)), address, chunks })
+}
+
+pub(crate) fn put_line(out: &mut Vec<u8>, line: &RecordLine) {
+    out.extend_from_slice(&line.sid.0);
+    put64(out, line.order);
+    let (timeline, n) = line.frame.map_or(([0; 32], NO_FRAME), |(timeline, n)| (timeline.0, n));
+    out.extend_from_slice(&timeline);
+    put64(out, n);
+    out.extend_from_slice(&line.address);
+    put32(out, line.chunks.len() as u32);
+    line.chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.0));
+}
+
+pub(crate) fn put_summary(out: &mut Vec<u8>, summary: &SetSummary) {
+    put64(out, summary.count);
+    out.extend_from_slice(&summary.sum.0);
+    out.extend_from_slice(&summary.lanes.to_bytes());
 }
 
 fn put_commit(out: &mut Vec<u8>, commit: &CommitLine) {
@@ -420,7 +429,7 @@ fn read_commit(cut: &mut Cut<'_>) -> Option<CommitLine> {
     Some(commit)
 }
 
-fn read_summary(cut: &mut Cut<'_>) -> Option<SetSummary> {
+pub(crate) fn read_summary(cut: &mut Cut<'_>) -> Option<SetSummary> {
     let (count, sum) = (cut.u64()?, IdSum(cut.id()?));
     Some(SetSummary { count, sum, lanes: LtHash::from_bytes(cut.take(LANES_BYTES)?)? })
 }
@@ -455,12 +464,12 @@ impl<'a> Cut<'a> {
         self.id().map(SpaceId::from_bytes)
     }
 
-    fn text(&mut self) -> Option<String> {
+    pub(crate) fn text(&mut self) -> Option<String> {
         let len = self.u32()? as usize;
         String::from_utf8(self.take(len)?.to_vec()).ok()
     }
 
-    fn sids(&mut self) -> Option<Vec<Sid>> {
+    pub(crate) fn sids(&mut self) -> Option<Vec<Sid>> {
         let count = self.u32()? as usize;
         let bytes = self.take(count.checked_mul(32)?)?;
         Some(bytes.chunks_exact(32).map(|sid| Sid(sid.try_into().expect("pieces of 32 bytes"))).collect())

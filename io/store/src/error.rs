@@ -6,6 +6,8 @@ use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
 use sealtide_sync::SagaState;
 
+use crate::run::Unreadable;
+
 /// Bytes on disk that are not what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file} is damaged at byte {offset}: {what}")]
@@ -72,8 +74,9 @@ pub enum StoreError {
     /// The disk reports an error; nothing was changed.
     #[error("the disk failed: {0}")]
     Io(#[from] io::Error),
-    /// An earlier sync failed: what is durable is unknown, so nothing more is written until the store is opened again.
-    #[error("an earlier write failed; the store must be opened again")]
+    /// An earlier sync failed, so what is durable is unknown; or a run of the index is damaged. Nothing more is written
+    /// until the store is opened again.
+    #[error("an earlier write or read failed; the store must be opened again")]
     Failed,
     /// There is no such space here.
     #[error("there is no space {0}")]
@@ -117,6 +120,18 @@ pub enum CreateError {
     /// As for other writes.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(_: Unreadable) -> Self {
+        Self::Failed
+    }
+}
+
+impl From<Unreadable> for CommitError {
+    fn from(error: Unreadable) -> Self {
+        Self::Store(error.into())
+    }
 }
 
 impl From<StoreError> for CreateError {

@@ -10,15 +10,19 @@ use sealtide_identity::SpaceId;
 use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::entry::HEAD_BYTES;
-use crate::index::{Index, Rec, address_hash};
+use crate::index::Index;
 use crate::pack::Pack;
-use crate::plan::member_frame;
+use crate::plan::{by_address, member_frame};
+use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
+use crate::table::{Stored, Table, frame_key, last_sid, member_row, read_frame_row, read_member_row};
 use crate::{read, write};
 
 /// Bytes in front of the content in the body of a chunk entry: length and hash.
 const CHUNK_LINE_BYTES: usize = 36;
+/// The front of a frame row that names space and timeline.
+const TIMELINE_BYTES: usize = 36;
 
 /// One space in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,44 +79,43 @@ impl std::fmt::Debug for SpaceHandle {
 }
 
 /// Reads a record of the log; `Ok(None)` when what is there is damaged, which is logged.
-pub(crate) fn load_record(index: &Index, id: u32) -> io::Result<Option<Verified>> {
-    let rec = index.records.get(id);
-    match index.packs.get(&rec.place.pack) {
-        Some(pack) => read_record(pack, rec),
+pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<Verified>> {
+    match index.packs.get(&stored.place.pack) {
+        Some(pack) => read_record(pack, stored),
         None => Ok(None),
     }
 }
 
-fn read_record(pack: &Pack, rec: &Rec) -> io::Result<Option<Verified>> {
-    let offset = u64::from(rec.place.offset);
-    let body = match pack.entry(offset, rec.place.body_len as usize)? {
+fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
+    let offset = u64::from(stored.place.offset);
+    let body = match pack.entry(offset, stored.place.body_len as usize)? {
         Ok((_, body)) => Bytes::from(body),
         Err(damage) => {
             tracing::error!(%damage, "a record cannot be read");
             return Ok(None);
         }
     };
-    let start = body.len().saturating_sub(rec.encoded_len as usize);
+    let start = body.len().saturating_sub(stored.encoded_len as usize);
     // The checksum of the entry vouches for the bytes, and they were accepted before they were written.
     match Verified::trusted(body.slice(start..)) {
         Ok(record) => Ok(Some(record)),
         Err(refusal) => {
-            tracing::error!(sid = %rec.sid, %refusal, "a stored record is no record");
+            tracing::error!(pack = pack.number, offset, %refusal, "a stored record is no record");
             Ok(None)
         }
     }
 }
 
 impl Inner {
-    fn load(&self, find: impl FnOnce(&Index) -> Option<u32>) -> Option<Verified> {
-        let (pack, rec) = {
+    fn load(&self, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
+        let (pack, stored) = {
             let index = read(&self.index);
-            let rec = index.records.get(find(&index)?);
-            (Arc::clone(index.packs.get(&rec.place.pack)?), rec.clone())
+            let stored = find(&index)?;
+            (Arc::clone(index.packs.get(&stored.place.pack)?), stored)
         };
-        let record = read_record(&pack, &rec);
+        let record = read_record(&pack, &stored);
         record.unwrap_or_else(|error| {
-            tracing::error!(%error, sid = %rec.sid, "a record cannot be read");
+            tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
             None
         })
     }
@@ -121,7 +124,7 @@ impl Inner {
     pub(crate) fn chunk_piece(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
         let (pack, info) = {
             let index = read(&self.index);
-            let info = *index.chunks.get(hash)?;
+            let info = index.chunk(hash).ok()??;
             (Arc::clone(index.packs.get(&info.place.pack)?), info)
         };
         let mut bytes = vec![0; (info.len.checked_sub(offset)? as usize).min(limit)];
@@ -151,9 +154,14 @@ impl SpaceHandle {
         index.spaces.get(&self.space).map(|state| look(&index, state)).unwrap_or_default()
     }
 
-    fn member(&self, index: &Index, sid: &Sid) -> Option<u32> {
+    /// As [`SpaceHandle::with`]; a run that cannot be read gives nothing, and has told [`crate::run::Health`].
+    fn seek<T: Default>(&self, look: impl FnOnce(&Index, &SpaceState) -> Result<T, Unreadable>) -> T {
+        self.with(|index, state| look(index, state).unwrap_or_default())
+    }
+
+    fn member(&self, index: &Index, sid: &Sid) -> Option<Stored> {
         let state = index.spaces.get(&self.space)?;
-        index.records.find(sid).filter(|id| state.is_member(index.records.get(*id), *id))
+        if index.is_member(state, sid) == Ok(true) { index.stored(sid).ok()? } else { None }
     }
 
     /// Counts; `None` when the space was removed.
@@ -163,10 +171,7 @@ impl SpaceHandle {
 
     /// The tips of a timeline, sorted by address.
     pub fn tips(&self, timeline: &TimelineId) -> Vec<TipItem> {
-        self.with(|index, state| {
-            let timeline = index.timelines.find(timeline);
-            timeline.map(|id| state.tips_of(id).into_iter().cloned().collect()).unwrap_or_default()
-        })
+        self.with(|_, state| state.tips_of(timeline).into_iter().cloned().collect())
     }
 
     /// All tips, sorted by (order, id).
@@ -176,11 +181,11 @@ impl SpaceHandle {
 
     /// All timelines with their tips.
     pub fn timelines(&self) -> Vec<TimelineInfo> {
-        self.with(|index, state| {
-            let info = |id| {
-                let tips: Vec<TipItem> = state.tips_of(id).into_iter().cloned().collect();
+        self.with(|_, state| {
+            let info = |timeline: &TimelineId| {
+                let tips: Vec<TipItem> = state.tips_of(timeline).into_iter().cloned().collect();
                 let tjp = tips.first()?.tjp.clone();
-                Some(TimelineInfo { timeline: index.timelines.get(id), tjp, tips })
+                Some(TimelineInfo { timeline: *timeline, tjp, tips })
             };
             state.timelines().filter_map(info).collect()
         })
@@ -219,7 +224,7 @@ impl SpaceView for SpaceHandle {
     }
 
     fn contains(&self, sid: &Sid) -> bool {
-        self.member(&read(&self.inner.index), sid).is_some()
+        self.seek(|index, state| index.is_member(state, sid))
     }
 
     fn record(&self, sid: &Sid) -> Option<Verified> {
@@ -227,17 +232,25 @@ impl SpaceView for SpaceHandle {
     }
 
     fn by_address(&self, address: &Address) -> Vec<Sid> {
-        self.with(|index, state| {
-            let ids = state.by_address(&index.records, &address_hash(address));
-            ids.into_iter().map(|id| index.records.get(id).sid).collect()
-        })
+        self.seek(|index, state| by_address(index, state, address))
     }
 
     fn frames(&self, timeline: &TimelineId, from: u64, to: u64, limit: usize) -> Vec<Sid> {
-        self.with(|index, state| {
-            let timeline = index.timelines.find(timeline);
-            timeline.map(|id| state.frames(&index.records, id, from, to, limit)).unwrap_or_default()
-        })
+        if from > to {
+            return Vec::new();
+        }
+        let found = self.seek(|index, state| {
+            let known = index.timelines.find(timeline);
+            let fresh = known.map(|id| state.frames(&index.records, id, (from, to), limit)).unwrap_or_default();
+            let mut scan = index.runs.scan(Table::Frames, &frame_key(state.number, timeline, from))?;
+            let front = frame_key(state.number, timeline, 0);
+            let older = || match scan.next_of(&front[..TIMELINE_BYTES])? {
+                Some(row) => Ok(Some((read_frame_row(row).1, last_sid(row))).filter(|(n, _)| *n <= to)),
+                None => Ok(None),
+            };
+            join(fresh, older, limit)
+        });
+        found.into_iter().map(|(_, sid)| sid).collect()
     }
 
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
@@ -245,24 +258,69 @@ impl SpaceView for SpaceHandle {
     }
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
-        self.with(|index, state| state.bulk(&index.records, after, limit))
+        self.seek(|index, state| {
+            let fresh = state.bulk(&index.records, after, limit);
+            let from = after.map_or((0, [0; 32]), |(order, sid)| (order, sid.0));
+            let mut scan = index.runs.scan(Table::Members, &member_row(state.number, from.0, &from.1))?;
+            let mut older = || {
+                let row = scan.next_of(&state.number.to_be_bytes())?;
+                Ok(row.map(read_member_row))
+            };
+            let first = loop {
+                match older()? {
+                    Some(item) if after.is_some_and(|after| item <= after) => {}
+                    first => break first,
+                }
+            };
+            let mut first = Some(first);
+            join(fresh, || first.take().map_or_else(&mut older, Ok), limit)
+        })
     }
 
     fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
-        self.with(|index, state| state.range_sum(&index.records, level, lo, hi))
+        if hi <= lo {
+            return (0, IdSum::default());
+        }
+        self.seek(|index, state| {
+            let (mut count, mut sum) = state.sorted(&index.records, level).sum(lo, hi);
+            if level == Level::Items {
+                let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
+                let (older, of_older) = index.runs.sum(Table::Members, &key(lo), &key(hi))?;
+                count += older;
+                sum.merge(&of_older);
+            }
+            Ok((count, sum))
+        })
     }
 
     fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
-        self.with(|index, state| state.range_list(&index.records, level, lo, hi, limit))
+        if hi <= lo {
+            return Vec::new();
+        }
+        self.seek(|index, state| {
+            let fresh = state.sorted(&index.records, level).range(lo, hi);
+            let fresh = fresh[..fresh.len().min(limit)].to_vec();
+            if level == Level::Tips {
+                return Ok(fresh);
+            }
+            let mut scan = index.runs.scan(Table::Members, &member_row(state.number, lo.order, &lo.id))?;
+            let older = || {
+                let row = scan.next_of(&state.number.to_be_bytes())?;
+                let item = row.map(read_member_row).map(|(order, sid)| (order, sid.0));
+                Ok(item.filter(|item| *item < (hi.order, hi.id)))
+            };
+            join(fresh, older, limit)
+        })
     }
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {
-        read(&self.inner.index).chunks.contains_key(hash)
+        matches!(read(&self.inner.index).chunk(hash), Ok(Some(_)))
     }
 
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
         // Spec: SY-73: a chunk of another space is not there.
-        self.with(|_, state| state.chunks.contains_key(hash)).then(|| self.inner.chunk_piece(hash, offset, limit))?
+        let listed = self.seek(|index, state| index.references(state, hash)) > 0;
+        listed.then(|| self.inner.chunk_piece(hash, offset, limit))?
     }
 
     fn staged(&self, saga: &SagaId) -> Vec<Sid> {
@@ -277,7 +335,9 @@ impl SpaceView for SpaceHandle {
     fn staged_record(&self, saga: &SagaId, sid: &Sid) -> Option<Verified> {
         self.inner.load(|index| {
             let txn = self.staging_txn(index, saga)?;
-            index.records.find(sid).filter(|id| index.txns.get(&txn).is_some_and(|txn| txn.records.contains(id)))
+            let id = index.records.find(sid)?;
+            let staged = index.txns.get(&txn).is_some_and(|txn| txn.records.contains(&id));
+            staged.then(|| index.records.get(id).stored())
         })
     }
 }
@@ -287,4 +347,31 @@ impl SpaceHandle {
         let info = index.sagas.get(saga)?;
         (info.state == SagaState::Staged && info.space == self.space).then_some(info.txn)
     }
+}
+
+/// The first `limit` items of two sorted lists, the second of which is read as far as it is needed.
+fn join<T: Ord>(
+    fresh: Vec<T>,
+    mut older: impl FnMut() -> Result<Option<T>, Unreadable>,
+    limit: usize,
+) -> Result<Vec<T>, Unreadable> {
+    let mut fresh = fresh.into_iter().peekable();
+    let (mut out, mut ahead) = (Vec::new(), None);
+    let mut more = true;
+    while out.len() < limit {
+        if ahead.is_none() && more {
+            ahead = older()?;
+            more = ahead.is_some();
+        }
+        let next = match (&ahead, fresh.peek()) {
+            (Some(old), Some(new)) if old < new => ahead.take(),
+            (Some(_), None) => ahead.take(),
+            _ => fresh.next(),
+        };
+        match next {
+            Some(item) => out.push(item),
+            None => break,
+        }
+    }
+    Ok(out)
 }

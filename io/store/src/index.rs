@@ -1,5 +1,5 @@
-//! The index in memory: rebuilt from the log at open, one entry after the other. The same code applies an entry that
-//! was just written and one that is read back, so both give the same state. Spec: store, "Index".
+//! The index: what came since the last sealed pack is in memory, what lies before in runs. The same code applies an
+//! entry that was just written and one that is read back, so both give the same state. Spec: store, "Index".
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -12,9 +12,12 @@ use sealtide_sync::{SagaId, SagaState};
 
 use crate::entry::{CommitLine, Entry, Move, RecordLine};
 use crate::pack::{Pack, Place};
+use crate::run::Unreadable;
+use crate::runs::Runs;
 use crate::space::SpaceState;
+use crate::table::{Stored, Table, member_row, read_chunk_row, reference_key};
 
-/// What the index keeps of one record: 96 bytes.
+/// What is kept in memory of one record: 96 bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Rec {
     pub(crate) sid: Sid,
@@ -26,10 +29,17 @@ pub(crate) struct Rec {
     pub(crate) encoded_len: u32,
 }
 
-/// All records of the log, numbered in the order they were first stored.
+impl Rec {
+    pub(crate) fn stored(&self) -> Stored {
+        Stored { order: self.order, place: self.place, encoded_len: self.encoded_len }
+    }
+}
+
+/// The records of packs that no run covers, and older ones that a transaction at work staged again, numbered in the
+/// order they came. The numbers are given anew when a run takes the records over.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    list: Vec<Rec>,
+    pub(crate) list: Vec<Rec>,
     by_sid: HashTable<u32>,
     hasher: RandomState,
 }
@@ -52,13 +62,9 @@ impl Records {
         self.by_sid.insert_unique(hash, id, |id| hasher.hash_one(list[*id as usize].sid.0));
         id
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
 }
 
-/// Timelines by number.
+/// The timelines of these records by number.
 #[derive(Debug, Default)]
 pub(crate) struct Timelines {
     list: Vec<TimelineId>,
@@ -100,8 +106,8 @@ pub(crate) struct ChunkInfo {
 #[derive(Debug, Default)]
 pub(crate) struct Txn {
     pub(crate) records: BTreeSet<u32>,
-    taken: Vec<Sid>,
-    moves: Vec<Move>,
+    pub(crate) taken: Vec<Sid>,
+    pub(crate) moves: Vec<Move>,
 }
 
 /// What is known of a saga.
@@ -126,18 +132,25 @@ pub(crate) enum Sums {
 }
 
 /// The whole index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) packs: BTreeMap<u32, Arc<Pack>>,
+    /// The packs before the newest: everything below is about the ones that no run covers.
+    pub(crate) runs: Runs,
     pub(crate) records: Records,
+    /// How many of them came since the last run.
+    pub(crate) fresh: u64,
     pub(crate) timelines: Timelines,
     pub(crate) chunks: HashMap<ChunkHash, ChunkInfo>,
     /// The chunks that a record lists, for the few that do.
-    chunk_lists: HashMap<u32, Vec<ChunkHash>>,
+    pub(crate) chunk_lists: HashMap<u32, Vec<ChunkHash>>,
     pub(crate) spaces: BTreeMap<SpaceId, SpaceState>,
     pub(crate) txns: BTreeMap<u64, Txn>,
     pub(crate) sagas: BTreeMap<SagaId, SagaInfo>,
     pub(crate) next_txn: u64,
+    /// The newest number of a space. A space that is removed and made again gets another one, so the rows of the old
+    /// one are nobody's.
+    pub(crate) next_space: u32,
     /// Counts every change that readers can see.
     pub(crate) generation: u64,
 }
@@ -150,12 +163,67 @@ pub(crate) fn address_hash(address: &Address) -> [u8; 16] {
 }
 
 impl Index {
+    /// An empty index over runs.
+    pub(crate) fn new(runs: Runs) -> Self {
+        Self {
+            packs: BTreeMap::new(),
+            runs,
+            records: Records::default(),
+            fresh: 0,
+            timelines: Timelines::default(),
+            chunks: HashMap::new(),
+            chunk_lists: HashMap::new(),
+            spaces: BTreeMap::new(),
+            txns: BTreeMap::new(),
+            sagas: BTreeMap::new(),
+            next_txn: 0,
+            next_space: 0,
+            generation: 0,
+        }
+    }
+
+    /// Where a record lies.
+    pub(crate) fn stored(&self, sid: &Sid) -> Result<Option<Stored>, Unreadable> {
+        match self.records.find(sid) {
+            Some(id) => Ok(Some(self.records.get(id).stored())),
+            None => self.runs.stored(sid),
+        }
+    }
+
+    /// Whether a record is a member of a space.
+    pub(crate) fn is_member(&self, state: &SpaceState, sid: &Sid) -> Result<bool, Unreadable> {
+        let stored = match self.records.find(sid) {
+            Some(id) if state.is_member(self.records.get(id), id) => return Ok(true),
+            Some(id) => Some(self.records.get(id).stored()),
+            None => self.runs.stored(sid)?,
+        };
+        // A record that no run knows is in no run as a member either.
+        let Some(stored) = stored.filter(|stored| stored.place.pack <= self.runs.last_pack()) else {
+            return Ok(false);
+        };
+        self.runs.has(Table::Members, &member_row(state.number, stored.order, &sid.0))
+    }
+
+    /// Where a chunk lies.
+    pub(crate) fn chunk(&self, hash: &ChunkHash) -> Result<Option<ChunkInfo>, Unreadable> {
+        if let Some(info) = self.chunks.get(hash) {
+            return Ok(Some(*info));
+        }
+        let row = self.runs.chunk(&hash.0)?;
+        Ok(row.map(|row| read_chunk_row(&row)).map(|(place, len)| ChunkInfo { place, len }))
+    }
+
+    /// How many members of a space list a chunk.
+    pub(crate) fn references(&self, state: &SpaceState, hash: &ChunkHash) -> Result<u64, Unreadable> {
+        let fresh = state.chunks.get(hash).copied().unwrap_or(0);
+        Ok(u64::from(fresh) + self.runs.count(Table::References, &reference_key(state.number, hash))?)
+    }
+
     /// Applies one entry; the error says what does not fit.
     pub(crate) fn apply(&mut self, place: Place, entry: Entry<'_>, sums: Sums) -> Result<(), &'static str> {
         match entry {
             Entry::Space { space, wall_ms } => {
-                let state = self.spaces.entry(space).or_default();
-                state.created_ms = wall_ms;
+                self.space(space).created_ms = wall_ms;
                 self.generation += 1;
             }
             Entry::Remove { space } => self.remove_space(&space),
@@ -167,14 +235,20 @@ impl Index {
                 self.sagas.insert(saga, SagaInfo { space, txn, state: SagaState::Staged, wall_ms });
             }
             Entry::Record { txn, line, encoded_len, .. } => {
+                // The first entry of a record counts, also when a run has it.
+                let place = self.runs.stored(&line.sid)?.map_or(place, |stored| stored.place);
                 let id = self.add_record(place, line, encoded_len);
+                self.fresh += 1;
                 self.next_txn = self.next_txn.max(txn + 1);
                 self.txns.entry(txn).or_default().records.insert(id);
             }
             Entry::Known { txn, sids } => {
                 self.next_txn = self.next_txn.max(txn + 1);
                 for sid in sids {
-                    let id = self.records.find(&sid).ok_or("a record that is not there")?;
+                    let id = match self.records.find(&sid) {
+                        Some(id) => id,
+                        None => self.recall(&sid)?,
+                    };
                     self.txns.entry(txn).or_default().records.insert(id);
                 }
             }
@@ -199,7 +273,16 @@ impl Index {
         Ok(())
     }
 
-    fn add_record(&mut self, place: Place, line: RecordLine, encoded_len: u32) -> u32 {
+    /// A space, made when it is not there.
+    fn space(&mut self, space: SpaceId) -> &mut SpaceState {
+        let next = &mut self.next_space;
+        self.spaces.entry(space).or_insert_with(|| {
+            *next += 1;
+            SpaceState::new(*next)
+        })
+    }
+
+    pub(crate) fn add_record(&mut self, place: Place, line: RecordLine, encoded_len: u32) -> u32 {
         if let Some(id) = self.records.find(&line.sid) {
             return id;
         }
@@ -210,6 +293,34 @@ impl Index {
             self.chunk_lists.insert(id, line.chunks);
         }
         id
+    }
+
+    /// Takes a record that a run knows back into memory: its entry in the pack has the line.
+    fn recall(&mut self, sid: &Sid) -> Result<u32, &'static str> {
+        const MISSING: &str = "a record that is not there";
+        let stored = self.runs.stored(sid)?.ok_or(MISSING)?;
+        let pack = self.packs.get(&stored.place.pack).ok_or(MISSING)?;
+        let read = pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize);
+        let Ok(Ok((kind, body))) = read else { return Err("a record that cannot be read") };
+        match Entry::read(kind, &body) {
+            Some(Entry::Record { line, encoded_len, .. }) if line.sid == *sid => {
+                Ok(self.add_record(stored.place, line, encoded_len))
+            }
+            _ => Err(MISSING),
+        }
+    }
+
+    /// What the entry of a record said in front of it.
+    pub(crate) fn line_of(&self, id: u32) -> (Place, RecordLine, u32) {
+        let rec = self.records.get(id);
+        let line = RecordLine {
+            sid: rec.sid,
+            order: rec.order,
+            frame: rec.frame.map(|(timeline, n)| (self.timelines.get(timeline), n)),
+            address: rec.address,
+            chunks: self.chunk_lists.get(&id).cloned().unwrap_or_default(),
+        };
+        (rec.place, line, rec.encoded_len)
     }
 
     fn end_saga(&mut self, space: &SpaceId, saga: SagaId, txn: u64, state: SagaState, wall_ms: u64) {
@@ -240,10 +351,18 @@ impl Index {
             txn.records.into_iter().collect()
         };
         if commit.creates {
-            self.spaces.entry(commit.space).or_default().created_ms = commit.wall_ms;
+            self.space(commit.space).created_ms = commit.wall_ms;
         }
-        let state = self.spaces.get_mut(&commit.space).ok_or("a commit to a space that is not there")?;
+        const NO_SPACE: &str = "a commit to a space that is not there";
+        let state = self.spaces.get(&commit.space).ok_or(NO_SPACE)?;
+        let mut fresh = Vec::with_capacity(members.len());
         for id in members {
+            if !self.is_member(state, &self.records.get(id).sid)? {
+                fresh.push(id);
+            }
+        }
+        let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
+        for id in fresh {
             let rec = self.records.get(id);
             if !state.is_member(rec, id) {
                 let chunks = self.chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default();
@@ -252,8 +371,7 @@ impl Index {
             }
         }
         for change in &txn.moves {
-            let timeline = self.timelines.find(&change.timeline).ok_or("a tip of a timeline without frames")?;
-            if !state.apply_move(timeline, change, sums) {
+            if !state.apply_move(change, sums) {
                 return Err("a tip move that does not fit");
             }
         }
@@ -300,8 +418,12 @@ impl Index {
     }
 
     /// How many members of all spaces list a chunk.
-    pub(crate) fn chunk_references(&self, hash: &ChunkHash) -> u64 {
-        self.spaces.values().map(|state| u64::from(state.chunks.get(hash).copied().unwrap_or(0))).sum()
+    pub(crate) fn chunk_references(&self, hash: &ChunkHash) -> Result<u64, Unreadable> {
+        let mut count = 0;
+        for state in self.spaces.values() {
+            count += self.references(state, hash)?;
+        }
+        Ok(count)
     }
 }
 

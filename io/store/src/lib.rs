@@ -1,7 +1,8 @@
 //! The embedded store: records, tips and chunks in append-only packs, small facts in redb. Spec: `spec/store.md`.
 //!
 //! The log is the truth. Records and chunks are appended, then a commit entry makes a transaction visible with one
-//! sync; a record without a commit entry behind it does not exist. The index in memory is rebuilt from the log.
+//! sync; a record without a commit entry behind it does not exist. The index is rebuilt from the log: in memory for the
+//! open pack, in sorted runs on disk for the sealed ones.
 //!
 //! * [`Store`] opens a home, stages, commits and tells subscribers;
 //! * [`SpaceHandle`] reads one space and is the [`sealtide_sync::SpaceView`] of a saga;
@@ -9,21 +10,30 @@
 //! * [`Disk`] is the seam below, [`mem::MemDisk`] a disk that can fail and crash;
 //! * [`conformance`] is the list of promises that every backend must pass.
 
+mod cache;
 pub mod conformance;
 mod disk;
 mod durable;
 mod entry;
 mod error;
 mod facts;
+mod filter;
 mod handle;
 mod index;
 mod log;
 pub mod mem;
+mod merge;
 mod open;
 mod pack;
 mod plan;
+mod run;
+mod runs;
+mod seal;
+mod sorted;
 mod space;
+mod state;
 mod store;
+mod table;
 mod verify;
 
 pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::entry::{Builder, Entry};
 use crate::error::{StoreError, write_error};
-use crate::pack::{PACK_HEAD_BYTES, Pack, SideIndex};
+use crate::merge::Merge;
+use crate::pack::{PACK_HEAD_BYTES, Pack};
 
 /// Appends entries to the open pack.
 pub(crate) struct Log {
@@ -17,11 +18,15 @@ pub(crate) struct Log {
     pub(crate) pack_bytes: u64,
     /// A failed append could not be taken back, or a sync failed.
     pub(crate) failed: bool,
+    /// Runs that are being merged, a step with every append.
+    pub(crate) merge: Option<Merge>,
+    /// Whether the runs should be looked at for the next merge.
+    pub(crate) merge_due: bool,
 }
 
 impl Log {
     pub(crate) fn new(disk: Arc<dyn Disk>, active: Arc<Pack>, len: u64, pack_bytes: u64) -> Self {
-        Self { disk, active, len, pack_bytes, failed: false }
+        Self { disk, active, len, pack_bytes, failed: false, merge: None, merge_due: true }
     }
 
     /// A builder for entries that [`Log::append`] takes next.
@@ -53,7 +58,7 @@ impl Log {
         self.len >= self.pack_bytes && self.len > PACK_HEAD_BYTES
     }
 
-    /// Seals the open pack, writes its side index and opens the next pack. When the disk has no room for that, the
+    /// Seals the open pack and opens the next one. When the disk has no room for that, the
     /// pack stays open: it may grow beyond its size.
     pub(crate) fn roll(&mut self) -> Result<Arc<Pack>, StoreError> {
         if self.failed {
@@ -77,18 +82,6 @@ impl Log {
         if let Err(error) = self.active.file.sync() {
             self.failed = true;
             return Err(write_error(error));
-        }
-        match SideIndex::build(&self.active, self.len) {
-            Ok(index) => {
-                if let Err(error) = index.save(&*self.disk, self.active.number) {
-                    tracing::warn!(%error, pack = self.active.number, "the side index was not saved");
-                }
-            }
-            Err(error) => {
-                self.failed = true;
-                tracing::error!(%error, "a pack does not hold what was written to it");
-                return Err(StoreError::Failed);
-            }
         }
         self.active = Arc::clone(&pack);
         self.len = PACK_HEAD_BYTES;

@@ -1,4 +1,5 @@
-//! Opening: the index is rebuilt from side indexes and the open pack. Spec: store, "Opening".
+//! Opening: the index is put together from runs, the sealed packs that none covers, and the open pack.
+//! Spec: store, "Opening".
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +9,10 @@ use crate::entry::Entry;
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Sums};
 use crate::log::Log;
-use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, SideIndex, Step, io_error, pack_name, was_durable};
+use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error, pack_name, was_durable};
+use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
+use crate::seal::write_run;
+use crate::state;
 
 /// Name of the file that says which format this is.
 pub(crate) const FORMAT_FILE: &str = "format";
@@ -93,23 +97,36 @@ enum Tail {
     Sealed,
 }
 
-/// Rebuilds the index and opens the log for writing.
+/// Attempts to open before giving up: each one has removed a damaged run.
+const ATTEMPTS: usize = 64;
+
+/// Puts the index together and opens the log for writing.
 pub(crate) fn rebuild(disk: &Arc<dyn Disk>, pack_bytes: u64) -> Result<(Index, Log), OpenError> {
+    remove_leftovers(&**disk).map_err(|source| OpenError::Io { file: FOLDER.to_owned(), source })?;
+    let mut attempt = 1;
+    loop {
+        let runs = Runs::new(disk, RUNS_FOLDER);
+        let health = Arc::clone(&runs.health);
+        let rebuilt = rebuild_once(disk, pack_bytes, runs);
+        // A damaged run is gone now, so the next attempt reads its packs.
+        if !health.is_damaged() || attempt == ATTEMPTS {
+            return rebuilt;
+        }
+        attempt += 1;
+    }
+}
+
+fn rebuild_once(disk: &Arc<dyn Disk>, pack_bytes: u64, runs: Runs) -> Result<(Index, Log), OpenError> {
     let mut packs = open_packs(&**disk)?;
     drop_unused_last(disk, &mut packs)?;
-    let mut index = Index::default();
+    let mut index = Index::new(runs);
     let last = packs.pop();
-    for pack in &packs {
-        index.packs.insert(pack.number, Arc::clone(pack));
-        let len = pack.file.len().map_err(|source| io_error(pack, source))?;
-        let side = match SideIndex::load(&**disk, pack, len) {
-            Some(side) => side,
-            None => {
-                tracing::warn!(pack = pack.number, "the side index is missing or damaged: building it again");
-                build_side_index(disk, pack, len)?
-            }
-        };
-        side.entries(pack, &mut |place, entry| apply(&mut index, pack, place, entry))?;
+    index.packs.extend(packs.iter().map(|pack| (pack.number, Arc::clone(pack))));
+    load_runs(disk, &mut index)?;
+    for pack in packs.iter().filter(|pack| pack.number > index.runs.last_pack()).cloned().collect::<Vec<_>>() {
+        tracing::info!(pack = pack.number, "no run covers the pack: reading it");
+        read_sealed_pack(&mut index, &pack)?;
+        seal_run(&mut index, pack.number);
     }
     let Some(last) = last else {
         // No pack at all: a new store.
@@ -124,20 +141,65 @@ pub(crate) fn rebuild(disk: &Arc<dyn Disk>, pack_bytes: u64) -> Result<(Index, L
     match tail {
         Tail::Open => Ok((index, Log::new(Arc::clone(disk), last, len, pack_bytes))),
         Tail::Sealed => {
-            build_side_index(disk, &last, len)?;
+            seal_run(&mut index, last.number);
             let log = first_pack(disk, last.number + 1, pack_bytes)?;
             Ok((index, log))
         }
     }
 }
 
-/// Builds the side index of a sealed pack and saves it, if the disk lets it.
-fn build_side_index(disk: &Arc<dyn Disk>, pack: &Pack, len: u64) -> Result<SideIndex, OpenError> {
-    let side = SideIndex::build(pack, len)?;
-    if let Err(error) = side.save(&**disk, pack.number) {
-        tracing::warn!(%error, pack = pack.number, "the side index was not saved");
+/// Takes away what a check left, and the side indexes that older versions wrote beside the packs.
+fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
+    for (folder, end) in [(FOLDER, ".idx"), (CHECK_FOLDER, "")] {
+        for name in disk.list(folder)?.iter().filter(|name| name.ends_with(end)) {
+            disk.remove(&format!("{folder}/{name}"))?;
+        }
     }
-    Ok(side)
+    Ok(())
+}
+
+/// Opens the runs, and takes over what the newest says of everything that is in no table.
+fn load_runs(disk: &Arc<dyn Disk>, index: &mut Index) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Io { file: RUNS_FOLDER.to_owned(), source };
+    index.runs.load(&**disk, &index.packs).map_err(failed)?;
+    if let Some(run) = index.runs.list.last().cloned() {
+        let good = run.state().is_ok_and(|state| state::read(&state, index).is_some());
+        if !good {
+            run.report("the state is none");
+            return Err(Damage { file: run.name().to_owned(), offset: 0, what: "the state is none".to_owned() }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes the run of the sealed packs up to `last`, if the disk lets it; until then they stay in memory.
+pub(crate) fn seal_run(index: &mut Index, last: u32) {
+    index.settle_sums();
+    match write_run(index, last) {
+        Ok(run) => index.adopt_run(run),
+        Err(error) => tracing::warn!(%error, pack = last, "no run was written: its packs stay in memory"),
+    }
+}
+
+/// Applies the entries of a sealed pack.
+fn read_sealed_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(), OpenError> {
+    let failed = |source| io_error(pack, source);
+    let end = pack.file.len().map_err(failed)?;
+    let mut scan = Scan::new(pack, PACK_HEAD_BYTES, end);
+    let mut sealed = false;
+    loop {
+        match scan.next().map_err(failed)? {
+            Step::End if sealed => return Ok(()),
+            Step::End => return Err(pack.damage(end, "the pack ends without its seal").into()),
+            Step::Bad { offset, what } => return Err(pack.damage(offset, what).into()),
+            Step::Entry { offset, kind, body } => {
+                let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
+                sealed = entry == Entry::Seal;
+                let place = Place { pack: pack.number, offset: offset as u32, body_len: body.len() as u32 };
+                apply(index, pack, place, entry)?;
+            }
+        }
+    }
 }
 
 fn first_pack(disk: &Arc<dyn Disk>, number: u32, pack_bytes: u64) -> Result<Log, OpenError> {

@@ -1,12 +1,12 @@
-//! Packs: append-only files of entries, and the side index of a sealed one. Spec: store, "Packs", "Side index".
+//! Packs: append-only files of entries. Spec: store, "Packs".
 
 use std::io;
 use std::sync::Arc;
 
-use sealtide_crypto::{Blake3, blake3};
+use sealtide_crypto::blake3;
 
 use crate::disk::{Disk, DiskFile};
-use crate::entry::{Cut, Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_MARK, MAGIC, PackKey};
+use crate::entry::{Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_MARK, MAGIC, PackKey};
 use crate::error::{Damage, OpenError};
 
 /// The folder of the packs.
@@ -14,7 +14,6 @@ pub(crate) const FOLDER: &str = "packs";
 /// Bytes in front of the first entry.
 pub(crate) const PACK_HEAD_BYTES: u64 = 64;
 const PACK_MAGIC: &[u8; 16] = b"sealtide pack 1\n";
-const INDEX_MAGIC: &[u8; 16] = b"sealtide index1\n";
 /// Bytes that a scan reads at once.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
@@ -29,11 +28,6 @@ pub(crate) struct Pack {
 /// The name of pack `number`.
 pub(crate) fn pack_name(number: u32) -> String {
     format!("{FOLDER}/{number:08}.pack")
-}
-
-/// The name of the side index of pack `number`.
-pub(crate) fn index_name(number: u32) -> String {
-    format!("{FOLDER}/{number:08}.idx")
 }
 
 impl Pack {
@@ -207,120 +201,6 @@ pub(crate) fn was_durable(pack: &Pack, bad: u64, end: u64) -> io::Result<bool> {
     }
 }
 
-/// The side index of a sealed pack: its entries without payloads.
-pub(crate) struct SideIndex {
-    bytes: Vec<u8>,
-    entries: std::ops::Range<usize>,
-}
-
-impl SideIndex {
-    /// Reads the sealed `pack` of `len` bytes whole.
-    ///
-    /// # Errors
-    /// [`OpenError::Damaged`] at the first entry that is not whole.
-    pub(crate) fn build(pack: &Pack, len: u64) -> Result<Self, OpenError> {
-        let mut bytes = index_head(pack, len);
-        let start = bytes.len();
-        let mut scan = Scan::new(pack, PACK_HEAD_BYTES, len);
-        let mut sealed = false;
-        loop {
-            match scan.next().map_err(|source| io_error(pack, source))? {
-                Step::End if sealed => break,
-                Step::End => return Err(pack.damage(len, "the pack ends without its seal").into()),
-                Step::Bad { offset, what } => return Err(pack.damage(offset, what).into()),
-                Step::Entry { offset, kind, body } => {
-                    let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
-                    sealed = entry == Entry::Seal;
-                    bytes.extend_from_slice(&(offset as u32).to_le_bytes());
-                    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-                    bytes.push(kind);
-                    entry.write_slim(&mut bytes);
-                }
-            }
-        }
-        let entries = start..bytes.len();
-        let check = blake3(&bytes);
-        bytes.extend_from_slice(&check);
-        Ok(Self { bytes, entries })
-    }
-
-    /// Writes the file and makes it durable. It may be lost or torn at any time: opening builds it again.
-    pub(crate) fn save(&self, disk: &dyn Disk, number: u32) -> io::Result<()> {
-        let name = index_name(number);
-        match disk.remove(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.create(&name)?;
-        let written = file.append(&self.bytes).and_then(|()| file.sync()).and_then(|()| disk.sync_folder(FOLDER));
-        if written.is_err() {
-            let _ = disk.remove(&name);
-        }
-        written
-    }
-
-    /// Whether there is a file at all.
-    pub(crate) fn exists(disk: &dyn Disk, number: u32) -> bool {
-        disk.open(&index_name(number)).is_ok()
-    }
-
-    /// Loads the side index of `pack`; `None` when there is none that belongs to these `len` bytes.
-    pub(crate) fn load(disk: &dyn Disk, pack: &Pack, len: u64) -> Option<Self> {
-        let file = disk.open(&index_name(pack.number)).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
-        file.read_at(0, &mut bytes).ok()?;
-        let head = index_head(pack, len);
-        let checked = bytes.len().checked_sub(32)?;
-        let entries = head.len()..checked;
-        let good =
-            bytes.starts_with(&head) && entries.start <= entries.end && blake3(&bytes[..checked]) == bytes[checked..];
-        good.then_some(Self { bytes, entries })
-    }
-
-    /// Hands every entry, without payload, to `take`.
-    ///
-    /// # Errors
-    /// What `take` reports.
-    pub(crate) fn entries(
-        &self,
-        pack: &Pack,
-        take: &mut dyn FnMut(Place, Entry<'_>) -> Result<(), OpenError>,
-    ) -> Result<(), OpenError> {
-        let mut cut = Cut(&self.bytes[self.entries.clone()]);
-        while !cut.0.is_empty() {
-            let mut next = || {
-                let (offset, body_len, kind) = (cut.u32()?, cut.u32()?, cut.u8()?);
-                let entry = Entry::read_slim(kind, &mut cut)?;
-                Some((Place { pack: pack.number, offset, body_len }, entry))
-            };
-            let (place, entry) = next().ok_or_else(|| Damage {
-                file: index_name(pack.number),
-                offset: 0,
-                what: "entries that nobody wrote".to_owned(),
-            })?;
-            take(place, entry)?;
-        }
-        Ok(())
-    }
-
-    /// The bytes of all entries, to compare two side indexes of one pack.
-    pub(crate) fn entry_bytes(&self) -> &[u8] {
-        &self.bytes[self.entries.clone()]
-    }
-}
-
 pub(crate) fn io_error(pack: &Pack, source: io::Error) -> OpenError {
     OpenError::Io { file: pack_name(pack.number), source }
-}
-
-/// Magic, pack number, pack length, fingerprint of the pack's secret.
-fn index_head(pack: &Pack, len: u64) -> Vec<u8> {
-    let mut hasher = Blake3::new();
-    hasher.update(b"side index");
-    hasher.update(&pack.key.0);
-    let mut head = INDEX_MAGIC.to_vec();
-    head.extend_from_slice(&u64::from(pack.number).to_le_bytes());
-    head.extend_from_slice(&len.to_le_bytes());
-    head.extend_from_slice(&hasher.finish());
-    head
 }

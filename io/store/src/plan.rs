@@ -11,7 +11,9 @@ use crate::entry::{Move, TipLine};
 use crate::error::{CommitError, StoreError};
 use crate::handle::load_record;
 use crate::index::{Index, address_hash};
+use crate::run::Unreadable;
 use crate::space::{SpaceState, same_set, tip_id};
+use crate::table::{Table, address_key, last_sid};
 
 /// A frame as the tips need it.
 #[derive(Clone, Debug)]
@@ -62,8 +64,7 @@ impl Plan {
             Some(info) => return Err(StoreError::SagaEnded(info.state).into()),
         };
         for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
-            let heads = index.timelines.find(timeline).map(|id| state.head_sids(id)).unwrap_or_default();
-            if !same_set(&heads, expected) {
+            if !same_set(&state.head_sids(timeline), expected) {
                 return Err(CommitError::TipMoved(*timeline));
             }
         }
@@ -75,7 +76,7 @@ impl Plan {
         let mut taken = request.staged.clone();
         let mut add_staged = |id: u32| {
             let rec = index.records.get(id);
-            if state.is_member(rec, id) {
+            if index.is_member(state, &rec.sid)? {
                 return Ok(());
             }
             items.add(&rec.sid.0);
@@ -83,7 +84,7 @@ impl Plan {
             if rec.frame.is_some() {
                 let frame = match staged_facts.and_then(|facts| facts.get(&rec.sid)) {
                     Some(frame) => Some(frame.clone()),
-                    None => load_record(index, id).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
+                    None => load_record(index, &rec.stored()).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
                 };
                 fresh.add(frame.ok_or(CommitError::NotStaged(rec.sid))?);
             }
@@ -103,16 +104,15 @@ impl Plan {
         let (mut append, mut known, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (at, record) in request.records.iter().enumerate() {
             let sid = record.sid();
-            let id = index.records.find(&sid);
-            if !seen.insert(sid) || id.is_some_and(|id| state.is_member(index.records.get(id), id)) {
+            if !seen.insert(sid) || index.is_member(state, &sid)? {
                 continue;
             }
-            let in_staged = id.is_some_and(|id| staged.contains(&id));
+            let in_staged = index.records.find(&sid).is_some_and(|id| staged.contains(&id));
             let already_taken = in_staged && taken.as_ref().is_none_or(|taken| taken.binary_search(&sid).is_ok());
             if already_taken {
                 continue;
             }
-            match id {
+            match index.stored(&sid)? {
                 None => append.push(at),
                 Some(_) if in_staged => {}
                 Some(_) => known.push(sid),
@@ -135,8 +135,7 @@ impl Plan {
         let (moves, moved) = fresh.settle(index, state);
         let mut tips = state.tip_summary.clone();
         for change in &moves {
-            let timeline = index.timelines.find(&change.timeline);
-            let known = timeline.map(|timeline| state.tips_of(timeline)).unwrap_or_default();
+            let known = state.tips_of(&change.timeline);
             known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
             change.added.iter().for_each(|tip| tips.add(&tip_id(&change.tjp, &tip.address, &tip.sid)));
         }
@@ -167,7 +166,7 @@ impl Fresh {
     fn settle(&self, index: &Index, state: &SpaceState) -> (Vec<Move>, Vec<Moved>) {
         let (mut moves, mut results) = (Vec::new(), Vec::new());
         for (timeline, frames) in &self.0 {
-            let before = index.timelines.find(timeline).map(|id| state.tips_of(id)).unwrap_or_default();
+            let before = state.tips_of(timeline);
             let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
             let new: Vec<Address> = frames.keys().filter(|address| !known.contains(address)).cloned().collect();
             let mut load = |address: &Address| match frames.get(address) {
@@ -202,11 +201,13 @@ impl Fresh {
 
 /// The member with this address that is a frame, and its facts.
 pub(crate) fn member_frame(index: &Index, state: &SpaceState, address: &Address) -> Option<(Sid, FrameFacts)> {
-    for id in state.by_address(&index.records, &address_hash(address)) {
-        if index.records.get(id).frame.is_none() {
+    for sid in by_address(index, state, address).unwrap_or_default() {
+        let known = index.records.find(&sid).map(|id| index.records.get(id));
+        if known.is_some_and(|rec| rec.frame.is_none()) {
             continue;
         }
-        let record = match load_record(index, id) {
+        let stored = index.stored(&sid).ok()??;
+        let record = match load_record(index, &stored) {
             Ok(record) => record?,
             Err(error) => {
                 tracing::error!(%error, %address, "a member cannot be read");
@@ -220,4 +221,17 @@ pub(crate) fn member_frame(index: &Index, state: &SpaceState, address: &Address)
         }
     }
     None
+}
+
+/// Members with this address, in ascending order of sid.
+pub(crate) fn by_address(index: &Index, state: &SpaceState, address: &Address) -> Result<Vec<Sid>, Unreadable> {
+    let hash = address_hash(address);
+    let mut found: Vec<Sid> = state.by_address(&hash).map(|id| index.records.get(id).sid).collect();
+    let key = address_key(state.number, &hash);
+    let mut scan = index.runs.scan(Table::Addresses, &key)?;
+    while let Some(row) = scan.next_of(&key)? {
+        found.push(last_sid(row));
+    }
+    found.sort_unstable();
+    Ok(found)
 }

@@ -1,14 +1,16 @@
-//! The index of one space: members, addresses, frames, tips, chunk references and summaries. Spec: ibgib §12.2, §13.3.
+//! The index of one space: summaries and all tips, and of what no run covers members, addresses, frames and chunk
+//! references. Spec: ibgib §12.2, §13.3.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sealtide_crypto::sha256_parts;
-use sealtide_ibgib::{Address, ChunkHash, Sid};
-use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SetSummary, Snapshot, TipItem};
+use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
+use sealtide_sync::{Level, SagaId, SetSummary, Snapshot, TipItem};
 
 use crate::entry::{Move, TipLine};
 use crate::index::{Rec, Records, Sums};
+use crate::sorted::Sorted;
 
 /// What sorts the tips: (order key, level-0 id).
 type TipKey = (u64, [u8; 32]);
@@ -24,16 +26,20 @@ enum Change {
 /// The index of one space.
 #[derive(Debug, Default)]
 pub(crate) struct SpaceState {
+    /// Stands for the space in the tables; never used for another.
+    pub(crate) number: u32,
     pub(crate) created_ms: u64,
+    /// Members, those in runs too.
+    count: u64,
     /// (order key, first 8 bytes of the sid, record).
-    members: BTreeSet<(u64, u64, u32)>,
+    pub(crate) members: BTreeSet<(u64, u64, u32)>,
     /// (hash of the address, record).
-    addresses: BTreeSet<([u8; 16], u32)>,
+    pub(crate) addresses: BTreeSet<([u8; 16], u32)>,
     /// (timeline, n, record).
-    frames: BTreeSet<(u32, u64, u32)>,
+    pub(crate) frames: BTreeSet<(u32, u64, u32)>,
     tips: BTreeMap<TipKey, TipItem>,
-    heads: BTreeMap<u32, Vec<TipKey>>,
-    /// Chunks that members list, with the number of members that do.
+    heads: BTreeMap<TimelineId, Vec<TipKey>>,
+    /// Chunks that these members list, with the number of members that do.
     pub(crate) chunks: HashMap<ChunkHash, u32>,
     pub(crate) item_summary: SetSummary,
     pub(crate) tip_summary: SetSummary,
@@ -42,6 +48,9 @@ pub(crate) struct SpaceState {
     /// Sagas with staged records.
     pub(crate) staging: BTreeSet<SagaId>,
     snapshot: Option<Arc<Snapshot>>,
+    /// The members and the tips with sums, made when a range is first asked for after a change.
+    sorted_items: OnceLock<Sorted>,
+    sorted_tips: OnceLock<Sorted>,
     /// Changes that are not in the summaries yet.
     later: Vec<Change>,
     /// Changes since the log last brought the summaries.
@@ -63,12 +72,38 @@ pub(crate) fn tip_id(tjp: &str, tip: &str, sid: &Sid) -> [u8; 32] {
 }
 
 impl SpaceState {
+    pub(crate) fn new(number: u32) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    /// Takes back a tip that was there when a pack was sealed.
+    pub(crate) fn restore_tip(&mut self, tip: TipItem) {
+        let key = (tip.order, tip.id);
+        self.heads.entry(tip.timeline).or_insert_with(|| Vec::with_capacity(1)).push(key);
+        self.tips.insert(key, tip);
+    }
+
+    /// Takes back the number of members.
+    pub(crate) fn restore_len(&mut self, members: u64) {
+        self.count = members;
+    }
+
+    /// Forgets what a run has now.
+    pub(crate) fn forget_sealed(&mut self) {
+        self.members.clear();
+        self.addresses.clear();
+        self.frames.clear();
+        self.chunks.clear();
+        self.sorted_items.take();
+    }
+
+    /// Whether the record is a member that no run covers.
     pub(crate) fn is_member(&self, rec: &Rec, id: u32) -> bool {
         self.members.contains(&(rec.order, prefix(&rec.sid), id))
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.members.len() as u64
+        self.count
     }
 
     pub(crate) fn tip_count(&self) -> u64 {
@@ -81,6 +116,8 @@ impl SpaceState {
 
     /// Adds a member that is none yet. The summary is the caller's.
     pub(crate) fn add_member(&mut self, id: u32, rec: &Rec, chunks: &[ChunkHash]) {
+        self.count += 1;
+        self.sorted_items.take();
         self.members.insert((rec.order, prefix(&rec.sid), id));
         self.addresses.insert((rec.address, id));
         if let Some((timeline, n)) = rec.frame {
@@ -94,9 +131,10 @@ impl SpaceState {
 
     /// Changes the tips of one timeline; `false` when a tip to remove is none, or an address of
     /// the log cannot be read.
-    pub(crate) fn apply_move(&mut self, timeline: u32, change: &Move, sums: Sums) -> bool {
+    pub(crate) fn apply_move(&mut self, change: &Move, sums: Sums) -> bool {
         self.snapshot = None;
-        let mut heads = self.heads.remove(&timeline).unwrap_or_default();
+        self.sorted_tips.take();
+        let mut heads = self.heads.remove(&change.timeline).unwrap_or_default();
         for sid in &change.removed {
             let found = heads.iter().position(|key| self.tips.get(key).is_some_and(|tip| tip.sid == *sid));
             let Some(found) = found else { return false };
@@ -120,7 +158,7 @@ impl SpaceState {
             self.changed(sums, Change::Tip(id));
         }
         if !heads.is_empty() {
-            self.heads.insert(timeline, heads);
+            self.heads.insert(change.timeline, heads);
         }
         true
     }
@@ -165,8 +203,8 @@ impl SpaceState {
     }
 
     /// The tips of a timeline, sorted by address.
-    pub(crate) fn tips_of(&self, timeline: u32) -> Vec<&TipItem> {
-        let keys = self.heads.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+    pub(crate) fn tips_of(&self, timeline: &TimelineId) -> Vec<&TipItem> {
+        let keys = self.heads.get(timeline).map(Vec::as_slice).unwrap_or_default();
         let mut tips: Vec<_> = keys.iter().filter_map(|key| self.tips.get(key)).collect();
         tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
         tips
@@ -176,11 +214,11 @@ impl SpaceState {
         self.tips.values()
     }
 
-    pub(crate) fn timelines(&self) -> impl Iterator<Item = u32> {
-        self.heads.keys().copied()
+    pub(crate) fn timelines(&self) -> impl Iterator<Item = &TimelineId> {
+        self.heads.keys()
     }
 
-    /// Every timeline that has a frame here.
+    /// Every timeline that has a frame in memory.
     pub(crate) fn timelines_with_frames(&self) -> BTreeSet<u32> {
         self.frames.iter().map(|(timeline, ..)| *timeline).collect()
     }
@@ -205,18 +243,19 @@ impl SpaceState {
         Arc::clone(snapshot)
     }
 
-    /// Members with this address hash, in ascending order of sid.
-    pub(crate) fn by_address(&self, records: &Records, hash: &[u8; 16]) -> Vec<u32> {
-        let mut found: Vec<u32> = self.addresses.range((*hash, 0)..=(*hash, u32::MAX)).map(|(_, id)| *id).collect();
-        found.sort_by_key(|id| records.get(*id).sid);
-        found
+    /// Members in memory with this address hash.
+    pub(crate) fn by_address(&self, hash: &[u8; 16]) -> impl Iterator<Item = u32> {
+        self.addresses.range((*hash, 0)..=(*hash, u32::MAX)).map(|(_, id)| *id)
     }
 
-    /// Member frames with `from ≤ n ≤ to`, in order of (n, sid).
-    pub(crate) fn frames(&self, records: &Records, timeline: u32, from: u64, to: u64, limit: usize) -> Vec<Sid> {
-        if from > to {
-            return Vec::new();
-        }
+    /// Member frames in memory with `from ≤ n ≤ to`, in order of (n, sid); `from ≤ to`.
+    pub(crate) fn frames(
+        &self,
+        records: &Records,
+        timeline: u32,
+        (from, to): (u64, u64),
+        limit: usize,
+    ) -> Vec<(u64, Sid)> {
         let mut found: Vec<(u64, Sid)> = Vec::new();
         for (_, n, id) in self.frames.range((timeline, from, 0)..=(timeline, to, u32::MAX)) {
             // A whole group of equal n is taken before the cut, so that the cut does not depend on arrival.
@@ -227,10 +266,10 @@ impl SpaceState {
         }
         found.sort_unstable();
         found.truncate(limit);
-        found.into_iter().map(|(_, sid)| sid).collect()
+        found
     }
 
-    /// Members behind `after` by (order key, sid).
+    /// Members in memory behind `after` by (order key, sid).
     pub(crate) fn bulk(&self, records: &Records, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
         let start = after.map_or((0, 0, 0), |(order, sid)| (order, prefix(&sid), 0));
         let mut found: Vec<(u64, Sid)> = Vec::new();
@@ -250,74 +289,18 @@ impl SpaceState {
         found
     }
 
-    /// Count and sum of the ids of a level between two bounds. Reads the range.
-    pub(crate) fn range_sum(&self, records: &Records, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
-        let (mut count, mut sum) = (0, IdSum::default());
-        let mut add = |id: &[u8; 32]| {
-            count += 1;
-            sum.add(id);
-        };
+    /// The members in memory, or the tips, with sums.
+    pub(crate) fn sorted(&self, records: &Records, level: Level) -> &Sorted {
         match level {
-            _ if hi <= lo => {}
-            Level::Tips => self.tips.range((lo.order, lo.id)..(hi.order, hi.id)).for_each(|((_, id), _)| add(id)),
-            Level::Items => {
-                let near = (lo.order, prefix(&Sid(lo.id)), 0)..=(hi.order, prefix(&Sid(hi.id)), u32::MAX);
-                for (order, _, id) in self.members.range(near) {
-                    let sid = records.get(*id).sid;
-                    if (lo.order, lo.id) <= (*order, sid.0) && (*order, sid.0) < (hi.order, hi.id) {
-                        add(&sid.0);
-                    }
-                }
-            }
-        }
-        (count, sum)
-    }
-
-    /// The first `limit` items of a level between two bounds.
-    pub(crate) fn range_list(
-        &self,
-        records: &Records,
-        level: Level,
-        lo: &RangeBound,
-        hi: &RangeBound,
-        limit: usize,
-    ) -> Vec<(u64, [u8; 32])> {
-        match level {
-            _ if hi <= lo => Vec::new(),
-            Level::Tips => {
-                self.tips.range((lo.order, lo.id)..(hi.order, hi.id)).take(limit).map(|(key, _)| *key).collect()
-            }
-            Level::Items => {
-                let below = |(order, sid): &(u64, Sid)| (*order, sid.0) < (hi.order, hi.id);
-                // `bulk` begins behind a place, and this range with it.
-                let first = Sid(lo.id);
-                let at_bound = |id| {
-                    let rec = records.get(id);
-                    rec.order == lo.order && self.is_member(rec, id)
-                };
-                let mut found = Vec::new();
-                if limit > 0 && records.find(&first).is_some_and(at_bound) {
-                    found.push((lo.order, first));
-                }
-                found.extend(self.bulk(records, Some((lo.order, first)), limit - found.len()));
-                found.into_iter().take_while(below).map(|(order, sid)| (order, sid.0)).collect()
-            }
+            Level::Tips => self.sorted_tips.get_or_init(|| Sorted::new(self.tips.keys().copied().collect())),
+            Level::Items => self.sorted_items.get_or_init(|| {
+                let item = |(order, _, id): &(u64, u64, u32)| (*order, records.get(*id).sid.0);
+                Sorted::new(self.members.iter().map(item).collect())
+            }),
         }
     }
 
-    pub(crate) fn member_ids(&self) -> impl Iterator<Item = u32> {
-        self.members.iter().map(|(.., id)| *id)
-    }
-
-    /// Counts both summaries anew.
-    pub(crate) fn recount(&self, records: &Records) -> (SetSummary, SetSummary) {
-        let (mut items, mut tips) = (SetSummary::default(), SetSummary::default());
-        self.member_ids().for_each(|id| items.add(&records.get(id).sid.0));
-        self.tips.values().for_each(|tip| tips.add(&tip.id));
-        (items, tips)
-    }
-
-    pub(crate) fn head_sids(&self, timeline: u32) -> BTreeSet<Sid> {
+    pub(crate) fn head_sids(&self, timeline: &TimelineId) -> BTreeSet<Sid> {
         self.tips_of(timeline).into_iter().map(|tip| tip.sid).collect()
     }
 }

@@ -21,9 +21,12 @@ use crate::facts::Facts;
 use crate::handle::{SpaceHandle, SpaceInfo};
 use crate::index::{Index, Sums, address_hash};
 use crate::log::Log;
+use crate::merge::{Merge, MergeError};
 use crate::pack::{Place, io_error};
 use crate::plan::{FrameOf, Plan, StagedFacts};
+use crate::seal::write_run;
 use crate::space::{SpaceState, pieces};
+use crate::table::{Table, read_chunk_row};
 use crate::{guard, open, read, write};
 
 /// Sids in one list entry.
@@ -38,6 +41,15 @@ const SUMS_CHANGES: u64 = 16 * 1024;
 const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long the outcome of a saga is remembered.
 const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// New records after which a pack is sealed also when it is small: what the index keeps in memory at most, apart from
+/// what one transaction brings.
+const SEALED_RECORDS: u64 = 128 * 1024;
+/// Rows that are merged for each entry that is written. A record has about four rows, and each is merged about three
+/// times until there are ten million.
+const MERGED_ROWS: usize = 24;
+/// Rows that are merged with each append besides.
+const MERGED_ROWS_MIN: usize = 256;
 
 /// Settings of a store.
 #[derive(Clone)]
@@ -83,6 +95,8 @@ pub(crate) struct Inner {
     config: Config,
     /// Whether something was appended since the last mark.
     dirty: AtomicBool,
+    /// Held by a check: there is one at a time.
+    pub(crate) checking: Mutex<()>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -188,6 +202,7 @@ impl Store {
             facts,
             config,
             dirty: AtomicBool::new(false),
+            checking: Mutex::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -302,7 +317,7 @@ impl Store {
             };
             let mut seen_chunks = BTreeSet::new();
             for (hash, content) in chunks {
-                if !index.chunks.contains_key(hash) && seen_chunks.insert(*hash) {
+                if index.chunk(hash)?.is_none() && seen_chunks.insert(*hash) {
                     batch.push(Entry::Chunk { hash: *hash, content, content_len: content.len() as u32 });
                 }
             }
@@ -314,9 +329,12 @@ impl Store {
                 if !seen.insert(sid) {
                     continue;
                 }
-                match index.records.find(&sid) {
+                let known_here = index.records.find(&sid);
+                if known_here.is_some_and(|id| staged.is_some_and(|staged| staged.records.contains(&id))) {
+                    continue;
+                }
+                match index.stored(&sid)? {
                     None => batch.record(txn, record, frame.as_ref().map(|frame| &frame.facts)),
-                    Some(id) if staged.is_some_and(|staged| staged.records.contains(&id)) => {}
                     Some(_) => known.push(sid),
                 }
             }
@@ -346,11 +364,11 @@ impl Store {
     /// [`StoreError`].
     pub fn put_chunk(&self, hash: ChunkHash, content: &[u8]) -> Result<(), StoreError> {
         check_chunk(&hash, content)?;
-        if read(&self.inner.index).chunks.contains_key(&hash) {
+        if read(&self.inner.index).chunk(&hash)?.is_some() {
             return Ok(());
         }
         let mut log = self.writer()?;
-        if read(&self.inner.index).chunks.contains_key(&hash) {
+        if read(&self.inner.index).chunk(&hash)?.is_some() {
             return Ok(());
         }
         let mut batch = Batch::new(&log);
@@ -362,7 +380,7 @@ impl Store {
     /// The bytes of a chunk, hash checked; `None` when it is not here or damaged. For check-outs: no membership is
     /// asked.
     pub fn read_chunk(&self, hash: &ChunkHash) -> Option<Bytes> {
-        let len = read(&self.inner.index).chunks.get(hash)?.len;
+        let len = read(&self.inner.index).chunk(hash).ok()??.len;
         let bytes = self.inner.chunk_piece(hash, 0, len as usize)?;
         if blake3(&bytes) != hash.0 {
             tracing::error!(chunk = %hash, "the chunk on disk does not have its hash");
@@ -436,9 +454,14 @@ impl Store {
     /// Chunks that no member of any space lists, with their lengths: what a collection could free. Spec: SY-67.
     pub fn unreferenced_chunks(&self) -> Vec<(ChunkHash, u32)> {
         let index = read(&self.inner.index);
-        let unused = index.chunks.iter().filter(|(hash, _)| index.chunk_references(hash) == 0);
-        let mut unused: Vec<_> = unused.map(|(hash, info)| (*hash, info.len)).collect();
-        unused.sort_unstable();
+        let (mut chunks, mut unused) = (index.rows(Table::Chunks), Vec::new());
+        while let Ok(Some(row)) = chunks.next() {
+            let mut hash = ChunkHash([0; 32]);
+            hash.0.copy_from_slice(&row[..32]);
+            if index.chunk_references(&hash) == Ok(0) {
+                unused.push((hash, read_chunk_row(&row).1));
+            }
+        }
         unused
     }
 
@@ -449,16 +472,21 @@ impl Store {
     /// Takes the writing end; seals the open pack first when it is full.
     fn writer(&self) -> Result<std::sync::MutexGuard<'_, Log>, StoreError> {
         let mut log = guard(&self.inner.log);
-        if log.failed || self.inner.durable.failed() {
+        let (damaged, fresh) = {
+            let index = read(&self.inner.index);
+            (index.runs.health.is_damaged(), index.fresh)
+        };
+        if log.failed || self.inner.durable.failed() || damaged {
             return Err(StoreError::Failed);
         }
-        if log.is_full() {
+        if log.is_full() || fresh >= SEALED_RECORDS {
             let mut batch = Batch::new(&log);
             batch.sums(&read(&self.inner.index), 1);
             match self.append(&mut log, batch).and_then(|_| log.roll()) {
                 Ok(pack) => {
                     self.inner.durable.rolled(pack.number);
                     self.inner.durable.set_head(&pack, log.len);
+                    self.seal_run(&mut log, pack.number - 1);
                     write(&self.inner.index).packs.insert(pack.number, pack);
                 }
                 Err(error) if log.failed => return Err(error),
@@ -468,6 +496,60 @@ impl Store {
         Ok(log)
     }
 
+    /// Writes the run of the sealed packs up to `last`. Readers go on meanwhile. When it cannot be written, the packs
+    /// stay in memory until the next one is sealed.
+    fn seal_run(&self, log: &mut Log, last: u32) {
+        let written = write_run(&read(&self.inner.index), last);
+        match written {
+            Ok(run) => {
+                write(&self.inner.index).adopt_run(run);
+                log.merge_due = true;
+            }
+            Err(error) => tracing::warn!(%error, pack = last, "no run was written: its packs stay in memory"),
+        }
+    }
+
+    /// Merges runs for a while, after `entries` entries were written.
+    fn merge_some(&self, log: &mut Log, entries: usize) {
+        let merge = match log.merge.take() {
+            Some(merge) => Ok(Some(merge)),
+            None if std::mem::take(&mut log.merge_due) => {
+                let index = read(&self.inner.index);
+                Merge::begin(&index.runs, &index.packs)
+            }
+            None => return,
+        };
+        let failed = |error: MergeError| tracing::warn!(%error, "the runs were not merged");
+        let mut merge = match merge {
+            Ok(Some(merge)) => merge,
+            Ok(None) => return,
+            Err(error) => return failed(error),
+        };
+        match merge.step(MERGED_ROWS_MIN + MERGED_ROWS * entries) {
+            Ok(false) => log.merge = Some(merge),
+            Ok(true) => {
+                log.merge_due = true;
+                let cache = Arc::clone(&read(&self.inner.index).runs.cache);
+                match merge.finish(&cache) {
+                    Ok(run) => {
+                        // The merged run is durable: from here on a crash leaves one of the two, or both.
+                        let gone = write(&self.inner.index).runs.replace(run);
+                        for name in gone {
+                            if let Err(error) = self.inner.disk.remove(&name) {
+                                tracing::warn!(%error, name, "a merged run was not removed; the next open does it");
+                            }
+                        }
+                    }
+                    Err(error) => failed(error),
+                }
+            }
+            Err(error) => {
+                merge.remove();
+                failed(error);
+            }
+        }
+    }
+
     /// Appends a batch and applies it; gives the position behind it.
     fn append(&self, log: &mut Log, batch: Batch<'_>) -> Result<u64, StoreError> {
         self.append_with(log, batch, |_| ())
@@ -475,6 +557,7 @@ impl Store {
 
     fn append_with(&self, log: &mut Log, batch: Batch<'_>, after: impl FnOnce(&mut Index)) -> Result<u64, StoreError> {
         if !batch.entries.is_empty() {
+            let entries = batch.entries.len();
             log.append(&batch.builder)?;
             self.inner.dirty.store(true, Ordering::Relaxed);
             let mut index = write(&self.inner.index);
@@ -487,7 +570,9 @@ impl Store {
                 }
             }
             after(&mut index);
+            drop(index);
             self.inner.durable.set_head(&log.active, log.len);
+            self.merge_some(log, entries);
         }
         Ok(position(log.active.number, log.len))
     }
@@ -520,7 +605,12 @@ impl Store {
                 None if create => &empty,
                 None => return Err(StoreError::NoSpace(*space).into()),
             };
-            Plan::of(&index, space, state, request, &frames, &guard(&self.inner.staged_facts))?
+            let plan = Plan::of(&index, space, state, request, &frames, &guard(&self.inner.staged_facts))?;
+            // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
+            if index.runs.health.is_damaged() {
+                return Err(StoreError::Failed.into());
+            }
+            plan
         };
         if request.saga.is_none() && !create && plan.result.new_records == 0 {
             return Ok((plan.result, position(log.active.number, log.len)));

@@ -1,22 +1,28 @@
 //! The check of a whole store: everything is read again and compared with what the index says.
 //! Spec: SY-78, SY-79, SY-93.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
-use sealtide_ibgib::{Address, FrameFacts, Verified, settle_tips};
-use sealtide_sync::SpaceView;
+use sealtide_ibgib::{Address, FrameFacts, TimelineId, Verified, settle_tips};
+use sealtide_identity::SpaceId;
+use sealtide_sync::{Level, RangeBound, SetSummary, SpaceView};
 
+use crate::cache::Cache;
 use crate::disk::Disk;
-use crate::entry::Entry;
+use crate::entry::{Entry, KIND_SEAL};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
 use crate::index::{Index, Sums};
 use crate::open::open_packs;
-use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, SideIndex, Step, index_name, io_error};
+use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
+use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
+use crate::seal::{Rows, write_run};
 use crate::store::{Store, record_line};
+use crate::table::{Table, frame_key, member_row, read_frame_row, read_member_row};
 use crate::{guard, read};
 
 /// What a check found.
@@ -42,14 +48,17 @@ impl VerifyReport {
 }
 
 impl Store {
-    /// Reads every byte of the store again: checksums, records by strict acceptance, hashes of chunks, side
-    /// indexes, and the index against a rebuilt one: members, tips, sums and digests. `progress` is told (bytes
-    /// read, bytes in all). Writing goes on meanwhile, only the end of the check holds it up.
+    /// Reads every byte of the store again: checksums, records by strict acceptance, hashes of chunks, runs, and the
+    /// index against a rebuilt one: members, tips, sums and digests. `progress` is told (bytes read, bytes in all).
+    /// Writing goes on meanwhile, only the end of the check holds it up. The rebuilt index needs as much room on the
+    /// disk as the runs, for as long as the check takes.
     ///
     /// # Errors
     /// [`OpenError::Io`] when the disk cannot be read at all; what is damaged is in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
-        let mut check = Check::default();
+        let _checking = guard(&self.inner.checking);
+        let cache = Arc::clone(&read(&self.inner.index).runs.cache);
+        let mut check = Check::new(&self.inner.disk, cache);
         let packs: Vec<Arc<Pack>> = read(&self.inner.index).packs.values().cloned().collect();
         let mut all = 0;
         for pack in &packs {
@@ -63,37 +72,58 @@ impl Store {
         let packs: Vec<Arc<Pack>> = read(&self.inner.index).packs.values().cloned().collect();
         for pack in &packs {
             check.pack(pack, progress, all)?;
-            if pack.number != log.active.number {
-                check.side_index(&*self.inner.disk, pack)?;
-            }
         }
+        check.report.bad.extend(read(&self.inner.index).runs.check());
         if check.report.bad.is_empty() {
-            check.compare(self, &read(&self.inner.index));
+            check.compare(&read(&self.inner.index));
         }
         if check.report.bad.is_empty() {
             self.check_tips(&mut check.report);
         }
         drop(log);
-        Ok(check.report)
+        Ok(std::mem::take(&mut check.report))
     }
 
     /// Reads every byte of the packs of a store that is not open, also of one that cannot be opened.
     ///
     /// # Errors
     /// As [`Store::open`], as far as the files cannot be read at all.
-    pub fn verify_files(disk: &dyn Disk, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
+    pub fn verify_files(disk: &Arc<dyn Disk>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
         let locked = disk.lock().map_err(|source| OpenError::Io { file: disk.place(), source })?;
         let _lock = locked.ok_or_else(|| OpenError::Locked(disk.place()))?;
-        let packs = open_packs(disk)?;
+        let packs = open_packs(&**disk)?;
         let mut all = 0;
         for pack in &packs {
             all += pack.file.len().map_err(|source| io_error(pack, source))?;
         }
-        let mut check = Check::default();
+        let mut check = Check::new(disk, Arc::default());
         for pack in &packs {
             check.pack(pack, progress, all)?;
         }
-        Ok(check.report)
+        // Runs that are not whole are built again by the next open; one that looks whole must be.
+        let mut runs = Runs::new(disk, RUNS_FOLDER);
+        let failed = |source| OpenError::Io { file: RUNS_FOLDER.to_owned(), source };
+        runs.find(&**disk, &check.index.packs).map_err(failed)?;
+        check.report.bad.extend(runs.check());
+        Ok(std::mem::take(&mut check.report))
+    }
+
+    /// The first timeline with frames in the space behind `last`.
+    fn next_timeline(
+        &self,
+        space: &SpaceId,
+        fresh: &BTreeSet<TimelineId>,
+        last: Option<TimelineId>,
+    ) -> Option<TimelineId> {
+        let index = read(&self.inner.index);
+        let state = index.spaces.get(space)?;
+        let fresh = fresh.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)).next().copied();
+        // Nothing has the greatest n: the first row behind it is of another timeline.
+        let from = last
+            .map_or(frame_key(state.number, &TimelineId([0; 32]), 0), |last| frame_key(state.number, &last, u64::MAX));
+        let mut scan = index.runs.scan(Table::Frames, &from).ok()?;
+        let older = scan.next_of(&state.number.to_be_bytes()).ok()?.map(|row| read_frame_row(row).0);
+        fresh.into_iter().chain(older).min()
     }
 
     /// Settles the tips of every timeline anew from all its frames.
@@ -101,20 +131,21 @@ impl Store {
         let spaces: Vec<_> = read(&self.inner.index).spaces.keys().copied().collect();
         for space in spaces {
             let view = SpaceHandle::new(Arc::clone(&self.inner), space);
-            let timelines = {
+            let fresh: BTreeSet<TimelineId> = {
                 let index = read(&self.inner.index);
-                let Some(state) = index.spaces.get(&space) else { continue };
-                let ids = state.timelines_with_frames();
-                ids.into_iter().map(|id| index.timelines.get(id)).collect::<Vec<_>>()
+                let ids = index.spaces.get(&space).map(|state| state.timelines_with_frames()).unwrap_or_default();
+                ids.into_iter().map(|id| index.timelines.get(id)).collect()
             };
-            for timeline in timelines {
+            let mut last = None;
+            while let Some(timeline) = self.next_timeline(&space, &fresh, last) {
+                last = Some(timeline);
                 let frames: Vec<(Address, FrameFacts)> = view
                     .frames(&timeline, 0, u64::MAX, usize::MAX)
                     .iter()
                     .filter_map(|sid| view.record(sid))
                     .filter_map(|record| Some((record.address().clone(), record.frame()?)))
                     .collect();
-                let facts: std::collections::BTreeMap<_, _> = frames.into_iter().collect();
+                let facts: BTreeMap<_, _> = frames.into_iter().collect();
                 let all: Vec<Address> = facts.keys().cloned().collect();
                 let settled = settle_tips(&[], &all, &mut |address| facts.get(address).cloned());
                 let tips: Vec<Address> = view.tips(&timeline).into_iter().map(|tip| tip.tip).collect();
@@ -128,23 +159,43 @@ impl Store {
 }
 
 /// A check on its way through the packs.
-#[derive(Default)]
 struct Check {
+    disk: Arc<dyn Disk>,
     report: VerifyReport,
     /// The index that the log gives.
     index: Index,
     /// How far each pack was read.
-    read_to: std::collections::BTreeMap<u32, u64>,
+    read_to: BTreeMap<u32, u64>,
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 impl Check {
+    fn new(disk: &Arc<dyn Disk>, cache: Arc<Cache>) -> Self {
+        let index = Index::new(Runs { cache, ..Runs::new(disk, CHECK_FOLDER) });
+        let check = Self { disk: Arc::clone(disk), report: VerifyReport::default(), index, read_to: BTreeMap::new() };
+        check.clear();
+        check
+    }
+
+    /// Removes the runs of a check.
+    fn clear(&self) {
+        for name in self.disk.list(CHECK_FOLDER).unwrap_or_default() {
+            let _ = self.disk.remove(&format!("{CHECK_FOLDER}/{name}"));
+        }
+    }
+
     fn pack(&mut self, pack: &Arc<Pack>, progress: &mut dyn FnMut(u64, u64), all: u64) -> Result<(), OpenError> {
         let failed = |source| io_error(pack, source);
         let end = pack.file.len().map_err(failed)?;
         let from = self.read_to.insert(pack.number, end).unwrap_or(PACK_HEAD_BYTES);
         self.index.packs.insert(pack.number, Arc::clone(pack));
         let mut scan = Scan::new(pack, from, end);
-        let mut told = 0;
+        let (mut told, mut sealed) = (0, false);
         loop {
             match scan.next().map_err(failed)? {
                 Step::End => break,
@@ -154,6 +205,7 @@ impl Check {
                 }
                 Step::Entry { offset, kind, body } => {
                     self.report.entries += 1;
+                    sealed = kind == KIND_SEAL;
                     if let Err(what) = self.entry(pack.number, offset, kind, body) {
                         self.report.add(pack.damage(offset, what));
                     }
@@ -163,6 +215,11 @@ impl Check {
                 told = self.report.entries;
                 progress(self.report.bytes + (scan.at - from), all);
             }
+        }
+        if sealed && self.report.bad.is_empty() {
+            let file = CHECK_FOLDER.to_owned();
+            let run = write_run(&self.index, pack.number).map_err(|source| OpenError::Io { file, source })?;
+            self.index.adopt_run(run);
         }
         self.report.bytes += end - from;
         progress(self.report.bytes, all.max(self.report.bytes));
@@ -198,60 +255,78 @@ impl Check {
         }
     }
 
-    fn side_index(&mut self, disk: &dyn Disk, pack: &Pack) -> Result<(), OpenError> {
-        let len = pack.file.len().map_err(|source| io_error(pack, source))?;
-        let damage = |what: &str| Damage { file: index_name(pack.number), offset: 0, what: what.to_owned() };
-        let Some(saved) = SideIndex::load(disk, pack, len) else {
-            // One that is missing is built at the next open, and nothing is lost.
-            if SideIndex::exists(disk, pack.number) {
-                self.report
-                    .add(damage("the side index does not have its checksum; it is built again at the next open"));
-            }
-            return Ok(());
-        };
-        match SideIndex::build(pack, len) {
-            Ok(built) if built.entry_bytes() == saved.entry_bytes() => {}
-            Ok(_) => self.report.add(damage("the side index is not that of its pack")),
-            // Reported with its pack.
-            Err(OpenError::Damaged(_)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
     /// The live index against the one that the log gives.
-    fn compare(&mut self, store: &Store, live: &Index) {
-        let mut wrong = |what: String| self.report.add(Damage { file: FOLDER.to_owned(), offset: 0, what });
-        if live.spaces.keys().ne(self.index.spaces.keys()) {
-            wrong("the spaces in memory are not those of the log".to_owned());
+    fn compare(&mut self, live: &Index) {
+        let logged = &self.index;
+        let mut bad = Vec::new();
+        let mut wrong = |what: String| bad.push(Damage { file: FOLDER.to_owned(), offset: 0, what });
+        if live.spaces.keys().ne(logged.spaces.keys()) {
+            wrong("the spaces are not those of the log".to_owned());
         }
-        if live.records.len() != self.index.records.len() || live.chunks.len() != self.index.chunks.len() {
-            wrong("the records or chunks in memory are not those of the log".to_owned());
-        }
-        for (space, state) in &live.spaces {
-            let Some(logged) = self.index.spaces.get(space) else { continue };
-            let sids = |index: &Index, state: &crate::space::SpaceState| -> BTreeSet<_> {
-                state.member_ids().map(|id| index.records.get(id).sid).collect()
+        // Rows of spaces that were removed stay until a merge comes over them.
+        let numbers: BTreeSet<u32> = live.spaces.values().map(|state| state.number).collect();
+        for table in Table::ALL {
+            let next = |rows: &mut Rows| loop {
+                match rows.next() {
+                    Ok(Some(row)) if table.space_of(&row).is_some_and(|space| !numbers.contains(&space)) => {}
+                    row => break row,
+                }
             };
-            if sids(live, state) != sids(&self.index, logged) {
-                wrong(format!("space {space}: the members in memory are not those of the log"));
+            let (mut left, mut right) = (live.rows(table), logged.rows(table));
+            loop {
+                match (next(&mut left), next(&mut right)) {
+                    (Ok(None), Ok(None)) => break,
+                    (Ok(left), Ok(right)) if left == right => {}
+                    _ => {
+                        wrong(format!("the rows of the table {table:?} are not those of the log"));
+                        break;
+                    }
+                }
             }
+        }
+        let mut counted = recount(live);
+        for (space, state) in &live.spaces {
+            let Some(logged) = logged.spaces.get(space) else { continue };
             if state.tips().ne(logged.tips()) {
                 wrong(format!("space {space}: the tips in memory are not those of the log"));
             }
-            let (items, tips) = state.recount(&live.records);
-            if items != state.item_summary || tips != state.tip_summary {
+            if state.bytes != logged.bytes {
+                wrong(format!("space {space}: its bytes are not those of the log"));
+            }
+            let items = counted.remove(&state.number).unwrap_or_default();
+            let mut tips = SetSummary::default();
+            state.tips().for_each(|tip| tips.add(&tip.id));
+            if items != state.item_summary || items.count != state.len() || tips != state.tip_summary {
                 wrong(format!("space {space}: counts, sums or digests are not those of a recount"));
             }
-            if state.chunks != logged.chunks {
-                wrong(format!("space {space}: the references to chunks are not those of the log"));
+            let (start, end) = (RangeBound::START, RangeBound::END);
+            let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
+            let ranged = live.runs.sum(Table::Members, &key(&start), &key(&end)).map(|(count, mut sum)| {
+                let (fresh, of_fresh) = state.sorted(&live.records, Level::Items).sum(&start, &end);
+                sum.merge(&of_fresh);
+                (count + fresh, sum)
+            });
+            if ranged != Ok((items.count, items.sum)) {
+                wrong(format!("space {space}: the sums of the runs are not those of a recount"));
             }
         }
         let staged =
             |index: &Index| -> Vec<_> { index.txns.iter().map(|(txn, staged)| (*txn, staged.records.len())).collect() };
-        if staged(live) != staged(&self.index) {
+        if staged(live) != staged(logged) {
             wrong("what is staged in memory is not what is staged in the log".to_owned());
         }
-        tracing::debug!(?store, "index compared with the log");
+        self.report.bad.extend(bad);
     }
+}
+
+/// Counts the members of all spaces anew, by number of the space.
+fn recount(index: &Index) -> BTreeMap<u32, SetSummary> {
+    let mut counted: BTreeMap<u32, SetSummary> = BTreeMap::new();
+    let mut rows = index.rows(Table::Members);
+    while let Ok(Some(row)) = rows.next() {
+        if let Some(space) = Table::Members.space_of(&row) {
+            counted.entry(space).or_default().add(&read_member_row(&row).1.0);
+        }
+    }
+    counted
 }

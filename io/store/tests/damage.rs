@@ -54,6 +54,7 @@ fn a_flipped_bit_in_a_pack_is_found() {
                         assert_eq!(file, name);
                         assert!(offset <= at as u64, "the place at or in front of the flip");
                         refused += 1;
+                        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
                         let report = Store::verify_files(&disk, &mut |_, _| {});
                         match report {
                             Ok(report) => assert!(report.bad.iter().any(|damage| damage.file == name)),
@@ -113,30 +114,86 @@ fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {
     }
 }
 
-// Proves: SY-78
+fn runs_of(disk: &MemDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| name.ends_with(".run")).collect()
+}
+
+// Proves: SY-78, SY-79
 #[test]
-fn a_bad_side_index_is_reported_and_built_again() {
-    let (player, model) = filled(1, 200_000);
-    let indexes: Vec<String> = player.disk.names().into_iter().filter(|name| name.ends_with(".idx")).collect();
-    assert!(!indexes.is_empty(), "there are sealed packs");
-    for name in &indexes {
-        let good = player.disk.content(name).unwrap();
-        for at in [0, 20, good.len() / 2, good.len() - 1] {
-            let disk = player.disk.copy();
-            let store = reopen(&disk).unwrap();
-            disk.flip_bit(name, at, 1);
-            let report = store.verify(&mut |_, _| {}).unwrap();
-            assert_eq!(report.bad.iter().map(|damage| &damage.file).collect::<Vec<_>>(), [name]);
-            drop(store);
-            let store = reopen(&disk).unwrap();
-            assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
-            assert_eq!(disk.content(name).as_ref(), Some(&good), "built again as it was");
-            model.check(&store);
+fn a_flipped_bit_in_a_run_is_found_and_the_run_built_again() {
+    for seed in 0..2 * scale() {
+        let (player, model) = filled(seed, 3000);
+        let runs = runs_of(&player.disk);
+        assert!(!runs.is_empty(), "there are sealed packs");
+        let mut dice = Dice::new(seed);
+        for name in &runs {
+            let good = player.disk.content(name).unwrap();
+            let ends = [0, 20, 63, 64, good.len() - 1, good.len() - 60];
+            for at in ends.into_iter().chain((0..6).map(|_| dice.below(good.len()))) {
+                // Under an open store: the check names the file, and it is gone.
+                let disk = player.disk.copy();
+                let store = reopen(&disk).unwrap();
+                disk.flip_bit(name, at, 1);
+                let report = store.verify(&mut |_, _| {}).unwrap();
+                assert_eq!(report.bad.iter().map(|damage| &damage.file).collect::<Vec<_>>(), [name], "byte {at}");
+                let space = support::spaces()[0];
+                let stone = sealtide_store::conformance::stone_of("more");
+                let refused = store.commit(&space, &sealtide_store::conformance::local(vec![stone]));
+                assert!(refused.is_err(), "nothing is written on top of an index that is not to be trusted");
+                drop(store);
+                let store = reopen(&disk).unwrap();
+                assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+                model.check(&store);
+                drop(store);
+                // Before the store is opened: it opens, and answers right or says that it cannot.
+                let disk = player.disk.copy();
+                disk.flip_bit(name, at, 1);
+                let store = reopen(&disk).unwrap();
+                if !store.verify(&mut |_, _| {}).unwrap().bad.is_empty() {
+                    drop(store);
+                    let store = reopen(&disk).unwrap();
+                    assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, [], "byte {at}");
+                    model.check(&store);
+                } else {
+                    model.check(&store);
+                }
+            }
         }
+    }
+}
+
+// Proves: SY-79
+#[test]
+fn missing_and_torn_runs_are_built_again() {
+    for seed in 0..4 * scale() {
+        let (player, model) = filled(seed, 3000);
+        let mut dice = Dice::new(seed);
+        for name in runs_of(&player.disk) {
+            let len = player.disk.content(&name).unwrap().len();
+            for kept in [None, Some(0), Some(64), Some(dice.below(len)), Some(len - 1)] {
+                let disk = player.disk.copy();
+                match kept {
+                    None => disk.remove(&name).unwrap(),
+                    Some(kept) => disk.open(&name).unwrap().truncate(kept as u64).unwrap(),
+                }
+                let store = reopen(&disk).unwrap();
+                model.check(&store);
+                assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+            }
+        }
+        // Runs of another store, or none at all, do not count.
         let disk = player.disk.copy();
-        disk.remove(name).unwrap();
-        model.check(&reopen(&disk).unwrap());
-        assert_eq!(disk.content(name).as_ref(), Some(&good), "built again as it was");
+        let (other, _) = filled(seed + 100, 3000);
+        for name in runs_of(&disk) {
+            disk.remove(&name).unwrap();
+            let foreign = other.disk.content(&name).unwrap_or_else(|| vec![7; 5000]);
+            disk.create(&name).unwrap().append(&foreign).unwrap();
+        }
+        disk.create("runs/notes.txt").unwrap().append(b"what is this").unwrap();
+        let store = reopen(&disk).unwrap();
+        model.check(&store);
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+        assert!(!disk.names().contains(&"runs/notes.txt".to_owned()), "the folder is the store's alone");
     }
 }
 

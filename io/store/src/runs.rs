@@ -1,0 +1,215 @@
+//! All runs of an index: which packs they cover, and look-ups over all of them. Spec: store, "Runs".
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use sealtide_crypto::Blake3;
+use sealtide_ibgib::Sid;
+use sealtide_sync::IdSum;
+
+use crate::cache::Cache;
+use crate::disk::Disk;
+use crate::error::Damage;
+use crate::pack::Pack;
+use crate::run::{Cover, Cursor, Health, Run, Unreadable};
+use crate::table::{Stored, Table, read_record_row, row_count};
+
+/// The folder of the runs of a store.
+pub(crate) const RUNS_FOLDER: &str = "runs";
+/// The folder of the runs that a check builds to compare.
+pub(crate) const CHECK_FOLDER: &str = "check";
+
+/// The runs of an index, oldest first, without gaps between their packs.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    pub(crate) health: Arc<Health>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) folder: &'static str,
+    pub(crate) list: Vec<Arc<Run>>,
+}
+
+/// What binds a run to its packs; `None` when one of them is not there.
+pub(crate) fn cover(packs: &BTreeMap<u32, Arc<Pack>>, first: u32, last: u32) -> io::Result<Option<Cover>> {
+    let mut hasher = Blake3::new();
+    hasher.update(b"sealtide run");
+    for number in first..=last {
+        let Some(pack) = packs.get(&number) else { return Ok(None) };
+        hasher.update(&pack.key.0);
+        hasher.update(&pack.file.len()?.to_le_bytes());
+    }
+    Ok(Some(Cover { first, last, print: hasher.finish() }))
+}
+
+impl Runs {
+    /// No runs yet.
+    pub(crate) fn new(disk: &Arc<dyn Disk>, folder: &'static str) -> Self {
+        let health = Arc::new(Health::new(Arc::clone(disk), folder == RUNS_FOLDER));
+        Self { health, cache: Arc::default(), folder, list: Vec::new() }
+    }
+
+    /// Opens the runs that cover the packs from the first on, and removes all other files: torn ones, those of merges
+    /// that did not end, and those that a merge replaced.
+    pub(crate) fn load(&mut self, disk: &dyn Disk, packs: &BTreeMap<u32, Arc<Pack>>) -> io::Result<()> {
+        self.find(disk, packs)?;
+        for name in disk.list(self.folder)? {
+            let name = format!("{}/{name}", self.folder);
+            if !self.list.iter().any(|run| run.name() == name)
+                && let Err(error) = disk.remove(&name)
+            {
+                tracing::warn!(%error, name, "a file that is no run was not removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the runs that cover the packs from the first on; the larger ones where several do.
+    pub(crate) fn find(&mut self, disk: &dyn Disk, packs: &BTreeMap<u32, Arc<Pack>>) -> io::Result<()> {
+        let names = disk.list(self.folder)?;
+        let mut there: Vec<(u32, u32)> = names.iter().filter_map(|name| Cover::parse(name)).collect();
+        there.sort_by_key(|(first, last)| (*first, u32::MAX - last));
+        for (first, last) in there {
+            if first != self.last_pack() + 1 {
+                continue;
+            }
+            let Some(cover) = cover(packs, first, last)? else { continue };
+            match Run::open(&self.health, &self.cache, self.folder, cover) {
+                Ok(Some(run)) => self.list.push(Arc::new(run)),
+                Ok(None) => tracing::warn!(first, last, "a run is torn or damaged: its packs are read again"),
+                Err(error) => tracing::warn!(%error, first, last, "a run cannot be read: its packs are read again"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest pack that is covered; 0 when none is.
+    pub(crate) fn last_pack(&self) -> u32 {
+        self.list.last().map_or(0, |run| run.cover.last)
+    }
+
+    /// Takes the runs away that a merged one replaces; gives the names of their files.
+    pub(crate) fn replace(&mut self, merged: Run) -> Vec<String> {
+        let inside = |run: &Run| run.cover.first >= merged.cover.first && run.cover.last <= merged.cover.last;
+        let at = self.list.iter().position(|run| inside(run)).unwrap_or(self.list.len());
+        let gone = self.list.iter().filter(|run| inside(run)).map(|run| run.name().to_owned()).collect();
+        self.list.retain(|run| !inside(run));
+        self.list.insert(at, Arc::new(merged));
+        gone
+    }
+
+    /// The row with exactly this key, of a table that holds each key once.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+        for run in self.list.iter().rev() {
+            if let Some(row) = run.get(&self.cache, table, key)? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a record lies.
+    pub(crate) fn stored(&self, sid: &Sid) -> Result<Option<Stored>, Unreadable> {
+        Ok(self.get(Table::Records, &sid.0)?.map(|row| read_record_row(&row)))
+    }
+
+    /// Whether the key is in the table.
+    pub(crate) fn has(&self, table: Table, key: &[u8]) -> Result<bool, Unreadable> {
+        Ok(self.get(table, key)?.is_some())
+    }
+
+    /// The row of a chunk.
+    pub(crate) fn chunk(&self, hash: &[u8; 32]) -> Result<Option<Vec<u8>>, Unreadable> {
+        self.get(Table::Chunks, hash)
+    }
+
+    /// The count of a key in a table of counts.
+    pub(crate) fn count(&self, table: Table, key: &[u8]) -> Result<u64, Unreadable> {
+        let mut count = 0;
+        for run in &self.list {
+            count += run.get(&self.cache, table, key)?.map_or(0, |row| u64::from(row_count(&row)));
+        }
+        Ok(count)
+    }
+
+    /// All rows from `from` on; `from` may be the front of a key.
+    pub(crate) fn scan(&self, table: Table, from: &[u8]) -> Result<Scan, Unreadable> {
+        let may_have = |run: &&Arc<Run>| run.may_have(table, from);
+        let cursors = self.list.iter().filter(|run| from.len() != table.shape().filter || may_have(run));
+        let cursors = cursors.map(|run| Cursor::new(run, &self.cache, table, from)).collect::<Result<_, _>>()?;
+        Ok(Scan::new(cursors, table))
+    }
+
+    /// All rows of a table, read past the cache.
+    pub(crate) fn whole(&self, table: Table) -> Scan {
+        Scan::new(self.list.iter().map(|run| Cursor::whole(run, table)).collect(), table)
+    }
+
+    /// Count and sum of the ids of `lo ≤ key < hi`, where `lo ≤ hi`.
+    pub(crate) fn sum(&self, table: Table, lo: &[u8], hi: &[u8]) -> Result<(u64, IdSum), Unreadable> {
+        let (mut count, mut sum) = (0, IdSum::default());
+        for run in &self.list {
+            let (below, low) = run.sum_below(&self.cache, table, lo)?;
+            let (upto, high) = run.sum_below(&self.cache, table, hi)?;
+            count += upto - below;
+            sum.add(&high.0);
+            sum.sub(&low.0);
+        }
+        Ok((count, sum))
+    }
+
+    /// Reads every page of every run and says what is damaged.
+    pub(crate) fn check(&self) -> Vec<Damage> {
+        self.list.iter().filter_map(|run| run.check(self.folder, &self.cache)).collect()
+    }
+}
+
+/// The rows of one table over several runs, in order.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    cursors: Vec<Cursor>,
+    table: Table,
+    row: Vec<u8>,
+}
+
+impl Scan {
+    pub(crate) fn new(cursors: Vec<Cursor>, table: Table) -> Self {
+        Self { cursors, table, row: Vec::new() }
+    }
+
+    /// The next row. Rows with the same key come once: counts are added, other rows are equal.
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Unreadable> {
+        let shape = self.table.shape();
+        self.row.clear();
+        for cursor in &mut self.cursors {
+            if let Some(row) = cursor.peek()?
+                && (self.row.is_empty() || row[..shape.key] < self.row[..shape.key])
+            {
+                self.row.clear();
+                self.row.extend_from_slice(row);
+            }
+        }
+        if self.row.is_empty() {
+            return Ok(None);
+        }
+        let mut count = 0u32;
+        for cursor in &mut self.cursors {
+            if let Some(row) = cursor.peek()?
+                && row[..shape.key] == self.row[..shape.key]
+            {
+                if shape.counted {
+                    count = count.saturating_add(row_count(row));
+                }
+                cursor.step();
+            }
+        }
+        if shape.counted {
+            self.row[shape.key..].copy_from_slice(&count.to_be_bytes());
+        }
+        Ok(Some(&self.row))
+    }
+
+    /// The next row if it begins with `front`.
+    pub(crate) fn next_of(&mut self, front: &[u8]) -> Result<Option<&[u8]>, Unreadable> {
+        Ok(self.next()?.filter(|row| row.starts_with(front)))
+    }
+}

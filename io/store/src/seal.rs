@@ -1,0 +1,134 @@
+//! From memory to a run, when a pack was sealed. Spec: store, "Runs".
+
+use std::io;
+
+use crate::index::Index;
+use crate::run::{Run, RunWriter, Unreadable};
+use crate::runs::{Scan, cover};
+use crate::state;
+use crate::table::{Table, address_row, chunk_row, frame_row, member_row, record_row, reference_row, row_count};
+
+/// The rows of a table that no run has, sorted, one behind the other.
+pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
+    fn sorted<const N: usize>(rows: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
+        let mut rows: Vec<[u8; N]> = rows.collect();
+        rows.sort_unstable();
+        rows.into_flattened()
+    }
+    let (last, records, spaces) = (index.runs.last_pack(), &index.records, index.spaces.values());
+    match table {
+        Table::Records => {
+            let fresh = records.list.iter().filter(|rec| rec.place.pack > last);
+            sorted(fresh.map(|rec| record_row(&rec.sid, &rec.stored())))
+        }
+        Table::Members => sorted(spaces.flat_map(|state| {
+            let sid = |id: u32| &records.get(id).sid.0;
+            state.members.iter().map(move |(order, _, id)| member_row(state.number, *order, sid(*id)))
+        })),
+        Table::Addresses => sorted(spaces.flat_map(|state| {
+            let row = |(address, id): &_| address_row(state.number, address, &records.get(*id).sid);
+            state.addresses.iter().map(row)
+        })),
+        Table::Frames => sorted(spaces.flat_map(|state| {
+            state.frames.iter().map(|(timeline, n, id)| {
+                frame_row(state.number, &index.timelines.get(*timeline), *n, &records.get(*id).sid)
+            })
+        })),
+        Table::Chunks => sorted(index.chunks.iter().map(|(hash, info)| chunk_row(hash, info.place, info.len))),
+        Table::References => sorted(
+            spaces.flat_map(|state| state.chunks.iter().map(|(hash, count)| reference_row(state.number, hash, *count))),
+        ),
+    }
+}
+
+/// Writes what is in memory as the run of the sealed packs up to `last`, durably. Summaries must be settled.
+pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
+    let (runs, first) = (&index.runs, index.runs.last_pack() + 1);
+    let cover = cover(&index.packs, first, last)?.ok_or(io::ErrorKind::NotFound)?;
+    let records = index.records.list.len() as u64;
+    let members = index.spaces.values().map(|state| state.members.len() as u64).sum();
+    let rows_max = [records, members, members, members, index.chunks.len() as u64, 0];
+    let mut writer = RunWriter::new(&runs.health, runs.folder, cover, rows_max)?;
+    let name = writer.file_name().to_owned();
+    let write = || {
+        for table in Table::ALL {
+            for row in fresh_rows(index, table).chunks_exact(table.shape().row) {
+                writer.push(table, row)?;
+            }
+        }
+        state::write(index, &mut |piece| writer.push_state(piece))?;
+        writer.finish(&runs.cache)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = runs.health.disk().remove(&name);
+    }
+    written
+}
+
+impl Index {
+    /// Lets go of what the run of the newest sealed packs has. Records that are staged stay in memory.
+    pub(crate) fn adopt_run(&mut self, run: Run) {
+        let staged: Vec<(u64, Vec<_>)> = self
+            .txns
+            .iter()
+            .map(|(number, txn)| (*number, txn.records.iter().map(|id| self.line_of(*id)).collect()))
+            .collect();
+        self.runs.list.push(run.into());
+        self.records = Default::default();
+        self.timelines = Default::default();
+        self.chunk_lists = Default::default();
+        self.chunks = Default::default();
+        self.fresh = 0;
+        self.spaces.values_mut().for_each(|state| state.forget_sealed());
+        for (number, lines) in staged {
+            let ids = lines.into_iter().map(|(place, line, len)| self.add_record(place, line, len)).collect();
+            if let Some(txn) = self.txns.get_mut(&number) {
+                txn.records = ids;
+            }
+        }
+    }
+
+    /// All rows of a table, those in memory too.
+    pub(crate) fn rows(&self, table: Table) -> Rows {
+        Rows { scan: self.runs.whole(table), ahead: None, fresh: fresh_rows(self, table), at: 0, table }
+    }
+}
+
+/// The rows of a table in order, from runs and memory.
+pub(crate) struct Rows {
+    scan: Scan,
+    /// The next row of the runs, once it was read.
+    ahead: Option<Option<Vec<u8>>>,
+    fresh: Vec<u8>,
+    at: usize,
+    table: Table,
+}
+
+impl Rows {
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Unreadable> {
+        let shape = self.table.shape();
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => self.scan.next()?.map(<[u8]>::to_vec),
+        };
+        let fresh = self.fresh.get(self.at..self.at + shape.row);
+        let (mut row, other) = match (ahead, fresh) {
+            (Some(old), Some(new)) if old[..shape.key] < new[..shape.key] => return Ok(Some(old)),
+            (Some(old), Some(new)) if old[..shape.key] == new[..shape.key] => (old, row_count(new)),
+            (ahead, Some(new)) => {
+                let row = new.to_vec();
+                self.at += shape.row;
+                self.ahead = Some(ahead);
+                return Ok(Some(row));
+            }
+            (ahead, None) => return Ok(ahead),
+        };
+        self.at += shape.row;
+        if shape.counted {
+            let count = row_count(&row) + other;
+            row[shape.key..].copy_from_slice(&count.to_be_bytes());
+        }
+        Ok(Some(row))
+    }
+}

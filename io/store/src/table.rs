@@ -1,0 +1,203 @@
+//! The tables of the index on disk: rows of a fixed size, sorted as bytes. Spec: store, "Runs".
+
+use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
+
+use crate::pack::Place;
+
+/// Rows of one page: between two of them lie a first key, a sum and a checksum.
+pub(crate) const PAGE_ROWS: usize = 64;
+
+/// One table. The order is that of the pages in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Table {
+    /// sid 32, order key u64, place 12, encoded length u32.
+    Records,
+    /// space number u32, order key u64, sid 32: the members, with sums of their sids.
+    Members,
+    /// space number u32, address hash 16, sid 32.
+    Addresses,
+    /// space number u32, timeline 32, n u64, sid 32.
+    Frames,
+    /// chunk hash 32, place 12, length u32.
+    Chunks,
+    /// space number u32, chunk hash 32, count u32: how many members list the chunk. Counts of several runs add up.
+    References,
+}
+
+/// The sizes of a table's rows, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) row: usize,
+    /// The front of the row, by which it is told from others.
+    pub(crate) key: usize,
+    /// How much of the first key of each page is kept in memory.
+    pub(crate) fence: usize,
+    /// How much of the key goes into the filter; 0 for a table without one.
+    pub(crate) filter: usize,
+    /// Whether the 32 bytes at the end of the key are summed up.
+    pub(crate) summed: bool,
+    /// Whether the row ends with a count that adds up.
+    pub(crate) counted: bool,
+}
+
+impl Table {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Records, Self::Members, Self::Addresses, Self::Frames, Self::Chunks, Self::References];
+
+    pub(crate) const fn shape(self) -> Shape {
+        let plain = Shape { row: 0, key: 0, fence: 0, filter: 0, summed: false, counted: false };
+        match self {
+            Self::Records => Shape { row: 56, key: 32, fence: 16, filter: 32, ..plain },
+            Self::Members => Shape { row: 44, key: 44, fence: 24, summed: true, ..plain },
+            Self::Addresses => Shape { row: 52, key: 52, fence: 20, filter: 20, ..plain },
+            Self::Frames => Shape { row: 76, key: 76, fence: 44, ..plain },
+            Self::Chunks => Shape { row: 48, key: 32, fence: 16, filter: 32, ..plain },
+            Self::References => Shape { row: 40, key: 36, fence: 20, counted: true, ..plain },
+        }
+    }
+
+    /// Where the space number stands: all tables but two begin with it.
+    pub(crate) fn space_of(self, row: &[u8]) -> Option<u32> {
+        match self {
+            Self::Records | Self::Chunks => None,
+            _ => row.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)),
+        }
+    }
+}
+
+/// Joins the parts of a row or key of exactly `N` bytes.
+fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut out = [0; N];
+    let mut at = 0;
+    for part in parts {
+        out[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    debug_assert_eq!(at, N, "the parts of a row fill it");
+    out
+}
+
+fn place_bytes(place: Place) -> [u8; 12] {
+    join(&[&place.pack.to_be_bytes(), &place.offset.to_be_bytes(), &place.body_len.to_be_bytes()])
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
+}
+
+fn read_place(bytes: &[u8]) -> Place {
+    Place { pack: number(&bytes[..4]), offset: number(&bytes[4..8]), body_len: number(&bytes[8..12]) }
+}
+
+/// What the index knows of a stored record without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) order: u64,
+    pub(crate) place: Place,
+    pub(crate) encoded_len: u32,
+}
+
+pub(crate) fn record_row(sid: &Sid, stored: &Stored) -> [u8; 56] {
+    let order = stored.order.to_be_bytes();
+    join(&[&sid.0, &order, &place_bytes(stored.place), &stored.encoded_len.to_be_bytes()])
+}
+
+pub(crate) fn read_record_row(row: &[u8]) -> Stored {
+    let mut order = [0; 8];
+    order.copy_from_slice(&row[32..40]);
+    Stored { order: u64::from_be_bytes(order), place: read_place(&row[40..52]), encoded_len: number(&row[52..56]) }
+}
+
+pub(crate) fn member_row(space: u32, order: u64, sid: &[u8; 32]) -> [u8; 44] {
+    join(&[&space.to_be_bytes(), &order.to_be_bytes(), sid])
+}
+
+/// Order key and sid of a member row.
+pub(crate) fn read_member_row(row: &[u8]) -> (u64, Sid) {
+    let mut order = [0; 8];
+    order.copy_from_slice(&row[4..12]);
+    (u64::from_be_bytes(order), last_sid(row))
+}
+
+/// The sid that ends the rows of members, addresses and frames.
+pub(crate) fn last_sid(row: &[u8]) -> Sid {
+    let mut sid = [0; 32];
+    sid.copy_from_slice(&row[row.len() - 32..]);
+    Sid(sid)
+}
+
+pub(crate) fn address_key(space: u32, address: &[u8; 16]) -> [u8; 20] {
+    join(&[&space.to_be_bytes(), address])
+}
+
+pub(crate) fn address_row(space: u32, address: &[u8; 16], sid: &Sid) -> [u8; 52] {
+    join(&[&space.to_be_bytes(), address, &sid.0])
+}
+
+pub(crate) fn frame_key(space: u32, timeline: &TimelineId, n: u64) -> [u8; 44] {
+    join(&[&space.to_be_bytes(), &timeline.0, &n.to_be_bytes()])
+}
+
+pub(crate) fn frame_row(space: u32, timeline: &TimelineId, n: u64, sid: &Sid) -> [u8; 76] {
+    join(&[&frame_key(space, timeline, n), &sid.0])
+}
+
+/// Timeline and n of a frame row.
+pub(crate) fn read_frame_row(row: &[u8]) -> (TimelineId, u64) {
+    let (mut timeline, mut n) = ([0; 32], [0; 8]);
+    timeline.copy_from_slice(&row[4..36]);
+    n.copy_from_slice(&row[36..44]);
+    (TimelineId(timeline), u64::from_be_bytes(n))
+}
+
+pub(crate) fn chunk_row(hash: &ChunkHash, place: Place, len: u32) -> [u8; 48] {
+    join(&[&hash.0, &place_bytes(place), &len.to_be_bytes()])
+}
+
+/// Place and length of a chunk row.
+pub(crate) fn read_chunk_row(row: &[u8]) -> (Place, u32) {
+    (read_place(&row[32..44]), number(&row[44..48]))
+}
+
+pub(crate) fn reference_key(space: u32, hash: &ChunkHash) -> [u8; 36] {
+    join(&[&space.to_be_bytes(), &hash.0])
+}
+
+pub(crate) fn reference_row(space: u32, hash: &ChunkHash, count: u32) -> [u8; 40] {
+    join(&[&reference_key(space, hash), &count.to_be_bytes()])
+}
+
+/// The count that ends a row of a counted table.
+pub(crate) fn row_count(row: &[u8]) -> u32 {
+    number(&row[row.len() - 4..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_and_have_their_size() {
+        let place = Place { pack: 1, offset: 2, body_len: 0xffff_fff0 };
+        let (sid, hash, timeline) = (Sid([1; 32]), ChunkHash([2; 32]), TimelineId([3; 32]));
+        let stored = Stored { order: 1 << 63, place, encoded_len: 9 };
+        assert_eq!(read_record_row(&record_row(&sid, &stored)), stored);
+        assert_eq!(read_member_row(&member_row(7, 8, &sid.0)), (8, sid));
+        assert_eq!(last_sid(&address_row(7, &[4; 16], &sid)), sid);
+        assert_eq!(read_frame_row(&frame_row(7, &timeline, 5, &sid)), (timeline, 5));
+        assert_eq!(read_chunk_row(&chunk_row(&hash, place, 6)), (place, 6));
+        assert_eq!(row_count(&reference_row(7, &hash, 70_000)), 70_000);
+        let sizes = [56, 44, 52, 76, 48, 40];
+        assert_eq!(Table::ALL.map(|table| table.shape().row), sizes);
+        assert_eq!(Table::Frames.space_of(&frame_row(7, &timeline, 5, &sid)), Some(7));
+        assert_eq!(Table::Records.space_of(&record_row(&sid, &stored)), None);
+    }
+
+    #[test]
+    fn rows_sort_as_their_parts_do() {
+        let sid = [9; 32];
+        assert!(member_row(1, u64::MAX, &sid) < member_row(2, 0, &[0; 32]));
+        assert!(member_row(1, 255, &sid) < member_row(1, 256, &[0; 32]));
+        assert!(frame_row(1, &TimelineId([1; 32]), 300, &Sid(sid)) > frame_row(1, &TimelineId([1; 32]), 2, &Sid(sid)));
+    }
+}
