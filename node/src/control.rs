@@ -79,6 +79,7 @@ async fn serve(node: Node, stream: UnixStream) {
             return;
         }
     };
+    let ends_node = matches!(request, Request::Down);
     let (progress, mut told) = mpsc::unbounded_channel();
     let work = execute(&node, request, &progress);
     tokio::pin!(work);
@@ -96,6 +97,11 @@ async fn serve(node: Node, stream: UnixStream) {
         }
     };
     let _ = write(&mut writer, &line).await;
+    if ends_node {
+        // The client waits for the end of this connection: it comes with the end of the process, when the system closes
+        // what was left open, the lock of the store among it.
+        std::mem::forget((reader, writer));
+    }
 }
 
 async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> std::io::Result<()> {
@@ -104,7 +110,7 @@ async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> std::i
     writer.write_all(text.as_bytes()).await
 }
 
-/// Asks the node that runs on a home. `None` when none runs there.
+/// Asks the node that runs on a home. `None` when none runs there. `Down` returns when the process is gone.
 ///
 /// # Errors
 /// What the command reports.
@@ -123,7 +129,12 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
         let Ok(Some(line)) = lines.next_line().await else { return Some(Err(lost())) };
         match serde_json::from_str(&line) {
             Ok(Line::Progress(told)) => drop(progress.send(told)),
-            Ok(Line::Result(result)) => return Some(Ok(result)),
+            Ok(Line::Result(result)) => {
+                if matches!(request, Request::Down) {
+                    while let Ok(Some(_)) = lines.next_line().await {}
+                }
+                return Some(Ok(result));
+            }
             Ok(Line::Error(failure)) => return Some(Err(failure)),
             Err(_) => return Some(Err(lost())),
         }

@@ -11,6 +11,7 @@ mod up;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
@@ -187,7 +188,17 @@ async fn ask(cx: &Cx, request: Request) -> Result<u8, Failure> {
 pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> {
     let (progress, told) = mpsc::unbounded_channel();
     let shown = tokio::spawn(progress::show(told, cx.out.clone()));
-    let result = match control::ask(&cx.home.control_socket(), &request, &progress).await {
+    let socket = cx.home.control_socket();
+    let asked = control::ask(&socket, &request, &progress);
+    let asked = if matches!(request, Request::Down) {
+        tokio::time::timeout(Duration::from_secs(cx.timeout_s), asked).await.map_err(|_| {
+            Failure::failed("stopping", "the node was told to stop and still runs")
+                .hint("try again, or wait longer with --timeout")
+        })?
+    } else {
+        asked.await
+    };
+    let result = match asked {
         Some(result) => result,
         None => alone(cx, request, &progress).await,
     };

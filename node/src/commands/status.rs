@@ -140,11 +140,11 @@ fn links(node: &Node) -> Vec<Value> {
     links
 }
 
-/// Asks the running node to stop.
+/// Asks the running node to stop. Who asked gets the answer at once, and the end of the connection when it has.
 pub(crate) fn down(node: &Node) -> Result<Value, Failure> {
     node.audit().note("down", &[]);
     node.stop();
-    Ok(json!({"schema": "sealtide/down/1", "stopping": true}))
+    Ok(json!({"schema": "sealtide/down/1", "stopped": true}))
 }
 
 /// Stops syncing one space or all, or goes on. Lasts until the node stops.

@@ -27,7 +27,9 @@ fn part_and_meet(
 }
 
 fn stop_both(pair: &mut Pair) {
-    assert_eq!(pair.a.ok(&["down"])["stopping"], true);
+    assert_eq!(pair.a.ok(&["down"])["stopped"], true);
+    // It has really stopped: the store is free.
+    pair.a.ok(&["verify"]);
     assert_eq!(pair.node_a.wait(), 0);
     pair.b.ok(&["down"]);
     assert_eq!(pair.node_b.wait(), 0);
