@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
+use crate::identity::{Identities, KeyFile, Parts, machine_marker};
 use crate::known::Known;
 use crate::real::{RealWorld, now};
 use crate::share::Share;
@@ -37,6 +38,7 @@ struct Inner {
     engine: Engine<RealWorld>,
     link: Link,
     audit: Audit,
+    identities: Identities,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
@@ -94,6 +96,10 @@ impl Node {
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Audit::open(&home, store.clone(), identity.clone())?;
+        let identities = open_identities(&home, identity.clone(), store.clone())?;
+        if let Some(doubt) = identities.doubt() {
+            tracing::warn!(%doubt, "nothing is signed until a peer tells what it holds");
+        }
         let (stop, _) = watch::channel(false);
         let inner = Inner {
             home,
@@ -103,6 +109,7 @@ impl Node {
             engine,
             link,
             audit,
+            identities,
             doors: Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -141,9 +148,33 @@ impl Node {
         Known::of(self.store())
     }
 
-    /// The spaces that people see: all but the one of the audit.
+    /// Keystones of this node and of those it met.
+    pub fn identities(&self) -> &Identities {
+        &self.0.identities
+    }
+
+    /// Who this node is, or whom it speaks for, changed: what rests on it is looked at again at once.
+    pub(crate) fn identities_changed(&self) {
+        self.engine().grants_changed();
+    }
+
+    /// A person says that this home may sign although its store may be an old one (`--offline-sign`). Audited.
+    ///
+    /// # Errors
+    /// When the key file cannot be written.
+    pub fn offline_sign(&self) -> Result<(), Failure> {
+        let Some(doubt) = self.identities().doubt() else { return Ok(()) };
+        let settled = marker(self.home()).map(|marker| self.identities().settle_doubt(marker))?;
+        settled.map_err(|error| Failure::failed("identity", error.to_string()))?;
+        self.audit().note("offline_sign", &[("doubt", doubt.code())]);
+        Ok(())
+    }
+
+    /// The spaces that people see: all but those of the audit and of the identities.
     pub fn spaces(&self) -> Vec<SpaceId> {
-        let hidden = |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND;
+        let hidden = |label: &SpaceLabel| {
+            label.kind == crate::audit::AUDIT_KIND || label.kind == crate::identity::IDENTITY_KIND
+        };
         let mut labels = self.known().labels();
         labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
         labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
@@ -642,6 +673,31 @@ impl Node {
         let store = self.store().clone();
         let _ = tokio::task::spawn_blocking(move || store.sync()).await;
     }
+}
+
+/// Opens the identities of a home; the device keystone is made when there is none.
+///
+/// # Errors
+/// Exit 6 when others can read the key file, 1 when it is damaged or cannot be written.
+pub fn open_identities(home: &Home, node: Identity, store: Store) -> Result<Identities, Failure> {
+    let parts = Parts {
+        node,
+        store,
+        place: Box::new(KeyFile::new(home.identity_key_path())),
+        marker: marker(home)?,
+        clock: Arc::new(|| Stamp { ms: now().wall_ms }),
+    };
+    Identities::open(parts).map_err(|error| match &error {
+        crate::identity::OpenError::KeyFile(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::Refused, "key_exposed", error.to_string())
+                .hint(format!("chmod 600 {}", home.identity_key_path().display()))
+        }
+        _ => Failure::failed("identity", error.to_string()),
+    })
+}
+
+fn marker(home: &Home) -> Result<[u8; 32], Failure> {
+    machine_marker(home.root()).map_err(|error| Failure::failed("home", error.to_string()))
 }
 
 /// Addresses of the link door for a ticket.
