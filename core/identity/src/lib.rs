@@ -1,10 +1,13 @@
 //! Who a node is, and who may do what: node ids and text forms, tickets and invites, grants.
 
 mod address;
+pub mod authorship;
+pub mod fuzzing;
 mod grants;
 mod id;
 mod invite;
 pub mod keystone;
+pub mod members;
 mod read;
 mod relay;
 mod text;

@@ -23,6 +23,7 @@ use super::step::{Rank, Standing};
 pub const WAITING_MAX: usize = 1_024;
 
 /// What a keystone is now.
+// Spec: SY-27, SY-28
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The first frame is not here.
@@ -208,8 +209,14 @@ impl Chain {
     /// The claims with this target in frames of the valid chain; none unless the keystone is live.
     pub fn claims_on(&self, target: &str) -> impl Iterator<Item = &Claim> {
         let live = self.is_live();
+        self.proofs_on(target).filter(move |_| live).filter_map(Frame::claim)
+    }
+
+    /// The frames of the valid chain that claim something about this target, whatever the keystone is now: what was
+    /// posted before a revocation stays posted.
+    pub fn proofs_on(&self, target: &str) -> impl Iterator<Item = &Frame> {
         let frames = self.by_target.get(target).into_iter().flatten();
-        frames.filter(move |at| live && self.view.valid[**at]).filter_map(|at| self.nodes[*at].standing.frame().claim())
+        frames.filter(|at| self.view.valid[**at]).map(|at| self.nodes[*at].standing.frame())
     }
 
     /// What the owner's valid chain delegates to a device, newest last.

@@ -15,6 +15,7 @@ use super::pool::{BindingMap, POOL_SIZE_MAX, Pool, Replenish};
 use super::text::is_hex;
 
 /// A rule of ibgib §12.3.
+// Spec: SY-20, SY-21
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// The data is in the one spelling of our frames.

@@ -5,6 +5,7 @@ use std::fmt;
 use sealtide_crypto::{Entropy, SEED_BYTES, Seed, hkdf_sha512};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+// Spec: SY-30
 macro_rules! secret32 {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -296,7 +296,7 @@ impl Check<'_> {
     }
 
     /// E14.
-    // Spec: SY-24
+    // Spec: SY-24, SY-81
     fn block(&mut self) -> PublicKey {
         let in_force = &self.previous.key;
         let new_key = self.next.block.as_ref().filter(|block| block.pk.is_some());

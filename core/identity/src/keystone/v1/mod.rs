@@ -3,6 +3,7 @@
 //! For reading and comparing old keystones only: V1's check accepts frames that anybody can make (W1–W10), so nothing
 //! here is ever an authorisation. Works on JavaScript values, because what V1 does to odd input is part of the format.
 
+// Spec: SY-77: no type of the strict half can be made from anything here.
 mod life;
 mod pool;
 mod select;
