@@ -61,6 +61,10 @@ impl PeerSession for sealtide_link::Session {
         self.invite_used()
     }
 
+    fn binding(&self) -> Option<[u8; 32]> {
+        Some(sealtide_link::Session::binding(self))
+    }
+
     async fn open(&self, class: u8, name: &str) -> Result<Self::Channel, ChannelGone> {
         sealtide_link::Session::open(self, class, name).map_err(|_| ChannelGone)
     }

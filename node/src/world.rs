@@ -51,6 +51,11 @@ pub trait PeerSession: Clone + Send + Sync + 'static {
     fn invite(&self) -> Option<InviteId> {
         None
     }
+    /// The session binding: 32 bytes that both ends share and no other session has; `None` refuses keystones. Spec: link
+    /// C.4.5
+    fn binding(&self) -> Option<[u8; 32]> {
+        None
+    }
     /// Opens a channel.
     fn open(&self, class: u8, name: &str) -> impl Future<Output = Result<Self::Channel, ChannelGone>> + Send;
     /// The next channel that the peer opened; `None` when the session is over.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_link::Backoff;
 use sealtide_node::engine::Engine;
+use sealtide_node::engine::keystones::{Keystones, NoKeystones};
 use sealtide_store::mem::MemDisk;
 use sealtide_sync::SpaceView;
 use tokio::sync::Notify;
@@ -45,13 +46,24 @@ pub struct Cluster {
 impl Cluster {
     /// `count` nodes with empty disks, started, and no lines yet.
     pub fn new(count: usize, seed: u64, whole_trace: bool) -> Self {
+        Self::with_keystones(count, seed, whole_trace, |_| Arc::new(NoKeystones))
+    }
+
+    /// As [`Cluster::new`], with a keeper of keystones for each node.
+    pub fn with_keystones(
+        count: usize,
+        seed: u64,
+        whole_trace: bool,
+        mut keystones: impl FnMut(NodeId) -> Arc<dyn Keystones>,
+    ) -> Self {
         let mut dice = Dice::new(seed);
         let (trace, broken) = (Trace::new(whole_trace), Broken::default());
         let nodes = (0..count).map(|number| {
             let mut id = [0; 32];
             sealtide_crypto::Entropy::fill(&mut dice, &mut id);
             let name = char::from(b'A' + number as u8).to_string();
-            let node = SimNode::new(&name, NodeId::from_bytes(id), dice.split(), &trace, &broken);
+            let id = NodeId::from_bytes(id);
+            let node = SimNode::new(&name, id, dice.split(), &trace, &broken, keystones(id));
             if let Err(error) = node.start(MemDisk::new(dice.word())) {
                 broken.add(format!("{name} {error}"));
             }

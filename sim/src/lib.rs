@@ -4,6 +4,7 @@
 //! * [`net`] is a session with latency, credit windows and cuts;
 //! * [`world`] is what a driver sees, with delays, clock skew and crashes;
 //! * [`node`] starts, crashes and starts again one node; [`cluster`] joins several by diallers;
+//! * [`keystones`] stands for a keeper of keystones, with plain text for signatures;
 //! * [`author`] makes random changes; [`model`] knows what must be there in the end;
 //! * [`scenario`] is the whole run of one seed.
 //!
@@ -12,6 +13,7 @@
 pub mod author;
 pub mod cluster;
 pub mod dice;
+pub mod keystones;
 pub mod model;
 pub mod net;
 pub mod node;

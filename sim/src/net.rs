@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sealtide_crypto::Entropy;
 use sealtide_identity::NodeId;
 use sealtide_node::world::{ChannelGone, PeerChannel, PeerSession};
 use tokio::sync::Notify;
@@ -77,6 +78,8 @@ impl Traffic {
 pub struct SimSession {
     link: Arc<Link>,
     end: usize,
+    /// Whether the link gives a binding.
+    bound: bool,
 }
 
 /// One end of a channel.
@@ -90,6 +93,7 @@ pub struct SimChannel {
 
 struct Link {
     ids: [NodeId; 2],
+    binding: [u8; 32],
     traffic: Traffic,
     state: Mutex<LinkState>,
     /// Something changed, for whoever waits on any part of the link.
@@ -139,6 +143,8 @@ impl Way {
 
 /// Makes a session; the first end is the one that dialled.
 pub fn connect(ids: [NodeId; 2], weather: Weather, dice: Dice, traffic: &Traffic) -> [SimSession; 2] {
+    let mut binding = [0; 32];
+    Entropy::fill(&mut dice.clone().split(), &mut binding);
     let state = LinkState {
         weather,
         dice,
@@ -148,8 +154,9 @@ pub fn connect(ids: [NodeId; 2], weather: Weather, dice: Dice, traffic: &Traffic
         channels: Vec::new(),
         incoming: Default::default(),
     };
-    let link = Arc::new(Link { ids, traffic: traffic.clone(), state: Mutex::new(state), changed: Notify::new() });
-    [0, 1].map(|end| SimSession { link: link.clone(), end })
+    let link =
+        Arc::new(Link { ids, binding, traffic: traffic.clone(), state: Mutex::new(state), changed: Notify::new() });
+    [0, 1].map(|end| SimSession { link: link.clone(), end, bound: true })
 }
 
 fn passed(at: Option<Instant>, now: Instant) -> bool {
@@ -213,6 +220,11 @@ fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant>
 }
 
 impl SimSession {
+    /// The same end over a link that gives no binding.
+    pub fn unbound(&self) -> Self {
+        Self { bound: false, ..self.clone() }
+    }
+
     /// Cuts the link now: what is under way is lost.
     pub fn cut(&self) {
         self.link.change(|state| state.cut(&self.link.traffic));
@@ -245,6 +257,10 @@ impl PeerSession for SimSession {
 
     fn is_initiator(&self) -> bool {
         self.end == 0
+    }
+
+    fn binding(&self) -> Option<[u8; 32]> {
+        self.bound.then_some(self.link.binding)
     }
 
     async fn open(&self, _class: u8, name: &str) -> Result<SimChannel, ChannelGone> {

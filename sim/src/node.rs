@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sealtide_identity::{Grant, NodeId, Role, SpaceId};
+use sealtide_node::engine::keystones::Keystones;
 use sealtide_node::engine::{Engine, Event};
 use sealtide_node::world::PeerSession;
 use sealtide_store::mem::MemDisk;
@@ -48,6 +49,7 @@ struct Inner {
     trace: Trace,
     broken: Broken,
     dice: Mutex<Dice>,
+    keystones: Arc<dyn Keystones>,
     state: Mutex<State>,
     /// Tells who waits that it is up, in the order of asking.
     up: Notify,
@@ -72,13 +74,21 @@ struct Running {
 
 impl SimNode {
     /// A node that has not started.
-    pub fn new(name: &str, id: NodeId, dice: Dice, trace: &Trace, broken: &Broken) -> Self {
+    pub fn new(
+        name: &str,
+        id: NodeId,
+        dice: Dice,
+        trace: &Trace,
+        broken: &Broken,
+        keystones: Arc<dyn Keystones>,
+    ) -> Self {
         Self(Arc::new(Inner {
             name: name.to_owned(),
             id,
             trace: trace.clone(),
             broken: broken.clone(),
             dice: Mutex::new(dice),
+            keystones,
             state: Mutex::default(),
             up: Notify::new(),
         }))
@@ -113,7 +123,7 @@ impl SimNode {
         let wall_ms = Arc::new(move || sealtide_node::world::World::now(&clock).wall_ms);
         let config = Config { pack_bytes: PACK_BYTES, wall_ms };
         let store = Store::open(Arc::new(disk), config).map_err(|error| format!("cannot open its store: {error}"))?;
-        let engine = Engine::new(world.clone(), store, self.0.id);
+        let engine = Engine::with_keystones(world.clone(), store, self.0.id, self.0.keystones.clone());
         let mut state = guard(&self.0.state);
         if let Some(faults) = state.faults {
             world.set_faults(faults);

@@ -1,13 +1,18 @@
 //! The control channel of a session: versions, the spaces on offer, outcomes of earlier sagas. Spec: ibgib §13.2.
 
+mod connect;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use sealtide_crypto::Now;
+use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::{Role, SpaceId};
 
-use crate::message::{SPACES_MAX, STATUS_MAX};
-use crate::{AbortCode, Message, MessageError, SagaId};
+use self::connect::Connect;
+pub use self::connect::{ConnectClaim, Introduction, OwnIdentity, Proof};
+use crate::message::{HelloIdentity, SPACES_MAX, STATUS_MAX};
+use crate::{AbortCode, Message, MessageError, Refused, SagaId};
 
 /// One entry of SPACES: a space that the receiver has a grant for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +61,27 @@ pub enum ControlInput {
     AskStatus(Vec<SagaId>),
     /// The answer to [`ControlOutput::StatusWanted`].
     Status(Vec<(SagaId, SagaState)>),
+    /// The answer to [`ControlOutput::ProofWanted`]; what it says was durable before.
+    Proved(Result<Proof, Refused>),
+    /// The answer to [`ControlOutput::CheckProof`].
+    ProofChecked(Result<(), Refused>),
+    /// The answer to [`ControlOutput::PeerKeystone`].
+    Kept(Result<(), Refused>),
+    /// The answer to [`ControlOutput::KeystoneWanted`]: frames in order of n, voided branches last; none when the peer
+    /// may not have them or there are none.
+    Keystone {
+        /// First frame of the keystone.
+        first: Address,
+        /// Its frames.
+        frames: Vec<Verified>,
+    },
+    /// Ask the peer for frames of a keystone: the answer to [`ControlOutput::PeerOwner`], and at any time after HELLO.
+    AskKeystone {
+        /// First frame of the keystone.
+        first: Address,
+        /// The greatest n that is held.
+        after: Option<u64>,
+    },
     /// End `sts/1` in order.
     Bye,
     /// Time passed.
@@ -75,6 +101,35 @@ pub enum ControlOutput {
     StatusWanted(Vec<SagaId>),
     /// What the peer says of sagas we asked about.
     PeerStatus(Vec<(SagaId, SagaState)>),
+    /// Prove to this peer who this node is: answer with [`ControlInput::Proved`]. Spec: ibgib §12.4
+    ProofWanted(Introduction),
+    /// Check the peer's proof: answer with [`ControlInput::ProofChecked`]. The keystones it rests on were kept before.
+    CheckProof {
+        /// Frames of the peer's session keystone, the connect frame last; older ones may be held already.
+        frames: Vec<Verified>,
+        /// What it is about.
+        introduction: Introduction,
+    },
+    /// The peer names this keystone as its owner's: answer with [`ControlInput::AskKeystone`], also when all is held.
+    PeerOwner(Address),
+    /// The peer wants frames of a keystone, those with a greater n than `after`. Whether it may have them is the
+    /// driver's rule. Answer with [`ControlInput::Keystone`].
+    KeystoneWanted {
+        /// First frame of the keystone.
+        first: Address,
+        /// What the peer holds.
+        after: Option<u64>,
+    },
+    /// Frames of a keystone: its peer's device keystone, or what was asked for. Check, keep, and answer with
+    /// [`ControlInput::Kept`]; the next part comes after that.
+    PeerKeystone {
+        /// First frame of the keystone.
+        first: Address,
+        /// Frames, possibly none.
+        frames: Vec<Verified>,
+        /// Whether the answer ends here.
+        last: bool,
+    },
     /// Call with [`ControlInput::Tick`] at this `mono_ms`.
     WakeAt(u64),
     /// The peer said BYE.
@@ -87,10 +142,12 @@ pub enum ControlOutput {
 ///
 /// ```text
 /// NEW --Start--> GREETING --peer's HELLO--> READY --BYE--> OVER       (any --error, 10 s--> OVER)
+/// with keystones:  GREETING --peer's HELLO--> PROVING --ACCEPT of both--> READY
 /// ```
 #[derive(Debug)]
 pub struct Control {
     max_sagas: u32,
+    peer_max_sagas: u32,
     state: State,
     out: VecDeque<ControlOutput>,
     /// The own spaces, held back until the peer's HELLO is here.
@@ -99,24 +156,31 @@ pub struct Control {
     peer_spaces: Vec<SpaceOffer>,
     asked: BTreeSet<SagaId>,
     zstd: bool,
+    /// With identities only.
+    connect: Option<Connect>,
+    /// Whether the peer, unlike this node, has identities: it is about to refuse.
+    peer_demands: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     New,
     Greeting { deadline_ms: u64 },
+    Proving { deadline_ms: u64 },
     Ready,
     Over,
 }
 
-/// Milliseconds from the start to the peer's HELLO. Spec: ibgib §13.8.
+/// Milliseconds from the start to the peer's HELLO, with keystones to its ACCEPT. Spec: ibgib §13.8.
 const HANDSHAKE_MS: u64 = 10_000;
 /// Spaces that one peer may offer.
 const PEER_SPACES_MAX: usize = 4096;
 /// Sagas asked about at once.
 const ASKED_MAX: usize = 65_536;
 const VERSION: u64 = 1;
-/// Feature bit 1. Bits 0 (keystone) and 2 (recon) are not offered.
+/// Feature bit 0, set when this node has identities.
+const FEATURE_KEYSTONE: u64 = 1;
+/// Feature bit 1. Bit 2 (recon) is not offered.
 const FEATURE_ZSTD: u64 = 2;
 
 impl Control {
@@ -124,13 +188,22 @@ impl Control {
     pub fn new(max_sagas: u32) -> Self {
         Self {
             max_sagas,
+            peer_max_sagas: 0,
             state: State::New,
             out: VecDeque::new(),
             spaces: None,
             peer_spaces: Vec::new(),
             asked: BTreeSet::new(),
             zstd: false,
+            connect: None,
+            peer_demands: false,
         }
+    }
+
+    /// As [`Control::new`], in a node whose identities exist: peers must prove theirs. `challenge` is chance, fresh for
+    /// each connection. Spec: SY-91
+    pub fn with_identity(max_sagas: u32, own: OwnIdentity, challenge: [u8; 32]) -> Self {
+        Self { connect: Some(Connect::new(own, challenge)), ..Self::new(max_sagas) }
     }
 
     /// Takes a fact.
@@ -155,6 +228,11 @@ impl Control {
                     self.send(&Message::Status { ask: Vec::new(), answer: part.to_vec() });
                 }
             }
+            ControlInput::Proved(proof) => self.proved(proof),
+            ControlInput::ProofChecked(result) => self.proof_checked(result),
+            ControlInput::Kept(result) => self.kept(result),
+            ControlInput::Keystone { first, frames } => self.answer_keystone(&first, &frames),
+            ControlInput::AskKeystone { first, after } => self.ask_keystone(first, after),
             ControlInput::Bye => {
                 self.send(&Message::Bye);
                 self.state = State::Over;
@@ -173,22 +251,46 @@ impl Control {
         self.zstd
     }
 
+    /// Whether the peer has proved who it is; always so without identities. Its sagas may come before its ACCEPT does,
+    /// since channels do not wait for each other.
+    pub fn peer_is_proved(&self) -> bool {
+        self.connect.as_ref().is_none_or(|connect| connect.accept_sent)
+    }
+
+    /// Whether keystones are on.
+    pub fn has_keystones(&self) -> bool {
+        self.connect.is_some()
+    }
+
+    /// Whether the driver should read no more of the control channel until it has kept what it was given.
+    pub fn is_full(&self) -> bool {
+        self.connect.as_ref().is_some_and(Connect::is_full)
+    }
+
     fn start(&mut self, now: Now) {
         if self.state != State::New {
             return;
         }
         let deadline_ms = now.mono_ms + HANDSHAKE_MS;
         self.state = State::Greeting { deadline_ms };
-        self.send(&Message::Hello { versions: vec![VERSION], features: FEATURE_ZSTD, max_sagas: self.max_sagas });
+        let (features, identity) = match &self.connect {
+            Some(connect) => (FEATURE_KEYSTONE | FEATURE_ZSTD, connect.hello()),
+            None => (FEATURE_ZSTD, HelloIdentity::default()),
+        };
+        self.send(&Message::Hello { versions: vec![VERSION], features, max_sagas: self.max_sagas, identity });
+        if let Some(challenge) = self.connect.as_ref().map(|connect| connect.challenge) {
+            self.send(&Message::Challenge(challenge));
+        }
         self.out.push_back(ControlOutput::WakeAt(deadline_ms));
     }
 
     fn tick(&mut self, now: Now) {
-        if let State::Greeting { deadline_ms } = self.state {
+        if let State::Greeting { deadline_ms } | State::Proving { deadline_ms } = self.state {
+            let text = if matches!(self.state, State::Proving { .. }) { "no ACCEPT" } else { "no HELLO" };
             if now.mono_ms < deadline_ms {
                 self.out.push_back(ControlOutput::WakeAt(deadline_ms));
             } else {
-                self.fail(MessageError { code: AbortCode::Timeout, text: "no HELLO" });
+                self.fail(MessageError { code: AbortCode::Timeout, text });
             }
         }
     }
@@ -196,18 +298,38 @@ impl Control {
     fn message(&mut self, message: Message) -> Result<(), MessageError> {
         match (self.state, message) {
             (_, Message::Unknown(_)) => {}
-            (State::Greeting { .. }, Message::Hello { versions, features, max_sagas }) => {
+            (State::Greeting { deadline_ms }, Message::Hello { versions, features, max_sagas, identity }) => {
                 // Spec: SY-75
                 if !versions.contains(&VERSION) {
                     return Err(MessageError::bad("no common version of sts"));
                 }
                 self.zstd = features & FEATURE_ZSTD != 0;
-                self.state = State::Ready;
-                self.out.push_back(ControlOutput::Ready(max_sagas));
-                self.send_spaces();
+                self.peer_max_sagas = max_sagas;
+                let peer_has_keystones = features & FEATURE_KEYSTONE != 0;
+                if self.connect.is_none() {
+                    self.peer_demands = peer_has_keystones;
+                    self.ready();
+                } else if !peer_has_keystones {
+                    // Spec: SY-91
+                    let text = "a node without identities; this one has them";
+                    return Err(MessageError { code: AbortCode::Auth, text });
+                } else {
+                    self.state = State::Proving { deadline_ms };
+                    self.meet(identity)?;
+                }
             }
             (State::Ready, Message::Spaces { list, last }) => self.take_spaces(list, last)?,
             (State::Ready, Message::Status { ask, answer }) => self.take_status(ask, answer)?,
+            // The peer's refusal is under way.
+            (State::Ready, Message::Challenge(_)) if std::mem::take(&mut self.peer_demands) => {}
+            (
+                State::Proving { .. } | State::Ready,
+                message @ (Message::Challenge(_)
+                | Message::Proof(_)
+                | Message::Accept
+                | Message::AskKeystone { .. }
+                | Message::Keystone { .. }),
+            ) => self.keystone_message(message)?,
             (State::Ready, Message::Bye) => {
                 self.out.push_back(ControlOutput::Bye);
                 self.state = State::Over;
@@ -219,6 +341,12 @@ impl Control {
             _ => return Err(MessageError::bad("not expected now on the control channel")),
         }
         Ok(())
+    }
+
+    fn ready(&mut self) {
+        self.state = State::Ready;
+        self.out.push_back(ControlOutput::Ready(self.peer_max_sagas));
+        self.send_spaces();
     }
 
     fn take_spaces(&mut self, list: Vec<SpaceOffer>, last: bool) -> Result<(), MessageError> {
@@ -279,9 +407,13 @@ impl Control {
     }
 
     fn fail(&mut self, error: MessageError) {
-        let text = error.text.to_owned();
-        self.send(&Message::Abort { code: error.code, text: text.clone(), retry_after_ms: 0 });
-        self.out.push_back(ControlOutput::Failed(error.code, text));
+        self.refuse(Refused { code: error.code, text: error.text.to_owned() });
+    }
+
+    fn refuse(&mut self, refused: Refused) {
+        let Refused { code, text } = refused;
+        self.send(&Message::Abort { code, text: text.clone(), retry_after_ms: 0 });
+        self.out.push_back(ControlOutput::Failed(code, text));
         self.state = State::Over;
     }
 }

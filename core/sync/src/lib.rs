@@ -15,10 +15,13 @@ mod scope;
 mod space;
 mod summary;
 
-pub use control::{Control, ControlInput, ControlOutput, SagaState, SpaceOffer};
-pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError};
+pub use control::{
+    ConnectClaim, Control, ControlInput, ControlOutput, Introduction, OwnIdentity, Proof, SagaState, SpaceOffer,
+};
+pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 pub use saga::{
-    Direction, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Strategy,
+    Chain, ContextKind, Contexts, Direction, Ledger, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome,
+    SagaOutput, Scope, Strategy,
 };
 pub use space::{CommitRequest, CommitResult, Snapshot, SpaceView, TipItem};
 pub use summary::{IdSum, LtHash, SetSummary};

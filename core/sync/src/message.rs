@@ -1,12 +1,12 @@
 //! The frames of `sts/1` as bytes: one type byte, then a deterministic CBOR array. Spec: ibgib §13.2.
 //!
 //! [`Message::decode`] is strict: one spelling for each message, every list, text and byte string bounded, nothing
-//! after the end. Frames that belong to features this node does not offer (keystones, level 1) are refused by it.
+//! after the end. Frames of keystones are read always; who did not agree on keystones refuses them.
 
 mod decode;
 
 use bytes::Bytes;
-use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
+use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
 use sealtide_identity::{Role, SpaceId};
 
 use crate::cbor::Writer;
@@ -142,6 +142,23 @@ impl std::fmt::Display for AbortCode {
     }
 }
 
+/// A driver refuses: what to abort with, and a text for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {text}")]
+pub struct Refused {
+    /// The code.
+    pub code: AbortCode,
+    /// Why.
+    pub text: String,
+}
+
+impl Refused {
+    /// With code `auth`.
+    pub fn auth(text: impl Into<String>) -> Self {
+        Self { code: AbortCode::Auth, text: text.into() }
+    }
+}
+
 /// Bytes that are no message of `sts/1`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad sync message: {text}")]
@@ -190,6 +207,10 @@ pub struct Open {
     pub flags: u64,
     /// What the opener has staged.
     pub resume: Option<Resume>,
+    /// The newest `members` frame that the opener holds.
+    pub members: Option<Address>,
+    /// The frame of the opener's session keystone that signs this. Spec: ibgib §12.4
+    pub sig: Option<Verified>,
 }
 
 /// OPEN_ACK. Spec: ibgib §13.2.
@@ -207,6 +228,10 @@ pub struct OpenAck {
     pub flags: u64,
     /// What the answerer has staged.
     pub resume: Option<Resume>,
+    /// The newest `members` frame that the answerer holds.
+    pub members: Option<Address>,
+    /// The frame of the answerer's session keystone that signs this.
+    pub sig: Option<Verified>,
 }
 
 /// What a WANT asks for. Spec: ibgib §13.2.
@@ -284,10 +309,21 @@ pub struct Commit {
     pub staged_answerer: [u8; 32],
 }
 
+/// What HELLO says of keystones. Spec: ibgib §13.2
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HelloIdentity {
+    /// First frame of the sender's device keystone.
+    pub keystone: Option<Address>,
+    /// First frame of its owner's.
+    pub owner: Option<Address>,
+    /// The newest frame that the sender holds of the device keystone last seen with the receiver's node id, and its n.
+    pub known: Option<(Address, u64)>,
+}
+
 /// One message of `sts/1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// 01. The keystone members of a peer that has them are checked for shape and not kept.
+    /// 01.
     Hello {
         /// Versions of the protocol.
         versions: Vec<u64>,
@@ -295,6 +331,30 @@ pub enum Message {
         features: u64,
         /// Sagas the sender allows at once.
         max_sagas: u32,
+        /// Who the sender is; nothing without keystones.
+        identity: HelloIdentity,
+    },
+    /// 02.
+    Challenge([u8; 32]),
+    /// 03: frames of the sender's session keystone, the connect frame last (≤ 256).
+    Proof(Vec<Verified>),
+    /// 04.
+    Accept,
+    /// 06.
+    AskKeystone {
+        /// First frame of the keystone asked for.
+        first: Address,
+        /// Only frames with a greater n.
+        after: Option<u64>,
+    },
+    /// 07.
+    Keystone {
+        /// First frame of the keystone.
+        first: Address,
+        /// Frames in order of n, voided branches after the valid one (≤ 256).
+        frames: Vec<Verified>,
+        /// Whether the answer ends here.
+        last: bool,
     },
     /// 05.
     Spaces {
@@ -382,10 +442,10 @@ pub enum Message {
     },
     /// 20.
     Staged(Staged),
-    /// 21.
-    Commit(Commit),
-    /// 22.
-    CommitAck(Commit),
+    /// 21, with the frame that signs it.
+    Commit(Commit, Option<Verified>),
+    /// 22, with the frame that signs it.
+    CommitAck(Commit, Option<Verified>),
     /// 30.
     Abort {
         /// Why.
@@ -423,6 +483,8 @@ pub(crate) const WANT_RANGES_MAX: usize = 256;
 pub(crate) const WANT_FRAMES_MAX: u64 = 1024;
 /// Roots of a scope.
 pub(crate) const ROOTS_MAX: usize = 1024;
+/// Frames of one PROOF or KEYSTONE.
+pub(crate) const KEYSTONE_FRAMES_MAX: usize = 256;
 /// Relations that a scope skips.
 pub(crate) const SKIPPED_MAX: usize = 64;
 /// Bytes of the name of a relation that a scope skips.
@@ -441,7 +503,12 @@ impl Message {
     pub fn type_byte(&self) -> u8 {
         match self {
             Self::Hello { .. } => 0x01,
+            Self::Challenge(_) => 0x02,
+            Self::Proof(_) => 0x03,
+            Self::Accept => 0x04,
             Self::Spaces { .. } => 0x05,
+            Self::AskKeystone { .. } => 0x06,
+            Self::Keystone { .. } => 0x07,
             Self::Open(_) => 0x10,
             Self::OpenAck(_) => 0x11,
             Self::Recon { .. } => 0x12,
@@ -453,8 +520,8 @@ impl Message {
             Self::Tips(_) => 0x19,
             Self::TipList { .. } => 0x1a,
             Self::Staged(_) => 0x20,
-            Self::Commit(_) => 0x21,
-            Self::CommitAck(_) => 0x22,
+            Self::Commit(..) => 0x21,
+            Self::CommitAck(..) => 0x22,
             Self::Status { .. } => 0x23,
             Self::Abort { .. } => 0x30,
             Self::Bye => 0x31,
@@ -464,10 +531,25 @@ impl Message {
 
     fn write_body(&self, out: &mut Writer) {
         match self {
-            Self::Hello { versions, features, max_sagas } => {
+            Self::Hello { versions, features, max_sagas, identity } => {
                 out.array(6).array(versions.len());
                 versions.iter().for_each(|version| _ = out.uint(*version));
-                out.uint(*features).uint(u64::from(*max_sagas)).null().null().null();
+                out.uint(*features).uint(u64::from(*max_sagas));
+                write_identity(out, identity);
+            }
+            Self::Challenge(bytes) => _ = out.array(1).bytes(bytes),
+            Self::Proof(frames) => write_frames(out.array(1), frames),
+            Self::Accept | Self::Bye => _ = out.array(0),
+            Self::AskKeystone { first, after } => {
+                out.array(2).text(first.as_str());
+                match after {
+                    Some(n) => out.uint(*n),
+                    None => out.null(),
+                };
+            }
+            Self::Keystone { first, frames, last } => {
+                write_frames(out.array(3).text(first.as_str()), frames);
+                out.bool(*last);
             }
             Self::Spaces { list, last } => {
                 out.array(2).array(list.len());
@@ -480,14 +562,14 @@ impl Message {
                 out.array(answer.len());
                 answer.iter().for_each(|(saga, state)| _ = out.array(2).bytes(&saga.0).uint(*state as u64));
             }
-            Self::Bye => _ = out.array(0),
             Self::Open(open) => write_open(out, open),
             Self::OpenAck(ack) => {
                 out.array(8).bytes(&ack.saga.0).bytes(ack.space.as_bytes());
                 write_facts(out, &ack.facts);
                 out.uint(ack.mode as u64).uint(ack.flags);
                 write_resume(out, ack.resume);
-                out.null().null();
+                write_address(out, ack.members.as_ref());
+                write_sig(out, ack.sig.as_ref());
             }
             Self::Recon { level, run, salted, payload } => {
                 out.array(4).uint(*level).uint(*run).bool(*salted).bytes(payload);
@@ -528,13 +610,13 @@ impl Message {
                     None => _ = out.null(),
                 }
             }
-            Self::Commit(commit) => {
+            Self::Commit(commit, sig) => {
                 write_commit(out.array(7), commit);
-                out.null();
+                write_sig(out, sig.as_ref());
             }
-            Self::CommitAck(commit) => {
+            Self::CommitAck(commit, sig) => {
                 write_commit(out.array(8), commit);
-                out.uint(0).null();
+                write_sig(out.uint(0), sig.as_ref());
             }
             Self::Abort { code, text, retry_after_ms } => {
                 out.array(3).text(code.as_str()).text(cut_text(text, ABORT_TEXT_BYTES_MAX)).uint(*retry_after_ms);
@@ -542,6 +624,12 @@ impl Message {
             Self::Unknown(_) => _ = out.array(0),
         }
     }
+}
+
+/// Lower-case hexadecimal digits, as claim targets are written.
+pub(crate) fn hex(hash: [u8; 32]) -> String {
+    let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16));
+    hash.into_iter().flat_map(digits).flatten().collect()
 }
 
 /// At most `bytes_max` bytes of a text, cut between characters.
@@ -552,6 +640,34 @@ pub(crate) fn cut_text(text: &str, bytes_max: usize) -> &str {
 fn write_facts(out: &mut Writer, facts: &Facts) {
     out.array(6).uint(facts.tip_count).bytes(&facts.tip_fingerprint).bytes(&facts.tip_digest);
     out.uint(facts.item_count).bytes(&facts.item_fingerprint).bytes(&facts.item_digest);
+}
+
+fn write_identity(out: &mut Writer, identity: &HelloIdentity) {
+    write_address(out, identity.keystone.as_ref());
+    write_address(out, identity.owner.as_ref());
+    match &identity.known {
+        Some((address, n)) => out.array(2).text(address.as_str()).uint(*n),
+        None => out.null(),
+    };
+}
+
+fn write_frames(out: &mut Writer, frames: &[Verified]) {
+    out.array(frames.len());
+    frames.iter().for_each(|frame| _ = out.bytes(frame.encoded()));
+}
+
+fn write_address(out: &mut Writer, address: Option<&Address>) {
+    match address {
+        Some(address) => out.text(address.as_str()),
+        None => out.null(),
+    };
+}
+
+fn write_sig(out: &mut Writer, sig: Option<&Verified>) {
+    match sig {
+        Some(frame) => out.bytes(frame.encoded()),
+        None => out.null(),
+    };
 }
 
 fn write_resume(out: &mut Writer, resume: Option<Resume>) {
@@ -581,7 +697,8 @@ fn write_open(out: &mut Writer, open: &Open) {
     write_facts(out, &open.facts);
     out.uint(open.flags);
     write_resume(out, open.resume);
-    out.null().null();
+    write_address(out, open.members.as_ref());
+    write_sig(out, open.sig.as_ref());
 }
 
 fn write_want(out: &mut Writer, want: &Want) {

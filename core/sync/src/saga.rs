@@ -7,6 +7,7 @@
 
 mod clock;
 mod commit;
+mod contexts;
 mod index;
 mod opening;
 mod outbox;
@@ -14,7 +15,10 @@ mod receive;
 mod reconcile;
 mod run;
 mod serve;
+mod signing;
 mod wants;
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sealtide_crypto::Now;
@@ -23,10 +27,13 @@ use sealtide_identity::{NodeId, Role, SpaceId};
 
 use self::clock::Clock;
 use self::commit::Committing;
-use self::opening::AwaitAck;
+use self::contexts::Pending;
+pub use self::contexts::{Chain, ContextKind, Contexts};
+use self::opening::{Answering, AwaitAck};
 use self::outbox::Outbox;
 use self::run::Run;
-use crate::{AbortCode, CommitRequest, CommitResult, Message, MessageError, SpaceView};
+pub use self::signing::Ledger;
+use crate::{AbortCode, CommitRequest, CommitResult, Message, MessageError, Refused, SpaceView};
 
 /// Which saga: 32 bytes chosen by the opener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +140,8 @@ pub struct SagaConfig {
     pub zstd: bool,
     /// Bounds.
     pub limits: Limits,
+    /// What is signed; `None` where keystones are off.
+    pub contexts: Option<Contexts>,
 }
 
 /// Facts for a saga.
@@ -150,6 +159,10 @@ pub enum SagaInput {
     StoreFailed(String),
     /// The peer's role changed (a grant was revoked: `None`).
     PeerRole(Option<Role>),
+    /// The answer to [`SagaOutput::Sign`]: the frame, durable, or why there is none.
+    Signed(Result<Verified, Refused>),
+    /// The answer to [`SagaOutput::CheckSig`].
+    SigChecked(Result<(), Refused>),
     /// Stop: the user cancels, or the node goes down.
     Cancel,
     /// The channel or the link is gone.
@@ -178,6 +191,24 @@ pub enum SagaOutput {
     /// Commit, then say [`SagaInput::Committed`], [`SagaInput::TipMoved`], [`SagaInput::StoreFailed`], or
     /// [`SagaInput::PeerRole`] with `None` when the grant is gone.
     Commit(CommitRequest),
+    /// Have the session keystone of this node sign: a frame with claim verb `sync` and this target (64 hex digits),
+    /// durable before it is said with [`SagaInput::Signed`]. One of `Sign` and `CheckSig` is open at a time.
+    Sign {
+        /// Which message it is for.
+        what: ContextKind,
+        /// The claim target.
+        target: String,
+    },
+    /// Check that `sig` is the next frame of the peer's session keystone with this claim target, then say
+    /// [`SagaInput::SigChecked`].
+    CheckSig {
+        /// Which message it came with.
+        what: ContextKind,
+        /// The claim target that it must have.
+        target: String,
+        /// The frame.
+        sig: Verified,
+    },
     /// Call with [`SagaInput::Tick`] at this `mono_ms`; a later one replaces it.
     WakeAt(u64),
     /// How far it is, for people: items and bytes done and expected in this run (expected 0 while unknown).
@@ -235,6 +266,13 @@ pub struct Saga {
     phase: Phase,
     out: Outbox,
     clock: Clock,
+    /// What the driver was asked to sign or to check.
+    pending: Option<Pending>,
+    /// What the peer said meanwhile; the credit of the channel bounds it.
+    waiting: VecDeque<Bytes>,
+    /// Whether the channel was lost while the signature of COMMIT_ACK was being checked.
+    lost: bool,
+    chain: Chain,
 }
 
 /// Where a saga stands. RECONCILING, TRANSFERRING and STAGED overlap, because each side may receive and serve at its
@@ -245,6 +283,8 @@ enum Phase {
     AwaitAck(Box<AwaitAck>),
     /// Answerer: nothing came yet.
     AwaitOpen,
+    /// Answerer: OPEN_ACK is being signed.
+    Answering(Box<Answering>),
     /// OPEN_ACK was sent or received.
     Running(Box<Run>),
     /// COMMIT was sent or received.
@@ -304,23 +344,39 @@ impl Saga {
         strategy: Strategy,
         view: &dyn SpaceView,
     ) -> Self {
-        let mut out = Outbox::default();
-        let mut clock = Clock::new(now);
-        let phase = if config.peer_role.is_none() {
-            out.finish(SagaOutcome::Aborted {
+        let mut saga = Self::new(now, config, Phase::Over);
+        if saga.config.peer_role.is_none() {
+            saga.out.finish(SagaOutcome::Aborted {
                 code: AbortCode::NotAllowed,
                 by_peer: false,
                 text: NOT_ALLOWED.to_owned(),
                 retry_after_ms: 0,
             });
-            Phase::Over
+            return saga;
+        }
+        let context = &mut Context { config: &saga.config, out: &mut saga.out, clock: &mut saga.clock, view };
+        let mut opening = AwaitAck::new(context, scope, direction, strategy);
+        if saga.config.contexts.as_ref().is_some_and(|contexts| contexts.ledger.opening_due()) {
+            saga.sign(ContextKind::Open, &opening.message());
         } else {
-            let context = &mut Context { config: &config, out: &mut out, clock: &mut clock, view };
-            Phase::AwaitAck(Box::new(AwaitAck::open(context, scope, direction, strategy)))
-        };
-        let mut saga = Self { config, phase, out, clock };
+            opening.send(&mut saga.out, None);
+        }
+        saga.phase = Phase::AwaitAck(Box::new(opening));
         saga.arm();
         saga
+    }
+
+    fn new(now: Now, config: SagaConfig, phase: Phase) -> Self {
+        Self {
+            config,
+            phase,
+            out: Outbox::default(),
+            clock: Clock::new(now),
+            pending: None,
+            waiting: VecDeque::new(),
+            lost: false,
+            chain: Chain::Same,
+        }
     }
 
     /// Reads the space and the saga id of an OPEN, so that the driver can look up view and role.
@@ -337,7 +393,7 @@ impl Saga {
     /// Answers a saga; the first message (OPEN) is then handed in by `handle`.
     pub fn answer(now: Now, config: SagaConfig, view: &dyn SpaceView) -> Self {
         let _ = view;
-        let mut saga = Self { config, phase: Phase::AwaitOpen, out: Outbox::default(), clock: Clock::new(now) };
+        let mut saga = Self::new(now, config, Phase::AwaitOpen);
         saga.arm();
         saga
     }
@@ -355,10 +411,25 @@ impl Saga {
             return;
         }
         self.clock.step(now, &self.out);
-        if let Err(fault) = self.take(input, view).and_then(|()| self.advance(view)) {
+        if let Err(fault) = self.take(input, view).and_then(|()| self.go_on(view)) {
             self.abort(fault);
         }
         self.arm();
+    }
+
+    /// Does what has become possible, and takes the messages that waited for a signature.
+    fn go_on(&mut self, view: &dyn SpaceView) -> Result<(), Fault> {
+        self.advance(view)?;
+        while self.pending.is_none()
+            && let Some(bytes) = self.waiting.pop_front()
+        {
+            self.message(bytes, view)?;
+            self.advance(view)?;
+        }
+        if std::mem::take(&mut self.lost) && !self.is_over() {
+            self.channel_lost();
+        }
+        Ok(())
     }
 
     /// The next wish; call until `None` after every `handle`. Reads payload lazily, so call it only as fast as
@@ -399,20 +470,35 @@ impl Saga {
                 }
                 Ok(())
             }
-            SagaInput::Committed(result) => self.committed(&result),
+            SagaInput::Committed(result) => self.committed(&result, view),
             SagaInput::TipMoved => Err(Fault::new(AbortCode::TipMoved, "a tip moved while the saga ran")),
             SagaInput::StoreFailed(text) => Err(Fault::new(AbortCode::Disk, text)),
             SagaInput::PeerRole(role) => {
                 self.config.peer_role = role;
+                if matches!(&self.phase, Phase::Committing(committing) if committing.has_stored()) {
+                    return Ok(());
+                }
                 // Also instead of an answer to `Commit`: a driver asks for the grant once more before it commits.
                 match role {
                     None => Err(Fault::new(AbortCode::Revoked, "the grant was taken back")),
                     Some(_) => Ok(()),
                 }
             }
+            SagaInput::Signed(result) => self.signed(result, view),
+            SagaInput::SigChecked(result) => match self.pending.take() {
+                Some(Pending::Check(message, bytes)) => {
+                    result.map_err(|Refused { code, text }| Fault::new(code, text))?;
+                    self.clock.progress();
+                    self.process(*message, &bytes, view)
+                }
+                other => {
+                    self.pending = other;
+                    Ok(())
+                }
+            },
             SagaInput::Cancel => match &self.phase {
                 // After COMMIT the outcome is not this side's any more. Spec: ibgib §14.4
-                Phase::Committing(_) => Ok(()),
+                Phase::Committing(committing) if committing.is_sent() => Ok(()),
                 _ => Err(Fault::new(AbortCode::Cancelled, "cancelled")),
             },
             SagaInput::ChannelLost => {
@@ -428,8 +514,12 @@ impl Saga {
             // The store has the last word now; nothing that the peer says can change it.
             return Ok(());
         }
-        let message = Message::decode(&bytes)?;
         self.clock.progress();
+        if self.pending.is_some() {
+            self.waiting.push_back(bytes);
+            return Ok(());
+        }
+        let message = Message::decode(&bytes)?;
         let size = bytes.len() as u64;
         match message {
             Message::Unknown(_) => {
@@ -442,14 +532,31 @@ impl Saga {
             }
             _ => {}
         }
+        if self.check_first(&message, &bytes)? {
+            return Ok(());
+        }
+        self.process(message, &bytes, view)
+    }
+
+    fn process(&mut self, message: Message, bytes: &Bytes, view: &dyn SpaceView) -> Result<(), Fault> {
+        let size = bytes.len() as u64;
         let context = &mut Context { config: &self.config, out: &mut self.out, clock: &mut self.clock, view };
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::AwaitAck(waiting) => {
-                self.phase = Phase::Running(Box::new(waiting.acknowledged(context, message, &bytes)?));
+                self.phase = Phase::Running(Box::new(waiting.acknowledged(context, message, bytes)?));
             }
-            Phase::AwaitOpen => self.phase = Phase::Running(Box::new(opening::answer(context, message, &bytes)?)),
+            Phase::AwaitOpen => {
+                let answering = opening::answer(context, message, bytes)?;
+                if self.config.contexts.as_ref().is_some_and(|contexts| contexts.ledger.opening_due()) {
+                    let ack = answering.message();
+                    self.phase = Phase::Answering(Box::new(answering));
+                    self.sign(ContextKind::OpenAck, &ack);
+                } else {
+                    self.phase = Phase::Running(Box::new(answering.send(context, None)?));
+                }
+            }
             Phase::Running(mut run) => {
-                self.phase = match run.message(context, message, &bytes)? {
+                self.phase = match run.message(context, message, bytes)? {
                     false => Phase::Running(run),
                     // The answerer was told to commit.
                     true => Phase::Committing(Box::new(run.into_committing(context)?)),
@@ -457,11 +564,12 @@ impl Saga {
                 return Ok(());
             }
             Phase::Committing(mut committing) => {
-                let step = committing.message(context, message);
+                let step = committing.message(context, message, bytes);
                 self.phase = Phase::Committing(committing);
                 step?;
             }
-            Phase::Over => {}
+            // Whoever is in it waits for a signature, and messages wait too.
+            Phase::Answering(_) | Phase::Over => {}
         }
         self.out.release(size);
         Ok(())
@@ -476,27 +584,78 @@ impl Saga {
         {
             self.phase = Phase::Committing(Box::new(run.into_committing(context)?));
         }
-        if let Phase::Committing(committing) = &mut self.phase
-            && let Some(outcome) = committing.outcome()
-        {
-            self.end(outcome);
+        if let Phase::Committing(committing) = &mut self.phase {
+            if let Some(outcome) = committing.outcome() {
+                self.end(outcome);
+            } else if self.pending.is_none()
+                && let Some((what, message)) = committing.to_sign()
+            {
+                self.sign(what, &message);
+            }
         }
         Ok(())
     }
 
-    fn committed(&mut self, result: &CommitResult) -> Result<(), Fault> {
+    /// The driver signed, or could not.
+    fn signed(&mut self, result: Result<Verified, Refused>, view: &dyn SpaceView) -> Result<(), Fault> {
+        if !matches!(self.pending, Some(Pending::Sign)) {
+            return Ok(());
+        }
+        self.pending = None;
+        self.clock.progress();
+        let sig = match result {
+            Ok(sig) => sig,
+            Err(Refused { code, text }) => {
+                let Phase::Committing(committing) = &mut self.phase else { return Err(Fault::new(code, text)) };
+                if !committing.has_stored() {
+                    return Err(Fault::new(code, text));
+                }
+                // It is visible here. The peer is told that nothing comes, and another saga brings both together.
+                self.out.send(&Message::Abort { code, text, retry_after_ms: 0 });
+                committing.give_up_ack();
+                return Ok(());
+            }
+        };
+        let context = &mut Context { config: &self.config, out: &mut self.out, clock: &mut self.clock, view };
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::AwaitAck(mut opening) => {
+                opening.send(context.out, Some(sig));
+                self.phase = Phase::AwaitAck(opening);
+            }
+            Phase::Answering(answering) => {
+                self.phase = Phase::Running(Box::new(answering.send(context, Some(sig))?));
+            }
+            Phase::Committing(mut committing) => {
+                committing.send(context, Some(sig));
+                self.phase = Phase::Committing(committing);
+            }
+            other => self.phase = other,
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, result: &CommitResult, view: &dyn SpaceView) -> Result<(), Fault> {
         if let Phase::Committing(committing) = &mut self.phase {
-            committing.committed(&mut self.out, result);
+            let context = &mut Context { config: &self.config, out: &mut self.out, clock: &mut self.clock, view };
+            committing.committed(context, result);
         }
         Ok(())
     }
 
     fn channel_lost(&mut self) {
         self.out.drop_sends();
-        let commit_sent = match &self.phase {
-            // What the store was asked for it will do; its answer is the outcome.
-            Phase::Committing(committing) if committing.in_store() => return self.out.mute(),
-            Phase::Committing(_) => true,
+        let commit_sent = match &mut self.phase {
+            // What the store was asked for it will do; its answer is the outcome. The answer to the peer is lost.
+            Phase::Committing(committing) if committing.in_store() => {
+                committing.lose_ack();
+                return self.out.mute();
+            }
+            // The answer is here; the channel ended in order behind it.
+            Phase::Committing(committing) if committing.awaits_ack() && self.pending.is_some() => {
+                self.lost = true;
+                return;
+            }
+            Phase::Committing(committing) => committing.is_sent(),
             _ => false,
         };
         self.end(SagaOutcome::Interrupted { commit_sent });
@@ -505,7 +664,7 @@ impl Saga {
     fn tick(&mut self) -> Result<(), Fault> {
         self.clock.fired();
         let late = match &self.phase {
-            Phase::AwaitAck(_) | Phase::AwaitOpen => self.clock.idle_over(&self.config.limits),
+            Phase::AwaitAck(_) | Phase::AwaitOpen | Phase::Answering(_) => self.clock.idle_over(&self.config.limits),
             Phase::Running(run) => run.late(&self.config.limits, &self.clock),
             Phase::Committing(_) | Phase::Over => None,
         };
@@ -516,7 +675,7 @@ impl Saga {
     fn arm(&mut self) {
         let limits = &self.config.limits;
         let deadline = match &self.phase {
-            Phase::AwaitAck(_) | Phase::AwaitOpen => Some(self.clock.next_look(limits)),
+            Phase::AwaitAck(_) | Phase::AwaitOpen | Phase::Answering(_) => Some(self.clock.next_look(limits)),
             Phase::Running(run) => Some(run.deadline(limits, &self.clock)),
             Phase::Committing(_) | Phase::Over => None,
         };
@@ -538,7 +697,12 @@ impl Saga {
     }
 
     fn end(&mut self, outcome: SagaOutcome) {
+        if let Phase::Committing(committing) = &self.phase {
+            self.chain = committing.chain(&outcome);
+        }
         self.phase = Phase::Over;
+        self.pending = None;
+        self.waiting.clear();
         self.out.finish(outcome);
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sealtide_crypto::Now;
 use sealtide_identity::{Role, SpaceId};
+use sealtide_sync::message::HelloIdentity;
 use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput, Message, SagaId, SagaState, SpaceOffer};
 
 const START: Now = Now { mono_ms: 5000, wall_ms: 0 };
@@ -22,7 +23,7 @@ fn sends(wishes: &[ControlOutput]) -> Vec<Bytes> {
 }
 
 fn hello(versions: Vec<u64>, features: u64) -> Bytes {
-    Message::Hello { versions, features, max_sagas: 16 }.encode()
+    Message::Hello { versions, features, max_sagas: 16, identity: HelloIdentity::default() }.encode()
 }
 
 fn started() -> Control {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use sealtide_crypto::SeededEntropy;
 use sealtide_sync::negentropy::{Run, initiate, reconcile_server};
-use sealtide_sync::{Direction, Message, SagaOutcome, Scope};
+use sealtide_sync::{Direction, Ledger, Message, SagaOutcome, Scope};
 use support::{Author, MemSpace, Pair};
 
 /// Every message of a few sagas.
@@ -18,10 +18,19 @@ fn corpus() -> Vec<Bytes> {
     let mut all = Vec::new();
     for (a, b) in [(left.clone(), right), (left, Vec::new())] {
         let mut pair = Pair::new(MemSpace::with(&a), MemSpace::with(&b));
+        // With signatures, so that they are mutated too.
+        (pair.a.ledger, pair.b.ledger) = (Some(Ledger::new()), Some(Ledger::new()));
         pair.sync_ok();
         all.extend(pair.a.sent.iter().chain(&pair.b.sent).cloned());
     }
-    all.push(Message::Hello { versions: vec![1], features: 2, max_sagas: 3 }.encode());
+    all.push(Message::Hello { versions: vec![1], features: 2, max_sagas: 3, identity: Default::default() }.encode());
+    let frame = support::signature("x");
+    let first = frame.address().clone();
+    all.push(Message::Challenge([7; 32]).encode());
+    all.push(Message::Proof(vec![frame.clone(), frame.clone()]).encode());
+    all.push(Message::Accept.encode());
+    all.push(Message::AskKeystone { first: first.clone(), after: Some(3) }.encode());
+    all.push(Message::Keystone { first, frames: vec![frame], last: true }.encode());
     all.push(Message::Status { ask: vec![], answer: vec![] }.encode());
     all
 }

@@ -361,9 +361,9 @@ fn each_broken_rule_has_its_code() {
     }
     // What only the opener or only the answerer says.
     let wrong_commit: Change = |m| match m {
-        Message::Commit(mut commit) => {
+        Message::Commit(mut commit, sig) => {
             commit.staged_opener[0] ^= 1;
-            one(Message::Commit(commit))
+            one(Message::Commit(commit, sig))
         }
         _ => panic!(),
     };
@@ -383,9 +383,9 @@ fn each_broken_rule_has_its_code() {
 #[test]
 fn a_wrong_answer_to_commit_is_asked_about_later() {
     let outcome = change(pair(), false, 0x22, 0, |m| match m {
-        Message::CommitAck(mut commit) => {
+        Message::CommitAck(mut commit, sig) => {
             commit.open[0] ^= 1;
-            one(Message::CommitAck(commit))
+            one(Message::CommitAck(commit, sig))
         }
         _ => panic!(),
     });

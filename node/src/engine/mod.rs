@@ -4,8 +4,10 @@
 //! Main path: [`Engine::attach`] takes a session → `session.rs` keeps its control channel and decides when a saga
 //! starts → `saga_task.rs` drives one saga over one channel.
 
+pub mod keystones;
 mod saga_task;
 mod session;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,6 +18,7 @@ use sealtide_store::Store;
 use sealtide_sync::{CommitRequest, CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::engine::keystones::{Keystones, NoKeystones};
 use crate::known::Known;
 use crate::world::{PeerSession, World};
 
@@ -141,6 +144,7 @@ struct Inner<W: World> {
     world: W,
     store: Store,
     id: NodeId,
+    keystones: Arc<dyn Keystones>,
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
     /// Goes up with every change of grants, so that open sagas look again.
@@ -157,11 +161,16 @@ impl<W: World> Clone for Engine<W> {
 }
 
 impl<W: World> Engine<W> {
-    /// An engine without sessions.
+    /// An engine without sessions, in a node without identities.
     pub fn new(world: W, store: Store, id: NodeId) -> Self {
+        Self::with_keystones(world, store, id, Arc::new(NoKeystones))
+    }
+
+    /// An engine without sessions. Where there are identities, sessions prove theirs and sagas are signed.
+    pub fn with_keystones(world: W, store: Store, id: NodeId, keystones: Arc<dyn Keystones>) -> Self {
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let (grants_version, _) = watch::channel(0);
-        Self(Arc::new(Inner { world, store, id, state: Mutex::default(), events, grants_version }))
+        Self(Arc::new(Inner { world, store, id, keystones, state: Mutex::default(), events, grants_version }))
     }
 
     /// The world it runs in.
@@ -182,6 +191,10 @@ impl<W: World> Engine<W> {
     /// The own node id.
     pub fn id(&self) -> NodeId {
         self.0.id
+    }
+
+    pub(crate) fn keystones(&self) -> &Arc<dyn Keystones> {
+        &self.0.keystones
     }
 
     /// Everything that happens from now on.

@@ -2,6 +2,7 @@
 
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use sealtide_store::{CommitError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput, SpaceView};
 use tokio::sync::watch;
 
+use crate::engine::signatures::SessionKeys;
 use crate::engine::{Engine, Event, Progress};
 use crate::failpoint;
 use crate::known::{Known, OpenSaga};
@@ -31,6 +33,8 @@ pub(crate) struct SagaTask<W: World> {
     pub(crate) view: SpaceHandle,
     /// Turns true when the saga shall stop.
     pub(crate) cancel: watch::Receiver<bool>,
+    /// With keystones: who signs and checks.
+    pub(crate) keys: Option<Arc<SessionKeys>>,
 }
 
 /// What the driver waited for.
@@ -39,16 +43,22 @@ enum Step {
     Sent(Result<(), ChannelGone>),
 }
 
+/// A signature that is made or checked.
+type SigWork = Pin<Box<dyn Future<Output = SagaInput> + Send>>;
+
 type Syncing = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
 
 impl<W: World> SagaTask<W> {
     /// Runs the saga to its end. `first` is the OPEN of an answered saga.
-    pub(crate) async fn run<C: PeerChannel>(self, channel: &C, mut saga: Saga, first: Option<Bytes>) -> SagaOutcome {
+    pub(crate) async fn run<C: PeerChannel>(self, channel: &C, saga: &mut Saga, first: Option<Bytes>) -> SagaOutcome {
         let mut outbox: Option<Bytes> = None;
         let mut wake_at: Option<u64> = None;
         let (mut staged, mut durable) = (0u64, 0u64);
         let (mut staged_bytes, mut noted) = (0u64, false);
         let mut syncing: Option<Syncing> = None;
+        let mut sig_work: Option<SigWork> = None;
+        // A channel that ended goes on saying so; what is still to be checked has its turn all the same.
+        let mut gone = false;
         let mut grants = self.engine.grants_watch();
         let mut cancel = self.cancel.clone();
         let mut send_first = false;
@@ -87,12 +97,18 @@ impl<W: World> SagaTask<W> {
                                     self.note();
                                 }
                             }
-                            Err(error) => self.feed(&mut saga, SagaInput::StoreFailed(error.to_string())),
+                            Err(error) => self.feed(saga, SagaInput::StoreFailed(error.to_string())),
                         }
+                    }
+                    SagaOutput::Sign { target, .. } => {
+                        sig_work = self.keys.clone().map(|keys| Box::pin(keys.sign(target)) as SigWork);
+                    }
+                    SagaOutput::CheckSig { target, sig, .. } => {
+                        sig_work = self.keys.clone().map(|keys| Box::pin(keys.check(target, sig)) as SigWork);
                     }
                     SagaOutput::Commit(request) => {
                         let input = self.commit(request).await;
-                        self.feed(&mut saga, input);
+                        self.feed(saga, input);
                     }
                     SagaOutput::Done(outcome) => {
                         let patience = if matches!(outcome, SagaOutcome::Aborted { .. }) { FLUSH_ABORT } else { FLUSH };
@@ -126,6 +142,10 @@ impl<W: World> SagaTask<W> {
                     wake_at = None;
                     Step::Input(SagaInput::Tick)
                 }
+                input = look(&mut sig_work) => {
+                    sig_work = None;
+                    Step::Input(input)
+                }
                 (upto, result) = wait(&mut syncing) => {
                     syncing = None;
                     Step::Input(match result {
@@ -138,7 +158,7 @@ impl<W: World> SagaTask<W> {
                     })
                 }
                 sent = send(), if may_send && send_first => Step::Sent(sent),
-                message = channel.recv() => Step::Input(match message {
+                message = channel.recv(), if !gone => Step::Input(match message {
                     Ok(Some(message)) => SagaInput::Message(message),
                     Ok(None) | Err(_) => SagaInput::ChannelLost,
                 }),
@@ -154,7 +174,8 @@ impl<W: World> SagaTask<W> {
                     }
                 }
             };
-            self.feed(&mut saga, input);
+            gone |= matches!(input, SagaInput::ChannelLost);
+            self.feed(saga, input);
         }
     }
 
@@ -200,6 +221,13 @@ impl<W: World> SagaTask<W> {
             }
             None => pending().await,
         }
+    }
+}
+
+async fn look(work: &mut Option<SigWork>) -> SagaInput {
+    match work {
+        Some(future) => future.await,
+        None => pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! One session: the control channel, which spaces both share, and when a saga starts. Spec: ibgib §13.2, §13.9.
 
+mod keys;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -8,16 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::{
-    AbortCode, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId, SagaOutcome,
-    SagaState, Scope, Strategy,
+    AbortCode, Contexts, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId,
+    SagaOutcome, SagaState, Scope, Strategy,
 };
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::engine::keystones::{Ask, Asks};
 use crate::engine::saga_task::SagaTask;
+use crate::engine::signatures::{SessionKeys, Signing};
 use crate::engine::{Command, Engine, Event, SAGAS_PER_SESSION_MAX, SagaReport, SyncOrder};
 use crate::known::OpenSaga;
 use crate::world::{ChannelGone, PeerChannel, PeerSession, World};
+
+use self::keys::{begin, begin_signing};
 
 const CONTROL: &str = "sts/1/control";
 const SAGA: &str = "sts/1";
@@ -35,6 +41,8 @@ const RETRY_MS: u64 = 2000;
 const DISK_RETRY_MS: u64 = 10_000;
 /// Control messages that may wait for a peer that does not read; until some have left nothing of it is read either.
 const OUTBOX_MAX: usize = 64;
+/// How long the last sagas, which sign what is not signed yet, may take before BYE.
+const FAREWELL_MS: u64 = 5000;
 /// How long the last control messages may take to leave.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -63,9 +71,12 @@ type Slots = Arc<Mutex<BTreeMap<SpaceId, Slot>>>;
 
 /// Serves one session until it ends.
 pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox: mpsc::UnboundedReceiver<Command>) {
+    let Some((machine, keys, asks)) = begin(engine, &session) else {
+        tracing::warn!(peer = session.peer().short(), "a session without a binding cannot carry proofs");
+        return session.close();
+    };
     let control = tokio::time::timeout(HELLO_WAIT, control_channel(&session)).await;
     if let Ok(Ok(channel)) = control {
-        let machine = Control::new(SAGAS_PER_SESSION_MAX);
         let (ended_tx, ended) = mpsc::unbounded_channel();
         let worker = Worker {
             engine: engine.clone(),
@@ -83,6 +94,11 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             outbox: VecDeque::new(),
             answering: Arc::new(Semaphore::new(SAGAS_PER_SESSION_MAX as usize)),
             closing: false,
+            keys,
+            asks,
+            jobs: JoinSet::new(),
+            early: Vec::new(),
+            farewell_by: None,
         };
         worker.run(inbox, ended).await;
     }
@@ -120,6 +136,16 @@ struct Worker<W: World> {
     answering: Arc<Semaphore>,
     /// Whether the session is over, so that no saga starts any more.
     closing: bool,
+    /// Where this node has identities.
+    keys: Option<Arc<SessionKeys>>,
+    /// What keystones wish of the control channel.
+    asks: Asks,
+    /// What keystones were asked for; each ends with a fact for the control machine.
+    jobs: JoinSet<ControlInput>,
+    /// Sagas of a peer that has proved itself and whose ACCEPT is still under way.
+    early: Vec<<W::Session as PeerSession>::Channel>,
+    /// Until when the last sagas before BYE may run.
+    farewell_by: Option<u64>,
 }
 
 impl<W: World> Worker<W> {
@@ -129,6 +155,11 @@ impl<W: World> Worker<W> {
         self.feed(ControlInput::Start);
         loop {
             if self.perform().await.is_err() {
+                break;
+            }
+            if self.farewell_is_over() {
+                self.feed(ControlInput::Bye);
+                let _ = self.perform().await;
                 break;
             }
             self.open_due();
@@ -141,9 +172,25 @@ impl<W: World> Worker<W> {
                 command = inbox.recv() => match command {
                     Some(Command::Sync(order, waiter)) => self.order(order, waiter),
                     Some(Command::Cancel(space)) => self.cancel(space),
+                    Some(Command::Close) if self.say_farewell() => {}
                     Some(Command::Close) | None => {
                         self.feed(ControlInput::Bye);
                         let _ = self.perform().await;
+                        break;
+                    }
+                },
+                Some(ask) = self.asks.recv() => match ask {
+                    Ask::Keystone(first, after) => self.feed(ControlInput::AskKeystone { first, after }),
+                    Ask::Broken => {
+                        self.feed(ControlInput::Bye);
+                        let _ = self.perform().await;
+                        break;
+                    }
+                },
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
+                    Ok(input) => self.feed(input),
+                    Err(error) => {
+                        tracing::error!(%error, peer = self.peer.short(), "keystones failed without a word");
                         break;
                     }
                 },
@@ -160,7 +207,7 @@ impl<W: World> Worker<W> {
                     }
                     self.outbox.pop_front();
                 }
-                message = self.channel.recv(), if self.outbox.len() < OUTBOX_MAX => match message {
+                message = self.channel.recv(), if self.outbox.len() < OUTBOX_MAX && !self.machine.is_full() => match message {
                     Ok(Some(message)) => {
                         self.channel.release(message.len() as u64);
                         self.feed(ControlInput::Message(message));
@@ -187,6 +234,9 @@ impl<W: World> Worker<W> {
         while self.sagas.join_next().await.is_some() {}
         while let Ok((space, serial, outcome)) = ended.try_recv() {
             self.saga_ended(space, serial, outcome);
+        }
+        if let Some(keys) = &self.keys {
+            keys.keystones().ended(keys.connection());
         }
     }
 
@@ -225,6 +275,9 @@ impl<W: World> Worker<W> {
                     self.settle_interrupted();
                     self.tell_spaces();
                     self.engine.emit(Event::PeerReady(self.peer));
+                    for channel in std::mem::take(&mut self.early) {
+                        self.answer(channel);
+                    }
                 }
                 ControlOutput::PeerSpaces(offers) => {
                     if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
@@ -242,6 +295,11 @@ impl<W: World> Worker<W> {
                 }
                 ControlOutput::PeerStatus(states) => self.finish_interrupted(states).await,
                 ControlOutput::WakeAt(at) => self.wake_at = Some(at),
+                wish @ (ControlOutput::ProofWanted(_)
+                | ControlOutput::CheckProof { .. }
+                | ControlOutput::PeerOwner(_)
+                | ControlOutput::KeystoneWanted { .. }
+                | ControlOutput::PeerKeystone { .. }) => self.ask_keystones(wish),
                 ControlOutput::Bye => return Err(ChannelGone),
                 ControlOutput::Failed(code, text) => {
                     tracing::warn!(peer = self.peer.short(), ?code, text, "the session cannot sync");
@@ -304,9 +362,9 @@ impl<W: World> Worker<W> {
     fn next_wake(&self) -> Option<u64> {
         // Before both HELLOs no saga may be opened, so there is nothing to wake up for; where as many run as may, the
         // end of one of them wakes.
-        let may_open = self.ready && self.room() > 0;
+        let may_open = self.ready && self.room() > 0 && self.farewell_by.is_none();
         let due = self.dirty.values().map(|span| due_at(*span)).min().filter(|_| may_open);
-        [due, self.wake_at].into_iter().flatten().min()
+        [due, self.wake_at, self.farewell_by].into_iter().flatten().min()
     }
 
     /// How many more sagas this side may open.
@@ -318,7 +376,7 @@ impl<W: World> Worker<W> {
 
     /// Opens the sagas whose time has come.
     fn open_due(&mut self) {
-        if !self.ready {
+        if !self.ready || self.farewell_by.is_some() {
             return;
         }
         let now = self.engine.world().now().mono_ms;
@@ -362,15 +420,20 @@ impl<W: World> Worker<W> {
     fn spawn_opener(&mut self, order: SyncOrder, direction: Direction, serial: u64, cancel: watch::Receiver<bool>) {
         let (engine, session, ended) = (self.engine.clone(), self.session.clone(), self.ended_tx.clone());
         let zstd = self.machine.zstd();
+        let (keys, last) = (self.keys.clone(), self.farewell_by.is_some());
         self.began(order.space);
         self.sagas.spawn(async move {
-            let outcome = open_saga(&engine, &session, order, direction, zstd, cancel).await;
+            let signing = begin_signing(keys, order.space).await;
+            let outcome = open_saga(&engine, &session, order, direction, zstd, cancel, signing, last).await;
             let _ = ended.send((order.space, serial, outcome));
         });
     }
 
     /// Answers a saga channel that the peer opened.
     fn answer(&mut self, channel: <W::Session as PeerSession>::Channel) {
+        if channel.name() == SAGA && !self.ready && self.keys.is_some() {
+            return self.answer_early(channel);
+        }
         if channel.name() != SAGA || !self.ready {
             channel.finish();
             return;
@@ -383,9 +446,9 @@ impl<W: World> Worker<W> {
             return;
         };
         let (engine, peer, slots, ended) = (self.engine.clone(), self.peer, self.slots.clone(), self.ended_tx.clone());
-        let zstd = self.machine.zstd();
+        let (zstd, keys) = (self.machine.zstd(), self.keys.clone());
         self.sagas.spawn(async move {
-            if let Some(end) = answer_saga(&engine, peer, channel, &slots, zstd).await {
+            if let Some(end) = answer_saga(&engine, peer, channel, &slots, zstd, keys).await {
                 let _ = ended.send(end);
             }
             drop(room);
@@ -490,6 +553,7 @@ impl<W: World> Worker<W> {
 }
 
 /// Opens one saga and drives it. A saga of this pair that a cut interrupted is resumed under its old id.
+#[expect(clippy::too_many_arguments, reason = "one call site")]
 async fn open_saga<W: World>(
     engine: &Engine<W>,
     session: &W::Session,
@@ -497,6 +561,8 @@ async fn open_saga<W: World>(
     direction: Direction,
     zstd: bool,
     cancel: watch::Receiver<bool>,
+    signing: Option<Signing>,
+    last: bool,
 ) -> SagaOutcome {
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let peer = session.peer();
@@ -507,9 +573,10 @@ async fn open_saga<W: World>(
     let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
-    let config = config(engine, saga_id, order.space, peer, zstd);
+    let config =
+        config(engine, saga_id, order.space, peer, zstd, signing.as_ref().map(|signing| signing.contexts(last)));
     let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
-    drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None).await
+    drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None, signing).await
 }
 
 /// Answers one saga: reads OPEN, looks whether the slot is free, drives it. `None` when it was refused.
@@ -519,6 +586,7 @@ async fn answer_saga<W: World>(
     channel: <W::Session as PeerSession>::Channel,
     slots: &Slots,
     zstd: bool,
+    keys: Option<Arc<SessionKeys>>,
 ) -> Option<Ended> {
     let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
     let (saga_id, space) = match Saga::peek_open(&open) {
@@ -546,13 +614,18 @@ async fn answer_saga<W: World>(
         Some(taken) => taken,
         None => {
             refuse(&channel, AbortCode::Busy, "a saga of this space is running").await;
+            if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
+                keys.unseen(sig).await;
+            }
             return None;
         }
     };
     engine.lock().spaces.entry((peer, space)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
-    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, zstd), &view);
-    let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open)).await;
+    let signing = begin_signing(keys, space).await;
+    let contexts = signing.as_ref().map(|signing| signing.contexts(false));
+    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, zstd, contexts), &view);
+    let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open), signing).await;
     Some((space, serial, outcome))
 }
 
@@ -591,12 +664,17 @@ async fn drive<W: World, C: PeerChannel>(
     view: sealtide_store::SpaceHandle,
     cancel: watch::Receiver<bool>,
     channel: &C,
-    saga: Saga,
+    mut saga: Saga,
     first: Option<Bytes>,
+    signing: Option<Signing>,
 ) -> SagaOutcome {
     let known = engine.known();
-    let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel };
-    let outcome = task.run(channel, saga, first).await;
+    let keys = signing.as_ref().map(|signing| signing.keys.clone());
+    let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel, keys };
+    let outcome = task.run(channel, &mut saga, first).await;
+    if let Some(signing) = signing {
+        signing.end(saga.chain());
+    }
     let noted = match &outcome {
         SagaOutcome::Interrupted { commit_sent } => {
             known.note_open_saga(&peer, &OpenSaga { space, saga: saga_id, commit_sent: *commit_sent })
@@ -628,8 +706,15 @@ async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
     channel.finish();
 }
 
-fn config<W: World>(engine: &Engine<W>, saga: SagaId, space: SpaceId, peer: NodeId, zstd: bool) -> SagaConfig {
-    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default() }
+fn config<W: World>(
+    engine: &Engine<W>,
+    saga: SagaId,
+    space: SpaceId,
+    peer: NodeId,
+    zstd: bool,
+    contexts: Option<Contexts>,
+) -> SagaConfig {
+    SagaConfig { saga, space, peer, peer_role: engine.role(&peer, &space), zstd, limits: Limits::default(), contexts }
 }
 
 /// How long to wait before a saga that ended so is tried again by itself; `None`: not before something changes.

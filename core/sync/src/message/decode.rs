@@ -1,7 +1,7 @@
 //! Strict decoding of messages. Spec: ibgib §13.2.
 
 use bytes::Bytes;
-use sealtide_ibgib::{Address, CHUNK_BYTES_MAX, ChunkHash, Sid, TimelineId};
+use sealtide_ibgib::{Address, CHUNK_BYTES_MAX, ChunkHash, RECORD_BYTES_MAX, Sid, TimelineId, Verified};
 use sealtide_identity::{Role, SpaceId};
 
 use super::*;
@@ -38,13 +38,35 @@ impl Message {
 fn read_body(kind: u8, body: &mut Reader<'_>, whole: &Bytes) -> Read<Message> {
     Ok(match kind {
         0x01 => read_hello(body)?,
-        0x02..=0x04 | 0x06 | 0x07 => return Err(MessageError::bad("keystones are not offered")),
+        0x02 => {
+            body.tuple(1)?;
+            Message::Challenge(body.fixed()?)
+        }
+        0x03 => {
+            body.tuple(1)?;
+            Message::Proof(read_list(body, KEYSTONE_FRAMES_MAX, |body| read_record(body, whole))?)
+        }
+        0x04 => {
+            body.tuple(0)?;
+            Message::Accept
+        }
         0x05 => {
             body.tuple(2)?;
             Message::Spaces { list: read_list(body, SPACES_MAX, read_offer)?, last: body.bool()? }
         }
-        0x10 => Message::Open(read_open(body)?),
-        0x11 => Message::OpenAck(read_open_ack(body)?),
+        0x06 => {
+            body.tuple(2)?;
+            let first = read_address(body)?;
+            Message::AskKeystone { first, after: if body.null() { None } else { Some(body.uint()?) } }
+        }
+        0x07 => {
+            body.tuple(3)?;
+            let first = read_address(body)?;
+            let frames = read_list(body, KEYSTONE_FRAMES_MAX, |body| read_record(body, whole))?;
+            Message::Keystone { first, frames, last: body.bool()? }
+        }
+        0x10 => Message::Open(read_open(body, whole)?),
+        0x11 => Message::OpenAck(read_open_ack(body, whole)?),
         0x12 => {
             body.tuple(4)?;
             let (level, run, salted) = (body.uint()?, body.uint()?, body.bool()?);
@@ -77,9 +99,7 @@ fn read_body(kind: u8, body: &mut Reader<'_>, whole: &Bytes) -> Read<Message> {
         0x20 => read_staged(body)?,
         0x21 => {
             body.tuple(7)?;
-            let commit = read_commit(body)?;
-            no_signature(body)?;
-            Message::Commit(commit)
+            Message::Commit(read_commit(body)?, read_sig(body, whole)?)
         }
         0x22 => {
             body.tuple(8)?;
@@ -87,8 +107,7 @@ fn read_body(kind: u8, body: &mut Reader<'_>, whole: &Bytes) -> Read<Message> {
             if body.uint()? != 0 {
                 return Err(MessageError::bad("an unknown result"));
             }
-            no_signature(body)?;
-            Message::CommitAck(commit)
+            Message::CommitAck(commit, read_sig(body, whole)?)
         }
         0x23 => {
             body.tuple(2)?;
@@ -122,23 +141,19 @@ fn read_hello(body: &mut Reader<'_>) -> Read<Message> {
     let versions = read_list(body, VERSIONS_MAX, Reader::uint)?;
     let features = body.uint()?;
     let max_sagas = u32::try_from(body.uint()?).map_err(|_| MessageError::limit("max_sagas is too large"))?;
-    let mut named = false;
-    for _ in ["keystone", "owner"] {
-        if !body.null() {
-            read_address(body)?;
-            named = true;
-        }
-    }
-    if !body.null() {
+    let keystone = read_optional_address(body)?;
+    let owner = read_optional_address(body)?;
+    let known = if body.null() {
+        None
+    } else {
         body.tuple(2)?;
-        read_address(body)?;
-        body.uint()?;
-        named = true;
-    }
-    if named && features & 1 == 0 {
+        Some((read_address(body)?, body.uint()?))
+    };
+    let identity = HelloIdentity { keystone, owner, known };
+    if identity != HelloIdentity::default() && features & 1 == 0 {
         return Err(MessageError::bad("keystones without their feature"));
     }
-    Ok(Message::Hello { versions, features, max_sagas })
+    Ok(Message::Hello { versions, features, max_sagas, identity })
 }
 
 fn read_offer(body: &mut Reader<'_>) -> Read<SpaceOffer> {
@@ -215,12 +230,25 @@ fn read_scope(body: &mut Reader<'_>) -> Read<Scope> {
     }
 }
 
-/// `members` and `sig` belong to keystones, which are not offered. Spec: SY-91
-fn no_signature(body: &mut Reader<'_>) -> Read<()> {
-    if body.null() { Ok(()) } else { Err(MessageError::bad("keystones are not offered")) }
+fn read_optional_address(body: &mut Reader<'_>) -> Read<Option<Address>> {
+    if body.null() { Ok(None) } else { read_address(body).map(Some) }
 }
 
-fn read_open(body: &mut Reader<'_>) -> Read<Open> {
+/// An encoded record that passes strict acceptance. Spec: ibgib §12.2.2
+fn read_record(body: &mut Reader<'_>, whole: &Bytes) -> Read<Verified> {
+    let bytes = body.bytes()?;
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(MessageError::limit("a record over 768 KiB"));
+    }
+    let refused = MessageError { code: AbortCode::BadRecord, text: "a frame of a keystone that acceptance refuses" };
+    Verified::accept(whole.slice_ref(bytes)).map_err(|_| refused)
+}
+
+fn read_sig(body: &mut Reader<'_>, whole: &Bytes) -> Read<Option<Verified>> {
+    if body.null() { Ok(None) } else { read_record(body, whole).map(Some) }
+}
+
+fn read_open(body: &mut Reader<'_>, whole: &Bytes) -> Read<Open> {
     body.tuple(10)?;
     let open = Open {
         saga: SagaId(body.fixed()?),
@@ -237,13 +265,13 @@ fn read_open(body: &mut Reader<'_>) -> Read<Open> {
         facts: read_facts(body)?,
         flags: body.uint()?,
         resume: read_resume(body)?,
+        members: read_optional_address(body)?,
+        sig: read_sig(body, whole)?,
     };
-    no_signature(body)?;
-    no_signature(body)?;
     Ok(open)
 }
 
-fn read_open_ack(body: &mut Reader<'_>) -> Read<OpenAck> {
+fn read_open_ack(body: &mut Reader<'_>, whole: &Bytes) -> Read<OpenAck> {
     body.tuple(8)?;
     let ack = OpenAck {
         saga: SagaId(body.fixed()?),
@@ -258,9 +286,9 @@ fn read_open_ack(body: &mut Reader<'_>) -> Read<OpenAck> {
         },
         flags: body.uint()?,
         resume: read_resume(body)?,
+        members: read_optional_address(body)?,
+        sig: read_sig(body, whole)?,
     };
-    no_signature(body)?;
-    no_signature(body)?;
     Ok(ack)
 }
 

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use sealtide_crypto::{Sha256, sha256};
-use sealtide_ibgib::{Address, Sid, TimelineId};
+use sealtide_ibgib::{Address, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
+use super::contexts::{Chain, ContextKind, Contexts, auth};
 use super::index::Index;
 use super::opening::body_hash;
-use super::outbox::Outbox;
 use super::run::Run;
+use super::signing::Ledger;
 use super::{Context, Fault, Mode, NOT_ALLOWED, SagaId, SagaOutcome, SagaOutput, Side, Strategy};
 use crate::message::{Commit, Staged, TIPS_MAX, TipMove};
 use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, SetSummary, TipItem};
@@ -83,6 +85,25 @@ impl Run {
             staged_opener,
             staged_answerer,
         })
+    }
+}
+
+impl Run {
+    /// Whether the saga moves anything, on either side.
+    fn brings_news(&self) -> bool {
+        let moves = |staged: &Staged| staged.count > 0 || staged.move_count > 0;
+        self.own_staged.as_ref().is_some_and(|own| moves(&own.staged))
+            || self.peer_staged.as_ref().is_some_and(|(peer, _)| moves(peer))
+    }
+
+    /// A COMMIT without a signature is refused where one was due long ago. Spec: ibgib §12.4, SY-33
+    pub(super) fn check_unsigned(&self, context: &Context<'_>, signed: bool) -> Result<(), Fault> {
+        match &context.config.contexts {
+            Some(contexts) if !signed && contexts.ledger.closing_required(context.clock.now, self.brings_news()) => {
+                Err(auth("a COMMIT that had to be signed"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -174,14 +195,26 @@ pub(super) struct Committing {
     received: u64,
     sent: u64,
     again: bool,
+    /// Whether COMMIT is signed, and so COMMIT_ACK.
+    signed: bool,
+    /// The hash of the body of COMMIT.
+    commit_hash: [u8; 32],
+    /// The ledger of the space with this saga in it, from COMMIT_ACK on. Without keystones there is none.
+    completed: Option<Ledger>,
+    /// Answerer: whether COMMIT_ACK cannot reach the peer.
+    ack_lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// Opener: COMMIT is being signed.
+    SigningCommit,
     /// Opener: COMMIT was sent.
     AwaitAck,
     /// The store was asked.
     InStore,
+    /// Answerer: the store did it, and COMMIT_ACK is being signed.
+    SigningAck,
     Finished,
 }
 
@@ -191,6 +224,10 @@ impl Committing {
         let missing = || Fault::protocol("nothing is staged");
         let commit = run.commit(context.config.saga).ok_or_else(missing)?;
         let (mode, sent) = (run.mode(), run.serve.records);
+        let contexts = context.config.contexts.as_ref();
+        let due = contexts
+            .is_some_and(|contexts| contexts.ledger.closing_due(context.clock.now, run.brings_news(), contexts.last));
+        let (commit_hash, signed) = run.commit_seen.unwrap_or(([0; 32], due));
         let own = run.own_staged.ok_or_else(missing)?;
         let (peer, _) = run.peer_staged.ok_or_else(missing)?;
         let strict = run.terms.strategy == Strategy::Abort;
@@ -208,27 +245,116 @@ impl Committing {
         });
         let (side, expected, moved) = (run.terms.side, own.expected, own.moved);
         let step = Step::AwaitAck;
-        let mut this = Self { side, commit, request, expected, moved, step, mode, received, sent, again };
-        if side == Side::Opener {
-            context.out.send(&Message::Commit(commit));
+        let mut this = Self {
+            side,
+            commit,
+            request,
+            expected,
+            moved,
+            step,
+            mode,
+            received,
+            sent,
+            again,
+            signed,
+            commit_hash,
+            completed: None,
+            ack_lost: false,
+        };
+        if side == Side::Opener && signed {
+            this.step = Step::SigningCommit;
+        } else if side == Side::Opener {
+            this.send(context, None);
         } else {
             this.ask_store(context)?;
         }
         Ok(this)
     }
 
+    /// Whether nothing that the peer says can change the outcome.
     pub(super) fn in_store(&self) -> bool {
-        self.step == Step::InStore
+        matches!(self.step, Step::InStore | Step::SigningAck)
+    }
+
+    /// Whether it is visible here, and only the answer to the peer is missing.
+    pub(super) fn has_stored(&self) -> bool {
+        self.step == Step::SigningAck
+    }
+
+    /// Whether COMMIT was sent or received.
+    pub(super) fn is_sent(&self) -> bool {
+        self.step != Step::SigningCommit
+    }
+
+    pub(super) fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// The message that is to be signed, without its signature.
+    pub(super) fn to_sign(&self) -> Option<(ContextKind, Message)> {
+        match self.step {
+            Step::SigningCommit => Some((ContextKind::Commit, Message::Commit(self.commit, None))),
+            Step::SigningAck => Some((ContextKind::CommitAck, Message::CommitAck(self.commit, None))),
+            _ => None,
+        }
+    }
+
+    /// Sends COMMIT or COMMIT_ACK.
+    pub(super) fn send(&mut self, context: &mut Context<'_>, sig: Option<Verified>) {
+        if self.side == Side::Opener {
+            self.commit_hash = body_hash(&context.out.send(&Message::Commit(self.commit, sig)));
+            self.step = Step::AwaitAck;
+        } else {
+            let ack = context.out.send(&Message::CommitAck(self.commit, sig));
+            self.complete(context, &ack);
+            self.step = Step::Finished;
+        }
+    }
+
+    fn complete(&mut self, context: &Context<'_>, ack: &Bytes) {
+        let completed = |contexts: &Contexts| {
+            contexts.ledger.completed(context.clock.now, &self.commit_hash, &body_hash(ack), self.signed)
+        };
+        self.completed = context.config.contexts.as_ref().map(completed);
+    }
+
+    /// The channel is gone before COMMIT_ACK was sent.
+    pub(super) fn lose_ack(&mut self) {
+        if self.side == Side::Answerer {
+            self.ack_lost = true;
+            if self.step == Step::SigningAck {
+                self.step = Step::Finished;
+            }
+        }
+    }
+
+    /// COMMIT_ACK cannot be signed.
+    pub(super) fn give_up_ack(&mut self) {
+        self.step = Step::Finished;
+        self.again = true;
+    }
+
+    /// What the saga means for the chain, when it ends like this.
+    pub(super) fn chain(&self, outcome: &SagaOutcome) -> Chain {
+        match (self.completed, self.step) {
+            _ if self.ack_lost => Chain::Unknown,
+            (Some(ledger), _) => Chain::Completed(ledger),
+            (None, Step::AwaitAck) if !matches!(outcome, SagaOutcome::Aborted { by_peer: true, .. }) => Chain::Unknown,
+            _ => Chain::Same,
+        }
     }
 
     pub(super) fn awaits_ack(&self) -> bool {
         self.step == Step::AwaitAck
     }
 
-    pub(super) fn message(&mut self, context: &mut Context<'_>, message: Message) -> Result<(), Fault> {
+    pub(super) fn message(&mut self, context: &mut Context<'_>, message: Message, bytes: &Bytes) -> Result<(), Fault> {
         match message {
             Message::Stored { .. } | Message::Progress(_) => Ok(()),
-            Message::CommitAck(commit) if self.awaits_ack() && commit == self.commit => self.ask_store(context),
+            Message::CommitAck(commit, _) if self.awaits_ack() && commit == self.commit => {
+                self.complete(context, bytes);
+                self.ask_store(context)
+            }
             _ => Err(Fault::protocol("expected COMMIT_ACK")),
         }
     }
@@ -240,14 +366,14 @@ impl Committing {
                 self.step = Step::InStore;
                 context.out.push(SagaOutput::Commit(request));
             }
-            None => self.finish(context.out),
+            None => self.finish(context),
         }
         Ok(())
     }
 
     /// The store did it.
-    pub(super) fn committed(&mut self, out: &mut Outbox, result: &CommitResult) {
-        if !self.in_store() {
+    pub(super) fn committed(&mut self, context: &mut Context<'_>, result: &CommitResult) {
+        if self.step != Step::InStore {
             return;
         }
         // Spec: SY-108
@@ -256,14 +382,15 @@ impl Committing {
             before.sort_unstable();
             self.expected.get(timeline) != Some(&before)
         });
-        self.finish(out);
+        self.finish(context);
     }
 
-    fn finish(&mut self, out: &mut Outbox) {
-        if self.side == Side::Answerer {
-            out.send(&Message::CommitAck(self.commit));
+    fn finish(&mut self, context: &mut Context<'_>) {
+        match self.side {
+            Side::Answerer if self.signed && !self.ack_lost => self.step = Step::SigningAck,
+            Side::Answerer => self.send(context, None),
+            Side::Opener => self.step = Step::Finished,
         }
-        self.step = Step::Finished;
     }
 
     pub(super) fn outcome(&self) -> Option<SagaOutcome> {

@@ -3,9 +3,11 @@
 
 use bytes::Bytes;
 use sealtide_crypto::sha256;
+use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::Role;
 
 use super::index::Index;
+use super::outbox::Outbox;
 use super::run::{Run, Terms};
 use super::{Context, Direction, Fault, Mode, NOT_ALLOWED, Scope, Side, Strategy};
 use crate::message::{Open, OpenAck, Resume};
@@ -19,11 +21,13 @@ pub(super) struct AwaitAck {
     facts: Facts,
     direction: Direction,
     strategy: Strategy,
+    /// OPEN without a signature, until it is sent.
+    open: Option<Open>,
     open_hash: [u8; 32],
 }
 
 impl AwaitAck {
-    pub(super) fn open(context: &mut Context<'_>, scope: Scope, direction: Direction, strategy: Strategy) -> Self {
+    pub(super) fn new(context: &mut Context<'_>, scope: Scope, direction: Direction, strategy: Strategy) -> Self {
         let scoped = Scoped::take(&scope, context.view);
         let facts = scoped.facts();
         let open = Open {
@@ -35,9 +39,22 @@ impl AwaitAck {
             facts: facts.clone(),
             flags: 0,
             resume: resume(context),
+            members: members(context),
+            sig: None,
         };
-        let open_hash = body_hash(&context.out.send(&Message::Open(open)));
-        Self { scoped, facts, direction, strategy, open_hash }
+        Self { scoped, facts, direction, strategy, open: Some(open), open_hash: [0; 32] }
+    }
+
+    /// OPEN without a signature.
+    pub(super) fn message(&self) -> Message {
+        Message::Open(self.open.clone().expect("OPEN is asked for before it is sent"))
+    }
+
+    /// Sends OPEN.
+    pub(super) fn send(&mut self, out: &mut Outbox, sig: Option<Verified>) {
+        if let Some(open) = self.open.take() {
+            self.open_hash = body_hash(&out.send(&Message::Open(Open { sig, ..open })));
+        }
     }
 
     /// Takes OPEN_ACK.
@@ -70,8 +87,30 @@ impl AwaitAck {
     }
 }
 
-/// Takes OPEN and answers it.
-pub(super) fn answer(context: &mut Context<'_>, message: Message, bytes: &Bytes) -> Result<Run, Fault> {
+/// The answerer, before OPEN_ACK.
+#[derive(Debug)]
+pub(super) struct Answering {
+    ack: OpenAck,
+    terms: Terms,
+    scoped: Scoped,
+}
+
+impl Answering {
+    /// OPEN_ACK without a signature.
+    pub(super) fn message(&self) -> Message {
+        Message::OpenAck(self.ack.clone())
+    }
+
+    /// Sends OPEN_ACK and goes on.
+    pub(super) fn send(mut self, context: &mut Context<'_>, sig: Option<Verified>) -> Result<Run, Fault> {
+        let ack = OpenAck { sig, ..self.ack };
+        self.terms.ack_hash = body_hash(&context.out.send(&Message::OpenAck(ack)));
+        Run::start(context, self.terms, self.scoped)
+    }
+}
+
+/// Takes OPEN and prepares the answer.
+pub(super) fn answer(context: &mut Context<'_>, message: Message, bytes: &Bytes) -> Result<Answering, Fault> {
     let Message::Open(open) = message else {
         return Err(Fault::protocol("expected OPEN"));
     };
@@ -86,7 +125,7 @@ pub(super) fn answer(context: &mut Context<'_>, message: Message, bytes: &Bytes)
     let scoped = Scoped::take(&open.scope, context.view);
     let own = scoped.facts();
     let mode = choose(&open.facts, &own);
-    let mut terms = Terms {
+    let terms = Terms {
         side: Side::Answerer,
         direction: open.direction,
         strategy: open.strategy,
@@ -97,9 +136,22 @@ pub(super) fn answer(context: &mut Context<'_>, message: Message, bytes: &Bytes)
         ack_hash: [0; 32],
     };
     terms.check_role(context.config.peer_role)?;
-    let ack = OpenAck { saga: open.saga, space: open.space, facts: own, mode, flags: 0, resume: resume(context) };
-    terms.ack_hash = body_hash(&context.out.send(&Message::OpenAck(ack)));
-    Run::start(context, terms, scoped)
+    let ack = OpenAck {
+        saga: open.saga,
+        space: open.space,
+        facts: own,
+        mode,
+        flags: 0,
+        resume: resume(context),
+        members: members(context),
+        sig: None,
+    };
+    Ok(Answering { ack, terms, scoped })
+}
+
+/// The newest `members` frame, for OPEN and OPEN_ACK.
+fn members(context: &Context<'_>) -> Option<Address> {
+    context.config.contexts.as_ref().and_then(|contexts| contexts.members.clone())
 }
 
 /// How the difference is found, from the opener's and the answerer's facts; both sides compute the same. Level 1 is

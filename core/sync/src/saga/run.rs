@@ -56,6 +56,8 @@ pub(super) struct Run {
     peer_moves: PeerMoves,
     /// Set when both STAGED agree: COMMIT may come. The time is when that was.
     agreed_ms: Option<u64>,
+    /// Answerer: the hash of the body of COMMIT, and whether it was signed.
+    pub(super) commit_seen: Option<([u8; 32], bool)>,
     /// Whether the bulk stream was taken because the results differed.
     fell_back: bool,
 }
@@ -78,6 +80,7 @@ impl Run {
             peer_staged: None,
             peer_moves: PeerMoves::default(),
             agreed_ms: None,
+            commit_seen: None,
             fell_back: false,
             terms,
         };
@@ -166,11 +169,13 @@ impl Run {
                 self.peer_moves.check(&staged)?;
                 self.peer_staged = Some((staged, body_hash(bytes)));
             }
-            Message::Commit(commit) if self.terms.side == Side::Answerer => {
+            Message::Commit(commit, sig) if self.terms.side == Side::Answerer => {
                 let fits = self.agreed_ms.is_some() && self.commit(context.config.saga) == Some(commit);
                 if !fits {
                     return Err(Fault::protocol("a COMMIT of something else"));
                 }
+                self.check_unsigned(context, sig.is_some())?;
+                self.commit_seen = Some((body_hash(bytes), sig.is_some()));
                 return Ok(true);
             }
             _ => return Err(Fault::protocol("not expected now on a saga channel")),

@@ -14,8 +14,8 @@ use sealtide_ibgib::{
 };
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::{
-    CommitRequest, CommitResult, Direction, Limits, Message, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome,
-    SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
+    Chain, CommitRequest, CommitResult, Contexts, Direction, Ledger, Limits, Message, Refused, Saga, SagaConfig,
+    SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView, Strategy, TipItem,
 };
 
 pub fn scale() -> usize {
@@ -201,6 +201,13 @@ impl SpaceView for MemSpace {
     }
 }
 
+/// What stands for a frame of a session keystone: a stone that says what it signs.
+pub fn signature(target: &str) -> Verified {
+    let mut data = Object::new();
+    data.insert("target".into(), target.into());
+    sealtide_ibgib::stone("signature", sealtide_ibgib::Data::Json(data.into()), Relations::new())
+}
+
 /// One end of the pair.
 pub struct End {
     pub space: MemSpace,
@@ -220,6 +227,17 @@ pub struct End {
     /// Hold back what the store says of a commit.
     pub commits: usize,
     pub fail_stage_at: Option<u64>,
+    /// With keystones: what is known of the sagas on this connection.
+    pub ledger: Option<Ledger>,
+    /// Whether BYE follows.
+    pub last: bool,
+    /// Targets that were signed.
+    pub signed: Vec<String>,
+    /// Hold signatures back; the one that waits.
+    pub slow_signer: bool,
+    pub to_sign: Option<String>,
+    pub cannot_sign: bool,
+    pub chain: Option<Chain>,
 }
 
 impl End {
@@ -240,6 +258,13 @@ impl End {
             slow_disk: false,
             commits: 0,
             fail_stage_at: None,
+            ledger: None,
+            last: false,
+            signed: Vec::new(),
+            slow_signer: false,
+            to_sign: None,
+            cannot_sign: false,
+            chain: None,
         }
     }
 
@@ -247,6 +272,13 @@ impl End {
         if let Some(saga) = &mut self.saga {
             saga.handle(now, input, &self.space);
         }
+    }
+
+    /// Signs what the saga asked for.
+    pub fn sign(&mut self, now: Now, target: String) {
+        let result = if self.cannot_sign { Err(Refused::auth("no key")) } else { Ok(signature(&target)) };
+        self.signed.push(target);
+        self.handle(now, SagaInput::Signed(result));
     }
 
     pub fn messages(&self) -> Vec<Message> {
@@ -329,6 +361,7 @@ impl Pair {
             peer_role: end.role,
             zstd: self.zstd,
             limits: end.limits.clone(),
+            contexts: end.ledger.map(|ledger| Contexts { ledger, members: None, last: end.last }),
         }
     }
 
@@ -478,7 +511,19 @@ impl Pair {
                 }
                 SagaOutput::WakeAt(at) => me.wake_ms = Some(at),
                 SagaOutput::Progress { .. } => me.progress += 1,
+                SagaOutput::Sign { target, .. } if me.slow_signer => me.to_sign = Some(target),
+                SagaOutput::Sign { target, .. } => me.sign(now, target),
+                SagaOutput::CheckSig { target, sig, .. } => {
+                    let good = sig == signature(&target);
+                    let result = if good { Ok(()) } else { Err(Refused::auth("another target")) };
+                    me.handle(now, SagaInput::SigChecked(result));
+                }
                 SagaOutput::Done(outcome) => {
+                    let chain = me.saga.as_ref().map(Saga::chain);
+                    if let (Some(_), Some(Chain::Completed(ledger))) = (me.ledger, chain) {
+                        me.ledger = Some(ledger);
+                    }
+                    me.chain = chain;
                     if matches!(outcome, SagaOutcome::Aborted { .. }) {
                         me.space.staged.remove(&saga_id);
                     }

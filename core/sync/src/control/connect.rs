@@ -1,0 +1,425 @@
+//! Connect: both nodes prove on the control channel whose devices they are, before any saga. Spec: ibgib §12.4, §13.2
+//!
+//! ```text
+//! each side: HELLO, CHALLENGE → KEYSTONE … of its own device keystone, PROOF → (06 for the peer's owner) → ACCEPT
+//! ```
+//!
+//! The machine knows the order and the bounds. What a proof is, which frames are valid and who may ask for which
+//! keystone is the driver's business.
+
+use std::collections::VecDeque;
+
+use sealtide_crypto::Sha256;
+use sealtide_ibgib::{Address, Verified};
+use sealtide_identity::NodeId;
+
+use super::{Control, ControlOutput, State};
+use crate::message::{HelloIdentity, KEYSTONE_FRAMES_MAX, hex};
+use crate::{MESSAGE_BYTES_MAX, Message, MessageError, Refused};
+
+/// Who this node is, for HELLO.
+#[derive(Clone, Debug)]
+pub struct OwnIdentity {
+    /// First frame of the own device keystone.
+    pub keystone: Address,
+    /// First frame of its owner's.
+    pub owner: Option<Address>,
+    /// The newest frame held of the device keystone last seen with the peer's node id, and its n.
+    pub known: Option<(Address, u64)>,
+}
+
+/// What the peer said of itself, and both challenges: what a proof is about, besides what the link knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The challenge that this node sent.
+    pub own_challenge: [u8; 32],
+    /// The challenge that the peer sent.
+    pub peer_challenge: [u8; 32],
+    /// First frame of the peer's device keystone.
+    pub peer_keystone: Address,
+    /// First frame of the keystone that the peer calls its owner's.
+    pub peer_owner: Option<Address>,
+    /// The newest frame that the peer holds of the device keystone it last saw with this node's id, and its n.
+    pub peer_known: Option<(Address, u64)>,
+}
+
+/// The own proof.
+#[derive(Clone, Debug, Default)]
+pub struct Proof {
+    /// Frames of the own device keystone that the peer does not know yet, in order; with the one that authorises the
+    /// session keystone.
+    pub device: Vec<Verified>,
+    /// Frames of the own session keystone, the connect frame last.
+    pub session: Vec<Verified>,
+}
+
+/// Everything that a connect frame is bound to. A verifier fills in what it knows itself, never what the prover says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectClaim<'a> {
+    /// Whether the prover opened the session.
+    pub by_initiator: bool,
+    /// The session binding of the link.
+    pub binding: &'a [u8; 32],
+    /// Node id of the prover.
+    pub prover: &'a NodeId,
+    /// Node id of the verifier.
+    pub verifier: &'a NodeId,
+    /// First frame of the prover's session keystone.
+    pub session: &'a Address,
+    /// First frame of the prover's device keystone.
+    pub device: &'a Address,
+    /// First frame of the verifier's device keystone.
+    pub verifier_device: &'a Address,
+    /// The challenge that the prover received.
+    pub received: &'a [u8; 32],
+    /// The challenge that the prover sent.
+    pub sent: &'a [u8; 32],
+}
+
+impl ConnectClaim<'_> {
+    /// The claim target of the connect frame: 64 hex digits. Spec: ibgib §12.4
+    pub fn target(&self) -> String {
+        let mut hasher = Sha256::new();
+        hasher.update(b"sealtide/connect/1\0");
+        hasher.update(&[if self.by_initiator { 1 } else { 2 }]);
+        hasher.update(self.binding);
+        hasher.update(self.prover.as_bytes());
+        hasher.update(self.verifier.as_bytes());
+        for address in [self.session, self.device, self.verifier_device] {
+            hasher.update(&(address.as_str().len() as u64).to_be_bytes());
+            hasher.update(address.as_str().as_bytes());
+        }
+        hasher.update(self.received);
+        hasher.update(self.sent);
+        hex(hasher.finish())
+    }
+}
+
+/// Bytes of the frames of one KEYSTONE or PROOF; a single frame may be larger.
+const FRAMES_BYTES: usize = MESSAGE_BYTES_MAX - 16 * 1024;
+/// Questions of one side that wait for an answer.
+const QUESTIONS_MAX: usize = 16;
+/// Parts of keystones that wait for the driver before it should stop reading.
+const KEEPS_MAX: usize = 4;
+
+/// One part of an answer: frames of a keystone and whether they are the last.
+type Part = (Address, Vec<Verified>, bool);
+
+/// Where connect stands.
+#[derive(Debug)]
+pub(super) struct Connect {
+    own: OwnIdentity,
+    pub(super) challenge: [u8; 32],
+    hello: Option<HelloIdentity>,
+    peer_challenge: Option<[u8; 32]>,
+    /// Whether the frames of the peer's device keystone have all come.
+    device_came: bool,
+    /// Whether the peer's owner need not be waited for any more.
+    owner_came: bool,
+    /// The peer's proof, until it is checked.
+    proof: Option<Vec<Verified>>,
+    proof_came: bool,
+    proof_sent: bool,
+    /// Whether the peer's proof was good: ACCEPT was sent.
+    pub(super) accept_sent: bool,
+    accepted: bool,
+    /// Keystones that the peer was asked for.
+    asked: Vec<Address>,
+    /// Questions of the peer that wait for the driver.
+    questions: Vec<Address>,
+    keeps: VecDeque<Part>,
+    keeping: bool,
+}
+
+impl Connect {
+    pub(super) fn new(own: OwnIdentity, challenge: [u8; 32]) -> Self {
+        Self {
+            own,
+            challenge,
+            hello: None,
+            peer_challenge: None,
+            device_came: false,
+            owner_came: false,
+            proof: None,
+            proof_came: false,
+            proof_sent: false,
+            accept_sent: false,
+            accepted: false,
+            asked: Vec::new(),
+            questions: Vec::new(),
+            keeps: VecDeque::new(),
+            keeping: false,
+        }
+    }
+
+    pub(super) fn hello(&self) -> HelloIdentity {
+        let OwnIdentity { keystone, owner, known } = self.own.clone();
+        HelloIdentity { keystone: Some(keystone), owner, known }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.keeps.len() >= KEEPS_MAX
+    }
+
+    fn introduction(&self) -> Option<Introduction> {
+        let hello = self.hello.clone()?;
+        Some(Introduction {
+            own_challenge: self.challenge,
+            peer_challenge: self.peer_challenge?,
+            peer_keystone: hello.keystone?,
+            peer_owner: hello.owner,
+            peer_known: hello.known,
+        })
+    }
+
+    fn peer_owner(&self) -> Option<&Address> {
+        self.hello.as_ref()?.owner.as_ref()
+    }
+
+    /// Whether these frames of a keystone were asked for, or are those that come unasked.
+    fn admit(&mut self, first: &Address, last: bool) -> Result<(), MessageError> {
+        let of_device = self.hello.as_ref().and_then(|hello| hello.keystone.as_ref()) == Some(first);
+        if of_device && !self.device_came {
+            self.device_came = last;
+            return Ok(());
+        }
+        let place = self.asked.iter().position(|asked| asked == first);
+        let place = place.ok_or(MessageError::bad("a KEYSTONE that was not asked for"))?;
+        if last {
+            self.asked.swap_remove(place);
+        }
+        Ok(())
+    }
+}
+
+impl Control {
+    /// The peer's HELLO, in a node that has identities.
+    pub(super) fn meet(&mut self, hello: HelloIdentity) -> Result<(), MessageError> {
+        let Some(connect) = &mut self.connect else { return Ok(()) };
+        if hello.keystone.is_none() {
+            return Err(MessageError::bad("a HELLO that names no keystone"));
+        }
+        connect.owner_came = hello.owner.is_none();
+        let owner = hello.owner.clone();
+        connect.hello = Some(hello);
+        self.out.extend(owner.map(ControlOutput::PeerOwner));
+        Ok(())
+    }
+
+    /// A message that belongs to keystones.
+    pub(super) fn keystone_message(&mut self, message: Message) -> Result<(), MessageError> {
+        let proving = matches!(self.state, State::Proving { .. });
+        let Some(connect) = &mut self.connect else {
+            return Err(MessageError::bad("keystones were not agreed on"));
+        };
+        if proving && connect.peer_challenge.is_none() && !matches!(message, Message::Challenge(_)) {
+            return Err(MessageError::bad("CHALLENGE comes right after HELLO"));
+        }
+        match message {
+            Message::Challenge(bytes) if proving && connect.peer_challenge.is_none() => {
+                connect.peer_challenge = Some(bytes);
+                let wanted = connect.introduction().map(ControlOutput::ProofWanted);
+                self.out.extend(wanted);
+            }
+            Message::Keystone { first, frames, last } => {
+                if frames.is_empty() && !last {
+                    return Err(MessageError::bad("an empty part of a KEYSTONE"));
+                }
+                connect.admit(&first, last)?;
+                connect.keeps.push_back((first, frames, last));
+                self.keep_next();
+            }
+            Message::Proof(frames) if proving && connect.device_came && !connect.proof_came => {
+                if frames.is_empty() {
+                    return Err(MessageError::bad("a PROOF of nothing"));
+                }
+                connect.proof_came = true;
+                connect.proof = Some(frames);
+                self.check_proof();
+            }
+            Message::Accept if proving && connect.proof_sent && !connect.accepted => {
+                connect.accepted = true;
+                self.connected();
+            }
+            Message::AskKeystone { first, after } => {
+                if connect.questions.len() >= QUESTIONS_MAX {
+                    return Err(MessageError::limit("too many questions for keystones"));
+                }
+                connect.questions.push(first.clone());
+                self.out.push_back(ControlOutput::KeystoneWanted { first, after });
+            }
+            _ => return Err(MessageError::bad("not expected now on the control channel")),
+        }
+        Ok(())
+    }
+
+    /// The driver made the proof.
+    pub(super) fn proved(&mut self, proof: Result<Proof, Refused>) {
+        let proof = match proof {
+            Ok(proof) => proof,
+            Err(refused) => return self.refuse(refused),
+        };
+        let Some(connect) = &mut self.connect else { return };
+        if !matches!(self.state, State::Proving { .. }) || connect.proof_sent {
+            return;
+        }
+        connect.proof_sent = true;
+        let first = connect.own.keystone.clone();
+        self.send_keystone(&first, &proof.device);
+        // The newest that fit; the peer asks for older ones that it does not hold.
+        let mut room = FRAMES_BYTES;
+        let fitting = proof.session.iter().rev().take(KEYSTONE_FRAMES_MAX).take_while(|frame| {
+            let fits = frame.encoded().len() < room;
+            room = room.saturating_sub(frame.encoded().len());
+            fits
+        });
+        let from = proof.session.len() - fitting.count();
+        self.send(&Message::Proof(proof.session[from..].to_vec()));
+    }
+
+    /// The driver checked the peer's proof.
+    pub(super) fn proof_checked(&mut self, result: Result<(), Refused>) {
+        if let Err(refused) = result {
+            return self.refuse(refused);
+        }
+        let Some(connect) = &mut self.connect else { return };
+        if !matches!(self.state, State::Proving { .. }) || connect.accept_sent {
+            return;
+        }
+        connect.accept_sent = true;
+        self.send(&Message::Accept);
+        self.connected();
+    }
+
+    /// The driver kept a part of a keystone.
+    pub(super) fn kept(&mut self, result: Result<(), Refused>) {
+        if let Err(refused) = result {
+            return self.refuse(refused);
+        }
+        let Some(connect) = &mut self.connect else { return };
+        connect.keeping = false;
+        if let Some((first, _, true)) = connect.keeps.pop_front()
+            && connect.peer_owner() == Some(&first)
+        {
+            connect.owner_came = true;
+        }
+        self.keep_next();
+        self.check_proof();
+    }
+
+    /// The driver wants frames of a keystone.
+    pub(super) fn ask_keystone(&mut self, first: Address, after: Option<u64>) {
+        let Some(connect) = &mut self.connect else { return };
+        if connect.hello.is_none() || connect.asked.contains(&first) || connect.asked.len() >= QUESTIONS_MAX {
+            return;
+        }
+        connect.asked.push(first.clone());
+        self.send(&Message::AskKeystone { first, after });
+    }
+
+    /// The driver answers a question of the peer.
+    pub(super) fn answer_keystone(&mut self, first: &Address, frames: &[Verified]) {
+        let Some(connect) = &mut self.connect else { return };
+        if let Some(place) = connect.questions.iter().position(|asked| asked == first) {
+            connect.questions.swap_remove(place);
+            self.send_keystone(first, frames);
+        }
+    }
+
+    /// One part at a time, in order.
+    fn keep_next(&mut self) {
+        let Some(connect) = &mut self.connect else { return };
+        if connect.keeping {
+            return;
+        }
+        if let Some((first, frames, last)) = connect.keeps.front().cloned() {
+            connect.keeping = true;
+            self.out.push_back(ControlOutput::PeerKeystone { first, frames, last });
+        }
+    }
+
+    /// Has the peer's proof checked when everything that it rests on was kept.
+    fn check_proof(&mut self) {
+        let Some(connect) = &mut self.connect else { return };
+        if !connect.keeps.is_empty() || !connect.owner_came {
+            return;
+        }
+        if let Some(frames) = connect.proof.take()
+            && let Some(introduction) = connect.introduction()
+        {
+            self.out.push_back(ControlOutput::CheckProof { frames, introduction });
+        }
+    }
+
+    fn connected(&mut self) {
+        if self.connect.as_ref().is_some_and(|connect| connect.accept_sent && connect.accepted) {
+            self.ready();
+        }
+    }
+
+    fn send_keystone(&mut self, first: &Address, frames: &[Verified]) {
+        let parts = parts(frames);
+        let count = parts.len();
+        for (place, part) in parts.into_iter().enumerate() {
+            let last = place + 1 == count;
+            self.send(&Message::Keystone { first: first.clone(), frames: part.to_vec(), last });
+        }
+    }
+}
+
+/// Frames in parts that fit a message; one empty part when there are none.
+fn parts(frames: &[Verified]) -> Vec<&[Verified]> {
+    let (mut parts, mut from, mut bytes) = (Vec::new(), 0, 0);
+    for (place, frame) in frames.iter().enumerate() {
+        let size = frame.encoded().len() + 8;
+        if place > from && (bytes + size > FRAMES_BYTES || place - from >= KEYSTONE_FRAMES_MAX) {
+            parts.push(&frames[from..place]);
+            (from, bytes) = (place, 0);
+        }
+        bytes += size;
+    }
+    parts.push(&frames[from..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: SY-89
+    #[test]
+    fn connect_misbinding_every_input_changes_the_target() {
+        let nodes = [1, 2, 3].map(|byte| NodeId::from_bytes([byte; 32]));
+        let addresses = ["a^gib", "b^gib", "c^gib", "d^gib"].map(|text| Address::parse(text).expect("an address"));
+        let bytes = [4, 5, 6, 7].map(|byte| [byte; 32]);
+        let claim = ConnectClaim {
+            by_initiator: true,
+            binding: &bytes[0],
+            prover: &nodes[0],
+            verifier: &nodes[1],
+            session: &addresses[0],
+            device: &addresses[1],
+            verifier_device: &addresses[2],
+            received: &bytes[1],
+            sent: &bytes[2],
+        };
+        let targets = [
+            claim,
+            ConnectClaim { by_initiator: false, ..claim },
+            ConnectClaim { binding: &bytes[3], ..claim },
+            ConnectClaim { prover: &nodes[2], ..claim },
+            ConnectClaim { verifier: &nodes[2], ..claim },
+            ConnectClaim { prover: &nodes[1], verifier: &nodes[0], ..claim },
+            ConnectClaim { session: &addresses[3], ..claim },
+            ConnectClaim { device: &addresses[3], ..claim },
+            ConnectClaim { verifier_device: &addresses[3], ..claim },
+            ConnectClaim { received: &bytes[3], ..claim },
+            ConnectClaim { sent: &bytes[3], ..claim },
+            ConnectClaim { received: &bytes[2], sent: &bytes[1], ..claim },
+        ]
+        .map(|claim| claim.target());
+        let different: std::collections::BTreeSet<_> = targets.iter().collect();
+        assert_eq!(different.len(), targets.len());
+        assert!(targets.iter().all(|target| target.len() == 64));
+    }
+}

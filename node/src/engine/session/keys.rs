@@ -1,0 +1,100 @@
+//! What a session does for keystones: connect, the wait for ACCEPT, the last signatures before BYE. Spec: ibgib §12.4
+
+use std::sync::Arc;
+
+use sealtide_identity::SpaceId;
+use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput, Strategy};
+use tokio::sync::mpsc;
+
+use super::{FAREWELL_MS, Worker, lock, refuse};
+use crate::engine::keystones::{Asks, Connection};
+use crate::engine::signatures::{SessionKeys, Signing};
+use crate::engine::{Engine, SAGAS_PER_SESSION_MAX, SyncOrder};
+use crate::world::{PeerSession, World};
+
+/// The control machine of a session, and its keystones where this node has any. `None`: no proof could be bound to it.
+/// Spec: ibgib §12.4
+pub(super) fn begin<W: World>(
+    engine: &Engine<W>,
+    session: &W::Session,
+) -> Option<(Control, Option<Arc<SessionKeys>>, Asks)> {
+    let (own, peer) = (engine.id(), session.peer());
+    let Some(identity) = engine.keystones().identity(&peer) else {
+        return Some((Control::new(SAGAS_PER_SESSION_MAX), None, mpsc::unbounded_channel().1));
+    };
+    let (connection, asks) = Connection::new(own, peer, session.is_initiator(), session.binding()?);
+    let mut challenge = [0; 32];
+    engine.world().entropy().fill(&mut challenge);
+    let keys = SessionKeys::new(engine.keystones().clone(), connection);
+    Some((Control::with_identity(SAGAS_PER_SESSION_MAX, identity, challenge), Some(keys), asks))
+}
+
+/// Takes the ledger of a space for the saga that begins.
+pub(super) async fn begin_signing(keys: Option<Arc<SessionKeys>>, space: SpaceId) -> Option<Signing> {
+    match keys {
+        Some(keys) => Some(keys.begin(space).await),
+        None => None,
+    }
+}
+
+impl<W: World> Worker<W> {
+    /// Has keystones do something; what comes of it is a fact for the control machine.
+    pub(super) fn ask_keystones(&mut self, wish: ControlOutput) {
+        let Some(keys) = self.keys.clone() else { return };
+        let (keystones, connection) = (keys.keystones().clone(), keys.connection().clone());
+        self.jobs.spawn(async move {
+            match wish {
+                ControlOutput::ProofWanted(introduction) => {
+                    ControlInput::Proved(keystones.prove(connection, introduction).await)
+                }
+                ControlOutput::CheckProof { frames, introduction } => {
+                    let checked = keystones.check_proof(connection, frames, introduction).await;
+                    keys.came();
+                    ControlInput::ProofChecked(checked)
+                }
+                ControlOutput::PeerOwner(first) => {
+                    let after = keystones.held(first.clone()).await;
+                    ControlInput::AskKeystone { first, after }
+                }
+                ControlOutput::KeystoneWanted { first, after } => {
+                    let frames = keystones.frames(connection, first.clone(), after).await;
+                    ControlInput::Keystone { first, frames }
+                }
+                ControlOutput::PeerKeystone { first, frames, last } => {
+                    let kept = keystones.keep(connection, first, frames, last).await;
+                    keys.came();
+                    ControlInput::Kept(kept)
+                }
+                _ => ControlInput::Tick,
+            }
+        });
+    }
+
+    /// Opens the last sagas before BYE, where completed ones are not signed yet. `false`: there are none.
+    pub(super) fn say_farewell(&mut self) -> bool {
+        let Some(keys) = self.keys.clone().filter(|_| self.ready && self.farewell_by.is_none()) else { return false };
+        self.dirty.clear();
+        self.farewell_by = Some(self.engine.world().now().mono_ms + FAREWELL_MS);
+        for space in keys.unsigned() {
+            self.order(SyncOrder { space, direction: None, strategy: Strategy::Optimistic }, None);
+        }
+        !self.farewell_is_over()
+    }
+
+    pub(super) fn farewell_is_over(&self) -> bool {
+        let now = self.engine.world().now().mono_ms;
+        self.farewell_by.is_some_and(|by| now >= by || lock(&self.slots).values().all(|slot| slot.running.is_none()))
+    }
+
+    /// A saga before both ACCEPTs is refused; but that of a peer which has proved itself is held until its ACCEPT, which
+    /// it sent before, is here too. Spec: ibgib §13.2 "Authentication"
+    pub(super) fn answer_early(&mut self, channel: <W::Session as PeerSession>::Channel) {
+        let room = self.early.len() < SAGAS_PER_SESSION_MAX as usize;
+        if self.machine.peer_is_proved() && room {
+            self.early.push(channel);
+        } else if self.sagas.len() < 4 * SAGAS_PER_SESSION_MAX as usize {
+            let text = "a saga before the identities are proved";
+            self.sagas.spawn(async move { refuse(&channel, AbortCode::Auth, text).await });
+        }
+    }
+}
