@@ -1,6 +1,6 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,8 @@ struct Inner {
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// Peers whose session came as far as sagas.
+    met: Mutex<BTreeSet<NodeId>>,
     /// The binding of the newest session with each peer.
     welcomed: Mutex<BTreeMap<NodeId, [u8; 32]>>,
     why_not: Mutex<BTreeMap<NodeId, String>>,
@@ -91,15 +93,16 @@ impl Node {
     pub fn open(home: Home, config: Config) -> Result<Self, Failure> {
         let identity = home.identity()?;
         let store = home.open_store()?;
-        let engine = Engine::new(RealWorld, store.clone(), identity.id);
-        let link_config = LinkConfig::new(identity.key.clone(), identity.id);
-        let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
-            .map_err(|error| Failure::failed("link", error.to_string()))?;
-        let audit = Audit::open(&home, store.clone(), identity.clone())?;
         let identities = open_identities(&home, identity.clone(), store.clone())?;
         if let Some(doubt) = identities.doubt() {
             tracing::warn!(%doubt, "nothing is signed until a peer tells what it holds");
         }
+        let keystones = Arc::new(identities.clone());
+        let engine = Engine::with_keystones(RealWorld, store.clone(), identity.id, keystones);
+        let link_config = LinkConfig::new(identity.key.clone(), identity.id);
+        let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
+            .map_err(|error| Failure::failed("link", error.to_string()))?;
+        let audit = Audit::open(&home, store.clone(), identity.clone())?;
         let (stop, _) = watch::channel(false);
         let inner = Inner {
             home,
@@ -114,6 +117,7 @@ impl Node {
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
+            met: Mutex::default(),
             welcomed: Mutex::default(),
             why_not: Mutex::default(),
             peers: Mutex::default(),
@@ -155,7 +159,11 @@ impl Node {
 
     /// Who this node is, or whom it speaks for, changed: what rests on it is looked at again at once.
     pub(crate) fn identities_changed(&self) {
-        self.engine().grants_changed();
+        self.identities().enforce();
+        // Whoever is left hears the news in the HELLO of the next session.
+        for (peer, _) in self.engine().peers() {
+            self.engine().close(&peer);
+        }
     }
 
     /// A person says that this home may sign although its store may be an old one (`--offline-sign`). Audited.
@@ -172,9 +180,8 @@ impl Node {
 
     /// The spaces that people see: all but those of the audit and of the identities.
     pub fn spaces(&self) -> Vec<SpaceId> {
-        let hidden = |label: &SpaceLabel| {
-            label.kind == crate::audit::AUDIT_KIND || label.kind == crate::identity::IDENTITY_KIND
-        };
+        let hidden =
+            |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND || label.kind == crate::identity::IDENTITY_KIND;
         let mut labels = self.known().labels();
         labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
         labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
@@ -346,6 +353,7 @@ impl Node {
             loop {
                 match events.recv().await {
                     Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
+                    Ok(Event::PeerReady(peer)) => drop(lock(&node.0.met).insert(peer)),
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
                     Ok(_) => {}
                     // Offers may be among what was missed.
@@ -402,7 +410,10 @@ impl Node {
             let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
             if let Some(session) = self.link().session(&peer) {
                 session.closed().await;
-                backoff = Backoff::new();
+                // A peer that refuses each session is not asked again at once.
+                if lock(&self.0.met).remove(&peer) {
+                    backoff = Backoff::new();
+                }
             } else if known.addresses.is_empty() {
                 self.set_why_not(peer, "no_address");
             } else {

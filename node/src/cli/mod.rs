@@ -7,6 +7,7 @@ mod output;
 mod plumbing;
 mod progress;
 mod render;
+mod render_identity;
 mod up;
 
 use std::io::Read;

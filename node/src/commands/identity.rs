@@ -10,9 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::commands::rfc3339;
 use crate::failure::{Exit, Failure};
-use crate::identity::{
-    DelegationOrder, KeystoneView, OwnerError, SignRefused, read_frames, write_frames,
-};
+use crate::identity::{DelegationOrder, KeystoneView, OwnerError, SignRefused, read_frames, write_frames};
 use crate::node::Node;
 use crate::recovery::RecoveryWords;
 
@@ -37,7 +35,8 @@ pub(crate) async fn show(node: &Node, keystone: Option<String>) -> Result<Value,
 
 fn show_all(node: &Node) -> Value {
     let identities = node.identities();
-    let own = |first: Option<Address>| first.and_then(|first| identities.view(&first)).map(|view| document(node, &view));
+    let own =
+        |first: Option<Address>| first.and_then(|first| identities.view(&first)).map(|view| document(node, &view));
     let peers: Vec<Value> = node
         .known()
         .peers()
@@ -178,6 +177,7 @@ pub(crate) async fn drill(node: &Node, words: RecoveryWords) -> Result<Value, Fa
 
 /// Takes the owner back.
 pub(crate) async fn recover(node: &Node, words: RecoveryWords, frames: Option<PathBuf>) -> Result<Value, Failure> {
+    ask_peers(node).await;
     work(node, move |node| {
         let (root, frames) = (root(&words)?, frames_of(frames.as_deref())?);
         let recovered = node.identities().recover(&root, &frames).map_err(failure)?;
@@ -219,6 +219,7 @@ pub(crate) async fn delegate(
     until: Option<String>,
     offline_sign: bool,
 ) -> Result<Value, Failure> {
+    ask_peers(node).await;
     work(node, move |node| {
         let device = find_node(node, &to)?;
         let verbs: Option<Vec<Verb>> = verbs.iter().map(|word| Verb::of(word)).collect();
@@ -242,6 +243,7 @@ pub(crate) async fn delegate(
 
 /// Takes back what a node may do.
 pub(crate) async fn undelegate(node: &Node, from: Option<String>, offline_sign: bool) -> Result<Value, Failure> {
+    ask_peers(node).await;
     work(node, move |node| {
         let device = from.map_or(Ok(node.id()), |from| find_node(node, &from))?;
         if offline_sign {
@@ -257,13 +259,19 @@ pub(crate) async fn undelegate(node: &Node, from: Option<String>, offline_sign: 
     .await
 }
 
+/// Asks the peers that are there for newer frames of the own owner, before it signs.
+async fn ask_peers(node: &Node) {
+    if let Some(owner) = node.identities().owner() {
+        node.identities().ask_witnesses(&owner).await;
+    }
+}
+
 /// Writes the owner's frames into a file.
 pub(crate) async fn export(node: &Node, file: PathBuf) -> Result<Value, Failure> {
     work(node, move |node| {
         let owner = node.identities().owner().ok_or_else(|| failure(OwnerError::NoOwner))?;
         let frames = node.identities().frames_of(&owner);
-        write_frames(&file, &frames)
-            .map_err(|error| Failure::failed("io", format!("{}: {error}", file.display())))?;
+        write_frames(&file, &frames).map_err(|error| Failure::failed("io", format!("{}: {error}", file.display())))?;
         Ok(json!({
             "schema": "sealtide/identity_export/1", "owner": owner.to_string(), "frames": frames.len(), "file": file,
         }))
@@ -277,7 +285,8 @@ fn find_node(node: &Node, named: &str) -> Result<sealtide_identity::NodeId, Fail
 
 fn root(words: &RecoveryWords) -> Result<RootSecret, Failure> {
     words.root().map_err(|error| {
-        Failure::usage("words", error.to_string()).hint("24 words with spaces between, in their order, on standard input")
+        Failure::usage("words", error.to_string())
+            .hint("24 words with spaces between, in their order, on standard input")
     })
 }
 

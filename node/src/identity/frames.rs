@@ -110,6 +110,11 @@ impl Frames {
         sids.iter().filter_map(|sid| view.record(sid)).collect()
     }
 
+    /// Whether a record is in the store.
+    pub(super) fn holds(&self, record: &Verified) -> bool {
+        self.view().is_some_and(|view| view.contains(&record.sid()))
+    }
+
     /// How many frames are held of a keystone.
     pub(super) fn count(&self, first: &Address) -> u64 {
         let view = self.view();

@@ -4,6 +4,7 @@
 //! key file (secrets, counts)   key_file.rs, vault.rs     │ doubt.rs    may the store be an old one?
 //! identity store (frames)      frames.rs                 │ signing.rs  one frame after each, durable before it is shown
 //! owner.rs  new, recover, drill, revoke, delegate        │ show.rs     what there is, for people
+//! sessions.rs, live.rs, foreign.rs, verdict.rs, witness.rs → service.rs: what the engine asks for (its `Keystones`)
 //! ```
 //!
 //! A room of its own: it knows the store, the key file and `sealtide-identity`; nothing of folders or the command line.
@@ -11,20 +12,28 @@
 
 mod doubt;
 mod export;
+mod foreign;
 mod frames;
 mod key_file;
+mod live;
 mod marker;
 mod owner;
 mod peers;
+mod service;
+mod sessions;
 mod show;
 mod signing;
 mod vault;
+mod verdict;
+mod witness;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtide_ibgib::{Address, Stamp};
 use sealtide_identity::keystone::{Profile, WorkingSecret, device_genesis};
 use sealtide_store::Store;
+use tokio::sync::watch;
 
 use crate::home::Identity;
 use crate::world::OsEntropy;
@@ -32,6 +41,8 @@ use crate::world::OsEntropy;
 use doubt::Doubts;
 use frames::Frames;
 use key_file::Keys;
+use live::{Brought, Connections};
+use sessions::OwnSessions;
 use vault::Vault;
 
 pub use doubt::Doubt;
@@ -55,6 +66,16 @@ struct Inner {
     vault: Vault,
     doubts: Mutex<Doubts>,
     clock: Clock,
+    marker: [u8; 32],
+    /// Held while a session keystone is looked for or made.
+    making: Mutex<()>,
+    sessions: Mutex<OwnSessions>,
+    live: Mutex<Connections>,
+    brought: Mutex<Brought>,
+    /// Answers about own keystones that came to an end, by connection.
+    answered: Mutex<BTreeSet<([u8; 32], Address)>>,
+    /// Goes up when something was kept.
+    news: watch::Sender<u64>,
 }
 
 /// The time that frames are stamped with.
@@ -110,10 +131,27 @@ impl Identities {
         });
         let frames = Frames::open(store.clone());
         let vault = Vault::open(place, keys, anew).map_err(OpenError::KeyFile)?;
-        let inner = Inner { node, store, frames, vault, doubts: Mutex::default(), clock };
+        let (news, _) = watch::channel(0);
+        let inner = Inner {
+            node,
+            store,
+            frames,
+            vault,
+            doubts: Mutex::default(),
+            clock,
+            marker,
+            making: Mutex::default(),
+            sessions: Mutex::default(),
+            live: Mutex::default(),
+            brought: Mutex::default(),
+            answered: Mutex::default(),
+            news,
+        };
         let identities = Self(Arc::new(inner));
         identities.look_for_doubts(marker)?;
         identities.make_device(marker)?;
+        let sessions = identities.find_sessions();
+        *lock(&identities.0.sessions) = sessions;
         Ok(identities)
     }
 
@@ -143,8 +181,7 @@ impl Identities {
         }
         let stamp = self.now();
         self.0.frames.prepare(self.0.node.id, stamp)?;
-        let made =
-            device_genesis(self.0.vault.working(), &self.0.node.key, Profile::Light, stamp, &mut OsEntropy);
+        let made = device_genesis(self.0.vault.working(), &self.0.node.key, Profile::Light, stamp, &mut OsEntropy);
         let first = made.first_address().clone();
         self.0
             .vault
@@ -196,7 +233,7 @@ impl Identities {
     /// Own frames in the store: of the device, the owner, and the sessions that the device authorised.
     fn own_frame_count(&self) -> u64 {
         let own = [self.device(), self.owner()];
-        let sessions = self.device().map(|first| self.0.frames.with(&first, |chain| own_sessions(chain)));
+        let sessions = self.device().map(|first| self.0.frames.with(&first, |chain| sessions::all_sessions(chain)));
         let all = own.into_iter().flatten().chain(sessions.into_iter().flatten());
         all.map(|first| self.0.frames.count(&first)).sum()
     }
@@ -204,15 +241,6 @@ impl Identities {
     fn now(&self) -> Stamp {
         (self.0.clock)()
     }
-}
-
-/// The session keystones that a device authorised, on whatever branch.
-fn own_sessions(device: &sealtide_identity::keystone::Chain) -> Vec<Address> {
-    use sealtide_identity::keystone::SessionScope;
-
-    let claims = device.frames().filter_map(|frame| frame.claim());
-    let sessions = claims.filter(|claim| claim.scope.as_deref().and_then(SessionScope::parse).is_some());
-    sessions.filter_map(|claim| claim.target_address()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,8 +4,8 @@ use sealtide_crypto::{Seed, SigningKey};
 use sealtide_ibgib::{Address, Stamp, Verified};
 use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{
-    self, Added, Chain, Claim, Class, Delegation, Manage, OwnerProfiles, RootSecret, SignError, Signer, Standing, State,
-    Verb, owner_genesis,
+    self, Added, Chain, Claim, Class, Delegation, Manage, OwnerProfiles, RootSecret, SignError, Signer, Standing,
+    State, Verb, owner_genesis,
 };
 
 use super::frames::StoreTrouble;
@@ -153,13 +153,8 @@ impl Identities {
         self.import(&first, frames)?;
         let (seed, stamp) = (Seed::generate(&mut OsEntropy), self.now());
         let key = SigningKey::from_seed(&seed);
-        let new = Manage {
-            root,
-            working: self.0.vault.working(),
-            key: &key,
-            profiles: OwnerProfiles::default(),
-            from: None,
-        };
+        let new =
+            Manage { root, working: self.0.vault.working(), key: &key, profiles: OwnerProfiles::default(), from: None };
         let made = self.evolve(&first, |chain| {
             let managed = keystone::manage(chain, &new, stamp, &mut OsEntropy)?;
             let mut then = chain.clone();

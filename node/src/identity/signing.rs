@@ -51,13 +51,23 @@ impl Identities {
         first: &Address,
         make: impl FnOnce(&Chain) -> Result<Vec<Standing>, SignRefused>,
     ) -> Result<Vec<Verified>, SignRefused> {
+        self.evolve_beside(first, Vec::new(), make)
+    }
+
+    /// As [`Identities::evolve`]; own frames of another keystone (the first of a session) are written in the same step.
+    pub(super) fn evolve_beside(
+        &self,
+        first: &Address,
+        beside: Vec<Verified>,
+        make: impl FnOnce(&Chain) -> Result<Vec<Standing>, SignRefused>,
+    ) -> Result<Vec<Verified>, SignRefused> {
         let slot = self.0.frames.slot(first);
         let mut guard = lock(&slot);
         let chain = guard.get_or_insert_with(|| self.0.frames.load(first));
         let made = make(chain)?;
         self.check_single(first, &made)?;
         let records: Vec<Verified> = made.iter().map(|standing| standing.frame().record().clone()).collect();
-        if let Err(trouble) = self.reveal_after_commit(records.clone()) {
+        if let Err(trouble) = self.reveal_after_commit(beside.into_iter().chain(records.iter().cloned()).collect()) {
             // Whether it was written is told by the disk alone.
             *guard = None;
             return Err(trouble.into());
@@ -88,14 +98,6 @@ impl Identities {
         self.0.vault.raise(count).map_err(|error| StoreTrouble(format!("the key file: {error}")))?;
         failpoint::hit("identity.counted");
         Ok(())
-    }
-
-    /// Signs with the own device keystone.
-    pub(super) fn sign_device(&self, claim: &Claim) -> Result<Verified, SignRefused> {
-        let first = self.device().ok_or(SignRefused::NoKeys)?;
-        self.check_doubts(&first)?;
-        let key = self.0.node.key.clone();
-        self.sign_ordinary(&first, Signer::Working(self.0.vault.working()), &key, claim)
     }
 
     /// Signs with the own owner keystone.
