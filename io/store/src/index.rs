@@ -201,7 +201,7 @@ impl Index {
         let Some(stored) = stored.filter(|stored| stored.place.pack <= self.runs.last_pack()) else {
             return Ok(false);
         };
-        self.runs.has(Table::Members, &member_row(state.number, stored.order, &sid.0))
+        self.runs.has_since(Table::Members, &member_row(state.number, stored.order, &sid.0), stored.place.pack)
     }
 
     /// Where a chunk lies.

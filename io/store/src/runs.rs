@@ -112,9 +112,15 @@ impl Runs {
         Ok(self.get(Table::Records, &sid.0)?.map(|row| read_record_row(&row)))
     }
 
-    /// Whether the key is in the table.
-    pub(crate) fn has(&self, table: Table, key: &[u8]) -> Result<bool, Unreadable> {
-        Ok(self.get(table, key)?.is_some())
+    /// Whether the key is in the table; nothing stands for it before pack `since`. Mostly it is in the run of that
+    /// pack: a record becomes a member soon after it is stored.
+    pub(crate) fn has_since(&self, table: Table, key: &[u8], since: u32) -> Result<bool, Unreadable> {
+        for run in self.list.iter().filter(|run| run.cover.last >= since) {
+            if run.get(&self.cache, table, key)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The row of a chunk.
