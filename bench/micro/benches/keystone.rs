@@ -46,17 +46,15 @@ impl Holder {
     }
 
     fn first(&mut self, kind: Kind) -> Standing {
-        let entropy = &mut self.entropy;
-        let device = |profile| device_genesis(&self.working, &self.key, profile, AT, entropy);
-        match kind {
-            Kind::Owner => {
-                owner_genesis(&self.root, &self.working, &self.key, OwnerProfiles::default(), AT, &mut self.entropy)
-            }
-            Kind::DeviceLight => device(Profile::Light),
-            Kind::DeviceStandard => device(Profile::Standard),
-            Kind::DeviceStrong => device(Profile::Strong),
-            Kind::Session => session_genesis(&self.working.session(&[4; 32]), AT, &mut self.entropy),
-        }
+        let (root, working, key, entropy) = (&self.root, &self.working, &self.key, &mut self.entropy);
+        let profile = match kind {
+            Kind::Owner => return owner_genesis(root, working, key, OwnerProfiles::default(), AT, entropy),
+            Kind::Session => return session_genesis(&working.session(&[4; 32]), AT, entropy),
+            Kind::DeviceLight => Profile::Light,
+            Kind::DeviceStandard => Profile::Standard,
+            Kind::DeviceStrong => Profile::Strong,
+        };
+        device_genesis(working, key, profile, AT, entropy)
     }
 
     fn next(&mut self, kind: Kind, chain: &Chain) -> Standing {
@@ -91,7 +89,6 @@ fn verify(bencher: Bencher, kind: Kind) {
     let mut holder = Holder::new(kind);
     let first = holder.first(kind);
     let bytes = holder.next(kind, &Chain::begun(first.clone())).frame().record().encoded().clone();
-    println!("{kind:?}: first frame {} bytes, next {}", first.frame().record().encoded().len(), bytes.len());
     bencher.bench_local(|| {
         let record = Verified::accept(bytes.clone()).unwrap();
         black_box(first.step(Frame::read(&record).unwrap(), &|_| false).unwrap())

@@ -21,6 +21,8 @@ use super::step::{Rank, Standing};
 
 /// Frames that wait for the one before them, at most.
 pub const WAITING_MAX: usize = 1_024;
+/// Bytes of the frames that wait, at most.
+pub const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// What a keystone is now.
 // Spec: SY-27, SY-28
@@ -77,6 +79,7 @@ pub struct Chain {
     by_target: BTreeMap<String, Vec<usize>>,
     waiting: BTreeMap<Address, Vec<Frame>>,
     waiting_count: usize,
+    waiting_bytes: usize,
     view: View,
 }
 
@@ -107,6 +110,7 @@ impl Chain {
             by_target: BTreeMap::new(),
             waiting: BTreeMap::new(),
             waiting_count: 0,
+            waiting_bytes: 0,
             view,
         }
     }
@@ -261,13 +265,18 @@ impl Chain {
     }
 
     fn wait(&mut self, parent: Address, frame: Frame) -> Added {
-        let frames = self.waiting.entry(parent).or_default();
+        let frames = self.waiting.entry(parent.clone()).or_default();
         if frames.iter().any(|waiting| waiting.address() == frame.address()) {
             return Added::Waiting;
         }
-        if self.waiting_count >= WAITING_MAX {
+        let bytes = frame.record().encoded().len();
+        if self.waiting_count >= WAITING_MAX || self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+            if frames.is_empty() {
+                self.waiting.remove(&parent);
+            }
             return Added::Full;
         }
+        self.waiting_bytes += bytes;
         frames.push(frame);
         self.waiting_count += 1;
         Added::Waiting
@@ -280,6 +289,7 @@ impl Chain {
             let address = self.nodes[at].standing.frame().address().clone();
             for frame in self.waiting.remove(&address).unwrap_or_default() {
                 self.waiting_count -= 1;
+                self.waiting_bytes -= frame.record().encoded().len();
                 if let Ok(at) = self.place_frame(frame) {
                     arrived.push(at);
                 }

@@ -104,7 +104,7 @@ pub fn sign(
         return Err(SignError::WrongKey);
     }
     let pool = &previous.frame().pools[0];
-    if !pool.config.allows(&claim.verb) {
+    if claim.verb.is_empty() || !pool.config.allows(&claim.verb) {
         return Err(SignError::Verb(claim.verb.clone()));
     }
     let master = match (signer, session) {

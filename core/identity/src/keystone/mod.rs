@@ -29,7 +29,7 @@ mod text;
 pub mod v1;
 mod words;
 
-pub use chain::{Added, Chain, Place, State, WAITING_MAX};
+pub use chain::{Added, Chain, Place, State, WAITING_BYTES_MAX, WAITING_MAX};
 pub use claim::{Claim, Verb};
 pub use class::{Class, OwnerProfiles, POOL_CONNECT, POOL_DEFAULT, POOL_MANAGE, POOL_REVOKE, Profile};
 pub use delegation::{Delegation, speaks_for};

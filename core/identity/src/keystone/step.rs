@@ -158,6 +158,7 @@ impl Check<'_> {
         let fits = proof
             .claim
             .as_ref()
+            .filter(|claim| !claim.verb.is_empty())
             .is_some_and(|claim| claim.target_address().is_some() || (session && claim.target_is_digest()));
         self.check(Rule::E13, fits, "the claim has no verb, or no target that it may have");
         let name = proof.solutions.first().map_or("", |solution| solution.pool.as_str());

@@ -229,6 +229,20 @@ fn one_step_is_checked_for_one_frame_and_waiting_is_bounded() {
     assert_eq!(verdict(&late), verdict(&device.chain));
     assert_eq!(late.valid_backwards().count(), 30);
     assert_eq!(late.id_count(), 30 * 256);
+    // Frames whose predecessor never comes take no more than their share of memory.
+    let mut flooded = Chain::new(device.first_record().address().clone());
+    let mut full = 0;
+    for number in 0..1_400u32 {
+        let mut relations = records[5].relations().clone();
+        relations.insert(
+            "past".into(),
+            vec![Address::parse(&format!("keystone^{number:064X}.{}", device.first_record().address().gib())).unwrap()],
+        );
+        let record = Verified::make_canonical("keystone", records[5].data_text().unwrap(), &relations).unwrap();
+        full += usize::from(flooded.add(&record) == Added::Full);
+    }
+    assert_eq!(flooded.missing().count() + full, 1_400);
+    assert!(full > 300 && flooded.missing().count() <= sealtide_identity::keystone::WAITING_MAX);
     // A frame of somebody else is no frame of this keystone.
     assert!(matches!(late.add(&Holder::device(85).post(1)), Added::Broken(_)));
 }
