@@ -80,7 +80,10 @@ pub(crate) fn text(answer: &Value) -> String {
                 short(&row["peer"])
             )
         }),
-        "verify" => format!("verified {} entries, {} records: no damage", answer["entries"], answer["records"]),
+        "verify" => format!(
+            "verified {} entries, {} records, {} identities: no damage",
+            answer["entries"], answer["records"], answer["identities"]
+        ),
         "audit_verify" => format!(
             "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
             answer["lines"], answer["checkpoints"], answer["not_yet_signed"]
