@@ -1,7 +1,6 @@
 //! Nodes with identities: they prove themselves before anything else, and sagas are signed.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
-#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
 use std::sync::Arc;
 use std::time::Duration;
