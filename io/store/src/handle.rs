@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
-use sealtide_identity::SpaceId;
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::entry::HEAD_BYTES;
-use crate::index::{Index, Rec, address_hash};
+use crate::index::{Index, Rec, address_hash, tip_hash};
 use crate::pack::Pack;
 use crate::plan::member_frame;
 use crate::space::SpaceState;
@@ -191,6 +191,16 @@ impl SpaceHandle {
         self.by_address(address).iter().filter_map(|sid| self.record(sid)).collect()
     }
 
+    /// The commit stones that name this node as their maker, proven or not, the greatest seq first; at most `limit`.
+    pub fn stones_by(&self, node: &NodeId, limit: usize) -> Vec<Sid> {
+        self.with(|index, state| state.stones_by(*node).take(limit).map(|id| index.records.get(id).sid).collect())
+    }
+
+    /// All commit stones, proven or not.
+    pub fn stones(&self) -> Vec<Sid> {
+        self.with(|index, state| state.stones().map(|id| index.records.get(id).sid).collect())
+    }
+
     /// Frames of a timeline that no tip reaches through `past`: the ones that merges and settlements left aside.
     /// They stay readable. Reads every frame of the timeline.
     pub fn orphans(&self, timeline: &TimelineId) -> Vec<Sid> {
@@ -242,6 +252,12 @@ impl SpaceView for SpaceHandle {
 
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
         self.with(|index, state| member_frame(index, state, address)).map(|(_, facts)| facts)
+    }
+
+    fn stones_naming(&self, address: &Address) -> Vec<Sid> {
+        self.with(|index, state| {
+            state.stones_naming(tip_hash(address)).map(|id| index.records.get(id).sid).collect()
+        })
     }
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {

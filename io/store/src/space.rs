@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Address, ChunkHash, Sid};
+use sealtide_identity::NodeId;
 use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SetSummary, Snapshot, TipItem};
 
-use crate::entry::{Move, TipLine};
+use crate::entry::{Move, StoneLine, TipLine};
 use crate::index::{Rec, Records, Sums};
 
 /// What sorts the tips: (order key, level-0 id).
@@ -31,6 +32,10 @@ pub(crate) struct SpaceState {
     addresses: BTreeSet<([u8; 16], u32)>,
     /// (timeline, n, record).
     frames: BTreeSet<(u32, u64, u32)>,
+    /// Commit stones by the tips that they name: (hash of the address, record).
+    named: BTreeSet<(u64, u32)>,
+    /// Commit stones by the node that they name: (node, seq, record).
+    stones: BTreeSet<(NodeId, u64, u32)>,
     tips: BTreeMap<TipKey, TipItem>,
     heads: BTreeMap<u32, Vec<TipKey>>,
     /// Chunks that members list, with the number of members that do.
@@ -90,6 +95,27 @@ impl SpaceState {
             *self.chunks.entry(*chunk).or_default() += 1;
         }
         self.bytes += u64::from(rec.encoded_len);
+    }
+
+    /// Adds what a member says that is a commit stone.
+    pub(crate) fn add_stone(&mut self, id: u32, stone: &StoneLine) {
+        self.named.extend(stone.tips.iter().map(|tip| (*tip, id)));
+        self.stones.insert((stone.by, stone.seq, id));
+    }
+
+    /// Commit stones that name a tip with this hash.
+    pub(crate) fn stones_naming(&self, tip: u64) -> impl Iterator<Item = u32> {
+        self.named.range((tip, 0)..=(tip, u32::MAX)).map(|(_, id)| *id)
+    }
+
+    /// Commit stones that name this node as their maker, the greatest seq first.
+    pub(crate) fn stones_by(&self, node: NodeId) -> impl Iterator<Item = u32> {
+        self.stones.range((node, 0, 0)..=(node, u64::MAX, u32::MAX)).rev().map(|(.., id)| *id)
+    }
+
+    /// All commit stones.
+    pub(crate) fn stones(&self) -> impl Iterator<Item = u32> {
+        self.stones.iter().map(|(.., id)| *id)
     }
 
     /// Changes the tips of one timeline; `false` when a tip to remove is none, or an address of
