@@ -96,7 +96,7 @@ fn sc6_several_timelines_with_a_cut_after_each_message() {
 #[test]
 fn fifty_cuts_cost_fifty_batches_and_fifty_chunks_at_most() {
     let mut author = Author::new(47);
-    let mut content = vec![0; 66_000_000];
+    let mut content = vec![0; 80_000_000];
     sealtide_crypto::Entropy::fill(&mut author.chance, &mut content);
     let mut chunks: Vec<(ChunkHash, bytes::Bytes)> = Vec::new();
     let manifest = Manifest::cut(&mut &content[..], &mut |chunk, bytes| {
@@ -112,7 +112,7 @@ fn fifty_cuts_cost_fifty_batches_and_fifty_chunks_at_most() {
     let mut pair = Pair::new(source.clone(), MemSpace::with(&[author.first("other")]));
     (pair.a.limits.batch_records, pair.window, pair.zstd) = (3, 1, false);
     loop {
-        pair.cut_after = (cuts < 50).then_some(if cuts % 2 == 0 { 18 } else { 25 });
+        pair.cut_after = (cuts < 50).then_some(if cuts % 2 == 0 { 17 } else { 23 });
         pair.run(Scope::All, Direction::Both, Strategy::Optimistic);
         for message in pair.a.messages() {
             match message {

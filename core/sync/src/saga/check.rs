@@ -1,8 +1,10 @@
 //! The check: whether what each side will have is what it should be. Spec: ibgib §13.4 "Check", SY-52
 
+use sealtide_ibgib::Sid;
+
 use super::run::Run;
 use super::{Context, Fault};
-use crate::{AbortCode, SetSummary};
+use crate::AbortCode;
 
 /// What the check of both results says.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,15 +33,17 @@ impl Run {
         }
     }
 
-    /// Whether what this side, the only receiver, will have is what the sender had at OPEN and what only this side
-    /// has. Asked before STAGED.
-    pub(super) fn holds(&self, result: &SetSummary, context: &Context<'_>) -> Result<bool, Fault> {
+    /// Whether what this side, the only receiver, will have with the records it received is what the sender had at OPEN
+    /// and what only this side has. Asked before STAGED.
+    pub(super) fn holds(&self, received: &[Sid], context: &Context<'_>) -> Result<bool, Fault> {
         let sender = &self.terms.peer;
         let vouches = self.peer_staged.as_ref().is_none_or(|(staged, _)| staged.after.is_some());
-        if !self.terms.receives() || self.terms.sends() || !vouches || sender.item_count == 0 {
+        let one_way = self.terms.receives() && !self.terms.sends();
+        if !one_way || !vouches || sender.item_count == 0 || self.scoped.moved(context.view) {
             return Ok(true);
         }
-        let mut shared = result.clone();
+        let mut shared = self.scoped.snapshot().item_summary.clone();
+        received.iter().for_each(|sid| shared.add(sid.as_bytes()));
         if let Some(alone) = &self.alone {
             shared.remove_all(alone);
         }

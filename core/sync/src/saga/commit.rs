@@ -15,7 +15,7 @@ use super::run::Run;
 use super::signing::Ledger;
 use super::{Context, Fault, Mode, NOT_ALLOWED, SagaId, SagaOutcome, SagaOutput, Side, Strategy};
 use crate::message::{Commit, Staged, TIPS_MAX, TipMove};
-use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, SetSummary, TipItem};
+use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, TipItem};
 
 /// What this side staged and announced.
 #[derive(Debug)]
@@ -50,14 +50,10 @@ impl Run {
         }
         check_moves(context.config.peer_role, &moved)?;
         let sids = index.sids();
-        let truth = !self.scoped.moved(context.view);
-        if truth {
-            let mut items: SetSummary = self.scoped.snapshot().item_summary.clone();
-            sids.iter().for_each(|sid| items.add(sid.as_bytes()));
-            if !self.holds(&items, context)? {
-                return self.deepen(context);
-            }
+        if !self.holds(&sids, context)? {
+            return self.deepen(context);
         }
+        let truth = !self.scoped.moved(context.view);
         let mut facts = self.facts_after(&after, &sids, &[]);
         let merges = if truth { self.merge(context, &mut after) } else { Merges::default() };
         if self.merges_alike() && !merges.frames.is_empty() {

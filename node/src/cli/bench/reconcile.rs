@@ -167,11 +167,12 @@ impl Bench {
             recon: true,
             splitter: Splitter::default(),
             limits: Limits::default(),
+            contexts: None,
         };
         let opener = Saga::open(now, config(2), Scope::All, Direction::Both, Strategy::Optimistic, &views[0]);
         let mut ends = [opener, Saga::answer(now, config(1), &views[1])].map(|saga| End { saga, outcome: None });
         let mut sent: [Vec<Bytes>; 2] = Default::default();
-        let (mut inbox, mut turn, mut quiet, mut turns) = (VecDeque::new(), 0, 0, 0);
+        let (mut inbox, mut turn, mut quiet, mut turns) = (VecDeque::new(), 0, 0, 0usize);
         while quiet < 2 {
             let mut out = Vec::new();
             let id = SagaId([number; 32]);
@@ -199,7 +200,7 @@ impl Bench {
             payload_bytes,
             other_bytes: all - reconciliation_bytes - payload_bytes,
             rounds: sent[0].iter().filter(|message| message[0] == 0x12).count(),
-            round_trips: (turns + 1) / 2,
+            round_trips: turns.div_ceil(2),
             records: left + right,
             seconds,
         })
@@ -237,6 +238,7 @@ impl End {
                         inputs.push_front(SagaInput::Committed(result));
                     }
                     SagaOutput::Done(outcome) => self.outcome = Some(outcome),
+                    SagaOutput::Sign { .. } | SagaOutput::CheckSig { .. } => unreachable!("nothing is signed here"),
                     SagaOutput::Release(_) | SagaOutput::WakeAt(_) | SagaOutput::Progress { .. } => {}
                 }
             }
