@@ -236,17 +236,22 @@ fn get(answer: &Value) -> String {
 
 fn log_entry(entry: &Value) -> String {
     let dim = Style::new().dimmed();
-    let by =
-        entry["by_name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry["by"]), str::to_owned);
+    let named = |name: &str, id: &str| {
+        entry[name].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry[id]), str::to_owned)
+    };
+    let by = match entry["authorship"].as_str() {
+        Some("verified") => format!("✔ {}", named("verified_name", "verified_by")),
+        Some("merged") => "merged by rule".to_owned(),
+        _ => format!("{} (claimed)", named("by_name", "by")),
+    };
     format!(
-        "{}  {}@{:<4} {:8} {}:{}  {dim}{by} ({}){dim:#}{}{}",
+        "{}  {}@{:<4} {:8} {}:{}  {dim}{by}{dim:#}{}{}",
         word(&entry["time"]),
         word(&entry["hash"]).get(..8).unwrap_or_default(),
         word(&entry["n"]),
         word(&entry["what"]),
         word(&entry["space"]),
         word(&entry["path"]),
-        word(&entry["authorship"]),
         if entry["tip"] == true { "  tip" } else { "" },
         of_parents(entry)
     )

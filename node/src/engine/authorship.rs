@@ -164,7 +164,7 @@ impl<W: World> Engine<W> {
     fn newest_own(&self, space: &SpaceId) -> Option<(Address, u64)> {
         let key = self.keystones().commit_key()?.key;
         let view = self.store().view(space)?;
-        let stones = view.stones_by(&self.id(), OWN_LOOKED_AT);
+        let stones = view.stones_by(&NodeId::of(key.public()), OWN_LOOKED_AT);
         stones.iter().filter_map(|sid| view.record(sid)).find_map(|stone| {
             let commit = check_commit(&stone, key.public()).ok()?;
             Some((stone.address().clone(), commit.seq))
@@ -279,3 +279,6 @@ pub fn is_stone(record: &Verified) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
