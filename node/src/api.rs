@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::commands;
 use crate::failure::Failure;
 use crate::node::Node;
+use crate::recovery::RecoveryWords;
 
 /// Lines that a long command sends while it works: `{"phase":…,"items":[done,all],"bytes":[done,all],"text":…}`.
 pub type Progress = mpsc::UnboundedSender<Value>;
@@ -88,6 +89,62 @@ pub enum Request {
     PeersRevoke {
         /// Name or `stn1…`.
         peer: String,
+    },
+    /// `identity show [KEYSTONE]`
+    IdentityShow {
+        /// Address of a keystone, or a peer; `None`: all.
+        keystone: Option<String>,
+    },
+    /// `identity new`
+    IdentityNew {
+        /// The recovery words; they were shown or written down before.
+        words: RecoveryWords,
+        /// Sign although the store may be an old one.
+        offline_sign: bool,
+    },
+    /// `identity drill`
+    IdentityDrill {
+        /// The words to try.
+        words: RecoveryWords,
+    },
+    /// `identity recover`
+    IdentityRecover {
+        /// The words of the owner.
+        words: RecoveryWords,
+        /// Absolute path of a copy of its frames.
+        frames: Option<PathBuf>,
+    },
+    /// `identity revoke`
+    IdentityRevoke {
+        /// The words of the owner.
+        words: RecoveryWords,
+        /// Why.
+        reason: String,
+        /// Absolute path of a copy of its frames.
+        frames: Option<PathBuf>,
+    },
+    /// `identity delegate NODE`
+    IdentityDelegate {
+        /// Name or `stn1…`.
+        node: String,
+        /// Some of `connect`, `sync`, `post`.
+        verbs: Vec<String>,
+        /// RFC 3339; `None`: ten years.
+        until: Option<String>,
+        /// Sign although the store may be an old one.
+        offline_sign: bool,
+    },
+    /// `identity undelegate NODE`, and `identity revoke --device` without a node.
+    IdentityUndelegate {
+        /// Name or `stn1…`; `None`: this node.
+        node: Option<String>,
+        /// Sign although the store may be an old one.
+        offline_sign: bool,
+    },
+    /// `identity export FILE`
+    IdentityExport {
+        /// Absolute path.
+        file: PathBuf,
     },
     /// `spaces list`
     SpacesList,
@@ -222,6 +279,20 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::PeersShow { peer } => commands::peers::show(node, &peer),
         Request::PeersRename { peer, name } => commands::peers::rename(node, &peer, &name),
         Request::PeersRevoke { peer } => commands::peers::revoke(node, &peer),
+        Request::IdentityShow { keystone } => commands::identity::show(node, keystone).await,
+        Request::IdentityNew { words, offline_sign } => commands::identity::new(node, words, offline_sign).await,
+        Request::IdentityDrill { words } => commands::identity::drill(node, words).await,
+        Request::IdentityRecover { words, frames } => commands::identity::recover(node, words, frames).await,
+        Request::IdentityRevoke { words, reason, frames } => {
+            commands::identity::revoke(node, words, reason, frames).await
+        }
+        Request::IdentityDelegate { node: to, verbs, until, offline_sign } => {
+            commands::identity::delegate(node, to, verbs, until, offline_sign).await
+        }
+        Request::IdentityUndelegate { node: from, offline_sign } => {
+            commands::identity::undelegate(node, from, offline_sign).await
+        }
+        Request::IdentityExport { file } => commands::identity::export(node, file).await,
         Request::SpacesList => commands::spaces::list(node),
         Request::SpacesCreate { name } => commands::spaces::create(node, &name).await,
         Request::SpacesRemove { space } => commands::spaces::remove(node, &space),

@@ -36,13 +36,19 @@ const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Characters of one value, at most.
 const VALUE_CHARS: usize = 256;
 /// Actions whose line waits for the disk.
-const ADMIN: [&str; 6] = [
+const ADMIN: [&str; 12] = [
     "node:space_created",
     "node:space_removed",
     "node:ticket_made",
     "node:ticket_revoked",
     "node:peer_enrolled",
     "node:peer_revoked",
+    "node:identity_made",
+    "node:identity_recovered",
+    "node:identity_revoked",
+    "node:identity_delegated",
+    "node:identity_undelegated",
+    "node:offline_sign",
 ];
 
 /// The audit of one node.

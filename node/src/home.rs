@@ -3,6 +3,7 @@
 //! ```text
 //! HOME/
 //!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
+//!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
 //!   folders/        one scan cache for each shared folder
@@ -61,6 +62,11 @@ impl Home {
 
     fn key_path(&self) -> PathBuf {
         self.root.join("node.key")
+    }
+
+    /// Where the secrets of the own keystones are.
+    pub fn identity_key_path(&self) -> PathBuf {
+        self.root.join("identity.key")
     }
 
     /// Where the audit lines are.

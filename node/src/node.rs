@@ -1,6 +1,6 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
+use crate::identity::{Identities, KeyFile, Parts, machine_marker};
 use crate::known::Known;
 use crate::real::{RealWorld, now};
 use crate::share::Share;
@@ -37,12 +38,15 @@ struct Inner {
     engine: Engine<RealWorld>,
     link: Link,
     audit: Audit,
+    identities: Identities,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// Peers whose session came as far as sagas.
+    met: Mutex<BTreeSet<NodeId>>,
     /// The binding of the newest session with each peer.
     welcomed: Mutex<BTreeMap<NodeId, [u8; 32]>>,
     why_not: Mutex<BTreeMap<NodeId, String>>,
@@ -89,7 +93,12 @@ impl Node {
     pub fn open(home: Home, config: Config) -> Result<Self, Failure> {
         let identity = home.identity()?;
         let store = home.open_store()?;
-        let engine = Engine::new(RealWorld, store.clone(), identity.id);
+        let identities = open_identities(&home, identity.clone(), store.clone())?;
+        if let Some(doubt) = identities.doubt() {
+            tracing::warn!(%doubt, "nothing is signed until a peer tells what it holds");
+        }
+        let keystones = Arc::new(identities.clone());
+        let engine = Engine::with_keystones(RealWorld, store.clone(), identity.id, keystones);
         let link_config = LinkConfig::new(identity.key.clone(), identity.id);
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
@@ -103,10 +112,12 @@ impl Node {
             engine,
             link,
             audit,
+            identities,
             doors: Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
+            met: Mutex::default(),
             welcomed: Mutex::default(),
             why_not: Mutex::default(),
             peers: Mutex::default(),
@@ -141,9 +152,36 @@ impl Node {
         Known::of(self.store())
     }
 
-    /// The spaces that people see: all but the one of the audit.
+    /// Keystones of this node and of those it met.
+    pub fn identities(&self) -> &Identities {
+        &self.0.identities
+    }
+
+    /// Who this node is, or whom it speaks for, changed: what rests on it is looked at again at once.
+    pub(crate) fn identities_changed(&self) {
+        self.identities().enforce();
+        // Whoever is left hears the news in the HELLO of the next session.
+        for (peer, _) in self.engine().peers() {
+            self.engine().close(&peer);
+        }
+    }
+
+    /// A person says that this home may sign although its store may be an old one (`--offline-sign`). Audited.
+    ///
+    /// # Errors
+    /// When the key file cannot be written.
+    pub fn offline_sign(&self) -> Result<(), Failure> {
+        let Some(doubt) = self.identities().doubt() else { return Ok(()) };
+        let settled = marker(self.home()).map(|marker| self.identities().settle_doubt(marker))?;
+        settled.map_err(|error| Failure::failed("identity", error.to_string()))?;
+        self.audit().note("offline_sign", &[("doubt", doubt.code())]);
+        Ok(())
+    }
+
+    /// The spaces that people see: all but those of the audit and of the identities.
     pub fn spaces(&self) -> Vec<SpaceId> {
-        let hidden = |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND;
+        let hidden =
+            |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND || label.kind == crate::identity::IDENTITY_KIND;
         let mut labels = self.known().labels();
         labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
         labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
@@ -315,6 +353,7 @@ impl Node {
             loop {
                 match events.recv().await {
                     Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
+                    Ok(Event::PeerReady(peer)) => drop(lock(&node.0.met).insert(peer)),
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
                     Ok(_) => {}
                     // Offers may be among what was missed.
@@ -371,7 +410,10 @@ impl Node {
             let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
             if let Some(session) = self.link().session(&peer) {
                 session.closed().await;
-                backoff = Backoff::new();
+                // A peer that refuses each session is not asked again at once.
+                if lock(&self.0.met).remove(&peer) {
+                    backoff = Backoff::new();
+                }
             } else if known.addresses.is_empty() {
                 self.set_why_not(peer, "no_address");
             } else {
@@ -642,6 +684,31 @@ impl Node {
         let store = self.store().clone();
         let _ = tokio::task::spawn_blocking(move || store.sync()).await;
     }
+}
+
+/// Opens the identities of a home; the device keystone is made when there is none.
+///
+/// # Errors
+/// Exit 6 when others can read the key file, 1 when it is damaged or cannot be written.
+pub fn open_identities(home: &Home, node: Identity, store: Store) -> Result<Identities, Failure> {
+    let parts = Parts {
+        node,
+        store,
+        place: Box::new(KeyFile::new(home.identity_key_path())),
+        marker: marker(home)?,
+        clock: Arc::new(|| Stamp { ms: now().wall_ms }),
+    };
+    Identities::open(parts).map_err(|error| match &error {
+        crate::identity::OpenError::KeyFile(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::Refused, "key_exposed", error.to_string())
+                .hint(format!("chmod 600 {}", home.identity_key_path().display()))
+        }
+        _ => Failure::failed("identity", error.to_string()),
+    })
+}
+
+fn marker(home: &Home) -> Result<[u8; 32], Failure> {
+    machine_marker(home.root()).map_err(|error| Failure::failed("home", error.to_string()))
 }
 
 /// Addresses of the link door for a ticket.

@@ -42,6 +42,9 @@ pub(crate) struct Global {
     /// Answer yes to questions of policy
     #[arg(long, global = true)]
     pub(crate) yes: bool,
+    /// Sign although this home may be an old or a copied one, and no peer can tell
+    #[arg(long, global = true)]
+    pub(crate) offline_sign: bool,
     /// Time without progress after which a waiting command gives up [default: 60s]
     #[arg(long, global = true, value_name = "TIME")]
     pub(crate) timeout: Option<String>,
@@ -55,6 +58,9 @@ pub(crate) enum Command {
         /// Name of this node, shown by `status` [default: the host name]
         #[arg(long)]
         name: Option<String>,
+        /// Make the owner identity too, and write its recovery words into this new file
+        #[arg(long, value_name = "FILE")]
+        recovery_out: Option<PathBuf>,
     },
     /// Run the node in the foreground and share directories; prints tickets
     Up(UpArgs),
@@ -93,11 +99,22 @@ pub(crate) enum Command {
         /// Return when in step, not when enrolled
         #[arg(long)]
         wait: bool,
+        /// Name of this node, when it is made now
+        #[arg(long)]
+        name: Option<String>,
+        /// When the node is made now: make the owner identity too, and write its recovery words into this new file
+        #[arg(long, value_name = "FILE")]
+        recovery_out: Option<PathBuf>,
     },
     /// Nodes that this one knows
     Peers {
         #[command(subcommand)]
         command: PeersCommand,
+    },
+    /// Who this node is and who speaks for whom: the owner, its devices, recovery words
+    Identity {
+        #[command(subcommand)]
+        command: IdentityCommand,
     },
     /// Spaces of this node
     Spaces {
@@ -220,6 +237,66 @@ pub(crate) struct UpArgs {
     /// Name of this node, when it is made now
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// When the node is made now: make the owner identity too, and write its recovery words into this new file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_out: Option<PathBuf>,
+}
+
+/// `identity`
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Show the own owner and device, and those of peers
+    Show {
+        /// The address of a keystone, a peer's name or its stn1… id
+        keystone: Option<String>,
+    },
+    /// Make the owner identity; its recovery words are shown once
+    New {
+        /// Write the recovery words into this new file instead of showing them
+        #[arg(long, value_name = "FILE")]
+        recovery_out: Option<PathBuf>,
+    },
+    /// Take the owner identity back with its recovery words (from standard input)
+    Recover {
+        /// A copy of the owner's frames, made by `identity export` [default: those that are here]
+        #[arg(long, value_name = "FILE")]
+        frames: Option<PathBuf>,
+    },
+    /// Check that recovery words (from standard input) are those of the owner; nothing changes
+    Drill,
+    /// End the owner identity for good, with its recovery words (from standard input)
+    Revoke {
+        /// End this device only: the owner takes back what it may do
+        #[arg(long)]
+        device: bool,
+        /// Why, for all to read
+        #[arg(long, default_value = "", conflicts_with = "device")]
+        reason: String,
+        /// A copy of the owner's frames [default: those that are here]
+        #[arg(long, value_name = "FILE", conflicts_with = "device")]
+        frames: Option<PathBuf>,
+    },
+    /// Let a node speak for the owner
+    Delegate {
+        /// A peer's name or stn1… id
+        node: String,
+        /// connect, sync, post
+        #[arg(long, default_value = "connect,sync,post", value_delimiter = ',')]
+        verbs: Vec<String>,
+        /// Until when, RFC 3339 [default: ten years from now]
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// Take back what a node may do for the owner
+    Undelegate {
+        /// A peer's name or stn1… id
+        node: String,
+    },
+    /// Write the owner's frames into a new file: with the recovery words enough to recover anywhere
+    Export {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// `ticket`

@@ -2,14 +2,16 @@
 
 mod args;
 mod bench;
+mod identity;
 mod output;
 mod plumbing;
 mod progress;
 mod render;
+mod render_identity;
 mod up;
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ pub(crate) struct Cx {
     pub(crate) config_path: PathBuf,
     pub(crate) out: Output,
     pub(crate) yes: bool,
+    pub(crate) offline_sign: bool,
     pub(crate) timeout_s: u64,
 }
 
@@ -77,7 +80,7 @@ fn prepare(global: &Global, out: Output) -> Result<Cx, Failure> {
     config.flag("sync", "timeout", global.timeout.as_deref())?;
     output::start_log(global, config.text("log", "level"));
     let timeout_s = config.seconds("sync", "timeout");
-    Ok(Cx { home, config, config_path, out, yes: global.yes, timeout_s })
+    Ok(Cx { home, config, config_path, out, yes: global.yes, offline_sign: global.offline_sign, timeout_s })
 }
 
 fn default_home() -> Result<PathBuf, Failure> {
@@ -90,7 +93,7 @@ fn default_home() -> Result<PathBuf, Failure> {
 
 async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Init { name } => init(&cx, name.as_deref()),
+        Command::Init { name, recovery_out } => init(&cx, name.as_deref(), recovery_out.as_deref()),
         Command::Up(args) => up::up(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
@@ -116,11 +119,12 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             let request = Request::Put { space, name, doc: read_document()? };
             ask(&cx, request).await
         }
-        Command::Join { ticket, dir, wait } => {
+        Command::Identity { command } => identity::run(&cx, command).await,
+        Command::Join { ticket, dir, wait, name, recovery_out } => {
             let dir = dir.map(std::path::absolute).transpose()?;
             // A mistyped ticket must not leave a home behind.
             crate::commands::join::read_ticket(&ticket)?;
-            make_home(&cx, None)?;
+            make_home(&cx, name.as_deref(), recovery_out.as_deref())?;
             ask(&cx, Request::Join { ticket, dir, wait, yes: cx.yes, timeout_s: cx.timeout_s }).await
         }
         other => {
@@ -218,6 +222,9 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
     }
     let mut interrupts = up::Interrupts::new()?;
     let node = Node::open(cx.home.clone(), cx.config.clone())?;
+    if cx.offline_sign {
+        node.offline_sign()?;
+    }
     let work = async {
         if needs_folders(&request) {
             node.open_shares();
@@ -250,8 +257,8 @@ fn needs_folders(request: &Request) -> bool {
     )
 }
 
-fn init(cx: &Cx, name: Option<&str>) -> Result<u8, Failure> {
-    let made = make_home(cx, name)?;
+fn init(cx: &Cx, name: Option<&str>, recovery_out: Option<&Path>) -> Result<u8, Failure> {
+    let made = make_home(cx, name, recovery_out)?;
     let id = cx.home.identity()?.id;
     cx.out.answer(&json!({
         "schema": "sealtide/init/1", "node": id.to_string(), "home": cx.home.root(), "made": made,
@@ -259,15 +266,17 @@ fn init(cx: &Cx, name: Option<&str>) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Makes the node key and the store when there are none.
-pub(crate) fn make_home(cx: &Cx, name: Option<&str>) -> Result<bool, Failure> {
-    let (_, made) = cx.home.init()?;
+/// Makes the node key, the store and the identities when there are none.
+pub(crate) fn make_home(cx: &Cx, name: Option<&str>, recovery_out: Option<&Path>) -> Result<bool, Failure> {
+    identity::check_recovery_out(cx, recovery_out)?;
+    let (identity, made) = cx.home.init()?;
     if made {
         let store = cx.home.open_store()?;
         let name = name.map_or_else(host_name, str::to_owned);
         crate::known::Known::of(&store)
             .put_setting("name", Some(&name))
             .map_err(|error| Failure::failed("store", error.to_string()))?;
+        identity::make(cx, identity, store, recovery_out)?;
     }
     Ok(made)
 }

@@ -33,6 +33,11 @@ impl Output {
         !self.json && !self.quiet && std::io::stderr().is_terminal()
     }
 
+    /// Whether a person sits before standard error and may be shown what no file keeps.
+    pub(crate) fn is_terminal(&self) -> bool {
+        !self.json && !self.quiet && std::io::stderr().is_terminal()
+    }
+
     /// The answer of a command.
     pub(crate) fn answer(&self, answer: &Value) {
         if self.json {

@@ -5,6 +5,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use data_encoding::BASE64;
 use serde_json::Value;
 
+use crate::cli::render_identity;
+
 /// The text of an answer.
 pub(crate) fn text(answer: &Value) -> String {
     let schema = answer["schema"].as_str().unwrap_or_default();
@@ -21,6 +23,19 @@ pub(crate) fn text(answer: &Value) -> String {
         ),
         "tickets" => table(&answer["tickets"], &["id", "space", "role", "state", "uses_left", "expires"]),
         "peers" => table(&answer["peers"], &["name", "node", "connected", "revoked", "last_seen"]),
+        "identity" => render_identity::identity(answer),
+        "keystone" => render_identity::keystone(answer),
+        "identity_new" => format!("made owner {}; this device speaks for it", word(&answer["owner"])),
+        "identity_drill" => format!("these are the words of owner {}", word(&answer["owner"])),
+        "identity_recover" => {
+            format!("owner {} is back, with new keys; this device speaks for it", word(&answer["owner"]))
+        }
+        "identity_revoke" => format!("owner {} is revoked, for good", word(&answer["owner"])),
+        "identity_delegate" => {
+            format!("node {} speaks for the owner until {}", short(&answer["node"]), word(&answer["until"]))
+        }
+        "identity_undelegate" => format!("node {} does not speak for the owner any more", short(&answer["node"])),
+        "identity_export" => format!("wrote {} frames to {}", answer["frames"], word(&answer["file"])),
         "spaces" => table(&answer["spaces"], &["name", "kind", "role", "items", "bytes", "dir", "id"]),
         "list" => rows(&answer["names"], word),
         "get" => get(answer),
@@ -92,7 +107,7 @@ pub(crate) fn content(answer: &Value) -> Option<Vec<u8>> {
 }
 
 /// The text of a value: a string without quotes, nothing for null.
-fn word(value: &Value) -> String {
+pub(super) fn word(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -103,12 +118,12 @@ fn word(value: &Value) -> String {
 }
 
 /// A node id as people see it: the first eight characters.
-fn short(value: &Value) -> String {
+pub(super) fn short(value: &Value) -> String {
     let text = word(value);
     text.strip_prefix("stn1").and_then(|id| id.get(..8)).map_or(text.clone(), str::to_owned)
 }
 
-fn rows(list: &Value, row: impl Fn(&Value) -> String) -> String {
+pub(super) fn rows(list: &Value, row: impl Fn(&Value) -> String) -> String {
     list.as_array().map(|list| list.iter().map(row).collect::<Vec<_>>().join("\n")).unwrap_or_default()
 }
 
@@ -347,7 +362,7 @@ fn bench(answer: &Value) -> String {
     )
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 

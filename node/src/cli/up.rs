@@ -32,7 +32,7 @@ const INVITE_TTL_S: u64 = 24 * 3600;
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let interrupts = Interrupts::new()?;
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
-    let made = make_home(&cx, args.name.as_deref())?;
+    let made = make_home(&cx, args.name.as_deref(), args.recovery_out.as_deref())?;
     let (progress, _) = tokio::sync::mpsc::unbounded_channel();
     // A node that runs already is handed the directories.
     let request = Request::Share { dirs: dirs.clone() };
@@ -41,6 +41,9 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
         return Ok(0);
     }
     let node = Node::open(cx.home.clone(), cx.config.clone())?;
+    if cx.offline_sign {
+        node.offline_sign()?;
+    }
     if made {
         cx.out.note(&format!("made node {} in {}", node.id().short(), cx.home.root().display()));
     }

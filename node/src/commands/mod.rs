@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod documents;
 pub(crate) mod history;
 pub(crate) mod hold;
+pub(crate) mod identity;
 pub(crate) mod join;
 pub(crate) mod peers;
 pub(crate) mod share;

@@ -34,8 +34,10 @@ pub struct Connection {
 pub(crate) enum Ask {
     /// Ask the peer for frames.
     Keystone(Address, Option<u64>),
-    /// The two ends may count different sagas: end the connection.
+    /// The two ends may count different sagas, or a session's time is over: end the connection.
     Broken,
+    /// The identities do not hold any more: refuse the connection.
+    End(Refused),
 }
 
 impl Connection {
@@ -47,6 +49,11 @@ impl Connection {
     /// Asks the peer for the frames of a keystone, those after `n = after`. They come by [`Keystones::keep`].
     pub fn ask(&self, first: Address, after: Option<u64>) {
         let _ = self.asks.send(Ask::Keystone(first, after));
+    }
+
+    /// Refuses the connection from now on: its sagas end, and the peer hears why.
+    pub(crate) fn end(&self, refused: Refused) {
+        let _ = self.asks.send(Ask::End(refused));
     }
 
     /// Ends the connection.

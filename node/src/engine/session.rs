@@ -182,6 +182,7 @@ impl<W: World> Worker<W> {
                 },
                 Some(ask) = self.asks.recv() => match ask {
                     Ask::Keystone(first, after) => self.feed(ControlInput::AskKeystone { first, after }),
+                    Ask::End(refused) => self.feed(ControlInput::Kept(Err(refused))),
                     Ask::Broken => {
                         self.feed(ControlInput::Bye);
                         let _ = self.perform().await;

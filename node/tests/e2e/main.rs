@@ -10,6 +10,7 @@ mod big;
 mod cli;
 mod crash;
 mod faults;
+mod identity;
 mod live;
 mod policy;
 mod support;

@@ -1,0 +1,69 @@
+//! Keystones as text.
+
+use serde_json::Value;
+
+use crate::cli::render::{rows, short, size, word};
+
+/// The own owner and device, and those of peers.
+pub(crate) fn identity(answer: &Value) -> String {
+    let mut text = format!("node {}\n", word(&answer["node"]));
+    if let Some(doubt) = answer["doubt"]["text"].as_str() {
+        text += &format!("nothing is signed: {doubt}\n");
+    }
+    for role in ["owner", "device"] {
+        text += &match &answer[role] {
+            Value::Null => format!("\n{role}: none; `sealtide identity new` makes one\n"),
+            shown => format!("\n{}\n", keystone(shown)),
+        };
+    }
+    for peer in answer["peers"].as_array().into_iter().flatten() {
+        let name =
+            peer["name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&peer["node"]), str::to_owned);
+        text += &format!("\npeer {name}\n");
+        for role in ["owner", "device"] {
+            let shown = &peer[role];
+            if !shown.is_null() {
+                text += &format!("  {role} {}  {}  frame {}\n", word(&shown["keystone"]), state(shown), shown["n"]);
+            }
+        }
+        if !peer["owner"].is_null() && peer["speaks_for_owner"] == false {
+            text += "  does not speak for its owner\n";
+        }
+    }
+    text
+}
+
+/// One keystone.
+pub(crate) fn keystone(shown: &Value) -> String {
+    let mut text = format!(
+        "{} {}\n  {}  key {}  frame {} of {}  {}\n",
+        word(&shown["class"]),
+        word(&shown["keystone"]),
+        state(shown),
+        word(&shown["kid"]).get(..8).unwrap_or_default(),
+        shown["n"],
+        word(&shown["evolved"]),
+        size(shown["bytes"].as_u64().unwrap_or(0)),
+    );
+    let pool = |pool: &Value| format!("{} {}", word(&pool["id"]), pool["size"]);
+    text += &format!("  pools {}", rows(&shown["pools"], pool).replace('\n', ", "));
+    for row in shown["delegations"].as_array().into_iter().flatten() {
+        let who = match (row["this_node"].as_bool(), row["node"].as_str()) {
+            (Some(true), _) => "this node".to_owned(),
+            (_, Some(_)) => format!("node {}", short(&row["node"])),
+            _ => word(&row["device"]),
+        };
+        let verbs = rows(&row["verbs"], word).replace('\n', ", ");
+        text += &format!("\n  {who} may {verbs} until {}", word(&row["until"]));
+    }
+    for (member, what) in [("voided", "voided, never counts"), ("undecided", "of a fork, not decided")] {
+        for frame in shown[member].as_array().into_iter().flatten() {
+            text += &format!("\n  frame {} {what}", word(frame));
+        }
+    }
+    text
+}
+
+fn state(shown: &Value) -> String {
+    word(&shown["state"]).replace('_', " ")
+}

@@ -1,0 +1,119 @@
+//! Whether the identity store may be an old one: a restored backup, or a home that was copied. Spec: ibgib §12.3 "State"
+//!
+//! Signing from an old store would make a second frame after one that others hold already. So in doubt nothing is signed
+//! until a witness, a peer that holds frames of the keystone, named a frame that is as new as the newest here or newer,
+//! and the newer ones were fetched; or until a person said so (`--offline-sign`).
+
+use std::collections::BTreeSet;
+
+use sealtide_ibgib::Address;
+
+/// Why the store may be an old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// The key file counts more own frames than the store holds.
+    #[error("the store holds {store} signed frames and the key file counts {key_file}: it may come from a backup")]
+    Restored {
+        /// Own frames in the store.
+        store: u64,
+        /// Own frames by the key file.
+        key_file: u64,
+    },
+    /// The home is not where the key file was written.
+    #[error("this home was moved or copied: another node may sign with its keys")]
+    Moved,
+}
+
+impl Doubt {
+    /// For scripts.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Restored { .. } => "restored",
+            Self::Moved => "moved",
+        }
+    }
+}
+
+/// What is doubted still.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    doubt: Option<Doubt>,
+    /// Keystones that a witness vouched for.
+    witnessed: BTreeSet<Address>,
+    /// Keystones of which a peer named a frame that is not here.
+    behind: BTreeSet<Address>,
+}
+
+impl Doubts {
+    /// Compares the store and the key file. No frame in the key file's count: nothing can be doubted.
+    // Spec: SY-26
+    pub(super) fn look(store: u64, key_file: u64, same_place: bool) -> Self {
+        let doubt = match (store < key_file, same_place || key_file == 0) {
+            (true, _) => Some(Doubt::Restored { store, key_file }),
+            (false, false) => Some(Doubt::Moved),
+            (false, true) => None,
+        };
+        Self { doubt, ..Self::default() }
+    }
+
+    /// What stands against signing with this keystone.
+    pub(super) fn of(&self, keystone: &Address) -> Option<Doubt> {
+        self.doubt.filter(|_| !self.witnessed.contains(keystone))
+    }
+
+    /// Whether a peer named a frame of it that is not here.
+    pub(super) fn is_behind(&self, keystone: &Address) -> bool {
+        self.behind.contains(keystone)
+    }
+
+    /// A peer named a frame; `held` whether it is here.
+    pub(super) fn named(&mut self, keystone: &Address, held: bool) {
+        if held {
+            self.behind.remove(keystone);
+        } else {
+            self.behind.insert(keystone.clone());
+        }
+    }
+
+    /// A witness vouched for a keystone. Returns whether nothing is doubted any more of all of these.
+    pub(super) fn vouched(&mut self, keystone: &Address, own: &[Address]) -> bool {
+        self.witnessed.insert(keystone.clone());
+        self.doubt.is_some() && own.iter().all(|first| self.witnessed.contains(first))
+    }
+
+    /// The doubt is over.
+    pub(super) fn clear(&mut self) {
+        self.doubt = None;
+    }
+
+    /// What is doubted.
+    pub(super) fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: SY-26
+    #[test]
+    fn doubts() {
+        let first = Address::parse(&format!("keystone^{}", "A".repeat(64))).unwrap();
+        let second = Address::parse(&format!("keystone^{}", "B".repeat(64))).unwrap();
+        let doubt = |store, key_file, same| Doubts::look(store, key_file, same).of(&first);
+        assert_eq!(doubt(3, 3, true), None);
+        // A crash between the two writes: the frame was not shown.
+        assert_eq!(doubt(4, 3, true), None);
+        assert_eq!(doubt(2, 3, true), Some(Doubt::Restored { store: 2, key_file: 3 }));
+        assert_eq!(doubt(3, 3, false), Some(Doubt::Moved));
+        assert_eq!(doubt(0, 0, false), None);
+        let mut doubts = Doubts::look(3, 3, false);
+        let own = [first.clone(), second.clone()];
+        assert!(!doubts.vouched(&first, &own));
+        assert_eq!((doubts.of(&first), doubts.of(&second)), (None, Some(Doubt::Moved)));
+        assert!(doubts.vouched(&second, &own));
+        doubts.clear();
+        assert_eq!(doubts.doubt(), None);
+    }
+}

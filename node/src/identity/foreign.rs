@@ -1,0 +1,138 @@
+//! Frames of others: which are kept, and which are given away. Spec: ibgib §13.2 "Authentication"
+
+use sealtide_ibgib::{Address, Verified};
+use sealtide_identity::NodeId;
+use sealtide_identity::keystone::{Added, Chain, Class, Place, Standing};
+use sealtide_sync::{AbortCode, Refused};
+
+use super::verdict::refused;
+use super::{Identities, PeerIdentity, lock};
+use crate::engine::keystones::Connection;
+
+/// Frames of one keystone that are held, at most.
+const CHAIN_FRAMES_MAX: usize = 16_384;
+
+impl Identities {
+    /// Checks frames that came from a peer and keeps those that follow the rules. Frames of a session keystone are only
+    /// remembered until a proof or a signature shows that they count.
+    pub(super) fn keep_now(
+        &self,
+        connection: &Connection,
+        first: &Address,
+        frames: &[Verified],
+        last: bool,
+    ) -> Result<(), Refused> {
+        if [self.device(), self.owner()].contains(&Some(first.clone())) {
+            self.import(first, frames).map_err(|trouble| refused(AbortCode::Disk, &trouble.to_string()))?;
+            self.heard(first, frames);
+        } else if !frames.is_empty() {
+            self.keep_foreign(connection, first, frames)?;
+        }
+        if last {
+            lock(&self.0.answered).insert((connection.binding, first.clone()));
+        }
+        self.tell();
+        self.enforce();
+        Ok(())
+    }
+
+    fn keep_foreign(&self, connection: &Connection, first: &Address, frames: &[Verified]) -> Result<(), Refused> {
+        self.count_brought(&connection.peer, frames)?;
+        let held = self.0.frames.count(first) > 0;
+        self.0.frames.with(first, |chain| {
+            let kept = add_all(chain, frames).and_then(|()| match chain.newest() {
+                // Spec: SY-90
+                Some(newest)
+                    if newest.class() == Class::Device && !held && NodeId::of(newest.key()) != connection.peer =>
+                {
+                    Err(Refused::auth("a device keystone whose key is another node's"))
+                }
+                Some(newest) if newest.class() == Class::Session => Ok(()),
+                _ => self.save(chain),
+            });
+            if kept.is_err() {
+                *chain = self.0.frames.load(first);
+            }
+            kept
+        })
+    }
+
+    /// Writes the frames of a chain that are not in the store yet.
+    pub(super) fn save(&self, chain: &Chain) -> Result<(), Refused> {
+        let disk = |trouble: super::StoreTrouble| refused(AbortCode::Disk, &trouble.to_string());
+        let mut new: Vec<Verified> = Vec::new();
+        let all: Vec<_> = chain.frames().map(|frame| frame.record()).collect();
+        // Frames are written in the order they were checked, so what is missing is the end.
+        for record in all.into_iter().rev().take_while(|record| !self.0.frames.holds(record)) {
+            new.push(record.clone());
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        new.reverse();
+        self.0.frames.prepare(self.0.node.id, self.now()).map_err(disk)?;
+        self.0.frames.commit(new).map_err(disk)
+    }
+
+    /// The frames of a keystone that a peer may have: the own ones, its own, and those of nodes that share a space with
+    /// it. Those with n over `after`; voided branches come after the valid one.
+    pub(super) fn frames_for(&self, connection: &Connection, first: &Address, after: Option<u64>) -> Vec<Verified> {
+        if self.may_have(connection, first) { self.frames_after(first, after) } else { Vec::new() }
+    }
+
+    fn may_have(&self, connection: &Connection, first: &Address) -> bool {
+        let mut allowed: Vec<Address> = [self.device(), self.owner()].into_iter().flatten().collect();
+        if let Some(live) = self.live(connection) {
+            allowed.extend(live.own_session.map(|(session, _)| session.first));
+            allowed.extend([Some(live.peer_device), live.peer_owner, live.peer_session].into_iter().flatten());
+        }
+        if allowed.contains(first) {
+            return true;
+        }
+        let grants = self.0.store.facts().grants().unwrap_or_default();
+        let spaces = |node: &NodeId| {
+            let of_node = grants.iter().filter(|grant| grant.node == *node);
+            of_node.map(|grant| grant.space).collect::<std::collections::BTreeSet<_>>()
+        };
+        let theirs = spaces(&connection.peer);
+        let sharing = grants.iter().map(|grant| grant.node).filter(|node| !spaces(node).is_disjoint(&theirs));
+        let nodes: std::collections::BTreeSet<NodeId> = sharing.chain([connection.peer]).collect();
+        let rows = nodes.iter().filter_map(|node| PeerIdentity::of(&self.0.store, node));
+        rows.into_iter().any(|row| row.device == *first || row.owner.as_ref() == Some(first))
+    }
+
+    /// Frames with n over `after`, the valid chain first.
+    pub(super) fn frames_after(&self, first: &Address, after: Option<u64>) -> Vec<Verified> {
+        self.0.frames.with(first, |chain| {
+            let newer = |n: u64| after.is_none_or(|after| n > after);
+            let mut valid: Vec<Verified> = chain
+                .valid_backwards()
+                .map(Standing::frame)
+                .take_while(|frame| newer(frame.facts().n))
+                .map(|frame| frame.record().clone())
+                .collect();
+            valid.reverse();
+            let others = chain.frames().filter(|frame| chain.place(frame.address()) != Some(Place::Valid));
+            valid.extend(others.filter(|frame| newer(frame.facts().n)).map(|frame| frame.record().clone()));
+            valid
+        })
+    }
+}
+
+/// Adds frames of a peer; those that break rules refuse all.
+pub(super) fn add_all(chain: &mut Chain, frames: &[Verified]) -> Result<(), Refused> {
+    for frame in frames {
+        match chain.add(frame) {
+            Added::Checked | Added::Known | Added::Waiting => {}
+            Added::Broken(broken) => {
+                let first = broken.first().map(|broken| format!("{:?}: {}", broken.rule, broken.what));
+                return Err(Refused::auth(format!("a frame breaks a rule: {}", first.unwrap_or_default())));
+            }
+            Added::Full => return Err(refused(AbortCode::Limit, "too many frames wait for others")),
+        }
+    }
+    if chain.frames().count() > CHAIN_FRAMES_MAX {
+        return Err(refused(AbortCode::Limit, "too many frames of one keystone"));
+    }
+    Ok(())
+}

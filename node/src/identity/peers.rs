@@ -1,0 +1,71 @@
+//! Whose device a node is: what was proven last time. One row of the store's settings for each peer.
+
+use sealtide_ibgib::Address;
+use sealtide_identity::NodeId;
+use sealtide_store::Store;
+
+use super::frames::StoreTrouble;
+
+/// What is known of the identities of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// First frame of the device keystone that proved the node.
+    pub device: Address,
+    /// First frame of the owner that the device named and that delegated it.
+    pub owner: Option<Address>,
+    /// Frames that this peer brought, all in all.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+fn key(node: &NodeId) -> String {
+    format!("identity/peer/{node}")
+}
+
+impl PeerIdentity {
+    /// The row of a peer.
+    pub(super) fn of(store: &Store, node: &NodeId) -> Option<Self> {
+        let bytes = store.facts().setting(&key(node)).unwrap_or_else(|error| {
+            tracing::error!(%error, "what this node knows could not be read");
+            None
+        })?;
+        Self::parse(std::str::from_utf8(&bytes).ok()?)
+    }
+
+    /// Writes the row, durably.
+    pub(super) fn put(&self, store: &Store, node: &NodeId) -> Result<(), StoreTrouble> {
+        store.facts().put_setting(&key(node), Some(self.text().as_bytes())).map_err(StoreTrouble::of)
+    }
+
+    fn text(&self) -> String {
+        let owner = self.owner.as_ref().map_or("-", Address::as_str);
+        format!("{}\n{owner}\n{} {}", self.device, self.frames, self.bytes)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let device = Address::parse(lines.next()?).ok()?;
+        let owner = match lines.next()? {
+            "-" => None,
+            owner => Some(Address::parse(owner).ok()?),
+        };
+        let (frames, bytes) = lines.next()?.split_once(' ')?;
+        Some(Self { device, owner, frames: frames.parse().ok()?, bytes: bytes.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_it_was_written() {
+        let first = |digit: &str| Address::parse(&format!("keystone^{}", digit.repeat(64))).unwrap();
+        for owner in [None, Some(first("B"))] {
+            let row = PeerIdentity { device: first("A"), owner, frames: 3, bytes: 4 };
+            assert_eq!(PeerIdentity::parse(&row.text()), Some(row));
+        }
+        assert_eq!(PeerIdentity::parse("x"), None);
+    }
+}

@@ -1,0 +1,347 @@
+//! Identities with the real binary: words, recovery, revocation, restored and copied homes, two nodes that prove.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{Machine, Pair, agree, until, write};
+
+/// A home with an owner, and the file with its words.
+fn with_owner(machine: &Machine) -> (Value, PathBuf) {
+    let words = machine.root().join("words");
+    let made = machine.ok(&["init", "--recovery-out", words.to_str().unwrap()]);
+    (made, words)
+}
+
+fn words_of(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// A command with words on its standard input.
+#[track_caller]
+fn with_words(machine: &Machine, args: &[&str], words: &str) -> (i32, Value) {
+    let done = machine.run_with(args, words);
+    (done.code, done.document())
+}
+
+fn every_file(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            every_file(&path, found);
+        } else if kind.is_file() {
+            found.push((path.clone(), fs::read(&path).unwrap()));
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&path, &target);
+        } else if kind.is_file() {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// The lower-case hex secrets of a key file.
+fn secrets_of(home: &Path) -> Vec<String> {
+    let text = fs::read_to_string(home.join("identity.key")).unwrap();
+    let secret = |line: &str| {
+        (line.starts_with("working") || line.starts_with("owner")).then(|| line.rsplit(' ').next().unwrap().to_owned())
+    };
+    text.lines().filter_map(secret).collect()
+}
+
+/// Every home gets a device identity; the owner comes only where its words have a place to go.
+#[test]
+fn a_device_always_and_an_owner_where_words_have_a_place() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let shown = machine.ok(&["identity", "show"]);
+    assert_eq!((&shown["owner"], &shown["signing"]), (&Value::Null, &json!("ready")));
+    let device = &shown["device"];
+    assert_eq!((&device["class"], &device["state"], &device["n"]), (&json!("device"), &json!("live"), &json!(0)));
+    assert_eq!((&device["node"], &device["pools"][0]["size"]), (&shown["node"], &json!(256)));
+    assert_eq!(machine.ok(&["identity", "show"])["device"]["keystone"], device["keystone"]);
+    machine.fails(&["identity", "new"], 2, "no_place_for_words");
+    machine.fails(&["identity", "export", "frames"], 2, "no_owner");
+    let words = machine.root().join("words");
+    let made = machine.ok(&["identity", "new", "--recovery-out", words.to_str().unwrap()]);
+    let shown = machine.ok(&["identity", "show"]);
+    assert_eq!(shown["owner"]["keystone"], made["owner"]);
+    let sizes: Vec<u64> =
+        shown["owner"]["pools"].as_array().unwrap().iter().map(|pool| pool["size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [256, 512, 256]);
+    let delegation = &shown["owner"]["delegations"][0];
+    assert_eq!((&delegation["this_node"], &delegation["verbs"]), (&json!(true), &json!(["connect", "sync", "post"])));
+    let other = machine.root().join("other");
+    machine.fails(&["identity", "new", "--recovery-out", other.to_str().unwrap()], 2, "owner_exists");
+    machine.fails(&["init", "--recovery-out", other.to_str().unwrap()], 2, "home_exists");
+    let text = machine.plain(&["identity", "show"]).stdout;
+    assert!(text.contains("owner") && text.contains("device") && !text.starts_with('{'), "{text}");
+    machine.ok(&["verify"]);
+}
+
+/// The words are in one file and nowhere else; the drill knows them from others.
+// Proves: SY-83 SY-30
+#[test]
+fn backup_has_no_secret() {
+    let machine = Machine::new();
+    let (_, file) = with_owner(&machine);
+    let words = words_of(&file);
+    assert_eq!(words.split_whitespace().count(), 24);
+    let node = machine.up_in(&[("SEALTIDE_LOG", "trace")], &[machine.notes_text()]);
+    assert_eq!(with_words(&machine, &["identity", "drill"], &words).0, 0);
+    let other = Machine::new();
+    let (_, wrong) = with_owner(&other);
+    let (code, answer) = with_words(&machine, &["identity", "drill"], &words_of(&wrong));
+    assert_eq!((code, &answer["error"]["code"]), (6, &json!("wrong_words")));
+    let swapped: Vec<&str> = words.split_whitespace().rev().collect();
+    let (code, answer) = with_words(&machine, &["identity", "drill"], &swapped[1..].join(" "));
+    assert_eq!((code, &answer["error"]["code"]), (2, &json!("words")));
+    assert!(swapped.iter().all(|word| !answer.to_string().contains(&format!(" {word} "))), "{answer}");
+    drop(node);
+    let secrets = secrets_of(&machine.home());
+    assert_eq!(secrets.len(), 2);
+    let root = sealtide_identity::keystone::RootSecret::from_words(&words).unwrap();
+    let root_hex: String = root.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    let pair: Vec<&str> = words.split_whitespace().collect();
+    let mut files = Vec::new();
+    every_file(&machine.home(), &mut files);
+    every_file(machine.root(), &mut files);
+    let mut looked = 0;
+    for (path, bytes) in files.iter().filter(|(path, _)| *path != file) {
+        looked += 1;
+        let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+        for two in pair.windows(2) {
+            assert!(!holds(two.join(" ").as_bytes()), "{} holds recovery words", path.display());
+        }
+        assert!(!holds(root.expose()) && !holds(root_hex.as_bytes()), "{} holds the root secret", path.display());
+        if !path.ends_with("identity.key") {
+            for secret in &secrets {
+                let raw: Vec<u8> =
+                    (0..32).map(|at| u8::from_str_radix(&secret[2 * at..2 * at + 2], 16).unwrap()).collect();
+                assert!(!holds(secret.as_bytes()) && !holds(&raw), "{} holds a secret", path.display());
+            }
+        }
+    }
+    assert!(looked > 5, "{looked} files");
+}
+
+/// The owner comes back on another machine with words and frames, without its key; the old machine is out.
+// Proves: SY-82
+#[test]
+fn recover_without_mldsa_key() {
+    let (a, b) = (Machine::new(), Machine::new());
+    let (_, file) = with_owner(&a);
+    let words = words_of(&file);
+    let frames = a.root().join("owner.frames");
+    let frames = frames.to_str().unwrap();
+    let exported = a.ok(&["identity", "export", frames]);
+    assert_eq!(exported["frames"], 2);
+    fs::remove_file(a.home().join("identity.key")).unwrap();
+    b.ok(&["init"]);
+    let (code, answer) = with_words(&b, &["identity", "recover"], &words);
+    assert_eq!(
+        (code, &answer["error"]["code"]),
+        (6, &json!("wrong_words")),
+        "without frames there is nothing to recover"
+    );
+    let (code, recovered) = with_words(&b, &["identity", "recover", "--frames", frames], &words);
+    assert_eq!(code, 0, "{recovered}");
+    assert_eq!(recovered["owner"], exported["owner"]);
+    let shown = b.ok(&["identity", "show"]);
+    assert_eq!((&shown["owner"]["keystone"], &shown["owner"]["n"]), (&exported["owner"], &json!(3)));
+    let mine = shown["owner"]["delegations"].as_array().unwrap().iter().filter(|row| row["this_node"] == true).count();
+    assert_eq!(mine, 1);
+    // The machine whose key file was lost gets a new device and takes the same owner back, from what is in its store.
+    let (code, again) = with_words(&a, &["identity", "recover"], &words);
+    assert_eq!((code, &again["owner"]), (0, &exported["owner"]));
+    // Ended with the words alone.
+    let (code, revoked) = with_words(&b, &["identity", "revoke", "--reason", "stolen"], &words);
+    assert_eq!((code, &revoked["revoked"]), (0, &json!(true)));
+    assert_eq!(b.ok(&["identity", "show"])["owner"]["state"], "revoked");
+    let (code, answer) = with_words(&b, &["identity", "recover"], &words);
+    assert_eq!((code, &answer["error"]["code"]), (6, &json!("revoked")));
+    b.fails(&["identity", "undelegate", shown["node"].as_str().unwrap()], 6, "revoked");
+}
+
+/// A full copy of a home can neither manage nor revoke.
+// Proves: SY-83
+#[test]
+fn stolen_home() {
+    let machine = Machine::new();
+    with_owner(&machine);
+    let stolen = machine.root().join("stolen");
+    copy(&machine.home(), &stolen);
+    for secret in secrets_of(&stolen) {
+        let bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&secret[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let root = sealtide_identity::keystone::RootSecret::from_bytes(bytes.try_into().unwrap());
+        for args in [&["identity", "recover"][..], &["identity", "revoke"]] {
+            let done = machine.run_with(args, &root.words());
+            assert_eq!((done.code, &done.document()["error"]["code"]), (6, &json!("wrong_words")), "{args:?}");
+        }
+    }
+}
+
+/// A restored store and a moved home sign nothing until somebody says so, and that is audited.
+// Proves: SY-26
+#[test]
+fn a_restored_and_a_moved_home_refuse_to_sign() {
+    let machine = Machine::new();
+    let (made, _) = with_owner(&machine);
+    let node = made["node"].as_str().unwrap();
+    let old = machine.root().join("old-store");
+    copy(&machine.home().join("store"), &old);
+    machine.ok(&["identity", "delegate", node, "--verbs", "sync"]);
+    let store = machine.home().join("store");
+    fs::remove_dir_all(&store).unwrap();
+    copy(&old, &store);
+    assert_eq!(machine.ok(&["identity", "show"])["signing"], "refused");
+    machine.fails(&["identity", "delegate", node], 6, "restored");
+    machine.ok(&["--offline-sign", "identity", "delegate", node]);
+    assert_eq!(machine.ok(&["identity", "show"])["signing"], "ready");
+    let moved = machine.root().join("moved");
+    copy(&machine.home(), &moved);
+    let done = machine.run_at(&moved, &["identity", "delegate", node]);
+    assert_eq!((done.code, &done.document()["error"]["code"]), (6, &json!("moved")), "{done:?}");
+    assert_eq!(machine.run_at(&moved, &["--offline-sign", "identity", "delegate", node]).code, 0);
+    let audit = fs::read_to_string(moved.join("audit/0001.jsonl")).unwrap();
+    assert_eq!(audit.matches("node:offline_sign").count(), 2, "{audit}");
+}
+
+/// A crash between any two writes of a signature leaves a home that goes on without signing twice.
+// Proves: SY-25
+#[test]
+fn a_crash_while_signing() {
+    let machine = Machine::new();
+    let (made, _) = with_owner(&machine);
+    let node = made["node"].as_str().unwrap();
+    let mut n = machine.ok(&["identity", "show"])["owner"]["n"].as_u64().unwrap();
+    for (point, signed) in [("identity.made", 0), ("identity.committed", 1), ("identity.counted", 1)] {
+        let done = machine.run_in(&[("SEALTIDE_FAILPOINT", &format!("{point}:1"))], &["identity", "delegate", node]);
+        assert_ne!(done.code, 0, "{point}");
+        let shown = machine.ok(&["identity", "show"]);
+        n += signed;
+        assert_eq!((&shown["signing"], &shown["owner"]["n"]), (&json!("ready"), &json!(n)), "{point}");
+        machine.ok(&["identity", "delegate", node]);
+        n += 1;
+        let shown = machine.ok(&["identity", "show"]);
+        assert_eq!((&shown["owner"]["state"], &shown["owner"]["n"]), (&json!("live"), &json!(n)), "{point}");
+    }
+}
+
+/// Two nodes prove to each other whose devices they are, keep each other's keystones, and use one session again.
+// Proves: SY-32
+#[test]
+fn two_nodes_prove_who_they_are() {
+    let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    pair.agree_and_verify();
+    let known = |machine: &Machine| machine.ok(&["identity", "show"])["peers"][0]["device"].clone();
+    let own = |machine: &Machine| machine.ok(&["identity", "show"])["device"].clone();
+    until("both know the other's device", || {
+        let both = [(&pair.a, &pair.b), (&pair.b, &pair.a)];
+        match both.iter().find(|(here, there)| known(here)["keystone"] != own(there)["keystone"]) {
+            None => Ok(()),
+            Some((here, _)) => Err(here.told()),
+        }
+    });
+    let before = own(&pair.a)["n"].clone();
+    for round in 0..2 {
+        pair.node_a.stop();
+        write(&pair.a.notes(), "plan.md", format!("plan {round}\n"));
+        pair.node_a = pair.a.up(&[]);
+        agree(&pair.a, &pair.b);
+    }
+    // The session of the first connection serves the later ones: the device signed nothing more.
+    assert_eq!(own(&pair.a)["n"], before);
+    for machine in [&pair.a, &pair.b] {
+        machine.ok(&["verify"]);
+    }
+}
+
+/// A revoked owner is shut out at once, and for good.
+// Proves: SY-28
+#[test]
+fn a_revoked_owner_is_shut_out() {
+    let (a, b) = (Machine::new(), Machine::new());
+    write(&a.notes(), "plan.md", "plan\n");
+    let node_a = a.share();
+    let words = b.root().join("words");
+    b.ok(&["join", node_a.ticket(), b.notes_text(), "--wait", "--recovery-out", words.to_str().unwrap()]);
+    let _node_b = b.up(&[]);
+    until("the first node knows the owner of the second", || {
+        let shown = a.ok(&["identity", "show"])["peers"][0].clone();
+        if shown["owner"]["state"] == "live" && shown["speaks_for_owner"] == true {
+            Ok(())
+        } else {
+            Err(shown.to_string())
+        }
+    });
+    let (code, _) = with_words(&b, &["identity", "revoke"], &words_of(&words));
+    assert_eq!(code, 0);
+    until("the first node heard of the end", || {
+        let shown = a.ok(&["identity", "show"])["peers"][0].clone();
+        if shown["owner"]["state"] == "revoked" { Ok(()) } else { Err(format!("{shown}\n{}", a.told())) }
+    });
+    write(&b.notes(), "after.md", "too late\n");
+    write(&a.notes(), "here.md", "stays\n");
+    b.recorded();
+    a.recorded();
+    a.run(&["sync", "--timeout", "2s"]);
+    assert!(!a.notes().join("after.md").exists());
+    assert!(!b.notes().join("here.md").exists());
+}
+
+/// A copy of a whole home that is older than what the original signed since: it signs nothing, fetches what a peer holds,
+/// and goes on without a fork.
+// Proves: SY-87 SY-26
+#[test]
+fn restore_whole_home() {
+    let (a, b) = (Machine::new(), Machine::new());
+    write(&a.notes(), "plan.md", "plan\n");
+    let (made, _) = with_owner(&a);
+    let node = made["node"].as_str().unwrap();
+    let mut node_a = a.share();
+    b.ok(&["join", node_a.ticket(), b.notes_text(), "--wait"]);
+    let _node_b = b.up(&[]);
+    agree(&a, &b);
+    node_a.stop();
+    let old = a.root().join("old");
+    copy(&a.home(), &old);
+    let mut node_a = a.up(&[]);
+    for verbs in ["sync", "post"] {
+        a.ok(&["identity", "delegate", node, "--verbs", verbs]);
+    }
+    let newest = a.ok(&["identity", "show"])["owner"]["n"].clone();
+    until("the peer holds the newest frame", || {
+        let n = b.ok(&["identity", "show"])["peers"][0]["owner"]["n"].clone();
+        if n == newest { Ok(()) } else { Err(format!("{n} of {newest}\n{}", b.told())) }
+    });
+    node_a.stop();
+    fs::rename(a.home(), a.root().join("original")).unwrap();
+    copy(&old, &a.home());
+    a.fails(&["identity", "delegate", node], 6, "moved");
+    let _node_a = a.up(&[]);
+    until("the witness was heard", || {
+        let shown = a.ok(&["identity", "show"]);
+        if shown["signing"] == "ready" { Ok(()) } else { Err(format!("{shown}\n{}", a.told())) }
+    });
+    let shown = a.ok(&["identity", "show"]);
+    assert_eq!((&shown["owner"]["n"], &shown["owner"]["state"]), (&newest, &json!("live")), "{shown}");
+    a.ok(&["identity", "delegate", node]);
+    let shown = a.ok(&["identity", "show"]);
+    assert_eq!(
+        (shown["owner"]["n"].as_u64(), &shown["owner"]["state"]),
+        (newest.as_u64().map(|n| n + 1), &json!("live"))
+    );
+    write(&a.notes(), "again.md", "again\n");
+    agree(&a, &b);
+}
