@@ -64,8 +64,8 @@ impl RecoveryWords {
     /// When standard input cannot be read.
     pub fn ask() -> io::Result<Self> {
         if io::stdin().is_terminal() {
-            eprint!("recovery words: ");
-            io::stderr().flush()?;
+            let mut terminal = io::stderr().lock();
+            terminal.write_all(b"recovery words: ").and_then(|()| terminal.flush())?;
         }
         let mut text = Zeroizing::new(String::with_capacity(INPUT_BYTES_MAX as usize + 1));
         let mut input = io::stdin().lock().take(INPUT_BYTES_MAX);

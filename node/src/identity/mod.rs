@@ -23,6 +23,8 @@ mod service;
 mod sessions;
 mod show;
 mod signing;
+#[cfg(test)]
+mod tests;
 mod vault;
 mod verdict;
 mod witness;

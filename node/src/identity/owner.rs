@@ -192,7 +192,7 @@ impl Identities {
         let mut revoked = false;
         for first in firsts {
             let chain = self.joined(&first, frames);
-            if !chain.newest().is_some_and(|newest| newest.class() == Class::Owner) {
+            if chain.newest().is_none_or(|newest| newest.class() != Class::Owner) {
                 continue;
             }
             match keystone::drill(&chain, root) {

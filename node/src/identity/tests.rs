@@ -1,0 +1,219 @@
+//! Stories of one or two rooms without a network: crashes at every write, forks, foreign devices.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sealtide_crypto::{Seed, SeededEntropy, SigningKey};
+use sealtide_ibgib::Verified;
+use sealtide_identity::NodeId;
+use sealtide_identity::keystone::{Chain, Claim, RootSecret, State, Verb};
+use sealtide_store::Config;
+use sealtide_store::mem::MemDisk;
+use sealtide_sync::{AbortCode, Introduction};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::engine::keystones::{Connection, Keystones};
+
+/// A key file in memory. Its power fails with that of the disk: after `left` writes, and a write that fails may have
+/// happened or not.
+#[derive(Clone, Default)]
+struct MemPlace(Arc<Mutex<Place>>);
+
+#[derive(Default)]
+struct Place {
+    text: Option<String>,
+    left: Option<u64>,
+    torn: bool,
+}
+
+impl KeyPlace for MemPlace {
+    fn read(&self) -> io::Result<Option<Zeroizing<String>>> {
+        Ok(lock(&self.0).text.clone().map(Zeroizing::new))
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let mut place = lock(&self.0);
+        match &mut place.left {
+            Some(0) => {
+                if place.torn {
+                    place.text = Some(text.to_owned());
+                }
+                return Err(io::Error::other("the power failed"));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        place.text = Some(text.to_owned());
+        Ok(())
+    }
+}
+
+fn node(seed: u64) -> Identity {
+    let key = SigningKey::from_seed(&Seed::generate(&mut SeededEntropy::new(seed)));
+    Identity { id: NodeId::of(key.public()), key: Arc::new(key) }
+}
+
+fn clock() -> Clock {
+    let ms = AtomicU64::new(1_800_000_000_000);
+    Arc::new(move || Stamp { ms: ms.fetch_add(1, Ordering::Relaxed) })
+}
+
+fn room(disk: &MemDisk, place: &MemPlace, marker: [u8; 32], seed: u64) -> Result<Identities, OpenError> {
+    let store = Store::open(Arc::new(disk.clone()), Config::default()).map_err(StoreTrouble::of)?;
+    let place = Box::new(place.clone());
+    Identities::open(Parts { node: node(seed), store, place, marker, clock: clock() })
+}
+
+fn sign_something(identities: &Identities) -> Result<Verified, SignRefused> {
+    let device = identities.device().ok_or(SignRefused::NoKeys)?;
+    identities.sign_owner(&Claim::new(Verb::Post, device.as_str()))
+}
+
+/// The power fails at every write of the store and of the key file while the owner signs: no frame that was shown is lost,
+/// and no two frames follow one, whatever was on the disk.
+// Proves: SY-25
+#[test]
+fn no_second_signature_after_a_crash_at_any_write() {
+    let mut crashes = 0;
+    for at in 0..18 {
+        for (seed, torn) in [(1, false), (2, true), (3, false)] {
+            let (disk, place) = (MemDisk::new(seed), MemPlace::default());
+            let before = room(&disk, &place, [1; 32], 7).unwrap();
+            let owner = before.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+            let mut shown = before.frames_of(&owner);
+            {
+                let mut place = lock(&place.0);
+                (place.left, place.torn) = (Some(at / 4), torn);
+            }
+            disk.fail_from(Some(disk.calls() + at));
+            let failed = (0..4).any(|_| match sign_something(&before) {
+                Ok(frame) => {
+                    shown.push(frame);
+                    false
+                }
+                Err(_) => true,
+            });
+            crashes += u32::from(failed);
+            drop(before);
+            lock(&place.0).left = None;
+            let after = room(&disk.crash(seed), &place, [1; 32], 7).unwrap();
+            assert_eq!(after.doubt(), None, "call {at}, seed {seed}");
+            shown.push(sign_something(&after).unwrap());
+            shown.extend(after.frames_of(&owner));
+            let mut seen = Chain::new(owner.clone());
+            for frame in &shown {
+                let _ = seen.add(frame);
+            }
+            assert_eq!((seen.state(), seen.missing().count()), (State::Live, 0), "call {at}, seed {seed}");
+        }
+    }
+    println!("54 runs, {crashes} of them with a crash while signing");
+    assert!(crashes > 20, "{crashes}");
+}
+
+/// What was signed after a frame is given again; nothing else is made.
+// Proves: SY-25
+#[test]
+fn a_frame_has_one_successor_whatever_memory_says() {
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let identities = room(&disk, &place, [1; 32], 7).unwrap();
+    let owner = identities.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+    let old = identities.0.frames.with(&owner, |chain| chain.clone());
+    let signed = sign_something(&identities).unwrap();
+    *lock(&identities.0.frames.slot(&owner)) = Some(old);
+    match sign_something(&identities) {
+        Err(SignRefused::AlreadySigned(there)) => assert_eq!(there.sid(), signed.sid()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An old store with a newer key file, and a home elsewhere.
+// Proves: SY-26
+#[test]
+fn an_old_store_does_not_sign() {
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let identities = room(&disk, &place, [1; 32], 7).unwrap();
+    identities.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+    let old = disk.copy();
+    sign_something(&identities).unwrap();
+    drop(identities);
+    let restored = room(&old, &place, [1; 32], 7).unwrap();
+    assert!(matches!(restored.doubt(), Some(Doubt::Restored { store: 3, key_file: 4 })), "{:?}", restored.doubt());
+    assert!(matches!(sign_something(&restored), Err(SignRefused::Doubtful(_))));
+    restored.settle_doubt([1; 32]).unwrap();
+    sign_something(&restored).unwrap();
+    drop(restored);
+    let moved = room(&old.copy(), &place, [2; 32], 7).unwrap();
+    assert_eq!(moved.doubt(), Some(Doubt::Moved));
+    assert!(matches!(sign_something(&moved), Err(SignRefused::Doubtful(_))));
+}
+
+fn connection(own: u64, peer: u64) -> Connection {
+    Connection::new(node(own).id, node(peer).id, own < peer, [5; 32]).0
+}
+
+fn said(of: &Identities, own: u8, peer: u8) -> Introduction {
+    Introduction {
+        own_challenge: [own; 32],
+        peer_challenge: [peer; 32],
+        peer_keystone: of.device().unwrap(),
+        peer_owner: None,
+        peer_known: None,
+    }
+}
+
+/// A proof holds for its connection, its challenge and the node whose device it is.
+// Proves: SY-32 SY-90
+#[tokio::test]
+async fn a_proof_is_good_once() {
+    let open = |seed| room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+    let (a, b) = (open(1), open(2));
+    let proof = a.prove(connection(1, 2), said(&b, 10, 20)).await.unwrap();
+    let device = a.device().unwrap();
+    b.keep(connection(2, 1), device.clone(), proof.device.clone(), true).await.unwrap();
+    let good = b.check_proof(connection(2, 1), proof.session.clone(), said(&a, 20, 10)).await;
+    assert_eq!(good, Ok(()));
+    let code = |result: Result<(), sealtide_sync::Refused>| result.unwrap_err().code;
+    let replayed = b.check_proof(connection(2, 1), proof.session.clone(), said(&a, 21, 10)).await;
+    assert_eq!(code(replayed), AbortCode::Auth, "another challenge");
+    let mut elsewhere = connection(2, 1);
+    elsewhere.binding = [6; 32];
+    let replayed = b.check_proof(elsewhere, proof.session.clone(), said(&a, 20, 10)).await;
+    assert_eq!(code(replayed), AbortCode::Auth, "another connection");
+    // A third node shows the device keystone of the first as its own.
+    let c = open(3);
+    let other = c.keep(connection(3, 2), device, proof.device, true).await;
+    assert_eq!(code(other), AbortCode::Auth, "a device keystone whose key is another node's");
+    let stolen = b.check_proof(connection(2, 3), proof.session, said(&a, 20, 10)).await;
+    assert_eq!(code(stolen), AbortCode::Auth, "another node's proof");
+    // The next connection uses the session again: one more frame of it, none of the device.
+    let mut next = connection(1, 2);
+    next.binding = [7; 32];
+    let again = a.prove(next, said(&b, 11, 21)).await.unwrap();
+    assert_eq!((again.session.len(), again.device.len()), (3, 2));
+}
+
+/// Two first-come successors freeze a keystone where both are seen, and its connections end.
+// Proves: SY-27
+#[tokio::test]
+async fn a_fork_is_refused_where_both_branches_are_seen() {
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let a = room(&disk, &place, [1; 32], 1).unwrap();
+    let b = room(&MemDisk::new(2), &MemPlace::default(), [1; 32], 2).unwrap();
+    let text = lock(&place.0).text.clone();
+    let twin_place = MemPlace::default();
+    lock(&twin_place.0).text = text;
+    let twin = room(&disk.copy(), &twin_place, [1; 32], 1).unwrap();
+    let (one, two) = (
+        a.prove(connection(1, 2), said(&b, 10, 20)).await.unwrap(),
+        twin.prove(connection(1, 2), said(&b, 11, 21)).await.unwrap(),
+    );
+    let device = a.device().unwrap();
+    b.keep(connection(2, 1), device.clone(), one.device, true).await.unwrap();
+    b.check_proof(connection(2, 1), one.session, said(&a, 20, 10)).await.unwrap();
+    b.keep(connection(2, 1), device.clone(), two.device, true).await.unwrap();
+    assert_eq!(b.state_of(&device), State::Forked);
+    let refused = b.check_proof(connection(2, 1), two.session, said(&a, 21, 11)).await.unwrap_err();
+    assert_eq!(refused.code, AbortCode::IdentityForked);
+}
