@@ -80,7 +80,7 @@ pub(crate) fn text(answer: &Value) -> String {
                 short(&row["peer"])
             )
         }),
-        "verify" => format!("verified {} entries, {} records: no damage", answer["entries"], answer["records"]),
+        "verify" => verified(answer),
         "audit_verify" => format!(
             "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
             answer["lines"], answer["checkpoints"], answer["not_yet_signed"]
@@ -247,6 +247,19 @@ fn get(answer: &Value) -> String {
         return serde_json::to_string_pretty(&answer["doc"]).unwrap_or_default();
     }
     word(&answer["kind"])
+}
+
+fn verified(answer: &Value) -> String {
+    let commits = &answer["commits"];
+    let bad = commits["bad"].as_array().map_or(0, Vec::len);
+    format!(
+        "verified {} entries, {} records, {} signed commits: no damage{}{}",
+        answer["entries"],
+        answer["records"],
+        commits["verified"],
+        if commits["unknown"] == 0 { String::new() } else { format!("; {} of unknown nodes", commits["unknown"]) },
+        if bad == 0 { String::new() } else { format!("; {bad} forged commits, which prove nothing") },
+    )
 }
 
 fn log_entry(entry: &Value) -> String {
