@@ -192,8 +192,7 @@ impl Scoped {
     pub(crate) fn is_newer(&self, view: &dyn SpaceView, record: &Verified) -> bool {
         let newer = |frame: &FrameFacts| self.tips_of(&frame.tjp).map(|tip| tip.n).max() < Some(frame.n);
         let signed = || tips_signed(record).first().and_then(|tip| view.frame_facts(tip));
-        self.roots.is_none()
-            && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
+        self.roots.is_none() && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
     }
 
     /// The tip with this level-0 id.

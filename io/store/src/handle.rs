@@ -196,6 +196,14 @@ impl SpaceHandle {
         self.with(|index, state| state.stones_by(*node).take(limit).map(|id| index.records.get(id).sid).collect())
     }
 
+    /// The nodes that commit stones name as their makers, proven or not, with the stone of the greatest seq of each; at
+    /// most `limit` nodes.
+    pub fn stone_makers(&self, limit: usize) -> Vec<(NodeId, Sid)> {
+        self.with(|index, state| {
+            state.stone_makers().take(limit).map(|(node, id)| (node, index.records.get(id).sid)).collect()
+        })
+    }
+
     /// All commit stones, proven or not.
     pub fn stones(&self) -> Vec<Sid> {
         self.with(|index, state| state.stones().map(|id| index.records.get(id).sid).collect())
@@ -255,9 +263,7 @@ impl SpaceView for SpaceHandle {
     }
 
     fn stones_naming(&self, address: &Address) -> Vec<Sid> {
-        self.with(|index, state| {
-            state.stones_naming(tip_hash(address)).map(|id| index.records.get(id).sid).collect()
-        })
+        self.with(|index, state| state.stones_naming(tip_hash(address)).map(|id| index.records.get(id).sid).collect())
     }
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {

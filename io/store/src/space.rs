@@ -1,6 +1,7 @@
 //! The index of one space: members, addresses, frames, tips, chunk references and summaries. Spec: ibgib §12.2, §13.3.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use sealtide_crypto::sha256_parts;
@@ -111,6 +112,14 @@ impl SpaceState {
     /// Commit stones that name this node as their maker, the greatest seq first.
     pub(crate) fn stones_by(&self, node: NodeId) -> impl Iterator<Item = u32> {
         self.stones.range((node, 0, 0)..=(node, u64::MAX, u32::MAX)).rev().map(|(.., id)| *id)
+    }
+
+    /// The nodes that commit stones name, and the stone of the greatest seq of each.
+    pub(crate) fn stone_makers(&self) -> impl Iterator<Item = (NodeId, u32)> {
+        let below = |bound| self.stones.range((Bound::Unbounded, bound)).next_back();
+        let last = below(Bound::Unbounded);
+        let makers = std::iter::successors(last, move |(node, ..)| below(Bound::Excluded((*node, 0, 0))));
+        makers.map(|(node, _, id)| (*node, *id))
     }
 
     /// All commit stones.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtide_crypto::{PublicKey, SigningKey};
 use sealtide_ibgib::{Address, FILE_IB, FileFrame, FrameFacts, Sid, Verified, merge_conflicts};
-use sealtide_identity::authorship::{Author, Authors, COMMIT_IB, Commit, Tip, check_commit, commit_stones, read_commit};
+use sealtide_identity::authorship::{
+    Author, Authors, COMMIT_IB, Commit, Tip, check_commit, commit_stones, read_commit,
+};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{CommitError, CreateError, SpaceHandle};
 use sealtide_sync::{CommitRequest, CommitResult, SpaceView};
@@ -20,6 +22,8 @@ const CHECKED_MAX: usize = 16_384;
 const OWN_LOOKED_AT: usize = 4_096;
 /// Records that may stand at one address beside each other and are tried in turn, all in all for one stone.
 const SHAPES_TRIED: usize = 64;
+/// Nodes of one space whose keys are looked for.
+const SIGNERS_MAX: usize = 64;
 /// Frames behind one frame that are looked at for the node that went on from it.
 const LATER_LOOKED_AT: usize = 4_096;
 
@@ -64,6 +68,8 @@ pub(super) struct Stones {
     last: Mutex<BTreeMap<SpaceId, Arc<tokio::sync::Mutex<Last>>>>,
     /// Stones whose key is known: the commit, or nothing for a bad one.
     checked: Mutex<BTreeMap<Sid, Option<Arc<Commit>>>>,
+    /// Nodes whose key is held.
+    known: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Stones {
@@ -75,9 +81,8 @@ impl Stones {
 /// What a local commit signs: frames that this node made, without those that follow from rules alone, and of frames that
 /// follow one another the last.
 fn new_tips(records: &[Verified]) -> Vec<Tip> {
-    let own = |record: &&Verified| {
-        record.frame_ref().is_some() && merge_conflicts(record).is_none() && !is_yield(record)
-    };
+    let own =
+        |record: &&Verified| record.frame_ref().is_some() && merge_conflicts(record).is_none() && !is_yield(record);
     let behind: BTreeSet<&Address> =
         records.iter().filter(own).filter_map(Verified::frame_ref).flat_map(|facts| &facts.past).collect();
     let tips = records.iter().filter(own).filter(|record| !behind.contains(record.address()));
@@ -86,7 +91,8 @@ fn new_tips(records: &[Verified]) -> Vec<Tip> {
 
 /// Whether a rule made this frame, so that every node makes the same.
 fn is_yield(record: &Verified) -> bool {
-    let may_be = record.address().ib() == FILE_IB && record.data_text().is_some_and(|text| text.contains("\"yielded\""));
+    let may_be =
+        record.address().ib() == FILE_IB && record.data_text().is_some_and(|text| text.contains("\"yielded\""));
     may_be && FileFrame::read(record).is_ok_and(|frame| frame.yielded.is_some())
 }
 
@@ -171,6 +177,28 @@ impl<W: World> Engine<W> {
         })
     }
 
+    /// Nodes that commit stones of a space name and whose keys were not seen yet, with their newest stones.
+    pub(super) fn new_signers(&self, space: &SpaceId) -> Vec<(NodeId, Sid)> {
+        let mut makers = self.store().view(space).map(|view| view.stone_makers(SIGNERS_MAX)).unwrap_or_default();
+        makers.retain(|(node, _)| !lock(&self.stones().known).contains(node));
+        makers
+    }
+
+    /// The device keystones of these nodes that are not held here.
+    pub(super) fn unknown_signers(&self, space: &SpaceId, makers: Vec<(NodeId, Sid)>) -> Vec<Address> {
+        let Some(view) = self.store().view(space) else { return Vec::new() };
+        let mut unknown = Vec::new();
+        for (node, newest) in makers {
+            let Some(says) = view.record(&newest).as_ref().and_then(read_commit) else { continue };
+            match self.keystones().node_key(&says.keystone) {
+                Some(key) if NodeId::of(&key) == node => drop(lock(&self.stones().known).insert(node)),
+                Some(_) => {}
+                None => unknown.push(says.keystone),
+            }
+        }
+        unknown
+    }
+
     /// Whose a frame of a space is.
     // Spec: SY-103
     pub fn authorship(&self, view: &SpaceHandle, frame: &Verified) -> Authorship {
@@ -245,7 +273,8 @@ impl<W: World> Engine<W> {
 /// Whether the tips that are here are those that were signed. An address may hold several shapes; one fits.
 fn tips_fit(view: &SpaceHandle, commit: &Commit) -> bool {
     let shapes: Vec<Vec<Sid>> = commit.tips.iter().map(|tip| view.by_address(tip)).collect();
-    let ways = shapes.iter().map(Vec::len).try_fold(1usize, |ways, count| ways.checked_mul(count)).unwrap_or(usize::MAX);
+    let ways =
+        shapes.iter().map(Vec::len).try_fold(1usize, |ways, count| ways.checked_mul(count)).unwrap_or(usize::MAX);
     (0..ways.min(SHAPES_TRIED)).any(|mut way| {
         let sids: Vec<Sid> = shapes
             .iter()

@@ -129,6 +129,10 @@ pub trait Keystones: Send + Sync + 'static {
         let _ = keystone;
         None
     }
+    /// A device keystone signed commits that came from this peer, and it is not held: asks for its first frame.
+    fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
+        let _ = (connection, keystone);
+    }
 }
 
 /// A node without identities.

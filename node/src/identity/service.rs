@@ -355,4 +355,8 @@ impl Keystones for Identities {
     fn node_key(&self, keystone: &Address) -> Option<PublicKey> {
         self.device_key(keystone)
     }
+
+    fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
+        Identities::ask_for_signer(self, connection, keystone);
+    }
 }

@@ -44,7 +44,10 @@ fn the_log_tells_who_wrote_and_what_is_only_claimed() {
     pair.a.in_step();
     pair.b.in_step();
     let sound = pair.a.ok(&["verify"])["commits"].clone();
-    assert_eq!((&sound["verified"].as_u64() > &Some(2), &sound["unknown"], &sound["bad"]), (true, &json!(0), &json!([])));
+    assert_eq!(
+        (&sound["verified"].as_u64() > &Some(2), &sound["unknown"], &sound["bad"]),
+        (true, &json!(0), &json!([]))
+    );
 
     // Somebody who may write to the first store forges a version of the second machine.
     pair.node_a.stop();
@@ -60,6 +63,25 @@ fn the_log_tells_who_wrote_and_what_is_only_claimed() {
     }
     // What stands is what both have.
     assert_eq!(pair.agree().paths(), ["plan.md"]);
+}
+
+/// Two machines that share a space with a third and not with each other: the third gives the key of one to the other.
+// Proves: SY-103
+#[test]
+fn what_a_node_wrote_that_one_never_met_is_proven_too() {
+    let pair = Pair::with(|notes| write(notes, "plan.md", "first\n"));
+    let third = Machine::new();
+    let ticket = pair.a.ok(&["ticket", "new", "--space", "Notes"])["ticket"].as_str().unwrap().to_owned();
+    third.ok(&["join", &ticket, third.notes_text(), "--wait"]);
+    let _node = third.up(&[]);
+    write(&pair.b.notes(), "plan.md", "second\n");
+    let b = pair.b.ok(&["status"])["node"].clone();
+    until("the key of a node that was never met", || match newest(&third) {
+        entry if by(&entry) == ("verified", &b) => Ok(()),
+        entry => Err(entry.to_string()),
+    });
+    assert_eq!(newest(&third)["n"], 1);
+    assert_eq!(third.ok(&["verify"])["commits"]["unknown"], 0);
 }
 
 fn forge(machine: &Machine, victim: &str) {

@@ -211,7 +211,9 @@ impl Source {
         loop {
             let sid = self.next_sid(view, scoped)?;
             match scoped.record(view, &sid) {
-                Some(record) if !(matches!(self, Self::Bulk(..)) && scoped.is_newer(view, &record)) => return Some(record),
+                Some(record) if !(matches!(self, Self::Bulk(..)) && scoped.is_newer(view, &record)) => {
+                    return Some(record);
+                }
                 _ => {}
             }
         }

@@ -175,12 +175,10 @@ async fn every_local_commit_is_signed_and_the_stones_follow_one_another() {
     a.commit(&[edit(&three, "four")]).await;
     let mut stones = a.stones();
     stones.sort_by_key(|commit| commit.seq);
-    assert_eq!(stones.iter().map(|commit| (commit.seq, commit.tips.len())).collect::<Vec<_>>(), [
-        (0, 1),
-        (1, 1),
-        (2, 2),
-        (3, 1)
-    ]);
+    assert_eq!(
+        stones.iter().map(|commit| (commit.seq, commit.tips.len())).collect::<Vec<_>>(),
+        [(0, 1), (1, 1), (2, 2), (3, 1)]
+    );
     let view = a.view();
     for (before, after) in stones.iter().zip(&stones[1..]) {
         let named = view.records_at(after.prev.as_ref().unwrap());
