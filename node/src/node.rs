@@ -459,7 +459,7 @@ impl Node {
     pub fn create_space(&self, name: &str, kind: &str) -> Result<SpaceId, Failure> {
         let stamp = Stamp { ms: now().wall_ms };
         let first = space_genesis(name, kind, &self.id().to_string(), stamp, &uuid(&mut OsEntropy));
-        let space = self.store().create_space(first).map_err(|error| Failure::failed("store", error.to_string()))?;
+        let space = self.engine().create_space(first).map_err(|error| Failure::failed("store", error.to_string()))?;
         let label = self.free_label(name);
         let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
         self.known().put_label(&space, Some(&row)).map_err(|error| Failure::failed("store", error.to_string()))?;

@@ -113,6 +113,11 @@ pub fn commit_stones(
     Ok(stones)
 }
 
+/// What a stone says, whoever made it: form only, no signature is checked. `None` for a record that is no stone.
+pub fn read_commit(record: &Verified) -> Option<Commit> {
+    read(record).map(|(commit, _)| commit)
+}
+
 /// Checks form and signature of a stone under the key of its node. That the tips are those that were signed is checked
 /// by [`Commit::check_tips`] where the records are.
 ///

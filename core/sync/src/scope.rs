@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealtide_ibgib::{Address, ChunkHash, Manifest, Sid, TimelineId, Verified, order_key};
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, order_key};
+use sealtide_identity::authorship::COMMIT_IB;
 
 use crate::{Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy, negentropy::Run};
 
@@ -135,6 +136,13 @@ impl Scoped {
         sids
     }
 
+    /// The commit stones of the scope that name a frame, by accident also others.
+    pub(crate) fn stones_naming(&self, view: &dyn SpaceView, address: &Address) -> Vec<Sid> {
+        let mut sids = view.stones_naming(address);
+        sids.retain(|sid| self.contains(view, sid));
+        sids
+    }
+
     pub(crate) fn frames(&self, view: &dyn SpaceView, range: (TimelineId, u64, u64)) -> Vec<Sid> {
         let mut sids = view.frames(&range.0, range.1, range.2, FRAMES_MAX);
         sids.retain(|sid| self.contains(view, sid));
@@ -179,13 +187,12 @@ impl Scoped {
         self.roots.as_ref().is_none_or(|roots| roots.live && roots.skipped.is_empty())
     }
 
-    /// Whether a record joined the space after OPEN, as far as its counter tells: left out of a bulk stream, so that
-    /// the stream is the set that the facts describe.
-    pub(crate) fn is_newer(&self, record: &Verified) -> bool {
-        if self.roots.is_some() {
-            return false;
-        }
-        record.frame().is_some_and(|frame| self.tips_of(&frame.tjp).map(|tip| tip.n).max() < Some(frame.n))
+    /// Whether a record joined the space after OPEN, as far as its counter tells, or the counter of a frame that it
+    /// signs: left out of a bulk stream, so that the stream is the set that the facts describe.
+    pub(crate) fn is_newer(&self, view: &dyn SpaceView, record: &Verified) -> bool {
+        let newer = |frame: &FrameFacts| self.tips_of(&frame.tjp).map(|tip| tip.n).max() < Some(frame.n);
+        let signed = || tips_signed(record).first().and_then(|tip| view.frame_facts(tip));
+        self.roots.is_none() && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
     }
 
     /// The tip with this level-0 id.
@@ -209,6 +216,13 @@ impl Scoped {
     pub(crate) fn item_run(&self) -> Option<Run> {
         self.roots.as_ref().map(|roots| Run::new(roots.items.iter().map(|(order, sid)| (*order, sid.0)).collect()))
     }
+}
+
+/// The tips that a commit stone names, without a look at its form or signature; none for other records.
+pub(crate) fn tips_signed(record: &Verified) -> &[Address] {
+    let is_stone = record.address().ib() == COMMIT_IB && record.frame_ref().is_none();
+    let tips = record.relations().get("tip").filter(|_| is_stone);
+    tips.map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Frames of one WANT of ranges, diverged ones included.

@@ -106,6 +106,9 @@ pub trait SpaceView {
     fn frames(&self, timeline: &TimelineId, from: u64, to: u64, limit: usize) -> Vec<Sid>;
     /// The facts of a member frame.
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts>;
+    /// The member commit stones that have this address among their tips; by accident of a hash also others.
+    /// Spec: ibgib §12.6
+    fn stones_naming(&self, address: &Address) -> Vec<Sid>;
     /// Members after `after` in (order key, sid) order, at most `limit`: the bulk stream.
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)>;
     /// How many items of a level are in `lo ≤ (order key, id) < hi`, and the sum of their ids modulo 2²⁵⁶; nothing

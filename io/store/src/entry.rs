@@ -9,7 +9,7 @@
 
 use sealtide_crypto::Blake3;
 use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
-use sealtide_identity::SpaceId;
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{IdSum, LtHash, SagaId, SetSummary};
 
 /// Bytes of the head.
@@ -20,6 +20,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(crate) const MAGIC: [u8; 3] = *b"STE";
 /// The `n` of a record that is in no timeline.
 const NO_FRAME: u64 = u64::MAX;
+/// Set in the count of chunks of a commit stone: what it says follows.
+const STONE: u32 = 1 << 31;
 /// Bytes of the lanes of a set digest.
 const LANES_BYTES: usize = 2048;
 /// The saga field of a local change.
@@ -116,6 +118,18 @@ pub(crate) struct RecordLine {
     pub(crate) address: [u8; 16],
     /// The chunks that the record lists itself.
     pub(crate) chunks: Vec<ChunkHash>,
+    /// What a commit stone says; `None` for everything else.
+    pub(crate) stone: Option<StoneLine>,
+}
+
+/// What the index needs of a commit stone. Spec: ibgib §12.6
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoneLine {
+    /// The node that it names, proven or not.
+    pub(crate) by: NodeId,
+    pub(crate) seq: u64,
+    /// First 8 bytes of SHA-256 of the address of each tip.
+    pub(crate) tips: Vec<u64>,
 }
 
 /// One tip after a commit.
@@ -366,8 +380,15 @@ pub(crate) fn read_line(cut: &mut Cut<'_>) -> Option<RecordLine> {
     let n = cut.u64()?;
     let address = cut.take(16)?.try_into().ok()?;
     let count = cut.u32()?;
-    let chunks = (0..count).map(|_| Some(ChunkHash(cut.id()?))).collect::<Option<_>>()?;
-    Some(RecordLine { sid, order, frame: (n != NO_FRAME).then_some((timeline, n)), address, chunks })
+    let chunks = (0..count & !STONE).map(|_| Some(ChunkHash(cut.id()?))).collect::<Option<_>>()?;
+    let stone = if count & STONE == 0 { None } else { Some(read_stone(cut)?) };
+    Some(RecordLine { sid, order, frame: (n != NO_FRAME).then_some((timeline, n)), address, chunks, stone })
+}
+
+fn read_stone(cut: &mut Cut<'_>) -> Option<StoneLine> {
+    let (by, seq, count) = (NodeId::from_bytes(cut.id()?), cut.u64()?, cut.u32()?);
+    let tips = (0..count).map(|_| cut.u64()).collect::<Option<_>>()?;
+    Some(StoneLine { by, seq, tips })
 }
 
 pub(crate) fn put_line(out: &mut Vec<u8>, line: &RecordLine) {
@@ -377,8 +398,14 @@ pub(crate) fn put_line(out: &mut Vec<u8>, line: &RecordLine) {
     out.extend_from_slice(&timeline);
     put64(out, n);
     out.extend_from_slice(&line.address);
-    put32(out, line.chunks.len() as u32);
+    put32(out, line.chunks.len() as u32 | if line.stone.is_some() { STONE } else { 0 });
     line.chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.0));
+    if let Some(stone) = &line.stone {
+        out.extend_from_slice(stone.by.as_bytes());
+        put64(out, stone.seq);
+        put32(out, stone.tips.len() as u32);
+        stone.tips.iter().for_each(|tip| put64(out, *tip));
+    }
 }
 
 pub(crate) fn put_summary(out: &mut Vec<u8>, summary: &SetSummary) {
@@ -488,8 +515,11 @@ mod tests {
             frame: Some((TimelineId([2; 32]), 3)),
             address: [4; 16],
             chunks: vec![ChunkHash([9; 32])],
+            stone: None,
         };
         let stone = RecordLine { frame: None, chunks: Vec::new(), ..line.clone() };
+        let says = StoneLine { by: NodeId::from_bytes([6; 32]), seq: 4, tips: vec![7, 8] };
+        let signed = RecordLine { stone: Some(says), ..stone.clone() };
         let tip = TipLine { sid: Sid([8; 32]), n: 4, address: "a^b".to_owned() };
         let change = Move {
             timeline: TimelineId([2; 32]),
@@ -522,6 +552,7 @@ mod tests {
             Entry::Saga { txn: 1, space, saga: SagaId([3; 32]), wall_ms: 2 },
             Entry::Record { txn: 1, line, encoded: b"record", encoded_len: 6 },
             Entry::Record { txn: 1, line: stone, encoded: b"", encoded_len: 0 },
+            Entry::Record { txn: 1, line: signed, encoded: b"commit", encoded_len: 6 },
             Entry::Known { txn: 1, sids: vec![Sid([1; 32]), Sid([2; 32])] },
             Entry::Chunk { hash: ChunkHash([5; 32]), content: b"chunk", content_len: 5 },
             Entry::Take { txn: 1, sids: vec![Sid([1; 32])] },

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
-use sealtide_identity::SpaceId;
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::entry::HEAD_BYTES;
-use crate::index::Index;
+use crate::index::{Index, tip_hash};
 use crate::pack::Pack;
 use crate::plan::{by_address, member_frame};
 use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
-use crate::table::{Stored, Table, frame_key, last_sid, member_row, read_frame_row, read_member_row};
+use crate::table::{
+    Stored, Table, frame_key, last_sid, maker_key, maker_row, member_row, named_key, read_frame_row, read_maker,
+    read_member_row,
+};
 use crate::{read, write};
 
 /// Bytes in front of the content in the body of a chunk entry: length and hash.
@@ -196,6 +200,42 @@ impl SpaceHandle {
         self.by_address(address).iter().filter_map(|sid| self.record(sid)).collect()
     }
 
+    /// The commit stones that name this node as their maker, proven or not, the greatest seq first; at most `limit`.
+    pub fn stones_by(&self, node: &NodeId, limit: usize) -> Vec<Sid> {
+        self.seek(|index, state| {
+            let front = maker_key(state.number, node);
+            let rows = rows_from(index, Table::Makers, &state.makers, (&front, &front), limit)?;
+            Ok(rows.iter().map(|row| last_sid(row)).collect())
+        })
+    }
+
+    /// The nodes that commit stones name as their makers, proven or not, with the stone of the greatest seq of each; at
+    /// most `limit` nodes.
+    pub fn stone_makers(&self, limit: usize) -> Vec<(NodeId, Sid)> {
+        self.seek(|index, state| {
+            let front = state.number.to_be_bytes();
+            let (mut makers, mut from) = (Vec::new(), front.to_vec());
+            while makers.len() < limit {
+                let rows = rows_from(index, Table::Makers, &state.makers, (&from, &front), 1)?;
+                let Some(row) = rows.first() else { break };
+                let node = read_maker(row);
+                makers.push((node, last_sid(row)));
+                // Behind every row of this node: no hash is all ones.
+                from = maker_row(state.number, &node, 0, &Sid([0xff; 32])).to_vec();
+            }
+            Ok(makers)
+        })
+    }
+
+    /// All commit stones, proven or not.
+    pub fn stones(&self) -> Vec<Sid> {
+        self.seek(|index, state| {
+            let front = state.number.to_be_bytes();
+            let rows = rows_from(index, Table::Makers, &state.makers, (&front, &front), usize::MAX)?;
+            Ok(rows.iter().map(|row| last_sid(row)).collect())
+        })
+    }
+
     /// Frames of a timeline that no tip reaches through `past`: the ones that merges and settlements left aside.
     /// They stay readable. Reads every frame of the timeline.
     pub fn orphans(&self, timeline: &TimelineId) -> Vec<Sid> {
@@ -255,6 +295,14 @@ impl SpaceView for SpaceHandle {
 
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
         self.with(|index, state| member_frame(index, state, address)).map(|(_, facts)| facts)
+    }
+
+    fn stones_naming(&self, address: &Address) -> Vec<Sid> {
+        self.seek(|index, state| {
+            let front = named_key(state.number, tip_hash(address));
+            let rows = rows_from(index, Table::Named, &state.named, (&front, &front), usize::MAX)?;
+            Ok(rows.iter().map(|row| last_sid(row)).collect())
+        })
     }
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
@@ -347,6 +395,20 @@ impl SpaceHandle {
         let info = index.sagas.get(saga)?;
         (info.state == SagaState::Staged && info.space == self.space).then_some(info.txn)
     }
+}
+
+/// The rows of a table from `from` on that begin with `front`, those in memory too; at most `limit`.
+fn rows_from<const N: usize>(
+    index: &Index,
+    table: Table,
+    fresh: &BTreeSet<[u8; N]>,
+    (from, front): (&[u8], &[u8]),
+    limit: usize,
+) -> Result<Vec<[u8; N]>, Unreadable> {
+    let behind = fresh.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
+    let fresh = behind.take_while(|row| row.starts_with(front)).take(limit).copied().collect();
+    let mut scan = index.runs.scan(table, from)?;
+    join(fresh, || Ok(scan.next_of(front)?.and_then(|row| row.first_chunk().copied())), limit)
 }
 
 /// The first `limit` items of two sorted lists, the second of which is read as far as it is needed.

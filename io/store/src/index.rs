@@ -10,7 +10,7 @@ use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{CommitLine, Entry, Move, RecordLine};
+use crate::entry::{CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::pack::{Pack, Place};
 use crate::run::Unreadable;
 use crate::runs::Runs;
@@ -144,6 +144,8 @@ pub(crate) struct Index {
     pub(crate) chunks: HashMap<ChunkHash, ChunkInfo>,
     /// The chunks that a record lists, for the few that do.
     pub(crate) chunk_lists: HashMap<u32, Vec<ChunkHash>>,
+    /// What commit stones say.
+    pub(crate) stones: HashMap<u32, StoneLine>,
     pub(crate) spaces: BTreeMap<SpaceId, SpaceState>,
     pub(crate) txns: BTreeMap<u64, Txn>,
     pub(crate) sagas: BTreeMap<SagaId, SagaInfo>,
@@ -153,6 +155,13 @@ pub(crate) struct Index {
     pub(crate) next_space: u32,
     /// Counts every change that readers can see.
     pub(crate) generation: u64,
+}
+
+/// What an index of stones keeps of the address of a tip: first 8 bytes of its SHA-256.
+pub(crate) fn tip_hash(address: &Address) -> u64 {
+    let mut out = [0; 8];
+    out.copy_from_slice(&address.timeline_id().0[..8]);
+    u64::from_be_bytes(out)
 }
 
 /// First 16 bytes of SHA-256 of an address.
@@ -173,6 +182,7 @@ impl Index {
             timelines: Timelines::default(),
             chunks: HashMap::new(),
             chunk_lists: HashMap::new(),
+            stones: HashMap::new(),
             spaces: BTreeMap::new(),
             txns: BTreeMap::new(),
             sagas: BTreeMap::new(),
@@ -292,6 +302,9 @@ impl Index {
         if !line.chunks.is_empty() {
             self.chunk_lists.insert(id, line.chunks);
         }
+        if let Some(stone) = line.stone {
+            self.stones.insert(id, stone);
+        }
         id
     }
 
@@ -319,6 +332,7 @@ impl Index {
             frame: rec.frame.map(|(timeline, n)| (self.timelines.get(timeline), n)),
             address: rec.address,
             chunks: self.chunk_lists.get(&id).cloned().unwrap_or_default(),
+            stone: self.stones.get(&id).cloned(),
         };
         (rec.place, line, rec.encoded_len)
     }
@@ -367,6 +381,9 @@ impl Index {
             if !state.is_member(rec, id) {
                 let chunks = self.chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default();
                 state.add_member(id, rec, chunks);
+                if let Some(stone) = self.stones.get(&id) {
+                    state.add_stone(&rec.sid, stone);
+                }
                 state.item_changed(sums, &rec.sid);
             }
         }

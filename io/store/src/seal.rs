@@ -38,6 +38,8 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
         Table::References => sorted(
             spaces.flat_map(|state| state.chunks.iter().map(|(hash, count)| reference_row(state.number, hash, *count))),
         ),
+        Table::Named => sorted(spaces.flat_map(|state| state.named.iter().copied())),
+        Table::Makers => sorted(spaces.flat_map(|state| state.makers.iter().copied())),
     }
 }
 
@@ -47,7 +49,8 @@ pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
     let cover = cover(&index.packs, first, last)?.ok_or(io::ErrorKind::NotFound)?;
     let records = index.records.list.len() as u64;
     let members = index.spaces.values().map(|state| state.members.len() as u64).sum();
-    let rows_max = [records, members, members, members, index.chunks.len() as u64, 0];
+    let named = index.spaces.values().map(|state| state.named.len() as u64).sum();
+    let rows_max = [records, members, members, members, index.chunks.len() as u64, 0, named, 0];
     let mut writer = RunWriter::new(&runs.health, runs.folder, cover, rows_max)?;
     let name = writer.file_name().to_owned();
     let write = || {
@@ -78,6 +81,7 @@ impl Index {
         self.records = Default::default();
         self.timelines = Default::default();
         self.chunk_lists = Default::default();
+        self.stones = Default::default();
         self.chunks = Default::default();
         self.fresh = 0;
         self.spaces.values_mut().for_each(|state| state.forget_sealed());

@@ -8,9 +8,10 @@ use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
 use sealtide_sync::{Level, SagaId, SetSummary, Snapshot, TipItem};
 
-use crate::entry::{Move, TipLine};
+use crate::entry::{Move, StoneLine, TipLine};
 use crate::index::{Rec, Records, Sums};
 use crate::sorted::Sorted;
+use crate::table::{MAKER_BYTES, NAMED_BYTES, maker_row, named_row};
 
 /// What sorts the tips: (order key, level-0 id).
 type TipKey = (u64, [u8; 32]);
@@ -37,6 +38,10 @@ pub(crate) struct SpaceState {
     pub(crate) addresses: BTreeSet<([u8; 16], u32)>,
     /// (timeline, n, record).
     pub(crate) frames: BTreeSet<(u32, u64, u32)>,
+    /// Rows of the tips that commit stones name.
+    pub(crate) named: BTreeSet<[u8; NAMED_BYTES]>,
+    /// Rows of commit stones by the node that they name.
+    pub(crate) makers: BTreeSet<[u8; MAKER_BYTES]>,
     tips: BTreeMap<TipKey, TipItem>,
     heads: BTreeMap<TimelineId, Vec<TipKey>>,
     /// Chunks that these members list, with the number of members that do.
@@ -93,6 +98,8 @@ impl SpaceState {
         self.members.clear();
         self.addresses.clear();
         self.frames.clear();
+        self.named.clear();
+        self.makers.clear();
         self.chunks.clear();
         self.sorted_items.take();
     }
@@ -127,6 +134,12 @@ impl SpaceState {
             *self.chunks.entry(*chunk).or_default() += 1;
         }
         self.bytes += u64::from(rec.encoded_len);
+    }
+
+    /// Adds what a member says that is a commit stone.
+    pub(crate) fn add_stone(&mut self, sid: &Sid, stone: &StoneLine) {
+        self.named.extend(stone.tips.iter().map(|tip| named_row(self.number, *tip, sid)));
+        self.makers.insert(maker_row(self.number, &stone.by, stone.seq, sid));
     }
 
     /// Changes the tips of one timeline; `false` when a tip to remove is none, or an address of

@@ -11,15 +11,16 @@ use bytes::Bytes;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
+use sealtide_identity::authorship::read_commit;
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::disk::{Disk, FsDisk};
 use crate::durable::{Durable, position};
-use crate::entry::{Builder, CommitLine, Entry, RecordLine};
+use crate::entry::{Builder, CommitLine, Entry, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::Facts;
 use crate::handle::{SpaceHandle, SpaceInfo};
-use crate::index::{Index, Sums, address_hash};
+use crate::index::{Index, Sums, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
 use crate::pack::{Place, io_error};
@@ -121,6 +122,11 @@ pub(crate) fn record_line(record: &Verified, frame: Option<&FrameFacts>) -> Reco
         frame: frame.map(|frame| (frame.timeline, frame.n)),
         address: address_hash(record.address()),
         chunks: Manifest::chunks_listed(record).into_iter().map(|chunk| chunk.hash).collect(),
+        stone: read_commit(record).map(|commit| StoneLine {
+            by: commit.by,
+            seq: commit.seq,
+            tips: commit.tips.iter().map(tip_hash).collect(),
+        }),
     }
 }
 
@@ -235,9 +241,17 @@ impl Store {
     /// # Errors
     /// [`CreateError`].
     pub fn create_space(&self, first: Verified) -> Result<SpaceId, CreateError> {
+        self.create_space_with(first, Vec::new())
+    }
+
+    /// As [`Store::create_space`], with further records in the same commit.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub fn create_space_with(&self, first: Verified, more: Vec<Verified>) -> Result<SpaceId, CreateError> {
         let space = space_of(&first).ok_or_else(|| CreateError::NotSpace(first.address().to_string()))?;
-        let request =
-            CommitRequest { saga: None, staged: None, records: vec![first], expected: Vec::new(), strict: false };
+        let records = std::iter::once(first).chain(more).collect();
+        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
         let mut log = self.writer()?;
         if read(&self.inner.index).spaces.contains_key(&space) {
             return Err(CreateError::Exists(space));

@@ -1,6 +1,7 @@
 //! The tables of the index on disk: rows of a fixed size, sorted as bytes. Spec: store, "Runs".
 
 use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
+use sealtide_identity::NodeId;
 
 use crate::pack::Place;
 
@@ -22,7 +23,16 @@ pub(crate) enum Table {
     Chunks,
     /// space number u32, chunk hash 32, count u32: how many members list the chunk. Counts of several runs add up.
     References,
+    /// space number u32, first 8 bytes of SHA-256 of an address, sid 32: the commit stones that name the address.
+    Named,
+    /// space number u32, node 32, u64::MAX − seq, sid 32: the commit stones of each node, the greatest seq first.
+    Makers,
 }
+
+/// Bytes of a row of [`Table::Named`].
+pub(crate) const NAMED_BYTES: usize = 44;
+/// Bytes of a row of [`Table::Makers`].
+pub(crate) const MAKER_BYTES: usize = 76;
 
 /// The sizes of a table's rows, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +51,16 @@ pub(crate) struct Shape {
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Records, Self::Members, Self::Addresses, Self::Frames, Self::Chunks, Self::References];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Records,
+        Self::Members,
+        Self::Addresses,
+        Self::Frames,
+        Self::Chunks,
+        Self::References,
+        Self::Named,
+        Self::Makers,
+    ];
 
     pub(crate) const fn shape(self) -> Shape {
         let plain = Shape { row: 0, key: 0, fence: 0, filter: 0, summed: false, counted: false };
@@ -53,6 +71,8 @@ impl Table {
             Self::Frames => Shape { row: 76, key: 76, fence: 44, ..plain },
             Self::Chunks => Shape { row: 48, key: 32, fence: 16, filter: 32, ..plain },
             Self::References => Shape { row: 40, key: 36, fence: 20, counted: true, ..plain },
+            Self::Named => Shape { row: NAMED_BYTES, key: NAMED_BYTES, fence: 20, filter: 12, ..plain },
+            Self::Makers => Shape { row: MAKER_BYTES, key: MAKER_BYTES, fence: 44, ..plain },
         }
     }
 
@@ -167,6 +187,29 @@ pub(crate) fn reference_row(space: u32, hash: &ChunkHash, count: u32) -> [u8; 40
     join(&[&reference_key(space, hash), &count.to_be_bytes()])
 }
 
+pub(crate) fn named_key(space: u32, tip: u64) -> [u8; 12] {
+    join(&[&space.to_be_bytes(), &tip.to_be_bytes()])
+}
+
+pub(crate) fn named_row(space: u32, tip: u64, sid: &Sid) -> [u8; NAMED_BYTES] {
+    join(&[&named_key(space, tip), &sid.0])
+}
+
+pub(crate) fn maker_key(space: u32, node: &NodeId) -> [u8; 36] {
+    join(&[&space.to_be_bytes(), node.as_bytes()])
+}
+
+pub(crate) fn maker_row(space: u32, node: &NodeId, seq: u64, sid: &Sid) -> [u8; MAKER_BYTES] {
+    join(&[&maker_key(space, node), &(u64::MAX - seq).to_be_bytes(), &sid.0])
+}
+
+/// The node of a maker row.
+pub(crate) fn read_maker(row: &[u8]) -> NodeId {
+    let mut node = [0; 32];
+    node.copy_from_slice(&row[4..36]);
+    NodeId::from_bytes(node)
+}
+
 /// The count that ends a row of a counted table.
 pub(crate) fn row_count(row: &[u8]) -> u32 {
     number(&row[row.len() - 4..])
@@ -187,7 +230,11 @@ mod tests {
         assert_eq!(read_frame_row(&frame_row(7, &timeline, 5, &sid)), (timeline, 5));
         assert_eq!(read_chunk_row(&chunk_row(&hash, place, 6)), (place, 6));
         assert_eq!(row_count(&reference_row(7, &hash, 70_000)), 70_000);
-        let sizes = [56, 44, 52, 76, 48, 40];
+        assert_eq!(last_sid(&named_row(7, 8, &sid)), sid);
+        let node = NodeId::from_bytes([5; 32]);
+        assert_eq!(read_maker(&maker_row(7, &node, 8, &sid)), node);
+        assert!(maker_row(7, &node, 9, &sid) < maker_row(7, &node, 8, &sid), "the greatest seq first");
+        let sizes = [56, 44, 52, 76, 48, 40, 44, 76];
         assert_eq!(Table::ALL.map(|table| table.shape().row), sizes);
         assert_eq!(Table::Frames.space_of(&frame_row(7, &timeline, 5, &sid)), Some(7));
         assert_eq!(Table::Records.space_of(&record_row(&sid, &stored)), None);

@@ -80,10 +80,7 @@ pub(crate) fn text(answer: &Value) -> String {
                 short(&row["peer"])
             )
         }),
-        "verify" => format!(
-            "verified {} entries, {} records, {} identities: no damage",
-            answer["entries"], answer["records"], answer["identities"]
-        ),
+        "verify" => verified(answer),
         "audit_verify" => format!(
             "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
             answer["lines"], answer["checkpoints"], answer["not_yet_signed"]
@@ -252,19 +249,37 @@ fn get(answer: &Value) -> String {
     word(&answer["kind"])
 }
 
+fn verified(answer: &Value) -> String {
+    let commits = &answer["commits"];
+    let bad = commits["bad"].as_array().map_or(0, Vec::len);
+    format!(
+        "verified {} entries, {} records, {} signed commits: no damage{}{}",
+        answer["entries"],
+        answer["records"],
+        commits["verified"],
+        if commits["unknown"] == 0 { String::new() } else { format!("; {} of unknown nodes", commits["unknown"]) },
+        if bad == 0 { String::new() } else { format!("; {bad} forged commits, which prove nothing") },
+    )
+}
+
 fn log_entry(entry: &Value) -> String {
     let dim = Style::new().dimmed();
-    let by =
-        entry["by_name"].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry["by"]), str::to_owned);
+    let named = |name: &str, id: &str| {
+        entry[name].as_str().filter(|name| !name.is_empty()).map_or_else(|| short(&entry[id]), str::to_owned)
+    };
+    let by = match entry["authorship"].as_str() {
+        Some("verified") => format!("✔ {}", named("verified_name", "verified_by")),
+        Some("merged") => "merged by rule".to_owned(),
+        _ => format!("{} (claimed)", named("by_name", "by")),
+    };
     format!(
-        "{}  {}@{:<4} {:8} {}:{}  {dim}{by} ({}){dim:#}{}{}",
+        "{}  {}@{:<4} {:8} {}:{}  {dim}{by}{dim:#}{}{}",
         word(&entry["time"]),
         word(&entry["hash"]).get(..8).unwrap_or_default(),
         word(&entry["n"]),
         word(&entry["what"]),
         word(&entry["space"]),
         word(&entry["path"]),
-        word(&entry["authorship"]),
         if entry["tip"] == true { "  tip" } else { "" },
         of_parents(entry)
     )

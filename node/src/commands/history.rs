@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sealtide_ibgib::{Address, Content, FILE_IB, FileFrame, FileKind, Stamp, Verified, merge_conflicts};
+use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 use similar::TextDiff;
@@ -10,6 +11,7 @@ use similar::TextDiff;
 use crate::commands::documents::{content, may_write};
 use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, stamp_of};
 use crate::commands::{rfc3339, store_failure};
+use crate::engine::authorship::Authorship;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::real::now;
@@ -24,7 +26,7 @@ pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Val
             line.frames()
                 .iter()
                 .take(limit)
-                .map(|frame| entry(node, &target.space, frame, tips.contains(&frame.sid())))
+                .map(|frame| entry(node, (&target.space, &line.view), frame, tips.contains(&frame.sid())))
                 .collect()
         }
         Some(target) => {
@@ -54,7 +56,7 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
     }
     newest.sort_by_key(|(stamp, ..)| std::cmp::Reverse(*stamp));
     newest.truncate(limit);
-    let mut all: Vec<(&str, Verified, bool)> = Vec::new();
+    let mut all: Vec<((&str, &SpaceHandle), Verified, bool)> = Vec::new();
     for (_, place, info) in newest {
         let (label, view) = &views[place];
         let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
@@ -62,16 +64,16 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
             if let Some(frame) = view.record(&sid)
                 && name_of(&frame).is_some()
             {
-                all.push((label, frame, info.tips.iter().any(|tip| tip.sid == sid)));
+                all.push(((label, view), frame, info.tips.iter().any(|tip| tip.sid == sid)));
             }
         }
     }
     all.sort_by_cached_key(|(_, frame, _)| std::cmp::Reverse((stamp_of(frame), n_of(frame))));
     all.truncate(limit);
-    all.iter().map(|(label, frame, tip)| entry(node, label, frame, *tip)).collect()
+    all.iter().map(|(place, frame, tip)| entry(node, *place, frame, *tip)).collect()
 }
 
-fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
+fn entry(node: &Node, (space, view): (&str, &SpaceHandle), frame: &Verified, tip: bool) -> Value {
     let (name, live) = name_of(frame).unwrap_or_default();
     let file = FileFrame::read(frame).ok();
     let by = file
@@ -87,6 +89,11 @@ fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
     };
     let parents = frame.frame().into_iter().flat_map(|facts| facts.past.into_iter().chain(facts.orphans));
     let parents: Vec<String> = parents.map(|parent| hash_of(&parent)).collect();
+    let (authorship, verified_by) = match node.engine().authorship(view, frame) {
+        Authorship::Verified(by) => ("verified", Some(by.to_string())),
+        Authorship::Claimed => ("claimed", None),
+        Authorship::Merged => ("merged", None),
+    };
     json!({
         "space": space,
         "path": name,
@@ -99,7 +106,9 @@ fn entry(node: &Node, space: &str, frame: &Verified, tip: bool) -> Value {
         "tip": tip,
         "by": by,
         "by_name": by.as_deref().and_then(|by| name_of_node(node, by)),
-        "authorship": "claimed",
+        "authorship": authorship,
+        "verified_by": verified_by,
+        "verified_name": verified_by.as_deref().and_then(|by| name_of_node(node, by)),
         "parents": parents,
     })
 }

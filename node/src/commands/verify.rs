@@ -2,14 +2,16 @@
 
 use sealtide_ibgib::{Address, Manifest, Verified};
 use sealtide_identity::SpaceId;
+use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use crate::api::Progress;
+use crate::engine::authorship::{StoneVerdict, is_stone};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 
-/// Missing references listed one by one, at most.
+/// Missing references, and bad commit stones, listed one by one, at most.
 const LISTED_MAX: usize = 100;
 
 /// Checks the log entry by entry, then that every reference of every member is there.
@@ -45,6 +47,7 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
     let (identities, broken) = node.identities().verify();
     let mut missing = Vec::new();
     let mut records = 0u64;
+    let mut commits = Commits::default();
     for space in spaces {
         if let Some(view) = node.store().view(space) {
             let mut after = None;
@@ -56,6 +59,9 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
                 for (_, sid) in batch {
                     if let Some(record) = view.record(&sid) {
                         missing.extend(missing_references(&view, &record));
+                        if is_stone(&record) {
+                            commits.count(node, &view, &record);
+                        }
                     }
                 }
                 if missing.len() > LISTED_MAX {
@@ -76,6 +82,7 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
         "broken_identities": broken,
         "damage": damage,
         "missing": missing,
+        "commits": {"verified": commits.verified, "unknown": commits.unknown, "bad": commits.bad},
         "audit": audit.as_ref().err(),
     });
     if ok {
@@ -97,7 +104,28 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
     .hint("a peer that is in step holds good copies: move this home away and `sealtide join` anew"))
 }
 
-fn missing_references(view: &sealtide_store::SpaceHandle, record: &Verified) -> Vec<String> {
+/// Commit stones by what they are worth. A bad one is no damage: whoever may write could have made it, and the frames
+/// that it names stay claims.
+#[derive(Default)]
+struct Commits {
+    verified: u64,
+    /// The device keystone is not held here.
+    unknown: u64,
+    bad: Vec<String>,
+}
+
+impl Commits {
+    fn count(&mut self, node: &Node, view: &SpaceHandle, stone: &Verified) {
+        match node.engine().stone_verdict(view, stone) {
+            StoneVerdict::Good => self.verified += 1,
+            StoneVerdict::Unknown => self.unknown += 1,
+            StoneVerdict::Bad if self.bad.len() < LISTED_MAX => self.bad.push(stone.address().to_string()),
+            StoneVerdict::Bad => {}
+        }
+    }
+}
+
+fn missing_references(view: &SpaceHandle, record: &Verified) -> Vec<String> {
     let absent = |address: &Address| view.by_address(address).is_empty();
     let mut missing: Vec<String> =
         record.links().iter().filter(|address| absent(address)).map(ToString::to_string).collect();

@@ -4,10 +4,13 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::pin::Pin;
 
+use sealtide_crypto::PublicKey;
 use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
 use tokio::sync::mpsc;
+
+use super::authorship::CommitKey;
 
 /// Work that waits for a disk or a peer. It may be dropped at any time, so what must not be left half done belongs into
 /// a task of its own.
@@ -117,6 +120,19 @@ pub trait Keystones: Send + Sync + 'static {
     fn members(&self, space: &SpaceId) -> Option<Address>;
     /// The connection is over.
     fn ended(&self, connection: &Connection);
+    /// What signs the commits of this node; `None` while there are no identities here. Spec: ibgib §12.6
+    fn commit_key(&self) -> Option<CommitKey> {
+        None
+    }
+    /// The node key that a device keystone carries, when its first frame is held and in order.
+    fn node_key(&self, keystone: &Address) -> Option<PublicKey> {
+        let _ = keystone;
+        None
+    }
+    /// A device keystone signed commits that came from this peer, and it is not held: asks for its first frame.
+    fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
+        let _ = (connection, keystone);
+    }
 }
 
 /// A node without identities.

@@ -4,6 +4,7 @@
 //! Main path: [`Engine::attach`] takes a session → `session.rs` keeps its control channel and decides when a saga
 //! starts → `saga_task.rs` drives one saga over one channel.
 
+pub mod authorship;
 pub mod keystones;
 mod saga_task;
 mod session;
@@ -15,9 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use sealtide_ibgib::TimelineId;
 use sealtide_identity::{Action, Grant, InviteId, NodeId, Role, SpaceId, allows};
 use sealtide_store::Store;
-use sealtide_sync::{CommitRequest, CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
+use sealtide_sync::{CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::engine::authorship::Stones;
 use crate::engine::keystones::{Keystones, NoKeystones};
 use crate::known::Known;
 use crate::world::{PeerSession, World};
@@ -145,6 +147,7 @@ struct Inner<W: World> {
     store: Store,
     id: NodeId,
     keystones: Arc<dyn Keystones>,
+    stones: Stones,
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
     /// Goes up with every change of grants, so that open sagas look again.
@@ -170,7 +173,16 @@ impl<W: World> Engine<W> {
     pub fn with_keystones(world: W, store: Store, id: NodeId, keystones: Arc<dyn Keystones>) -> Self {
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let (grants_version, _) = watch::channel(0);
-        Self(Arc::new(Inner { world, store, id, keystones, state: Mutex::default(), events, grants_version }))
+        Self(Arc::new(Inner {
+            world,
+            store,
+            id,
+            keystones,
+            stones: Stones::default(),
+            state: Mutex::default(),
+            events,
+            grants_version,
+        }))
     }
 
     /// The world it runs in.
@@ -191,6 +203,10 @@ impl<W: World> Engine<W> {
     /// The own node id.
     pub fn id(&self) -> NodeId {
         self.0.id
+    }
+
+    fn stones(&self) -> &Stones {
+        &self.0.stones
     }
 
     pub(crate) fn keystones(&self) -> &Arc<dyn Keystones> {
@@ -256,27 +272,6 @@ impl<W: World> Engine<W> {
             .filter(|((_, id), _)| id == space)
             .map(|((peer, _), known)| (*peer, known.clone()))
             .collect()
-    }
-
-    /// Commits a local change and tells everybody.
-    ///
-    /// # Errors
-    /// As the store reports.
-    pub async fn commit_local(
-        &self,
-        space: SpaceId,
-        records: Vec<sealtide_ibgib::Verified>,
-    ) -> Result<CommitResult, sealtide_store::CommitError> {
-        let engine = self.clone();
-        // In a task of its own: who asked may go away while the disk is at work, and a commit that nobody hears of
-        // would stay here.
-        let committed = tokio::spawn(async move {
-            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-            let result = engine.world().commit(engine.store(), space, request).await?;
-            engine.committed(space, None, &result);
-            Ok(result)
-        });
-        committed.await.expect("a commit neither panics nor is aborted")
     }
 
     /// Tells everybody what a commit moved, if anything.

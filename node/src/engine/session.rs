@@ -485,6 +485,9 @@ impl<W: World> Worker<W> {
             SagaOutcome::Interrupted { .. } => false,
         };
         let retry = retry_after(&outcome);
+        if matches!(outcome, SagaOutcome::Committed { received: 1.., .. }) {
+            self.ask_for_signers(space);
+        }
         let report = SagaReport { space, peer: self.peer, outcome, again: follow };
         self.note(&report, now.wall_ms);
         for waiter in waiters {

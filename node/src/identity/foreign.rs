@@ -12,6 +12,14 @@ use crate::engine::keystones::Connection;
 /// Frames of one keystone that are held, at most.
 const CHAIN_FRAMES_MAX: usize = 16_384;
 
+/// What of a keystone a peer may have.
+enum Share {
+    Nothing,
+    /// The first frame: of the device of another node that shares a space with it, the key is all that it needs.
+    First,
+    All,
+}
+
 impl Identities {
     /// Checks frames that came from a peer and keeps those that follow the rules. Frames of a session keystone are only
     /// remembered until a proof or a signature shows that they count.
@@ -38,7 +46,8 @@ impl Identities {
 
     fn keep_foreign(&self, connection: &Connection, first: &Address, frames: &[Verified]) -> Result<(), Refused> {
         self.count_brought(&connection.peer, frames)?;
-        let held = self.0.frames.count(first) > 0;
+        let asked = lock(&self.0.signers).contains(&(connection.binding, first.clone()));
+        let held = self.0.frames.count(first) > 0 || asked;
         self.0.frames.with(first, |chain| {
             let kept = add_all(chain, frames).and_then(|()| match chain.newest() {
                 // Spec: SY-90
@@ -77,17 +86,25 @@ impl Identities {
     /// The frames of a keystone that a peer may have: the own ones, its own, and those of nodes that share a space with
     /// it. Those with n over `after`; voided branches come after the valid one.
     pub(super) fn frames_for(&self, connection: &Connection, first: &Address, after: Option<u64>) -> Vec<Verified> {
-        if self.may_have(connection, first) { self.frames_after(first, after) } else { Vec::new() }
+        match self.may_have(connection, first) {
+            Share::Nothing => Vec::new(),
+            Share::First if after.is_some() => Vec::new(),
+            Share::First => {
+                let genesis = |chain: &mut Chain| chain.genesis().map(|genesis| genesis.frame().record().clone());
+                self.0.frames.with(first, genesis).into_iter().collect()
+            }
+            Share::All => self.frames_after(first, after),
+        }
     }
 
-    fn may_have(&self, connection: &Connection, first: &Address) -> bool {
+    fn may_have(&self, connection: &Connection, first: &Address) -> Share {
         let mut allowed: Vec<Address> = [self.device(), self.owner()].into_iter().flatten().collect();
         if let Some(live) = self.live(connection) {
             allowed.extend(live.own_session.map(|(session, _)| session.first));
             allowed.extend([Some(live.peer_device), live.peer_owner, live.peer_session].into_iter().flatten());
         }
         if allowed.contains(first) {
-            return true;
+            return Share::All;
         }
         let grants = self.0.store.facts().grants().unwrap_or_default();
         let spaces = |node: &NodeId| {
@@ -97,8 +114,22 @@ impl Identities {
         let theirs = spaces(&connection.peer);
         let sharing = grants.iter().map(|grant| grant.node).filter(|node| !spaces(node).is_disjoint(&theirs));
         let nodes: std::collections::BTreeSet<NodeId> = sharing.chain([connection.peer]).collect();
-        let rows = nodes.iter().filter_map(|node| PeerIdentity::of(&self.0.store, node));
-        rows.into_iter().any(|row| row.device == *first || row.owner.as_ref() == Some(first))
+        for (node, row) in nodes.iter().filter_map(|node| Some((node, PeerIdentity::of(&self.0.store, node)?))) {
+            if row.owner.as_ref() == Some(first) || row.device == *first && *node == connection.peer {
+                return Share::All;
+            }
+            if row.device == *first {
+                return Share::First;
+            }
+        }
+        Share::Nothing
+    }
+
+    /// Asks a peer for the first frame of a device keystone that signed commits in a shared space, once in a connection.
+    pub(super) fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
+        if self.live(connection).is_some() && lock(&self.0.signers).insert((connection.binding, keystone.clone())) {
+            connection.ask(keystone.clone(), None);
+        }
     }
 
     /// Frames with n over `after`, the valid chain first.

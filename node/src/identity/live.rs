@@ -64,6 +64,7 @@ impl Identities {
     pub(super) fn forget_live(&self, connection: &Connection) {
         lock(&self.0.live).remove(&connection.binding);
         lock(&self.0.answered).retain(|(binding, _)| *binding != connection.binding);
+        lock(&self.0.signers).retain(|(binding, _)| *binding != connection.binding);
         let brought = lock(&self.0.brought).get(&connection.peer).copied();
         if let (Some(row), Some((frames, bytes))) = (PeerIdentity::of(&self.0.store, &connection.peer), brought) {
             self.put_peer(&connection.peer, PeerIdentity { frames, bytes, ..row });

@@ -76,6 +76,8 @@ struct Inner {
     brought: Mutex<Brought>,
     /// Answers about own keystones that came to an end, by connection.
     answered: Mutex<BTreeSet<([u8; 32], Address)>>,
+    /// Device keystones of third nodes that were asked for because they signed commits, by connection.
+    signers: Mutex<BTreeSet<([u8; 32], Address)>>,
     /// Goes up when something was kept.
     news: watch::Sender<u64>,
 }
@@ -147,6 +149,7 @@ impl Identities {
             live: Mutex::default(),
             brought: Mutex::default(),
             answered: Mutex::default(),
+            signers: Mutex::default(),
             news,
         };
         let identities = Self(Arc::new(inner));

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealtide_crypto::PublicKey;
 use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::keystone::{
-    Chain, Claim, ConnectFacts, Place, SessionRefused, Side, State, Verb, check_session,
+    Chain, Claim, Class, ConnectFacts, Place, SessionRefused, Side, State, Verb, check_session,
 };
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{AbortCode, Introduction, OwnIdentity, Proof, Refused};
@@ -17,6 +18,7 @@ use super::signing::SignRefused;
 use super::verdict::refused;
 use super::witness::WITNESS_WAIT;
 use super::{Identities, PeerIdentity, lock};
+use crate::engine::authorship::CommitKey;
 use crate::engine::keystones::{Checked, Connection, Keystones, Work};
 
 /// How long a node whose identity ended answers questions before it refuses to prove anything.
@@ -58,6 +60,15 @@ impl Identities {
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || work(&identities)).await;
             done.expect("the identities do not panic")
+        })
+    }
+
+    /// The key that the first frame of a device keystone carries. What it signed stays signed, whatever became of the
+    /// keystone. Spec: ibgib §12.6
+    fn device_key(&self, first: &Address) -> Option<PublicKey> {
+        self.0.frames.with(first, |chain| {
+            let device = chain.genesis().filter(|genesis| genesis.class() == Class::Device);
+            device.map(|genesis| genesis.key().clone())
         })
     }
 
@@ -335,5 +346,17 @@ impl Keystones for Identities {
 
     fn ended(&self, connection: &Connection) {
         self.forget_live(connection);
+    }
+
+    fn commit_key(&self) -> Option<CommitKey> {
+        Some(CommitKey { key: self.0.node.key.clone(), keystone: self.device()? })
+    }
+
+    fn node_key(&self, keystone: &Address) -> Option<PublicKey> {
+        self.device_key(keystone)
+    }
+
+    fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
+        Identities::ask_for_signer(self, connection, keystone);
     }
 }

@@ -10,7 +10,7 @@ use sealtide_ibgib::{
 };
 use sealtide_identity::Role;
 use sealtide_store::{SpaceHandle, Store};
-use sealtide_sync::{CommitRequest, SpaceView};
+use sealtide_sync::SpaceView;
 
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
@@ -264,11 +264,9 @@ impl Worker {
         if records.is_empty() {
             return Ok(());
         }
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
         let result = self
             .engine
-            .store()
-            .commit(&self.space, &request)
+            .commit_in_thread(self.space, records)
             .map_err(|error| Failure::failed("store", format!("frames could not be committed: {error}")))?;
         let moved: Vec<_> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();
         self.refresh(&moved);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sealtide_folder::{Found, FoundContent, LocalChange, Scan, SkipReason};
 use sealtide_ibgib::{Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, binary_record, uuid};
 use sealtide_identity::Role;
-use sealtide_sync::{CommitRequest, SpaceView};
+use sealtide_sync::SpaceView;
 
 use crate::failpoint;
 use crate::failure::{Failure, whole};
@@ -120,12 +120,9 @@ impl Worker {
     fn commit_batch(&mut self, batch: Batch) -> Result<(), Failure> {
         if !batch.records.is_empty() {
             failpoint::hit("record_commit");
-            let request =
-                CommitRequest { saga: None, staged: None, records: batch.records, expected: Vec::new(), strict: false };
             let result = self
                 .engine
-                .store()
-                .commit(&self.space, &request)
+                .commit_in_thread(self.space, batch.records)
                 .map_err(|error| Failure::failed("store", format!("a change could not be recorded: {error}")))?;
             failpoint::hit("record_committed");
             let moved: Vec<TimelineId> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();

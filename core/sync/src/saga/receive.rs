@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, ChunkRef, Manifest, ManifestError, Sid, TimelineId, Verified};
+use sealtide_identity::authorship::read_commit;
 
 use super::index::{Index, Key};
 use super::outbox::Outbox;
@@ -18,7 +19,7 @@ use super::wants::{Piece, Wants};
 use super::{Context, Fault};
 use crate::cbor::Reader;
 use crate::message::{ListedTip, ZSTD_RATIO_MAX};
-use crate::scope::Scoped;
+use crate::scope::{Scoped, tips_signed};
 use crate::{AbortCode, Message, SagaOutput, SetSummary, TipItem};
 
 /// The receiving half of a saga.
@@ -287,7 +288,8 @@ impl Receive {
         for encoded in unpack(&message)? {
             let record =
                 Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
-            self.wants.admit(message.want, &record)?;
+            let goes_along = self.goes_along(&record, context, scoped);
+            self.wants.admit(message.want, &record, goes_along)?;
             if self.is_new(&record, streams, context, scoped) {
                 self.take_in(&record, context, scoped)?;
                 self.bytes += record.encoded().len() as u64;
@@ -314,6 +316,14 @@ impl Receive {
             self.stream.get_or_insert_default().add(record.sid().as_bytes());
         }
         !self.index.holds(record) && !scoped.contains(context.view, &record.sid())
+    }
+
+    /// Whether a record is a commit stone of a frame that is here or came. Spec: SY-103
+    fn goes_along(&self, record: &Verified, context: &Context<'_>, scoped: &Scoped) -> bool {
+        let here = |tip: &Address| {
+            self.index.shapes(Key::of(tip)).next().is_some() || !context.view.by_address(tip).is_empty()
+        };
+        scoped.is_whole() && tips_signed(record).iter().any(here)
     }
 
     fn take_in(&mut self, record: &Verified, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
@@ -505,8 +515,29 @@ impl Receive {
                 open.extend(links.flat_map(|(_, links)| links).filter(|link| !link.is_primitive()).cloned());
             }
         }
+        self.keep_stones(context, scoped, &mut kept)?;
         self.pruned |= kept.len() < self.index.len();
         self.index = kept;
+        Ok(())
+    }
+
+    /// Keeps the commit stones whose frames are all kept or here, and so is the stone before. A node's stones follow one
+    /// another by `seq`, so one pass in that order finds all.
+    fn keep_stones(&self, context: &Context<'_>, scoped: &mut Scoped, kept: &mut Index) -> Result<(), Fault> {
+        let mut stones: Vec<(u64, Verified)> = Vec::new();
+        for sid in self.index.sids() {
+            let stone = context.view.staged_record(&context.config.saga, &sid);
+            if let Some(stone) = stone.filter(|stone| !tips_signed(stone).is_empty() && !kept.holds(stone)) {
+                stones.push((read_commit(&stone).map_or(u64::MAX, |commit| commit.seq), stone));
+            }
+        }
+        stones.sort_by_key(|(seq, stone)| (*seq, stone.sid()));
+        for (_, stone) in stones {
+            let is_here = |address: &Address| kept.shapes(Key::of(address)).next().is_some();
+            if stone.links().iter().all(|address| is_here(address) || !context.view.by_address(address).is_empty()) {
+                kept.add(&stone, scoped, context.view)?;
+            }
+        }
         Ok(())
     }
 }

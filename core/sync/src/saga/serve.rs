@@ -9,13 +9,15 @@ use crate::cbor::{Writer, head_bytes};
 use crate::message::{
     BATCH_BYTES_MAX, CHUNK_PIECE_BYTES_MAX, DIFF_IDS_MAX, ListedTip, TIP_LIST_MAX, Want, ZSTD_RATIO_MAX,
 };
-use crate::scope::Scoped;
+use crate::scope::{Scoped, tips_signed};
 use crate::{AbortCode, Message, SpaceView};
 
 /// The serving half.
 #[derive(Debug, Default)]
 pub(super) struct Serve {
     jobs: VecDeque<Job>,
+    /// Commit stones that went along with frames.
+    stones: BTreeSet<Sid>,
     last_want: u64,
     last_batch: u64,
     stored_batch: u64,
@@ -36,6 +38,8 @@ struct Job {
     source: Source,
     /// A record that was read and did not fit into the batch before.
     held: Option<Verified>,
+    /// Commit stones that go along with frames of the answer, with the frame.
+    stones: VecDeque<(Sid, Address)>,
 }
 
 /// Where the answer comes from; what was answered is taken off.
@@ -75,14 +79,14 @@ impl Serve {
             Want::Bulk(after) => Source::Bulk(after, VecDeque::new(), false),
             Want::Chunks(chunks) => Source::Chunks(chunks.into()),
         };
-        self.jobs.push_back(Job { want: number, source, held: None });
+        self.jobs.push_back(Job { want: number, source, held: None, stones: VecDeque::new() });
         Ok(())
     }
 
     /// Queues the list of tips that only the opener has.
     pub(super) fn list_own_tips(&mut self, ids: BTreeSet<[u8; 32]>) {
         let source = Source::Tips(ids.into_iter().collect());
-        self.jobs.push_back(Job { want: 0, source, held: None });
+        self.jobs.push_back(Job { want: 0, source, held: None, stones: VecDeque::new() });
     }
 
     /// The next message of a list that nobody asked for, the result of a run of reconciliation: it must go out before
@@ -103,7 +107,7 @@ impl Serve {
     /// Queues the result of a run of level 1.
     pub(super) fn tell(&mut self, run: u64, have: BTreeSet<[u8; 32]>, need: BTreeSet<[u8; 32]>) {
         let source = Source::Diff(run, have.into_iter().collect(), need.into_iter().collect());
-        self.jobs.push_back(Job { want: 0, source, held: None });
+        self.jobs.push_back(Job { want: 0, source, held: None, stones: VecDeque::new() });
     }
 
     /// The peer says what is durable there.
@@ -135,7 +139,7 @@ impl Serve {
         let bytes_max = limits.batch_bytes.min(BATCH_BYTES_MAX - 16);
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < limits.batch_records {
-            let Some(record) = job.held.take().or_else(|| job.source.next_record(context.view, scoped)) else { break };
+            let Some(record) = job.held.take().or_else(|| self.next_record(job, context, scoped)) else { break };
             let more = head_bytes(record.encoded().len()) + record.encoded().len();
             if !records.is_empty() && bytes + more > bytes_max {
                 job.held = Some(record);
@@ -145,7 +149,7 @@ impl Serve {
             records.push(record);
         }
         if job.held.is_none() {
-            job.held = job.source.next_record(context.view, scoped);
+            job.held = self.next_record(job, context, scoped);
         }
         let end = job.held.is_none();
         self.last_batch += 1;
@@ -153,6 +157,27 @@ impl Serve {
         self.items += records.len() as u64;
         self.bytes += bytes as u64;
         (pack(self.last_batch, job.want, &records, bytes, end, context.config.zstd), end)
+    }
+
+    /// The next record of an answer. A commit stone goes along with the first frame that it names, since nothing refers
+    /// to it: whoever lacks the frame lacks the stone.
+    // Spec: SY-103
+    fn next_record(&mut self, job: &mut Job, context: &Context<'_>, scoped: &Scoped) -> Option<Verified> {
+        while let Some((sid, frame)) = job.stones.pop_front() {
+            let stone = scoped.record(context.view, &sid);
+            if let Some(stone) = stone.filter(|stone| tips_signed(stone).contains(&frame)) {
+                return Some(stone);
+            }
+        }
+        let record = job.source.next_record(context.view, scoped)?;
+        if matches!(job.source, Source::Ranges(..) | Source::Addresses(..)) && record.frame_ref().is_some() {
+            for sid in scoped.stones_naming(context.view, record.address()) {
+                if self.stones.insert(sid) {
+                    job.stones.push_back((sid, record.address().clone()));
+                }
+            }
+        }
+        Some(record)
     }
 
     fn piece(
@@ -186,7 +211,9 @@ impl Source {
         loop {
             let sid = self.next_sid(view, scoped)?;
             match scoped.record(view, &sid) {
-                Some(record) if !(matches!(self, Self::Bulk(..)) && scoped.is_newer(&record)) => return Some(record),
+                Some(record) if !(matches!(self, Self::Bulk(..)) && scoped.is_newer(view, &record)) => {
+                    return Some(record);
+                }
                 _ => {}
             }
         }

@@ -192,8 +192,9 @@ impl Wants {
         }
     }
 
-    /// Whether a record was asked for by this WANT.
-    pub(super) fn admit(&mut self, number: u64, record: &Verified) -> Result<(), Fault> {
+    /// Whether a record was asked for by this WANT. `goes_along` tells that it is a commit stone of a frame that came: such
+    /// ones come with the frames of ranges and addresses.
+    pub(super) fn admit(&mut self, number: u64, record: &Verified, goes_along: bool) -> Result<(), Fault> {
         let fits = match self.open.get_mut(&number) {
             Some(Asked::Sids(ids, salt)) => {
                 let sid = record.sid().0;
@@ -204,8 +205,9 @@ impl Wants {
                     *shapes += 1;
                     true
                 }
-                _ => false,
+                _ => goes_along,
             },
+            Some(Asked::Ranges(..)) if goes_along => true,
             Some(Asked::Ranges(ranges, any)) => {
                 *any = true;
                 record.frame_ref().is_some_and(|frame| {

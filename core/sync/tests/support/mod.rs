@@ -181,6 +181,12 @@ impl SpaceView for MemSpace {
         self.facts(address)
     }
 
+    fn stones_naming(&self, address: &Address) -> Vec<Sid> {
+        let stones = self.records.values().filter(|record| record.address().ib() == "commit");
+        let naming = stones.filter(|stone| stone.relations().get("tip").is_some_and(|tips| tips.contains(address)));
+        naming.map(Verified::sid).collect()
+    }
+
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);

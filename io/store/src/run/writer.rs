@@ -32,7 +32,7 @@ pub(crate) struct RunWriter {
     /// Bytes of the file with those that wait.
     len: u64,
     synced: u64,
-    rows_max: [u64; 6],
+    rows_max: [u64; Table::ALL.len()],
     tables_done: bool,
     state_bytes: u64,
     state_hash: Blake3,
@@ -40,7 +40,12 @@ pub(crate) struct RunWriter {
 
 impl RunWriter {
     /// Begins a file; `rows_max` are the most rows that each table gets.
-    pub(crate) fn new(health: &Arc<Health>, folder: &str, cover: Cover, rows_max: [u64; 6]) -> io::Result<Self> {
+    pub(crate) fn new(
+        health: &Arc<Health>,
+        folder: &str,
+        cover: Cover,
+        rows_max: [u64; Table::ALL.len()],
+    ) -> io::Result<Self> {
         let name = cover.name(folder);
         match health.disk.remove(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -233,7 +238,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let health = Arc::new(Health::new(disk, true));
         let cover = Cover { first: 1, last: 1, print: [7; 32] };
-        let mut writer = RunWriter::new(&health, RUNS_FOLDER, cover, [rows.len() as u64; 6]).unwrap();
+        let mut writer = RunWriter::new(&health, RUNS_FOLDER, cover, [rows.len() as u64; Table::ALL.len()]).unwrap();
         rows.iter().for_each(|row| writer.push(Table::Members, row).unwrap());
         writer.push_state(b"state").unwrap();
         let written = writer.finish(cache).unwrap();

@@ -70,6 +70,21 @@ impl<W: World> Worker<W> {
         });
     }
 
+    /// Asks the peer for the keys of nodes whose commits it brought. Spec: ibgib §12.6
+    pub(super) fn ask_for_signers(&self, space: SpaceId) {
+        let Some(keys) = self.keys.clone() else { return };
+        let engine = self.engine.clone();
+        let makers = engine.new_signers(&space);
+        if makers.is_empty() {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            for keystone in engine.unknown_signers(&space, makers) {
+                keys.keystones().ask_for_signer(keys.connection(), &keystone);
+            }
+        });
+    }
+
     /// Opens the last sagas before BYE, where completed ones are not signed yet. `false`: there are none.
     pub(super) fn say_farewell(&mut self) -> bool {
         let Some(keys) = self.keys.clone().filter(|_| self.ready && self.farewell_by.is_none()) else { return false };
