@@ -49,8 +49,7 @@ pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
     let cover = cover(&index.packs, first, last)?.ok_or(io::ErrorKind::NotFound)?;
     let records = index.records.list.len() as u64;
     let members = index.spaces.values().map(|state| state.members.len() as u64).sum();
-    let named = index.spaces.values().map(|state| state.named.len() as u64).sum();
-    let rows_max = [records, members, members, members, index.chunks.len() as u64, 0, named, 0];
+    let rows_max = [records, members, members, members, index.chunks.len() as u64, 0, 0, 0];
     let mut writer = RunWriter::new(&runs.health, runs.folder, cover, rows_max)?;
     let name = writer.file_name().to_owned();
     let write = || {

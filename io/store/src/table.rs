@@ -71,7 +71,7 @@ impl Table {
             Self::Frames => Shape { row: 76, key: 76, fence: 44, ..plain },
             Self::Chunks => Shape { row: 48, key: 32, fence: 16, filter: 32, ..plain },
             Self::References => Shape { row: 40, key: 36, fence: 20, counted: true, ..plain },
-            Self::Named => Shape { row: NAMED_BYTES, key: NAMED_BYTES, fence: 20, filter: 12, ..plain },
+            Self::Named => Shape { row: NAMED_BYTES, key: NAMED_BYTES, fence: 20, ..plain },
             Self::Makers => Shape { row: MAKER_BYTES, key: MAKER_BYTES, fence: 44, ..plain },
         }
     }
