@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::api::{Progress, Request, execute};
 use crate::failure::Failure;
@@ -65,7 +66,8 @@ impl Drop for ControlSocket {
 
 async fn serve(node: Node, stream: UnixStream) {
     let (reader, mut writer) = stream.into_split();
-    let mut text = String::new();
+    // It may hold recovery words.
+    let mut text = Zeroizing::new(String::new());
     let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
     if reader.read_line(&mut text).await.is_err() {
         return;
@@ -120,7 +122,7 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
     if stream.peer_cred().ok()?.uid() != rustix::process::getuid().as_raw() {
         return None;
     }
-    let mut text = serde_json::to_string(request).ok()?;
+    let mut text = Zeroizing::new(serde_json::to_string(request).ok()?);
     text.push('\n');
     stream.write_all(text.as_bytes()).await.ok()?;
     let mut lines = BufReader::new(stream).lines();

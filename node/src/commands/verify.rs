@@ -44,6 +44,7 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
     };
     let report = node.store().verify(&mut told).map_err(|error| Failure::failed("store", error.to_string()))?;
     let audit = node.audit().verify();
+    let (identities, broken) = node.identities().verify();
     let mut missing = Vec::new();
     let mut records = 0u64;
     let mut commits = Commits::default();
@@ -71,12 +72,14 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
     }
     let damage: Vec<Value> =
         report.bad.iter().map(|bad| json!({"file": bad.file, "offset": bad.offset, "what": bad.what})).collect();
-    let ok = damage.is_empty() && missing.is_empty() && audit.is_ok();
+    let ok = damage.is_empty() && missing.is_empty() && audit.is_ok() && broken.is_empty();
     let document = json!({
         "schema": "sealtide/verify/1",
         "ok": ok,
         "entries": report.entries,
         "records": records,
+        "identities": identities,
+        "broken_identities": broken,
         "damage": damage,
         "missing": missing,
         "commits": {"verified": commits.verified, "unknown": commits.unknown, "bad": commits.bad},
@@ -86,7 +89,7 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
         return Ok(document);
     }
     let what = report.bad.first().map_or_else(
-        || missing.first().cloned().or(audit.err()).unwrap_or_default(),
+        || missing.first().cloned().or(audit.err()).or(broken.first().cloned()).unwrap_or_default(),
         |bad| format!("{} at byte {} of {}", bad.what, bad.offset, bad.file),
     );
     Err(Failure::new(

@@ -99,6 +99,17 @@ impl Identities {
         self.0.frames.keystones()
     }
 
+    /// Reads every keystone from the disk again and checks it by all rules. Gives how many there are, and those that do
+    /// not hold, in words.
+    pub fn verify(&self) -> (usize, Vec<String>) {
+        let firsts = self.keystones();
+        let broken = firsts.iter().filter_map(|first| {
+            let (held, good) = (self.0.frames.count(first), self.0.frames.load(first).frames().count() as u64);
+            (held != good).then(|| format!("{} of {held} frames of {first} break rules", held - good))
+        });
+        (firsts.len(), broken.collect())
+    }
+
     /// Whether the device of a peer speaks for its owner now.
     pub fn speaks_for_owner(&self, peer: &super::PeerIdentity) -> bool {
         let Some(owner) = &peer.owner else { return false };
