@@ -4,7 +4,7 @@
 //! * [`net`] is a session with latency, credit windows and cuts;
 //! * [`world`] is what a driver sees, with delays, clock skew and crashes;
 //! * [`node`] starts, crashes and starts again one node; [`cluster`] joins several by diallers;
-//! * [`keystones`] stands for a keeper of keystones, with plain text for signatures;
+//! * [`keystones`] stands for a keeper of keystones, with plain text for signatures; [`signers`] sign commits only;
 //! * [`author`] makes random changes; [`model`] knows what must be there in the end;
 //! * [`scenario`] is the whole run of one seed.
 //!
@@ -19,6 +19,7 @@ pub mod net;
 pub mod node;
 pub mod scenario;
 pub mod seeds;
+pub mod signers;
 pub mod trace;
 pub mod world;
 

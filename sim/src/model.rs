@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealtide_ibgib::{Address, FrameFacts, MergeStrategy, Sid, Verified, merge_tips};
+use sealtide_identity::authorship::read_commit;
 use sealtide_store::Store;
 use sealtide_sync::{SetSummary, SpaceView};
 
@@ -96,8 +97,12 @@ impl Model {
     }
 }
 
-/// The only records that nobody made are merges: of two members, and exactly what the rules give for them.
+/// The only records that nobody made are merges: of two members, and exactly what the rules give for them. Commit stones
+/// are made by the engine; whose they are is looked at elsewhere.
 fn explain(view: &impl SpaceView, record: &Verified) -> Result<(), String> {
+    if read_commit(record).is_some() {
+        return Ok(());
+    }
     let facts = record.frame().ok_or("it is no frame")?;
     let mut load = |address: &Address| {
         view.by_address(address).iter().find_map(|sid| view.record(sid)).filter(|found| found != record)

@@ -12,6 +12,7 @@ use crate::dice::Dice;
 use crate::guard;
 use crate::model::Model;
 use crate::net::Weather;
+use crate::signers::Signers;
 use crate::world::Faults;
 
 /// Virtual time that may pass between the end of all faults and the last message.
@@ -36,6 +37,8 @@ pub struct Outcome {
     pub settled_ms: u64,
     /// The digest of the members of each space at the end.
     pub digests: Vec<[u8; 32]>,
+    /// Frames that are proven to be by who they say, and frames that say it; nothing without signers.
+    pub authors: (u64, u64),
 }
 
 /// One space and what must be in it.
@@ -52,14 +55,22 @@ struct Shape {
     large: bool,
 }
 
-/// Plays one seed in `cluster`.
+/// Plays one seed; with signers every local commit is signed, and in the end whose the frames are is looked at.
 ///
 /// # Errors
 /// The promise that was broken.
-pub async fn play(seed: u64, whole_trace: bool, report: impl FnOnce(&Cluster)) -> Result<Outcome, String> {
+pub async fn play(
+    seed: u64,
+    whole_trace: bool,
+    signers: Option<&Signers>,
+    report: impl FnOnce(&Cluster),
+) -> Result<Outcome, String> {
     let mut dice = Dice::new(seed);
     let count = dice.between(2, 4) as usize;
-    let mut cluster = Cluster::new(count, dice.word(), whole_trace);
+    let mut cluster = match signers {
+        None => Cluster::new(count, dice.word(), whole_trace),
+        Some(signers) => Cluster::with_keystones(count, dice.word(), whole_trace, |id| signers.keeper(id)),
+    };
     report(&cluster);
     let shape = Shape {
         rounds: dice.between(2, 8),
@@ -89,7 +100,7 @@ pub async fn play(seed: u64, whole_trace: bool, report: impl FnOnce(&Cluster)) -
     if settled_ms > QUIET_WITHIN_MS {
         return Err(format!("it took {settled_ms} ms to settle"));
     }
-    let mut digests = Vec::new();
+    let (mut digests, mut proven, mut named) = (Vec::new(), 0, 0);
     for (space, model) in &shared {
         cluster.check_agreement(space)?;
         let model = guard(model).clone();
@@ -98,6 +109,10 @@ pub async fn play(seed: u64, whole_trace: bool, report: impl FnOnce(&Cluster)) -
             model.check(engine.store(), space).map_err(|what| format!("{}: {what}", node.name()))?;
         }
         digests.push(digest(&cluster, space));
+        if let (Some(signers), Some(view)) = (signers, cluster.engine(0).store().view(space)) {
+            let (more, of) = signers.check(&cluster, &view)?;
+            (proven, named) = (proven + more, named + of);
+        }
     }
     cluster.verify()?;
     let counts = cluster.traffic.counts();
@@ -110,6 +125,7 @@ pub async fn play(seed: u64, whole_trace: bool, report: impl FnOnce(&Cluster)) -
         total_ms: cluster.trace.elapsed_ms(),
         settled_ms,
         digests,
+        authors: (proven, named),
     })
 }
 

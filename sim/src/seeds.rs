@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use crate::scenario::{Outcome, play};
+use crate::signers::Signers;
 use crate::trace::Trace;
 
 thread_local! {
@@ -54,9 +55,21 @@ pub fn only_seed() -> Option<u64> {
 /// # Errors
 /// What went wrong, the seed, and what happened before.
 pub fn run_seed(seed: u64, whole_trace: bool) -> Result<(Outcome, String), String> {
+    run_with(seed, whole_trace, None)
+}
+
+/// Plays one seed with signed commits.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run_signed(seed: u64, whole_trace: bool) -> Result<(Outcome, String), String> {
+    run_with(seed, whole_trace, Some(&Signers::default()))
+}
+
+fn run_with(seed: u64, whole_trace: bool, signers: Option<&Signers>) -> Result<(Outcome, String), String> {
     let mut trace: Option<Trace> = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
-        in_virtual_time(async { play(seed, whole_trace, |cluster| trace = Some(cluster.trace.clone())).await })
+        in_virtual_time(async { play(seed, whole_trace, signers, |cluster| trace = Some(cluster.trace.clone())).await })
     }));
     let lines = trace.map(|trace| trace.text()).unwrap_or_default();
     let what = match played {

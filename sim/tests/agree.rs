@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
-use sealtide_sim::seeds::{only_seed, run_seed, scale};
+use sealtide_sim::seeds::{only_seed, run_seed, run_signed, scale};
 
 /// Seeds of each part at scale 1.
 const SEEDS: u64 = 250;
@@ -62,4 +62,19 @@ fn one_seed_gives_one_run() {
         assert_eq!(first.0, second.0, "seed {seed}");
         assert_eq!(first.1, second.1, "seed {seed}: the traces differ");
     }
+}
+
+/// With a signature for every local commit: stones arrive with their frames through all that, and nobody is taken for
+/// somebody else.
+// Proves: SY-103
+#[test]
+fn signed_commits_agree_too() {
+    let count = 60 * scale();
+    let (mut proven, mut named) = (0, 0);
+    for seed in 0..count {
+        let (outcome, _) = run_signed(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        (proven, named) = (proven + outcome.authors.0, named + outcome.authors.1);
+    }
+    println!("{count} seeds with signed commits: {proven} of {named} frames proven");
+    assert!(proven > named * 9 / 10, "{proven} of {named}");
 }

@@ -253,9 +253,10 @@ fn verified(answer: &Value) -> String {
     let commits = &answer["commits"];
     let bad = commits["bad"].as_array().map_or(0, Vec::len);
     format!(
-        "verified {} entries, {} records, {} signed commits: no damage{}{}",
+        "verified {} entries, {} records, {} identities, {} signed commits: no damage{}{}",
         answer["entries"],
         answer["records"],
+        answer["identities"],
         commits["verified"],
         if commits["unknown"] == 0 { String::new() } else { format!("; {} of unknown nodes", commits["unknown"]) },
         if bad == 0 { String::new() } else { format!("; {bad} forged commits, which prove nothing") },

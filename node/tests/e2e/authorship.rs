@@ -44,10 +44,7 @@ fn the_log_tells_who_wrote_and_what_is_only_claimed() {
     pair.a.in_step();
     pair.b.in_step();
     let sound = pair.a.ok(&["verify"])["commits"].clone();
-    assert_eq!(
-        (&sound["verified"].as_u64() > &Some(2), &sound["unknown"], &sound["bad"]),
-        (true, &json!(0), &json!([]))
-    );
+    assert_eq!((sound["verified"].as_u64() > Some(2), &sound["unknown"], &sound["bad"]), (true, &json!(0), &json!([])));
 
     // Somebody who may write to the first store forges a version of the second machine.
     pair.node_a.stop();

@@ -169,15 +169,24 @@ impl Serve {
                 return Some(stone);
             }
         }
-        let record = job.source.next_record(context.view, scoped)?;
-        if matches!(job.source, Source::Ranges(..) | Source::Addresses(..)) && record.frame_ref().is_some() {
-            for sid in scoped.stones_naming(context.view, record.address()) {
-                if self.stones.insert(sid) {
-                    job.stones.push_back((sid, record.address().clone()));
+        loop {
+            let record = job.source.next_record(context.view, scoped)?;
+            if !matches!(job.source, Source::Ranges(..) | Source::Addresses(..)) {
+                return Some(record);
+            }
+            // One that a later stone names is asked for by its address, and may have gone along meanwhile.
+            if !tips_signed(&record).is_empty() && !self.stones.insert(record.sid()) {
+                continue;
+            }
+            if record.frame_ref().is_some() {
+                for sid in scoped.stones_naming(context.view, record.address()) {
+                    if self.stones.insert(sid) {
+                        job.stones.push_back((sid, record.address().clone()));
+                    }
                 }
             }
+            return Some(record);
         }
-        Some(record)
     }
 
     fn piece(

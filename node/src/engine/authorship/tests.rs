@@ -118,8 +118,8 @@ impl Node {
         self.engine.id()
     }
 
-    async fn commit(&self, records: &[Verified]) {
-        self.engine.commit_local(self.space, records.to_vec()).await.unwrap();
+    async fn commit<const COUNT: usize>(&self, records: [&Verified; COUNT]) {
+        self.engine.commit_local(self.space, records.map(Clone::clone).to_vec()).await.unwrap();
     }
 
     /// As records arrive by a saga: nobody signs them here.
@@ -164,15 +164,15 @@ async fn every_local_commit_is_signed_and_the_stones_follow_one_another() {
     let one = first("one");
     let two = edit(&one, "two");
     let three = edit(&two, "three");
-    a.commit(&[one.clone()]).await;
-    a.commit(&[two.clone(), three.clone(), first("other")]).await;
+    a.commit([&one]).await;
+    a.commit([&two, &three, &first("other")]).await;
     let b = a.copy(2);
     for frame in [&one, &two, &three] {
         assert_eq!((a.whose(frame), b.whose(frame)), (Authorship::Verified(a.id()), Authorship::Verified(a.id())));
     }
     // Another process goes on where the one before stopped.
     let a = a.reopen(1);
-    a.commit(&[edit(&three, "four")]).await;
+    a.commit([&edit(&three, "four")]).await;
     let mut stones = a.stones();
     stones.sort_by_key(|commit| commit.seq);
     assert_eq!(
@@ -206,16 +206,16 @@ async fn commits_at_once_have_one_order() {
 async fn frames_before_the_last_commit_keep_their_own_author() {
     let a = Node::new(1);
     let one = first("one");
-    a.commit(&[one.clone()]).await;
+    a.commit([&one]).await;
     let b = a.copy(2);
     let two = edit(&one, "two");
-    b.commit(&[two.clone()]).await;
+    b.commit([&two]).await;
     // What nobody signed and somebody went on from.
     let (three, unsigned) = (edit(&two, "three"), edit(&two, "beside"));
     a.take_from(&b);
     a.put(vec![three.clone(), unsigned.clone()]);
     let four = edit(&three, "four");
-    a.commit(&[four.clone()]).await;
+    a.commit([&four]).await;
     lock(&a.keys.held).extend(lock(&b.keys.held).clone());
     assert_eq!(a.whose(&one), Authorship::Verified(a.id()));
     assert_eq!(a.whose(&two), Authorship::Verified(b.id()));
@@ -229,7 +229,7 @@ async fn frames_before_the_last_commit_keep_their_own_author() {
 async fn a_key_that_comes_later_proves_what_was_a_claim() {
     let a = Node::new(1);
     let one = first("one");
-    a.commit(&[one.clone()]).await;
+    a.commit([&one]).await;
     let b = a.copy(2);
     let keystone = a.keys.own.clone().unwrap().keystone;
     let key = lock(&b.keys.held).remove(&keystone).unwrap();
@@ -281,7 +281,7 @@ async fn forged_stones_prove_nothing() {
     a.put(vec![changed(&ahead, &|data| data["by"] = json!(victim))]);
     let a = a.reopen(1);
     let five = first("five");
-    a.commit(&[five.clone()]).await;
+    a.commit([&five]).await;
     assert_eq!(a.whose(&five), Authorship::Verified(a.id()));
 }
 
@@ -307,10 +307,10 @@ async fn merge_frames_and_yields_are_nobody_s() {
 
     let a = Node::new(1);
     let base = first("one");
-    a.commit(&[base.clone()]).await;
+    a.commit([&base]).await;
     let (left, right) = (edit(&base, "left"), edit(&base, "right"));
-    a.commit(&[left.clone()]).await;
-    a.commit(&[right.clone()]).await;
+    a.commit([&left]).await;
+    a.commit([&right]).await;
     let view = a.view();
     let mut load = |address: &Address| view.records_at(address).pop();
     let merge = merge_tips((&left, &right), &MergeStrategy::Optimistic, &mut load).unwrap();
@@ -333,6 +333,6 @@ async fn merge_frames_and_yields_are_nobody_s() {
     let tips = new_tips(&[merge.clone(), yielded.clone(), owner.clone(), loser.clone()]);
     let named: BTreeSet<Address> = tips.into_iter().map(|tip| tip.address).collect();
     assert_eq!(named, BTreeSet::from([owner.address().clone(), loser.address().clone()]));
-    a.commit(&[merge.clone()]).await;
+    a.commit([&merge]).await;
     assert_eq!((a.whose(&merge), a.stones().len()), (Authorship::Merged, before));
 }
