@@ -23,7 +23,7 @@ const BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(super) struct Merges {
     /// The frames, earlier ones first.
     pub(super) frames: Vec<Verified>,
-    /// Whether another saga should follow: more is to be merged, or the peer does not get the frames in this one.
+    /// Whether another saga should follow: more is to be merged.
     pub(super) again: bool,
 }
 
@@ -35,10 +35,12 @@ impl Run {
     }
 
     /// Merges every timeline that has several tips, those that had them before included, and puts the tips that are
-    /// left into `after`. Only a side that receives merges. Spec: SY-36, SY-61, SY-64
+    /// left into `after`. Only in direction both: a merge frame that cannot be given back would stay with a reader for
+    /// ever, and differ from what the writers make of more tips. Spec: SY-36, SY-61, SY-64
     pub(super) fn merge(&self, context: &Context<'_>, after: &mut TipsAfter) -> Merges {
         let mut merges = Merges::default();
-        if !self.terms.receives() || self.terms.strategy == Strategy::Abort || !self.scoped.is_closed_behind() {
+        let both = self.terms.direction == Direction::Both;
+        if !both || self.terms.strategy == Strategy::Abort || !self.scoped.is_closed_behind() {
             return merges;
         }
         let mut diverged: TipsAfter = after.iter().filter(|(_, (_, tips))| tips.len() > 1).map(own).collect();
@@ -62,7 +64,6 @@ impl Run {
                 merges.frames.extend(merged.frames);
             }
         }
-        merges.again |= !merges.frames.is_empty() && self.terms.direction != Direction::Both;
         merges
     }
 
