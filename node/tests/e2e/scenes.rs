@@ -177,7 +177,9 @@ fn rounds() -> u64 {
 fn sc1_push() {
     for seed in 0..rounds() {
         let scene = Scene::new("SC-1", &[]);
-        (0..3).for_each(|n| drop(scene.other().put("a", &json!({"n": n}))));
+        for n in 0..3 {
+            assert_eq!(scene.other().put("a", &json!({"n": n})), n);
+        }
         scene.meet(seed);
         assert_eq!(scene.first().get("a"), json!({"n": 2}));
         assert_eq!(scene.first().log("a").len(), 3);
@@ -232,7 +234,9 @@ fn sc6_several_timelines() {
         let base = ["a", "b", "c"].map(|name| (name, json!({"of": name, "n": 0})));
         let scene = Scene::new("SC-6", &base);
         for name in ["a", "b"] {
-            (1..3).for_each(|n| drop(scene.other().put(name, &json!({"of": name, "n": n}))));
+            for n in 1..3 {
+                assert_eq!(scene.other().put(name, &json!({"of": name, "n": n})), n);
+            }
         }
         scene.meet(seed);
         for (name, n) in [("a", 2), ("b", 2), ("c", 0)] {
