@@ -26,13 +26,20 @@ pub struct Setting {
 }
 
 /// All settings.
-pub const SETTINGS: [Setting; 5] = [
+pub const SETTINGS: [Setting; 6] = [
     Setting {
         section: "link",
         key: "listen",
         default: "127.0.0.1:7443",
         about: "address of the link door; the default moves on to the next free port",
         check: is_address,
+    },
+    Setting {
+        section: "link",
+        key: "announce",
+        default: "",
+        about: "addresses told to peers instead of where it listens (a forwarded port, a proxy); commas between them",
+        check: are_addresses,
     },
     Setting {
         section: "gateway",
@@ -171,6 +178,11 @@ impl Config {
         &self.values[&(section, key)].1
     }
 
+    /// The value of a setting that is a list of addresses.
+    pub fn addresses(&self, section: &'static str, key: &'static str) -> Vec<std::net::SocketAddr> {
+        self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
+    }
+
     /// The value of a setting that is a duration.
     pub fn seconds(&self, section: &'static str, key: &'static str) -> u64 {
         humantime::parse_duration(self.text(section, key)).map_or(60, |duration| duration.as_secs())
@@ -225,6 +237,15 @@ fn variable(setting: &Setting) -> String {
     format!("SEALTIDE_{}_{}", setting.section.to_uppercase(), setting.key.to_uppercase())
 }
 
+/// Addresses with commas between them, or nothing. None of them may be a wildcard: nobody can dial one.
+fn are_addresses(text: &str) -> bool {
+    let dialable = |part: &str| {
+        let address = part.trim().parse::<std::net::SocketAddr>();
+        address.is_ok_and(|address| !address.ip().is_unspecified() && address.port() != 0)
+    };
+    text.is_empty() || text.split(',').all(dialable)
+}
+
 fn is_address(text: &str) -> bool {
     text.parse::<std::net::SocketAddr>().is_ok()
 }
@@ -262,6 +283,17 @@ mod tests {
         assert!(unknown.message.contains(":3: link.lisen is no setting"), "{}", unknown.message);
         let bad = read("[ticket]\nttl = \"soon\"\n").unwrap_err();
         assert!(bad.message.contains(":2") && bad.message.contains("soon"), "{}", bad.message);
+    }
+
+    #[test]
+    fn addresses_to_announce_are_those_that_can_be_dialled() {
+        let config = read("[link]\nannounce = \"192.0.2.1:7443, [2001:db8::1]:443\"\n").unwrap();
+        let wanted = ["192.0.2.1:7443", "[2001:db8::1]:443"].map(|text| text.parse().unwrap());
+        assert_eq!(config.addresses("link", "announce"), wanted);
+        assert!(read("").unwrap().addresses("link", "announce").is_empty());
+        for bad in ["0.0.0.0:7443", "192.0.2.1:0", "192.0.2.1", "192.0.2.1:1,"] {
+            assert!(read(&format!("[link]\nannounce = \"{bad}\"\n")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct LinkConfig {
     pub limits_loopback: bool,
     /// Whether logs show whole addresses.
     pub log_addresses: bool,
+    /// Where this node is reached from outside, when that is not where it listens: behind a forwarded port or a proxy.
+    /// Told to peers instead of the addresses of the listeners; empty where those are right.
+    pub announce: Vec<SocketAddr>,
     /// What this node offers in handshakes.
     pub terms: Terms,
     /// Limits and times of each session.
@@ -51,6 +54,7 @@ impl LinkConfig {
             limits: Limits::default(),
             limits_loopback: false,
             log_addresses: false,
+            announce: Vec::new(),
             terms: Terms::default(),
             session: SessionLimits::default(),
         }
@@ -96,6 +100,7 @@ impl Link {
             accepted,
             stop: watch::Sender::new(false),
             listeners: Mutex::default(),
+            announce: config.announce,
         };
         Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
     }

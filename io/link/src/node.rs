@@ -39,12 +39,16 @@ pub(crate) struct Node {
     pub(crate) accepted: mpsc::Sender<Session>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) listeners: Mutex<Vec<SocketAddr>>,
+    pub(crate) announce: Vec<SocketAddr>,
 }
 
 impl Node {
-    /// What this node tells its peers about where it listens, at most 8. Spec: link C.10.
+    /// What this node tells its peers about where it is reached, at most 8: what it was told to say, else where it
+    /// listens. Nothing while it does not listen. Spec: link C.10.
     pub(crate) fn announce(&self) -> Vec<LinkAddress> {
-        let mut all: Vec<_> = self.listeners().iter().flat_map(|bound| address::announced(*bound)).collect();
+        let listeners = self.listeners();
+        let told = if self.announce.is_empty() || listeners.is_empty() { &*listeners } else { &self.announce };
+        let mut all: Vec<_> = told.iter().flat_map(|bound| address::announced(*bound)).collect();
         address::in_dial_order(&mut all);
         all
     }

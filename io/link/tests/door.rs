@@ -217,6 +217,23 @@ async fn loopback_addr() {
     assert!(a.link.announce().iter().all(|address| address.socket.port() == both.port() || address.source == 4));
 }
 
+/// Behind a forwarded port or a proxy a node tells where it is reached, not where it listens, and nothing as long as it
+/// does not listen.
+// Proves: LK-107
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announced_addresses() {
+    let outside: SocketAddr = "192.0.2.1:443".parse().unwrap();
+    let (a, b) = (node_with(1, |config| config.announce = vec![outside]).await, node(2).await);
+    (a.allow(&b), b.allow(&a));
+    let session = b.dial(&a).await;
+    let told = |socket| LinkAddress { source: 4, socket };
+    assert_eq!(a.link.announce(), [told(outside)]);
+    assert!(session.peer_addresses().contains(&told(outside)), "{:?}", session.peer_addresses());
+    assert!(!session.peer_addresses().contains(&told(a.address)), "{:?}", session.peer_addresses());
+    a.link.shutdown().await;
+    assert!(a.link.announce().is_empty());
+}
+
 type DoorLog = Arc<Mutex<Vec<(u16, &'static str)>>>;
 
 /// Until the door at `port` is ready.

@@ -14,6 +14,7 @@ mod faults;
 mod identity;
 mod live;
 mod policy;
+mod scenes;
 mod support;
 mod tickets;
 

@@ -1,11 +1,13 @@
 //! What every story needs: machines with homes and processes, directories with files, and patience with an end.
 
 mod machine;
+mod proxy;
 mod tree;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use machine::{Machine, Running};
+pub(crate) use proxy::Proxy;
 pub(crate) use tree::{Dice, Snapshot, assert_same, snapshot, write};
 
 /// How long anything may take before a test says what it waited for. Far beyond what is needed, since nothing may
