@@ -2,7 +2,7 @@
 //!
 //! No clock and no chance take part, and the order in which the tips are given does not matter.
 
-mod common;
+mod base;
 mod file;
 mod text;
 mod value;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::json;
 
-use self::common::common_frame;
+use self::base::common_frame;
 pub use self::text::{MergedText, merge_text};
 use self::value::{Choice, choose, merge_objects, merge_relations};
 use crate::latest::winner_order;
