@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::slice::from_ref;
+
 use bytes::Bytes;
 use sealtide_crypto::{Seed, SigningKey};
 use sealtide_ibgib::{Address, Verified};
@@ -53,8 +55,8 @@ fn a_live_edit_costs_the_stone_and_no_message_more() {
     let mut author = Author::new(1);
     let first = author.first("one");
     let next = author.edit(&first, "two");
-    let mut plain = Pair::new(MemSpace::with(&[first.clone()]), MemSpace::with(&[first.clone()]));
-    plain.a.space.put(&[next.clone()]);
+    let mut plain = Pair::new(MemSpace::with(from_ref(&first)), MemSpace::with(from_ref(&first)));
+    plain.a.space.put(from_ref(&next));
     plain.sync_ok();
 
     let mut writer = Writer::new(1);

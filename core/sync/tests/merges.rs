@@ -202,7 +202,7 @@ fn three_and_more_tips_become_one() {
     let base = author.first("base");
     let edits: Vec<_> = (0..5).map(|n| author.edit(&base, &format!("base {n}"))).collect();
     for split in 0..=5 {
-        let side = |edits: &[Verified]| MemSpace::with(&[&[base.clone()], edits].concat());
+        let side = |edits: &[Verified]| MemSpace::with(&[std::slice::from_ref(&base), edits].concat());
         let mut pair = Pair::new(side(&edits[..split]), side(&edits[split..]));
         pair.sync_ok();
         pair.assert_equal();

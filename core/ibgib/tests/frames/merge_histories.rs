@@ -131,7 +131,7 @@ proptest! {
         }
         let (tip, held) = (nodes[0].tips[0].clone(), nodes[0].held.clone());
         for node in &nodes {
-            prop_assert_eq!(&node.tips, &[tip.clone()]);
+            prop_assert_eq!(&node.tips, std::slice::from_ref(&tip));
             prop_assert_eq!(&node.held.0, &held.0);
         }
         let history = behind(&held, &tip);
