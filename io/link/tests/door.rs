@@ -224,7 +224,8 @@ async fn loopback_addr() {
 async fn announced_addresses() {
     let outside: SocketAddr = "192.0.2.1:443".parse().unwrap();
     let (a, b) = (node_with(1, |config| config.announce = vec![outside]).await, node(2).await);
-    (a.allow(&b), b.allow(&a));
+    b.allow(&a);
+    a.allow(&b);
     let session = b.dial(&a).await;
     let told = |socket| LinkAddress { source: 4, socket };
     assert_eq!(a.link.announce(), [told(outside)]);
