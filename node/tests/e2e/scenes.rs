@@ -2,16 +2,19 @@
 //! one message, then after two, and so on, until a whole saga went through. Then all is as if nothing had been cut.
 //! Spec: ibgib §10, §13.7
 //!
-//! Here are SC-1, SC-3 to SC-7, SC-9 and SC-10, with documents. SC-2 (stones) is in `core/sync/tests/scenario_cuts.rs`
-//! and SC-8 (a new relation) in `core/sync/tests/merges.rs`, the latter with its cuts in
-//! `a_merge_survives_a_cut_after_each_message`: no command relates a stone or a document to another.
+//! Here are SC-1, SC-3 to SC-7, SC-9 and SC-10 with documents, and SC-2 and SC-8 with what a folder makes of them: the
+//! stones are those of a large binary, and the new relation leads to such stones. That of SC-8 to a new timeline, which no
+//! command makes, is in `core/sync/tests/merges.rs` (`sc8_divergence_with_a_new_relation`), as is that one bad record of
+//! SC-6 leaves nothing behind in `core/sync/tests/scenarios.rs`.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Dice, Machine, Proxy, Running, until, until_within};
+use crate::support::{Dice, Machine, Proxy, Running, agree, until, until_within, write};
 
 /// Cuts come by the dozen, and the node waits longer after each that comes before the two have met.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -20,36 +23,40 @@ const NOWHERE: &str = "127.0.0.1:1";
 /// As many cuts as any scene must have survived.
 const CUTS_MIN: u32 = 6;
 
-/// A machine with its running node.
+/// A machine with its running node, and how the shared space is called.
 struct Place {
     machine: Machine,
     node: Running,
+    space: &'static str,
 }
 
 impl Place {
     /// Starts a node that tells peers this address.
-    fn new(announce: &str) -> Self {
-        let machine = Machine::new();
-        let node = machine.up_in(&[("SEALTIDE_LINK_ANNOUNCE", announce)], &[]);
-        Self { machine, node }
+    fn new(machine: Machine, announce: &str, dirs: &[&str], space: &'static str) -> Self {
+        let node = machine.up_in(&[("SEALTIDE_LINK_ANNOUNCE", announce)], dirs);
+        Self { machine, node, space }
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}:{name}", self.space)
     }
 
     #[track_caller]
     fn put(&self, name: &str, doc: &Value) -> u64 {
-        let done = self.machine.run_with(&["put", "Data", name], &doc.to_string());
+        let done = self.machine.run_with(&["put", self.space, name], &doc.to_string());
         assert_eq!(done.code, 0, "{done:?}");
         done.document()["n"].as_u64().unwrap()
     }
 
     #[track_caller]
     fn get(&self, name: &str) -> Value {
-        self.machine.ok(&["get", &format!("Data:{name}")])["doc"].clone()
+        self.machine.ok(&["get", &self.named(name)])["doc"].clone()
     }
 
     /// Every version in the space: what makes two histories equal.
     #[track_caller]
     fn history(&self) -> BTreeSet<String> {
-        let log = self.machine.ok(&["log", "Data", "-n", "10000"]);
+        let log = self.machine.ok(&["log", self.space, "-n", "10000"]);
         let told =
             |entry: &Value| ["path", "n", "address", "what", "tip", "parents"].map(|member| entry[member].clone());
         log["entries"].as_array().unwrap().iter().map(|entry| json!(told(entry)).to_string()).collect()
@@ -58,7 +65,7 @@ impl Place {
     /// The versions of one document, newest first.
     #[track_caller]
     fn log(&self, name: &str) -> Vec<Value> {
-        self.machine.ok(&["log", &format!("Data:{name}"), "-n", "10000"])["entries"].as_array().unwrap().clone()
+        self.machine.ok(&["log", &self.named(name), "-n", "10000"])["entries"].as_array().unwrap().clone()
     }
 }
 
@@ -79,18 +86,35 @@ impl Scene {
     #[track_caller]
     fn of(name: &'static str, count: usize, base: &[(&str, Value)]) -> Self {
         let proxy = Proxy::new();
-        let first = Place::new(&proxy.address().to_string());
-        proxy.lead_to(first.node.link_address());
+        let first = Place::new(Machine::new(), &proxy.address().to_string(), &[], "Data");
         first.machine.ok(&["spaces", "create", "Data"]);
         for (name, doc) in base {
             first.put(name, doc);
         }
+        Self::join(name, proxy, first, count, false)
+    }
+
+    /// Two nodes that share a folder, in step, then apart.
+    #[track_caller]
+    fn of_folders(name: &'static str, fill: impl FnOnce(&Path)) -> Self {
+        let (proxy, machine) = (Proxy::new(), Machine::new());
+        fill(&machine.notes());
+        let dir = machine.notes_text().to_owned();
+        let first = Place::new(machine, &proxy.address().to_string(), &[&dir], "Notes");
+        Self::join(name, proxy, first, 2, true)
+    }
+
+    #[track_caller]
+    fn join(name: &'static str, proxy: Proxy, first: Place, count: usize, with_folder: bool) -> Self {
+        proxy.lead_to(first.node.link_address());
         proxy.open();
+        let space = first.space;
         let mut places = vec![first];
         for _ in 1..count {
             let ticket = places[0].machine.ok(&["ticket", "new"])["ticket"].as_str().unwrap().to_owned();
-            let other = Place::new(NOWHERE);
-            other.machine.ok(&["join", &ticket]);
+            let other = Place::new(Machine::new(), NOWHERE, &[], space);
+            let words = ["join", &ticket, other.machine.notes_text(), "--wait"];
+            other.machine.ok(if with_folder { &words } else { &words[..2] });
             places.push(other);
         }
         let scene = Self { name, proxy, places };
@@ -118,9 +142,9 @@ impl Scene {
         let before = self.proxy.cuts();
         self.proxy.cut_in_turn(seed);
         for other in others {
-            let machine = &self.places[*other].machine;
+            let (machine, space) = (&self.places[*other].machine, self.places[*other].space);
             until_within(PATIENCE, "a whole saga goes through", || {
-                let done = machine.run(&["sync", "Data", "--timeout", "1s"]);
+                let done = machine.run(&["sync", space, "--timeout", "1s"]);
                 if done.code == 0 { Ok(()) } else { Err(format!("{done:?}\n{}", machine.told())) }
             });
         }
@@ -131,8 +155,9 @@ impl Scene {
     #[track_caller]
     fn meet(&self, seed: u64) {
         let others: Vec<usize> = (1..self.places.len()).collect();
+        let bytes = self.proxy.bytes();
         let cuts = self.meet_with(&others, seed);
-        println!("{}: {cuts} cuts", self.name);
+        println!("{}: {cuts} cuts, {} bytes with all handshakes", self.name, self.proxy.bytes() - bytes);
         assert!(cuts >= CUTS_MIN, "{}: only {cuts} cuts", self.name);
         self.proxy.open();
         self.agree();
@@ -147,7 +172,7 @@ impl Scene {
         };
         until("all hold the same", || {
             for place in &self.places[1..] {
-                let done = place.machine.run(&["sync", "Data", "--wait", "--timeout", "10s"]);
+                let done = place.machine.run(&["sync", place.space, "--wait", "--timeout", "10s"]);
                 if done.code != 0 {
                     return Err(format!("{done:?}\n{}", place.machine.told()));
                 }
@@ -160,7 +185,7 @@ impl Scene {
             let items = |place: &Place| place.machine.space()["items"].clone();
             assert_eq!(items(place), items(self.first()), "{}", self.name);
         }
-        let names = self.first().machine.ok(&["get", "Data"])["names"].clone();
+        let names = self.first().machine.ok(&["get", self.first().space])["names"].clone();
         for name in names.as_array().unwrap() {
             let tips = self.first().log(name.as_str().unwrap()).iter().filter(|entry| entry["tip"] == true).count();
             assert_eq!(tips, 1, "{name}");
@@ -183,6 +208,51 @@ fn sc1_push() {
         scene.meet(seed);
         assert_eq!(scene.first().get("a"), json!({"n": 2}));
         assert_eq!(scene.first().log("a").len(), 3);
+    }
+}
+
+/// The stones of a film are there: a copy of it costs none of them.
+// Proves: SY-37, SY-38
+#[test]
+fn sc2_constants() {
+    // Far more than all the handshakes of a scene, of which each has some 100 KB.
+    const FILM: usize = 20_000_000;
+    for seed in 0..rounds() {
+        let film = Dice::new(seed).bytes(FILM);
+        let scene = Scene::of_folders("SC-2", |notes| write(notes, "film.bin", &film));
+        write(&scene.other().machine.notes(), "copy.bin", &film);
+        let before = scene.proxy.bytes();
+        scene.meet(seed);
+        let bytes = scene.proxy.bytes() - before;
+        assert!(bytes < FILM as u64, "{bytes}");
+        let folder = agree(&scene.first().machine, &scene.other().machine);
+        assert_eq!(folder.paths(), ["copy.bin", "film.bin"]);
+    }
+}
+
+/// One side gives the file another content, which relates it to new stones; the other gives it another name.
+// Proves: SY-37, SY-38
+#[test]
+fn sc8_divergence_with_a_new_relation() {
+    for seed in 0..rounds() {
+        let (old, new) = (Dice::new(seed).bytes(300_000), Dice::new(seed + 1).bytes(300_000));
+        let scene = Scene::of_folders("SC-8", |notes| write(notes, "film.bin", &old));
+        write(&scene.other().machine.notes(), "film.bin", &new);
+        let notes = scene.first().machine.notes();
+        fs::rename(notes.join("film.bin"), notes.join("movie.bin")).unwrap();
+        for (place, name) in [(scene.first(), "movie.bin"), (scene.other(), "film.bin")] {
+            until("the change is recorded", || {
+                let done = place.machine.run(&["log", &place.named(name)]);
+                let versions = if done.code == 0 { done.document()["entries"].as_array().unwrap().len() } else { 0 };
+                if versions == 2 { Ok(()) } else { Err(format!("{done:?}")) }
+            });
+        }
+        scene.meet(seed);
+        let folder = agree(&scene.first().machine, &scene.other().machine);
+        assert_eq!(folder.paths(), ["movie.bin"]);
+        assert_eq!(fs::read(notes.join("movie.bin")).unwrap(), new);
+        let log = scene.first().log("movie.bin");
+        assert_eq!((&log[0]["what"], log.len()), (&json!("merged"), 4), "{log:?}");
     }
 }
 

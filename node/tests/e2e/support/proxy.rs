@@ -39,6 +39,8 @@ struct State {
     connections: BTreeMap<u64, Connection>,
     count: u64,
     cuts: u32,
+    /// Bytes that were forwarded, both ways.
+    bytes: u64,
     over: bool,
 }
 
@@ -54,7 +56,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (script, connections) = (Script::Closed, BTreeMap::new());
-        let state = State { target: None, script, connections, count: 0, cuts: 0, over: false };
+        let state = State { target: None, script, connections, count: 0, cuts: 0, bytes: 0, over: false };
         let state = Arc::new(Mutex::new(state));
         let serving = state.clone();
         std::thread::spawn(move || {
@@ -104,6 +106,11 @@ impl Proxy {
     pub(crate) fn cuts(&self) -> u32 {
         lock(&self.state).cuts
     }
+
+    /// How many bytes were forwarded so far, both ways.
+    pub(crate) fn bytes(&self) -> u64 {
+        lock(&self.state).bytes
+    }
 }
 
 impl Drop for Proxy {
@@ -151,7 +158,9 @@ fn forward(side: usize, mut ends: [TcpStream; 2], shared: &Mutex<State>, number:
     let mut bytes = vec![0; 64 * 1024];
     loop {
         match ends[side].read(&mut bytes) {
-            Ok(count) if count > 0 && ends[1 - side].write_all(&bytes[..count]).is_ok() => {}
+            Ok(count) if count > 0 && ends[1 - side].write_all(&bytes[..count]).is_ok() => {
+                lock(shared).bytes += count as u64;
+            }
             _ => break,
         }
         if !goes_on(&mut lock(shared), side, number) {
