@@ -209,7 +209,12 @@ impl Cluster {
             let own = members(engine.store(), space);
             if own != sids {
                 let (less, more) = (sids.difference(&own).count(), own.difference(&sids).count());
-                return Err(format!("{} has {more} records more and {less} less than the first node", node.name()));
+                let views = [&first, &engine].map(|engine| engine.store().view(space));
+                let record = |sid| views.iter().flatten().find_map(|view| view.record(sid));
+                let differing = own.symmetric_difference(&sids).take(5).filter_map(record);
+                let which: Vec<String> = differing.map(|record| record.address().to_string()).collect();
+                let name = node.name();
+                return Err(format!("{name} has {more} records more and {less} less than the first node: {which:?}"));
             }
             if tips_of(&engine, space) != tips {
                 return Err(format!("{} has other tips than the first node", node.name()));

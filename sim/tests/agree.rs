@@ -69,6 +69,11 @@ fn one_seed_gives_one_run() {
 // Proves: SY-103
 #[test]
 fn signed_commits_agree_too() {
+    if let Some(seed) = only_seed() {
+        let (outcome, lines) = run_signed(seed, true).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("{lines}{outcome:#?}");
+        return;
+    }
     let count = 60 * scale();
     let (mut proven, mut named) = (0, 0);
     for seed in 0..count {
