@@ -195,6 +195,8 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
         Event::PeerGone(peer) => {
             (json!({"event": "peer_gone", "peer": peer.to_string()}), format!("lost {}", name(peer)))
         }
+        // Nothing moved: sagas are only asked to look again.
+        Event::Changed { timelines, .. } if timelines.is_empty() => return,
         Event::Changed { space, origin, timelines } => {
             let label = node.label(space);
             let from = origin.as_ref().map_or_else(|| "here".to_owned(), |peer| format!("from {}", name(peer)));
