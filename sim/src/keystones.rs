@@ -5,9 +5,10 @@ use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use sealtide_ibgib::{Address, Data, Object, Relations, Verified, stone};
+use sealtide_identity::keystone::{ConnectFacts, Side};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_node::engine::keystones::{Checked, Connection, Keystones, Work};
-use sealtide_sync::{ConnectClaim, Introduction, OwnIdentity, Proof, Refused};
+use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
 
 use crate::guard;
 
@@ -110,18 +111,19 @@ impl PlainKeystones {
             std::mem::swap(&mut received, &mut sent);
             by_initiator = !by_initiator;
         }
-        ConnectClaim {
-            by_initiator,
+        ConnectFacts {
+            side: if by_initiator { Side::Initiator } else { Side::Responder },
             binding: &binding,
             prover,
             verifier,
-            session: frame(prover, verifier, 0, "").address(),
-            device: device(prover).address(),
+            prover_session: frame(prover, verifier, 0, "").address(),
+            prover_device: device(prover).address(),
             verifier_device: device(verifier).address(),
             received: &received,
             sent: &sent,
         }
         .target()
+        .expect("a session of the simulator has a binding")
     }
 
     fn make(&self, peer: &NodeId, target: &str) -> Verified {

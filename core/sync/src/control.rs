@@ -10,7 +10,7 @@ use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::{Role, SpaceId};
 
 use self::connect::Connect;
-pub use self::connect::{ConnectClaim, Introduction, OwnIdentity, Proof};
+pub use self::connect::{Introduction, OwnIdentity, Proof};
 use crate::message::{HelloIdentity, SPACES_MAX, STATUS_MAX};
 use crate::{AbortCode, Message, MessageError, Refused, SagaId};
 

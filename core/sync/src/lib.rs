@@ -15,9 +15,7 @@ mod scope;
 mod space;
 mod summary;
 
-pub use control::{
-    ConnectClaim, Control, ControlInput, ControlOutput, Introduction, OwnIdentity, Proof, SagaState, SpaceOffer,
-};
+pub use control::{Control, ControlInput, ControlOutput, Introduction, OwnIdentity, Proof, SagaState, SpaceOffer};
 pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 pub use saga::{
     Chain, ContextKind, Contexts, Direction, Ledger, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome,

@@ -648,12 +648,6 @@ impl Message {
     }
 }
 
-/// Lower-case hexadecimal digits, as claim targets are written.
-pub(crate) fn hex(hash: [u8; 32]) -> String {
-    let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16));
-    hash.into_iter().flat_map(digits).flatten().collect()
-}
-
 /// At most `bytes_max` bytes of a text, cut between characters.
 pub(crate) fn cut_text(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]

@@ -43,7 +43,6 @@ pub use rules::{Broken, Rule, read_first, read_next};
 pub use secrets::{MasterSecret, RootSecret, SessionSecret, WorkingSecret};
 pub use session::{
     ConnectFacts, SESSION_BINDING_BYTES, SessionRefused, SessionScope, Side, check_session, context_target,
-    next_saga_chain,
 };
 pub use step::{Rank, Standing};
 pub use strategy::{Algo, Derivation, v1_challenge_id};

@@ -80,11 +80,6 @@ pub fn context_target(kind: u8, chain: &[u8; 32], body: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&sha256_parts(&[b"sealtide/context/1\0", &[kind], chain, body]))
 }
 
-/// The saga chain after a completed saga: zeros before the first. The bodies are those that were sent.
-pub fn next_saga_chain(chain: &[u8; 32], commit_body: &[u8], commit_ack_body: &[u8]) -> [u8; 32] {
-    sha256_parts(&[chain, &sha256(commit_body), &sha256(commit_ack_body)])
-}
-
 /// The scope of the device frame that authorises a session keystone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionScope {

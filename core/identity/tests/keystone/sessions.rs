@@ -5,7 +5,7 @@ use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{
     Added, Chain, Claim, ConnectFacts, Rule, SessionRefused, SessionScope, SessionSecret, Side, Signer, State, Verb,
-    check_session, context_target, next_saga_chain, session_genesis, sign,
+    check_session, context_target, session_genesis, sign,
 };
 use serde_json::json;
 
@@ -86,15 +86,12 @@ fn the_connect_target_binds_every_input() {
 }
 
 #[test]
-fn context_targets_and_the_saga_chain() {
+fn context_targets() {
     let body = b"body";
     let mut by_hand = b"sealtide/context/1\0\x07".to_vec();
     by_hand.extend([1; 32]);
     by_hand.extend(body);
     assert_eq!(context_target(7, &[1; 32], body), data_encoding::HEXLOWER.encode(&sha256(&by_hand)));
-    let next = next_saga_chain(&[0; 32], b"a", b"b");
-    assert_eq!(next, sha256(&[[0; 32], sha256(b"a"), sha256(b"b")].concat()));
-    assert_ne!(next, next_saga_chain(&[0; 32], b"b", b"a"));
 }
 
 /// The demanded ids follow from the target; a frame with others is refused.

@@ -9,12 +9,10 @@
 
 use std::collections::VecDeque;
 
-use sealtide_crypto::Sha256;
 use sealtide_ibgib::{Address, Verified};
-use sealtide_identity::NodeId;
 
 use super::{Control, ControlOutput, State};
-use crate::message::{HelloIdentity, KEYSTONE_FRAMES_MAX, hex};
+use crate::message::{HelloIdentity, KEYSTONE_FRAMES_MAX};
 use crate::{MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 
 /// Who this node is, for HELLO.
@@ -51,48 +49,6 @@ pub struct Proof {
     pub device: Vec<Verified>,
     /// Frames of the own session keystone, the connect frame last.
     pub session: Vec<Verified>,
-}
-
-/// Everything that a connect frame is bound to. A verifier fills in what it knows itself, never what the prover says of it.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectClaim<'a> {
-    /// Whether the prover opened the session.
-    pub by_initiator: bool,
-    /// The session binding of the link.
-    pub binding: &'a [u8; 32],
-    /// Node id of the prover.
-    pub prover: &'a NodeId,
-    /// Node id of the verifier.
-    pub verifier: &'a NodeId,
-    /// First frame of the prover's session keystone.
-    pub session: &'a Address,
-    /// First frame of the prover's device keystone.
-    pub device: &'a Address,
-    /// First frame of the verifier's device keystone.
-    pub verifier_device: &'a Address,
-    /// The challenge that the prover received.
-    pub received: &'a [u8; 32],
-    /// The challenge that the prover sent.
-    pub sent: &'a [u8; 32],
-}
-
-impl ConnectClaim<'_> {
-    /// The claim target of the connect frame: 64 hex digits. Spec: ibgib §12.4
-    pub fn target(&self) -> String {
-        let mut hasher = Sha256::new();
-        hasher.update(b"sealtide/connect/1\0");
-        hasher.update(&[if self.by_initiator { 1 } else { 2 }]);
-        hasher.update(self.binding);
-        hasher.update(self.prover.as_bytes());
-        hasher.update(self.verifier.as_bytes());
-        for address in [self.session, self.device, self.verifier_device] {
-            hasher.update(&(address.as_str().len() as u64).to_be_bytes());
-            hasher.update(address.as_str().as_bytes());
-        }
-        hasher.update(self.received);
-        hasher.update(self.sent);
-        hex(hasher.finish())
-    }
 }
 
 /// Bytes of the frames of one KEYSTONE or PROOF; a single frame may be larger.
@@ -380,46 +336,4 @@ fn parts(frames: &[Verified]) -> Vec<&[Verified]> {
     }
     parts.push(&frames[from..]);
     parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Proves: SY-89
-    #[test]
-    fn connect_misbinding_every_input_changes_the_target() {
-        let nodes = [1, 2, 3].map(|byte| NodeId::from_bytes([byte; 32]));
-        let addresses = ["a^gib", "b^gib", "c^gib", "d^gib"].map(|text| Address::parse(text).expect("an address"));
-        let bytes = [4, 5, 6, 7].map(|byte| [byte; 32]);
-        let claim = ConnectClaim {
-            by_initiator: true,
-            binding: &bytes[0],
-            prover: &nodes[0],
-            verifier: &nodes[1],
-            session: &addresses[0],
-            device: &addresses[1],
-            verifier_device: &addresses[2],
-            received: &bytes[1],
-            sent: &bytes[2],
-        };
-        let targets = [
-            claim,
-            ConnectClaim { by_initiator: false, ..claim },
-            ConnectClaim { binding: &bytes[3], ..claim },
-            ConnectClaim { prover: &nodes[2], ..claim },
-            ConnectClaim { verifier: &nodes[2], ..claim },
-            ConnectClaim { prover: &nodes[1], verifier: &nodes[0], ..claim },
-            ConnectClaim { session: &addresses[3], ..claim },
-            ConnectClaim { device: &addresses[3], ..claim },
-            ConnectClaim { verifier_device: &addresses[3], ..claim },
-            ConnectClaim { received: &bytes[3], ..claim },
-            ConnectClaim { sent: &bytes[3], ..claim },
-            ConnectClaim { received: &bytes[2], sent: &bytes[1], ..claim },
-        ]
-        .map(|claim| claim.target());
-        let different: std::collections::BTreeSet<_> = targets.iter().collect();
-        assert_eq!(different.len(), targets.len());
-        assert!(targets.iter().all(|target| target.len() == 64));
-    }
 }

@@ -2,12 +2,12 @@
 //! message that waits while the driver signs or checks. Spec: ibgib §12.4
 
 use bytes::Bytes;
-use sealtide_crypto::Sha256;
 use sealtide_ibgib::{Address, Verified};
+use sealtide_identity::keystone::context_target;
 
 use super::signing::Ledger;
 use super::{Fault, Phase, Saga, SagaOutput, Side};
-use crate::message::{Open, OpenAck, hex};
+use crate::message::{Open, OpenAck};
 use crate::{AbortCode, Message};
 
 /// What a saga needs to know to sign and to demand signatures; only where both nodes have keystones.
@@ -56,15 +56,9 @@ pub(super) enum Pending {
 }
 
 /// The claim target of the frame that signs a context: `message` is without its signature.
-/// `lowerhex SHA-256("sealtide/context/1" 00 || type u8 || chain || body)`
 pub(super) fn target(chain: &[u8; 32], message: &Message) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(b"sealtide/context/1\0");
     let bytes = message.encode();
-    hasher.update(&bytes[..1]);
-    hasher.update(chain);
-    hasher.update(&bytes[1..]);
-    hex(hasher.finish())
+    context_target(bytes[0], chain, &bytes[1..])
 }
 
 /// A signed message taken apart: which context, without its signature, and the signature.
