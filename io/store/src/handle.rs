@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
 use sealtide_identity::{NodeId, SpaceId};
+use sealtide_sync::negentropy::Ranges;
 use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::entry::HEAD_BYTES;
@@ -346,8 +347,7 @@ impl SpaceView for SpaceHandle {
             return Vec::new();
         }
         self.seek(|index, state| {
-            let fresh = state.sorted(&index.records, level).range(lo, hi);
-            let fresh = fresh[..fresh.len().min(limit)].to_vec();
+            let fresh = state.sorted(&index.records, level).list(lo, hi, limit);
             if level == Level::Tips {
                 return Ok(fresh);
             }

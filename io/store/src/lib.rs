@@ -29,7 +29,6 @@ mod plan;
 mod run;
 mod runs;
 mod seal;
-mod sorted;
 mod space;
 mod state;
 mod store;

@@ -6,11 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
-use sealtide_sync::{Level, SagaId, SetSummary, Snapshot, TipItem};
+use sealtide_sync::{Level, SagaId, SetSummary, Snapshot, TipItem, negentropy};
 
 use crate::entry::{Move, StoneLine, TipLine};
 use crate::index::{Rec, Records, Sums};
-use crate::sorted::Sorted;
 use crate::table::{MAKER_BYTES, NAMED_BYTES, maker_row, named_row};
 
 /// What sorts the tips: (order key, level-0 id).
@@ -54,8 +53,8 @@ pub(crate) struct SpaceState {
     pub(crate) staging: BTreeSet<SagaId>,
     snapshot: Option<Arc<Snapshot>>,
     /// The members and the tips with sums, made when a range is first asked for after a change.
-    sorted_items: OnceLock<Sorted>,
-    sorted_tips: OnceLock<Sorted>,
+    sorted_items: OnceLock<negentropy::Run>,
+    sorted_tips: OnceLock<negentropy::Run>,
     /// Changes that are not in the summaries yet.
     later: Vec<Change>,
     /// Changes since the log last brought the summaries.
@@ -303,12 +302,12 @@ impl SpaceState {
     }
 
     /// The members in memory, or the tips, with sums.
-    pub(crate) fn sorted(&self, records: &Records, level: Level) -> &Sorted {
+    pub(crate) fn sorted(&self, records: &Records, level: Level) -> &negentropy::Run {
         match level {
-            Level::Tips => self.sorted_tips.get_or_init(|| Sorted::new(self.tips.keys().copied().collect())),
+            Level::Tips => self.sorted_tips.get_or_init(|| negentropy::Run::new(self.tips.keys().copied().collect())),
             Level::Items => self.sorted_items.get_or_init(|| {
                 let item = |(order, _, id): &(u64, u64, u32)| (*order, records.get(*id).sid.0);
-                Sorted::new(self.members.iter().map(item).collect())
+                negentropy::Run::new(self.members.iter().map(item).collect())
             }),
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::{Address, FrameFacts, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
+use sealtide_sync::negentropy::Ranges;
 use sealtide_sync::{Level, RangeBound, SetSummary, SpaceView};
 
 use crate::cache::Cache;

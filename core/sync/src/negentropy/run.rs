@@ -1,4 +1,4 @@
-//! A sorted run in memory: tips of a snapshot, the graph of a scope, salted ids.
+//! A sorted run in memory: tips of a snapshot, the graph of a scope, salted ids, and what a store has not on disk yet.
 
 use super::Ranges;
 use crate::{IdSum, RangeBound};
@@ -69,12 +69,33 @@ impl Ranges for Run {
 
     fn list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
         let (from, to) = (self.position(lo), self.position(hi));
-        self.items[from.min(to)..to].iter().take(limit).copied().collect()
+        self.items.get(from..to).unwrap_or_default().iter().take(limit).copied().collect()
     }
 }
 
 impl Default for Run {
     fn default() -> Self {
         Self::new(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_ranges_are_those_of_their_items() {
+        let item = |number: u32| (u64::from(number % 7), sealtide_crypto::sha256(&number.to_be_bytes()));
+        let run = Run::new((0..300).map(item).collect());
+        for (from, to) in [(0, 300), (0, 64), (63, 65), (10, 290), (128, 192), (200, 200), (201, 200)] {
+            let bound = |at: usize| {
+                run.items.get(at).map_or(RangeBound::END, |(order, id)| RangeBound { order: *order, id: *id })
+            };
+            let mut sum = IdSum::default();
+            let inside = run.items.get(from..to).unwrap_or_default();
+            inside.iter().for_each(|(_, id)| sum.add(id));
+            assert_eq!(run.sum(&bound(from), &bound(to)), (inside.len() as u64, sum));
+            assert_eq!(run.list(&bound(from), &bound(to), usize::MAX), inside);
+        }
     }
 }
