@@ -18,8 +18,8 @@ mod summary;
 pub use control::{Control, ControlInput, ControlOutput, Introduction, OwnIdentity, Proof, SagaState, SpaceOffer};
 pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 pub use saga::{
-    Chain, ContextKind, Contexts, Direction, Ledger, Limits, Mode, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome,
-    SagaOutput, Scope, Strategy,
+    Chain, ContextKind, Contexts, Direction, Ledger, Limits, Mode, OpenHead, Saga, SagaConfig, SagaId, SagaInput,
+    SagaOutcome, SagaOutput, Scope, Strategy,
 };
 pub use space::{CommitRequest, CommitResult, Level, RangeBound, Snapshot, SpaceView, TipItem};
 pub use summary::{IdSum, LtHash, SetSummary};

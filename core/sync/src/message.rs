@@ -203,7 +203,7 @@ pub struct Open {
     pub strategy: Strategy,
     /// The opener's facts.
     pub facts: Facts,
-    /// Reserved; unknown bits are ignored.
+    /// [`Open::FRESH`]; unknown bits are ignored.
     pub flags: u64,
     /// What the opener has staged.
     pub resume: Option<Resume>,
@@ -211,6 +211,12 @@ pub struct Open {
     pub members: Option<Address>,
     /// The frame of the opener's session keystone that signs this. Spec: ibgib §12.4
     pub sig: Option<Verified>,
+}
+
+impl Open {
+    /// The answerer is asked to take in what changed outside its store before it answers, so that both really are in
+    /// step afterwards.
+    pub const FRESH: u64 = 1;
 }
 
 /// OPEN_ACK. Spec: ibgib §13.2.

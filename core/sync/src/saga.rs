@@ -37,6 +37,7 @@ use self::opening::{Answering, AwaitAck};
 use self::outbox::Outbox;
 use self::run::Run;
 pub use self::signing::Ledger;
+use crate::message::Open;
 use crate::negentropy::Splitter;
 use crate::{AbortCode, CommitRequest, CommitResult, Message, MessageError, Refused, SpaceView};
 
@@ -151,6 +152,19 @@ pub struct SagaConfig {
     pub limits: Limits,
     /// What is signed; `None` where keystones are off.
     pub contexts: Option<Contexts>,
+    /// Whether the opener asks the answerer to take in first what changed outside its store.
+    pub fresh: bool,
+}
+
+/// What a driver must know of an OPEN before it makes a saga.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenHead {
+    /// Which saga.
+    pub saga: SagaId,
+    /// Which space.
+    pub space: SpaceId,
+    /// Whether this node should take in first what changed outside its store, a folder for instance.
+    pub fresh: bool,
 }
 
 /// Facts for a saga.
@@ -388,13 +402,15 @@ impl Saga {
         }
     }
 
-    /// Reads the space and the saga id of an OPEN, so that the driver can look up view and role.
+    /// Reads what an OPEN is about, so that the driver can look up view and role.
     ///
     /// # Errors
     /// [`crate::MessageError`] when the message is no OPEN.
-    pub fn peek_open(message: &[u8]) -> Result<(SagaId, SpaceId), MessageError> {
+    pub fn peek_open(message: &[u8]) -> Result<OpenHead, MessageError> {
         match Message::decode(&Bytes::copy_from_slice(message))? {
-            Message::Open(open) => Ok((open.saga, open.space)),
+            Message::Open(Open { saga, space, flags, .. }) => {
+                Ok(OpenHead { saga, space, fresh: flags & Open::FRESH != 0 })
+            }
             _ => Err(MessageError::bad("a saga channel begins with OPEN")),
         }
     }

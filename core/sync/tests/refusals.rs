@@ -8,8 +8,8 @@ use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified, binary_recor
 use sealtide_identity::{Role, SpaceId};
 use sealtide_sync::message::{Want, ZSTD_RATIO_MAX};
 use sealtide_sync::{
-    AbortCode, Direction, MESSAGE_BYTES_MAX, Message, Mode, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope,
-    Strategy,
+    AbortCode, Direction, MESSAGE_BYTES_MAX, Message, Mode, OpenHead, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput,
+    Scope, Strategy,
 };
 use support::{Author, MemSpace, Pair, stone};
 
@@ -496,7 +496,8 @@ fn an_unknown_and_a_forbidden_space_get_the_same_answer() {
     assert_eq!(code_of(&pair.a.outcome), AbortCode::NotAllowed);
     assert_eq!(pair.b.sent.len(), 1);
     let open = pair.a.sent[0].clone();
-    assert_eq!(Saga::peek_open(&open), Ok((SagaId([1; 32]), support::space_id())));
+    let head = OpenHead { saga: SagaId([1; 32]), space: support::space_id(), fresh: false };
+    assert_eq!(Saga::peek_open(&open), Ok(head));
     assert!(Saga::peek_open(&forbidden).is_err() && Saga::peek_open(&[]).is_err());
     assert_ne!(SpaceId::from_bytes([8; 32]), support::space_id());
     assert!(Role::Read < Role::Write);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
 use sealtide_link::{DialTarget, Session};
 use sealtide_store::{Peer, SpaceLabel};
-use sealtide_sync::{SpaceOffer, Strategy};
+use sealtide_sync::SpaceOffer;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
@@ -186,7 +186,7 @@ async fn pull(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let mut watcher = Watcher::new(node, vec![offer.space], limit);
-    let order = SyncOrder { space: offer.space, direction: None, strategy: Strategy::Optimistic };
+    let order = SyncOrder { fresh: true, ..SyncOrder::of_itself(offer.space) };
     loop {
         let report = node.engine().sync(&peer, order);
         let report = watcher.until(progress, report).await?;

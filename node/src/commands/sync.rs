@@ -50,7 +50,7 @@ pub(crate) async fn sync(node: &Node, order: SyncCommand, progress: &Progress) -
     let mut done = Vec::new();
     for space in &spaces {
         for peer in peers_of(node, space, with) {
-            let sync = SyncOrder { space: *space, direction: None, strategy };
+            let sync = SyncOrder { space: *space, direction: None, strategy, fresh: true };
             done.push(one(node, peer, sync, limit, progress).await?);
         }
     }

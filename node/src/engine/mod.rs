@@ -102,6 +102,20 @@ pub struct SyncOrder {
     pub direction: Option<Direction>,
     /// What happens to tips that diverged.
     pub strategy: Strategy,
+    /// Whether the peer looks at its folder before it answers: a person asked, and "in step" is to be true.
+    pub fresh: bool,
+}
+
+impl SyncOrder {
+    /// A saga that starts by itself: whatever the roles allow, merging.
+    pub const fn of_itself(space: SpaceId) -> Self {
+        Self { space, direction: None, strategy: Strategy::Optimistic, fresh: false }
+    }
+
+    /// Whether a saga that runs already cannot stand for this one.
+    pub(crate) fn is_special(&self) -> bool {
+        self.fresh || self.direction.is_some() || self.strategy != Strategy::Optimistic
+    }
 }
 
 /// What is known of one space at one peer.
@@ -139,6 +153,8 @@ pub(crate) struct State {
     pub(crate) paused: std::collections::BTreeSet<SpaceId>,
     /// Spaces whose folder is being read for the first time: "in step" would not be true yet, so sagas wait.
     pub(crate) reading: std::collections::BTreeSet<SpaceId>,
+    /// Who keeps the folder of a space, and can be asked to look at it now.
+    folders: BTreeMap<SpaceId, mpsc::UnboundedSender<oneshot::Sender<()>>>,
     serial: u64,
 }
 
@@ -336,6 +352,23 @@ impl<W: World> Engine<W> {
         }
         if !reading {
             self.changed(space, None, Arc::default());
+        }
+    }
+
+    /// From now on the caller keeps the folder of `space`: each sender that comes is to be dropped or answered when the
+    /// folder was looked at as it stood when it came, and what had changed is committed.
+    pub fn keep_folder(&self, space: SpaceId) -> mpsc::UnboundedReceiver<oneshot::Sender<()>> {
+        let (wishes, inbox) = mpsc::unbounded_channel();
+        self.lock().folders.insert(space, wishes);
+        inbox
+    }
+
+    /// Waits until what changed in the folder of `space` is committed; at once where no folder is kept.
+    pub(crate) async fn freshen(&self, space: &SpaceId) {
+        let (done, looked) = oneshot::channel();
+        let asked = self.lock().folders.get(space).is_some_and(|folder| folder.send(done).is_ok());
+        if asked {
+            let _ = looked.await;
         }
     }
 

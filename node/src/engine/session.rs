@@ -11,8 +11,8 @@ use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
-    AbortCode, Contexts, Control, ControlInput, ControlOutput, Direction, Limits, Saga, SagaConfig, SagaId,
-    SagaOutcome, SagaState, Scope, Strategy,
+    AbortCode, Contexts, Control, ControlInput, ControlOutput, Direction, Limits, OpenHead, Saga, SagaConfig, SagaId,
+    SagaOutcome, SagaState, Scope,
 };
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -30,6 +30,8 @@ const CONTROL: &str = "sts/1/control";
 const SAGA: &str = "sts/1";
 /// Spec: ibgib §13.8, HELLO to the first saga.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// How long a look at the folder may hold back the answer to OPEN; the opener waits for 120 s. Spec: ibgib §13.8
+const FRESH_WAIT: Duration = Duration::from_secs(60);
 /// A saga starts this long after the last change … Spec: ibgib §13.9.
 const QUIET_MS: u64 = 150;
 /// … and at the latest this long after the first.
@@ -52,6 +54,8 @@ struct Running {
     /// Tells the saga that holds the slot from one that lost it to a crossing OPEN.
     serial: u64,
     mine: bool,
+    /// What was ordered, where this side opened it and no other saga can stand for it.
+    order: Option<SyncOrder>,
     cancel: watch::Sender<bool>,
     waiters: Vec<oneshot::Sender<SagaReport>>,
 }
@@ -386,7 +390,7 @@ impl<W: World> Worker<W> {
             self.dirty.iter().filter(|(_, span)| due_at(**span) <= now).map(|(space, _)| *space).collect();
         for space in due.into_iter().take(self.room()) {
             self.dirty.remove(&space);
-            self.order(SyncOrder { space, direction: None, strategy: Strategy::Optimistic }, None);
+            self.order(SyncOrder::of_itself(space), None);
         }
     }
 
@@ -396,7 +400,7 @@ impl<W: World> Worker<W> {
         let slot = slots.entry(order.space).or_default();
         if slot.running.is_some() {
             slot.again = true;
-            if order.direction.is_some() || order.strategy != Strategy::Optimistic {
+            if order.is_special() {
                 slot.order = Some(order);
             }
             slot.waiters.extend(waiter);
@@ -407,7 +411,8 @@ impl<W: World> Worker<W> {
         waiters.extend(waiter);
         slot.serial += 1;
         let serial = slot.serial;
-        slot.running = Some(Running { serial, mine: true, cancel, waiters });
+        let special = Some(order).filter(SyncOrder::is_special);
+        slot.running = Some(Running { serial, mine: true, order: special, cancel, waiters });
         drop(slots);
         let direction = narrow(order.direction, allowed);
         self.spawn_opener(order, direction, serial, cancelled);
@@ -580,7 +585,7 @@ async fn open_saga<W: World>(
     let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
     let Ok(channel) = session.open(3, SAGA).await else { return lost };
     let contexts = signing.as_ref().map(|signing| signing.contexts(last));
-    let config = config(engine, saga_id, order.space, peer, agreed, contexts);
+    let config = SagaConfig { fresh: order.fresh, ..config(engine, saga_id, order.space, peer, agreed, contexts) };
     let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
     drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None, signing).await
 }
@@ -595,8 +600,8 @@ async fn answer_saga<W: World>(
     keys: Option<Arc<SessionKeys>>,
 ) -> Option<Ended> {
     let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
-    let (saga_id, space) = match Saga::peek_open(&open) {
-        Ok(ids) => ids,
+    let OpenHead { saga: saga_id, space, fresh } = match Saga::peek_open(&open) {
+        Ok(head) => head,
         Err(error) => {
             refuse(&channel, AbortCode::Protocol, &error.to_string()).await;
             return None;
@@ -613,6 +618,11 @@ async fn answer_saga<W: World>(
         return None;
     }
     if engine.is_reading(&space) {
+        refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
+        return None;
+    }
+    // A folder that takes longer goes on looking, and the opener asks again.
+    if fresh && tokio::time::timeout(FRESH_WAIT, engine.freshen(&space)).await.is_err() {
         refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
         return None;
     }
@@ -653,11 +663,16 @@ fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, wat
         Some(running) => {
             slot.again = true;
             waiters.append(&mut running.waiters);
+            // Nor can it stand for an order of its own kind: that one follows, with whoever waits.
+            if let Some(order) = running.order.take() {
+                slot.order = Some(order);
+                slot.waiters = std::mem::take(&mut waiters);
+            }
         }
     }
     let (cancel, cancelled) = watch::channel(false);
     slot.serial += 1;
-    slot.running = Some(Running { serial: slot.serial, mine: false, cancel, waiters });
+    slot.running = Some(Running { serial: slot.serial, mine: false, order: None, cancel, waiters });
     Some((slot.serial, cancelled))
 }
 
@@ -737,6 +752,7 @@ fn config<W: World>(
         splitter: Splitter::default(),
         limits: Limits::default(),
         contexts,
+        fresh: false,
     }
 }
 
@@ -791,7 +807,7 @@ mod tests {
     fn opened() -> (Slots, watch::Receiver<bool>, oneshot::Receiver<SagaReport>) {
         let (cancel, cancelled) = watch::channel(false);
         let (waiter, report) = oneshot::channel();
-        let running = Running { serial: 1, mine: true, cancel, waiters: vec![waiter] };
+        let running = Running { serial: 1, mine: true, order: None, cancel, waiters: vec![waiter] };
         let slot = Slot { running: Some(running), serial: 1, ..Slot::default() };
         (Arc::new(Mutex::new(BTreeMap::from([(SPACE, slot)]))), cancelled, report)
     }
@@ -807,6 +823,19 @@ mod tests {
         let waiting = lock(&slots)[&SPACE].running.as_ref().map(|running| (running.mine, running.waiters.len()));
         assert_eq!(waiting, Some((false, 1)));
         assert!(take_slot(&slots, SPACE, false).is_none(), "a second one of the peer finds it taken");
+        assert_eq!(report.try_recv().err(), Some(oneshot::error::TryRecvError::Empty));
+    }
+
+    #[test]
+    fn a_crossing_saga_does_not_stand_for_an_order_of_its_own_kind() {
+        let (slots, _cancelled, mut report) = opened();
+        let order = SyncOrder { fresh: true, ..SyncOrder::of_itself(SPACE) };
+        lock(&slots).get_mut(&SPACE).and_then(|slot| slot.running.as_mut()).expect("it runs").order = Some(order);
+        take_slot(&slots, SPACE, false).expect("the slot goes to the peer's");
+        let slots = lock(&slots);
+        let slot = &slots[&SPACE];
+        assert!(slot.again && slot.order.is_some_and(|order| order.fresh), "the order follows");
+        assert_eq!(slot.waiters.len(), 1, "and so does who waits");
         assert_eq!(report.try_recv().err(), Some(oneshot::error::TryRecvError::Empty));
     }
 

@@ -326,9 +326,16 @@ fn forward_watch(dir: &Path, orders: Sender<Order>) {
 fn forward_news(engine: &Engine<RealWorld>, space: SpaceId, orders: Sender<Order>) {
     let mut events = engine.subscribe();
     let mut grants = engine.grants_watch();
+    let mut wishes = engine.keep_folder(space);
     tokio::spawn(async move {
         loop {
             tokio::select! {
+                Some(done) = wishes.recv() => {
+                    if orders.send(Order::Flush(done)).is_err() {
+                        break;
+                    }
+                    continue;
+                }
                 event = events.recv() => match event {
                     Ok(Event::Changed { space: changed, .. }) if changed == space => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => {}

@@ -176,6 +176,22 @@ fn three_machines_in_a_row() {
     assert_same(&agreed, &agree(&pair.b, &c));
 }
 
+/// `sync --wait` says "in step" only when that is true: the peer looks at its folder first, also at an edit that its
+/// watcher has not told of yet.
+#[test]
+fn sync_wait_sees_an_edit_of_this_moment() {
+    let pair = start();
+    pair.agree();
+    for round in 0..8 {
+        let (here, there) = if round % 2 == 0 { (&pair.a, &pair.b) } else { (&pair.b, &pair.a) };
+        let text = format!("round {round}\n");
+        write(&here.notes(), "plan.md", &text);
+        there.ok(&["sync", "--wait"]);
+        assert_eq!(fs::read_to_string(there.notes().join("plan.md")).unwrap(), text);
+    }
+    pair.agree_and_verify();
+}
+
 /// Edits on both sides at once, faster than sagas run: both end with the same, and nothing is in conflict since each
 /// side has files of its own.
 // Proves: SY-95

@@ -37,7 +37,7 @@ impl AwaitAck {
             direction,
             strategy,
             facts: facts.clone(),
-            flags: 0,
+            flags: if context.config.fresh { Open::FRESH } else { 0 },
             resume: resume(context),
             members: members(context),
             sig: None,

@@ -402,6 +402,7 @@ impl Pair {
             splitter: self.splitter,
             limits: end.limits.clone(),
             contexts: end.ledger.map(|ledger| Contexts { ledger, members: None, last: end.last }),
+            fresh: false,
         }
     }
 

@@ -168,6 +168,7 @@ impl Bench {
             splitter: Splitter::default(),
             limits: Limits::default(),
             contexts: None,
+            fresh: false,
         };
         let opener = Saga::open(now, config(2), Scope::All, Direction::Both, Strategy::Optimistic, &views[0]);
         let mut ends = [opener, Saga::answer(now, config(1), &views[1])].map(|saga| End { saga, outcome: None });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sealtide_identity::SpaceId;
-use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput, Strategy};
+use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput};
 use tokio::sync::mpsc;
 
 use super::{FAREWELL_MS, Worker, lock, refuse};
@@ -91,7 +91,7 @@ impl<W: World> Worker<W> {
         self.dirty.clear();
         self.farewell_by = Some(self.engine.world().now().mono_ms + FAREWELL_MS);
         for space in keys.unsigned() {
-            self.order(SyncOrder { space, direction: None, strategy: Strategy::Optimistic }, None);
+            self.order(SyncOrder::of_itself(space), None);
         }
         !self.farewell_is_over()
     }
