@@ -26,7 +26,7 @@ pub struct Setting {
 }
 
 /// All settings.
-pub const SETTINGS: [Setting; 6] = [
+pub const SETTINGS: &[Setting] = &[
     Setting {
         section: "link",
         key: "listen",
@@ -47,6 +47,13 @@ pub const SETTINGS: [Setting; 6] = [
         default: "127.0.0.1:7480",
         about: "address of the gateway door (health, metrics); loopback; the default moves on to the next free port",
         check: is_address,
+    },
+    Setting {
+        section: "identity",
+        key: "passphrase_file",
+        default: "",
+        about: "a file with the passphrase of this home, for a node that starts without a terminal",
+        check: |_| true,
     },
     Setting { section: "ticket", key: "ttl", default: "10m", about: "how long a new ticket lives", check: is_duration },
     Setting {
@@ -103,7 +110,7 @@ impl Config {
     /// Exit 2, naming the line or variable that is wrong.
     pub fn load(path: &Path, explicit: bool) -> Result<Self, Failure> {
         let mut values = BTreeMap::new();
-        for setting in &SETTINGS {
+        for setting in SETTINGS {
             values.insert((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
         }
         let mut config = Self { values };
@@ -112,7 +119,7 @@ impl Config {
             Err(error) if !explicit && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(Failure::usage("config", format!("{}: {error}", path.display()))),
         }
-        for setting in &SETTINGS {
+        for setting in SETTINGS {
             let name = variable(setting);
             if let Ok(value) = std::env::var(&name) {
                 config.put(setting, value, Origin::Variable(name))?;

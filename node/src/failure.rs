@@ -26,6 +26,8 @@ pub enum Exit {
     NoStore,
     /// 11: the store is locked by another process.
     Locked,
+    /// 12: the passphrase is wrong, or cannot be asked for.
+    WrongPassphrase,
     /// 130: interrupted, state consistent.
     Interrupted,
     /// 143: terminated, state consistent.
@@ -46,6 +48,7 @@ impl Exit {
             Self::Held => 8,
             Self::NoStore => 10,
             Self::Locked => 11,
+            Self::WrongPassphrase => 12,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }

@@ -4,6 +4,7 @@
 //! HOME/
 //!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
+//!   seal.key        where a passphrase is set: what seals the two files above
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
 //!   folders/        one scan cache for each shared folder
@@ -12,18 +13,19 @@
 //! ```
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
-use sealtide_crypto::{Seed, SigningKey};
+use sealtide_crypto::{Passphrase, SealingKey, Seed, SigningKey};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{OpenError, Store};
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure};
+use crate::seal::{self, SecretFile};
 use crate::world::OsEntropy;
 
 /// Bytes of a Unix socket path that every system takes.
@@ -33,6 +35,10 @@ const SOCKET_PATH_MAX: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
+    /// Names a file with the passphrase; without one a person is asked.
+    passphrase_file: Option<PathBuf>,
+    /// The open seal, so that a person is asked once.
+    seal: Arc<Mutex<Option<SealingKey>>>,
 }
 
 /// Who this node is.
@@ -47,7 +53,66 @@ pub struct Identity {
 impl Home {
     /// A home at `root`; nothing is touched.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, passphrase_file: None, seal: Arc::default() }
+    }
+
+    /// Takes the passphrase from a file instead of asking for it.
+    #[must_use]
+    pub fn with_passphrase_file(self, file: Option<PathBuf>) -> Self {
+        Self { passphrase_file: file, ..self }
+    }
+
+    /// The key that seals the secret files; `None` where no passphrase is set.
+    ///
+    /// # Errors
+    /// Exit 12 when the passphrase is wrong or cannot be asked for.
+    pub fn seal(&self) -> Result<Option<SealingKey>, Failure> {
+        let mut open = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seal::is_sealed(&self.seal_path()) {
+            *open = None;
+        } else if open.is_none() {
+            *open = seal::open(&self.seal_path(), self.passphrase_file.as_deref())?;
+        }
+        Ok(open.clone())
+    }
+
+    /// Seals the secrets of this home by a new passphrase, or by a new one instead of the old one. The caller holds the
+    /// lock of the store: no node runs.
+    ///
+    /// # Errors
+    /// As [`Home::seal`], and when a file cannot be written.
+    pub fn set_passphrase(&self, passphrase: &Passphrase) -> Result<(), Failure> {
+        let key = self.seal()?.unwrap_or_else(|| SealingKey::generate(&mut OsEntropy));
+        seal::write(&self.seal_path(), &key, passphrase)?;
+        *self.seal.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+        // Reading seals what still lies open; after a crash the next start does.
+        self.secrets(Some(&key)).try_for_each(|file| file.read().map(drop))?;
+        Ok(())
+    }
+
+    /// Takes the passphrase away: the secrets lie open, for this user only. The caller holds the lock of the store.
+    ///
+    /// # Errors
+    /// As [`Home::seal`], and when a file cannot be written.
+    pub fn remove_passphrase(&self) -> Result<(), Failure> {
+        let Some(key) = self.seal()? else { return Ok(()) };
+        for (sealed, open) in self.secrets(Some(&key)).zip(self.secrets(None)) {
+            if let Some(text) = sealed.read()? {
+                open.write(&text)?;
+            }
+        }
+        fs::remove_file(self.seal_path())?;
+        *self.seal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(fs::File::open(&self.root).and_then(|dir| dir.sync_all())?)
+    }
+
+    fn secrets(&self, seal: Option<&SealingKey>) -> impl Iterator<Item = SecretFile> {
+        let seal = seal.cloned();
+        [self.key_path(), self.identity_key_path()].into_iter().map(move |path| SecretFile::new(path, seal.clone()))
+    }
+
+    fn seal_path(&self) -> PathBuf {
+        self.root.join("seal.key")
     }
 
     /// The directory.
@@ -121,34 +186,28 @@ impl Home {
 
     fn write_key(&self, seed: &Seed) -> Result<(), Failure> {
         let path = self.key_path();
-        let temporary = self.root.join(".node.key.new");
-        let failed = |error: std::io::Error| Failure::failed("home", format!("{}: {error}", path.display()));
-        let _ = fs::remove_file(&temporary);
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
-        let text = Zeroizing::new(HEXLOWER.encode(seed.expose()));
-        file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        fs::rename(&temporary, &path).map_err(failed)?;
-        fs::File::open(&self.root).and_then(|dir| dir.sync_all()).map_err(failed)
+        let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(HEXLOWER.encode(seed.expose()))));
+        let written = SecretFile::new(path.clone(), self.seal()?).write(&text);
+        written.map_err(|error| Failure::failed("home", format!("{}: {error}", path.display())))
     }
 
     /// Reads who this node is.
     ///
     /// # Errors
-    /// Exit 10 when no node was made here; exit 6 when others can read the key file.
+    /// Exit 10 when no node was made here; exit 6 when others can read the key file; exit 12 as [`Home::seal`].
     pub fn identity(&self) -> Result<Identity, Failure> {
         let path = self.key_path();
-        let meta = fs::metadata(&path).map_err(|_| self.no_store())?;
-        if meta.permissions().mode() & 0o077 != 0 {
-            return Err(Failure::new(
-                Exit::Refused,
-                "key_exposed",
-                format!("{} can be read by others (mode {:o})", path.display(), meta.permissions().mode() & 0o777),
-            )
-            .hint(format!("chmod 600 {}", path.display())));
+        if !path.exists() {
+            return Err(self.no_store());
         }
-        let text = Zeroizing::new(fs::read_to_string(&path)?);
+        let text = SecretFile::new(path.clone(), self.seal()?).read().map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => {
+                Failure::new(Exit::Refused, "key_exposed", format!("{} {error}", path.display()))
+                    .hint(format!("chmod 600 {}", path.display()))
+            }
+            _ => Failure::failed("key_damaged", format!("{} {error}", path.display())),
+        })?;
+        let text = text.ok_or_else(|| self.no_store())?;
         let damaged = || Failure::failed("key_damaged", format!("{} is damaged", path.display()));
         let bytes = Zeroizing::new(HEXLOWER.decode(text.trim().as_bytes()).map_err(|_| damaged())?);
         let seed: [u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged())?;

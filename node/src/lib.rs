@@ -18,5 +18,6 @@ pub mod known;
 pub mod node;
 pub mod real;
 pub mod recovery;
+mod seal;
 pub mod share;
 pub mod world;

@@ -20,9 +20,10 @@ use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
-use crate::identity::{Identities, KeyFile, Parts, machine_marker};
+use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
 use crate::real::{RealWorld, now};
+use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
 
@@ -695,7 +696,7 @@ pub fn open_identities(home: &Home, node: Identity, store: Store) -> Result<Iden
     let parts = Parts {
         node,
         store,
-        place: Box::new(KeyFile::new(home.identity_key_path())),
+        place: Box::new(SecretFile::new(home.identity_key_path(), home.seal()?)),
         marker: marker(home)?,
         clock: Arc::new(|| Stamp { ms: now().wall_ms }),
     };

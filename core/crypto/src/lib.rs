@@ -7,6 +7,7 @@
 mod hash;
 mod label;
 mod now;
+mod seal;
 mod sign;
 
 pub use hash::{
@@ -15,6 +16,7 @@ pub use hash::{
 };
 pub use label::{Label, signed_message};
 pub use now::{Entropy, Now, SeededEntropy};
+pub use seal::{NotSealed, Passphrase, PassphraseCost, SALT_BYTES, SealingKey};
 pub use sign::{
     BadSignature, KeyRejected, PUBLIC_KEY_BYTES, PublicKey, SEED_BYTES, SIGNATURE_BYTES, Seed, Signature, SigningKey,
 };

@@ -276,6 +276,12 @@ pub(crate) enum IdentityCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "device")]
         frames: Option<PathBuf>,
     },
+    /// Seal the secrets of this home by a passphrase (asked for, or from standard input); the node must be down
+    Passphrase {
+        /// Take the passphrase away
+        #[arg(long)]
+        remove: bool,
+    },
     /// Let a node speak for the owner
     Delegate {
         /// A peer's name or stn1… id

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sealtide_store::Store;
+use serde_json::json;
 
 use crate::api::Request;
 use crate::audit::Audit;
@@ -28,6 +29,7 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
             })?;
             Request::IdentityNew { words, offline_sign }
         }
+        IdentityCommand::Passphrase { remove } => return passphrase(cx, remove),
         IdentityCommand::Drill => Request::IdentityDrill { words: RecoveryWords::ask()? },
         IdentityCommand::Recover { frames } => {
             Request::IdentityRecover { frames: absolute(frames)?, words: RecoveryWords::ask()? }
@@ -43,6 +45,22 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
         IdentityCommand::Export { file } => Request::IdentityExport { file: std::path::absolute(file)? },
     };
     ask(cx, request).await
+}
+
+/// Sets or takes away the passphrase. Audited.
+fn passphrase(cx: &Cx, remove: bool) -> Result<u8, Failure> {
+    // Holds the lock: a node that runs would write its secrets as it knows them.
+    let store = cx.home.open_store()?;
+    let node = cx.home.identity()?;
+    if remove {
+        cx.home.remove_passphrase()?;
+    } else {
+        cx.home.set_passphrase(&crate::seal::new_passphrase()?)?;
+    }
+    let event = if remove { "passphrase_removed" } else { "passphrase_set" };
+    Audit::open(&cx.home, store, node)?.note(event, &[]);
+    cx.out.answer(&json!({"schema": "sealtide/identity_passphrase/1", "sealed": !remove}));
+    Ok(0)
 }
 
 fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {

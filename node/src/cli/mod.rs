@@ -80,6 +80,8 @@ fn prepare(global: &Global, out: Output) -> Result<Cx, Failure> {
     config.flag("sync", "timeout", global.timeout.as_deref())?;
     output::start_log(global, config.text("log", "level"));
     let timeout_s = config.seconds("sync", "timeout");
+    let passphrase_file = Some(config.text("identity", "passphrase_file")).filter(|file| !file.is_empty());
+    let home = home.with_passphrase_file(passphrase_file.map(PathBuf::from));
     Ok(Cx { home, config, config_path, out, yes: global.yes, offline_sign: global.offline_sign, timeout_s })
 }
 

@@ -10,12 +10,9 @@
 //! owner <address> <64 hex> the seed of its ML-DSA-87 key
 //! ```
 //!
-//! The file is replaced whole: temporary, fsync, rename, fsync of the folder. It is read by nobody else (mode 0600).
+//! A [`SecretFile`]: replaced whole, read by nobody else, sealed where a passphrase is set.
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::io;
 
 use data_encoding::HEXLOWER;
 use sealtide_crypto::{SEED_BYTES, Seed};
@@ -23,10 +20,10 @@ use sealtide_ibgib::Address;
 use sealtide_identity::keystone::WorkingSecret;
 use zeroize::Zeroizing;
 
+use crate::seal::SecretFile;
+
 /// The first line of the file.
 const HEAD: &str = "sealtide identity key 1";
-/// Bytes of the file, at most: far above what is ever written.
-const BYTES_MAX: u64 = 64 * 1024;
 
 /// What the key file holds.
 pub(super) struct Keys {
@@ -136,46 +133,13 @@ pub trait KeyPlace: Send + Sync {
     fn write(&self, text: &str) -> io::Result<()>;
 }
 
-/// The key file of a home.
-#[derive(Clone, Debug)]
-pub struct KeyFile {
-    path: PathBuf,
-}
-
-impl KeyFile {
-    /// The file at a path.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
-    }
-}
-
-impl KeyPlace for KeyFile {
+impl KeyPlace for SecretFile {
     fn read(&self) -> io::Result<Option<Zeroizing<String>>> {
-        let meta = match fs::metadata(&self.path) {
-            Ok(meta) => meta,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mode = meta.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            let text = format!("can be read by others (mode {mode:o}); chmod 600 it");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
-        if meta.len() > BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "is no key file: too long"));
-        }
-        fs::read_to_string(&self.path).map(|text| Some(Zeroizing::new(text)))
+        Self::read(self)
     }
 
     fn write(&self, text: &str) -> io::Result<()> {
-        let folder = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let temporary = folder.join(".identity.key.new");
-        let _ = fs::remove_file(&temporary);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        fs::File::open(folder)?.sync_all()
+        Self::write(self, text)
     }
 }
 
@@ -220,20 +184,5 @@ mod tests {
         }
         assert_eq!(Keys::parse("").err(), Some(Damaged(1)));
         assert_eq!(Keys::parse(&format!("{}more\n", *text)).err(), Some(Damaged(8)));
-    }
-
-    #[test]
-    fn the_file_is_for_its_owner_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("identity.key");
-        let place = KeyFile::new(path.clone());
-        assert!(place.read().unwrap().is_none());
-        place.write("one").unwrap();
-        place.write("two").unwrap();
-        assert_eq!(place.read().unwrap().unwrap().as_str(), "two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(place.read().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -50,7 +50,7 @@ use vault::Vault;
 pub use doubt::Doubt;
 pub use export::{FrameFileError, read_frames, write_frames};
 pub use frames::{IDENTITY_KIND, StoreTrouble};
-pub use key_file::{KeyFile, KeyPlace};
+pub use key_file::KeyPlace;
 pub use marker::machine_marker;
 pub use owner::{DelegationOrder, OwnerError, Recovered};
 pub use peers::PeerIdentity;

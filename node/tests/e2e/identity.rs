@@ -345,3 +345,59 @@ fn restore_whole_home() {
     write(&a.notes(), "again.md", "again\n");
     agree(&a, &b);
 }
+
+/// A passphrase seals every secret of a home: the node serves with it, refuses without it (exit 12), a new one takes the
+/// place of the old one, and it can be taken away again. The identity stays the same through all of it.
+// Proves: SY-30
+#[test]
+fn a_passphrase_seals_the_home() {
+    let machine = Machine::new();
+    let (made, _) = with_owner(&machine);
+    let id = made["node"].as_str().unwrap().to_owned();
+    let secrets = secrets_of(&machine.home());
+    let node_secret = fs::read_to_string(machine.home().join("node.key")).unwrap().trim().to_owned();
+    let (code, short) = with_words(&machine, &["identity", "passphrase"], "short\n");
+    assert_eq!((code, short["error"]["code"].as_str()), (2, Some("passphrase")), "{short}");
+    let (code, set) = with_words(&machine, &["identity", "passphrase"], "correct horse battery\n");
+    assert_eq!((code, &set["sealed"]), (0, &json!(true)), "{set}");
+
+    let holds_a_secret = || {
+        let mut files = Vec::new();
+        every_file(&machine.home(), &mut files);
+        files.into_iter().find_map(|(path, bytes)| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            secrets.iter().chain([&node_secret]).any(|secret| text.contains(secret)).then_some(path)
+        })
+    };
+    assert_eq!(holds_a_secret(), None);
+
+    let said = machine.root().join("said");
+    let say = |text: &str| fs::write(&said, text).unwrap();
+    let with = [("SEALTIDE_IDENTITY_PASSPHRASE_FILE", said.to_str().unwrap())];
+    machine.fails(&["identity", "show"], 12, "passphrase_needed");
+    say("correct horse bakery\n");
+    let wrong = machine.run_in(&with, &["identity", "show"]);
+    assert_eq!((wrong.code, wrong.document()["error"]["code"].as_str()), (12, Some("wrong_passphrase")));
+    say("correct horse battery\n");
+    assert_eq!(machine.run_in(&with, &["identity", "show"]).code, 0);
+
+    // A node that serves writes its secrets sealed, and needs nobody at a terminal. Commands ask it, not the files.
+    fs::create_dir_all(machine.notes()).unwrap();
+    let mut node = machine.up_in(&with, &[machine.notes_text()]);
+    assert_eq!(node.ready()["node"], id.as_str());
+    assert_eq!(machine.ok(&["status"])["node"], id.as_str());
+    write(&machine.notes(), "plan.md", "one\n");
+    machine.recorded();
+    machine.fails(&["identity", "passphrase", "--remove"], 11, "store_locked");
+    node.stop();
+    assert_eq!(holds_a_secret(), None);
+
+    // A new passphrase, then none.
+    let again = machine.run_with_in(&with, &["identity", "passphrase"], "another horse battery\n");
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert_eq!(machine.run_in(&with, &["identity", "show"]).code, 12, "the old one opens nothing");
+    say("another horse battery");
+    assert_eq!(machine.run_in(&with, &["identity", "passphrase", "--remove"]).code, 0);
+    assert_eq!(machine.ok(&["identity", "show"])["node"], id.as_str());
+    assert_eq!(secrets_of(&machine.home()), secrets);
+}

@@ -117,6 +117,14 @@ impl Machine {
         self.finish(command, None)
     }
 
+    /// Runs a command with `--json`, these variables, and this on its standard input.
+    #[track_caller]
+    pub(crate) fn run_with_in(&self, variables: &[(&str, &str)], args: &[&str], input: &str) -> Done {
+        let mut command = self.command(args);
+        command.arg("--json").envs(variables.iter().copied()).stdin(Stdio::piped());
+        self.finish(command, Some(input))
+    }
+
     #[track_caller]
     fn finish(&self, mut command: Command, input: Option<&str>) -> Done {
         let mut child = command.spawn().unwrap();
