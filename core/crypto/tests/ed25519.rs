@@ -33,7 +33,11 @@ fn sig_domain_no_signature_counts_under_another_label_or_context() {
     for label in Label::ALL {
         let signature = key.sign(label, b"content");
         for other in Label::ALL {
-            assert_eq!(key.public().verify(other, b"content", &signature).is_ok(), other == label, "{label:?} {other:?}");
+            assert_eq!(
+                key.public().verify(other, b"content", &signature).is_ok(),
+                other == label,
+                "{label:?} {other:?}"
+            );
         }
         for context in GatewayContext::ALL {
             assert!(key.public().verify_alone(context, b"content", &signature).is_err());
