@@ -56,8 +56,10 @@ impl BumpAnswer<'_> {
     }
 
     fn first(&self) -> Vec<String> {
-        let mut members =
-            vec![format!(r#""bumped":{}"#, self.plan.bumped), format!(r#""changes":{}"#, changes_text(&self.plan.changes))];
+        let mut members = vec![
+            format!(r#""bumped":{}"#, self.plan.bumped),
+            format!(r#""changes":{}"#, changes_text(&self.plan.changes)),
+        ];
         members.extend(self.signed.map(|signed| format!(r#""signature":"{}""#, signed.text)));
         members.push(format!(r#""keyVersion":"{}""#, self.key_version));
         if let Some(signed) = self.signed {

@@ -54,7 +54,9 @@ impl Entity {
     /// Takes an object with a text `id`; what else must hold, [`crate::validate`] says.
     pub fn new(value: Js) -> Option<Self> {
         match value {
-            Js::Object(object) => object.named("id").as_string().and_then(JsString::as_str).is_some().then_some(Self(object)),
+            Js::Object(object) => {
+                object.named("id").as_string().and_then(JsString::as_str).is_some().then_some(Self(object))
+            }
             _ => None,
         }
     }

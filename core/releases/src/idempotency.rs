@@ -80,7 +80,8 @@ impl Idempotency {
     }
 
     fn drop_old(&mut self, mono_ms: u64) {
-        while self.order.front().and_then(|key| self.answers.get(key)).is_some_and(|kept| kept.until_mono_ms <= mono_ms) {
+        while self.order.front().and_then(|key| self.answers.get(key)).is_some_and(|kept| kept.until_mono_ms <= mono_ms)
+        {
             self.drop_first();
         }
     }

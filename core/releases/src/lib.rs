@@ -23,7 +23,7 @@ mod version;
 pub use answer::{BumpAnswer, HSL_NORMAL, refresh_text};
 pub use bump::{BumpError, BumpPlan, VersionChange, plan};
 pub use entity::{Entity, EntityKind, FileRule, Strategy};
-pub use idempotency::{Earlier, IdempotencyKey, Idempotency};
+pub use idempotency::{Earlier, Idempotency, IdempotencyKey};
 pub use registry::{ImportError, REGISTRY_BYTES_MAX, Registry};
 pub use request::{BumpRequest, Crypto, FieldError};
 pub use summary::summary;

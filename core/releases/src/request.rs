@@ -73,9 +73,8 @@ impl BumpRequest {
     pub fn read(object: &JsObject, besides: &[&str], header: Option<&str>) -> Result<Self, FieldError> {
         // In a WebSocket message `type` names the message; the legacy spelling of `scope` is REST's alone.
         let is_message = besides.contains(&"type");
-        let known = |name: &JsString| {
-            name.as_str().is_some_and(|name| MEMBERS.contains(&name) || besides.contains(&name))
-        };
+        let known =
+            |name: &JsString| name.as_str().is_some_and(|name| MEMBERS.contains(&name) || besides.contains(&name));
         if object.iter().any(|(name, _)| !known(&name)) {
             return Err(FieldError::Field("an unknown member"));
         }

@@ -135,6 +135,8 @@ fn check_parents(entity: &Entity, by_id: &BTreeMap<&str, &Entity>, report: &mut 
     let Some(parent) = entity.parent() else {
         if entity.strategy() == Some(Strategy::Linked) {
             report.warning(entity, "linked to a parent, but names none");
+        } else if entity.kind() != Some(EntityKind::Global) {
+            report.warning(entity, "its chain of parents does not end at a global");
         }
         return;
     };

@@ -104,7 +104,24 @@ mod tests {
             let next = |scope| version.bump(scope).unwrap().to_string();
             assert_eq!([next(Scope::Major), next(Scope::Minor), next(Scope::Patch)], [major, minor, patch], "{from}");
         }
-        for bad in ["", "v", "1.", ".1", "1..2", "1.2.3.4", "1.2.x", "1.2.3-rc1", " 1.2.3", "1.2.3 ", "+1", "1,2", "١.0.0", "V1", "9007199254740992", "99999999999999999999999"] {
+        for bad in [
+            "",
+            "v",
+            "1.",
+            ".1",
+            "1..2",
+            "1.2.3.4",
+            "1.2.x",
+            "1.2.3-rc1",
+            " 1.2.3",
+            "1.2.3 ",
+            "+1",
+            "1,2",
+            "١.0.0",
+            "V1",
+            "9007199254740992",
+            "99999999999999999999999",
+        ] {
             assert_eq!(EntityVersion::parse(bad), Err(InvalidVersion), "{bad}");
         }
         let last = EntityVersion::parse("1.2.9007199254740991").unwrap();
