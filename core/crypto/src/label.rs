@@ -65,3 +65,34 @@ pub fn signed_message(label: Label, content: &[u8]) -> [u8; 112] {
     message[48..].copy_from_slice(&sha512(content));
     message
 }
+
+/// What the gateway signs with Ed25519 alone. Such a signature is classical and is never taken for one of [`Label`].
+/// Spec: gateway §7.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GatewayContext {
+    /// The answer to a bump; the payload is the array `bumped` as it was sent.
+    Bump,
+    /// The registry of an app; the payload is its envelope in RFC 8785 form.
+    Registry,
+    /// The manifest of a file bump; the payload is its RFC 8785 form without `signature`.
+    Manifest,
+}
+
+impl GatewayContext {
+    /// Every context there is.
+    pub const ALL: [Self; 3] = [Self::Bump, Self::Registry, Self::Manifest];
+
+    /// The text that is signed.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Bump => "bump",
+            Self::Registry => "registry",
+            Self::Manifest => "manifest",
+        }
+    }
+}
+
+/// `"sealtide-gw-sig-v1" 00 ‖ context ‖ 00 ‖ payload`. Spec: gateway §7.3.
+pub(crate) fn gateway_message(context: GatewayContext, payload: &[u8]) -> Vec<u8> {
+    [b"sealtide-gw-sig-v1\0", context.text().as_bytes(), b"\0", payload].concat()
+}

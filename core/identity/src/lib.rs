@@ -6,6 +6,7 @@ pub mod fuzzing;
 mod grants;
 mod id;
 mod invite;
+pub mod keyring;
 pub mod keystone;
 pub mod members;
 mod read;

@@ -2,7 +2,16 @@
 //!
 //! It knows HTTP and nothing of spaces or links: what it tells comes in as a [`Probe`].
 
+mod extensions;
+mod handshake;
+mod ladder;
 mod metrics;
+mod peer;
+mod principal;
+mod rates;
+mod refusal;
+mod settings;
+mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +24,16 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+pub use extensions::Deflate;
+pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
+pub use ladder::{KeyFacts, Mismatch, Offer, Rung, Selected};
 pub use metrics::{Sample, SampleKind};
+pub use peer::{Peer, TwoForwardings};
+pub use principal::{Bearer, Principal, Role, Unauthenticated};
+pub use rates::{Bucket, Rate};
+pub use refusal::Code;
+pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
+pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 
 /// What the door asks the node when somebody asks the door.
 pub trait Probe: Send + Sync + 'static {

@@ -4,11 +4,13 @@
 //! half ([`scan`](self)) judges a text without building a value, for the hot path of strict acceptance.
 
 mod parse;
+mod rfc8785;
 mod scan;
 mod value;
 mod write;
 
 pub use parse::{ParseError, Rules, parse};
+pub use rfc8785::write_rfc8785;
 pub(crate) use scan::{NamedLists, RelText, Top, scan_data, scan_relations};
 pub use value::{Js, JsObject, JsString};
 pub(crate) use value::{array_index, cmp_utf16};

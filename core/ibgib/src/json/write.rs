@@ -118,7 +118,7 @@ fn push_bytes(bytes: &[u8], out: &mut String) {
     out.push('}');
 }
 
-fn push_number(number: f64, out: &mut String) {
+pub(super) fn push_number(number: f64, out: &mut String) {
     if number.is_finite() {
         out.push_str(ryu_js::Buffer::new().format_finite(number));
     } else {
@@ -126,7 +126,7 @@ fn push_number(number: f64, out: &mut String) {
     }
 }
 
-fn push_string(text: &JsString, out: &mut String) {
+pub(super) fn push_string(text: &JsString, out: &mut String) {
     match text {
         JsString::Text(text) => write_text(text, out),
         JsString::Units(units) => {

@@ -18,7 +18,7 @@ mod evolve;
 mod frame;
 mod genesis;
 mod hybrid;
-mod moment;
+pub(crate) mod moment;
 mod pool;
 mod rules;
 mod secrets;

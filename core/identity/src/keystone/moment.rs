@@ -3,13 +3,13 @@
 use sealtide_ibgib::Stamp;
 
 /// The text of a time, seconds kept.
-pub(super) fn write_moment(stamp: Stamp) -> String {
+pub(crate) fn write_moment(stamp: Stamp) -> String {
     let text = stamp.timestamp();
     format!("{}T{}Z", stamp.date(), &text[17..25])
 }
 
 /// The time of a text, exactly as [`write_moment`] spells it.
-pub(super) fn parse_moment(text: &str) -> Option<Stamp> {
+pub(crate) fn parse_moment(text: &str) -> Option<Stamp> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
     if text.len() != 20 || !text.is_ascii() {
         return None;
