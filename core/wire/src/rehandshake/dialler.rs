@@ -161,7 +161,7 @@ impl Dialler {
         let mut complete = Complete { session_id: request.session_id, path: request.path, role, tx_from, tag: [0; 32] };
         complete.tag = self.context.complete(&key, &request_bytes, &response_bytes, &complete.untagged());
         ratchet.follow(request.epoch, next, request.path);
-        let attachment = Attachment { path: request.path, peer_rx_next: response.rx_next };
+        let attachment = Attachment { path: request.path, peer_rx_next: response.rx_next, epoch: ratchet.epoch };
         Ok(DialStep::Done { complete: complete.frame(), attachment })
     }
 }

@@ -88,7 +88,7 @@ impl Listener {
         let attempt = ratchet.new_attempt();
         ratchet.candidate = Some(Candidate { attempt, epoch, secret: next });
         let role = if ratchet.ends.initiator { 2 } else { 1 };
-        let attachment = Attachment { path: request.path, peer_rx_next: request.rx_next };
+        let attachment = Attachment { path: request.path, peer_rx_next: request.rx_next, epoch };
         let frame = plain_frame(FrameType::RehandshakeResponse, &response_bytes);
         Ok((Self { context, attempt, key, request: request_bytes, response: response_bytes, attachment, role }, frame))
     }

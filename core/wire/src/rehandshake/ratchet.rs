@@ -63,6 +63,8 @@ pub struct Attachment {
     pub path: PathId,
     /// The number that the peer expects next.
     pub peer_rx_next: u64,
+    /// The epoch that it begins: both ends put their paths in one order by it.
+    pub epoch: u32,
 }
 
 impl Ratchet {
