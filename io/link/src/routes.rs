@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use sealtide_crypto::Now;
-use sealtide_identity::{LinkAddress, RelayHint};
-use sealtide_wire::handshake::{Established, PipeKind, Pins};
+use sealtide_identity::{LearnedFrom, LinkAddress, RelayHint};
+use sealtide_wire::handshake::{Established, Pins, PipeKind};
 use sealtide_wire::rehandshake::Attachment;
 use sealtide_wire::session::{AttachError, PathId, PathPolicy, PathView, SessionState, choose};
 
@@ -113,14 +113,7 @@ impl Core {
         Ok(())
     }
 
-    fn join(
-        &mut self,
-        now: Now,
-        id: PathId,
-        peer_rx_next: u64,
-        order: u32,
-        new: NewPath,
-    ) -> Result<(), AttachError> {
+    fn join(&mut self, now: Now, id: PathId, peer_rx_next: u64, order: u32, new: NewPath) -> Result<(), AttachError> {
         let NewPath { path, dialled, first, age_max_ms } = new;
         self.session.attach(now, id, peer_rx_next)?;
         let pinned = path.stream.peer_fingerprint().and_then(|shown| self.pins.end_of(&shown));
@@ -153,8 +146,8 @@ impl Core {
     pub(crate) fn told(&mut self, addresses: &[LinkAddress], relays: Vec<RelayHint>) {
         let met = self.last_remote.direct();
         let over_loopback = met.is_some_and(|met| met.ip().is_loopback());
-        let told: Vec<_> =
-            addresses.iter().filter(|told| over_loopback || !told.socket.ip().is_loopback()).copied().collect();
+        let learned = LearnedFrom::Peer { over_loopback };
+        let told: Vec<_> = addresses.iter().filter(|told| told.may_be_dialled(learned)).copied().collect();
         self.addresses = address::of_peer(&told, met);
         self.relays = relays;
         self.news = true;

@@ -167,6 +167,7 @@ pub(crate) struct Shared {
 
 /// What the full handshake found out; never changes.
 pub(crate) struct Facts {
+    pub(crate) session_id: [u8; 16],
     pub(crate) peer: NodeId,
     pub(crate) initiator: bool,
     pub(crate) binding: Zeroizing<[u8; 32]>,
@@ -422,7 +423,7 @@ impl Session {
 
     /// The id of the session, as a re-handshake names it.
     pub(crate) fn id(&self) -> [u8; 16] {
-        self.shared.core().ratchet.session_id()
+        self.shared.facts.session_id
     }
 
     /// Tells the peer of a certificate of this node, once each. `make` signs.

@@ -275,7 +275,7 @@ fn is_writable(address: &LinkAddress) -> bool {
     LinkAddress::from_bytes(&address.to_bytes()).is_some()
 }
 
-fn ticket_rule(error: TicketError) -> &'static str {
+pub(super) fn ticket_rule(error: TicketError) -> &'static str {
     match error {
         TicketError::Malformed(rule) => rule,
         _ => "no address or relay",
