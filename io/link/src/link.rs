@@ -8,7 +8,7 @@ use sealtide_crypto::SigningKey;
 use sealtide_identity::{LinkAddress, NodeId};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{AddressUpdate, Admission, Terms};
-use sealtide_wire::session::{PathPolicy, SessionLimits, SessionState};
+use sealtide_wire::session::{PathPolicy, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
 use crate::certificate::CertificateError;
@@ -194,10 +194,7 @@ impl Link {
         let sessions = self.node.registry.close();
         for session in &sessions {
             // Who cannot be told is not waited for.
-            match session.shared.core().session.state() {
-                SessionState::Suspended => session.give_up(),
-                _ => session.close(),
-            }
+            if session.is_suspended() { session.give_up() } else { session.close() }
         }
         for session in &sessions {
             session.closed().await;
