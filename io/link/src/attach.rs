@@ -209,6 +209,7 @@ async fn full(node: &Arc<Node>, session: &Session, path: Path) -> Result<(), Fai
         Err(ProofError::Handshake(HandshakeError::Peer(notice)))
             if ErrorCode::from_code(notice.code) == Some(ErrorCode::Refused) =>
         {
+            session.shared.core().why_not_direct = Some(WhyNotDirect::Refused);
             session.give_up();
             return Err(Failure::Over);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
 use sealtide_wire::frame::ErrorCode;
-use sealtide_wire::handshake::{HandshakeError, Proof};
+use sealtide_wire::handshake::{HandshakeError, PipeKind, Proof};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -94,6 +94,9 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
         return Ok(session);
     }
     let mut addresses = target.addresses;
+    if !node.policy.permits(PipeKind::Direct) {
+        addresses.clear();
+    }
     address::in_dial_order(&mut addresses);
     let deadline = Instant::now() + node.limits.handshake_deadline;
     let mut round =
@@ -193,7 +196,7 @@ impl Round {
             ProofError::Handshake(other) => DialError::Protocol { reason: other.to_string() },
             ProofError::Silent => DialError::Timeout,
             // The peer may have hung up because its own dial got through.
-            ProofError::Path(_) | ProofError::Binding(_) | ProofError::Rehandshake(_) => {
+            ProofError::Path(_) | ProofError::Binding(_) | ProofError::Rehandshake(_) | ProofError::Policy => {
                 return Ok(self.node.registry.session(&self.peer));
             }
         };

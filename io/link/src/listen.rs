@@ -115,6 +115,10 @@ pub(crate) async fn greet(node: Arc<Node>, pipe: Pipe, remote: Remote, place: Pl
 }
 
 async fn handshake(node: &Arc<Node>, pipe: Pipe, remote: Remote, place: &Place) -> Result<(), ProofError> {
+    // Spec: LK-69
+    if !node.policy.permits(remote.kind()) {
+        return Err(ProofError::Policy);
+    }
     let shown = node.credentials.current(node.clock.now());
     let stream = SecureStream::accept(pipe, shown.server.clone()).await.map_err(PathError::from)?;
     node.counters.tls_pq.add(1);

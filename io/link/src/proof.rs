@@ -47,6 +47,8 @@ pub(crate) enum ProofError {
     Rehandshake(#[from] RehandshakeError),
     #[error(transparent)]
     Binding(#[from] BindingError),
+    #[error("the settings do not permit such a path")]
+    Policy,
     #[error("nothing came for too long")]
     Silent,
     #[error("too many handshakes at once")]

@@ -313,42 +313,6 @@ async fn dial_order() {
     assert!(at(first, "hello") < at(second, "hello"), "one at a time");
 }
 
-/// Forwards to `to` until told to cut.
-async fn cuttable(to: SocketAddr) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(async move {
-        let (mut near, _) = listener.accept().await.unwrap();
-        let mut far = TcpStream::connect(to).await.unwrap();
-        let _cut = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-    });
-    (address, task)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_path_is_told_at_both_ends_and_dialling_again_works() {
-    let (a, b) = (node(1).await, node(2).await);
-    a.allow(&b);
-    b.allow(&a);
-    let (through, wire) = cuttable(b.address).await;
-    let ours = soon(a.link.dial(target(b.id(), &[through]))).await.unwrap();
-    let theirs = soon(b.link.accept()).await.unwrap();
-    echo(theirs.clone());
-    let channel = ours.open(1, "echo").unwrap();
-    // Every 32 frames are acknowledged at once, so the 40th answer comes behind an ACK.
-    for n in 0..40u8 {
-        channel.send(Bytes::from(vec![n])).await.unwrap();
-        assert_eq!(soon(channel.recv()).await, Ok(Some(Bytes::from(vec![n]))));
-    }
-    wire.abort();
-    assert!(matches!(soon(ours.closed()).await, SessionEnd::Lost { acked: 32.. }));
-    assert!(matches!(soon(theirs.closed()).await, SessionEnd::Lost { .. }));
-    assert!(channel.send(Bytes::new()).await.is_err());
-    assert_eq!(a.link.metrics().sessions_lost, 1);
-    let again = soon(a.link.dial(b.target())).await.unwrap();
-    assert_ne!(again.binding(), ours.binding());
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dial_errors_tell_what_is_wrong() {
     let (a, b) = (node(1).await, node(2).await);

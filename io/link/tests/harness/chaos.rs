@@ -20,10 +20,12 @@ pub enum Weather {
     Swallowed { to_listener: bool, to_dialler: bool },
 }
 
-/// The proxy; it ends with the last handle.
+/// The proxy; it ends when this is dropped.
 pub struct Chaos {
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    target: watch::Sender<Option<SocketAddr>>,
+    /// The weather, and the first connection that it does not concern.
+    weather: watch::Sender<(Weather, u64)>,
     /// Connections with a smaller number than this are over, others may live.
     cut: watch::Sender<u64>,
     open: Arc<watch::Sender<bool>>,
@@ -33,11 +35,13 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// Leads to `target`, in fair weather.
-    pub async fn to(target: SocketAddr) -> Self {
+    /// Leads nowhere yet.
+    pub async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (weather, cut) = (watch::Sender::new(Weather::Fair), watch::Sender::new(0));
+        let (weather, cut) = (watch::Sender::new((Weather::Fair, 0)), watch::Sender::new(0));
+        let target = watch::Sender::new(None);
+        let target_of = target.clone();
         let open = Arc::new(watch::Sender::new(true));
         let (count, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (weather_of, cut_of, open_of) = (weather.clone(), cut.clone(), open.clone());
@@ -47,6 +51,7 @@ impl Chaos {
                 if !*open_of.borrow() {
                     continue;
                 }
+                let Some(target) = *target_of.borrow() else { continue };
                 let Ok(far) = TcpStream::connect(target).await else { continue };
                 near.set_nodelay(true).unwrap();
                 far.set_nodelay(true).unwrap();
@@ -57,19 +62,24 @@ impl Chaos {
                     let bytes = bytes_of.clone();
                     tokio::spawn(async move {
                         tokio::select! {
-                            () = forward(read, write, weather, to_listener, bytes) => {}
+                            () = forward(read, write, weather, number, to_listener, bytes) => {}
                             _ = cut.wait_for(|cut| *cut > number) => {}
                         }
                     });
                 }
             }
         });
-        Self { address, weather, cut, open, count, bytes, task }
+        Self { address, target, weather, cut, open, count, bytes, task }
     }
 
-    /// From now on.
+    /// Where connections lead to from now on.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(Some(target));
+    }
+
+    /// For the connections that are there; later ones are in fair weather.
     pub fn weather(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+        self.weather.send_replace((weather, self.connections()));
     }
 
     /// Ends every connection that is there.
@@ -103,22 +113,25 @@ impl Drop for Chaos {
 async fn forward(
     mut read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
-    mut weather: watch::Receiver<Weather>,
+    mut weather: watch::Receiver<(Weather, u64)>,
+    number: u64,
     to_listener: bool,
     count: Arc<AtomicU64>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let moves = move |(weather, below): &(Weather, u64)| *weather != Weather::Stalled || number >= *below;
     loop {
-        if weather.wait_for(|weather| *weather != Weather::Stalled).await.is_err() {
+        if weather.wait_for(moves).await.is_err() {
             return;
         }
         let Ok(length @ 1..) = read.read(&mut buffer).await else { return };
-        if weather.wait_for(|weather| *weather != Weather::Stalled).await.is_err() {
+        if weather.wait_for(moves).await.is_err() {
             return;
         }
         let swallowed = match *weather.borrow() {
-            Weather::Swallowed { to_listener: lost, .. } if to_listener => lost,
-            Weather::Swallowed { to_dialler: lost, .. } => lost,
+            (_, below) if number >= below => false,
+            (Weather::Swallowed { to_listener: lost, .. }, _) if to_listener => lost,
+            (Weather::Swallowed { to_dialler: lost, .. }, _) => lost,
             _ => false,
         };
         if !swallowed && write.write_all(&buffer[..length]).await.is_err() {
