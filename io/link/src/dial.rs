@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
 use sealtide_wire::frame::ErrorCode;
-use sealtide_wire::handshake::{HandshakeError, Proof};
+use sealtide_wire::handshake::{HandshakeError, PipeKind, Proof};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -15,12 +15,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::address;
 use crate::node::Node;
 use crate::path::{Path, PathError};
+use crate::pipe::Remote;
 use crate::proof::{self, ProofError};
 use crate::registry::Yield;
 use crate::session::Session;
 
 /// Between the starts of two parallel dials. Spec: link C.10.
-const STAGGER: Duration = Duration::from_millis(50);
+pub(crate) const STAGGER: Duration = Duration::from_millis(50);
 /// How long the session of the handshake that goes first is waited for.
 const CROSSING: Duration = Duration::from_secs(3);
 
@@ -42,8 +43,8 @@ pub enum DialError {
     /// No address led to anything that speaks the link protocol.
     #[error("{}", list_tried(.tried))]
     Unreachable {
-        /// Each address with what went wrong there.
-        tried: Vec<(SocketAddr, String)>,
+        /// Each address or relay with what went wrong there.
+        tried: Vec<(Remote, String)>,
     },
     /// The peer proved itself and does not let this node in, or the invite does not.
     #[error("it refused this node")]
@@ -75,7 +76,7 @@ pub enum DialError {
     Closed,
 }
 
-fn list_tried(tried: &[(SocketAddr, String)]) -> String {
+fn list_tried(tried: &[(Remote, String)]) -> String {
     if tried.is_empty() {
         return "no address is known".to_owned();
     }
@@ -93,6 +94,9 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
         return Ok(session);
     }
     let mut addresses = target.addresses;
+    if !node.policy.permits(PipeKind::Direct) {
+        addresses.clear();
+    }
     address::in_dial_order(&mut addresses);
     let deadline = Instant::now() + node.limits.handshake_deadline;
     let mut round =
@@ -113,8 +117,8 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
 struct Round {
     node: Arc<Node>,
     peer: NodeId,
-    dials: JoinSet<(SocketAddr, Result<Path, PathError>)>,
-    tried: Vec<(SocketAddr, String)>,
+    dials: JoinSet<(Remote, Result<Path, PathError>)>,
+    tried: Vec<(Remote, String)>,
     /// The first failure of something that answered.
     worst: Option<DialError>,
     /// Whether anything went as far as the upgrade.
@@ -141,7 +145,7 @@ impl Round {
             let address = path.remote;
             self.answered = true;
             let result = {
-                let attempt = proof::initiate(&self.node, path, self.peer, proof.clone());
+                let attempt = proof::initiate(&self.node, path, self.peer, proof.clone(), None);
                 tokio::pin!(attempt);
                 loop {
                     tokio::select! {
@@ -156,7 +160,7 @@ impl Round {
                 }
             };
             let result = match result {
-                Ok(proven) => self.node.establish(proven).await,
+                Ok(proven) => self.node.establish(proven).await.map(|opened| opened.session),
                 Err(error) => Err(error),
             };
             match result {
@@ -171,7 +175,7 @@ impl Round {
     }
 
     /// What a failed handshake means: the end of the dial, another session, or the next address.
-    async fn judge(&mut self, address: SocketAddr, error: ProofError) -> Result<Option<Session>, DialError> {
+    async fn judge(&mut self, address: Remote, error: ProofError) -> Result<Option<Session>, DialError> {
         self.tried.push((address, error.to_string()));
         let found = match error {
             ProofError::Yield(Yield::Duplicate) => return self.crossing().await,
@@ -192,7 +196,9 @@ impl Round {
             ProofError::Handshake(other) => DialError::Protocol { reason: other.to_string() },
             ProofError::Silent => DialError::Timeout,
             // The peer may have hung up because its own dial got through.
-            ProofError::Path(_) | ProofError::Binding(_) => return Ok(self.node.registry.session(&self.peer)),
+            ProofError::Path(_) | ProofError::Binding(_) | ProofError::Rehandshake(_) | ProofError::Policy => {
+                return Ok(self.node.registry.session(&self.peer));
+            }
         };
         self.worst.get_or_insert(found);
         Ok(None)
@@ -218,14 +224,15 @@ impl Round {
 }
 
 /// TCP, TLS and upgrade at one address: what a host that is no node gets to see of a dial.
-async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (SocketAddr, Result<Path, PathError>) {
+pub(crate) async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (Remote, Result<Path, PathError>) {
+    let remote = Remote::Direct(address);
     sleep(delay).await;
     let connect = async {
         let tcp = TcpStream::connect(address).await?;
         let shown = node.credentials.current(node.clock.now());
-        let path = Path::dial(tcp, address, &shown).await?;
+        let path = Path::dial(tcp.into(), remote, &shown).await?;
         node.counters.tls_pq.add(1);
         Ok(path)
     };
-    (address, connect.await)
+    (remote, connect.await)
 }

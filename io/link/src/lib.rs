@@ -10,22 +10,29 @@
 //! wait. Nothing here touches a disk: whom to let in is asked through [`Admission`].
 
 mod address;
+mod attach;
 mod backoff;
 mod certificate;
 mod channel;
 mod clock;
 mod dial;
+mod framing;
 mod http;
+mod keeper;
+mod lane;
 mod limits;
 mod link;
 mod listen;
 mod metrics;
 mod node;
 mod path;
+mod pipe;
 mod proof;
 mod pump;
 mod quiet_log;
 mod registry;
+mod rotation;
+mod routes;
 mod session;
 mod stream;
 mod tls;
@@ -34,7 +41,7 @@ mod websocket;
 
 pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
-pub use sealtide_wire::session::{Fragment, SessionLimits};
+pub use sealtide_wire::session::{Fragment, PathPolicy, SessionLimits};
 
 pub use address::ADDRESSES_MAX;
 pub use backoff::Backoff;
@@ -46,7 +53,9 @@ pub use limits::Limits;
 pub use link::{Link, LinkConfig};
 pub use listen::ListenError;
 pub use metrics::LinkMetrics;
-pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo};
+pub use pipe::Remote;
+pub use rotation::Ages;
+pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo, WhyNotDirect};
 pub use tls::{GROUP, GROUP_NAME};
 pub use tls_stream::TlsStream;
 pub use websocket::MESSAGE_BYTES_MAX;

@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealtide_wire::frame::FrameType;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::attach;
 use crate::http::UpgradeError;
 use crate::limits::{Place, Source, Turned};
 use crate::node::Node;
 use crate::path::{Path, PathError};
+use crate::pipe::{Pipe, Remote};
 use crate::proof::{self, ProofError};
 use crate::registry::Yield;
 use crate::stream::SecureStream;
@@ -84,7 +87,7 @@ fn admit(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr) {
     let source = Source::of(remote, node.limits_loopback);
     match node.gate.enter(source) {
         Ok((place, evicted)) => {
-            tokio::spawn(greet(node.clone(), tcp, remote, place, evicted));
+            tokio::spawn(greet(node.clone(), tcp.into(), Remote::Direct(remote), place, evicted));
         }
         Err(turned) => {
             node.counters.rejected_rate.add(1);
@@ -92,14 +95,14 @@ fn admit(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr) {
                 Turned::Rate => "rate",
                 Turned::Full => "full",
             };
-            node.log.failure(cause, remote, &turned);
+            node.log.failure(cause, Remote::Direct(remote), &turned);
         }
     }
 }
 
-/// One connection from TCP to the session, within its deadline.
-async fn greet(node: Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: Place, evicted: oneshot::Receiver<()>) {
-    let whole = timeout(node.limits.handshake_deadline, handshake(&node, tcp, remote, &place));
+/// One pipe that a peer opened, from its begin to the session, within its deadline.
+pub(crate) async fn greet(node: Arc<Node>, pipe: Pipe, remote: Remote, place: Place, evicted: oneshot::Receiver<()>) {
+    let whole = timeout(node.limits.handshake_deadline, handshake(&node, pipe, remote, &place));
     tokio::select! {
         result = whole => match result {
             Ok(Ok(())) => {}
@@ -111,22 +114,29 @@ async fn greet(node: Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: Place
     }
 }
 
-async fn handshake(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: &Place) -> Result<(), ProofError> {
+async fn handshake(node: &Arc<Node>, pipe: Pipe, remote: Remote, place: &Place) -> Result<(), ProofError> {
+    // Spec: LK-69
+    if !node.policy.permits(remote.kind()) {
+        return Err(ProofError::Policy);
+    }
     let shown = node.credentials.current(node.clock.now());
-    let stream = SecureStream::accept(tcp, shown.server.clone()).await.map_err(PathError::from)?;
+    let stream = SecureStream::accept(pipe, shown.server.clone()).await.map_err(PathError::from)?;
     node.counters.tls_pq.add(1);
     let path = Path::answer(stream, remote, shown.certificate).await?;
-    let proven = proof::respond(node, path, place).await?;
-    let session = node.establish(proven).await?;
-    // A full queue means that nobody accepts; the session stands all the same and is found by its peer.
-    if node.accepted.try_send(session).is_err() {
-        tracing::warn!("link: sessions arrive faster than they are accepted");
+    let (path, frame) = proof::first_frame(node, path).await?;
+    if frame.first() == Some(&FrameType::RehandshakeRequest.code()) {
+        return attach::respond(node, path, frame, place).await;
+    }
+    let proven = proof::respond(node, path, frame, place).await?;
+    let opened = node.establish(proven).await?;
+    if opened.is_new {
+        node.hand_over(opened.session);
     }
     Ok(())
 }
 
 /// Counts and logs, one line per cause and second.
-fn failed(node: &Node, remote: SocketAddr, error: &ProofError) {
+fn failed(node: &Node, remote: Remote, error: &ProofError) {
     let counters = &node.counters;
     let cause = match error {
         ProofError::Path(PathError::Upgrade(UpgradeError::NotFound)) => {
@@ -149,6 +159,7 @@ fn failed(node: &Node, remote: SocketAddr, error: &ProofError) {
             counters.handshakes_failed.add(1);
             "handshake"
         }
+        ProofError::Rehandshake(_) => "rehandshake",
         _ => {
             counters.handshakes_failed.add(1);
             "other"

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::raw::{AnyDates, Raw, TestCertificate};
-use harness::{Node, key, node, soon};
+use harness::{Node, key, node, node_with, soon};
 use sealtide_crypto::SeededEntropy;
 use sealtide_identity::{InviteId, InviteSecret, NodeId};
 use sealtide_link::{ErrorCode, Session};
@@ -214,7 +214,8 @@ fn connections() -> u64 {
 // Proves: SY-56
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_end_at_any_moment_leak_nothing() {
-    let door = node(1).await;
+    // A peer that is gone for good is waited for as long as a session may be suspended.
+    let door = node_with(1, |config| config.session.suspend_ms = 300).await;
     door.door.invites.lock().unwrap().insert(INVITE, (secret(), u32::MAX));
     serve(&door);
     let mut lanes = Vec::new();

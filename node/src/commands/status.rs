@@ -1,7 +1,7 @@
 //! `status`, `down`, `pause`, `resume`, and the figures of the gateway door.
 
 use sealtide_gateway::{Probe, Sample};
-use sealtide_identity::SpaceId;
+use sealtide_identity::{NodeId, SpaceId};
 use serde_json::{Value, json};
 
 use crate::commands::{rfc3339, role_name};
@@ -74,10 +74,10 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
     document
 }
 
-fn peer_status(node: &Node, space: &SpaceId, peer: sealtide_identity::NodeId, role: &str) -> Value {
+fn peer_status(node: &Node, space: &SpaceId, peer: NodeId, role: &str) -> Value {
     let known = node.engine().peer_spaces(space).into_iter().find(|(id, _)| *id == peer).map(|(_, known)| known);
     let known = known.unwrap_or_default();
-    let connected = node.engine().peers().iter().any(|(id, _)| *id == peer);
+    let connected = node.engine().peers().iter().any(|(id, _)| *id == peer) && !is_suspended(node, &peer);
     json!({
         "peer": peer.to_string(),
         "name": node.known().peer(&peer).map(|record| record.name),
@@ -90,11 +90,16 @@ fn peer_status(node: &Node, space: &SpaceId, peer: sealtide_identity::NodeId, ro
     })
 }
 
+/// Whether the session with a peer has no connection at the moment.
+fn is_suspended(node: &Node, peer: &NodeId) -> bool {
+    node.link().session(peer).is_some_and(|session| session.is_suspended())
+}
+
 /// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
 pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'static str {
     let peers = node.engine().peer_spaces(space);
     let connected = node.engine().peers();
-    let live = |peer: &sealtide_identity::NodeId| connected.iter().any(|(id, _)| id == peer);
+    let live = |peer: &NodeId| connected.iter().any(|(id, _)| id == peer) && !is_suspended(node, peer);
     let others: Vec<_> =
         node.known().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
     let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
@@ -116,17 +121,21 @@ fn links(node: &Node) -> Vec<Value> {
     let mut links: Vec<Value> = sessions
         .iter()
         .map(|info| {
-            json!({
+            let mut link = json!({
                 "peer": info.peer.to_string(),
                 "name": node.known().peer(&info.peer).map(|record| record.name),
-                "path": "direct",
+                "path": info.path,
                 "remote": info.remote.to_string(),
                 "suite": info.suite,
                 "rtt_ms": info.rtt_ms,
                 "age_s": info.age_s,
                 "bytes_in": info.bytes_in,
                 "bytes_out": info.bytes_out,
-            })
+            });
+            if let Some(why) = info.why_not_direct {
+                link["why_not_direct"] = json!(why.word());
+            }
+            link
         })
         .collect();
     for peer in node.known().peers() {

@@ -1,6 +1,7 @@
 //! Nodes for tests: a key, an admission in memory, and links over loopback.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part")]
 
+pub mod chaos;
 pub mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use self::chaos::Chaos;
 use bytes::Bytes;
 use sealtide_crypto::{Entropy, Seed, SeededEntropy, SigningKey};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
@@ -104,6 +106,69 @@ pub async fn node_with(seed: u64, change: impl FnOnce(&mut LinkConfig)) -> Node 
     let link = Link::new(config, door.clone()).unwrap();
     let address = link.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     Node { link, door, key, address }
+}
+
+/// A node without a door: nobody can dial it.
+pub fn doorless(seed: u64, change: impl FnOnce(&mut LinkConfig)) -> Node {
+    let key = key(seed);
+    let mut config = LinkConfig::new(key.clone(), NodeId::of(key.public()));
+    change(&mut config);
+    let door = Arc::new(Door::default());
+    let link = Link::new(config, door.clone()).unwrap();
+    Node { link, door, key, address: "192.0.2.1:1".parse().unwrap() }
+}
+
+/// Two nodes with a session, the dialler's end first. The only way between them leads through the proxy, and only the
+/// first can dial.
+pub async fn wired(seed: u64, change: impl Fn(&mut LinkConfig)) -> (Node, Node, Chaos, Session, Session) {
+    let chaos = Chaos::new().await;
+    let a = doorless(seed, &change);
+    let b = node_with(seed + 1, |config| {
+        config.announce = vec![chaos.address];
+        change(config);
+    })
+    .await;
+    a.allow(&b);
+    b.allow(&a);
+    chaos.lead_to(b.address);
+    let ours = soon(a.link.dial(target(b.id(), &[chaos.address]))).await.unwrap();
+    let theirs = soon(b.link.accept()).await.unwrap();
+    (a, b, chaos, ours, theirs)
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// Frames intact: numbered messages of random size on `channels` channels in both directions, each exactly once, in
+/// order, with equal bytes.
+pub async fn talk(ours: &Session, theirs: &Session, channels: u64, count: u64, bytes_max: u64) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..channels {
+        let channel = ours.open((number % 8) as u8, &format!("talk {number}")).unwrap();
+        tasks.spawn(send_all(channel.clone(), number, count, bytes_max));
+        tasks.spawn(async move {
+            check_all(channel, 1000 + number, count, bytes_max).await;
+        });
+    }
+    for _ in 0..channels {
+        let channel = soon(theirs.accept_channel()).await.unwrap();
+        let number: u64 = channel.name().strip_prefix("talk ").unwrap().parse().unwrap();
+        tasks.spawn(send_all(channel.clone(), 1000 + number, count, bytes_max));
+        tasks.spawn(async move {
+            check_all(channel, number, count, bytes_max).await;
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
 }
 
 pub async fn node(seed: u64) -> Node {
