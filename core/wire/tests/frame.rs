@@ -10,7 +10,8 @@ fn scale() -> u32 {
 
 #[test]
 fn types_are_those_of_the_table() {
-    let table = [1, 2, 3, 4, 5, 6, 7, 8, 9, 0x0E, 0x0F, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16];
+    let table =
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 0x0E, 0x0F, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x30, 0x31, 0x32, 0x33];
     assert_eq!(FrameType::ALL.map(FrameType::code), table);
     for code in 0..=255 {
         let kind = FrameType::from_code(code);
