@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use sealtide_link::PathPolicy;
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
@@ -40,6 +41,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         about: "addresses told to peers instead of where it listens (a forwarded port, a proxy); commas between them",
         check: are_addresses,
+    },
+    Setting {
+        section: "link",
+        key: "policy",
+        default: "auto",
+        about: "paths to peers: auto, prefer-direct, relay-only (peers do not learn the address) or direct-only",
+        check: |word| PathPolicy::from_word(word).is_some(),
     },
     Setting {
         section: "gateway",
@@ -188,6 +196,11 @@ impl Config {
     /// The value of a setting that is a list of addresses.
     pub fn addresses(&self, section: &'static str, key: &'static str) -> Vec<std::net::SocketAddr> {
         self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
+    }
+
+    /// Which paths to peers are used.
+    pub fn path_policy(&self) -> PathPolicy {
+        PathPolicy::from_word(self.text("link", "policy")).unwrap_or_default()
     }
 
     /// The value of a setting that is a duration.

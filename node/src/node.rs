@@ -102,6 +102,7 @@ impl Node {
         let engine = Engine::with_keystones(RealWorld, store.clone(), identity.id, keystones);
         let mut link_config = LinkConfig::new(identity.key.clone(), identity.id);
         link_config.announce = config.addresses("link", "announce");
+        link_config.policy = config.path_policy();
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Audit::open(&home, store.clone(), identity.clone())?;

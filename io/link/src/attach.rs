@@ -217,13 +217,21 @@ async fn full(node: &Arc<Node>, session: &Session, path: Path) -> Result<(), Fai
         Err(ProofError::NoAnswer | ProofError::Handshake(_)) => return Err(Failure::NotAgreed(WhyNotDirect::Pin)),
         Err(_) => return Err(Failure::Unreachable),
     };
-    let opened = node.establish(proven).await.map_err(|_| Failure::Unreachable)?;
-    if opened.is_new {
-        // The peer has forgotten the old session. Whoever serves sessions hears of the new one as of any other.
-        node.hand_over(opened.session);
-        return Err(Failure::Over);
+    // A task of its own: a new session ends the old one, and with it the keeper that waits here.
+    let node = node.clone();
+    let opening = tokio::spawn(async move {
+        let opened = node.establish(proven).await.ok()?;
+        if opened.is_new {
+            // The peer has forgotten the old session. Whoever serves sessions hears of the new one as of any other.
+            node.hand_over(opened.session);
+        }
+        Some(opened.is_new)
+    });
+    match opening.await {
+        Ok(Some(false)) => Ok(()),
+        Ok(Some(true)) => Err(Failure::Over),
+        _ => Err(Failure::Unreachable),
     }
-    Ok(())
 }
 
 /// A listener that gives its turn back however it ends.

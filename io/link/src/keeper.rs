@@ -96,6 +96,8 @@ impl Core {
     fn need(&self, now: Now, policy: PathPolicy) -> Option<Need> {
         match self.session.state() {
             SessionState::Suspended => return Some(Need::Path),
+            // What was queued before the end is still to be delivered.
+            SessionState::Closing if self.paths.is_empty() => return Some(Need::Path),
             SessionState::Open => {}
             _ => return None,
         }
@@ -104,7 +106,7 @@ impl Core {
         if suspect && self.paths.len() == 1 {
             return Some(Need::Path);
         }
-        if now.mono_ms >= renewal_ms(route) {
+        if now.mono_ms >= renewal_ms(route) && !self.has_successor(route) {
             return Some(Need::Renewal);
         }
         let has_direct = self.paths.values().any(|route| !route.is_relayed());

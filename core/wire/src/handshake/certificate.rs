@@ -115,12 +115,20 @@ impl CertificatePart {
 pub struct Pins {
     pins: Vec<(Pin, u64)>,
     last: u32,
+    /// Updates up to this number were under way when a full handshake made the set new: they are passed over.
+    passed: u32,
 }
 
 impl Pins {
     /// The set with the one pin of a full handshake.
     pub fn new(now: Now, pin: Pin) -> Self {
-        Self { pins: vec![(pin, end_of(now, &pin))], last: pin.epoch }
+        Self { pins: vec![(pin, end_of(now, &pin))], last: pin.epoch, passed: 0 }
+    }
+
+    /// The set of a session that goes on after a full handshake. What the peer announced before, in frames that come
+    /// again, is older than what it has shown now.
+    pub fn renewed(now: Now, pin: Pin) -> Self {
+        Self { passed: pin.epoch, ..Self::new(now, pin) }
     }
 
     /// Takes the pin of a CERT_UPDATE; of three the one with the least epoch goes.
@@ -128,6 +136,9 @@ impl Pins {
     /// # Errors
     /// [`PinError::OldEpoch`]: the peer broke a rule, the session ends with ABORT 10.
     pub fn add(&mut self, now: Now, pin: Pin) -> Result<(), PinError> {
+        if pin.epoch <= self.passed {
+            return Ok(());
+        }
         if pin.epoch <= self.last {
             return Err(PinError::OldEpoch { found: pin.epoch, last: self.last });
         }
@@ -267,6 +278,17 @@ mod tests {
         assert!(pins.holds(at(5_000), &[5; 32]) && pins.holds(at(5_000), &[6; 32]));
         assert!(pins.add(at(5_000), pin(4, 10)).is_err(), "a number that was passed over does not come back");
         assert_eq!(pins.end_of(&[6; 32]), Some(14_000));
+    }
+
+    #[test]
+    fn updates_from_before_a_full_handshake_are_passed_over() {
+        let mut pins = Pins::renewed(at(0), pin(4, 10));
+        for epoch in [2, 4, 3] {
+            pins.add(at(1), pin(epoch, 100)).unwrap();
+            assert_eq!((pins.end(), pins.holds(at(1), &[epoch as u8; 32])), (10_000, epoch == 4));
+        }
+        pins.add(at(1), pin(5, 100)).unwrap();
+        assert_eq!(pins.add(at(1), pin(5, 100)), Err(PinError::OldEpoch { found: 5, last: 5 }));
     }
 
     // Proves: LK-12

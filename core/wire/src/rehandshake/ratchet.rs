@@ -50,8 +50,8 @@ pub struct Ratchet {
     /// The own re-handshake between REQUEST and RESPONSE.
     pub(super) dialling: Option<u32>,
     pub(super) candidate: Option<Candidate>,
-    next_attempt: u32,
-    next_path: u32,
+    pub(super) next_attempt: u32,
+    pub(super) next_path: u32,
     /// The greatest path number of the peer so far.
     pub(super) peer_path: u32,
 }

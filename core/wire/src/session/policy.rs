@@ -23,6 +23,24 @@ pub enum PathPolicy {
 }
 
 impl PathPolicy {
+    /// Every policy.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::PreferDirect, Self::RelayOnly, Self::DirectOnly];
+
+    /// The word of settings.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::PreferDirect => "prefer-direct",
+            Self::RelayOnly => "relay-only",
+            Self::DirectOnly => "direct-only",
+        }
+    }
+
+    /// The policy of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.word() == word)
+    }
+
     /// Whether a path of this kind may be part of a session.
     // Spec: LK-69
     pub const fn permits(self, kind: PipeKind) -> bool {

@@ -163,3 +163,27 @@ fn the_round_trip_is_measured() {
     assert_eq!(pair.ends[0].path_rtt_ms(P0), Some(40));
     assert_eq!(pair.ends[0].stats().age_ms, 40);
 }
+
+/// A proxy that ends connections after 60 s without a byte in a direction: an idle session stays up for ten minutes.
+// Proves: LK-58
+#[test]
+fn idle_proxy() {
+    let mut pair = Pair::standard();
+    pair.ends.iter_mut().for_each(|end| end.standing_interest(true));
+    pair.settle();
+    let start = pair.now.mono_ms;
+    let mut last = [(0, start); 2];
+    while pair.now.mono_ms < start + 600_000 {
+        pair.pass(500);
+        for end in [0, 1] {
+            let sent = pair.ends[end].stats().frames_sent;
+            if sent != last[end].0 {
+                last[end] = (sent, pair.now.mono_ms);
+            }
+            assert!(pair.now.mono_ms - last[end].1 < 60_000, "end {end} is silent for a minute");
+        }
+    }
+    assert!(pair.ends.iter().all(|end| end.active_path() == Some(P0)));
+    let sent = pair.ends[0].stats().frames_sent;
+    assert!(sent < 200, "{sent} frames in ten idle minutes");
+}

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use sealtide_wire::frame::{ErrorCode, FrameType};
+use sealtide_wire::handshake::{Pin, Pins};
 use sealtide_wire::session::{
     AttachError, Event, OpenError, PathId, SendError, SessionError, SessionLimits, SessionState, Terms,
 };
 
-use crate::pair::{P0, P1, Pair, opened, raw};
+use crate::pair::{Dice, P0, P1, Pair, opened, raw, scale};
 
 // Proves: LK-43
 #[test]
@@ -279,4 +280,81 @@ fn both_ends_may_close_at_once() {
     assert_eq!(pair.take_events(0), [Event::PeerClosed { code: 2 }]);
     assert_eq!(pair.take_events(1), [Event::PeerClosed { code: 1 }]);
     assert!(opened(&pair.take_events(0)).is_empty());
+}
+
+/// A cut at any moment between the write of CERT_UPDATE and its ACK: the pin arrives once, the session lives.
+// Proves: LK-97
+#[test]
+fn cert_update_switch() {
+    let (mut repeated, mut duplicates) = (0, 0);
+    for seed in 0..1_000 * scale() {
+        let mut dice = Dice::new(seed);
+        let mut pair = Pair::standard();
+        let channel = pair.ends[0].open(3, "load").unwrap();
+        let mut pins = Pins::new(pair.now, Pin { fingerprint: [1; 32], epoch: 1, lifetime_seconds: 3_600 });
+        let before = dice.below(4);
+        for _ in 0..before {
+            pair.ends[0].send(channel, vec![1; dice.below(40_000) as usize].into()).unwrap();
+        }
+        let update = Bytes::copy_from_slice(&[2; 5_000]);
+        pair.ends[0].send_control(FrameType::CertUpdate, update.clone()).unwrap();
+        for cut in 1..=1 + dice.below(3) as u32 {
+            // Some frames are written, some of them arrive, some ACKs come back.
+            pair.write(0, dice.below(12) as usize);
+            let path = PathId(cut - 1);
+            for _ in 0..dice.below(12) {
+                pair.deliver(path, 0);
+            }
+            pair.write(1, dice.below(4) as usize);
+            for _ in 0..dice.below(4) {
+                pair.deliver(path, 1);
+            }
+            pair.lose(path);
+            pair.attach(PathId(cut));
+        }
+        pair.pass(1_000);
+        let mut arrived = 0;
+        for event in pair.take_events(1) {
+            match event {
+                Event::Control { kind: FrameType::CertUpdate, payload } => {
+                    assert_eq!(payload, update);
+                    pins.add(pair.now, Pin { fingerprint: [2; 32], epoch: 2, lifetime_seconds: 3_600 }).unwrap();
+                    arrived += 1;
+                }
+                Event::Aborted { .. } | Event::Lost { .. } => panic!("seed {seed}: {event:?}"),
+                _ => {}
+            }
+        }
+        assert_eq!(arrived, 1, "seed {seed}");
+        assert!(pins.holds(pair.now, &[1; 32]) && pins.holds(pair.now, &[2; 32]));
+        assert!(!pair.ends[0].has_unacknowledged(FrameType::CertUpdate), "seed {seed}");
+        assert_eq!([pair.ends[0].state(), pair.ends[1].state()], [SessionState::Open; 2]);
+        repeated += pair.ends[0].stats().frames_retransmitted;
+        duplicates += pair.ends[1].stats().frames_duplicate;
+    }
+    assert!(repeated > 1_000 && duplicates > 50, "{repeated} {duplicates}");
+}
+
+/// A path that both ends have left for a newer one is drained at both; one that still carries is not.
+#[test]
+fn a_path_is_drained_when_both_ends_have_left_it() {
+    let mut pair = Pair::standard();
+    let channel = pair.ends[0].open(3, "load").unwrap();
+    pair.ends[0].send(channel, Bytes::from_static(b"one")).unwrap();
+    pair.settle();
+    pair.attach(P1);
+    assert!(!pair.ends[0].is_drained(P0) && !pair.ends[1].is_drained(P0));
+    pair.ends[0].switch(pair.now, P1);
+    pair.settle();
+    assert!(!pair.ends[0].is_drained(P0), "the peer may still send on it");
+    assert!(!pair.ends[1].is_drained(P0), "it is the active one here");
+    pair.ends[1].switch(pair.now, P1);
+    pair.settle();
+    assert!(pair.ends[0].is_drained(P0) && pair.ends[1].is_drained(P0));
+    // The peer comes back to it.
+    pair.ends[0].switch(pair.now, P0);
+    pair.ends[0].send(channel, Bytes::from_static(b"two")).unwrap();
+    pair.settle();
+    assert!(!pair.ends[1].is_drained(P0));
+    assert_eq!(pair.drain(1, channel).len(), 2);
 }
