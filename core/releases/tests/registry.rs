@@ -62,6 +62,9 @@ fn tree() -> Registry {
     ])
 }
 
+/// What makes an entity wrong.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 // Proves: GW-61
 #[test]
 fn registry_validation() {
@@ -78,7 +81,7 @@ fn registry_validation() {
     let file =
         |path: &str, pattern: &str| json!([{"path": path, "pattern": pattern, "replacement": "$1", "description": ""}]);
     assert!(with(&|it| it["files"] = file("docs/a.md", r"v(\d+\.\d+\.\d+)")).is_valid());
-    let wrong: [(&str, &dyn Fn(&mut Value)); 19] = [
+    let wrong: [(&str, Change<'_>); 19] = [
         ("two entities have this id", &|it| it["id"] = json!("global:main")),
         ("its parent does not exist", &|it| it["parentVersionId"] = json!("global:none")),
         ("its chain of parents is a circle", &|it| it["parentVersionId"] = json!("component:a")),
@@ -103,7 +106,7 @@ fn registry_validation() {
         let report = with(change);
         assert!(report.errors.iter().any(|problem| problem.what == what), "{what}: {report:?}");
     }
-    let warned: [(&str, &dyn Fn(&mut Value)); 4] = [
+    let warned: [(&str, Change<'_>); 4] = [
         ("linked to a parent, but names none", &|it| {
             it.as_object_mut().unwrap().shift_remove("parentVersionId");
         }),

@@ -2,7 +2,11 @@
 //!
 //! It knows HTTP and nothing of spaces or links: what it tells comes in as a [`Probe`].
 
+mod app;
+mod connection;
+mod deflate;
 mod extensions;
+mod frames;
 mod handshake;
 mod ladder;
 mod metrics;
@@ -10,6 +14,9 @@ mod peer;
 mod principal;
 mod rates;
 mod refusal;
+mod routes;
+mod server;
+mod session;
 mod settings;
 mod token;
 
@@ -24,7 +31,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+pub use app::{App, Bumped, Way};
 pub use extensions::Deflate;
+pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
 pub use ladder::{KeyFacts, Mismatch, Offer, Rung, Selected};
 pub use metrics::{Sample, SampleKind};
@@ -32,6 +41,7 @@ pub use peer::{Peer, TwoForwardings};
 pub use principal::{Bearer, Principal, Role, Unauthenticated};
 pub use rates::{Bucket, Rate};
 pub use refusal::Code;
+pub use server::Server;
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 
@@ -58,6 +68,9 @@ pub enum GatewayError {
     /// The door serves plain HTTP, which stays on this machine.
     #[error("{0} is not a loopback address; the gateway door speaks plain HTTP and stays on this machine")]
     NotLoopback(SocketAddr),
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Settings(SettingsError),
 }
 
 /// An open door; it closes when dropped.

@@ -1,0 +1,216 @@
+//! One WebSocket connection after the 101: bytes in, messages to whoever talks on it, bytes out. Spec: gateway §2.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use crate::frames::{Class, CloseCode, Event, Receiver, Sender};
+use crate::rates::Bucket;
+
+/// How long the other end has to answer a close, and to take what was sent before one.
+const LINGER: Duration = Duration::from_secs(5);
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// Bytes that a closing peer may still send.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// What is said to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// A text message.
+    Text(String, Class),
+    /// A binary message.
+    Binary(Vec<u8>, Class),
+    /// The last frame.
+    Close(CloseCode),
+}
+
+/// Whoever answers messages on a connection.
+pub(crate) trait Talk: Send {
+    /// Answers a text message.
+    fn text(&mut self, text: String, mono_ms: u64) -> Vec<Reply>;
+    /// Answers a binary message.
+    fn binary(&mut self, bytes: Vec<u8>, mono_ms: u64) -> Vec<Reply>;
+}
+
+/// When pings go out, and when nobody is there any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) ping: Duration,
+    pub(crate) idle: Duration,
+    /// 0: any number.
+    pub(crate) messages_per_second: u32,
+    /// The zero of the clock that talkers see.
+    pub(crate) epoch: Instant,
+}
+
+/// Everything that belongs to one connection.
+pub(crate) struct Connection<S, T> {
+    pub(crate) stream: S,
+    pub(crate) receiver: Receiver,
+    pub(crate) sender: Sender,
+    pub(crate) talk: T,
+    pub(crate) times: Times,
+    /// What others want said on it.
+    pub(crate) pushed: mpsc::Receiver<Reply>,
+    /// Turns true when the gateway stops.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What a connection waited for.
+enum Woke {
+    /// So many bytes; 0: nobody is there any more.
+    Read(usize),
+    Ping,
+    Pushed(Option<Reply>),
+}
+
+/// Returns when the gateway stops.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone has stopped too.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+/// What is left to do after some events.
+#[derive(PartialEq)]
+enum Course {
+    On,
+    /// The close frame is in the buffer.
+    Closing,
+}
+
+impl<S, T> Connection<S, T>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Talk,
+{
+    /// Serves it until it ends.
+    // Spec: GW-36
+    pub(crate) async fn run(mut self) {
+        let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), BytesMut::new());
+        let mut pings = interval_at(Instant::now() + self.times.ping, self.times.ping);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut bucket = Bucket::full(self.times.messages_per_second, self.mono_ms());
+        let mut last_frame = Instant::now();
+        let mut others_talk = true;
+        loop {
+            let course = self.take_events(&mut input, &mut output, &mut bucket, &mut last_frame);
+            if !self.flush(&mut output).await {
+                return;
+            }
+            if course == Course::Closing {
+                return self.linger().await;
+            }
+            let idle_at = last_frame + self.times.idle;
+            input.reserve(READ_BYTES);
+            let woke = tokio::select! {
+                read = self.stream.read_buf(&mut input) => Woke::Read(read.unwrap_or(0)),
+                () = tokio::time::sleep_until(idle_at) => Woke::Read(0),
+                _ = pings.tick() => Woke::Ping,
+                reply = self.pushed.recv(), if others_talk => Woke::Pushed(reply),
+                () = stopped(&mut self.stop) => Woke::Pushed(Some(Reply::Close(CloseCode::AWAY))),
+            };
+            match woke {
+                Woke::Read(0) => return,
+                Woke::Read(_) => {}
+                Woke::Ping => self.sender.ping(&mut output),
+                Woke::Pushed(None) => others_talk = false,
+                Woke::Pushed(Some(reply)) => {
+                    if self.say(reply, &mut output) == Course::Closing {
+                        self.flush(&mut output).await;
+                        return self.linger().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_events(
+        &mut self,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+        bucket: &mut Bucket,
+        last_frame: &mut Instant,
+    ) -> Course {
+        loop {
+            let event = match self.receiver.next(input) {
+                Ok(Some(event)) => event,
+                Ok(None) => return Course::On,
+                Err(code) => {
+                    self.sender.close(Some(code), output);
+                    return Course::Closing;
+                }
+            };
+            *last_frame = Instant::now();
+            let mono_ms = self.mono_ms();
+            let replies = match event {
+                Event::Ping(payload) => {
+                    self.sender.pong(payload, output);
+                    continue;
+                }
+                Event::Pong => continue,
+                Event::Close(code) => {
+                    self.sender.close(code, output);
+                    return Course::Closing;
+                }
+                _ if !bucket.take(self.times.messages_per_second, mono_ms) => vec![Reply::Close(CloseCode::POLICY)],
+                Event::Text(text) => self.talk.text(text, mono_ms),
+                Event::Binary(bytes) => self.talk.binary(bytes, mono_ms),
+            };
+            for reply in replies {
+                if self.say(reply, output) == Course::Closing {
+                    return Course::Closing;
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, reply: Reply, output: &mut BytesMut) -> Course {
+        match reply {
+            Reply::Text(text, class) => self.sender.text(&text, class, output),
+            Reply::Binary(bytes, class) => self.sender.binary(&bytes, class, output),
+            Reply::Close(code) => {
+                self.sender.close(Some(code), output);
+                return Course::Closing;
+            }
+        }
+        Course::On
+    }
+
+    /// A reader that takes nothing for the idle time is gone.
+    async fn flush(&mut self, output: &mut BytesMut) -> bool {
+        if output.is_empty() {
+            return true;
+        }
+        let written = timeout(self.times.idle, async {
+            self.stream.write_all(output).await?;
+            self.stream.flush().await
+        });
+        let fine = matches!(written.await, Ok(Ok(())));
+        output.clear();
+        fine
+    }
+
+    /// Lets the other end read what was sent: closing with bytes unread would reset the connection under it.
+    async fn linger(mut self) {
+        let _ = self.stream.shutdown().await;
+        let mut left = LINGER_BYTES;
+        let mut waste = [0; 4_096];
+        let drain = async {
+            while let Ok(read) = self.stream.read(&mut waste).await {
+                left = left.saturating_sub(read);
+                if read == 0 || left == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(LINGER, drain).await;
+    }
+
+    fn mono_ms(&self) -> u64 {
+        u64::try_from(self.times.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

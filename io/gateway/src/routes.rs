@@ -1,0 +1,516 @@
+//! Which path leads where: the one place. Spec: gateway §1.2.
+//!
+//! | Path | Who |
+//! |---|---|
+//! | `/health`, `/healthz`, `/readyz` | anybody, under any host |
+//! | `/metrics` | this machine, requests that are not public |
+//! | `/version/health`, `/api/dev/version-ws/health` | anybody; the long form for readers |
+//! | `/api/auth/csrf-token` | own pages and programs |
+//! | `/version/ws`, `/api/dev/version-ws` | holders of a token |
+//! | `/version/registry`, `/api/dev/versions` | readers |
+//! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
+//!
+//! With the echo, every path takes an upgrade, and only the first row answers otherwise.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use sealtide_crypto::{Entropy, sha256};
+use sealtide_ibgib::json::{Js, JsObject, write};
+use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, IdempotencyKey, summary};
+
+use crate::app::{Bumped, Way};
+use crate::handshake::{Caller, Facts, Head, judge, single};
+use crate::ladder::KeyFacts;
+use crate::principal::{Principal, Role};
+use crate::refusal::Code;
+use crate::server::{Place, Shared};
+use crate::session::{Broadcast, read_object};
+use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
+use crate::{App, metrics};
+
+/// Bytes of a body. Spec: gateway §1.3.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const JSON: &str = "application/json";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request.
+pub(crate) async fn answer(
+    shared: Arc<Shared>,
+    tcp: SocketAddr,
+    request: Request<Incoming>,
+    place: Place,
+) -> Result<Answer, Infallible> {
+    let id = request_id(request.headers());
+    let is_upgrade =
+        request.headers().contains_key("sec-websocket-key") || request.headers().contains_key(header::UPGRADE);
+    let wants_json =
+        request.headers().get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(JSON.as_bytes()));
+    let mut answer = match route(&shared, tcp, request, place).await {
+        Ok(answer) => answer,
+        Err(code) => refuse(code, &id, !is_upgrade || wants_json),
+    };
+    let headers = answer.headers_mut();
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert("x-request-id", id);
+    }
+    Ok(answer)
+}
+
+async fn route(
+    shared: &Arc<Shared>,
+    tcp: SocketAddr,
+    request: Request<Incoming>,
+    place: Place,
+) -> Result<Answer, Code> {
+    let path = request.uri().path().to_owned();
+    let get_only =
+        |request: &Request<Incoming>| if request.method() == Method::GET { Ok(()) } else { Err(Code::Method) };
+    match path.as_str() {
+        "/health" => return get_only(&request).map(|()| health(shared)),
+        "/healthz" => return get_only(&request).map(|()| json(StatusCode::OK, r#"{"status":"ok"}"#)),
+        "/readyz" => return get_only(&request).map(|()| ready(shared)),
+        _ => {}
+    }
+    let Some(app) = shared.app.clone() else {
+        let is_upgrade = request.headers().contains_key(header::UPGRADE);
+        return if is_upgrade { upgrade(shared, tcp, request, place) } else { Err(Code::NotFound) };
+    };
+    if path == "/version/ws" || path == "/api/dev/version-ws" {
+        return upgrade(shared, tcp, request, place);
+    }
+    let caller = {
+        let head = Head {
+            method: request.method(),
+            version: request.version(),
+            uri: request.uri(),
+            headers: request.headers(),
+        };
+        Caller::of(&shared.door, tcp, &head)?
+    };
+    let limited = shared.door.limits(caller.peer.client, caller.peer.is_public);
+    if limited && !shared.requests.take(caller.peer.source(), shared.mono_ms()) {
+        return Err(Code::RateLimited);
+    }
+    let principal = Principal::of(&shared.door, &caller.peer, request.headers()).map_err(|_| Code::Unauthenticated)?;
+    let needs = |role| match principal.may(&shared.door, role) {
+        true => Ok(()),
+        false if principal.role == Role::Public => Err(Code::Unauthenticated),
+        false => Err(Code::Forbidden),
+    };
+    let answer = match path.as_str() {
+        "/metrics" if tcp.ip().is_loopback() && !caller.peer.is_public => figures(shared)?,
+        "/api/auth/csrf-token" => {
+            get_only(&request)?;
+            token(shared, &caller, &principal, &request)?
+        }
+        "/version/health" | "/api/dev/version-ws/health" => {
+            get_only(&request)?;
+            long_health(shared, app.as_ref(), needs(Role::Reader).is_ok())
+        }
+        "/version/registry" => {
+            get_only(&request)?;
+            needs(Role::Reader)?;
+            registry(app.as_ref(), request.headers())
+        }
+        "/api/dev/versions" => {
+            get_only(&request)?;
+            needs(Role::Reader)?;
+            json(StatusCode::OK, &summary(&app.registry(), principal.role >= Role::Bumper))
+        }
+        "/version/bump" | "/api/dev/bump-version" => {
+            if request.method() != Method::POST {
+                return Err(Code::Method);
+            }
+            needs(Role::Bumper)?;
+            bump(shared, app, &caller, &principal, request).await?
+        }
+        _ => return Err(Code::NotFound),
+    };
+    Ok(with_origin(answer, &caller))
+}
+
+/// The 101, once token and place are taken. What was sent behind the head waits in the upgraded stream.
+// Spec: GW-99
+fn upgrade(
+    shared: &Arc<Shared>,
+    tcp: SocketAddr,
+    mut request: Request<Incoming>,
+    place: Place,
+) -> Result<Answer, Code> {
+    let none = KeyFacts { ledger: 1, loaded: 1, v1_counts: true };
+    let grant = {
+        let head = Head {
+            method: request.method(),
+            version: request.version(),
+            uri: request.uri(),
+            headers: request.headers(),
+        };
+        let mono_ms = shared.mono_ms();
+        let facts = Facts {
+            door: &shared.door,
+            tcp,
+            admission: &shared.admission,
+            keys: shared.app.as_ref().map_or(none, |app| app.keys()),
+            mono_ms,
+            rate: &|source| shared.upgrades.take(source, mono_ms),
+        };
+        judge(&head, &facts).map_err(|refusal| told(refusal.code, refusal.token))?
+    };
+    let accept = accept_of(&grant.key).ok_or(Code::WsKey)?;
+    shared.admission.admit(grant.token.as_ref(), grant.peer.source()).map_err(|refusal| match refusal {
+        AdmitRefusal::Full => Code::Overload,
+        AdmitRefusal::Replayed => told(Code::CsrfInvalid, Some(TokenRefusal::Replayed)),
+    })?;
+    let mut answer = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::UPGRADE, "websocket")
+        .header(header::CONNECTION, "Upgrade")
+        .header("sec-websocket-accept", accept);
+    if let Some(name) = &grant.selected.name {
+        answer = answer.header("sec-websocket-protocol", name);
+    }
+    if let Some(deflate) = &grant.deflate {
+        answer = answer.header("sec-websocket-extensions", deflate.answer());
+    }
+    let (shared, source) = (shared.clone(), grant.peer.source());
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let _place = place;
+        match upgraded.await {
+            Ok(upgraded) => shared.talk(grant, upgraded).await,
+            Err(_) => shared.admission.leave(source),
+        }
+    });
+    answer.body(Full::default()).map_err(|_| Code::WsKey)
+}
+
+/// The audit's word for a refusal; callers see the code alone.
+fn told(code: Code, token: Option<TokenRefusal>) -> Code {
+    tracing::debug!(code = code.name(), ?token, "upgrade refused");
+    code
+}
+
+// Spec: GW-3, GW-4
+fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Request<Incoming>) -> Result<Answer, Code> {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let from_elsewhere = matches!(site, Some(b"cross-site" | b"same-site"));
+    if !caller.origin_allowed && (caller.origin.is_some() || from_elsewhere) {
+        return Err(Code::OriginDenied);
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let word = query.split('&').find_map(|pair| pair.strip_prefix("purpose=")).unwrap_or("general");
+    let purpose = Purpose::named(word).ok_or(Code::InvalidField)?;
+    if purpose == Purpose::Admin && principal.role < Role::Admin {
+        return Err(Code::Unauthenticated);
+    }
+    let (source, mono_ms) = (caller.peer.source(), shared.mono_ms());
+    let limited = shared.door.limits(caller.peer.client, caller.peer.is_public);
+    if limited && !shared.tokens.take(source, mono_ms) {
+        return Err(Code::RateLimited);
+    }
+    let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
+    let issued = shared.admission.issue(purpose, &binding, principal, source, mono_ms, &mut OsEntropy);
+    let token = issued.map_err(|_| Code::RateLimited)?;
+    let ttl = shared.door.settings.ws_token_ttl_ms;
+    let now = shared.app.as_ref().map_or(0, |app| app.wall_ms());
+    let body = format!(
+        r#"{{"token":"{token}","purpose":"{}","expiresAt":{},"expiresIn":{}}}"#,
+        purpose.name(),
+        now + ttl,
+        ttl / 1000
+    );
+    Ok(unstored(json(StatusCode::OK, &body)))
+}
+
+// Spec: GW-67
+async fn bump(
+    shared: &Arc<Shared>,
+    app: Arc<dyn App>,
+    caller: &Caller,
+    principal: &Principal,
+    request: Request<Incoming>,
+) -> Result<Answer, Code> {
+    if caller.origin.is_some() && !caller.origin_allowed {
+        return Err(Code::OriginDenied);
+    }
+    let (head, body) = request.into_parts();
+    let media = single(&head.headers, "content-type").unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
+        return Err(Code::UnsupportedMedia);
+    }
+    let deadline = std::time::Duration::from_millis(shared.door.settings.handshake_timeout_ms);
+    let body = tokio::time::timeout(deadline, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let body = body.map_err(|_| Code::InvalidJson)?.map_err(|_| Code::PayloadTooLarge)?.to_bytes();
+    let text = std::str::from_utf8(&body).map_err(|_| Code::InvalidJson)?;
+    let object = read_object(text).ok_or(Code::InvalidJson)?;
+    let version = single(&head.headers, "x-key-version");
+    let request = BumpRequest::read(&object, &[], version).map_err(|error| match error {
+        FieldError::Scope => Code::InvalidScope,
+        FieldError::Field(_) => Code::InvalidField,
+    })?;
+    let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
+    let digest = single(&head.headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
+    shared.admission.check(&digest, Purpose::Http, &binding, shared.mono_ms()).map_err(|_| Code::CsrfInvalid)?;
+    if !shared.admission.take(&digest) {
+        return Err(Code::CsrfInvalid);
+    }
+    let key = idempotency_key(&head.headers, caller, principal)?;
+    let request_hash = sha256(&[body.as_ref(), &[0], version.unwrap_or_default().as_bytes()].concat());
+    // The write waits for the disk: not on a thread that serves others.
+    let work = {
+        let (shared, app) = (shared.clone(), app.clone());
+        move || once(&shared, key, request_hash, || app.bump(&request, Way::Rest))
+    };
+    let told = tokio::task::spawn_blocking(work).await.map_err(|_| Code::StorageError)??;
+    let mut response = unstored(json(StatusCode::OK, &told.body));
+    response.headers_mut().insert("hsl", HeaderValue::from_static(sealtide_releases::HSL_NORMAL));
+    response.headers_mut().extend(
+        told.headers.iter().filter_map(|(name, value)| {
+            Some((header::HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+        }),
+    );
+    Ok(response)
+}
+
+/// What was answered to a bump: kept as it was told, for a caller who asks again under its key.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    body: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Told {
+    fn of(done: &Bumped) -> (Self, Option<String>) {
+        let answer = BumpAnswer {
+            plan: &done.plan,
+            signed: done.signed.as_ref(),
+            key_version: done.key_version,
+            timestamp: done.timestamp,
+            revision: done.revision,
+        };
+        let headers = done.signed.iter().flat_map(|signed| {
+            [
+                ("tes-sig", signed.text.clone()),
+                ("tes-key-version", signed.version.to_string()),
+                ("tes-sig-alg", signed.algorithm.name().to_owned()),
+            ]
+        });
+        let told = Self { body: answer.body(), headers: headers.collect() };
+        (told, done.signed.is_some().then(|| answer.broadcast()))
+    }
+
+    /// Header lines, then an empty one, then the body: how an answer is kept.
+    fn kept(&self) -> String {
+        let lines: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        format!("{lines}\n{}", self.body)
+    }
+
+    fn read(kept: &str) -> Option<Self> {
+        let (lines, body) = kept.strip_prefix('\n').map_or_else(|| kept.split_once("\n\n"), |body| Some(("", body)))?;
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            let name = ["tes-sig", "tes-key-version", "tes-sig-alg"].into_iter().find(|known| *known == name)?;
+            Some((name, value.to_owned()))
+        };
+        Some(Self { body: body.to_owned(), headers: lines.lines().filter_map(header).collect() })
+    }
+}
+
+/// Bumps once for each key. Requests with a key wait for each other, so that the second of two finds the answer.
+// Spec: GW-69
+fn once(
+    shared: &Shared,
+    key: Option<IdempotencyKey>,
+    request: [u8; 32],
+    bump: impl FnOnce() -> Result<Bumped, Code>,
+) -> Result<Told, Code> {
+    let mut kept = key.is_some().then(|| shared.answers.lock().unwrap_or_else(PoisonError::into_inner));
+    if let (Some(kept), Some(key)) = (&mut kept, &key) {
+        match kept.earlier(key, &request, shared.mono_ms()) {
+            Earlier::None => {}
+            Earlier::Answer(text) => return Told::read(&text).ok_or(Code::StorageError),
+            Earlier::OtherRequest => return Err(Code::StateConflict),
+        }
+    }
+    let (told, broadcast) = Told::of(&bump()?);
+    if let Some(text) = broadcast {
+        let _ = shared.others.send(Broadcast { from: u64::MAX, text: text.into() });
+    }
+    if let (Some(kept), Some(key)) = (&mut kept, key) {
+        kept.keep(key, request, told.kept(), shared.mono_ms());
+    }
+    Ok(told)
+}
+
+/// The key, bound to whoever asks; a header that is none is refused.
+fn idempotency_key(
+    headers: &HeaderMap,
+    caller: &Caller,
+    principal: &Principal,
+) -> Result<Option<IdempotencyKey>, Code> {
+    if !headers.contains_key("idempotency-key") {
+        return Ok(None);
+    }
+    let text = single(headers, "idempotency-key").ok_or(Code::InvalidField)?;
+    let source = data_encoding::HEXLOWER.encode(&caller.peer.source());
+    let who = principal.id.as_ref().map_or_else(|| format!("a:{source}"), |id| format!("p:{id}"));
+    IdempotencyKey::new(&who, text).map(Some).ok_or(Code::InvalidField)
+}
+
+fn registry(app: &dyn App, headers: &HeaderMap) -> Answer {
+    let registry = app.registry();
+    let tag = format!("\"{}\"", registry.revision());
+    let same = single(headers, "if-none-match") == Some(tag.as_str());
+    let body = format!(
+        r#"{{"entities":{},"lifecycle":"{}","hsl":"{}","revision":{}}}"#,
+        registry.text(),
+        app.lifecycle(),
+        sealtide_releases::HSL_NORMAL,
+        registry.revision()
+    );
+    let mut answer = if same { json(StatusCode::NOT_MODIFIED, "") } else { json(StatusCode::OK, &body) };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer
+}
+
+// Spec: GW-1
+fn health(shared: &Shared) -> Answer {
+    let is_ready = shared.probe.ready().is_ok();
+    let mut object = JsObject::new();
+    object.set("status", Js::text(if is_ready { "ok" } else { "starting" }));
+    object.set("timestamp", Js::Number(shared.app.as_ref().map_or(0, |app| app.wall_ms()) as f64));
+    object.set("version", Js::text(env!("CARGO_PKG_VERSION")));
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &write(&Js::Object(object)).unwrap_or_default())
+}
+
+// Spec: GW-2
+fn long_health(shared: &Shared, app: &dyn App, may_read: bool) -> Answer {
+    let is_ready = shared.probe.ready().is_ok();
+    let mut object = JsObject::new();
+    object.set("status", Js::text(if is_ready { "ok" } else { "starting" }));
+    if may_read {
+        let (active, epoch, last) = app.key_status();
+        let (tokens, sessions) = shared.admission.counts();
+        let registry = app.registry();
+        object.set("lifecycle", Js::text(app.lifecycle()));
+        object.set("hsl", Js::text(sealtide_releases::HSL_NORMAL));
+        object.set("threadId", Js::text("0x6001"));
+        object.set("keyVersion", Js::text(active.digits()));
+        object.set("keyEpoch", Js::Number(epoch as f64));
+        object.set("lastSigVersion", last.map_or(Js::Null, |version| Js::text(version.to_string())));
+        object.set("sessions", Js::Number(sessions as f64));
+        object.set("tokensOutstanding", Js::Number(tokens as f64));
+        object.set("revision", Js::Number(registry.revision() as f64));
+        object.set("entities", Js::Number(registry.entities().len() as f64));
+    }
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &write(&Js::Object(object)).unwrap_or_default())
+}
+
+fn ready(shared: &Shared) -> Answer {
+    match shared.probe.ready() {
+        Ok(()) => json(StatusCode::OK, r#"{"status":"ok"}"#),
+        Err(_) => json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"starting"}"#),
+    }
+}
+
+fn figures(shared: &Shared) -> Result<Answer, Code> {
+    let text = metrics::encode(shared.probe.samples()).map_err(|_| Code::StorageError)?;
+    let mut answer = Response::new(Full::from(text));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    Ok(answer)
+}
+
+fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
+    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = if as_json {
+        let mut object = JsObject::new();
+        object.set("success", Js::Bool(false));
+        for (name, value) in [("error", code.line()), ("code", code.name()), ("hsl", code.hsl()), ("requestId", id)] {
+            object.set(name, Js::text(value));
+        }
+        json(status, &write(&Js::Object(object)).unwrap_or_default())
+    } else {
+        let mut answer = Response::new(Full::from(code.line()));
+        *answer.status_mut() = status;
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        answer
+    };
+    let headers = answer.headers_mut();
+    headers.insert("x-tes-error", HeaderValue::from_static(code.name()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if code == Code::Method {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+    }
+    if let Some((name, value)) = code.hint() {
+        headers.insert(header::HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    answer
+}
+
+fn json(status: StatusCode, body: &str) -> Answer {
+    let mut answer = Response::new(Full::from(body.to_owned()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    answer
+}
+
+fn unstored(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// An origin is named only when its pages may connect, and never as `*`.
+fn with_origin(mut answer: Answer, caller: &Caller) -> Answer {
+    if let Some(origin) = caller.origin.as_ref().filter(|_| caller.origin_allowed) {
+        if let Ok(origin) = HeaderValue::from_str(origin) {
+            answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+        answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    answer
+}
+
+/// The caller's own name for its request, when it is a plain one; else a new UUID.
+fn request_id(headers: &HeaderMap) -> String {
+    let plain =
+        |text: &&str| (8..=64).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
+    if let Some(own) = single(headers, "x-request-id").filter(plain) {
+        return own.to_owned();
+    }
+    let mut bytes = [0; 16];
+    OsEntropy.fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = data_encoding::HEXLOWER.encode(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The value that proves a WebSocket server answered: yawc computes it, it owns the SHA-1 in it.
+fn accept_of(key: &str) -> Option<String> {
+    let request =
+        Request::get("/").header("sec-websocket-version", "13").header("sec-websocket-key", key).body(()).ok()?;
+    let (answer, _upgrade) = yawc::WebSocket::upgrade(request).ok()?;
+    Some(answer.headers().get("sec-websocket-accept")?.to_str().ok()?.to_owned())
+}
+
+/// The operating system's randomness.
+struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn fill(&mut self, out: &mut [u8]) {
+        getrandom::fill(out).expect("the operating system has randomness");
+    }
+}

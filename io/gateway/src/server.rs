@@ -1,0 +1,254 @@
+//! The whole door: a listener, one task for each connection, what they share. Spec: gateway §3.
+//!
+//! hyper reads heads, within their bounds; what a head means is [`crate::judge`]'s and [`crate::routes`]'s.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sealtide_releases::Idempotency;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::connection::{Connection, Reply, Times, stopped};
+use crate::frames::{Class, CloseCode, FrameLimits, Receiver, Sender};
+use crate::handshake::Grant;
+use crate::rates::Rate;
+use crate::routes;
+use crate::session::{Broadcast, Echo, Session};
+use crate::settings::{Door, Settings, SettingsError};
+use crate::token::{Admission, AdmissionLimits};
+use crate::{GatewayError, Probe};
+
+/// Bytes of a request head. Spec: gateway §3 step 2.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines of a request head.
+const HEADERS_MAX: usize = 64;
+/// TCP connections beyond the sessions: requests that are on their way.
+const SPARE_CONNECTIONS: usize = 1_024;
+/// Messages of others that wait for one session; a session that is further behind loses the oldest.
+const BROADCASTS: usize = 256;
+/// How often tokens whose time is over are forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) door: Arc<Door>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) probe: Arc<dyn Probe>,
+    /// None for the echo.
+    pub(crate) app: Option<Arc<dyn App>>,
+    pub(crate) upgrades: Rate,
+    pub(crate) tokens: Rate,
+    pub(crate) requests: Rate,
+    pub(crate) others: broadcast::Sender<Broadcast>,
+    /// Answers to bumps that had a key.
+    pub(crate) answers: Mutex<Idempotency>,
+    epoch: Instant,
+    sessions: AtomicU64,
+    stop: watch::Receiver<bool>,
+}
+
+/// An open door; it closes when dropped, and its sessions with it.
+pub struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Opens the door at a loopback address; port 0 takes a free one. `app` is needed for everything but the echo.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub async fn open(
+        settings: Settings,
+        address: SocketAddr,
+        probe: Arc<dyn Probe>,
+        app: Option<Arc<dyn App>>,
+    ) -> Result<Self, GatewayError> {
+        // What the address forbids is said before anything listens on it.
+        Door::new(settings.clone(), address)?;
+        let listen = |source| GatewayError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let door = Arc::new(Door::new(settings, address)?);
+        let limits = AdmissionLimits {
+            token_ttl_ms: door.settings.ws_token_ttl_ms,
+            tokens: door.settings.tokens_max,
+            tokens_per_source: door.tokens_per_source(),
+            sessions: door.settings.max_sessions,
+            sessions_per_source: door.sessions_per_source(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            admission: Arc::new(Admission::new(limits)),
+            probe,
+            app,
+            upgrades: Rate::new(door.settings.upgrades_per_second),
+            tokens: Rate::new(door.settings.tokens_per_second),
+            requests: Rate::new(door.settings.requests_per_second),
+            others: broadcast::Sender::new(BROADCASTS),
+            answers: Mutex::default(),
+            epoch: Instant::now(),
+            sessions: AtomicU64::new(0),
+            stop: stopped,
+            door,
+        });
+        tokio::spawn(accept(listener, shared.clone()));
+        tokio::spawn(sweep(shared));
+        Ok(Self { address, stop })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+impl From<SettingsError> for GatewayError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::NotLoopback(address) => Self::NotLoopback(address),
+            other => Self::Settings(other),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(shared.door.settings.max_sessions + SPARE_CONNECTIONS));
+    let mut stop = shared.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        let Ok((stream, peer)) = accepted else {
+            // No descriptors left, most likely: others have to close first.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            serve(stream, peer, shared, Arc::new(place)).await;
+        });
+    }
+}
+
+/// A place among the connections; an upgraded one keeps it.
+pub(crate) type Place = Arc<tokio::sync::OwnedSemaphorePermit>;
+
+async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, place: Place) {
+    let _ = stream.set_nodelay(true);
+    let mut stop = shared.stop.clone();
+    let head_time = Duration::from_millis(shared.door.settings.handshake_timeout_ms);
+    let service = service_fn(move |request| routes::answer(shared.clone(), peer, request, place.clone()));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_time)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(head_time, connection).await;
+        }
+    }
+}
+
+/// Spec: gateway §4, "Bounds".
+async fn sweep(shared: Arc<Shared>) {
+    let mut stop = shared.stop.clone();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP) => shared.admission.sweep(shared.mono_ms()),
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+impl Shared {
+    /// Milliseconds of a clock that never steps.
+    pub(crate) fn mono_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves a WebSocket whose token and place were taken.
+    pub(crate) async fn talk(self: Arc<Self>, grant: Grant, upgraded: hyper::upgrade::Upgraded) {
+        let (door, source) = (&self.door, grant.peer.source());
+        let settings = &door.settings;
+        let limits = FrameLimits {
+            message_bytes: door.message_bytes_max(),
+            fragments: door.fragments_max(),
+            ratio: if settings.echo { usize::MAX } else { settings.inflate_max_ratio },
+        };
+        let limited = door.limits(grant.peer.client, grant.peer.is_public);
+        let times = Times {
+            ping: Duration::from_millis(settings.ping_interval_ms.max(1)),
+            idle: Duration::from_millis(settings.idle_timeout_ms.max(1)),
+            messages_per_second: if limited { settings.messages_per_second } else { 0 },
+            epoch: self.epoch,
+        };
+        let (stream, stop) = (TokioIo::new(upgraded), self.stop.clone());
+        let receiver = Receiver::new(limits, grant.deflate.is_some());
+        let (push, pushed) = mpsc::channel(1);
+        match &self.app {
+            None => {
+                drop(push);
+                let sender = Sender::for_echo(grant.deflate);
+                Connection { stream, receiver, sender, talk: Echo, times, pushed, stop }.run().await;
+            }
+            Some(app) => {
+                let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+                let talk = Session {
+                    number,
+                    door: door.clone(),
+                    app: app.clone(),
+                    admission: self.admission.clone(),
+                    others: self.others.clone(),
+                    principal: grant.principal.clone(),
+                    binding: grant.binding.clone(),
+                    rung: grant.selected.rung,
+                    faults: Default::default(),
+                };
+                let may_read = grant.principal.may(door, crate::Role::Reader);
+                let heard = tokio::spawn(hear(self.others.subscribe(), number, may_read, push));
+                let sender = Sender::new(grant.deflate, settings.compress_min_bytes);
+                Connection { stream, receiver, sender, talk, times, pushed, stop }.run().await;
+                heard.abort();
+            }
+        }
+        self.admission.leave(source);
+    }
+}
+
+/// Passes on what other sessions caused; a session that cannot keep up is told to come again.
+async fn hear(mut others: broadcast::Receiver<Broadcast>, number: u64, may_read: bool, push: mpsc::Sender<Reply>) {
+    loop {
+        let reply = match others.recv().await {
+            Ok(broadcast) if broadcast.from == number || !may_read => continue,
+            Ok(broadcast) => Reply::Text(broadcast.text.to_string(), Class::Public),
+            Err(broadcast::error::RecvError::Lagged(_)) => Reply::Close(CloseCode(1013)),
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if push.send(reply).await.is_err() {
+            return;
+        }
+    }
+}

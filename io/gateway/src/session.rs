@@ -1,0 +1,207 @@
+//! What is said on a WebSocket: the messages of `tes-ui-v1` and `tes-ui-v2`, and the echo. Spec: gateway §2.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sealtide_ibgib::json::{Js, JsObject, JsString, Rules, parse, write};
+use sealtide_releases::{BumpAnswer, BumpRequest, FieldError, HSL_NORMAL, refresh_text};
+use tokio::sync::broadcast;
+
+use crate::app::{App, Way};
+use crate::connection::{Reply, Talk};
+use crate::frames::{Class, CloseCode};
+use crate::ladder::Rung;
+use crate::principal::{Principal, Role};
+use crate::refusal::Code;
+use crate::settings::Door;
+use crate::token::{Admission, Binding, Purpose, TokenDigest};
+
+/// Nesting of JSON, at most.
+const DEPTH_MAX: usize = 32;
+/// Bytes of a client's `id`, at most.
+const ID_BYTES_MAX: usize = 64;
+/// Bad messages within the window, at which a session is closed.
+const FAULTS_MAX: usize = 5;
+/// The window, in milliseconds.
+const FAULTS_MS: u64 = 60_000;
+
+/// Sends everything back.
+pub(crate) struct Echo;
+
+impl Talk for Echo {
+    fn text(&mut self, text: String, _: u64) -> Vec<Reply> {
+        vec![Reply::Text(text, Class::Public)]
+    }
+
+    fn binary(&mut self, bytes: Vec<u8>, _: u64) -> Vec<Reply> {
+        vec![Reply::Binary(bytes, Class::Public)]
+    }
+}
+
+/// A message for every session but the one that caused it.
+#[derive(Clone, Debug)]
+pub(crate) struct Broadcast {
+    pub(crate) from: u64,
+    pub(crate) text: Arc<str>,
+}
+
+/// One session of the real door.
+pub(crate) struct Session {
+    pub(crate) number: u64,
+    pub(crate) door: Arc<Door>,
+    pub(crate) app: Arc<dyn App>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) others: broadcast::Sender<Broadcast>,
+    pub(crate) principal: Principal,
+    pub(crate) binding: Binding,
+    pub(crate) rung: Rung,
+    pub(crate) faults: VecDeque<u64>,
+}
+
+impl Talk for Session {
+    fn text(&mut self, text: String, mono_ms: u64) -> Vec<Reply> {
+        match read_object(&text) {
+            Some(object) => self.object(&object, mono_ms),
+            None => self.fault(Code::InvalidJson, None, mono_ms),
+        }
+    }
+
+    fn binary(&mut self, bytes: Vec<u8>, mono_ms: u64) -> Vec<Reply> {
+        if let [1, token @ ..] = bytes.as_slice() {
+            return self.renew(std::str::from_utf8(token).unwrap_or_default(), None, mono_ms);
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => self.text(text, mono_ms),
+            Err(_) => self.fault(Code::InvalidJson, None, mono_ms),
+        }
+    }
+}
+
+impl Session {
+    // Spec: GW-30, GW-31, GW-32
+    fn object(&mut self, object: &JsObject, mono_ms: u64) -> Vec<Reply> {
+        let id = match object.named("id") {
+            Js::Undefined => None,
+            Js::String(JsString::Text(id)) if id.len() <= ID_BYTES_MAX => Some(id.as_str()),
+            _ => return self.fault(Code::InvalidField, None, mono_ms),
+        };
+        match object.named("type").as_string().and_then(JsString::as_str) {
+            Some("ping") => vec![Reply::Text(pong(id), Class::Public)],
+            Some("refresh") if !self.principal.may(&self.door, Role::Reader) => vec![error(Code::Forbidden, id)],
+            Some("refresh") => {
+                let text = refresh_text(&self.app.registry(), self.app.lifecycle(), id);
+                vec![Reply::Text(text, Class::Public)]
+            }
+            Some("bump") if !self.principal.may(&self.door, Role::Bumper) => vec![error(Code::Forbidden, id)],
+            Some("bump") => self.bump(object, id, mono_ms),
+            Some("renew") => match object.named("token").as_string().and_then(JsString::as_str) {
+                Some(token) => self.renew(token, id, mono_ms),
+                None => self.fault(Code::InvalidField, id, mono_ms),
+            },
+            _ => self.fault(Code::UnknownType, id, mono_ms),
+        }
+    }
+
+    // Spec: GW-33
+    fn bump(&mut self, object: &JsObject, id: Option<&str>, mono_ms: u64) -> Vec<Reply> {
+        let request = match BumpRequest::read(object, &["type", "id"], None) {
+            Ok(request) => request,
+            Err(FieldError::Scope) => return self.fault(Code::InvalidScope, id, mono_ms),
+            Err(FieldError::Field(_)) => return self.fault(Code::InvalidField, id, mono_ms),
+        };
+        let done = match self.app.bump(&request, Way::Rung(self.rung)) {
+            Ok(done) => done,
+            Err(code) => return vec![error(code, id)],
+        };
+        let answer = BumpAnswer {
+            plan: &done.plan,
+            signed: done.signed.as_ref(),
+            key_version: done.key_version,
+            timestamp: done.timestamp,
+            revision: done.revision,
+        };
+        if done.signed.is_some() {
+            let _ = self.others.send(Broadcast { from: self.number, text: answer.broadcast().into() });
+        }
+        vec![Reply::Text(answer.message(id), Class::Signed)]
+    }
+
+    /// A fresh token prolongs the session, in the name of whoever fetched it.
+    fn renew(&mut self, token: &str, id: Option<&str>, mono_ms: u64) -> Vec<Reply> {
+        let digest = TokenDigest::of(token);
+        let checked = digest.and_then(|digest| {
+            let principal = self.admission.check(&digest, Purpose::Ws, &self.binding, mono_ms).ok()?;
+            self.admission.take(&digest).then_some(principal)
+        });
+        match checked {
+            Some(principal) => {
+                self.principal = principal;
+                let expires = self.app.wall_ms() + self.door.settings.ws_token_ttl_ms;
+                let mut object = JsObject::new();
+                object.set("type", Js::text("renewed"));
+                object.set("expiresAt", Js::Number(expires as f64));
+                vec![Reply::Text(with_id(object, id), Class::Secret)]
+            }
+            None => self.fault(Code::CsrfInvalid, id, mono_ms),
+        }
+    }
+
+    /// Says what is wrong; the fifth time within a minute it is the last that is said.
+    fn fault(&mut self, code: Code, id: Option<&str>, mono_ms: u64) -> Vec<Reply> {
+        self.faults.retain(|at| mono_ms.saturating_sub(*at) < FAULTS_MS);
+        self.faults.push_back(mono_ms);
+        let mut replies = vec![error(code, id)];
+        if self.faults.len() >= FAULTS_MAX {
+            replies.push(Reply::Close(CloseCode::POLICY));
+        }
+        replies
+    }
+}
+
+/// An object out of a text, when it is one and not nested too deep.
+// Spec: GW-100
+pub(crate) fn read_object(text: &str) -> Option<JsObject> {
+    let mut depth = 0usize;
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return None;
+        }
+    }
+    match parse(text, Rules::Strict) {
+        Ok(Js::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+fn pong(id: Option<&str>) -> String {
+    let mut object = JsObject::new();
+    object.set("type", Js::text("pong"));
+    object.set("hsl", Js::text(HSL_NORMAL));
+    with_id(object, id)
+}
+
+fn error(code: Code, id: Option<&str>) -> Reply {
+    let mut object = JsObject::new();
+    for (name, value) in
+        [("type", "error"), ("status", "ERROR"), ("error", code.line()), ("code", code.name()), ("hsl", "#FF0000")]
+    {
+        object.set(name, Js::text(value));
+    }
+    Reply::Text(with_id(object, id), Class::Public)
+}
+
+fn with_id(mut object: JsObject, id: Option<&str>) -> String {
+    if let Some(id) = id {
+        object.set("id", Js::text(id));
+    }
+    write(&Js::Object(object)).unwrap_or_default()
+}

@@ -1,0 +1,261 @@
+//! A client that can send what no library would, and an application in memory.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use sealtide_crypto::{GatewayContext, Now, Seed, SeededEntropy, SigningKey};
+use sealtide_gateway::{App, Bumped, Code, KeyFacts, Probe, Sample, Server, Settings, Way};
+use sealtide_identity::keyring::{
+    Algorithm, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRow, LoadedKeys, Order, VersionState,
+};
+use sealtide_releases::{BumpError, BumpRequest, Crypto, Registry, plan};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
+
+pub(crate) struct Ready;
+
+impl Probe for Ready {
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        vec![Sample::gauge("sealtide_sessions", "Open sessions", 2)]
+    }
+}
+
+/// Keys v1 and v2 and a registry, as a node would have them.
+pub(crate) struct Desk {
+    node: SigningKey,
+    inner: Mutex<(Keyring, Arc<Registry>)>,
+    pub(crate) fail: Mutex<Option<Code>>,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Arc<Self> {
+        let load = || {
+            let secret = |digits: &str| digits.repeat(32).into_bytes();
+            let files = BTreeMap::from([(KeyVersion::V1, secret("a1")), (KeyVersion::new(2).unwrap(), secret("b2"))]);
+            LoadedKeys::load(&KeyOffers { files, ..KeyOffers::default() }, &mut SeededEntropy::new(1)).unwrap()
+        };
+        let node = SigningKey::from_seed(&Seed::from_bytes([3; 32]));
+        let now = Now { mono_ms: 0, wall_ms: WALL_MS };
+        let first = Keyring::first_record(&load(), &node, "test", now).unwrap();
+        let row = LedgerRow::of(&first, "tip", None);
+        let ring = Keyring::open(load(), "keyring^1", &[first], &row, 1, node.public(), KeyPolicy::default()).unwrap();
+        Arc::new(Self { node, inner: Mutex::new((ring, Arc::new(Registry::sample()))), fail: Mutex::new(None) })
+    }
+
+    pub(crate) fn rotate(&self) {
+        let mut inner = self.inner.lock().unwrap();
+        let now = Now { mono_ms: 0, wall_ms: WALL_MS };
+        let order = Order::Rotate { to: None, keep_until: None };
+        let request =
+            sealtide_identity::keyring::ChangeRequest { order, expect: None, auto: false, by: "", reason: "" };
+        let change = inner.0.propose(&request, &self.node, now).unwrap().unwrap();
+        inner.0.apply(change, &self.node, now).unwrap();
+    }
+
+    pub(crate) fn verifies(&self, payload: &str, algorithm: Algorithm, version: &str, signature: &str) -> bool {
+        let version = KeyVersion::parse(version).unwrap();
+        let inner = self.inner.lock().unwrap();
+        inner.0.verify(payload.as_bytes(), GatewayContext::Bump, algorithm, version, signature, WALL_MS).valid
+    }
+}
+
+impl App for Desk {
+    fn keys(&self) -> KeyFacts {
+        let inner = self.inner.lock().unwrap();
+        let state = inner.0.ledger().state(KeyVersion::V1);
+        KeyFacts {
+            ledger: inner.0.ledger().tip().active().number(),
+            loaded: inner.0.loaded().last().map_or(0, KeyVersion::number),
+            v1_counts: matches!(state, Some(VersionState::Active | VersionState::VerifyOnly)),
+        }
+    }
+
+    fn key_status(&self) -> (KeyVersion, u64, Option<KeyVersion>) {
+        let inner = self.inner.lock().unwrap();
+        (inner.0.ledger().tip().active(), inner.0.ledger().tip().epoch, None)
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        self.inner.lock().unwrap().1.clone()
+    }
+
+    fn lifecycle(&self) -> &'static str {
+        "RUNNING"
+    }
+
+    fn bump(&self, request: &BumpRequest, way: Way) -> Result<Bumped, Code> {
+        let mut inner = self.inner.lock().unwrap();
+        let plan = plan(&inner.1, request, "global:main").map_err(|error| match error {
+            BumpError::NotFound(_) => Code::EntityNotFound,
+            _ => Code::InvalidVersion,
+        })?;
+        let algorithm = match (way, request.crypto) {
+            (Way::Rung(rung), _) if rung.number() > 1 => Algorithm::Ed25519,
+            (_, Some(Crypto::Ed25519)) => Algorithm::Ed25519,
+            _ => Algorithm::HmacSha256,
+        };
+        let bytes = plan.bumped.as_bytes();
+        let signed = inner.0.sign(bytes, GatewayContext::Bump, algorithm, request.key_version, true, WALL_MS);
+        let signed = signed.map_err(|_| Code::KeyUnavailable)?;
+        if let Some(code) = *self.fail.lock().unwrap() {
+            return Err(code);
+        }
+        if !request.dry_run {
+            inner.1 = Arc::new(plan.after.clone());
+        }
+        let (key_version, revision) = (signed.version, inner.1.revision());
+        let signed = (!request.dry_run).then_some(signed);
+        Ok(Bumped { plan, signed, key_version, timestamp: WALL_MS, revision })
+    }
+
+    fn wall_ms(&self) -> u64 {
+        WALL_MS
+    }
+}
+
+pub(crate) async fn door(desk: &Arc<Desk>, change: impl FnOnce(&mut Settings)) -> Server {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    let app: Arc<dyn App> = desk.clone();
+    Server::open(settings, "127.0.0.1:0".parse().unwrap(), Arc::new(Ready), Some(app)).await.unwrap()
+}
+
+pub(crate) async fn echo_door() -> Server {
+    let settings = Settings { echo: true, ..Settings::default() };
+    Server::open(settings, "127.0.0.1:0".parse().unwrap(), Arc::new(Ready), None).await.unwrap()
+}
+
+/// Sends a request and reads the answer to its end.
+pub(crate) async fn ask(at: SocketAddr, request: &str, lines: &[&str], body: &str) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let host = if lines.to_lowercase().contains("host:") { String::new() } else { format!("Host: {at}\r\n") };
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let text = format!("{request} HTTP/1.1\r\n{host}{length}Connection: close\r\n{lines}\r\n{body}");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+pub(crate) fn body(answer: &str) -> serde_json::Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|_| panic!("{answer}"))
+}
+
+pub(crate) async fn token(at: SocketAddr) -> String {
+    let answer = ask(at, "GET /api/auth/csrf-token", &[], "").await;
+    body(&answer)["token"].as_str().unwrap().to_owned()
+}
+
+/// A WebSocket, frame by frame.
+pub(crate) struct Client {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// The head of the 101.
+    pub(crate) head: String,
+}
+
+impl Client {
+    /// Upgrades; `behind` is sent together with the head.
+    pub(crate) async fn open(at: SocketAddr, lines: &[String], behind: &[u8]) -> Result<Self, String> {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let head = format!(
+            "GET /version/ws HTTP/1.1\r\nHost: {at}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), behind].concat()).await.unwrap();
+        let mut input = Vec::new();
+        let end = loop {
+            if let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if stream.read_buf(&mut input).await.unwrap() == 0 {
+                break input.len();
+            }
+        };
+        let rest = input.split_off(end);
+        let head = String::from_utf8(input).unwrap();
+        if head.starts_with("HTTP/1.1 101") { Ok(Self { stream, input: rest, head }) } else { Err(head) }
+    }
+
+    /// With a token, offering these subprotocols.
+    pub(crate) async fn enter(at: SocketAddr, protocols: &str) -> Self {
+        let token = token(at).await;
+        let lines = [format!("X-TES-WS-CSRF-Token: {token}"), format!("Sec-WebSocket-Protocol: {protocols}")];
+        Self::open(at, &lines, b"").await.unwrap()
+    }
+
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.raw(&frame(0x81, text.as_bytes())).await;
+    }
+
+    /// The next frame: its first byte and its payload; none at the end.
+    pub(crate) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            if let Some((length, payload)) = whole(&self.input) {
+                let first = self.input[0];
+                self.input.drain(..length);
+                return Some((first, payload));
+            }
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The next message as JSON.
+    pub(crate) async fn json(&mut self) -> serde_json::Value {
+        let (first, payload) = self.frame().await.unwrap();
+        assert_eq!(first, 0x81, "{payload:?}");
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    pub(crate) async fn ask(&mut self, text: &str) -> serde_json::Value {
+        self.send(text).await;
+        self.json().await
+    }
+
+    /// Reads on until the close frame; its code.
+    pub(crate) async fn closed(&mut self) -> Option<u16> {
+        while let Some((first, payload)) = self.frame().await {
+            if first == 0x88 {
+                return payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+            }
+        }
+        None
+    }
+}
+
+fn whole(input: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let (head, length) = match *input.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?]))),
+        127 => (10, u64::from_be_bytes(input.get(2..10)?.try_into().unwrap()) as usize),
+        length => (2, usize::from(length)),
+    };
+    Some((head + length, input.get(head..head + length)?.to_vec()))
+}
+
+/// A masked frame; `first` is its first byte.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let length = match payload.len() {
+        length @ 0..=125 => vec![0x80 | length as u8],
+        length @ 126..=65_535 => [&[0xfe], (length as u16).to_be_bytes().as_slice()].concat(),
+        length => [&[0xff], (length as u64).to_be_bytes().as_slice()].concat(),
+    };
+    let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    [vec![first], length, mask.to_vec(), masked].concat()
+}
