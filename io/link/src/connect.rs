@@ -28,14 +28,6 @@ pub enum ConnectError {
         /// What stood in its place.
         host: String,
     },
-    /// The name has no address.
-    #[error("the name {host} has no address: {source}")]
-    Name {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
     /// The target itself is not reached, without a proxy between.
     #[error("{0}")]
     Direct(#[source] io::Error),
@@ -106,8 +98,7 @@ impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
         let kind = match &error {
             ConnectError::Host { .. } | ConnectError::Setting { .. } => io::ErrorKind::InvalidInput,
-            ConnectError::Name { source, .. } | ConnectError::Proxy { source, .. } => source.kind(),
-            ConnectError::Direct(source) => source.kind(),
+            ConnectError::Direct(source) | ConnectError::Proxy { source, .. } => source.kind(),
             ConnectError::Credentials { .. } => io::ErrorKind::PermissionDenied,
             ConnectError::Refused { .. } => io::ErrorKind::ConnectionRefused,
             ConnectError::NoProxy { .. } => io::ErrorKind::InvalidData,
@@ -132,18 +123,13 @@ pub async fn connect(host: &str, port: u16, settings: &ProxySettings, deadline: 
         .map_err(|source| ConnectError::Setting { named_by: named_by.to_owned(), source })?;
     let Some(proxy) = proxy else {
         let target = format!("{}:{port}", host_text(host));
-        return Ok(in_time(deadline, &target, direct(host, port)).await?);
+        let reached = async { direct(host, port).await.map_err(ConnectError::Direct) };
+        return Ok(in_time(deadline, &target, reached).await?);
     };
     let shown = proxy.to_string();
-    let not_reached = |source: io::Error| {
-        let source = match source.get_ref().is_some_and(|inner| inner.is::<ConnectError>()) {
-            true => io::Error::new(source.kind(), source.to_string()),
-            false => source,
-        };
-        ConnectError::Proxy { proxy: shown.clone(), named_by: named_by.to_owned(), source }
-    };
+    let not_reached = |source| ConnectError::Proxy { proxy: shown.clone(), named_by: named_by.to_owned(), source };
     let through = async {
-        let stream = direct(&proxy.host, proxy.port).await.map_err(|error| not_reached(error.into()))?;
+        let stream = direct(&proxy.host, proxy.port).await.map_err(not_reached)?;
         let mut hop = Hop { stream, proxy, named_by };
         match proxy.kind {
             ProxyKind::Http => hop.http_connect(host, port).await?,
@@ -163,13 +149,14 @@ async fn in_time<T>(
     timed.unwrap_or_else(|_| Err(ConnectError::Timeout { waited_for: waited_for.to_owned() }))
 }
 
-async fn direct(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+async fn direct(host: &str, port: u16) -> io::Result<TcpStream> {
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return TcpStream::connect((ip, port)).await.map_err(ConnectError::Direct);
+        return TcpStream::connect((ip, port)).await;
     }
     let found = tokio::net::lookup_host((host, port)).await;
-    let addresses: Vec<_> = found.map_err(|source| ConnectError::Name { host: host.to_owned(), source })?.collect();
-    TcpStream::connect(addresses.as_slice()).await.map_err(ConnectError::Direct)
+    let nameless = |error: io::Error| io::Error::new(error.kind(), format!("the name {host} has no address: {error}"));
+    let addresses: Vec<_> = found.map_err(nameless)?.collect();
+    TcpStream::connect(addresses.as_slice()).await
 }
 
 /// A connection to a proxy that shall become one to the target.
