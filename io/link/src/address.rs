@@ -43,10 +43,11 @@ pub(crate) fn in_dial_order(addresses: &mut Vec<LinkAddress>) {
     addresses.truncate(ADDRESSES_MAX);
 }
 
-/// The addresses of a peer after a handshake: those it told, then where it was met with the port it listens on.
-pub(crate) fn of_peer(told: &[LinkAddress], met: SocketAddr) -> Vec<LinkAddress> {
+/// The addresses of a peer after a handshake: those it told, then where it was met, if directly, with the port it
+/// listens on.
+pub(crate) fn of_peer(told: &[LinkAddress], met: Option<SocketAddr>) -> Vec<LinkAddress> {
     let mut all = told.to_vec();
-    if let Some(first) = told.first() {
+    if let (Some(first), Some(met)) = (told.first(), met) {
         let socket = SocketAddr::new(met.ip().to_canonical(), first.socket.port());
         all.push(LinkAddress { source: SOURCE_OBSERVED, socket });
     }
@@ -128,9 +129,10 @@ mod tests {
 
     #[test]
     fn where_a_peer_was_met_joins_what_it_told() {
-        let found = of_peer(&[told("203.0.113.5:7443")], "[::ffff:198.51.100.9]:50000".parse().unwrap());
+        let found = of_peer(&[told("203.0.113.5:7443")], "[::ffff:198.51.100.9]:50000".parse().ok());
         let met = LinkAddress { source: SOURCE_OBSERVED, socket: "198.51.100.9:7443".parse().unwrap() };
         assert_eq!(found, [told("203.0.113.5:7443"), met]);
-        assert!(of_peer(&[], "198.51.100.9:50000".parse().unwrap()).is_empty(), "no port is known");
+        assert!(of_peer(&[], "198.51.100.9:50000".parse().ok()).is_empty(), "no port is known");
+        assert_eq!(of_peer(&[told("203.0.113.5:7443")], None), [told("203.0.113.5:7443")], "met through a relay");
     }
 }

@@ -15,6 +15,7 @@ use crate::address;
 use crate::connect::connect;
 use crate::node::Node;
 use crate::path::{Path, PathError};
+use crate::pipe::Remote;
 use crate::proof::{self, ProofError};
 use crate::registry::Yield;
 use crate::session::Session;
@@ -42,8 +43,8 @@ pub enum DialError {
     /// No address led to anything that speaks the link protocol.
     #[error("{}", list_tried(.tried))]
     Unreachable {
-        /// Each address with what went wrong there.
-        tried: Vec<(SocketAddr, String)>,
+        /// Each address or relay with what went wrong there.
+        tried: Vec<(Remote, String)>,
     },
     /// The peer proved itself and does not let this node in, or the invite does not.
     #[error("it refused this node")]
@@ -75,7 +76,7 @@ pub enum DialError {
     Closed,
 }
 
-fn list_tried(tried: &[(SocketAddr, String)]) -> String {
+fn list_tried(tried: &[(Remote, String)]) -> String {
     if tried.is_empty() {
         return "no address is known".to_owned();
     }
@@ -113,8 +114,8 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
 struct Round {
     node: Arc<Node>,
     peer: NodeId,
-    dials: JoinSet<(SocketAddr, Result<Path, PathError>)>,
-    tried: Vec<(SocketAddr, String)>,
+    dials: JoinSet<(Remote, Result<Path, PathError>)>,
+    tried: Vec<(Remote, String)>,
     /// The first failure of something that answered.
     worst: Option<DialError>,
     /// Whether anything went as far as the upgrade.
@@ -171,7 +172,7 @@ impl Round {
     }
 
     /// What a failed handshake means: the end of the dial, another session, or the next address.
-    async fn judge(&mut self, address: SocketAddr, error: ProofError) -> Result<Option<Session>, DialError> {
+    async fn judge(&mut self, address: Remote, error: ProofError) -> Result<Option<Session>, DialError> {
         self.tried.push((address, error.to_string()));
         let found = match error {
             ProofError::Yield(Yield::Duplicate) => return self.crossing().await,
@@ -218,16 +219,17 @@ impl Round {
 }
 
 /// TCP, TLS and upgrade at one address: what a host that is no node gets to see of a dial.
-async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (SocketAddr, Result<Path, PathError>) {
+async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (Remote, Result<Path, PathError>) {
+    let remote = Remote::Direct(address);
     sleep(delay).await;
     let path = async {
         let deadline = Instant::now() + node.limits.handshake_deadline;
         let ip = address.ip().to_canonical().to_string();
         let tcp = connect(&ip, address.port(), &node.proxy, deadline).await.map_err(PathError::Connect)?;
         let shown = node.credentials.current(node.clock.now());
-        let path = Path::dial(tcp, address, &shown).await?;
+        let path = Path::dial(tcp.into(), remote, &shown).await?;
         node.counters.tls_pq.add(1);
         Ok(path)
     };
-    (address, path.await)
+    (remote, path.await)
 }

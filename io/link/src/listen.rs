@@ -14,6 +14,7 @@ use crate::http::UpgradeError;
 use crate::limits::{Place, Source, Turned};
 use crate::node::Node;
 use crate::path::{Path, PathError};
+use crate::pipe::{Pipe, Remote};
 use crate::proof::{self, ProofError};
 use crate::registry::Yield;
 use crate::stream::SecureStream;
@@ -84,7 +85,7 @@ fn admit(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr) {
     let source = Source::of(remote, node.limits_loopback);
     match node.gate.enter(source) {
         Ok((place, evicted)) => {
-            tokio::spawn(greet(node.clone(), tcp, remote, place, evicted));
+            tokio::spawn(greet(node.clone(), tcp.into(), Remote::Direct(remote), place, evicted));
         }
         Err(turned) => {
             node.counters.rejected_rate.add(1);
@@ -92,14 +93,14 @@ fn admit(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr) {
                 Turned::Rate => "rate",
                 Turned::Full => "full",
             };
-            node.log.failure(cause, remote, &turned);
+            node.log.failure(cause, Remote::Direct(remote), &turned);
         }
     }
 }
 
-/// One connection from TCP to the session, within its deadline.
-async fn greet(node: Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: Place, evicted: oneshot::Receiver<()>) {
-    let whole = timeout(node.limits.handshake_deadline, handshake(&node, tcp, remote, &place));
+/// One pipe that a peer opened, from its begin to the session, within its deadline.
+pub(crate) async fn greet(node: Arc<Node>, pipe: Pipe, remote: Remote, place: Place, evicted: oneshot::Receiver<()>) {
+    let whole = timeout(node.limits.handshake_deadline, handshake(&node, pipe, remote, &place));
     tokio::select! {
         result = whole => match result {
             Ok(Ok(())) => {}
@@ -111,9 +112,9 @@ async fn greet(node: Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: Place
     }
 }
 
-async fn handshake(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: &Place) -> Result<(), ProofError> {
+async fn handshake(node: &Arc<Node>, pipe: Pipe, remote: Remote, place: &Place) -> Result<(), ProofError> {
     let shown = node.credentials.current(node.clock.now());
-    let stream = SecureStream::accept(tcp, shown.server.clone()).await.map_err(PathError::from)?;
+    let stream = SecureStream::accept(pipe, shown.server.clone()).await.map_err(PathError::from)?;
     node.counters.tls_pq.add(1);
     let path = Path::answer(stream, remote, shown.certificate).await?;
     let proven = proof::respond(node, path, place).await?;
@@ -126,7 +127,7 @@ async fn handshake(node: &Arc<Node>, tcp: TcpStream, remote: SocketAddr, place: 
 }
 
 /// Counts and logs, one line per cause and second.
-fn failed(node: &Node, remote: SocketAddr, error: &ProofError) {
+fn failed(node: &Node, remote: Remote, error: &ProofError) {
     let counters = &node.counters;
     let cause = match error {
         ProofError::Path(PathError::Upgrade(UpgradeError::NotFound)) => {

@@ -86,14 +86,14 @@ impl Node {
         let facts = Facts {
             peer: established.peer,
             initiator: established.initiator,
-            remote: SocketAddr::new(path.remote.ip().to_canonical(), path.remote.port()),
+            remote: path.remote.canonical(),
             suite: format!("{}/{}", path.stream.suite(), tls::GROUP_NAME),
             binding: Zeroizing::new(established.sb),
             invite: established.invite,
             observed: established.observed,
             relays: established.relays.clone(),
         };
-        let addresses = address::of_peer(&established.addresses, path.remote);
+        let addresses = address::of_peer(&established.addresses, path.remote.direct());
         // No path outlives the certificates that it was proved with. Spec: LK-49
         // Both ends of time are durations: no date is compared with a clock. Spec: LK-12
         let pin_ends_ms = now.mono_ms.saturating_add(established.pin.lifetime_seconds.saturating_mul(1000));
@@ -111,7 +111,7 @@ impl Node {
         self.counters.sessions.add(1);
         tracing::info!(
             peer = established.peer.short(),
-            remote = self.log.address(path.remote),
+            remote = self.log.remote(path.remote),
             initiator = established.initiator,
             "link: session open"
         );

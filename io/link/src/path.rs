@@ -1,19 +1,19 @@
-//! One direct path: TLS, the upgrade, and link frames in messages. The handshake reads frame by frame; afterwards
+//! One path: TLS over its pipe, on TCP the upgrade, and link frames. The handshake reads frame by frame; afterwards
 //! the session's task takes the parts over.
 
 use std::io;
-use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use sealtide_wire::frame::{FrameError, Header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::certificate::NodeCertificate;
+use crate::framing::Framing;
 use crate::http::{self, UpgradeError};
+use crate::pipe::{Pipe, Remote};
 use crate::stream::{SecureError, SecureStream};
 use crate::tls::Credentials;
-use crate::websocket::{End, Message, MessageError, MessageReader, MessageWriter};
+use crate::websocket::{End, Message, MessageError};
 
 /// How long the end of a refused connection may take.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
@@ -21,11 +21,10 @@ const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 /// A secure channel that speaks link frames.
 pub(crate) struct Path {
     pub(crate) stream: SecureStream,
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: Remote,
     /// The certificate that this end showed.
     pub(crate) certificate: NodeCertificate,
-    pub(crate) reader: MessageReader,
-    pub(crate) writer: MessageWriter,
+    pub(crate) framing: Framing,
     /// Received bytes that are no whole message yet.
     pub(crate) received: BytesMut,
     /// Frames of the last message that were not taken yet.
@@ -57,34 +56,39 @@ pub(crate) enum PathError {
 }
 
 impl Path {
-    /// TLS and upgrade from the dialling end; nothing of ours but the certificate has been shown then.
-    pub(crate) async fn dial(tcp: TcpStream, remote: SocketAddr, shown: &Credentials) -> Result<Self, PathError> {
-        let mut stream = SecureStream::connect(tcp, shown.client.clone(), remote.ip()).await?;
-        let early = http::request_upgrade(&mut stream, &remote.to_string()).await?;
-        Ok(Self::new(stream, remote, shown.certificate.clone(), End::Client, &early))
+    /// TLS, and on a direct path the upgrade, from the dialling end; nothing of ours but the certificate has been
+    /// shown then.
+    pub(crate) async fn dial(pipe: Pipe, remote: Remote, shown: &Credentials) -> Result<Self, PathError> {
+        let mut stream = SecureStream::connect(pipe, shown.client.clone()).await?;
+        let (framing, early) = match remote {
+            Remote::Direct(address) => {
+                let early = http::request_upgrade(&mut stream, &address.to_string()).await?;
+                (Framing::messages(End::Client), early)
+            }
+            Remote::Relay { .. } | Remote::Tunnel(_) => (Framing::Bare, Vec::new()),
+        };
+        Ok(Self::new(stream, remote, shown.certificate.clone(), framing, &early))
     }
 
-    /// The listening end after TLS: answers one HTTP request.
+    /// The listening end after TLS: on a direct path it answers one HTTP request. Whether the peer showed a
+    /// certificate is looked at here for direct paths, and by [`SecureStream::connection`] for the others.
     pub(crate) async fn answer(
         mut stream: SecureStream,
-        remote: SocketAddr,
+        remote: Remote,
         certificate: NodeCertificate,
     ) -> Result<Self, PathError> {
-        let shown = stream.peer_fingerprint().is_some();
-        let early = http::answer_upgrade(&mut stream, shown).await?;
-        Ok(Self::new(stream, remote, certificate, End::Server, &early))
+        let (framing, early) = match remote {
+            Remote::Direct(_) => {
+                let shown = stream.peer_fingerprint().is_some();
+                (Framing::messages(End::Server), http::answer_upgrade(&mut stream, shown).await?)
+            }
+            Remote::Relay { .. } | Remote::Tunnel(_) => (Framing::Bare, Vec::new()),
+        };
+        Ok(Self::new(stream, remote, certificate, framing, &early))
     }
 
-    fn new(stream: SecureStream, remote: SocketAddr, certificate: NodeCertificate, end: End, early: &[u8]) -> Self {
-        Self {
-            stream,
-            remote,
-            certificate,
-            reader: MessageReader::new(end),
-            writer: MessageWriter::new(end),
-            received: BytesMut::from(early),
-            message: Bytes::new(),
-        }
+    fn new(stream: SecureStream, remote: Remote, certificate: NodeCertificate, framing: Framing, early: &[u8]) -> Self {
+        Self { stream, remote, certificate, framing, received: BytesMut::from(early), message: Bytes::new() }
     }
 
     /// The next whole frame of a handshake. `bytes_max` bounds what is held while it is not whole.
@@ -97,7 +101,7 @@ impl Path {
                 }
                 return Ok(self.message.split_to(header.frame_bytes()));
             }
-            match self.reader.next(&mut self.received)? {
+            match self.framing.next(&mut self.received)? {
                 Some(Message::Frames(frames)) => {
                     if frames.len() > bytes_max {
                         return Err(PathError::TooMuch);
@@ -112,10 +116,10 @@ impl Path {
         }
     }
 
-    /// Writes whole handshake frames, in one message.
+    /// Writes whole handshake frames, in one message where there are messages.
     pub(crate) async fn send(&mut self, frames: &[Vec<u8>]) -> Result<(), PathError> {
         let mut out = BytesMut::new();
-        self.writer.frames(Bytes::from(frames.concat()), &mut out);
+        self.framing.frames(Bytes::from(frames.concat()), &mut out);
         self.stream.write_all(&out).await?;
         self.stream.flush().await?;
         Ok(())
@@ -145,5 +149,63 @@ impl Path {
         }
         self.received.extend_from_slice(&chunk[..read]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtide_crypto::Now;
+    use sealtide_identity::NodeId;
+    use sealtide_wire::frame::{ErrorCode, FrameType, Notice, PAYLOAD_BYTES_MAX};
+    use sealtide_wire::handshake::Exporter as _;
+
+    use super::*;
+    use crate::tls::LiveCredentials;
+
+    /// Both ends of a path of the kind of `remote`, over a pipe in memory.
+    async fn ends(remote: Remote) -> (Path, Path) {
+        let now = Now { mono_ms: 0, wall_ms: 1_795_000_000_000 };
+        let (ours, theirs) = (LiveCredentials::make(now).unwrap(), LiveCredentials::make(now).unwrap());
+        let (ours, theirs) = (ours.current(now), theirs.current(now));
+        let (near, far) = tokio::io::duplex(3_000);
+        let accept = async {
+            let stream = SecureStream::accept(Pipe::other(far), theirs.server).await?;
+            Path::answer(stream, remote, theirs.certificate).await
+        };
+        let (dialled, accepted) = tokio::join!(Path::dial(Pipe::other(near), remote, &ours), accept);
+        (dialled.unwrap(), accepted.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_path_of_every_kind_carries_frames_over_any_pipe() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let relay = NodeId::from_bytes([7; 32]);
+        for remote in [Remote::Direct(address), Remote::Relay { relay }, Remote::Tunnel(address)] {
+            let (mut dialled, mut accepted) = ends(remote).await;
+            let one = Notice::new(ErrorCode::Busy).frame(FrameType::Error);
+            let large = [&[FrameType::Padding.code(), 0, 0, 0, 0, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
+            dialled.send(&[one.clone(), one.clone()]).await.unwrap();
+            for _ in 0..2 {
+                assert_eq!(accepted.frame(PAYLOAD_BYTES_MAX, 4096).await.unwrap(), one);
+            }
+            let (sent, got) =
+                tokio::join!(accepted.send(std::slice::from_ref(&large)), dialled.frame(PAYLOAD_BYTES_MAX, 70_000));
+            sent.unwrap();
+            assert_eq!(got.unwrap(), large);
+
+            let (ours, theirs) = (dialled.certificate.fingerprint(), accepted.certificate.fingerprint());
+            let bound = dialled.stream.connection(ours, remote).unwrap();
+            assert_eq!(bound.binding, accepted.stream.connection(theirs, remote).unwrap().binding);
+            assert_eq!((bound.binding.kind(), bound.remote), (remote.kind(), remote.direct()));
+            assert_eq!(dialled.stream.export("x", b"y"), accepted.stream.export("x", b"y"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_never_ends_is_bounded_on_a_bare_path() {
+        let (mut dialled, mut accepted) = ends(Remote::Relay { relay: NodeId::from_bytes([7; 32]) }).await;
+        let begin = [[&[FrameType::Padding.code(), 0, 0, 0, 0, 0, 0xff, 0xff][..], &[0; 5_000]].concat()];
+        let (_, got) = tokio::join!(dialled.send(&begin), accepted.frame(PAYLOAD_BYTES_MAX, 4096));
+        assert!(matches!(got, Err(PathError::TooMuch)), "{got:?}");
     }
 }

@@ -90,7 +90,7 @@ impl Pump {
             counted: Counted::default(),
         };
         if !first.is_empty() {
-            pump.path.writer.frames(Bytes::from(first.concat()), &mut pump.out);
+            pump.path.framing.frames(Bytes::from(first.concat()), &mut pump.out);
         }
         pump
     }
@@ -103,7 +103,7 @@ impl Pump {
         let mut in_order = false;
         if !self.broken {
             let until = if aborted { self.linger_until } else { Instant::now() + LINGER };
-            self.path.writer.close(&mut self.out);
+            self.path.framing.close(&mut self.out);
             let last = async {
                 poll_fn(|cx| self.poll_drain(cx)).await?;
                 io::Result::Ok(self.path.hang_up().await)
@@ -202,7 +202,7 @@ impl Pump {
             if self.gather.is_empty() {
                 return;
             }
-            self.path.writer.frames(self.gather.split().freeze(), &mut self.out);
+            self.path.framing.frames(self.gather.split().freeze(), &mut self.out);
         }
     }
 
@@ -285,14 +285,14 @@ impl Pump {
                 self.events(shared, &mut core);
                 continue;
             }
-            match self.path.reader.next(&mut self.path.received).map_err(io::Error::other)? {
+            match self.path.framing.next(&mut self.path.received).map_err(io::Error::other)? {
                 Some(Message::Frames(frames)) => message = frames,
                 Some(Message::Ping(payload)) => {
                     self.pongs_waiting += 1;
                     if self.pongs_waiting > PONGS_MAX {
                         return Err(io::Error::other("more WebSocket pings than answers were taken"));
                     }
-                    self.path.writer.pong(payload, &mut self.out);
+                    self.path.framing.pong(payload, &mut self.out);
                 }
                 Some(Message::Pong) => {}
                 Some(Message::Close) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -329,7 +329,7 @@ impl Pump {
         tracing::info!(peer = self.session.peer().short(), "link: the peer broke a rule: {error}");
         if error.scope() == Scope::Path {
             let frame = Notice::new(error.code()).frame(FrameType::Error);
-            self.path.writer.frames(Bytes::from(frame), &mut self.out);
+            self.path.framing.frames(Bytes::from(frame), &mut self.out);
         }
         Ok(())
     }
@@ -370,7 +370,7 @@ impl Pump {
                     }
                 }
                 Event::Control { kind: FrameType::AddrUpdate, payload } => {
-                    if let Some(addresses) = addresses_of(&payload, shared.facts.remote) {
+                    if let Some(addresses) = addresses_of(&payload, shared.facts.remote.direct()) {
                         core.addresses = addresses;
                     }
                 }
@@ -462,7 +462,7 @@ impl Pump {
 }
 
 /// The addresses in ADDR_UPDATE; `None` when it is malformed. Spec: link C.10.
-fn addresses_of(payload: &[u8], met: std::net::SocketAddr) -> Option<Vec<LinkAddress>> {
+fn addresses_of(payload: &[u8], met: Option<std::net::SocketAddr>) -> Option<Vec<LinkAddress>> {
     let (&count, rest) = payload.split_first()?;
     if usize::from(count) > address::ADDRESSES_MAX {
         return None;
@@ -470,7 +470,7 @@ fn addresses_of(payload: &[u8], met: std::net::SocketAddr) -> Option<Vec<LinkAdd
     let told: Option<Vec<_>> = (0..usize::from(count))
         .map(|index| LinkAddress::from_bytes(rest.get(index * 20..index * 20 + 20)?.try_into().ok()?))
         .collect();
-    let over_loopback = met.ip().to_canonical().is_loopback();
+    let over_loopback = met.is_some_and(|met| met.ip().to_canonical().is_loopback());
     let told: Vec<_> = told?.into_iter().filter(|a| over_loopback || !a.socket.ip().is_loopback()).collect();
     Some(address::of_peer(&told, met))
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::pipe::Remote;
+
 /// Lets one line per cause and second through. Causes are literals of ours, so the map is small.
 #[derive(Debug, Default)]
 pub(crate) struct QuietLog {
@@ -20,10 +22,18 @@ impl QuietLog {
     }
 
     /// Logs that a connection failed, unless this cause was logged within the last second.
-    pub(crate) fn failure(&self, cause: &'static str, remote: SocketAddr, error: &dyn std::fmt::Display) {
+    pub(crate) fn failure(&self, cause: &'static str, remote: Remote, error: &dyn std::fmt::Display) {
         if let Some(left_out) = self.turn(cause) {
-            let remote = self.address(remote);
+            let remote = self.remote(remote);
             tracing::info!(cause, remote, left_out, "link: {error}");
+        }
+    }
+
+    /// The end of a path as logs may show it.
+    pub(crate) fn remote(&self, remote: Remote) -> String {
+        match remote {
+            Remote::Direct(address) | Remote::Tunnel(address) => self.address(address),
+            Remote::Relay { .. } => remote.to_string(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! The handle of a session: who is at the other end, channels, how it ended. The work is in `pump`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::task::AtomicWaker;
@@ -13,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::channel::{Channel, ChannelWaiters, Parked};
 use crate::clock::Clock;
+use crate::pipe::Remote;
 
 /// One authenticated, encrypted session with a peer. Cheap to clone; ends when told so, or when its path is lost.
 #[derive(Clone)]
@@ -53,9 +53,9 @@ pub struct SessionInfo {
     pub peer: NodeId,
     /// Whether this node dialled.
     pub initiator: bool,
-    /// The remote address of the connection.
-    pub remote: SocketAddr,
-    /// `direct`: the only kind of path today.
+    /// Where the other end of the path is met.
+    pub remote: Remote,
+    /// `direct`, `relay` or `tunnel`.
     pub path: &'static str,
     /// Cipher suite and key exchange group, `SUITE/GROUP`.
     pub suite: String,
@@ -101,7 +101,7 @@ pub(crate) struct Shared {
 pub(crate) struct Facts {
     pub(crate) peer: NodeId,
     pub(crate) initiator: bool,
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: Remote,
     pub(crate) suite: String,
     pub(crate) binding: Zeroizing<[u8; 32]>,
     pub(crate) invite: Option<InviteId>,
@@ -174,8 +174,8 @@ impl Session {
         self.shared.facts.invite
     }
 
-    /// The remote address of the connection.
-    pub fn remote(&self) -> SocketAddr {
+    /// Where the other end of the path is met.
+    pub fn remote(&self) -> Remote {
         self.shared.facts.remote
     }
 
@@ -202,7 +202,7 @@ impl Session {
             peer: facts.peer,
             initiator: facts.initiator,
             remote: facts.remote,
-            path: "direct",
+            path: facts.remote.path_name(),
             suite: facts.suite.clone(),
             rtt_ms: stats.rtt_ms,
             age_s: stats.age_ms / 1000,

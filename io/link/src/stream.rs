@@ -1,7 +1,7 @@
-//! The secure channel of a direct path: TLS 1.3 over TCP, and the facts that the handshake is bound to.
+//! The secure channel of a path: TLS 1.3 over its pipe, and the facts that the handshake is bound to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,11 +10,12 @@ use std::time::Duration;
 use rustls::{CommonState, Connection as TlsConnection};
 use rustls_pki_types::ServerName;
 use sealtide_crypto::sha256;
-use sealtide_wire::handshake::{Binding, BindingError, Connection, Exporter, PipeKind};
+use sealtide_wire::handshake::{Binding, BindingError, Connection, Exporter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::pipe::{Pipe, Remote};
 use crate::tls;
 use crate::tls_stream::TlsStream;
 
@@ -24,14 +25,14 @@ const NOTSENT_BYTES: u32 = 128 * 1024;
 /// How long the kernel keeps an unanswered connection. Spec: link C.11.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// TLS over TCP with the peer's end verified to hold the key of the certificate it showed.
-pub(crate) struct SecureStream(TlsStream<TcpStream>);
+/// TLS over a pipe with the peer's end verified to hold the key of the certificate it showed.
+pub(crate) struct SecureStream(TlsStream<Pipe>);
 
 /// Why no secure channel came about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum SecureError {
-    /// TCP or TLS failed.
+    /// The pipe or TLS failed.
     #[error("no TLS connection: {0}")]
     Io(#[from] io::Error),
     /// The group that was negotiated is not the post-quantum one.
@@ -41,27 +42,23 @@ pub(crate) enum SecureError {
 
 impl SecureStream {
     /// The dialling end.
-    pub(crate) async fn connect(
-        tcp: TcpStream,
-        config: Arc<rustls::ClientConfig>,
-        host: IpAddr,
-    ) -> Result<Self, SecureError> {
-        tune(&tcp);
+    pub(crate) async fn connect(pipe: Pipe, config: Arc<rustls::ClientConfig>) -> Result<Self, SecureError> {
+        pipe.tcp().iter().for_each(|tcp| tune(tcp));
         // An address as the name: no SNI is sent. Spec: link C.2
-        let name = ServerName::IpAddress(host.into());
-        let (tcp, tls) = TlsConnector::from(config).connect(name, tcp).await?.into_inner();
-        Self::checked(TlsStream::new(tcp, TlsConnection::Client(tls)))
+        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        let (pipe, tls) = TlsConnector::from(config).connect(name, pipe).await?.into_inner();
+        Self::checked(TlsStream::new(pipe, TlsConnection::Client(tls)))
     }
 
     /// The listening end.
-    pub(crate) async fn accept(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Self, SecureError> {
-        tune(&tcp);
-        let (tcp, tls) = TlsAcceptor::from(config).accept(tcp).await?.into_inner();
-        Self::checked(TlsStream::new(tcp, TlsConnection::Server(tls)))
+    pub(crate) async fn accept(pipe: Pipe, config: Arc<rustls::ServerConfig>) -> Result<Self, SecureError> {
+        pipe.tcp().iter().for_each(|tcp| tune(tcp));
+        let (pipe, tls) = TlsAcceptor::from(config).accept(pipe).await?.into_inner();
+        Self::checked(TlsStream::new(pipe, TlsConnection::Server(tls)))
     }
 
     // Spec: LK-5
-    fn checked(stream: TlsStream<TcpStream>) -> Result<Self, SecureError> {
+    fn checked(stream: TlsStream<Pipe>) -> Result<Self, SecureError> {
         let stream = Self(stream);
         let state = stream.state();
         let group = state.negotiated_key_exchange_group().map(|group| group.name());
@@ -80,16 +77,17 @@ impl SecureStream {
     ///
     /// # Errors
     /// [`BindingError`] when the peer showed no certificate.
-    pub(crate) fn connection(&self, own: [u8; 32], remote: SocketAddr) -> Result<Connection, BindingError> {
+    pub(crate) fn connection(&self, own: [u8; 32], remote: Remote) -> Result<Connection, BindingError> {
         let peer = self.peer_fingerprint().unwrap_or([0; 32]);
         let (fp_client, fp_server) = if self.is_client() { (own, peer) } else { (peer, own) };
         let cb = self.export_bytes(tls::CHANNEL_BINDING_LABEL, &[]);
-        Ok(Connection { binding: Binding::channel(PipeKind::Direct, cb, fp_client, fp_server)?, remote: Some(remote) })
+        Ok(Connection { binding: Binding::channel(remote.kind(), cb, fp_client, fp_server)?, remote: remote.direct() })
     }
 
-    /// Drops what the system has not sent yet when the connection is dropped, and tells the peer by a reset.
+    /// Drops what the system has not sent yet when the connection is dropped, and tells the peer by a reset. Pipes
+    /// other than TCP hold nothing after they are dropped.
     pub(crate) fn reset_on_drop(&self) {
-        let _bytes_may_follow = self.0.socket().set_zero_linger();
+        let _bytes_may_follow = self.0.socket().tcp().map(TcpStream::set_zero_linger);
     }
 
     /// Whether this is the dialling end.

@@ -15,7 +15,7 @@ use harness::raw::{AnyDates, Raw, TestCertificate};
 use harness::{Node, key, node, node_with, pair, soon, target};
 use sealtide_crypto::SeededEntropy;
 use sealtide_identity::{InviteSecret, LinkAddress};
-use sealtide_link::{DialError, Limits, Session, SessionEnd};
+use sealtide_link::{DialError, Limits, Remote, Session, SessionEnd};
 use sealtide_wire::frame::HEADER_BYTES;
 use sealtide_wire::handshake::{Initiator, Proof, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -294,7 +294,7 @@ async fn dial_order() {
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let addresses = [nobody, first, second, third, last];
     let session = soon(dialler.link.dial(target(real.id(), &addresses))).await.unwrap();
-    assert_eq!(session.remote(), third);
+    assert_eq!(session.remote(), Remote::Direct(third));
     // All others are closed after success.
     soon(async {
         while log.lock().unwrap().iter().filter(|(_, what)| *what == "gone").count() < 3 {

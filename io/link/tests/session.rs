@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{check_all, node, pair, send_all, soon};
-use sealtide_link::{ChannelClosed, SessionEnd, TrySendError};
+use sealtide_link::{ChannelClosed, Remote, SessionEnd, TrySendError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ends_know_each_other_and_agree_on_the_binding() {
@@ -18,7 +18,7 @@ async fn both_ends_know_each_other_and_agree_on_the_binding() {
     assert_eq!(ours.binding(), theirs.binding());
     assert_ne!(ours.binding(), [0; 32]);
     assert_eq!(ours.invite_used(), None);
-    assert_eq!(ours.remote(), b.address);
+    assert_eq!(ours.remote(), Remote::Direct(b.address));
     let info = &a.link.sessions()[0];
     assert_eq!((info.peer, info.path), (b.id(), "direct"));
     assert_eq!(info.suite, "TLS_AES_256_GCM_SHA384/X25519MLKEM768");
