@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use sealtide_link::{Proxy, ProxySettings};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
@@ -25,8 +26,22 @@ pub struct Setting {
     check: fn(&str) -> bool,
 }
 
+impl Setting {
+    /// The value as it is shown: without the user name and password of a proxy.
+    fn shown(&self, value: &str) -> String {
+        match (self.section, value.rsplit_once('@')) {
+            ("proxy", Some((before, host))) => {
+                let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+                let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+                format!("{scheme}***@{host}")
+            }
+            _ => value.to_owned(),
+        }
+    }
+}
+
 /// All settings.
-pub const SETTINGS: [Setting; 6] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         section: "link",
         key: "listen",
@@ -47,6 +62,28 @@ pub const SETTINGS: [Setting; 6] = [
         default: "127.0.0.1:7480",
         about: "address of the gateway door (health, metrics); loopback; the default moves on to the next free port",
         check: is_address,
+    },
+    Setting {
+        section: "proxy",
+        key: "url",
+        default: "",
+        about: "proxy for everything dialled: http://[USER:PASSWORD@]HOST:PORT or socks5://…; `none` for none, \
+                whatever HTTPS_PROXY and ALL_PROXY say",
+        check: is_proxy,
+    },
+    Setting {
+        section: "proxy",
+        key: "bypass",
+        default: "",
+        about: "targets dialled without the proxy, as in NO_PROXY and added to it; commas between them",
+        check: ProxySettings::are_patterns,
+    },
+    Setting {
+        section: "proxy",
+        key: "through",
+        default: "",
+        about: "targets dialled through the proxy although they are loopback or bypassed; commas between them",
+        check: ProxySettings::are_patterns,
     },
     Setting { section: "ticket", key: "ttl", default: "10m", about: "how long a new ticket lives", check: is_duration },
     Setting {
@@ -150,7 +187,8 @@ impl Config {
 
     fn put(&mut self, setting: &Setting, value: String, origin: Origin) -> Result<(), Failure> {
         if !(setting.check)(&value) {
-            let text = format!("{}: {value:?} is no value for {}.{}", origin.text(), setting.section, setting.key);
+            let shown = setting.shown(&value);
+            let text = format!("{}: {shown:?} is no value for {}.{}", origin.text(), setting.section, setting.key);
             return Err(Failure::usage("config", text).hint(setting.about));
         }
         self.values.insert((setting.section, setting.key), (value, origin));
@@ -196,7 +234,7 @@ impl Config {
                 let (value, origin) = &self.values[&(setting.section, setting.key)];
                 json!({
                     "key": format!("{}.{}", setting.section, setting.key),
-                    "value": value,
+                    "value": setting.shown(value),
                     "origin": origin.text(),
                     "about": setting.about,
                 })
@@ -216,7 +254,8 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
         Failure::usage("config", format!("{name} is no setting")).hint("`sealtide config show` lists all settings")
     })?;
     if !(setting.check)(value) {
-        return Err(Failure::usage("config", format!("{value:?} is no value for {name}")).hint(setting.about));
+        let shown = setting.shown(value);
+        return Err(Failure::usage("config", format!("{shown:?} is no value for {name}")).hint(setting.about));
     }
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut document: DocumentMut =
@@ -226,7 +265,7 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
     let temporary = path.with_extension("toml.new");
     std::fs::write(&temporary, document.to_string())?;
     std::fs::rename(&temporary, path)?;
-    Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": value, "file": path}))
+    Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": setting.shown(value), "file": path}))
 }
 
 fn find(section: &str, key: &str) -> Option<&'static Setting> {
@@ -244,6 +283,10 @@ fn are_addresses(text: &str) -> bool {
         address.is_ok_and(|address| !address.ip().is_unspecified() && address.port() != 0)
     };
     text.is_empty() || text.split(',').all(dialable)
+}
+
+fn is_proxy(text: &str) -> bool {
+    text.is_empty() || text == "none" || Proxy::parse(text).is_ok()
 }
 
 fn is_address(text: &str) -> bool {
@@ -294,6 +337,17 @@ mod tests {
         for bad in ["0.0.0.0:7443", "192.0.2.1:0", "192.0.2.1", "192.0.2.1:1,"] {
             assert!(read(&format!("[link]\nannounce = \"{bad}\"\n")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_is_never_shown() {
+        let config = read("[proxy]\nurl = \"http://me:sesame@proxy:1\"\nbypass = \"10.0.0.0/8, .lan\"\n").unwrap();
+        let shown = config.show().to_string();
+        assert!(shown.contains("http://***@proxy:1") && !shown.contains("sesame"), "{shown}");
+        assert_eq!(config.text("proxy", "url"), "http://me:sesame@proxy:1");
+        let bad = read("[proxy]\nurl = \"ftp://me:sesame@proxy:1\"\n").unwrap_err();
+        assert!(bad.message.contains("ftp://***@proxy:1") && !bad.message.contains("sesame"), "{}", bad.message);
+        assert!(read("[proxy]\nbypass = \"10.0.0.0/40\"\n").is_err());
     }
 
     #[test]

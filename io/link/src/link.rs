@@ -17,6 +17,7 @@ use crate::limits::{Gate, Limits};
 use crate::listen::{self, ListenError};
 use crate::metrics::{Counters, LinkMetrics};
 use crate::node::Node;
+use crate::probe::{self, Probe};
 use crate::proof::Workers;
 use crate::proxy::ProxySettings;
 use crate::quiet_log::QuietLog;
@@ -136,6 +137,17 @@ impl Link {
     /// [`DialError`].
     pub async fn dial(&self, target: DialTarget) -> Result<Session, DialError> {
         dial::dial(&self.node, target).await
+    }
+
+    /// Looks how far a dial to `host` (a name, or an address without brackets) and `port` gets, through the proxy that
+    /// applies. Nothing is proved: the other end sees a dial that ends at the upgrade.
+    pub async fn probe(&self, host: &str, port: u16) -> Probe {
+        probe::probe(&self.node, host, port).await
+    }
+
+    /// Through which proxy this node dials.
+    pub fn proxy(&self) -> &ProxySettings {
+        &self.node.proxy
     }
 
     /// The next session that a peer opened; `None` after [`Link::shutdown`].
