@@ -17,6 +17,8 @@ use crate::proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError, 
 
 /// Characters of a proxy's own words that are shown.
 const WORDS_MAX: usize = 80;
+/// How a proxy is named when it is waited for.
+const THE_PROXY: &str = "the proxy";
 
 /// Why no connection came about. Found in the `io::Error` of [`connect`] by [`ConnectError::of`].
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,16 @@ impl ConnectError {
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
+
+    /// Whether the proxy, or the setting that names it, is to blame.
+    pub fn is_of_the_proxy(&self) -> bool {
+        match self {
+            Self::Setting { .. } | Self::Proxy { .. } | Self::Credentials { .. } | Self::Refused { .. } => true,
+            Self::NoProxy { .. } => true,
+            Self::Timeout { waited_for } => waited_for.starts_with(THE_PROXY),
+            Self::Host { .. } | Self::Direct(_) => false,
+        }
+    }
 }
 
 impl From<ConnectError> for io::Error {
@@ -137,7 +149,7 @@ pub async fn connect(host: &str, port: u16, settings: &ProxySettings, deadline: 
         }
         Ok(hop.stream)
     };
-    Ok(in_time(deadline, &format!("the proxy {shown}"), through).await?)
+    Ok(in_time(deadline, &format!("{THE_PROXY} {shown}"), through).await?)
 }
 
 async fn in_time<T>(

@@ -37,6 +37,7 @@ mod stream;
 mod tls;
 mod tls_stream;
 mod websocket;
+mod yardstick;
 
 pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
@@ -60,3 +61,4 @@ pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo};
 pub use tls::{GROUP, GROUP_NAME};
 pub use tls_stream::TlsStream;
 pub use websocket::MESSAGE_BYTES_MAX;
+pub use yardstick::PlainTls;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::certificate::CertificateFacts;
-use crate::connect::connect;
+use crate::connect::{ConnectError, connect};
 use crate::http::{self, UpgradeError};
 use crate::inspection::ForeignCertificate;
 use crate::node::Node;
@@ -38,6 +38,9 @@ pub enum ProbeFailure {
     /// No TCP connection, for the reason in the text.
     #[error("{0}")]
     Connect(String),
+    /// The proxy stands in the way.
+    #[error("{0}")]
+    Proxy(String),
     /// The certificate there was issued by somebody, which no node's is.
     #[error("the certificate there was issued by {issuer:?}, and a node's own never is")]
     Inspected {
@@ -74,7 +77,11 @@ pub(crate) async fn probe(node: &Node, host: &str, port: u16) -> Probe {
 
 async fn steps(node: &Node, host: &str, port: u16, until: Instant, probe: &mut Probe) -> Result<(), ProbeFailure> {
     let began = Instant::now();
-    let tcp = connect(host, port, &node.proxy, until).await.map_err(|e| ProbeFailure::Connect(e.to_string()))?;
+    let connected = connect(host, port, &node.proxy, until).await;
+    let tcp = connected.map_err(|error| match ConnectError::of(&error) {
+        Some(reason) if reason.is_of_the_proxy() => ProbeFailure::Proxy(error.to_string()),
+        _ => ProbeFailure::Connect(error.to_string()),
+    })?;
     probe.connected = Some(began.elapsed());
 
     let began = Instant::now();
