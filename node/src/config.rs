@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sealtide_link::PathPolicy;
+use sealtide_link::{PathPolicy, Proxy, ProxySettings};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
@@ -24,6 +24,20 @@ pub struct Setting {
     /// What it does, one line.
     pub about: &'static str,
     check: fn(&str) -> bool,
+}
+
+impl Setting {
+    /// The value as it is shown: without the user name and password of a proxy.
+    fn shown(&self, value: &str) -> String {
+        match (self.section, value.rsplit_once('@')) {
+            ("proxy", Some((before, host))) => {
+                let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+                let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+                format!("{scheme}***@{host}")
+            }
+            _ => value.to_owned(),
+        }
+    }
 }
 
 /// All settings.
@@ -62,6 +76,28 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         about: "a file with the passphrase of this home, for a node that starts without a terminal",
         check: |_| true,
+    },
+    Setting {
+        section: "proxy",
+        key: "url",
+        default: "",
+        about: "proxy for everything dialled: http://[USER:PASSWORD@]HOST:PORT or socks5://…; `none` for none, \
+                whatever HTTPS_PROXY and ALL_PROXY say",
+        check: is_proxy,
+    },
+    Setting {
+        section: "proxy",
+        key: "bypass",
+        default: "",
+        about: "targets dialled without the proxy, as in NO_PROXY and added to it; commas between them",
+        check: ProxySettings::are_patterns,
+    },
+    Setting {
+        section: "proxy",
+        key: "through",
+        default: "",
+        about: "targets dialled through the proxy although they are loopback or bypassed; commas between them",
+        check: ProxySettings::are_patterns,
     },
     Setting { section: "ticket", key: "ttl", default: "10m", about: "how long a new ticket lives", check: is_duration },
     Setting {
@@ -165,7 +201,8 @@ impl Config {
 
     fn put(&mut self, setting: &Setting, value: String, origin: Origin) -> Result<(), Failure> {
         if !(setting.check)(&value) {
-            let text = format!("{}: {value:?} is no value for {}.{}", origin.text(), setting.section, setting.key);
+            let shown = setting.shown(&value);
+            let text = format!("{}: {shown:?} is no value for {}.{}", origin.text(), setting.section, setting.key);
             return Err(Failure::usage("config", text).hint(setting.about));
         }
         self.values.insert((setting.section, setting.key), (value, origin));
@@ -216,7 +253,7 @@ impl Config {
                 let (value, origin) = &self.values[&(setting.section, setting.key)];
                 json!({
                     "key": format!("{}.{}", setting.section, setting.key),
-                    "value": value,
+                    "value": setting.shown(value),
                     "origin": origin.text(),
                     "about": setting.about,
                 })
@@ -236,7 +273,8 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
         Failure::usage("config", format!("{name} is no setting")).hint("`sealtide config show` lists all settings")
     })?;
     if !(setting.check)(value) {
-        return Err(Failure::usage("config", format!("{value:?} is no value for {name}")).hint(setting.about));
+        let shown = setting.shown(value);
+        return Err(Failure::usage("config", format!("{shown:?} is no value for {name}")).hint(setting.about));
     }
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut document: DocumentMut =
@@ -246,7 +284,7 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
     let temporary = path.with_extension("toml.new");
     std::fs::write(&temporary, document.to_string())?;
     std::fs::rename(&temporary, path)?;
-    Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": value, "file": path}))
+    Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": setting.shown(value), "file": path}))
 }
 
 fn find(section: &str, key: &str) -> Option<&'static Setting> {
@@ -264,6 +302,10 @@ fn are_addresses(text: &str) -> bool {
         address.is_ok_and(|address| !address.ip().is_unspecified() && address.port() != 0)
     };
     text.is_empty() || text.split(',').all(dialable)
+}
+
+fn is_proxy(text: &str) -> bool {
+    text.is_empty() || text == "none" || Proxy::parse(text).is_ok()
 }
 
 fn is_address(text: &str) -> bool {
@@ -314,6 +356,17 @@ mod tests {
         for bad in ["0.0.0.0:7443", "192.0.2.1:0", "192.0.2.1", "192.0.2.1:1,"] {
             assert!(read(&format!("[link]\nannounce = \"{bad}\"\n")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_is_never_shown() {
+        let config = read("[proxy]\nurl = \"http://me:sesame@proxy:1\"\nbypass = \"10.0.0.0/8, .lan\"\n").unwrap();
+        let shown = config.show().to_string();
+        assert!(shown.contains("http://***@proxy:1") && !shown.contains("sesame"), "{shown}");
+        assert_eq!(config.text("proxy", "url"), "http://me:sesame@proxy:1");
+        let bad = read("[proxy]\nurl = \"ftp://me:sesame@proxy:1\"\n").unwrap_err();
+        assert!(bad.message.contains("ftp://***@proxy:1") && !bad.message.contains("sesame"), "{}", bad.message);
+        assert!(read("[proxy]\nbypass = \"10.0.0.0/40\"\n").is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod home;
 pub mod identity;
 pub mod known;
 pub mod node;
+mod proxy;
 pub mod real;
 pub mod recovery;
 mod seal;

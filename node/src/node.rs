@@ -103,6 +103,7 @@ impl Node {
         let mut link_config = LinkConfig::new(identity.key.clone(), identity.id);
         link_config.announce = config.addresses("link", "announce");
         link_config.policy = config.path_policy();
+        link_config.proxy = crate::proxy::settings(&config);
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Audit::open(&home, store.clone(), identity.clone())?;
@@ -741,6 +742,10 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
             Failure::new(Exit::Refused, "no_answer", format!("node {who} was asked for, and {error}"))
                 .hint("compare the ticket with the other machine (`sealtide ticket new`), or try again in a minute")
         }
+        DialError::Inspected { .. } => {
+            Failure::new(Exit::NoRoute, "inspected", format!("node {who} cannot be reached: {error}"))
+                .hint("a proxy opens TLS on the way; have these addresses exempted, or meet through a relay")
+        }
         DialError::Version => Failure::failed("version", format!("node {who} speaks another version of the protocol"))
             .hint("update sealtide on both machines"),
         other => Failure::new(Exit::NoRoute, "no_route", format!("node {who} cannot be reached: {other}"))
@@ -752,6 +757,7 @@ fn why_not(error: &DialError) -> &'static str {
     match error {
         DialError::Refused | DialError::NoAnswer => "refused",
         DialError::WrongPeer => "pin",
+        DialError::Inspected { .. } => "inspected",
         _ => "unreachable",
     }
 }

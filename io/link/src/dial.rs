@@ -8,11 +8,11 @@ use std::time::Duration;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{HandshakeError, PipeKind, Proof};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::address;
+use crate::connect::connect;
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::Remote;
@@ -44,6 +44,15 @@ pub enum DialError {
     #[error("{}", list_tried(.tried))]
     Unreachable {
         /// Each address or relay with what went wrong there.
+        tried: Vec<(Remote, String)>,
+    },
+    /// TLS is inspected on the way to every address that answered: a direct path cannot pass there. A path through a
+    /// relay can.
+    #[error("TLS is inspected on the way (the certificate there was issued by {issuer:?}); {}", list_tried(.tried))]
+    Inspected {
+        /// Who issued the certificate that was shown instead of the peer's; foreign text.
+        issuer: String,
+        /// Each address with what went wrong there.
         tried: Vec<(Remote, String)>,
     },
     /// The peer proved itself and does not let this node in, or the invite does not.
@@ -99,8 +108,15 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
     }
     address::in_dial_order(&mut addresses);
     let deadline = Instant::now() + node.limits.handshake_deadline;
-    let mut round =
-        Round { node: node.clone(), peer, dials: JoinSet::new(), tried: Vec::new(), worst: None, answered: false };
+    let mut round = Round {
+        node: node.clone(),
+        peer,
+        dials: JoinSet::new(),
+        tried: Vec::new(),
+        inspected: None,
+        worst: None,
+        answered: false,
+    };
     for (index, address) in addresses.iter().enumerate() {
         round.dials.spawn(reach(node.clone(), address.socket, STAGGER * u32::try_from(index).unwrap_or(0)));
     }
@@ -119,6 +135,8 @@ struct Round {
     peer: NodeId,
     dials: JoinSet<(Remote, Result<Path, PathError>)>,
     tried: Vec<(Remote, String)>,
+    /// Who inspects TLS on the way to an address.
+    inspected: Option<String>,
     /// The first failure of something that answered.
     worst: Option<DialError>,
     /// Whether anything went as far as the upgrade.
@@ -134,7 +152,7 @@ impl Round {
                 None => match self.dials.join_next().await {
                     Some(Ok((_, Ok(path)))) => path,
                     Some(Ok((address, Err(error)))) => {
-                        self.tried.push((address, error.to_string()));
+                        self.not_reached(address, &error);
                         continue;
                     }
                     Some(Err(_)) => continue,
@@ -145,17 +163,18 @@ impl Round {
             let address = path.remote;
             self.answered = true;
             let result = {
-                let attempt = proof::initiate(&self.node, path, self.peer, proof.clone(), None);
+                let node = self.node.clone();
+                let attempt = proof::initiate(&node, path, self.peer, proof.clone(), None);
                 tokio::pin!(attempt);
                 loop {
                     tokio::select! {
                         result = &mut attempt => break result,
                         Some(joined) = self.dials.join_next() => match joined {
                             Ok((_, Ok(path))) => ready.push_back(path),
-                            Ok((address, Err(error))) => self.tried.push((address, error.to_string())),
+                            Ok((address, Err(error))) => self.not_reached(address, &error),
                             Err(_) => {}
                         },
-                        () = self.node.stopped() => return Err(DialError::Closed),
+                        () = node.stopped() => return Err(DialError::Closed),
                     }
                 }
             };
@@ -210,6 +229,11 @@ impl Round {
         waiting.await.map(Some).map_err(|_| DialError::Timeout)
     }
 
+    fn not_reached(&mut self, address: Remote, error: &PathError) {
+        self.tried.push((address, error.to_string()));
+        self.inspected = self.inspected.take().or_else(|| error.inspected_by());
+    }
+
     fn failure(&mut self) -> DialError {
         match self.worst.take() {
             Some(worst) => worst,
@@ -219,7 +243,11 @@ impl Round {
 
     fn unreachable(&mut self) -> DialError {
         self.node.counters.unreachable.add(1);
-        DialError::Unreachable { tried: std::mem::take(&mut self.tried) }
+        let tried = std::mem::take(&mut self.tried);
+        match self.inspected.take() {
+            Some(issuer) => DialError::Inspected { issuer, tried },
+            None => DialError::Unreachable { tried },
+        }
     }
 }
 
@@ -227,12 +255,14 @@ impl Round {
 pub(crate) async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (Remote, Result<Path, PathError>) {
     let remote = Remote::Direct(address);
     sleep(delay).await;
-    let connect = async {
-        let tcp = TcpStream::connect(address).await?;
+    let path = async {
+        let deadline = Instant::now() + node.limits.handshake_deadline;
+        let ip = address.ip().to_canonical().to_string();
+        let tcp = connect(&ip, address.port(), &node.proxy, deadline).await.map_err(PathError::Connect)?;
         let shown = node.credentials.current(node.clock.now());
         let path = Path::dial(tcp.into(), remote, &shown).await?;
         node.counters.tls_pq.add(1);
         Ok(path)
     };
-    (remote, connect.await)
+    (remote, path.await)
 }

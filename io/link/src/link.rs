@@ -18,7 +18,9 @@ use crate::limits::{Gate, Limits};
 use crate::listen::{self, ListenError};
 use crate::metrics::{Counters, LinkMetrics};
 use crate::node::Node;
+use crate::probe::{self, Probe};
 use crate::proof::Workers;
+use crate::proxy::ProxySettings;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
 use crate::rotation::Ages;
@@ -41,6 +43,8 @@ pub struct LinkConfig {
     /// Where this node is reached from outside, when that is not where it listens: behind a forwarded port or a proxy.
     /// Told to peers instead of the addresses of the listeners; empty where those are right.
     pub announce: Vec<SocketAddr>,
+    /// Through which proxy this node dials.
+    pub proxy: ProxySettings,
     /// What this node offers in handshakes.
     pub terms: Terms,
     /// Limits and times of each session.
@@ -61,6 +65,7 @@ impl LinkConfig {
             limits_loopback: false,
             log_addresses: false,
             announce: Vec::new(),
+            proxy: ProxySettings::default(),
             terms: Terms::default(),
             session: SessionLimits::default(),
             policy: PathPolicy::default(),
@@ -112,6 +117,7 @@ impl Link {
             policy: config.policy,
             ages: config.ages,
             tended: AtomicBool::new(false),
+            proxy: config.proxy,
         };
         Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
     }
@@ -147,6 +153,17 @@ impl Link {
     /// [`DialError`].
     pub async fn dial(&self, target: DialTarget) -> Result<Session, DialError> {
         dial::dial(&self.node, target).await
+    }
+
+    /// Looks how far a dial to `host` (a name, or an address without brackets) and `port` gets, through the proxy that
+    /// applies. Nothing is proved: the other end sees a dial that ends at the upgrade.
+    pub async fn probe(&self, host: &str, port: u16) -> Probe {
+        probe::probe(&self.node, host, port).await
+    }
+
+    /// Through which proxy this node dials.
+    pub fn proxy(&self) -> &ProxySettings {
+        &self.node.proxy
     }
 
     /// The next session that a peer opened; `None` after [`Link::shutdown`].

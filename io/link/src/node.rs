@@ -19,6 +19,7 @@ use crate::keeper;
 use crate::limits::{Gate, Limits};
 use crate::metrics::Counters;
 use crate::proof::{self, ProofError, Proven, Workers};
+use crate::proxy::ProxySettings;
 use crate::pump::Pump;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
@@ -50,6 +51,7 @@ pub(crate) struct Node {
     pub(crate) ages: Ages,
     /// Whether the tasks beside the node run.
     pub(crate) tended: AtomicBool,
+    pub(crate) proxy: ProxySettings,
 }
 
 impl Node {

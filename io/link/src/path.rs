@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::certificate::NodeCertificate;
 use crate::framing::Framing;
 use crate::http::{self, UpgradeError};
+use crate::inspection::ForeignCertificate;
 use crate::pipe::{Pipe, Remote};
 use crate::stream::{SecureError, SecureStream};
 use crate::tls::Credentials;
@@ -35,6 +36,8 @@ pub(crate) struct Path {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum PathError {
+    #[error("{0}")]
+    Connect(io::Error),
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -51,6 +54,16 @@ pub(crate) enum PathError {
     CutFrame,
     #[error("more bytes than are taken before the first frame")]
     TooMuch,
+}
+
+impl PathError {
+    /// Who inspects TLS on the way, as far as the certificate there says.
+    pub(crate) fn inspected_by(&self) -> Option<String> {
+        match self {
+            Self::Secure(SecureError::Io(error)) => ForeignCertificate::issuer_in(error),
+            _ => None,
+        }
+    }
 }
 
 impl Path {

@@ -68,9 +68,14 @@ impl SecureStream {
         Ok(stream)
     }
 
+    /// The peer's certificate; `None` when it showed none.
+    pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
+        self.state().peer_certificates().and_then(<[_]>::first).map(AsRef::as_ref)
+    }
+
     /// SHA-256 of the peer's certificate; `None` when it showed none.
     pub(crate) fn peer_fingerprint(&self) -> Option<[u8; 32]> {
-        self.state().peer_certificates().and_then(<[_]>::first).map(|leaf| sha256(leaf))
+        self.peer_certificate().map(sha256)
     }
 
     /// What the full handshake is bound to; `own` is the fingerprint of the certificate this end showed.

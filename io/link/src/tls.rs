@@ -13,8 +13,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use sealtide_crypto::Now;
 
-use crate::certificate::{CertificateError, CertificateFacts, FormError, NodeCertificate};
+use crate::certificate::{CertificateError, NodeCertificate};
 use crate::clock::random_below;
+use crate::inspection::ForeignCertificate;
 use crate::rotation::Ages;
 
 /// The one key exchange group of links. Spec: link C.2.
@@ -185,11 +186,8 @@ struct FormOnly;
 
 impl FormOnly {
     fn check(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
-        let form = if intermediates.is_empty() { CertificateFacts::read(end_entity) } else { Err(FormError::Chain) };
-        match form {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::InvalidCertificate(TlsCertificateError::Other(OtherError(Arc::new(error))))),
-        }
+        ForeignCertificate::check(end_entity, intermediates)
+            .map_err(|error| Error::InvalidCertificate(TlsCertificateError::Other(OtherError(Arc::new(error)))))
     }
 
     fn signature(

@@ -179,14 +179,17 @@ pub(crate) enum Command {
         command: AuditCommand,
     },
     /// Look for what is wrong, and say what to do
+    ///
+    /// Each check is ok, warn, fail or skip. Exit code: 0 when nothing failed (warnings included), 1 when something of
+    /// this node failed, 7 when the way to the target did.
     Doctor {
-        /// A ticket or a peer to reach
+        /// What to reach: a ticket (stt1…), a relay address (str1…), a peer, or HOST:PORT
         target: Option<String>,
     },
     /// Measure this machine
     Bench {
-        /// live: how long an edit takes to show up on another node; reconcile: what two large spaces say to find a small
-        /// difference
+        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; reconcile: what two
+        /// large spaces say to find a small difference
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -201,6 +204,9 @@ pub(crate) enum Command {
         /// Records that differ, half of them on each side
         #[arg(long, default_value_t = 1_000)]
         differences: usize,
+        /// Idle sessions to weigh
+        #[arg(long, default_value_t = 1_000)]
+        sessions: usize,
     },
     /// Settings
     Config {

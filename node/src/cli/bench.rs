@@ -1,6 +1,7 @@
 //! `bench live`: how long an edit takes until the other folder shows it, between two real nodes on this machine.
-//! `bench reconcile` is in a file of its own.
+//! `bench reconcile` and `bench link` are in files of their own.
 
+mod link;
 mod reconcile;
 
 use std::path::Path;
@@ -29,6 +30,8 @@ pub(crate) struct Sizes {
     pub(crate) items: usize,
     /// Differences of `reconcile`.
     pub(crate) differences: usize,
+    /// Idle sessions of `link`.
+    pub(crate) sessions: usize,
 }
 
 /// Runs a bench and prints its figures.
@@ -36,9 +39,10 @@ pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failu
     let dir = std::env::temp_dir().join(format!("sealtide-bench-{}", std::process::id()));
     let result = match name {
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
+        "link" => link::link(sizes.sessions).await,
         "reconcile" => reconcile::reconcile(&dir, sizes.items, sizes.differences),
         _ => Err(Failure::usage("bench", format!("there is no bench named {name}"))
-            .hint("`live` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),
+            .hint("`live`, `link` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),
     };
     let _ = std::fs::remove_dir_all(&dir);
     cx.out.answer(&result?);

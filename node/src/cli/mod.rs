@@ -99,11 +99,16 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Up(args) => up::up(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes, items, differences } => {
-            bench::bench(&cx, &name, bench::Sizes { edits, bytes, items, differences }).await
+        Command::Bench { name, edits, bytes, items, differences, sessions } => {
+            bench::bench(&cx, &name, bench::Sizes { edits, bytes, items, differences, sessions }).await
         }
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
+        Command::Doctor { target } => {
+            let found = answer(&cx, Request::Doctor { target }).await?;
+            let checked = crate::commands::doctor::verdict(&found);
+            Ok(cx.out.answer_checked(found, checked))
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut std::io::stdout());
             Ok(0)
@@ -180,7 +185,6 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Hold { command: HoldCommand::Accept { space } } => Request::HoldDecide { space, accept: true },
         Command::Hold { command: HoldCommand::Reject { space } } => Request::HoldDecide { space, accept: false },
         Command::Verify { space } => Request::Verify { space },
-        Command::Doctor { target } => Request::Doctor { target },
         _ => unreachable!("commands with their own path are served by `run`"),
     })
 }

@@ -1,6 +1,8 @@
 //! The command line as programs see it: documents, codes, settings, history.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
@@ -284,6 +286,55 @@ fn plumbing() {
     assert!(!machine.home().exists(), "none of these makes a home");
 }
 
+/// The result of the last finding of a check.
+fn result_of<'a>(document: &'a Value, check: &str) -> &'a str {
+    let findings = document["findings"].as_array().unwrap();
+    findings.iter().rfind(|finding| finding["check"] == check).map_or("", |found| found["result"].as_str().unwrap())
+}
+
+/// What the doctor says of ways that are broken in one place.
+fn culprits(machine: &Machine, ticket: &str, door: &str) {
+    let culprit = |variables: &[(&str, &str)], target: &str| {
+        let done = machine.run_in(variables, &["doctor", target]);
+        let document = done.document();
+        let culprit = document["culprit"]["check"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(document["error"].is_null(), done.code == 0, "{document}");
+        assert_eq!(document["ok"], done.code == 0, "{document}");
+        (done.code, culprit, document)
+    };
+    // Somebody who refuses, someone who hangs up, and a name that is none.
+    let refuses = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://me:sesame@{}", refuses.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut tcp in refuses.incoming().map_while(Result::ok) {
+            let _ = tcp.read(&mut [0; 1024]);
+            let _ = tcp.write_all(b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n");
+        }
+    });
+    let through = [("HTTPS_PROXY", proxy.as_str()), ("SEALTIDE_PROXY_THROUGH", "127.0.0.1")];
+    for target in [ticket, door] {
+        let (code, check, document) = culprit(&through, target);
+        assert_eq!((code, check.as_str()), (7, "proxy"), "{document}");
+        let text = document.to_string();
+        assert!(text.contains("407") && text.contains("HTTPS_PROXY") && !text.contains("sesame"), "{text}");
+    }
+    let (code, check, document) = culprit(&[("ALL_PROXY", "socks4://x")], "peer.invalid:7443");
+    assert_eq!((code, check.as_str()), (1, "proxy"), "{document}");
+    let hangs_up = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = hangs_up.local_addr().unwrap().to_string();
+    std::thread::spawn(move || hangs_up.incoming().map_while(Result::ok).for_each(drop));
+    let (code, check, document) = culprit(&[], &address);
+    assert_eq!((code, check.as_str()), (7, "tls"), "{document}");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (code, check, document) = culprit(&[], &free);
+    assert_eq!((code, check.as_str()), (7, "tcp"), "{document}");
+    let (code, check, document) = culprit(&[], "peer.invalid:7443");
+    assert_eq!((code, check.as_str()), (7, "dns"), "{document}");
+    // The same as text: the culprit is the error, with a hint.
+    let done = machine.plain(&["doctor", &free]);
+    assert!(done.code == 7 && done.stderr.contains("error: tcp:") && done.stderr.contains("hint:"), "{done:?}");
+}
+
 #[test]
 fn doctor_and_down() {
     let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
@@ -295,8 +346,17 @@ fn doctor_and_down() {
     let found = stranger.ok(&["doctor", &ticket]);
     assert_eq!(found["ok"], true, "{found}");
     stranger.fails(&["doctor", "nobody"], 2, "no_peer");
+    for check in ["tcp", "tls", "inspection", "upgrade", "clock"] {
+        assert_eq!(result_of(&found, check), "ok", "{found}");
+    }
+    assert_eq!(result_of(&found, "handshake"), "warn", "it is not enrolled: {found}");
     let peer = pair.b.ok(&["peers", "list"])["peers"][0]["node"].as_str().unwrap().to_owned();
-    pair.b.ok(&["doctor", &peer]);
+    let found = pair.b.ok(&["doctor", &peer]);
+    assert_eq!(result_of(&found, "handshake"), "ok", "{found}");
+    let door = pair.node_a.link_address().to_owned();
+    let found = stranger.ok(&["doctor", &door]);
+    assert_eq!((result_of(&found, "upgrade"), result_of(&found, "handshake")), ("ok", "skip"), "{found}");
+    culprits(&stranger, &ticket, &door);
     pair.b.ok(&["down"]);
     assert_eq!(pair.node_b.wait(), 0);
     assert!(!pair.b.home().join("control.sock").exists());

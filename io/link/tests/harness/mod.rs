@@ -2,7 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part")]
 
 pub mod chaos;
+pub mod inspector;
+pub mod proxies;
 pub mod raw;
+pub mod scripted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,0 +1,125 @@
+//! Links over connections that misbehave: nothing hangs, nothing is delivered wrong.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::scripted::{Chaos, Fault, From, Manner, Script};
+use harness::{Node, check_all, node, send_all, soon, target};
+use sealtide_link::{Session, SessionEnd};
+
+/// Two nodes with a session through a proxy.
+async fn through(manner: Manner) -> (Node, Node, Chaos, Session, Session) {
+    let (a, b) = (node(1).await, node(2).await);
+    a.allow(&b);
+    b.allow(&a);
+    let chaos = Chaos::start(b.address, manner).await;
+    let ours = soon(a.link.dial(target(b.id(), &[chaos.address]))).await.unwrap();
+    let theirs = soon(b.link.accept()).await.unwrap();
+    (a, b, chaos, ours, theirs)
+}
+
+/// A session over a long way: how long the handshake takes is printed, not judged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_distant_peer_takes_few_round_trips() {
+    for ms in [10, 50] {
+        let delay = Duration::from_millis(ms);
+        let began = tokio::time::Instant::now();
+        let (_a, _b, _chaos, ours, theirs) = through(Manner { delay, ..Manner::default() }).await;
+        // Whole round trips only: what this machine computes meanwhile is no part of the claim.
+        let trips = began.elapsed().as_millis() / (2 * u128::from(ms)).max(1);
+        println!("chaos: full handshake at {} ms took {:?}", 2 * ms, began.elapsed());
+        assert!(trips >= 3, "TLS, upgrade and proof wait for each other: {trips}");
+        let channel = ours.open(1, "x").unwrap();
+        let sending = tokio::spawn(send_all(channel, 3, 50, 10_000));
+        let other = soon(theirs.accept_channel()).await.unwrap();
+        soon(check_all(other, 3, 50, 10_000)).await;
+        soon(sending).await.unwrap();
+    }
+}
+
+// Proves: LK-45
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_duplex_saturation_over_tiny_buffers() {
+    const CHANNELS: u64 = 64;
+    let manner = Manner { buffer_bytes: Some(4096), ..Manner::default() };
+    let (_a, _b, chaos, ours, theirs) = through(manner).await;
+    let mut tasks = Vec::new();
+    for (from, to, base) in [(&ours, &theirs, 0), (&theirs, &ours, 1000)] {
+        for number in 0..CHANNELS {
+            tasks.push(tokio::spawn(send_all(
+                from.open(1 + (number % 7) as u8, &format!("{}", base + number)).unwrap(),
+                base + number,
+                6,
+                30_000,
+            )));
+        }
+        let to = to.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut checks = Vec::new();
+            for _ in 0..CHANNELS {
+                let channel = to.accept_channel().await.unwrap();
+                let seed = channel.name().parse().unwrap();
+                checks.push(tokio::spawn(check_all(channel, seed, 6, 30_000)));
+            }
+            for check in checks {
+                check.await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        tokio::time::timeout(Duration::from_secs(240), task).await.expect("a deadlock").unwrap();
+    }
+    assert!(chaos.passed() > 2 * CHANNELS * 6 * 10_000);
+}
+
+/// A connection that ends in the middle of a transfer ends the session at once: it is reported as lost, never silent,
+/// and the next dial goes through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_is_reported_and_the_next_dial_serves() {
+    for fault in [Fault::Cut, Fault::Reset, Fault::HalfClose(From::Listener), Fault::HalfClose(From::Dialler)] {
+        for counted in [From::Dialler, From::Listener] {
+            let script = Some(Script { counted, bytes: 60_000, fault });
+            let (a, b, chaos, ours, theirs) = through(Manner { script, ..Manner::default() }).await;
+            let channel = ours.open(1, "bulk").unwrap();
+            let answer = theirs.open(1, "bulk").unwrap();
+            let sending = tokio::spawn(async move { while channel.send(vec![7; 9_000].into()).await.is_ok() {} });
+            let answering = tokio::spawn(async move { while answer.send(vec![7; 9_000].into()).await.is_ok() {} });
+            for session in [&ours, &theirs] {
+                soon(session.closed()).await;
+                assert!(matches!(session.end(), Some(SessionEnd::Lost { .. })), "{fault:?}: {:?}", session.end());
+            }
+            soon(sending).await.unwrap();
+            soon(answering).await.unwrap();
+            assert_eq!(chaos.faults(), 1, "{fault:?}");
+            soon(a.link.dial(target(b.id(), &[chaos.address]))).await.unwrap();
+        }
+    }
+}
+
+/// Faults in the handshake, by seed: a dial ends with an error or a session, and never brings two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_in_the_handshake_end_the_dial() {
+    let seeds = 8 * std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let mut outcomes = (0, 0);
+    for seed in 0..seeds {
+        let (a, b) = (node(1).await, node(2).await);
+        a.allow(&b);
+        b.allow(&a);
+        // TLS, upgrade and the four messages are about 20 KB both ways.
+        let script = Some(Script::seeded(seed, 14_000));
+        let chaos = Chaos::start(b.address, Manner { script, ..Manner::default() }).await;
+        match soon(a.link.dial(target(b.id(), &[chaos.address]))).await {
+            Ok(_) => outcomes.0 += 1,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                outcomes.1 += 1;
+            }
+        }
+        assert!(a.link.sessions().len() <= 1 && b.link.sessions().len() <= 1, "seed {seed}: {script:?}");
+    }
+    println!("chaos: {} dials met a fault in time, {} were through before", outcomes.1, outcomes.0);
+    assert!(outcomes.1 > 0);
+}

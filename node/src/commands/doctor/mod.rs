@@ -1,0 +1,259 @@
+//! `doctor [TARGET]`: looks at what a node needs, and says for each thing ok, warn, fail or skip, and what to do.
+//!
+//! TARGET is a ticket, a relay address, a peer, `HOST:PORT` or nothing. Checks stand in the order in which they depend
+//! on each other, so the first that fails names the culprit. Exit code: 0 when nothing failed (warnings included), 1
+//! when something of this node failed, 7 when the way to the target did.
+
+mod findings;
+mod way;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use sealtide_identity::{LinkAddress, NodeId, RelayAddress, RelayHint};
+use sealtide_link::{DialError, DialTarget, Session};
+use serde_json::Value;
+
+use crate::commands::join::read_ticket;
+use crate::failure::Failure;
+use crate::node::Node;
+
+use findings::{Findings, Verdict};
+use way::Place;
+
+pub(crate) use findings::verdict;
+
+/// What is looked for.
+enum Target {
+    Node { id: NodeId, addresses: Vec<LinkAddress>, relays: Vec<RelayHint> },
+    Relay(RelayHint),
+    Place(Place),
+}
+
+impl Target {
+    fn read(node: &Node, text: &str) -> Result<Self, Failure> {
+        let prefix: String = text.trim_start().chars().take(4).collect::<String>().to_ascii_lowercase();
+        match prefix.as_str() {
+            "stt1" => {
+                let ticket = read_ticket(text)?;
+                Ok(Self::Node { id: ticket.node, addresses: ticket.addresses, relays: ticket.relays })
+            }
+            "str1" => {
+                let relay = RelayAddress::decode(text)
+                    .map_err(|error| Failure::usage("relay", format!("the relay address is mistyped: {error}")))?;
+                Ok(Self::Relay(relay.relay))
+            }
+            _ => match Place::parse(text) {
+                Some(place) => Ok(Self::Place(place)),
+                None => {
+                    let peer = node.find_peer(text)?;
+                    Ok(Self::Node { id: peer.node, addresses: peer.addresses, relays: Vec::new() })
+                }
+            },
+        }
+    }
+}
+
+/// Looks at this node, and at the way to a target.
+pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, Failure> {
+    let target = target.map(|text| Target::read(node, text)).transpose()?;
+    let mut findings = Findings::default();
+    here(node, &mut findings);
+    doors(node, &mut findings);
+    folders(node, &mut findings);
+    findings.begin_target();
+    match target {
+        None => {}
+        Some(Target::Place(place)) => {
+            if way::look(node, &place, &mut findings).await {
+                findings.skip("handshake", "no identity is known for it; a ticket or a peer has one");
+            }
+        }
+        Some(Target::Relay(relay)) => drop(look_at_relay(node, &relay, &mut findings).await),
+        Some(Target::Node { id, addresses, relays }) => {
+            look_at_node(node, id, addresses, &relays, &mut findings).await;
+        }
+    }
+    Ok(findings.document())
+}
+
+// --- this node ---
+
+fn here(node: &Node, findings: &mut Findings) {
+    findings.ok("home", node.home().root().display().to_string());
+    findings.ok("identity", format!("node {}", node.id().short()));
+    let year = crate::commands::rfc3339(crate::real::now().wall_ms);
+    if year.as_str() > "2026" {
+        findings.ok("clock", year);
+    } else {
+        findings.add("clock", Verdict::Warn, year, Some("set the clock; stamps in records use it"));
+    }
+    let proxy = node.link().proxy();
+    match proxy.proxy() {
+        Ok(None) => findings.ok("proxy", "none is set"),
+        Ok(Some(found)) => findings.ok("proxy", format!("{found} ({})", proxy.named_by())),
+        Err(error) => {
+            let text = format!("{} cannot be used: {error}", proxy.named_by());
+            findings.add("proxy", Verdict::Fail, text, Some("correct it, or unset it to dial without a proxy"));
+        }
+    }
+}
+
+fn doors(node: &Node, findings: &mut Findings) {
+    let listening = node.listening();
+    if listening.is_empty() {
+        let todo = Some("`sealtide up` runs the node");
+        return findings.add("listener", Verdict::Warn, "this process does not listen", todo);
+    }
+    for address in listening {
+        if address.ip().is_loopback() {
+            let todo = "only this machine can dial in; --listen 0.0.0.0:7443 opens the door to others";
+            findings.add("listener", Verdict::Warn, address.to_string(), Some(todo));
+        } else {
+            findings.ok("listener", address.to_string());
+        }
+    }
+    let told: Vec<SocketAddr> = node.link().announce().iter().map(|address| address.socket).collect();
+    let shown = told.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if told.iter().any(|address| is_public(address.ip())) {
+        findings.ok("address", format!("peers are told {shown}"));
+    } else {
+        let todo = "peers in other networks need a relay, or a forwarded port that link.announce tells them";
+        findings.add("address", Verdict::Warn, format!("peers are told {shown}: none is public"), Some(todo));
+    }
+}
+
+fn folders(node: &Node, findings: &mut Findings) {
+    let todo = Some("look at the directory and its permissions");
+    for share in node.shares().values() {
+        match share.status().failed {
+            Some(failed) => findings.add("folder", Verdict::Fail, failed, todo),
+            None => findings.ok("folder", share.dir().display().to_string()),
+        }
+    }
+    for failed in node.spaces().iter().filter_map(|space| node.unopened(space)) {
+        findings.add("folder", Verdict::Fail, failed, todo);
+    }
+}
+
+// --- the target ---
+
+async fn look_at_node(
+    node: &Node,
+    id: NodeId,
+    addresses: Vec<LinkAddress>,
+    relays: &[RelayHint],
+    findings: &mut Findings,
+) {
+    if addresses.is_empty() {
+        let text = format!("no address of node {} is known", id.short());
+        findings.add("address", Verdict::Fail, text, Some("ask for a new ticket"));
+    }
+    let first = findings.len();
+    let mut reached = false;
+    for address in &addresses {
+        let place = Place { host: address.socket.ip().to_canonical().to_string(), port: address.socket.port() };
+        reached |= way::look(node, &place, findings).await;
+    }
+    if reached {
+        // One good way is enough.
+        findings.forgive_since(first);
+    }
+    for relay in relays {
+        look_at_relay(node, relay, findings).await;
+    }
+    if !reached {
+        return findings.skip("handshake", "no way leads there");
+    }
+    if id == node.id() {
+        return findings.skip("handshake", "that is this node");
+    }
+    handshake(node, id, addresses, findings).await;
+}
+
+async fn handshake(node: &Node, id: NodeId, addresses: Vec<LinkAddress>, findings: &mut Findings) {
+    let started = Instant::now();
+    let short = id.short();
+    match node.link().dial(DialTarget { node: id, addresses, invite: None }).await {
+        Ok(session) => {
+            findings.ok("handshake", format!("node {short} proved itself in {} ms", started.elapsed().as_millis()));
+            observed(&session, findings);
+            node.welcome(session);
+        }
+        Err(DialError::Refused) => {
+            let text = format!("node {short} is there and proved itself, but does not know this node yet");
+            findings.add("handshake", Verdict::Warn, text, Some("`sealtide join TICKET DIR` enrols it"));
+        }
+        Err(DialError::WrongPeer | DialError::NoAnswer) => {
+            let text = format!("what answers is not node {short}, or does not prove it");
+            let todo = "another node listens there now, or something stands between; compare the ticket with the \
+                        other machine";
+            findings.add("handshake", Verdict::Fail, text, Some(todo));
+        }
+        Err(DialError::Version) => {
+            let text = format!("node {short} speaks another version of the protocol");
+            findings.add("handshake", Verdict::Fail, text, Some("update sealtide on both machines"));
+        }
+        Err(error) => findings.add("handshake", Verdict::Fail, error.to_string(), Some("try again in a minute")),
+    }
+}
+
+/// What the peer sees of this node: whether an address translator stands between.
+fn observed(session: &Session, findings: &mut Findings) {
+    let Some(seen) = session.observed() else {
+        return findings.skip("nat", "the peer does not say which address it sees");
+    };
+    let ip = seen.socket.ip().to_canonical();
+    let own: Vec<IpAddr> =
+        if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip()).collect();
+    if ip.is_loopback() {
+        findings.skip("nat", "the peer is on this machine");
+    } else if own.contains(&ip) {
+        findings.ok("nat", format!("the peer sees {ip}, which is an address of this machine: no translation"));
+    } else {
+        let todo = "peers reach this node by dialling back or through a relay; a forwarded port named in link.announce \
+                    makes it direct";
+        let text = format!(
+            "the peer sees {ip}, which is no address of this machine: addresses are translated, or a \
+                            proxy dials"
+        );
+        findings.add("nat", Verdict::Warn, text, Some(todo));
+    }
+}
+
+/// Whether the host of a relay answers; true when it does.
+async fn look_at_relay(node: &Node, relay: &RelayHint, findings: &mut Findings) -> bool {
+    let Some(place) = Place::of_url(&relay.url) else {
+        findings.add("relay", Verdict::Fail, "its URL names no host", Some("ask for a new relay address"));
+        return false;
+    };
+    if !way::named(node, &place, findings).await {
+        return false;
+    }
+    let probe = node.link().probe(&place.host, place.port).await;
+    match probe.connected {
+        Some(took) => {
+            findings.ok("relay", format!("{place} answers in {} ms", took.as_millis()));
+            true
+        }
+        None => {
+            let why = probe.failure.map(|failure| failure.to_string()).unwrap_or_default();
+            let todo = "is `sealtide relay run` running there? is its port open?";
+            findings.add("relay", Verdict::Fail, format!("{place}: {why}"), Some(todo));
+            false
+        }
+    }
+}
+
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(four) => !four.is_private() && !four.is_loopback() && !four.is_link_local() && !is_shared(four),
+        IpAddr::V6(six) => !six.is_loopback() && !six.is_unique_local() && !six.is_unicast_link_local(),
+    }
+}
+
+/// 100.64.0.0/10, the addresses between a provider's translator and its customers.
+fn is_shared(ip: std::net::Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    first == 100 && second & 0xc0 == 64
+}
