@@ -64,11 +64,7 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
     findings.begin_target();
     match target {
         None => {}
-        Some(Target::Place(place)) => {
-            if way::look(node, &place, &mut findings).await {
-                findings.skip("handshake", "no identity is known for it; a ticket or a peer has one");
-            }
-        }
+        Some(Target::Place(place)) => look_at_place(node, &place, &mut findings).await,
         Some(Target::Relay(relay)) => drop(look_at_relay(node, &relay, &mut findings).await),
         Some(Target::Node { id, addresses, relays }) => {
             look_at_node(node, id, addresses, &relays, &mut findings).await;
@@ -137,6 +133,12 @@ fn folders(node: &Node, findings: &mut Findings) {
 }
 
 // --- the target ---
+
+async fn look_at_place(node: &Node, place: &Place, findings: &mut Findings) {
+    if way::look(node, place, findings).await {
+        findings.skip("handshake", "no identity is known for it; a ticket or a peer has one");
+    }
+}
 
 async fn look_at_node(
     node: &Node,

@@ -20,6 +20,8 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) struct Machine {
     root: TempDir,
     notes: String,
+    /// The network namespace where it runs, and listens on every address; without one it runs beside the test.
+    namespace: Option<String>,
 }
 
 /// A command that ended.
@@ -43,7 +45,12 @@ impl Machine {
         let root = tempfile::Builder::new().prefix("sealtide-e2e-").tempdir().unwrap();
         let notes = root.path().canonicalize().unwrap().join("Notes");
         fs::create_dir(&notes).unwrap();
-        Self { root, notes: notes.to_str().unwrap().to_owned() }
+        Self { root, notes: notes.to_str().unwrap().to_owned(), namespace: None }
+    }
+
+    /// A machine in a network namespace.
+    pub(crate) fn within(namespace: String) -> Self {
+        Self { namespace: Some(namespace), ..Self::new() }
     }
 
     /// A directory that belongs to this machine and to no node.
@@ -69,9 +76,17 @@ impl Machine {
     }
 
     fn command_at(&self, home: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        let mut command = match &self.namespace {
+            None => Command::new(env!("CARGO_BIN_EXE_sealtide")),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_sealtide")]);
+                command
+            }
+        };
         // Nothing of the developer's own settings reaches the test.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SEALTIDE_")) {
+        let is_setting = |name: &str| name.starts_with("SEALTIDE_") || name.to_ascii_uppercase().ends_with("_PROXY");
+        for (name, _) in std::env::vars().filter(|(name, _)| is_setting(name)) {
             command.env_remove(name);
         }
         command.env("NO_COLOR", "1").arg("--home").arg(home).args(args);
@@ -229,7 +244,8 @@ impl Machine {
 
     /// Starts the node and does not wait.
     pub(crate) fn spawn(&self, variables: &[(&str, &str)], args: &[&str]) -> Running {
-        let mut words = vec!["--json", "up", "--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0"];
+        let listen = if self.namespace.is_some() { "[::]:7443" } else { "127.0.0.1:0" };
+        let mut words = vec!["--json", "up", "--listen", listen, "--gateway", "127.0.0.1:0"];
         words.extend(args);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.command(&words);

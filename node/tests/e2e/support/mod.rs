@@ -1,12 +1,14 @@
 //! What every story needs: machines with homes and processes, directories with files, and patience with an end.
 
 mod machine;
+mod netns;
 mod proxy;
 mod tree;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use machine::{Machine, Running};
+pub(crate) use netns::{Gate, Net, Side};
 pub(crate) use proxy::Proxy;
 pub(crate) use tree::{Dice, Snapshot, assert_same, snapshot, write};
 
