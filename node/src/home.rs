@@ -5,6 +5,7 @@
 //!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
 //!   seal.key        where a passphrase is set: what seals the two files above
+//!   gateway.key     the gateway's own signing key and the epoch of its ledger, mode 0600 (spec/gateway.md)
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
 //!   folders/        one scan cache for each shared folder

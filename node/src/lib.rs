@@ -12,6 +12,7 @@ pub mod control;
 pub mod engine;
 pub mod failpoint;
 pub mod failure;
+pub mod gateway;
 pub mod home;
 pub mod identity;
 pub mod known;

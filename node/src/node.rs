@@ -182,10 +182,12 @@ impl Node {
         Ok(())
     }
 
-    /// The spaces that people see: all but those of the audit and of the identities.
+    /// The spaces that people see: all but those of the audit, of the identities and of apps.
     pub fn spaces(&self) -> Vec<SpaceId> {
-        let hidden =
-            |label: &SpaceLabel| label.kind == crate::audit::AUDIT_KIND || label.kind == crate::identity::IDENTITY_KIND;
+        let hidden = |label: &SpaceLabel| {
+            [crate::audit::AUDIT_KIND, crate::identity::IDENTITY_KIND, crate::gateway::APP_KIND]
+                .contains(&label.kind.as_str())
+        };
         let mut labels = self.known().labels();
         labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
         labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));

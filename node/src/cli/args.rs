@@ -64,6 +64,12 @@ pub(crate) enum Command {
     },
     /// Run the node in the foreground and share directories; prints tickets
     Up(UpArgs),
+    /// The door for browsers and apps
+    Gateway {
+        /// What to do
+        #[command(subcommand)]
+        command: GatewayCommand,
+    },
     /// Stop the running node
     Down,
     /// Tell what is shared, with whom, and whether it is in step
@@ -516,4 +522,40 @@ pub(crate) enum IbgibOp {
     Firstgen,
     /// Validate addresses and records
     Check,
+}
+
+/// `gateway`
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// Run the gateway in the foreground, without links or folders
+    Run(GatewayArgs),
+}
+
+/// `gateway run`
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// Where it listens, on this machine; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7480")]
+    pub(crate) listen: SocketAddr,
+    /// The name under which browsers reach it through a proxy
+    #[arg(long, value_name = "HOST")]
+    pub(crate) public_host: Option<String>,
+    /// A proxy whose forwarding headers count; may be given again
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) trusted_proxy: Vec<ipnet::IpNet>,
+    /// A further name that is ours; may be given again
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allowed_host: Vec<String>,
+    /// An origin whose pages may connect; may be given again
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allowed_origin: Vec<String>,
+    /// A JSON array of entities, taken when the store has no registry yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry: Option<PathBuf>,
+    /// For clients of the older system: anybody may read, tokens may stand in the query
+    #[arg(long)]
+    pub(crate) compat: bool,
+    /// Send every message back, for conformance suites
+    #[arg(long)]
+    pub(crate) echo: bool,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod gateway;
 mod identity;
 mod output;
 mod plumbing;
@@ -97,6 +98,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
     match command {
         Command::Init { name, recovery_out } => init(&cx, name.as_deref(), recovery_out.as_deref()),
         Command::Up(args) => up::up(cx, args).await,
+        Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
         Command::Bench { name, edits, bytes, items, differences, sessions } => {

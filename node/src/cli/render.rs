@@ -223,6 +223,9 @@ fn peer_line(peer: &Value) -> String {
 }
 
 fn ready(answer: &Value) -> String {
+    if answer["node"].is_null() {
+        return format!("the gateway is open at {}", word(&answer["gateway"]));
+    }
     let mut text = format!(
         "node {} is up, listening on {}, gateway {}",
         short(&answer["node"]),

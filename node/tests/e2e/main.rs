@@ -11,6 +11,7 @@ mod big;
 mod cli;
 mod crash;
 mod faults;
+mod gateway;
 mod identity;
 mod live;
 mod netns;
