@@ -13,6 +13,7 @@ mod crash;
 mod faults;
 mod identity;
 mod live;
+mod members;
 mod policy;
 mod scenes;
 mod support;
