@@ -141,6 +141,11 @@ pub enum Request {
         /// Sign although the store may be an old one.
         offline_sign: bool,
     },
+    /// `identity speak-for PEER|--nobody`
+    IdentitySpeakFor {
+        /// Name or `stn1…` of a node whose owner delegated this one; `None`: for nobody.
+        peer: Option<String>,
+    },
     /// `identity export FILE`
     IdentityExport {
         /// Absolute path.
@@ -278,7 +283,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::PeersList => commands::peers::list(node),
         Request::PeersShow { peer } => commands::peers::show(node, &peer),
         Request::PeersRename { peer, name } => commands::peers::rename(node, &peer, &name),
-        Request::PeersRevoke { peer } => commands::peers::revoke(node, &peer),
+        Request::PeersRevoke { peer } => commands::peers::revoke(node, &peer).await,
         Request::IdentityShow { keystone } => commands::identity::show(node, keystone).await,
         Request::IdentityNew { words, offline_sign } => commands::identity::new(node, words, offline_sign).await,
         Request::IdentityDrill { words } => commands::identity::drill(node, words).await,
@@ -292,6 +297,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::IdentityUndelegate { node: from, offline_sign } => {
             commands::identity::undelegate(node, from, offline_sign).await
         }
+        Request::IdentitySpeakFor { peer } => commands::identity::speak_for(node, peer).await,
         Request::IdentityExport { file } => commands::identity::export(node, file).await,
         Request::SpacesList => commands::spaces::list(node),
         Request::SpacesCreate { name } => commands::spaces::create(node, &name).await,

@@ -4,8 +4,8 @@
 //! HOME/
 //!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
-//!   seal.key        where a passphrase is set: what seals the two files above
 //!   gateway.key     the gateway's own signing key and the epoch of its ledger, mode 0600 (spec/gateway.md)
+//!   seal.key        where a passphrase is set: what seals the three files above
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
 //!   folders/        one scan cache for each shared folder
@@ -109,7 +109,9 @@ impl Home {
 
     fn secrets(&self, seal: Option<&SealingKey>) -> impl Iterator<Item = SecretFile> {
         let seal = seal.cloned();
-        [self.key_path(), self.identity_key_path()].into_iter().map(move |path| SecretFile::new(path, seal.clone()))
+        [self.key_path(), self.identity_key_path(), self.gateway_key_path()]
+            .into_iter()
+            .map(move |path| SecretFile::new(path, seal.clone()))
     }
 
     fn seal_path(&self) -> PathBuf {
@@ -133,6 +135,11 @@ impl Home {
     /// Where the secrets of the own keystones are.
     pub fn identity_key_path(&self) -> PathBuf {
         self.root.join("identity.key")
+    }
+
+    /// Where the gateway's own signing key is.
+    pub fn gateway_key_path(&self) -> PathBuf {
+        self.root.join("gateway.key")
     }
 
     /// Where the audit lines are.

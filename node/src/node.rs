@@ -1,14 +1,15 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
+mod spaces;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtide_gateway::Gateway;
-use sealtide_ibgib::{Stamp, space_genesis, uuid};
-use sealtide_identity::{Grant, InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
+use sealtide_ibgib::Stamp;
+use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 
@@ -361,6 +362,10 @@ impl Node {
                     Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
                     Ok(Event::PeerReady(peer)) => drop(lock(&node.0.met).insert(peer)),
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
+                    Ok(Event::MemberRemoved { space, peer }) => node.part_from(space, peer),
+                    Ok(Event::Held { space, peer }) => {
+                        node.audit().note("writer_held", &[("space", &space.to_string()), ("peer", &peer.to_string())])
+                    }
                     Ok(_) => {}
                     // Offers may be among what was missed.
                     Err(RecvError::Lagged(_)) => {
@@ -374,9 +379,19 @@ impl Node {
         });
     }
 
-    /// The own role in a space that somebody else administers follows what its admin offers.
+    /// A peer is no member of a space any more. Its sagas there have ended; where nothing else is shared, so does its
+    /// session, at once.
+    fn part_from(&self, space: SpaceId, peer: NodeId) {
+        self.audit().note("member_removed", &[("space", &space.to_string()), ("peer", &peer.to_string())]);
+        if !self.engine().grants().iter().any(|grant| grant.node == peer) {
+            self.link().revoke(&peer);
+        }
+    }
+
+    /// The own role in a space that somebody else administers follows what its admin offers, where no members frame says
+    /// it.
     fn keep_roles(&self, peer: NodeId, offers: &[sealtide_sync::SpaceOffer]) {
-        for offer in offers {
+        for offer in offers.iter().filter(|offer| self.engine().members(&offer.space).is_none()) {
             let (space, mine) = (offer.space, self.engine().role(&self.id(), &offer.space));
             let by_admin = self.engine().role(&peer, &space) == Some(Role::Admin);
             if self.has_space(&space) && by_admin && mine.is_some_and(|role| role != offer.role && role != Role::Admin)
@@ -454,213 +469,6 @@ impl Node {
     /// Why there is no direct path to a peer, in the words of link C.12.
     pub fn why_not_direct(&self, peer: &NodeId) -> Option<String> {
         lock(&self.0.why_not).get(peer).cloned()
-    }
-
-    // --- spaces and folders ---
-
-    /// Makes a space of its own and grants oneself admin.
-    ///
-    /// # Errors
-    /// As the store reports.
-    pub fn create_space(&self, name: &str, kind: &str) -> Result<SpaceId, Failure> {
-        let stamp = Stamp { ms: now().wall_ms };
-        let first = space_genesis(name, kind, &self.id().to_string(), stamp, &uuid(&mut OsEntropy));
-        let space = self.engine().create_space(first).map_err(|error| Failure::failed("store", error.to_string()))?;
-        let label = self.free_label(name);
-        let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
-        self.known().put_label(&space, Some(&row)).map_err(|error| Failure::failed("store", error.to_string()))?;
-        self.grant(space, self.id(), Role::Admin)?;
-        self.audit().note("space_created", &[("space", &space.to_string()), ("name", &label)]);
-        Ok(space)
-    }
-
-    /// Writes a grant and lets open sessions see it.
-    ///
-    /// # Errors
-    /// As the store reports.
-    pub fn grant(&self, space: SpaceId, node: NodeId, role: Role) -> Result<(), Failure> {
-        let grant = Grant { space, node, role, since_ms: now().wall_ms, invite: None };
-        self.known().put_grant(&grant).map_err(|error| Failure::failed("store", error.to_string()))?;
-        self.engine().grants_changed();
-        Ok(())
-    }
-
-    /// A local name for a space: `name` cleaned, with `-2`, `-3` … when it is taken.
-    pub fn free_label(&self, name: &str) -> String {
-        let clean: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
-            .take(60)
-            .collect();
-        let clean = if clean.is_empty() { "space".to_owned() } else { clean };
-        let taken: Vec<String> = self.known().labels().into_iter().map(|(_, label)| label.name).collect();
-        let mut label = clean.clone();
-        let mut count = 2;
-        while taken.contains(&label) {
-            label = format!("{clean}-{count}");
-            count += 1;
-        }
-        label
-    }
-
-    /// The directories that are shared, by the settings in the store.
-    pub fn shared_dirs(&self) -> Vec<(SpaceId, PathBuf)> {
-        self.known()
-            .labels()
-            .into_iter()
-            .filter_map(|(space, label)| Some((space, PathBuf::from(label.dir?))))
-            .collect()
-    }
-
-    /// The space of a directory that is shared already.
-    pub fn space_of_dir(&self, dir: &Path) -> Option<SpaceId> {
-        self.shared_dirs().into_iter().find(|(_, shared)| shared == dir).map(|(space, _)| space)
-    }
-
-    /// Refuses a directory that cannot be shared: inside another shared one, around one, or around the home.
-    ///
-    /// # Errors
-    /// Exit 2.
-    pub fn check_dir(&self, dir: &Path) -> Result<(), Failure> {
-        let refuse = |text: String| Err(Failure::usage("dir", text).hint("share a directory of its own"));
-        let home = self.home().root().canonicalize().unwrap_or_else(|_| self.home().root().to_owned());
-        if home.starts_with(dir) || dir.starts_with(&home) {
-            return refuse(format!("{} and the home {} lie inside each other", dir.display(), home.display()));
-        }
-        for (_, shared) in self.shared_dirs() {
-            if shared != dir && (shared.starts_with(dir) || dir.starts_with(&shared)) {
-                return refuse(format!(
-                    "{} and the shared folder {} lie inside each other",
-                    dir.display(),
-                    shared.display()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Joins a directory and a space for good; the folder opens when the node serves.
-    ///
-    /// # Errors
-    /// As [`Node::open_share`] and the store report.
-    pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
-        let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
-        let mut label = self.known().label(&space).unwrap_or_default();
-        label.dir = Some(text.to_owned());
-        let failed = |error: sealtide_store::FactsError| Failure::failed("store", error.to_string());
-        self.known().put_label(&space, Some(&label)).map_err(failed)?;
-        self.open_share(space, dir).inspect_err(|_| {
-            label.dir = None;
-            let _ = self.known().put_label(&space, Some(&label));
-        })
-    }
-
-    /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it
-    /// again.
-    pub fn open_shares(&self) {
-        for (space, dir) in self.shared_dirs() {
-            if let Err(failure) = self.open_share(space, &dir)
-                && lock(&self.0.unopened).insert(space, failure.message.clone()).is_none()
-            {
-                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
-            }
-        }
-    }
-
-    /// Tries the folders again that could not be opened.
-    pub fn open_unopened_shares(&self) {
-        if !lock(&self.0.unopened).is_empty() {
-            self.open_shares();
-        }
-    }
-
-    /// Why the folder of a space is not open, if it should be.
-    pub fn unopened(&self, space: &SpaceId) -> Option<String> {
-        lock(&self.0.unopened).get(space).cloned()
-    }
-
-    /// Opens the folder of a space, or returns the one that is open.
-    ///
-    /// # Errors
-    /// When the directory cannot be opened.
-    pub fn open_share(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
-        if let Some(share) = self.shares().get(&space) {
-            return Ok(share.clone());
-        }
-        let share = Share::start(self.engine().clone(), space, dir, &self.home().folder_state(&space))?;
-        lock(&self.0.unopened).remove(&space);
-        self.shares().insert(space, share.clone());
-        Ok(share)
-    }
-
-    /// Forgets that a directory belongs to a space; the files stay.
-    pub fn unshare(&self, space: &SpaceId) {
-        let share = self.shares().remove(space);
-        if let Some(share) = share {
-            share.stop();
-        }
-        if let Some(mut label) = self.known().label(space) {
-            label.dir = None;
-            let _ = self.known().put_label(space, Some(&label));
-        }
-        lock(&self.0.unopened).remove(space);
-        let _ = std::fs::remove_file(self.home().folder_state(space));
-    }
-
-    /// The open folders.
-    pub fn shares(&self) -> MutexGuard<'_, BTreeMap<SpaceId, Share>> {
-        lock(&self.0.shares)
-    }
-
-    /// Finds a space by its local name or id.
-    ///
-    /// # Errors
-    /// Exit 2 when there is none of that name.
-    pub fn find_space(&self, name: &str) -> Result<SpaceId, Failure> {
-        if let Ok(id) = name.parse::<SpaceId>()
-            && self.has_space(&id)
-        {
-            return Ok(id);
-        }
-        let found = self.spaces().into_iter().find(|space| self.label(space) == name);
-        found.ok_or_else(|| {
-            Failure::usage("no_space", format!("no space named {name}"))
-                .hint("`sealtide spaces list` shows what there is")
-        })
-    }
-
-    /// The space named, or the only one there is.
-    ///
-    /// # Errors
-    /// Exit 2 when there is none of that name, or several and none was named.
-    pub fn space_or_only(&self, name: Option<&str>) -> Result<SpaceId, Failure> {
-        match (name, self.spaces().as_slice()) {
-            (Some(name), _) => self.find_space(name),
-            (None, [only]) => Ok(*only),
-            (None, []) => Err(Failure::usage("no_space", "no space here yet").hint("`sealtide up DIR` shares one")),
-            (None, _) => Err(Failure::usage("which_space", "there are several spaces; name one")
-                .hint("`sealtide spaces list` shows them")),
-        }
-    }
-
-    /// Finds a peer by name, id, or a beginning of its id that only one has.
-    ///
-    /// # Errors
-    /// Exit 2.
-    pub fn find_peer(&self, name: &str) -> Result<Peer, Failure> {
-        let peers = self.known().peers();
-        let id = name.parse::<NodeId>().ok();
-        if let Some(found) = peers.iter().find(|peer| peer.name == name || Some(peer.node) == id) {
-            return Ok(found.clone());
-        }
-        let begin = name.strip_prefix("stn1").unwrap_or(name).to_ascii_lowercase();
-        let begins = |peer: &&Peer| peer.node.to_string().strip_prefix("stn1").is_some_and(|id| id.starts_with(&begin));
-        match peers.iter().filter(begins).collect::<Vec<_>>().as_slice() {
-            [only] if begin.len() >= 4 => Ok((*only).clone()),
-            _ => {
-                Err(Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them"))
-            }
-        }
     }
 
     // --- the end ---

@@ -1,12 +1,12 @@
 //! A keeper of keystones whose frames are plain text: it keeps the order, the bindings and the counts, and signs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use sealtide_ibgib::{Address, Data, Object, Relations, Verified, stone};
+use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{ConnectFacts, Side};
-use sealtide_identity::{NodeId, SpaceId};
 use sealtide_node::engine::keystones::{Checked, Connection, Keystones, Work};
 use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
 
@@ -189,7 +189,13 @@ impl Keystones for PlainKeystones {
         done(Ok(()))
     }
 
-    fn frames(&self, connection: Connection, first: Address, after: Option<u64>) -> Work<Vec<Verified>> {
+    fn frames(
+        &self,
+        connection: Connection,
+        first: Address,
+        after: Option<u64>,
+        _: BTreeSet<Address>,
+    ) -> Work<Vec<Verified>> {
         let state = guard(&self.state);
         let own = state.own.get(&connection.peer).filter(|frames| *frames[0].address() == first);
         let from = after.map_or(0, |n| n as usize + 1);
@@ -226,10 +232,6 @@ impl Keystones for PlainKeystones {
 
     fn check_sig(&self, connection: Connection, target: String, sig: Verified) -> Work<Result<Checked, Refused>> {
         done(self.check(&connection.peer, &target, &sig))
-    }
-
-    fn members(&self, _: &SpaceId) -> Option<Address> {
-        None
     }
 
     fn ended(&self, _: &Connection) {}

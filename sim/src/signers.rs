@@ -1,11 +1,11 @@
 //! Keepers of keys that sign commits and nothing else: sessions stay without keystones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::{PublicKey, Seed, SigningKey};
 use sealtide_ibgib::{Address, Verified};
-use sealtide_identity::{NodeId, SpaceId};
+use sealtide_identity::NodeId;
 use sealtide_node::engine::authorship::{Authorship, CommitKey};
 use sealtide_node::engine::keystones::{Checked, Connection, Keystones, NoKeystones, Work};
 use sealtide_store::SpaceHandle;
@@ -83,8 +83,14 @@ impl Keystones for Keeper {
     fn check_proof(&self, on: Connection, frames: Vec<Verified>, by: Introduction) -> Work<Result<(), Refused>> {
         NoKeystones.check_proof(on, frames, by)
     }
-    fn frames(&self, connection: Connection, first: Address, after: Option<u64>) -> Work<Vec<Verified>> {
-        NoKeystones.frames(connection, first, after)
+    fn frames(
+        &self,
+        connection: Connection,
+        first: Address,
+        after: Option<u64>,
+        named: BTreeSet<Address>,
+    ) -> Work<Vec<Verified>> {
+        NoKeystones.frames(connection, first, after, named)
     }
     fn keep(&self, on: Connection, first: Address, frames: Vec<Verified>, last: bool) -> Work<Result<(), Refused>> {
         NoKeystones.keep(on, first, frames, last)
@@ -97,9 +103,6 @@ impl Keystones for Keeper {
     }
     fn check_sig(&self, on: Connection, target: String, sig: Verified) -> Work<Result<Checked, Refused>> {
         NoKeystones.check_sig(on, target, sig)
-    }
-    fn members(&self, space: &SpaceId) -> Option<Address> {
-        NoKeystones.members(space)
     }
     fn ended(&self, connection: &Connection) {
         NoKeystones.ended(connection);

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_ibgib::{Address, Object, Refusal, Relations, Stamp, Verified, try_evolve, try_genesis};
+use sealtide_ibgib::{
+    Address, MergeStrategy, Object, Refusal, Relations, Stamp, Verified, merge_all, merge_tips, try_evolve,
+    try_genesis, winner,
+};
 use serde_json::{Value, json};
 
-use crate::keystone::{Chain, Verb};
+use crate::keystone::{Chain, Class, Delegation, Verb};
 use crate::{NodeId, Role, SpaceId};
 
 /// The ib of every members frame.
@@ -14,6 +17,10 @@ pub const MEMBERS_IB: &str = "members";
 pub const MEMBER_COUNT_MAX: usize = 512;
 /// Nodes of one member, at most.
 pub const MEMBER_NODES_MAX: usize = 16;
+/// Former writers whose last commits are named, at most; whoever writes leaves out those with the smallest names.
+pub const FORMER_COUNT_MAX: usize = 1024;
+/// Last commits of one former writer, at most: one for each node and branch.
+pub const LAST_COUNT_MAX: usize = 64;
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +42,9 @@ pub struct Members {
     pub space: SpaceId,
     /// The members by the gib of their keystone's first frame.
     pub members: BTreeMap<String, Member>,
+    /// Of those who may not write any more, by the gib of their keystone's first frame: the commit stones up to which,
+    /// through `prev`, what they wrote counts.
+    pub last: BTreeMap<String, BTreeSet<Address>>,
 }
 
 /// A record that is no members frame; says which part.
@@ -44,30 +54,61 @@ pub struct MembersError(pub &'static str);
 
 /// Where the chains of keystones are found.
 pub trait Keystones {
-    /// The chain of the keystone with this first frame.
-    fn chain(&self, first: &Address) -> Option<&Chain>;
+    /// Shows the chain of the keystone with this first frame, when it is held. Not called from within itself.
+    fn look(&self, first: &Address, look: &mut dyn FnMut(&Chain));
+}
 
-    /// The device keystone of a node.
-    fn device_of(&self, node: &NodeId) -> Option<Address>;
-
-    /// The owner keystones that delegate to a device, whatever the verb.
-    fn owners_of(&self, device: &Address) -> Vec<Address>;
+/// What the newest frames that count say together.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// The frame that the next one follows.
+    pub frame: Verified,
+    /// Who the members are.
+    pub members: Members,
+    /// Merge frames that are not among those that were looked at, earlier ones first; `frame` may be the last of them.
+    pub merges: Vec<Verified>,
 }
 
 impl Members {
     /// A space without members.
     pub fn new(space: SpaceId) -> Self {
-        Self { space, members: BTreeMap::new() }
+        Self { space, members: BTreeMap::new(), last: BTreeMap::new() }
     }
 
     /// Adds or replaces a member.
     pub fn insert(&mut self, member: Member) {
-        self.members.insert(member.keystone.gib().to_owned(), member);
+        let gib = member.keystone.gib().to_owned();
+        if member.role > Role::Read {
+            self.last.remove(&gib);
+        }
+        self.members.insert(gib, member);
+    }
+
+    /// Takes a member out; what it wrote up to these commit stones counts. `false` when there is no such member.
+    pub fn remove(&mut self, keystone: &Address, last: BTreeSet<Address>) -> bool {
+        let gone = self.role(keystone).is_some() && self.members.remove(keystone.gib()).is_some();
+        if gone && !last.is_empty() {
+            self.last.insert(keystone.gib().to_owned(), last.into_iter().take(LAST_COUNT_MAX).collect());
+            while self.last.len() > FORMER_COUNT_MAX {
+                self.last.pop_first();
+            }
+        }
+        gone
+    }
+
+    /// The member with this keystone.
+    pub fn member(&self, keystone: &Address) -> Option<&Member> {
+        self.members.get(keystone.gib()).filter(|member| member.keystone == *keystone)
     }
 
     /// The role of a keystone.
     pub fn role(&self, keystone: &Address) -> Option<Role> {
-        self.members.get(keystone.gib()).filter(|member| member.keystone == *keystone).map(|member| member.role)
+        self.member(keystone).map(|member| member.role)
+    }
+
+    /// The keystones of admins.
+    pub fn admins(&self) -> impl Iterator<Item = &Address> {
+        self.members.values().filter(|member| member.role == Role::Admin).map(|member| &member.keystone)
     }
 
     /// Reads a frame.
@@ -90,7 +131,8 @@ impl Members {
             }
             members.insert(gib.clone(), member);
         }
-        Ok(Self { space, members })
+        let last = data.get("last").map_or(Some(BTreeMap::new()), read_last).ok_or(MembersError("last"))?;
+        Ok(Self { space, members, last })
     }
 
     /// Makes the first frame.
@@ -113,8 +155,7 @@ impl Members {
     pub fn data(&self) -> Object {
         let mut members = Object::new();
         for (gib, member) in &self.members {
-            let nodes: Vec<String> = member.nodes.iter().map(NodeId::to_string).collect();
-            let mut nodes = nodes;
+            let mut nodes: Vec<String> = member.nodes.iter().map(NodeId::to_string).collect();
             nodes.sort();
             let entry = json!({
                 "keystone": member.keystone.as_str(),
@@ -127,32 +168,20 @@ impl Members {
         let mut data = Object::new();
         data.insert("space".to_owned(), json!(self.space.to_string()));
         data.insert("members".to_owned(), Value::Object(members));
+        if !self.last.is_empty() {
+            let texts = |list: &BTreeSet<Address>| list.iter().map(Address::to_string).collect::<Vec<_>>();
+            let last = self.last.iter().map(|(gib, list)| (gib.clone(), json!(texts(list))));
+            data.insert("last".to_owned(), Value::Object(last.collect()));
+        }
         data
-    }
-
-    /// What two frames that grew from `base` give together: a removal wins, and of two roles the lesser. The order of
-    /// the two does not matter.
-    // Spec: SY-102
-    pub fn merge(base: &Self, left: &Self, right: &Self) -> Self {
-        let names: BTreeSet<&String> = left.members.keys().chain(right.members.keys()).collect();
-        let merged = names.into_iter().filter_map(|name| {
-            let (old, left, right) = (base.members.get(name), left.members.get(name), right.members.get(name));
-            let member = match (left, right) {
-                (Some(left), Some(right)) => both(old, left, right),
-                // New on one side, or removed on the other.
-                (Some(only), None) | (None, Some(only)) if old.is_none() => only.clone(),
-                _ => return None,
-            };
-            Some((name.clone(), member))
-        });
-        Self { space: base.space, members: merged.collect() }
     }
 }
 
 /// The frames of a members timeline that count. `founder` is the node named by the first frame of the space.
 ///
 /// A frame counts when an admin of the frame before it posted it, itself or through a device; the first when the
-/// founder's keystone did; a merge frame when both its pasts count and it says what [`Members::merge`] gives.
+/// founder's device, or the owner that it lists and speaks for, did; a merge frame when both its parents count and it
+/// is the one that the rule gives.
 // Spec: SY-102
 pub fn counting(
     frames: &[Verified],
@@ -165,28 +194,23 @@ pub fn counting(
         .filter_map(|frame| Some((frame, Members::read(frame).ok().filter(|members| members.space == space)?)))
         .collect();
     order.sort_by_key(|(frame, _)| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
-    let past: BTreeMap<&Address, &[Address]> =
-        order.iter().filter_map(|(frame, _)| Some((frame.address(), frame.frame_ref()?.past.as_slice()))).collect();
+    order.dedup_by_key(|(frame, _)| frame.address().clone());
+    let all: BTreeMap<&Address, &Verified> = order.iter().map(|(frame, _)| (frame.address(), *frame)).collect();
     let mut counted: BTreeMap<Address, Members> = BTreeMap::new();
     // The first frames that the founder posted: one, unless the founder equivocates; then none counts.
-    let firsts = order.iter().filter(|(frame, _)| past[frame.address()].is_empty());
+    let firsts = order.iter().filter(|(frame, _)| frame.frame_ref().is_some_and(|facts| facts.past.is_empty()));
     let firsts: Vec<&Address> = firsts
+        .filter(|(frame, members)| founded(frame.address(), members, founder, keystones))
         .map(|(frame, _)| frame.address())
-        .filter(|first| founders(founder, keystones).iter().any(|by| posted(by, first, keystones)))
         .collect();
     for (frame, members) in &order {
-        let counts = match past[frame.address()] {
-            [] => firsts.as_slice() == [frame.address()],
-            [before] => counted.get(before).is_some_and(|before| {
-                let mut admins = before.members.values().filter(|member| member.role == Role::Admin);
-                admins.any(|admin| posted(&admin.keystone, frame.address(), keystones))
-            }),
-            [left, right] => match (counted.get(left), counted.get(right), fork(left, right, &past)) {
-                (Some(left), Some(right), Some(base)) => {
-                    counted.get(&base).is_some_and(|base| Members::merge(base, left, right) == *members)
-                }
-                _ => false,
-            },
+        let Some(facts) = frame.frame_ref() else { continue };
+        let counts = match (facts.past.as_slice(), facts.orphans.as_slice()) {
+            ([], []) => firsts.as_slice() == [frame.address()],
+            ([before], []) => counted.get(before).is_some_and(|before| poster(frame, before, keystones).is_some()),
+            ([left], [right]) => {
+                counted.contains_key(left) && counted.contains_key(right) && is_merge(frame, (left, right), &all)
+            }
             _ => false,
         };
         if counts {
@@ -196,73 +220,140 @@ pub fn counting(
     counted
 }
 
-/// The keystones that may make the first frame: that of the founder's device, and its owners'.
-fn founders(founder: &NodeId, keystones: &dyn Keystones) -> Vec<Address> {
-    let Some(device) = keystones.device_of(founder) else { return Vec::new() };
-    let mut all = keystones.owners_of(&device);
-    let named = |owner: &Address| keystones.chain(owner).is_some_and(|owner| delegates(owner, &device, None));
-    all.retain(named);
-    all.push(device);
-    all
+/// What the newest of the frames that count say. Several that were not merged yet are merged here; where they cannot be,
+/// a keystone has the least of its roles in all of them.
+pub fn newest(frames: &[Verified], counted: &BTreeMap<Address, Members>) -> Option<Newest> {
+    let counting: Vec<&Verified> = frames.iter().filter(|frame| counted.contains_key(frame.address())).collect();
+    let behind: BTreeSet<&Address> = counting
+        .iter()
+        .filter_map(|frame| frame.frame_ref())
+        .flat_map(|facts| facts.past.iter().chain(&facts.orphans))
+        .collect();
+    let tips: Vec<Verified> =
+        counting.iter().filter(|frame| !behind.contains(frame.address())).map(|frame| (*frame).clone()).collect();
+    if let [only] = tips.as_slice() {
+        let members = counted.get(only.address())?.clone();
+        return Some(Newest { frame: only.clone(), members, merges: Vec::new() });
+    }
+    let mut load = |address: &Address| counting.iter().find(|frame| frame.address() == address).copied().cloned();
+    let merged = merge_all(tips.clone(), &mut load);
+    if let [only] = merged.tips.as_slice()
+        && let Ok(members) = Members::read(only)
+    {
+        return Some(Newest { frame: only.clone(), members, merges: merged.frames });
+    }
+    let frame = winner(&tips)?.clone();
+    let mut least = counted.get(frame.address())?.clone();
+    for other in tips.iter().filter_map(|tip| counted.get(tip.address())) {
+        least.members.retain(|gib, _| other.members.contains_key(gib));
+        for (gib, member) in &mut least.members {
+            member.role = member.role.min(other.members[gib].role);
+        }
+    }
+    Some(Newest { frame, members: least, merges: Vec::new() })
 }
 
-/// Whether a keystone, or a device that it delegates `post` to, holds a frame that posts this address.
+/// The admin of the frame before who posted a frame, itself or through a device.
+pub fn poster(frame: &Verified, before: &Members, keystones: &dyn Keystones) -> Option<Address> {
+    before.admins().find(|admin| posted(admin, frame.address(), keystones)).cloned()
+}
+
+/// The devices that an owner ever delegated something to, whatever became of it.
+pub fn devices_of(owner: &Address, keystones: &dyn Keystones) -> BTreeSet<Address> {
+    on(owner, keystones, |chain| {
+        let claims = chain.valid_backwards().filter_map(|standing| standing.frame().claim());
+        let given = claims.filter(|claim| claim.known_verb() == Some(Verb::Delegate));
+        given.filter_map(|claim| claim.target_address()).collect()
+    })
+    .unwrap_or_default()
+}
+
+/// Whether this is the merge frame that the rule gives for its two parents.
+fn is_merge(frame: &Verified, (left, right): (&Address, &Address), all: &BTreeMap<&Address, &Verified>) -> bool {
+    let mut load = |address: &Address| all.get(address).copied().cloned();
+    let (Some(left), Some(right)) = (load(left), load(right)) else { return false };
+    let made = merge_tips((&left, &right), &MergeStrategy::Optimistic, &mut load);
+    made.is_ok_and(|made| made.address() == frame.address())
+}
+
+fn on<T>(first: &Address, keystones: &dyn Keystones, look: impl Fn(&Chain) -> T) -> Option<T> {
+    let mut found = None;
+    keystones.look(first, &mut |chain| found = Some(look(chain)));
+    found
+}
+
+/// Whether the founder posted the first frame: the device with the founder's key, listed or a listed owner's, or that
+/// owner.
+fn founded(first: &Address, members: &Members, founder: &NodeId, keystones: &dyn Keystones) -> bool {
+    let is_founder = |device: &Address| {
+        let key = |chain: &Chain| {
+            let genesis = chain.genesis().filter(|genesis| genesis.class() == Class::Device);
+            genesis.is_some_and(|genesis| NodeId::of(genesis.key()) == *founder)
+        };
+        on(device, keystones, key) == Some(true)
+    };
+    members.admins().any(|listed| {
+        if is_founder(listed) {
+            return post_time(listed, first, keystones).is_some();
+        }
+        let mut devices = devices_of(listed, keystones).into_iter().filter(is_founder);
+        devices.any(|device| {
+            post_time(&device, first, keystones).is_some() || post_time(listed, first, keystones).is_some()
+        })
+    })
+}
+
+/// Whether a keystone, or a device that it delegated `post` to at that time, holds a frame that posts this address.
 fn posted(keystone: &Address, address: &Address, keystones: &dyn Keystones) -> bool {
-    let Some(chain) = keystones.chain(keystone) else { return false };
-    if post_time(chain, address).is_some() {
+    if post_time(keystone, address, keystones).is_some() {
         return true;
     }
-    let devices: Vec<Address> = chain.delegated().map(|(device, _)| device.clone()).collect();
-    devices.iter().any(|device| {
-        let time = keystones.chain(device).and_then(|device| post_time(device, address));
-        time.is_some_and(|time| delegates(chain, device, Some(time)))
+    devices_of(keystone, keystones).iter().any(|device| {
+        let time = post_time(device, address, keystones);
+        time.is_some_and(|time| on(keystone, keystones, |owner| delegated_at(owner, device, time)) == Some(true))
     })
 }
 
-fn post_time(chain: &Chain, address: &Address) -> Option<Stamp> {
-    let mut proofs = chain.proofs_on(address.as_str());
-    let post = proofs.find(|frame| frame.claim().is_some_and(|claim| claim.known_verb() == Some(Verb::Post)))?;
-    post.facts().stamp
-}
-
-/// Whether the owner delegates `post` to the device, at the time of the post where there is one.
-fn delegates(owner: &Chain, device: &Address, at: Option<Stamp>) -> bool {
-    owner.delegations(device).iter().any(|delegation| {
-        delegation.verbs().contains(&Verb::Post) && at.is_none_or(|at| delegation.allows(Verb::Post, at))
-    })
-}
-
-/// The newest frame that both have behind them; of several the smallest address.
-fn fork(left: &Address, right: &Address, past: &BTreeMap<&Address, &[Address]>) -> Option<Address> {
-    let behind = |from: &Address| {
-        let mut depth: BTreeMap<Address, usize> = BTreeMap::new();
-        let mut open = vec![from.clone()];
-        while let Some(at) = open.pop() {
-            if depth.insert(at.clone(), 0).is_none() {
-                open.extend(past.get(&at).copied().unwrap_or_default().iter().cloned());
-            }
-        }
-        depth.into_keys().collect::<BTreeSet<Address>>()
+fn post_time(keystone: &Address, address: &Address, keystones: &dyn Keystones) -> Option<Stamp> {
+    let time = |chain: &Chain| {
+        let mut proofs = chain.proofs_on(address.as_str());
+        let post = proofs.find(|frame| frame.claim().is_some_and(|claim| claim.known_verb() == Some(Verb::Post)))?;
+        post.facts().stamp
     };
-    let common: BTreeSet<Address> = behind(left).intersection(&behind(right)).cloned().collect();
-    // A common frame that no other common frame has behind it.
-    let inner: BTreeSet<Address> =
-        common.iter().flat_map(|at| past.get(at).copied().unwrap_or_default()).cloned().collect();
-    common.into_iter().find(|at| !inner.contains(at))
+    on(keystone, keystones, time).flatten()
 }
 
-fn both(old: Option<&Member>, left: &Member, right: &Member) -> Member {
-    let was = |node: &NodeId| old.is_some_and(|old| old.nodes.contains(node));
-    let nodes = left
-        .nodes
-        .union(&right.nodes)
-        .filter(|node| (left.nodes.contains(*node) && right.nodes.contains(*node)) || !was(node));
-    Member {
-        keystone: left.keystone.clone().min(right.keystone.clone()),
-        nodes: nodes.copied().take(MEMBER_NODES_MAX).collect(),
-        role: left.role.min(right.role),
-        since_ms: left.since_ms.min(right.since_ms),
+/// Whether the owner delegated `post` to the device until after this time: neither was the time of the delegation over,
+/// nor was it taken back. What was posted before it was taken back stays posted.
+fn delegated_at(owner: &Chain, device: &Address, at: Stamp) -> bool {
+    let mut taken_back: Option<Stamp> = None;
+    for standing in owner.valid_backwards() {
+        let frame = standing.frame();
+        let Some(claim) = frame.claim().filter(|claim| claim.target == device.as_str()) else { continue };
+        match claim.known_verb() {
+            Some(Verb::Undelegate) => taken_back = frame.facts().stamp.or(Some(Stamp { ms: 0 })),
+            Some(Verb::Delegate) => {
+                let given = claim.scope.as_deref().and_then(Delegation::parse);
+                let holds = given.is_some_and(|given| given.allows(Verb::Post, at));
+                if holds && taken_back.is_none_or(|end| at < end) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
     }
+    false
+}
+
+fn read_last(value: &Value) -> Option<BTreeMap<String, BTreeSet<Address>>> {
+    let object = value.as_object().filter(|object| object.len() <= FORMER_COUNT_MAX)?;
+    let read = |list: &Value| -> Option<BTreeSet<Address>> {
+        let list = list.as_array().filter(|list| (1..=LAST_COUNT_MAX).contains(&list.len()))?;
+        let texts: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+        let texts = texts.filter(|texts| texts.windows(2).all(|pair| pair[0] < pair[1]))?;
+        texts.into_iter().map(|text| Address::parse(text).ok()).collect()
+    };
+    object.iter().map(|(gib, list)| Some((gib.clone(), read(list)?))).collect()
 }
 
 fn read_member(value: &Value) -> Option<Member> {

@@ -310,6 +310,15 @@ pub(crate) enum IdentityCommand {
         /// A peer's name or stn1… id
         node: String,
     },
+    /// Speak for the owner of another node, which delegated this one: what the owner may do, this device may
+    SpeakFor {
+        /// A peer's name or stn1… id
+        #[arg(required_unless_present = "nobody")]
+        peer: Option<String>,
+        /// Speak for nobody but this device again
+        #[arg(long, conflicts_with = "peer")]
+        nobody: bool,
+    },
     /// Write the owner's frames into a new file: with the recovery words enough to recover anywhere
     Export {
         /// The file

@@ -42,6 +42,7 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
             Request::IdentityDelegate { node, verbs, until, offline_sign }
         }
         IdentityCommand::Undelegate { node } => Request::IdentityUndelegate { node: Some(node), offline_sign },
+        IdentityCommand::SpeakFor { peer, .. } => Request::IdentitySpeakFor { peer },
         IdentityCommand::Export { file } => Request::IdentityExport { file: std::path::absolute(file)? },
     };
     ask(cx, request).await

@@ -54,6 +54,9 @@ pub(crate) fn text(answer: &Value) -> String {
         "conflict" => conflict(answer),
         "conflict_resolve" => format!("{} is settled; the other versions stay in the log", word(&answer["path"])),
         "holds" => rows(&answer["holds"], held),
+        "hold" if answer["kind"] == "writer" => {
+            format!("{}\n{}", held(answer), rows(&answer["versions"], held_version))
+        }
         "hold" => format!(
             "{}\n{}\n{}",
             format_args!("{} since {}", word(&answer["space"]), word(&answer["since"])),
@@ -339,7 +342,25 @@ fn conflict(answer: &Value) -> String {
     })
 }
 
+fn held_version(row: &Value) -> String {
+    format!(
+        "{}  version {}, by {}, received from {}",
+        word(&row["path"]),
+        row["n"],
+        short(&row["by"]),
+        short(&row["peer"])
+    )
+}
+
 fn held(row: &Value) -> String {
+    if row["kind"] == "writer" {
+        return format!(
+            "{}: {} versions of somebody who may not write any more; `sealtide hold accept|reject {}`",
+            word(&row["space"]),
+            row["frames"],
+            word(&row["space"])
+        );
+    }
     format!(
         "{}: {} of {} files would be removed, {} replaced; `sealtide hold accept|reject {}`",
         word(&row["space"]),

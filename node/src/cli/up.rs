@@ -229,6 +229,14 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
             line.as_object_mut().expect("made above").extend(outcome.as_object().cloned().unwrap_or_default());
             (line, text)
         }
+        Event::Held { space, peer } => (
+            json!({"event": "held", "space": node.label(space), "peer": peer.to_string()}),
+            format!("{}: held what {} brought; `sealtide hold list`", node.label(space), name(peer)),
+        ),
+        Event::MemberRemoved { space, peer } => (
+            json!({"event": "member_removed", "space": node.label(space), "peer": peer.to_string()}),
+            format!("{}: {} is no member any more", node.label(space), name(peer)),
+        ),
         Event::PeerSpaces(..) | Event::SagaBegan { .. } | Event::Progress(_) => return,
     };
     if cx.out.is_json() {

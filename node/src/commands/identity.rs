@@ -1,4 +1,4 @@
-//! `identity show|new|drill|recover|revoke|delegate|undelegate|export`.
+//! `identity show|new|drill|recover|revoke|delegate|undelegate|speak-for|export`.
 
 use std::path::{Path, PathBuf};
 
@@ -61,6 +61,7 @@ fn show_all(node: &Node) -> Value {
         "doubt": doubt.map(|doubt| json!({"code": doubt.code(), "text": doubt.to_string()})),
         "device": own(identities.device()),
         "owner": own(identities.owner()),
+        "speaks_for": identities.speaks_for().map(|owner| owner.to_string()),
         "peers": peers,
     })
 }
@@ -255,6 +256,19 @@ pub(crate) async fn undelegate(node: &Node, from: Option<String>, offline_sign: 
         Ok(json!({
             "schema": "sealtide/identity_undelegate/1", "node": device.to_string(), "device": keystone.to_string(),
         }))
+    })
+    .await
+}
+
+/// Has this device speak for the owner of a peer, or for itself alone.
+pub(crate) async fn speak_for(node: &Node, peer: Option<String>) -> Result<Value, Failure> {
+    work(node, move |node| {
+        let peer = peer.map(|peer| find_node(node, &peer)).transpose()?;
+        let owner = node.identities().speak_for(peer.as_ref()).map_err(failure)?;
+        let named = owner.as_ref().map(ToString::to_string);
+        node.audit().note("identity_speaks_for", &[("keystone", named.as_deref().unwrap_or("none"))]);
+        node.identities_changed();
+        Ok(json!({"schema": "sealtide/identity_speak_for/1", "owner": named}))
     })
     .await
 }

@@ -20,7 +20,8 @@ use sealtide_identity::Role;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::failure::Failure;
+use crate::engine::members::MembersRefused;
+use crate::failure::{Exit, Failure};
 
 /// RFC 3339 UTC, to the millisecond, of a time in ms since 1970.
 pub(crate) fn rfc3339(ms: u64) -> String {
@@ -50,4 +51,16 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 /// A store that failed while a command ran.
 pub(crate) fn store_failure(error: impl std::fmt::Display) -> Failure {
     Failure::failed("store", error.to_string())
+}
+
+/// Members that were not changed.
+pub(crate) fn members_failure(error: MembersRefused) -> Failure {
+    let text = error.to_string();
+    match error {
+        MembersRefused::NotAdmin => Failure::new(Exit::Refused, "not_admin", text).hint("ask who shared the space"),
+        MembersRefused::Sign(_) => Failure::new(Exit::Refused, "not_signed", text)
+            .hint("`sealtide identity show` tells why; --offline-sign signs at your own risk"),
+        MembersRefused::LastAdmin => Failure::usage("last_admin", text),
+        error => Failure::failed("members", error.to_string()),
+    }
 }

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::commands::{rfc3339, role_name, store_failure};
+use crate::commands::{members_failure, rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
+use sealtide_identity::NodeId;
 use sealtide_store::Peer;
 
 fn document(node: &Node, peer: &Peer) -> Value {
-    let facts = node.known();
-    let spaces: Vec<Value> = facts
+    let spaces: Vec<Value> = node
+        .engine()
         .grants()
         .iter()
         .filter(|grant| grant.node == peer.node)
@@ -57,9 +58,20 @@ pub(crate) fn rename(node: &Node, peer: &str, name: &str) -> Result<Value, Failu
     show(node, name)
 }
 
-/// Takes every grant from a peer and ends its sessions and sagas at once. Spec: link C.6.
-pub(crate) fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
-    let record = node.find_peer(name)?;
+/// Takes every grant from a peer and ends its sessions and sagas at once; where this node administers members, it is none
+/// any more, which every node of these spaces hears. A member that this node never met is named by its id. Spec: link C.6
+pub(crate) async fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
+    let (node, name) = (node.clone(), name.to_owned());
+    let done = tokio::task::spawn_blocking(move || revoke_now(&node, &name)).await;
+    done.map_err(|error| Failure::failed("revoke", error.to_string()))?
+}
+
+fn revoke_now(node: &Node, name: &str) -> Result<Value, Failure> {
+    let record = match (node.find_peer(name), name.parse()) {
+        (Ok(record), _) => record,
+        (Err(_), Ok(id)) if is_member(node, &id) => Peer::new(id, crate::real::now()),
+        (Err(failure), _) => return Err(failure),
+    };
     node.with_peers(|known| known.revoke_peer(&record.node)).map_err(store_failure)?;
     // Who holds a ticket for several could come back with it under another key.
     for mut invite in node.known().invites() {
@@ -71,5 +83,19 @@ pub(crate) fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
     node.audit().note("peer_revoked", &[("peer", &record.node.to_string())]);
     node.engine().grants_changed();
     node.link().revoke(&record.node);
-    Ok(json!({"schema": "sealtide/peer_revoke/1", "node": record.node.to_string(), "name": record.name}))
+    let removed = node.engine().remove_member(&record.node).map_err(members_failure)?;
+    for space in &removed {
+        let who = [("space", space.to_string()), ("node", record.node.to_string())];
+        node.audit().note("member_removed", &who.each_ref().map(|(name, value)| (*name, value.as_str())));
+    }
+    let removed: Vec<String> = removed.iter().map(|space| node.label(space)).collect();
+    Ok(json!({
+        "schema": "sealtide/peer_revoke/1", "node": record.node.to_string(), "name": record.name,
+        "no_member_of": removed,
+    }))
+}
+
+fn is_member(node: &Node, id: &NodeId) -> bool {
+    let lists = node.spaces().into_iter().filter_map(|space| node.engine().members(&space));
+    lists.into_iter().any(|list| list.newest.members.members.values().any(|member| member.nodes.contains(id)))
 }

@@ -3,7 +3,7 @@
 use sealtide_identity::SpaceId;
 use serde_json::{Value, json};
 
-use crate::commands::{role_name, store_failure};
+use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
 
@@ -23,10 +23,27 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
                 "items": info.as_ref().map_or(0, |info| info.records),
                 "bytes": info.as_ref().map_or(0, |info| info.bytes),
                 "dir": label.dir,
+                "members": members(node, space),
             })
         })
         .collect();
     Ok(json!({"schema": "sealtide/spaces/1", "spaces": spaces}))
+}
+
+/// Who may do what, where a list of members says so.
+fn members(node: &Node, space: &SpaceId) -> Option<Vec<Value>> {
+    let list = node.engine().members(space)?;
+    let own = node.identities().acts_as(&node.id());
+    let rows = list.newest.members.members.values().map(|member| {
+        json!({
+            "keystone": member.keystone.to_string(),
+            "nodes": member.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "role": role_name(member.role),
+            "since": rfc3339(member.since_ms),
+            "own": own.contains(&member.keystone),
+        })
+    });
+    Some(rows.collect())
 }
 
 /// A space without a folder.

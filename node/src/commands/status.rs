@@ -36,7 +36,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
     let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     told.failed = told.failed.or_else(|| node.unopened(space));
     let peers: Vec<Value> = node
-        .known()
+        .engine()
         .grants()
         .iter()
         .filter(|grant| grant.space == *space && grant.node != node.id())
@@ -101,9 +101,9 @@ pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'stati
     let connected = node.engine().peers();
     let live = |peer: &NodeId| connected.iter().any(|(id, _)| id == peer) && !is_suspended(node, peer);
     let others: Vec<_> =
-        node.known().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
+        node.engine().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
     let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
-    if told.held.is_some() {
+    if told.held.is_some() || node.engine().holds(space) {
         "held"
     } else if !told.conflicts.is_empty() {
         "conflict"

@@ -113,7 +113,7 @@ async fn connect(node: &Node, spaces: &[SpaceId], with: Option<NodeId>, limit: D
 }
 
 fn granted(node: &Node, space: &SpaceId, with: Option<NodeId>) -> Vec<NodeId> {
-    let grants = node.known().grants().into_iter();
+    let grants = node.engine().grants().into_iter();
     let others = grants.filter(|grant| grant.space == *space && grant.node != node.id()).map(|grant| grant.node);
     others.filter(|peer| with.is_none_or(|with| with == *peer)).collect()
 }

@@ -90,7 +90,7 @@ fn new_tips(records: &[Verified]) -> Vec<Tip> {
 }
 
 /// Whether a rule made this frame, so that every node makes the same.
-fn is_yield(record: &Verified) -> bool {
+pub(super) fn is_yield(record: &Verified) -> bool {
     let may_be =
         record.address().ib() == FILE_IB && record.data_text().is_some_and(|text| text.contains("\"yielded\""));
     may_be && FileFrame::read(record).is_ok_and(|frame| frame.yielded.is_some())
@@ -102,8 +102,17 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// As the store reports.
     pub fn create_space(&self, first: Verified) -> Result<SpaceId, CreateError> {
-        let stones = self.stones_for(std::slice::from_ref(&first), None);
-        self.store().create_space_with(first, stones)
+        self.create_space_with(first, Vec::new())
+    }
+
+    /// As [`Engine::create_space`], with more records of the same commit: the first members frame.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn create_space_with(&self, first: Verified, more: Vec<Verified>) -> Result<SpaceId, CreateError> {
+        let all: Vec<Verified> = std::iter::once(first.clone()).chain(more.iter().cloned()).collect();
+        let stones = self.stones_for(new_tips(&all), None);
+        self.store().create_space_with(first, more.into_iter().chain(stones).collect())
     }
 
     /// Commits a local change and tells everybody. The frames of it are signed in the same commit.
@@ -118,7 +127,8 @@ impl<W: World> Engine<W> {
         let committed = tokio::spawn(async move {
             let slot = engine.stones().slot(&space);
             let mut last = slot.lock().await;
-            let (request, next) = engine.signed(&space, records, &mut last);
+            let tips = new_tips(&records);
+            let (request, next) = engine.signed(&space, records, tips, &mut last);
             let result = engine.world().commit(engine.store(), space, request).await;
             *last = next.filter(|_| result.is_ok());
             drop(last);
@@ -134,19 +144,40 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// As the store reports.
     pub(crate) fn commit_in_thread(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
+        self.commit_vouching(space, records, Vec::new(), Vec::new())
+    }
+
+    /// As [`Engine::commit_in_thread`], with records of others, `others`, that this node vouches for: its stones name
+    /// `vouched` too. Their own stones are among them.
+    pub(super) fn commit_vouching(
+        &self,
+        space: SpaceId,
+        others: Vec<Verified>,
+        own: Vec<Verified>,
+        vouched: Vec<Tip>,
+    ) -> Result<CommitResult, CommitError> {
         let slot = self.stones().slot(&space);
         let mut last = slot.blocking_lock();
-        let (request, next) = self.signed(&space, records, &mut last);
+        let mut tips = if vouched.is_empty() { new_tips(&others) } else { vouched };
+        tips.extend(new_tips(&own));
+        let records = others.into_iter().chain(own).collect();
+        let (request, next) = self.signed(&space, records, tips, &mut last);
         let result = self.store().commit(&space, &request);
         *last = next.filter(|_| result.is_ok());
         result
     }
 
     /// The request of a local commit, and what the newest own stone is after it.
-    fn signed(&self, space: &SpaceId, mut records: Vec<Verified>, last: &mut Last) -> (CommitRequest, Last) {
+    fn signed(
+        &self,
+        space: &SpaceId,
+        mut records: Vec<Verified>,
+        tips: Vec<Tip>,
+        last: &mut Last,
+    ) -> (CommitRequest, Last) {
         // While the commit runs, and when it is dropped or fails, nothing is known.
         let before = last.take().unwrap_or_else(|| self.newest_own(space));
-        let stones = self.stones_for(&records, before.as_ref());
+        let stones = self.stones_for(tips, before.as_ref());
         let newest = stones.last().and_then(|stone| Some((stone.address().clone(), read_commit(stone)?.seq)));
         records.extend(stones);
         let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
@@ -154,11 +185,11 @@ impl<W: World> Engine<W> {
     }
 
     /// The stones of a batch; none in a node without identities.
-    fn stones_for(&self, records: &[Verified], before: Option<&(Address, u64)>) -> Vec<Verified> {
+    fn stones_for(&self, tips: Vec<Tip>, before: Option<&(Address, u64)>) -> Vec<Verified> {
         let Some(CommitKey { key, keystone }) = self.keystones().commit_key() else { return Vec::new() };
         let author = Author { key: &key, keystone: &keystone };
         let before = before.map(|(address, seq)| (address, *seq));
-        let stones = commit_stones(&author, new_tips(records), self.world().now().wall_ms, before);
+        let stones = commit_stones(&author, tips, self.world().now().wall_ms, before);
         stones.unwrap_or_else(|refusal| {
             // Only an address of half a megabyte does this: such a frame stays a claim.
             tracing::error!(%refusal, "a change could not be signed");

@@ -1,12 +1,13 @@
 //! What the engine needs of keystones: whoever keeps them proves, signs and checks behind this seam. Spec: ibgib §12.4
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::{Future, ready};
 use std::pin::Pin;
 
 use sealtide_crypto::PublicKey;
 use sealtide_ibgib::{Address, Verified};
-use sealtide_identity::{NodeId, SpaceId};
+use sealtide_identity::{NodeId, members};
 use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
 use tokio::sync::mpsc;
 
@@ -101,7 +102,14 @@ pub trait Keystones: Send + Sync + 'static {
         introduction: Introduction,
     ) -> Work<Result<(), Refused>>;
     /// The frames of a keystone that the peer may have, with n over `after`, in order; none where it may not.
-    fn frames(&self, connection: Connection, first: Address, after: Option<u64>) -> Work<Vec<Verified>>;
+    /// Members of spaces that the peer shares name the keystones `named`.
+    fn frames(
+        &self,
+        connection: Connection,
+        first: Address,
+        after: Option<u64>,
+        named: BTreeSet<Address>,
+    ) -> Work<Vec<Verified>>;
     /// Validates and keeps frames that came from the peer; `last` ends an answer.
     fn keep(
         &self,
@@ -116,8 +124,6 @@ pub trait Keystones: Send + Sync + 'static {
     fn sign(&self, connection: Connection, target: String) -> Work<Result<Verified, Refused>>;
     /// Checks and keeps the signature of a context.
     fn check_sig(&self, connection: Connection, target: String, sig: Verified) -> Work<Result<Checked, Refused>>;
-    /// The newest `members` frame of a space that is held here.
-    fn members(&self, space: &SpaceId) -> Option<Address>;
     /// The connection is over.
     fn ended(&self, connection: &Connection);
     /// What signs the commits of this node; `None` while there are no identities here. Spec: ibgib §12.6
@@ -132,6 +138,37 @@ pub trait Keystones: Send + Sync + 'static {
     /// A device keystone signed commits that came from this peer, and it is not held: asks for its first frame.
     fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
         let _ = (connection, keystone);
+    }
+    /// The chains in which claims on members frames stand; `None` in a node that goes by no members.
+    fn chains(&self) -> Option<&dyn members::Keystones> {
+        None
+    }
+    /// Another number when another answer about keystones may be given.
+    fn news(&self) -> u64 {
+        0
+    }
+    /// The keystones that a node acts as, as it proved them last: its owner's, then its device's.
+    fn acts_as(&self, node: &NodeId) -> Vec<Address> {
+        let _ = node;
+        Vec::new()
+    }
+    /// Whether an owner lets a device `sync` now.
+    fn delegates(&self, owner: &Address, device: &Address) -> bool {
+        let _ = (owner, device);
+        false
+    }
+    /// Claims a record with the own device keystone. Waits for the disk.
+    ///
+    /// # Errors
+    /// Why nothing was signed.
+    fn post(&self, target: &Address) -> Result<(), Refused> {
+        let _ = target;
+        Err(Refused::auth("this node has no identity"))
+    }
+    /// Asks a peer for newer frames of keystones of others, and waits for the answers a few seconds at most.
+    fn fetch(&self, connection: Connection, wanted: Vec<Address>) -> Work<()> {
+        let _ = (connection, wanted);
+        Box::pin(ready(()))
     }
 }
 
@@ -160,7 +197,7 @@ impl Keystones for NoKeystones {
         none()
     }
 
-    fn frames(&self, _: Connection, _: Address, _: Option<u64>) -> Work<Vec<Verified>> {
+    fn frames(&self, _: Connection, _: Address, _: Option<u64>, _: BTreeSet<Address>) -> Work<Vec<Verified>> {
         Box::pin(ready(Vec::new()))
     }
 
@@ -178,10 +215,6 @@ impl Keystones for NoKeystones {
 
     fn check_sig(&self, _: Connection, _: String, _: Verified) -> Work<Result<Checked, Refused>> {
         none()
-    }
-
-    fn members(&self, _: &SpaceId) -> Option<Address> {
-        None
     }
 
     fn ended(&self, _: &Connection) {}

@@ -4,8 +4,12 @@
 //! Main path: [`Engine::attach`] takes a session → `session.rs` keeps its control channel and decides when a saga
 //! starts → `saga_task.rs` drives one saga over one channel.
 
+mod admission;
 pub mod authorship;
+pub mod holds;
 pub mod keystones;
+pub mod members;
+mod room;
 mod saga_task;
 mod session;
 mod signatures;
@@ -14,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealtide_ibgib::TimelineId;
-use sealtide_identity::{Action, Grant, InviteId, NodeId, Role, SpaceId, allows};
+use sealtide_identity::{InviteId, NodeId, SpaceId};
 use sealtide_store::Store;
 use sealtide_sync::{CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -58,6 +62,20 @@ pub enum Event {
     Progress(Progress),
     /// A saga ended.
     SagaEnded(SagaReport),
+    /// What a peer brought is held. Spec: ibgib §12.5
+    Held {
+        /// Which space.
+        space: SpaceId,
+        /// Who brought it.
+        peer: NodeId,
+    },
+    /// A peer that is connected was a member of a space and is not any more.
+    MemberRemoved {
+        /// Which space.
+        space: SpaceId,
+        /// Who.
+        peer: NodeId,
+    },
 }
 
 /// How far a saga is.
@@ -164,6 +182,8 @@ struct Inner<W: World> {
     id: NodeId,
     keystones: Arc<dyn Keystones>,
     stones: Stones,
+    rolls: members::Rolls,
+    holding: holds::Holding,
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
     /// Goes up with every change of grants, so that open sagas look again.
@@ -195,6 +215,8 @@ impl<W: World> Engine<W> {
             id,
             keystones,
             stones: Stones::default(),
+            rolls: members::Rolls::default(),
+            holding: holds::Holding::default(),
             state: Mutex::default(),
             events,
             grants_version,
@@ -293,7 +315,9 @@ impl<W: World> Engine<W> {
     /// Tells everybody what a commit moved, if anything.
     pub(crate) fn committed(&self, space: SpaceId, origin: Option<NodeId>, result: &CommitResult) {
         if !result.moved.is_empty() {
+            self.look_at_members(&space, result.moved.iter().map(|(timeline, ..)| *timeline));
             self.changed(space, origin, result.moved.iter().map(|(timeline, ..)| *timeline).collect());
+            self.review_held_soon(space);
         }
     }
 
@@ -393,35 +417,25 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// The role of a node in a space at this node.
-    pub fn role(&self, node: &NodeId, space: &SpaceId) -> Option<Role> {
-        let grants = self.known().grants();
-        [(Action::Invite, Role::Admin), (Action::MoveTips, Role::Write), (Action::Pull, Role::Read)]
-            .into_iter()
-            .find(|(action, _)| allows(&grants, node, space, *action))
-            .map(|(_, role)| role)
-    }
-
-    /// The spaces a peer has a grant for; the one that `invite` lets into is marked.
+    /// The spaces where a peer has a role; the one that `invite` lets into is marked.
     pub(crate) fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
         let invited = invite.and_then(|id| self.known().invite(&id)).map(|invite| invite.space);
-        let grants: Vec<Grant> = self.known().grants();
-        let mine = grants.iter().filter(|grant| grant.node == *peer);
-        mine.filter_map(|grant| {
-            let view = self.store().view(&grant.space)?;
-            let snapshot = view.snapshot();
-            let label = self.known().label(&grant.space)?;
+        let spaces = self.known().labels().into_iter();
+        let offers = spaces.filter_map(|(space, label)| {
+            let role = self.role(peer, &space)?;
+            let room = self.room(&space, peer)?;
+            let snapshot = room.snapshot();
             Some(SpaceOffer {
-                space: grant.space,
+                space,
                 name: label.name,
                 kind: label.kind,
-                role: grant.role,
-                invited: invited == Some(grant.space),
+                role,
+                invited: invited == Some(space),
                 tip_count: snapshot.tip_summary.count,
                 tip_fingerprint: snapshot.tip_summary.fingerprint(),
             })
-        })
-        .collect()
+        });
+        offers.collect()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

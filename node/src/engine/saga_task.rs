@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
-use sealtide_store::{CommitError, SpaceHandle, StoreError};
+use sealtide_store::{CommitError, StoreError};
 use sealtide_sync::{CommitRequest, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput, SpaceView};
 use tokio::sync::watch;
 
+use crate::engine::room::Room;
 use crate::engine::signatures::SessionKeys;
 use crate::engine::{Engine, Event, Progress};
 use crate::failpoint;
@@ -30,7 +31,8 @@ pub(crate) struct SagaTask<W: World> {
     pub(crate) peer: NodeId,
     pub(crate) space: SpaceId,
     pub(crate) saga: SagaId,
-    pub(crate) view: SpaceHandle,
+    /// The space as this peer's saga sees it.
+    pub(crate) room: Room,
     /// Turns true when the saga shall stop.
     pub(crate) cancel: watch::Receiver<bool>,
     /// With keystones: who signs and checks.
@@ -63,7 +65,7 @@ impl<W: World> SagaTask<W> {
         let mut cancel = self.cancel.clone();
         let mut send_first = false;
         if let Some(open) = first {
-            saga.handle(self.engine.world().now(), SagaInput::Message(open), &self.view);
+            saga.handle(self.engine.world().now(), SagaInput::Message(open), &self.room);
         }
         loop {
             if saga.is_over() {
@@ -71,7 +73,7 @@ impl<W: World> SagaTask<W> {
                 outbox = None;
             }
             // With a full channel only what needs no room is performed, or two peers that both send would wait for ever.
-            while let Some(wish) = if outbox.is_none() { saga.poll(&self.view) } else { saga.poll_local() } {
+            while let Some(wish) = if outbox.is_none() { saga.poll(&self.room) } else { saga.poll_local() } {
                 match wish {
                     SagaOutput::Send(message) => outbox = Some(message),
                     SagaOutput::Release(bytes) => channel.release(bytes),
@@ -187,14 +189,14 @@ impl<W: World> SagaTask<W> {
     }
 
     fn feed(&self, saga: &mut Saga, input: SagaInput) {
-        saga.handle(self.engine.world().now(), input, &self.view);
+        saga.handle(self.engine.world().now(), input, &self.room);
     }
 
     async fn commit(&self, request: CommitRequest) -> SagaInput {
         // The grants are asked again right before the commit: a revocation during the saga must win.
         let role = self.engine.role(&self.peer, &self.space);
         let brings =
-            || request.staged.as_ref().map_or(!self.view.staged(&self.saga).is_empty(), |list| !list.is_empty());
+            || request.staged.as_ref().map_or(!self.room.staged(&self.saga).is_empty(), |list| !list.is_empty());
         if role.is_none() || role < Some(Role::Write) && brings() {
             return SagaInput::PeerRole(None);
         }
@@ -202,7 +204,8 @@ impl<W: World> SagaTask<W> {
             return SagaInput::StoreFailed("the space was removed".to_owned());
         }
         failpoint::hit("saga_commit");
-        match self.engine.world().commit(self.engine.store(), self.space, request).await {
+        let connection = self.keys.as_ref().map(|keys| keys.connection().clone());
+        match self.engine.commit_received(&self.room, self.peer, self.saga, request, connection).await {
             Ok(result) => {
                 failpoint::hit("saga_committed");
                 self.engine.committed(self.space, Some(self.peer), &result);

@@ -1,6 +1,8 @@
 //! One session: the control channel, which spaces both share, and when a saga starts. Spec: ibgib §13.2, §13.9.
 
+mod interrupted;
 mod keys;
+mod sagas;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
@@ -9,39 +11,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sealtide_identity::{NodeId, Role, SpaceId};
-use sealtide_sync::negentropy::Splitter;
-use sealtide_sync::{
-    AbortCode, Contexts, Control, ControlInput, ControlOutput, Direction, Limits, OpenHead, Saga, SagaConfig, SagaId,
-    SagaOutcome, SagaState, Scope,
-};
+use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput, Direction, SagaOutcome};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::engine::keystones::{Ask, Asks};
-use crate::engine::saga_task::SagaTask;
-use crate::engine::signatures::{SessionKeys, Signing};
+use crate::engine::signatures::SessionKeys;
 use crate::engine::{Command, Engine, Event, SAGAS_PER_SESSION_MAX, SagaReport, SyncOrder};
-use crate::known::OpenSaga;
 use crate::world::{ChannelGone, PeerChannel, PeerSession, World};
 
 use self::keys::{begin, begin_signing};
+use self::sagas::{Agreed, answer_saga, open_saga, refuse, retry_after};
 
 const CONTROL: &str = "sts/1/control";
 const SAGA: &str = "sts/1";
 /// Spec: ibgib §13.8, HELLO to the first saga.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
-/// How long a look at the folder may hold back the answer to OPEN; the opener waits for 120 s. Spec: ibgib §13.8
-const FRESH_WAIT: Duration = Duration::from_secs(60);
 /// A saga starts this long after the last change … Spec: ibgib §13.9.
 const QUIET_MS: u64 = 150;
 /// … and at the latest this long after the first.
 const QUIET_MAX_MS: u64 = 1000;
-/// What a node that cannot take a saga now tells its peer to wait.
-const BUSY_RETRY_MS: u64 = 100;
-/// How long to wait before a failed saga is tried again.
-const RETRY_MS: u64 = 2000;
-/// How long to wait for room on a disk.
-const DISK_RETRY_MS: u64 = 10_000;
 /// Control messages that may wait for a peer that does not read; until some have left nothing of it is read either.
 const OUTBOX_MAX: usize = 64;
 /// How long the last sagas, which sign what is not signed yet, may take before BYE.
@@ -279,7 +268,10 @@ impl<W: World> Worker<W> {
                         entry.ready = true;
                     }
                     self.settle_interrupted();
-                    self.tell_spaces();
+                    if !self.enter_invited() {
+                        self.tell_spaces();
+                    }
+                    self.ask_for_claims();
                     self.engine.emit(Event::PeerReady(self.peer));
                     for channel in std::mem::take(&mut self.early) {
                         self.answer(channel);
@@ -525,251 +517,6 @@ impl<W: World> Worker<W> {
             SagaOutcome::Interrupted { .. } => known.last_error = Some("the connection was cut".to_owned()),
         }
     }
-
-    // --- sagas that a cut left open ---
-
-    /// Asks the peer what became of sagas whose COMMIT was under way when the link was lost. Spec: ibgib §14.4.
-    fn settle_interrupted(&mut self) {
-        let spaces = self.engine.store().spaces();
-        let open = spaces.iter().filter_map(|info| self.engine.known().open_saga(&self.peer, &info.space));
-        let asked: Vec<SagaId> = open.filter(|open| open.commit_sent).map(|open| open.saga).collect();
-        if !asked.is_empty() {
-            self.feed(ControlInput::AskStatus(asked));
-        }
-    }
-
-    async fn finish_interrupted(&mut self, states: Vec<(SagaId, SagaState)>) {
-        let known = self.engine.known();
-        let spaces = self.engine.store().spaces();
-        let open: Vec<_> = spaces.iter().filter_map(|info| known.open_saga(&self.peer, &info.space)).collect();
-        for (saga, state) in states {
-            let Some(open) = open.iter().find(|open| open.saga == saga) else { continue };
-            let allowed = self.engine.role(&self.peer, &open.space) >= Some(Role::Write);
-            if allowed && state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
-                let request = sealtide_sync::CommitRequest {
-                    saga: Some(saga),
-                    staged: None,
-                    records: Vec::new(),
-                    expected: Vec::new(),
-                    strict: false,
-                };
-                match self.engine.world().commit(self.engine.store(), open.space, request).await {
-                    Ok(result) => self.engine.committed(open.space, Some(self.peer), &result),
-                    Err(error) => tracing::warn!(%error, "a saga that the peer committed could not be finished"),
-                }
-            }
-            let _ = known.clear_open_saga(&self.peer, &open.space);
-        }
-    }
-}
-
-/// Opens one saga and drives it. A saga of this pair that a cut interrupted is resumed under its old id.
-#[expect(clippy::too_many_arguments, reason = "one call site")]
-async fn open_saga<W: World>(
-    engine: &Engine<W>,
-    session: &W::Session,
-    order: SyncOrder,
-    direction: Direction,
-    agreed: Agreed,
-    cancel: watch::Receiver<bool>,
-    signing: Option<Signing>,
-    last: bool,
-) -> SagaOutcome {
-    let lost = SagaOutcome::Interrupted { commit_sent: false };
-    let peer = session.peer();
-    let Some(view) = engine.store().view(&order.space) else { return lost };
-    // A process that ended right after the commit left the note behind; that saga is over.
-    let unfinished = |saga: &SagaId| matches!(engine.store().saga_state(saga), SagaState::Staged | SagaState::Unknown);
-    let open = engine.known().open_saga(&peer, &order.space);
-    let open = open.filter(|open| !open.commit_sent && unfinished(&open.saga));
-    let saga_id = open.map_or_else(|| engine.new_saga_id(), |open| open.saga);
-    let Ok(channel) = session.open(3, SAGA).await else { return lost };
-    let contexts = signing.as_ref().map(|signing| signing.contexts(last));
-    let config = SagaConfig { fresh: order.fresh, ..config(engine, saga_id, order.space, peer, agreed, contexts) };
-    let saga = Saga::open(engine.world().now(), config, Scope::All, direction, order.strategy, &view);
-    drive(engine, peer, order.space, saga_id, view, cancel, &channel, saga, None, signing).await
-}
-
-/// Answers one saga: reads OPEN, looks whether the slot is free, drives it. `None` when it was refused.
-async fn answer_saga<W: World>(
-    engine: &Engine<W>,
-    peer: NodeId,
-    channel: <W::Session as PeerSession>::Channel,
-    slots: &Slots,
-    agreed: Agreed,
-    keys: Option<Arc<SessionKeys>>,
-) -> Option<Ended> {
-    let open = tokio::time::timeout(HELLO_WAIT, channel.recv()).await.ok()?.ok()??;
-    let OpenHead { saga: saga_id, space, fresh } = match Saga::peek_open(&open) {
-        Ok(head) => head,
-        Err(error) => {
-            refuse(&channel, AbortCode::Protocol, &error.to_string()).await;
-            return None;
-        }
-    };
-    // A space that does not exist and one that is forbidden get the same answer.
-    let view = engine.store().view(&space).filter(|_| engine.role(&peer, &space).is_some());
-    let Some(view) = view else {
-        refuse(&channel, AbortCode::NotAllowed, "no such space, or no grant for it").await;
-        return None;
-    };
-    if engine.is_paused(&space) {
-        refuse(&channel, AbortCode::Cancelled, "the space is paused at the other node").await;
-        return None;
-    }
-    if engine.is_reading(&space) {
-        refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
-        return None;
-    }
-    // A folder that takes longer goes on looking, and the opener asks again.
-    if fresh && tokio::time::timeout(FRESH_WAIT, engine.freshen(&space)).await.is_err() {
-        refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
-        return None;
-    }
-    let (serial, cancelled) = match take_slot(slots, space, engine.id() < peer) {
-        Some(taken) => taken,
-        None => {
-            refuse(&channel, AbortCode::Busy, "a saga of this space is running").await;
-            if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
-                keys.unseen(sig).await;
-            }
-            return None;
-        }
-    };
-    engine.lock().spaces.entry((peer, space)).or_default().running = true;
-    engine.emit(Event::SagaBegan { space, peer });
-    let signing = begin_signing(keys, space).await;
-    let contexts = signing.as_ref().map(|signing| signing.contexts(false));
-    let saga = Saga::answer(engine.world().now(), config(engine, saga_id, space, peer, agreed, contexts), &view);
-    let outcome = drive(engine, peer, space, saga_id, view, cancelled, &channel, saga, Some(open), signing).await;
-    Some((space, serial, outcome))
-}
-
-/// Takes the slot for an incoming saga. When an own OPEN is under way at the same time, the one of the smaller node
-/// id stays: `mine_wins`. Spec: ibgib §13.9.
-fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, watch::Receiver<bool>)> {
-    let mut slots = lock(slots);
-    let slot = slots.entry(space).or_default();
-    let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
-    match &mut slot.running {
-        None => {}
-        // The own OPEN stays, or the peer opened a second one: it is told `busy` and opens again by itself. If this
-        // side did so too, the two would cross for ever.
-        Some(running) if !running.mine || mine_wins => {
-            slot.waiters = waiters;
-            return None;
-        }
-        // The own OPEN will be answered with `busy`: its slot and whoever waits for it go to the peer's saga.
-        Some(running) => {
-            slot.again = true;
-            waiters.append(&mut running.waiters);
-            // Nor can it stand for an order of its own kind: that one follows, with whoever waits.
-            if let Some(order) = running.order.take() {
-                slot.order = Some(order);
-                slot.waiters = std::mem::take(&mut waiters);
-            }
-        }
-    }
-    let (cancel, cancelled) = watch::channel(false);
-    slot.serial += 1;
-    slot.running = Some(Running { serial: slot.serial, mine: false, order: None, cancel, waiters });
-    Some((slot.serial, cancelled))
-}
-
-#[expect(clippy::too_many_arguments, reason = "one call site each for opener and answerer")]
-async fn drive<W: World, C: PeerChannel>(
-    engine: &Engine<W>,
-    peer: NodeId,
-    space: SpaceId,
-    saga_id: SagaId,
-    view: sealtide_store::SpaceHandle,
-    cancel: watch::Receiver<bool>,
-    channel: &C,
-    mut saga: Saga,
-    first: Option<Bytes>,
-    signing: Option<Signing>,
-) -> SagaOutcome {
-    let known = engine.known();
-    let keys = signing.as_ref().map(|signing| signing.keys.clone());
-    let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, view, cancel, keys };
-    let outcome = task.run(channel, &mut saga, first).await;
-    if let Some(signing) = signing {
-        signing.end(saga.chain());
-    }
-    let noted = match &outcome {
-        SagaOutcome::Interrupted { commit_sent } => {
-            known.note_open_saga(&peer, &OpenSaga { space, saga: saga_id, commit_sent: *commit_sent })
-        }
-        SagaOutcome::Committed { .. } => known.clear_open_saga(&peer, &space),
-        SagaOutcome::Aborted { code, .. } => {
-            // After `busy` or a timeout what was staged is still good, and so is the note of it; everything else starts
-            // from nothing. The note may be that of another saga of this pair, which goes on.
-            if matches!(code, AbortCode::Busy | AbortCode::Timeout | AbortCode::Cancelled) {
-                Ok(())
-            } else {
-                let _ = engine.store().abort(&saga_id);
-                match known.open_saga(&peer, &space) {
-                    Some(open) if open.saga == saga_id => known.clear_open_saga(&peer, &space),
-                    _ => Ok(()),
-                }
-            }
-        }
-    };
-    if let Err(error) = noted {
-        tracing::warn!(%error, "the journal of sagas could not be written");
-    }
-    outcome
-}
-
-async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
-    let retry = if code == AbortCode::Busy { BUSY_RETRY_MS } else { 0 };
-    let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
-    channel.finish();
-}
-
-/// Features of `sts/1` that both HELLOs offer.
-#[derive(Clone, Copy, Debug)]
-struct Agreed {
-    zstd: bool,
-    recon: bool,
-}
-
-fn config<W: World>(
-    engine: &Engine<W>,
-    saga: SagaId,
-    space: SpaceId,
-    peer: NodeId,
-    agreed: Agreed,
-    contexts: Option<Contexts>,
-) -> SagaConfig {
-    SagaConfig {
-        saga,
-        space,
-        peer,
-        peer_role: engine.role(&peer, &space),
-        zstd: agreed.zstd,
-        recon: agreed.recon,
-        splitter: Splitter::default(),
-        limits: Limits::default(),
-        contexts,
-        fresh: false,
-    }
-}
-
-/// How long to wait before a saga that ended so is tried again by itself; `None`: not before something changes.
-fn retry_after(outcome: &SagaOutcome) -> Option<u64> {
-    match outcome {
-        SagaOutcome::Committed { .. } => None,
-        SagaOutcome::Aborted { code: AbortCode::Busy | AbortCode::TipMoved, retry_after_ms, .. } => {
-            Some((*retry_after_ms).clamp(20, 10_000))
-        }
-        SagaOutcome::Aborted { code: AbortCode::Incomplete | AbortCode::Timeout, .. } => Some(RETRY_MS),
-        // Room may come back, here or there, without a change that would start a saga.
-        SagaOutcome::Aborted { code: AbortCode::Disk, .. } => Some(DISK_RETRY_MS),
-        SagaOutcome::Aborted { .. } => None,
-        // Of a session that is over nobody asks; in one that lives the peer dropped the channel.
-        SagaOutcome::Interrupted { .. } => Some(RETRY_MS),
-    }
 }
 
 fn narrow(wanted: Option<Direction>, allowed: Direction) -> Direction {
@@ -794,63 +541,5 @@ async fn sleep_until<W: World>(engine: &Engine<W>, at: Option<u64>) {
             tokio::time::sleep(Duration::from_millis(at.saturating_sub(now))).await;
         }
         None => pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SPACE: SpaceId = SpaceId::from_bytes([1; 32]);
-
-    /// A slot whose saga this node opened, with somebody waiting for it.
-    fn opened() -> (Slots, watch::Receiver<bool>, oneshot::Receiver<SagaReport>) {
-        let (cancel, cancelled) = watch::channel(false);
-        let (waiter, report) = oneshot::channel();
-        let running = Running { serial: 1, mine: true, order: None, cancel, waiters: vec![waiter] };
-        let slot = Slot { running: Some(running), serial: 1, ..Slot::default() };
-        (Arc::new(Mutex::new(BTreeMap::from([(SPACE, slot)]))), cancelled, report)
-    }
-
-    #[test]
-    fn of_two_crossing_opens_one_stays_and_nobody_who_waits_is_forgotten() {
-        let (slots, _cancelled, mut report) = opened();
-        assert!(take_slot(&slots, SPACE, true).is_none(), "the own one stays");
-        assert!(lock(&slots)[&SPACE].running.as_ref().is_some_and(|running| running.mine));
-
-        let (serial, _) = take_slot(&slots, SPACE, false).expect("the slot goes to the peer's");
-        assert_eq!(serial, 2, "the end of the own saga is told from that of the peer's");
-        let waiting = lock(&slots)[&SPACE].running.as_ref().map(|running| (running.mine, running.waiters.len()));
-        assert_eq!(waiting, Some((false, 1)));
-        assert!(take_slot(&slots, SPACE, false).is_none(), "a second one of the peer finds it taken");
-        assert_eq!(report.try_recv().err(), Some(oneshot::error::TryRecvError::Empty));
-    }
-
-    #[test]
-    fn a_crossing_saga_does_not_stand_for_an_order_of_its_own_kind() {
-        let (slots, _cancelled, mut report) = opened();
-        let order = SyncOrder { fresh: true, ..SyncOrder::of_itself(SPACE) };
-        lock(&slots).get_mut(&SPACE).and_then(|slot| slot.running.as_mut()).expect("it runs").order = Some(order);
-        take_slot(&slots, SPACE, false).expect("the slot goes to the peer's");
-        let slots = lock(&slots);
-        let slot = &slots[&SPACE];
-        assert!(slot.again && slot.order.is_some_and(|order| order.fresh), "the order follows");
-        assert_eq!(slot.waiters.len(), 1, "and so does who waits");
-        assert_eq!(report.try_recv().err(), Some(oneshot::error::TryRecvError::Empty));
-    }
-
-    #[test]
-    fn no_saga_that_failed_is_tried_again_at_once() {
-        let aborted =
-            |code, retry_after_ms| SagaOutcome::Aborted { code, by_peer: true, text: String::new(), retry_after_ms };
-        assert_eq!(retry_after(&aborted(AbortCode::Busy, 0)), Some(20));
-        assert_eq!(retry_after(&aborted(AbortCode::TipMoved, u64::MAX)), Some(10_000), "no peer may stop it for ever");
-        for code in [AbortCode::NotAllowed, AbortCode::Divergence, AbortCode::Protocol, AbortCode::BadRecord] {
-            assert_eq!(retry_after(&aborted(code, 1)), None, "{code:?} does not go away by itself");
-        }
-        for code in [AbortCode::Incomplete, AbortCode::Timeout, AbortCode::Disk] {
-            assert!(retry_after(&aborted(code, 0)).is_some_and(|wait| wait >= RETRY_MS), "{code:?}");
-        }
-        assert_eq!(retry_after(&SagaOutcome::Interrupted { commit_sent: false }), Some(RETRY_MS));
     }
 }

@@ -33,7 +33,6 @@ pub(crate) struct SessionKeys {
 pub(crate) struct Signing {
     pub(crate) keys: Arc<SessionKeys>,
     ledger: OwnedMutexGuard<Ledger>,
-    space: SpaceId,
 }
 
 impl SessionKeys {
@@ -53,7 +52,7 @@ impl SessionKeys {
     /// Takes the ledger of a space; waits for the saga before, which may have completed at the peer already.
     pub(crate) async fn begin(self: Arc<Self>, space: SpaceId) -> Signing {
         let ledger = self.lock().entry(space).or_default().clone();
-        Signing { ledger: ledger.lock_owned().await, keys: self, space }
+        Signing { ledger: ledger.lock_owned().await, keys: self }
     }
 
     /// Spaces with completed sagas that no signature covers yet, and no saga that runs.
@@ -118,9 +117,8 @@ impl SessionKeys {
 }
 
 impl Signing {
-    /// What the saga that begins must know. `last`: BYE follows.
-    pub(crate) fn contexts(&self, last: bool) -> Contexts {
-        let members: Option<Address> = self.keys.keystones.members(&self.space);
+    /// What the saga that begins must know. `last`: BYE follows; `members`: the newest frame that counts.
+    pub(crate) fn contexts(&self, last: bool, members: Option<Address>) -> Contexts {
         Contexts { ledger: *self.ledger, members, last }
     }
 
@@ -136,6 +134,8 @@ impl Signing {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use sealtide_ibgib::{Data, Relations, stone};
     use sealtide_identity::NodeId;
     use sealtide_sync::{Introduction, OwnIdentity, Proof};
@@ -164,7 +164,7 @@ mod tests {
         fn check_proof(&self, _: Connection, _: Vec<Verified>, _: Introduction) -> Work<Result<(), Refused>> {
             unreachable!("not part of signing")
         }
-        fn frames(&self, _: Connection, _: Address, _: Option<u64>) -> Work<Vec<Verified>> {
+        fn frames(&self, _: Connection, _: Address, _: Option<u64>, _: BTreeSet<Address>) -> Work<Vec<Verified>> {
             unreachable!("not part of signing")
         }
         fn keep(&self, _: Connection, _: Address, _: Vec<Verified>, _: bool) -> Work<Result<(), Refused>> {
@@ -181,9 +181,6 @@ mod tests {
             let came = *self.0.lock().expect("nothing panics");
             let waits = Checked::Waits { first: frame().address().clone(), after: Some(4) };
             Box::pin(std::future::ready(Ok(if came { Checked::Good } else { waits })))
-        }
-        fn members(&self, _: &SpaceId) -> Option<Address> {
-            None
         }
         fn ended(&self, _: &Connection) {}
     }
@@ -239,6 +236,6 @@ mod tests {
         assert!(keys.unsigned().is_empty());
         first.end(Chain::Unknown);
         assert!(matches!(asks.try_recv(), Ok(Ask::Broken)), "the connection ends");
-        assert_eq!(second.await.expect("it does not panic").contexts(false).ledger, Ledger::new());
+        assert_eq!(second.await.expect("it does not panic").contexts(false, None).ledger, Ledger::new());
     }
 }

@@ -66,7 +66,7 @@ impl Desk {
         audit: Arc<Audit>,
         file: Option<&Path>,
     ) -> Result<(Arc<Self>, Vec<String>), Failure> {
-        let keys_at = KeyFile::new(home.root());
+        let keys_at = KeyFile::of(home)?;
         let mut keys = keys_at.read()?;
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|name| environment_name(name).is_some())?;

@@ -6,17 +6,17 @@
 //! key <64 hex>             only when a key was made
 //! ```
 //!
-//! Replaced whole (temporary, fsync, rename, fsync of the folder), mode 0600.
+//! A [`SecretFile`]: replaced whole, read by nobody else, sealed where a passphrase is set.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure};
+use crate::home::Home;
+use crate::seal::SecretFile;
 
 const HEAD: &str = "sealtide gateway key 1";
 
@@ -28,27 +28,32 @@ pub(super) struct Keys {
 }
 
 /// The file of a home.
-pub(super) struct KeyFile(PathBuf);
+pub(super) struct KeyFile {
+    path: PathBuf,
+    file: SecretFile,
+}
 
 impl KeyFile {
-    pub(super) fn new(root: &Path) -> Self {
-        Self(root.join("gateway.key"))
+    /// The file of `home`; nothing is touched.
+    pub(super) fn of(home: &Home) -> Result<Self, Failure> {
+        let path = home.gateway_key_path();
+        Ok(Self { file: SecretFile::new(path.clone(), home.seal()?), path })
     }
 
     /// Nothing when there is no file.
     pub(super) fn read(&self) -> Result<Keys, Failure> {
-        let path = self.0.display();
-        let Ok(meta) = fs::metadata(&self.0) else { return Ok(Keys::default()) };
-        if meta.permissions().mode() & 0o077 != 0 {
-            let told = format!("{path} can be read by others (mode {:o})", meta.permissions().mode() & 0o777);
-            return Err(Failure::new(Exit::Refused, "key_exposed", told).hint(format!("chmod 600 {path}")));
-        }
-        let text = Zeroizing::new(fs::read_to_string(&self.0)?);
+        let path = self.path.display();
+        let text = self.file.read().map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => {
+                Failure::new(Exit::Refused, "key_exposed", format!("{path} {error}")).hint(format!("chmod 600 {path}"))
+            }
+            _ => Failure::failed("key_damaged", format!("{path} {error}")),
+        })?;
+        let Some(text) = text else { return Ok(Keys::default()) };
         parse(&text).ok_or_else(|| Failure::failed("key_damaged", format!("{path} is damaged")))
     }
 
     pub(super) fn write(&self, keys: &Keys) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| Failure::failed("home", format!("{}: {error}", self.0.display()));
         let mut text = Zeroizing::new(String::with_capacity(256));
         text.push_str(&format!("{HEAD}\nepoch {}\n", keys.epoch));
         if let Some(made) = &keys.made {
@@ -57,14 +62,8 @@ impl KeyFile {
                 text.push_str(part);
             }
         }
-        let temporary = self.0.with_extension("new");
-        let _ = fs::remove_file(&temporary);
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&temporary, &self.0).map_err(failed)?;
-        let folder = self.0.parent().unwrap_or(Path::new("."));
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        let written = self.file.write(&text);
+        written.map_err(|error| Failure::failed("home", format!("{}: {error}", self.path.display())))
     }
 }
 
@@ -83,19 +82,22 @@ fn parse(text: &str) -> Option<Keys> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     // Proves: GW-46
     #[test]
     fn a_key_file_comes_back_and_is_read_by_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
-        let file = KeyFile::new(dir.path());
+        let file = KeyFile::of(&Home::new(dir.path().to_owned())).unwrap();
         assert_eq!(file.read().unwrap().epoch, 0);
         file.write(&Keys { epoch: 7, made: Some(Zeroizing::new([9; 32])) }).unwrap();
         let read = file.read().unwrap();
         assert_eq!((read.epoch, read.made.map(|key| *key)), (7, Some([9; 32])));
         for mode in [0o644, 0o640, 0o604] {
-            fs::set_permissions(&file.0, fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&file.path, fs::Permissions::from_mode(mode)).unwrap();
             assert!(file.read().is_err());
         }
         for bad in ["", HEAD, "sealtide gateway key 2\nepoch 1\n", "sealtide gateway key 1\nepoch x\n"] {

@@ -1,5 +1,7 @@
 //! Frames of others: which are kept, and which are given away. Spec: ibgib §13.2 "Authentication"
 
+use std::collections::BTreeSet;
+
 use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{Added, Chain, Class, Place, Standing};
@@ -83,10 +85,16 @@ impl Identities {
         self.0.frames.commit(new).map_err(disk)
     }
 
-    /// The frames of a keystone that a peer may have: the own ones, its own, and those of nodes that share a space with
-    /// it. Those with n over `after`; voided branches come after the valid one.
-    pub(super) fn frames_for(&self, connection: &Connection, first: &Address, after: Option<u64>) -> Vec<Verified> {
-        match self.may_have(connection, first) {
+    /// The frames of a keystone that a peer may have: the own ones, its own, those `named` by the members of a space that
+    /// it shares and their devices', and those of nodes that share a space with it. Those with n over `after`; voided branches come after the valid one.
+    pub(super) fn frames_for(
+        &self,
+        connection: &Connection,
+        first: &Address,
+        after: Option<u64>,
+        named: &BTreeSet<Address>,
+    ) -> Vec<Verified> {
+        match self.may_have(connection, first, named) {
             Share::Nothing => Vec::new(),
             Share::First if after.is_some() => Vec::new(),
             Share::First => {
@@ -97,23 +105,23 @@ impl Identities {
         }
     }
 
-    fn may_have(&self, connection: &Connection, first: &Address) -> Share {
-        let mut allowed: Vec<Address> = [self.device(), self.owner()].into_iter().flatten().collect();
+    fn may_have(&self, connection: &Connection, first: &Address, named: &BTreeSet<Address>) -> Share {
+        let mut allowed: Vec<Address> = [self.device(), self.speaks_for()].into_iter().flatten().collect();
         if let Some(live) = self.live(connection) {
             allowed.extend(live.own_session.map(|(session, _)| session.first));
             allowed.extend([Some(live.peer_device), live.peer_owner, live.peer_session].into_iter().flatten());
         }
-        if allowed.contains(first) {
+        if allowed.contains(first) || self.belongs_to(first, named) {
             return Share::All;
         }
         let grants = self.0.store.facts().grants().unwrap_or_default();
         let spaces = |node: &NodeId| {
             let of_node = grants.iter().filter(|grant| grant.node == *node);
-            of_node.map(|grant| grant.space).collect::<std::collections::BTreeSet<_>>()
+            of_node.map(|grant| grant.space).collect::<BTreeSet<_>>()
         };
         let theirs = spaces(&connection.peer);
         let sharing = grants.iter().map(|grant| grant.node).filter(|node| !spaces(node).is_disjoint(&theirs));
-        let nodes: std::collections::BTreeSet<NodeId> = sharing.chain([connection.peer]).collect();
+        let nodes: BTreeSet<NodeId> = sharing.chain([connection.peer]).collect();
         for (node, row) in nodes.iter().filter_map(|node| Some((node, PeerIdentity::of(&self.0.store, node)?))) {
             if row.owner.as_ref() == Some(first) || row.device == *first && *node == connection.peer {
                 return Share::All;

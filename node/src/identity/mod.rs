@@ -4,7 +4,8 @@
 //! key file (secrets, counts)   key_file.rs, vault.rs     │ doubt.rs    may the store be an old one?
 //! identity store (frames)      frames.rs                 │ signing.rs  one frame after each, durable before it is shown
 //! owner.rs  new, recover, drill, revoke, delegate        │ show.rs     what there is, for people
-//! sessions.rs, live.rs, foreign.rs, verdict.rs, witness.rs → service.rs: what the engine asks for (its `Keystones`)
+//! sessions.rs, live.rs, foreign.rs, verdict.rs, witness.rs, members.rs → service.rs: what the engine asks for (its
+//! `Keystones`)
 //! ```
 //!
 //! A room of its own: it knows the store, the key file and `sealtide-identity`; nothing of folders or the command line.
@@ -17,6 +18,7 @@ mod frames;
 mod key_file;
 mod live;
 mod marker;
+mod members;
 mod owner;
 mod peers;
 mod service;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use sealtide_crypto::PublicKey;
 use sealtide_ibgib::{Address, Verified};
+use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{
     Chain, Claim, Class, ConnectFacts, Place, SessionRefused, Side, State, Verb, check_session,
 };
-use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{AbortCode, Introduction, OwnIdentity, Proof, Refused};
 use tokio::time::{Instant, timeout_at};
 
@@ -303,8 +303,14 @@ impl Keystones for Identities {
         })
     }
 
-    fn frames(&self, connection: Connection, first: Address, after: Option<u64>) -> Work<Vec<Verified>> {
-        self.work(move |identities| identities.frames_for(&connection, &first, after))
+    fn frames(
+        &self,
+        connection: Connection,
+        first: Address,
+        after: Option<u64>,
+        named: BTreeSet<Address>,
+    ) -> Work<Vec<Verified>> {
+        self.work(move |identities| identities.frames_for(&connection, &first, after, &named))
     }
 
     fn keep(
@@ -340,10 +346,6 @@ impl Keystones for Identities {
         self.work(move |identities| identities.check_sig_now(&connection, &target, &sig))
     }
 
-    fn members(&self, _: &SpaceId) -> Option<Address> {
-        None
-    }
-
     fn ended(&self, connection: &Connection) {
         self.forget_live(connection);
     }
@@ -358,5 +360,30 @@ impl Keystones for Identities {
 
     fn ask_for_signer(&self, connection: &Connection, keystone: &Address) {
         Identities::ask_for_signer(self, connection, keystone);
+    }
+
+    fn chains(&self) -> Option<&dyn sealtide_identity::members::Keystones> {
+        Some(self)
+    }
+
+    fn news(&self) -> u64 {
+        *self.0.news.borrow()
+    }
+
+    fn acts_as(&self, node: &NodeId) -> Vec<Address> {
+        Identities::acts_as(self, node)
+    }
+
+    fn delegates(&self, owner: &Address, device: &Address) -> bool {
+        self.delegates_now(owner, device, Verb::Sync)
+    }
+
+    fn post(&self, target: &Address) -> Result<(), Refused> {
+        Identities::post(self, target).map_err(sign_refused)
+    }
+
+    fn fetch(&self, connection: Connection, wanted: Vec<Address>) -> Work<()> {
+        let identities = self.clone();
+        Box::pin(async move { identities.fetch_all(&connection, wanted).await })
     }
 }

@@ -118,7 +118,7 @@ impl Identities {
         self.sign_ordinary(first, Signer::Session(secret), &key, claim)
     }
 
-    fn sign_ordinary(
+    pub(super) fn sign_ordinary(
         &self,
         first: &Address,
         signer: Signer<'_>,

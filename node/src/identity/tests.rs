@@ -1,4 +1,6 @@
-//! Stories of one or two rooms without a network: crashes at every write, forks, foreign devices.
+//! Stories of one or two rooms without a network: crashes at every write, forks, foreign devices, members.
+
+mod members;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

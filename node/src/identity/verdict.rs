@@ -52,7 +52,7 @@ impl Identities {
     /// The owner to name to peers: the one whose device this is, or was. One that ended is named still, so that peers
     /// hear of the end; one whose delegation only ran out is not.
     pub(super) fn owner_to_name(&self) -> Option<Address> {
-        let (device, owner) = (self.device()?, self.owner()?);
+        let (device, owner) = (self.device()?, self.speaks_for()?);
         let now = self.now();
         let named = self.0.frames.with(&owner, |chain| {
             let given = chain.delegations(&device);
@@ -69,7 +69,11 @@ impl Identities {
         let live: Vec<_> = lock(&self.0.live).values().cloned().collect();
         for one in live {
             let sessions = one.peer_session.iter().map(|first| standing(self.state_of(first)));
-            let peer = self.device_stands(&one.connection.peer, &one.peer_device, one.peer_owner.as_ref());
+            // Before its proof is checked the frames of its owner may be on their way; the check asks then.
+            let peer = match one.peer_session {
+                Some(_) => self.device_stands(&one.connection.peer, &one.peer_device, one.peer_owner.as_ref()),
+                None => Ok(()),
+            };
             let own = self.own_stands();
             if let Some(Err(refused)) = sessions.chain([peer, own]).find(Result::is_err) {
                 tracing::warn!(peer = one.connection.peer.short(), code = ?refused.code, "{}", refused.text);
@@ -82,7 +86,7 @@ impl Identities {
     pub(super) fn own_stands(&self) -> Result<(), Refused> {
         let Some(device) = self.device() else { return Ok(()) };
         standing(self.state_of(&device))?;
-        let Some(owner) = self.owner() else { return Ok(()) };
+        let Some(owner) = self.speaks_for() else { return Ok(()) };
         standing(self.state_of(&owner))?;
         let ended = self.0.frames.with(&owner, |chain| {
             chain.delegations(&device).is_empty() && chain.frames().any(|frame| names(frame.claim(), &device))

@@ -14,6 +14,7 @@ mod faults;
 mod gateway;
 mod identity;
 mod live;
+mod members;
 mod netns;
 mod policy;
 mod scenes;

@@ -4,6 +4,7 @@
 
 mod base;
 mod file;
+mod members;
 mod text;
 mod value;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::json;
 
 use self::base::common_frame;
+use self::members::MEMBERS_IB;
 pub use self::text::{MergedText, merge_text};
 use self::value::{Choice, choose, merge_objects, merge_relations};
 use crate::latest::winner_order;
@@ -59,8 +61,8 @@ pub enum NoMerge {
     /// A keystone or another timeline that only grows: divergence there is equivocation.
     #[error("a stone timeline never merges")]
     StoneTimeline,
-    /// A timeline of ib `members`: who may do what is decided by people.
-    #[error("a members timeline is not merged")]
+    /// A timeline of ib `members`, and a strategy that takes one side whole: who may do what is merged by rule alone.
+    #[error("members are merged by rule alone")]
     Members,
     /// No frame is behind both, or it is further away than a million frames.
     #[error("no_common_frame")]
@@ -95,6 +97,9 @@ pub fn merge_tips(
         return Err(NoMerge::FastForward);
     }
     refuse_stones([left, right, &base], &left_facts.tjp, load)?;
+    if *strategy != MergeStrategy::Optimistic && left_facts.tjp.ib() == MEMBERS_IB {
+        return Err(NoMerge::Members);
+    }
     let (left, right) = ((left, left_facts), (right, right_facts));
     let newer = winner_order((left.0.address(), left.1), (right.0.address(), right.1)).is_gt();
     let (newer, older) = if newer { (left, right) } else { (right, left) };
@@ -122,9 +127,6 @@ fn refuse_stones(
         if ancestors.iter().any(|ancestor| ancestor.as_str() == "keystone^gib") {
             return Err(NoMerge::StoneTimeline);
         }
-        if frame.address().ib() == "members" {
-            return Err(NoMerge::Members);
-        }
     }
     Ok(())
 }
@@ -145,8 +147,10 @@ fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>) -> Result<Verifi
         }
     };
     let files = ibs == [FILE_IB; 3];
+    let lists = ibs == [MEMBERS_IB; 3];
     let by_rule: &[&str] = match ib {
         _ if files => &file::MEMBERS,
+        _ if lists => &members::MEMBERS,
         "space" | "doc" => &["by"],
         _ => &[],
     };
@@ -157,6 +161,8 @@ fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>) -> Result<Verifi
     let mut relations = merge_relations(base.relations(), winner.0.relations(), loser.0.relations(), apart);
     if files {
         file::merge_files(records, &mut data, &mut relations, &mut conflicts)?;
+    } else if lists {
+        members::merge_members(&objects, &mut data);
     } else if let Some(by) = objects[1].get("by").filter(|_| by_rule.contains(&"by")) {
         data.insert("by".to_owned(), by.clone());
     }

@@ -10,6 +10,7 @@ mod latest;
 mod merge;
 mod merge_files;
 mod merge_histories;
+mod merge_members;
 mod record;
 mod shape;
 mod tree;

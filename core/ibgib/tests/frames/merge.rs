@@ -249,7 +249,10 @@ fn what_is_never_merged() {
 
     let members = genesis("members", object(json!({"members": {}})), Relations::new(), stamp(0), &uuid(3));
     let (left, right) = (next(&members, json!({"a": 1}), 1), next(&members, json!({"a": 2}), 2));
-    assert_eq!(Held::of(&[&members, &left, &right]).merge(&left, &right), Err(NoMerge::Members));
+    let held = Held::of(&[&members, &left, &right]);
+    for whole in [MergeStrategy::Ours(left.address().clone()), MergeStrategy::Theirs(left.address().clone())] {
+        assert_eq!(held.merge_by(&left, &right, &whole), Err(NoMerge::Members));
+    }
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use sealtide_crypto::SeededEntropy;
-use sealtide_ibgib::{Address, Data, Relations, Verified, uuid};
+use sealtide_ibgib::{Address, MergeStrategy, Verified, merge_tips, uuid};
 use sealtide_identity::keystone::{Chain, Claim, Delegation, Verb};
-use sealtide_identity::members::{Keystones, Member, Members, counting};
+use sealtide_identity::members::{Keystones, Member, Members, counting, newest, poster};
 use sealtide_identity::{NodeId, Role, SpaceId};
 use serde_json::{Value, json};
 
@@ -14,31 +14,17 @@ use crate::support::{Holder, at};
 const SPACE: SpaceId = SpaceId::from_bytes([3; 32]);
 
 #[derive(Default)]
-struct World {
-    chains: BTreeMap<Address, Chain>,
-    devices: BTreeMap<NodeId, Address>,
-}
+struct World(BTreeMap<Address, Chain>);
 
 impl World {
     fn knows(&mut self, holder: &Holder) {
-        let first = holder.chain.first_address().clone();
-        self.chains.insert(first.clone(), holder.chain.clone());
-        self.devices.insert(NodeId::of(holder.newest().key()), first);
+        self.0.insert(holder.chain.first_address().clone(), holder.chain.clone());
     }
 }
 
 impl Keystones for World {
-    fn chain(&self, first: &Address) -> Option<&Chain> {
-        self.chains.get(first)
-    }
-
-    fn device_of(&self, node: &NodeId) -> Option<Address> {
-        self.devices.get(node).cloned()
-    }
-
-    fn owners_of(&self, device: &Address) -> Vec<Address> {
-        let owners = self.chains.iter().filter(|(_, chain)| !chain.delegations(device).is_empty());
-        owners.map(|(first, _)| first.clone()).collect()
+    fn look(&self, first: &Address, look: &mut dyn FnMut(&Chain)) {
+        self.0.get(first).into_iter().for_each(look);
     }
 }
 
@@ -113,36 +99,15 @@ fn a_device_posts_for_its_owner_while_it_is_delegated() {
     };
     assert_eq!(count(&owner, &device), 2, "the third came after the end of the delegation");
     owner.sign(&Claim::new(Verb::Undelegate, &name), 6);
-    assert_eq!(count(&owner, &device), 1, "the founder's own frame stays");
+    assert_eq!(count(&owner, &device), 2, "what was posted before the end stays posted");
+    owner.sign(&Delegation::new(&[Verb::Sync, Verb::Post], at(90)).unwrap().claim(&name), 61);
+    assert_eq!(count(&owner, &device), 3, "delegated again, for longer");
+    let mut lone = World::default();
+    lone.knows(&owner);
+    assert_eq!(counting(&frames, SPACE, &node, &lone).len(), 0, "without the device nobody knows who posted");
 }
 
-// Proves: SY-102
-#[test]
-fn removal_wins_and_the_lesser_role() {
-    let holders: Vec<Holder> = (130..134).map(Holder::device).collect();
-    let [a, b, c, d] = [0, 1, 2, 3].map(|at| &holders[at]);
-    let base = with(Members::new(SPACE), &[member(a, Role::Admin), member(b, Role::Write), member(c, Role::Admin)]);
-    let mut left = with(base.clone(), &[member(c, Role::Write), member(d, Role::Read)]);
-    left.members.remove(b.chain.first_address().gib());
-    let mut more = member(b, Role::Admin);
-    more.nodes.insert(NodeId::from_bytes([9; 32]));
-    let right = with(base.clone(), &[more, member(c, Role::Read)]);
-    let merged = Members::merge(&base, &left, &right);
-    assert_eq!(merged, Members::merge(&base, &right, &left), "the order does not matter");
-    let role = |holder: &Holder| merged.role(holder.chain.first_address());
-    assert_eq!([role(a), role(b), role(c), role(d)], [Some(Role::Admin), None, Some(Role::Read), Some(Role::Read)]);
-    // Nodes: one removed, one added.
-    let mut left = with(base.clone(), &[]);
-    let at_a = a.chain.first_address().gib().to_owned();
-    left.members.get_mut(&at_a).unwrap().nodes = [NodeId::from_bytes([1; 32])].into();
-    let mut right = base.clone();
-    right.members.get_mut(&at_a).unwrap().nodes.insert(NodeId::from_bytes([2; 32]));
-    let merged = Members::merge(&base, &left, &right);
-    let nodes: Vec<NodeId> = merged.members[&at_a].nodes.iter().copied().collect();
-    assert_eq!(nodes, [NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32])]);
-}
-
-/// Two admins change the members at once; the merge frame counts when it says what the rule gives.
+/// Two admins change the members at once; the merge frame counts when it is the one that the rule gives.
 // Proves: SY-102
 #[test]
 fn a_merge_frame_counts_by_rule() {
@@ -152,23 +117,44 @@ fn a_merge_frame_counts_by_rule() {
     let first = base.first_frame(at(1), &uuid(&mut SeededEntropy::new(3))).unwrap();
     post(&mut a, &first, 2);
     let mut without = base.clone();
-    without.members.remove(c.chain.first_address().gib());
+    let last = Address::parse(&format!("commit^{}", "A".repeat(64))).unwrap();
+    assert!(without.remove(c.chain.first_address(), [last.clone()].into()));
+    assert!(!without.remove(c.chain.first_address(), [last].into()), "removed once");
     let left = without.next_frame(&first, at(3)).unwrap();
     let right = with(base.clone(), &[member(&c, Role::Admin)]).next_frame(&first, at(3)).unwrap();
+    let frames = [first.clone(), left.clone(), right.clone()];
+    let merge = |strategy: &MergeStrategy| {
+        let mut load = |address: &Address| frames.iter().find(|frame| frame.address() == address).cloned();
+        merge_tips((&left, &right), strategy, &mut load)
+    };
+    let good = merge(&MergeStrategy::Optimistic).unwrap();
+    assert!(merge(&MergeStrategy::Ours(right.address().clone())).is_err());
+    // The same parents, and another list.
+    let forged = crate::support::changed(&good, |data: &mut Value| data["members"] = json!(base.data()["members"]));
+    let world = |holders: [&Holder; 3]| {
+        let mut world = World::default();
+        holders.into_iter().for_each(|holder| world.knows(holder));
+        world
+    };
+    let all = [good.clone(), forged.clone(), left.clone(), right.clone(), first.clone()];
+    let counted = counting(&all, SPACE, &node, &world([&a, &b, &c]));
+    assert_eq!(counted.len(), 1, "nobody posted the parents");
     post(&mut a, &left, 3);
     post(&mut b, &right, 3);
-    let merge = |members: &Members| {
-        let evolved = members.next_frame(&left, at(3)).unwrap();
-        let mut relations: Relations = evolved.relations().clone();
-        relations.insert("past".into(), vec![left.address().clone(), right.address().clone()]);
-        Verified::make("members", Data::Json(Value::Object(evolved.object().unwrap())), relations).unwrap()
-    };
-    let (good, bad) = (merge(&without), merge(&base));
-    let mut world = World::default();
-    [&a, &b, &c].into_iter().for_each(|holder| world.knows(holder));
-    let counted = counting(&[good.clone(), bad.clone(), left, right, first], SPACE, &node, &world);
-    assert!(counted.contains_key(good.address()) && !counted.contains_key(bad.address()));
+    let held = world([&a, &b, &c]);
+    let counted = counting(&all, SPACE, &node, &held);
+    assert!(counted.contains_key(good.address()) && !counted.contains_key(forged.address()));
     assert_eq!(counted.len(), 4);
+    assert_eq!(poster(&right, &base, &held), Some(b.chain.first_address().clone()));
+    // The merge is what the newest say, whether its frame is here or not.
+    for frames in [&all[..], &all[2..]] {
+        let counted = counting(frames, SPACE, &node, &held);
+        let newest = newest(frames, &counted).unwrap();
+        assert_eq!(newest.frame.address(), good.address());
+        assert_eq!(newest.merges.len(), usize::from(frames.len() == 3));
+        assert_eq!(newest.members.role(c.chain.first_address()), None, "the removal wins");
+        assert_eq!(newest.members.last, without.last);
+    }
 }
 
 #[test]
@@ -178,7 +164,7 @@ fn only_the_one_spelling_is_read() {
     let first = members.first_frame(at(1), &uuid(&mut SeededEntropy::new(4))).unwrap();
     let gib = a.chain.first_address().gib().to_owned();
     type Change<'a> = &'a dyn Fn(&mut Value);
-    let breaks: [Change<'_>; 8] = [
+    let breaks: [Change<'_>; 11] = [
         &|data| data["space"] = json!(SPACE.to_string().to_uppercase()),
         &|data| data["members"] = json!([]),
         &|data| data["members"][&gib]["role"] = json!("owner"),
@@ -186,6 +172,9 @@ fn only_the_one_spelling_is_read() {
         &|data| data["members"][&gib]["nodes"] = json!(["stn1x"]),
         &|data| data["members"][&gib]["keystone"] = json!("keystone^gib"),
         &|data| data["members"][&gib]["more"] = json!(1),
+        &|data| data["last"] = json!([]),
+        &|data| data["last"] = json!({"A": []}),
+        &|data| data["last"] = json!({"A": ["no address"]}),
         &|data| {
             let node = data["members"][&gib]["nodes"][0].clone();
             data["members"][&gib]["nodes"] = json!([node, node]);

@@ -48,7 +48,7 @@ impl Run {
             moved.push(timeline.tjp.clone());
             after.insert(timeline.tjp.timeline_id(), (timeline.tjp.clone(), tips));
         }
-        check_moves(context.config.peer_role, &moved)?;
+        check_moves(context, &moved)?;
         let sids = index.sids();
         if !self.holds(&sids, context)? {
             return self.deepen(context);
@@ -156,10 +156,13 @@ fn note_moves(timeline: TimelineId, before: &[TipItem], after: &[TipItem], moves
 }
 
 /// Whether the peer may move these timelines: ordinary ones with `write`, those that say who may do what with
-/// `admin`. Asked before STAGED and again at the commit. Spec: ibgib §12.5, SY-101
-fn check_moves(role: Option<Role>, moved: &[Address]) -> Result<(), Fault> {
-    let least = if moved.iter().any(|tjp| matches!(tjp.ib(), "space" | "members")) { Role::Admin } else { Role::Write };
-    match role {
+/// `admin`. Where this node goes by a members frame, the driver looks who claimed a new one, and anybody who may write may
+/// bring it. Asked before STAGED and again at the commit. Spec: ibgib §12.5, SY-101
+fn check_moves(context: &Context<'_>, moved: &[Address]) -> Result<(), Fault> {
+    let claimed = context.config.contexts.as_ref().is_some_and(|contexts| contexts.members.is_some());
+    let by_admin = |tjp: &Address| tjp.ib() == "space" || tjp.ib() == "members" && !claimed;
+    let least = if moved.iter().any(by_admin) { Role::Admin } else { Role::Write };
+    match context.config.peer_role {
         None => Err(Fault::new(AbortCode::NotAllowed, NOT_ALLOWED)),
         Some(role) if !moved.is_empty() && role < least => {
             Err(Fault::new(AbortCode::NotAllowed, "the peer may not change this"))
@@ -389,7 +392,7 @@ impl Committing {
     }
 
     fn ask_store(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
-        check_moves(context.config.peer_role, &self.moved)?;
+        check_moves(context, &self.moved)?;
         match self.request.take() {
             Some(request) => {
                 self.step = Step::InStore;

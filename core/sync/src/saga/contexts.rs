@@ -15,7 +15,7 @@ use crate::{AbortCode, Message};
 pub struct Contexts {
     /// The sagas of this space on this connection so far. Nothing else of the space may run until this saga is over.
     pub ledger: Ledger,
-    /// The newest `members` frame of the space that this node holds.
+    /// The newest `members` frame that counts of the space that this node holds: it goes by it.
     pub members: Option<Address>,
     /// Whether BYE follows: what is not signed yet is signed by this saga. For the opener.
     pub last: bool,

@@ -33,8 +33,14 @@ impl Keystones for Keys {
     fn check_proof(&self, on: Connection, frames: Vec<Verified>, by: Introduction) -> Work<Result<(), Refused>> {
         NoKeystones.check_proof(on, frames, by)
     }
-    fn frames(&self, connection: Connection, first: Address, after: Option<u64>) -> Work<Vec<Verified>> {
-        NoKeystones.frames(connection, first, after)
+    fn frames(
+        &self,
+        connection: Connection,
+        first: Address,
+        after: Option<u64>,
+        named: BTreeSet<Address>,
+    ) -> Work<Vec<Verified>> {
+        NoKeystones.frames(connection, first, after, named)
     }
     fn keep(&self, on: Connection, first: Address, frames: Vec<Verified>, last: bool) -> Work<Result<(), Refused>> {
         NoKeystones.keep(on, first, frames, last)
@@ -47,9 +53,6 @@ impl Keystones for Keys {
     }
     fn check_sig(&self, on: Connection, target: String, sig: Verified) -> Work<Result<Checked, Refused>> {
         NoKeystones.check_sig(on, target, sig)
-    }
-    fn members(&self, space: &SpaceId) -> Option<Address> {
-        NoKeystones.members(space)
     }
     fn ended(&self, connection: &Connection) {
         NoKeystones.ended(connection);

@@ -6,7 +6,8 @@ use sealtide_identity::SpaceId;
 use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput};
 use tokio::sync::mpsc;
 
-use super::{FAREWELL_MS, Worker, lock, refuse};
+use super::sagas::refuse;
+use super::{FAREWELL_MS, Worker, lock};
 use crate::engine::keystones::{Asks, Connection};
 use crate::engine::signatures::{SessionKeys, Signing};
 use crate::engine::{Engine, SAGAS_PER_SESSION_MAX, SyncOrder};
@@ -37,11 +38,21 @@ pub(super) async fn begin_signing(keys: Option<Arc<SessionKeys>>, space: SpaceId
     }
 }
 
+/// Does what waits for the disk; `None` when it failed without a word.
+async fn in_thread<W: World, T: Send + 'static>(
+    engine: &Engine<W>,
+    work: impl FnOnce(&Engine<W>) -> T + Send + 'static,
+) -> Option<T> {
+    let engine = engine.clone();
+    tokio::task::spawn_blocking(move || work(&engine)).await.ok()
+}
+
 impl<W: World> Worker<W> {
     /// Has keystones do something; what comes of it is a fact for the control machine.
     pub(super) fn ask_keystones(&mut self, wish: ControlOutput) {
         let Some(keys) = self.keys.clone() else { return };
         let (keystones, connection) = (keys.keystones().clone(), keys.connection().clone());
+        let engine = self.engine.clone();
         self.jobs.spawn(async move {
             match wish {
                 ControlOutput::ProofWanted(introduction) => {
@@ -57,17 +68,41 @@ impl<W: World> Worker<W> {
                     ControlInput::AskKeystone { first, after }
                 }
                 ControlOutput::KeystoneWanted { first, after } => {
-                    let frames = keystones.frames(connection, first.clone(), after).await;
+                    let peer = connection.peer;
+                    let named = in_thread(&engine, move |engine| engine.named_for(&peer)).await.unwrap_or_default();
+                    let frames = keystones.frames(connection, first.clone(), after, named).await;
                     ControlInput::Keystone { first, frames }
                 }
                 ControlOutput::PeerKeystone { first, frames, last } => {
                     let kept = keystones.keep(connection, first, frames, last).await;
                     keys.came();
+                    let _ = in_thread(&engine, |engine| engine.look_at_claims()).await;
                     ControlInput::Kept(kept)
                 }
                 _ => ControlInput::Tick,
             }
         });
+    }
+
+    /// Makes a peer that came with an invite a member, and then tells it of the space. `false`: there is nothing to do.
+    pub(super) fn enter_invited(&self) -> bool {
+        let enters = self.keys.is_some() && self.engine.is_to_be_entered(&self.peer);
+        if enters {
+            let (engine, peer) = (self.engine.clone(), self.peer);
+            tokio::task::spawn_blocking(move || engine.enter_invited(&peer));
+        }
+        enters
+    }
+
+    /// Asks the peer for keystones that claims on members frames stand in, where some do not count here.
+    pub(super) fn ask_for_claims(&self) {
+        let Some(keys) = &self.keys else { return };
+        for (space, _) in self.engine.known().labels() {
+            let (engine, connection) = (self.engine.clone(), keys.connection().clone());
+            if self.engine.role(&self.peer, &space).is_some() {
+                tokio::spawn(async move { engine.fetch_claims(space, connection).await });
+            }
+        }
     }
 
     /// Asks the peer for the keys of nodes whose commits it brought. Spec: ibgib §12.6

@@ -1,0 +1,377 @@
+//! Which records that a peer brings become part of a space, and which are held until an admin decides. Spec: ibgib §12.5
+//!
+//! Only where a members frame counts. A frame is taken when a good commit stone of somebody who may write names it (or a
+//! later frame that leads to it, see identity §7), or when it follows from rules; a members frame when it counts. What is
+//! behind a removal, by the last commits that the members frame names, counts as written before it. Whatever leads to
+//! something held is held too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealtide_ibgib::{
+    Address, FileFrame, FrameFacts, MergeStrategy, Reader, Sid, Verified, merge_conflicts, merge_tips, pick_shape,
+    yield_frame,
+};
+use sealtide_identity::authorship::{COMMIT_IB, Commit, check_commit, read_commit};
+use sealtide_identity::members::{MEMBERS_IB, Members, counting, devices_of, newest, poster};
+use sealtide_identity::{Role, SpaceId};
+use sealtide_store::SpaceHandle;
+use sealtide_sync::SpaceView;
+
+use super::members::{SpaceMembers, founder_of, frames_of, members_timelines};
+use crate::engine::Engine;
+use crate::engine::authorship::is_yield;
+use crate::world::World;
+
+/// Shapes of one address that are tried for a stone.
+const SHAPES_TRIED: usize = 64;
+
+/// New records: those that a saga brought, or that are held.
+pub(super) struct Given<'a> {
+    /// The space, without anything of them.
+    pub(super) space: &'a SpaceHandle,
+    pub(super) sids: &'a [Sid],
+    pub(super) load: &'a dyn Fn(&Sid) -> Option<Verified>,
+}
+
+/// What comes of new records.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// What is held.
+    pub(super) held: BTreeSet<Sid>,
+    /// Keystones that would tell more.
+    pub(super) wanted: BTreeSet<Address>,
+}
+
+struct NewFrame {
+    sid: Sid,
+    facts: FrameFacts,
+    /// Whether it follows from rules, and so needs nobody's word.
+    by_rule: bool,
+}
+
+struct NewStone {
+    sid: Sid,
+    says: Commit,
+    /// Whether its signature holds and its tips are here.
+    good: bool,
+    /// What whoever made it may do.
+    role: Option<Role>,
+}
+
+/// New records as far as they must be known to judge them.
+#[derive(Default)]
+struct Batch {
+    frames: BTreeMap<Address, NewFrame>,
+    stones: BTreeMap<Address, NewStone>,
+    /// Everything else.
+    others: BTreeMap<Address, BTreeSet<Sid>>,
+    members: Vec<Verified>,
+    /// Members frames that are taken.
+    members_taken: BTreeSet<Address>,
+    wanted: BTreeSet<Address>,
+}
+
+impl<W: World> Engine<W> {
+    /// Judges new records of a space that goes by members.
+    // Spec: SY-102
+    pub(super) fn judge(&self, space: &SpaceId, members: &SpaceMembers, given: &Given<'_>) -> Verdict {
+        let mut batch = Batch::of(given);
+        let list = self.judge_members(space, members, given, &mut batch);
+        self.judge_stones(&list, given, &mut batch);
+        let (frames, stones) = batch.settle(given);
+        if frames.is_empty() && stones.is_empty() {
+            return Verdict::default();
+        }
+        let held = batch.with_what_belongs(given, &frames, &stones);
+        // Who is whose device may be told by newer frames of owners.
+        let owners = list.members.values().map(|member| &member.keystone);
+        batch.wanted.extend(owners.filter(|keystone| self.keystones().node_key(keystone).is_none()).cloned());
+        Verdict { held, wanted: batch.wanted }
+    }
+
+    /// Finds the members frames that are taken; gives what the members are with them.
+    ///
+    /// A frame that goes on from the newest one here is taken when it counts. One on another branch counts only by an
+    /// admin of today, or by somebody who was never listed here: who was removed cannot go back behind the removal.
+    fn judge_members(&self, space: &SpaceId, members: &SpaceMembers, given: &Given<'_>, batch: &mut Batch) -> Members {
+        let now = &members.newest;
+        let (Some(chains), Some(founder)) = (self.keystones().chains(), founder_of(given.space)) else {
+            return now.members.clone();
+        };
+        if batch.members.is_empty() {
+            return now.members.clone();
+        }
+        let mut all = frames_of(given.space, &members_timelines(given.space));
+        let mut known: BTreeSet<Address> = all.iter().map(|frame| frame.address().clone()).collect();
+        all.extend(batch.members.iter().cloned());
+        let counted = counting(&all, *space, &founder, chains);
+        let mut onward = BTreeSet::from([now.frame.address().clone()]);
+        for frame in &batch.members {
+            let Some(facts) = frame.frame_ref() else { continue };
+            let Some(before) = facts.past.first() else { continue };
+            let mut parents = facts.past.iter().chain(&facts.orphans);
+            if !counted.contains_key(frame.address()) {
+                let admins = counted.get(before).into_iter().flat_map(Members::admins);
+                for admin in admins {
+                    batch.wanted.extend(devices_of(admin, chains));
+                    batch.wanted.insert(admin.clone());
+                }
+                continue;
+            }
+            if !parents.clone().all(|parent| known.contains(parent)) {
+                continue;
+            }
+            let goes_on = parents.any(|parent| onward.contains(parent));
+            let by = counted.get(before).and_then(|before| poster(frame, before, chains));
+            let trusted = |by: &Address| now.members.role(by) == Some(Role::Admin) || !members.named.contains(by);
+            if goes_on || !facts.orphans.is_empty() || by.as_ref().is_some_and(trusted) {
+                known.insert(frame.address().clone());
+                batch.members_taken.insert(frame.address().clone());
+                if goes_on {
+                    onward.insert(frame.address().clone());
+                }
+            }
+        }
+        all.retain(|frame| known.contains(frame.address()));
+        let counted = counting(&all, *space, &founder, chains);
+        newest(&all, &counted).map_or_else(|| now.members.clone(), |newest| newest.members)
+    }
+
+    /// Looks whose the new commit stones are, and what they may do.
+    fn judge_stones(&self, list: &Members, given: &Given<'_>, batch: &mut Batch) {
+        let before_removal = batch.behind(list.last.values().flatten());
+        let mut roles: BTreeMap<Address, Option<Role>> = BTreeMap::new();
+        let mut judged = Vec::new();
+        for (address, stone) in &batch.stones {
+            let Some(key) = self.keystones().node_key(&stone.says.keystone) else {
+                batch.wanted.insert(stone.says.keystone.clone());
+                continue;
+            };
+            let signed = (given.load)(&stone.sid).is_some_and(|record| check_commit(&record, &key).is_ok());
+            let good = signed && tips_fit(&stone.says, &|address| batch.sids_of(given, address));
+            let device = stone.says.keystone.clone();
+            let role = *roles.entry(device).or_insert_with_key(|device| self.role_of_device(list, device));
+            let written = before_removal.contains(address).then_some(Role::Write);
+            judged.push((address.clone(), good, role.max(written)));
+        }
+        for (address, good, role) in judged {
+            if let Some(stone) = batch.stones.get_mut(&address) {
+                (stone.good, stone.role) = (good, role);
+            }
+        }
+    }
+
+    /// What a device may do: as the device of an owner, or by itself.
+    fn role_of_device(&self, list: &Members, device: &Address) -> Option<Role> {
+        let owners = list.members.values().filter(|member| self.keystones().delegates(&member.keystone, device));
+        owners.map(|owner| owner.role).max().or_else(|| list.role(device))
+    }
+}
+
+impl Batch {
+    fn of(given: &Given<'_>) -> Self {
+        let mut batch = Self::default();
+        let mut by_rule = Vec::new();
+        for record in given.sids.iter().filter_map(given.load) {
+            let (sid, address) = (record.sid(), record.address().clone());
+            if let Some(facts) = record.frame_ref().cloned() {
+                if merge_conflicts(&record).is_some() || is_yield(&record) {
+                    by_rule.push(address.clone());
+                }
+                if address.ib() == MEMBERS_IB {
+                    batch.members.push(record);
+                }
+                batch.frames.insert(address, NewFrame { sid, facts, by_rule: false });
+            } else if address.ib() == COMMIT_IB
+                && let Some(says) = read_commit(&record)
+            {
+                batch.stones.insert(address, NewStone { sid, says, good: false, role: None });
+            } else {
+                batch.others.entry(address).or_default().insert(sid);
+            }
+        }
+        batch.members.sort_by_key(|frame| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
+        let found: Vec<Address> =
+            by_rule.into_iter().filter(|address| batch.follows_from_rules(given, address)).collect();
+        for address in found {
+            if let Some(frame) = batch.frames.get_mut(&address) {
+                frame.by_rule = true;
+            }
+        }
+        batch
+    }
+
+    /// Whether the rules give exactly this frame: a merge of its parents, or the end of a path that another one owns.
+    fn follows_from_rules(&self, given: &Given<'_>, address: &Address) -> bool {
+        let mut load = |address: &Address| self.record(given, address);
+        let Some(frame) = load(address) else { return false };
+        let Some(facts) = frame.frame_ref() else { return false };
+        match (facts.past.as_slice(), facts.orphans.as_slice()) {
+            ([past], [orphan]) => {
+                let (Some(left), Some(right)) = (load(past), load(orphan)) else { return false };
+                let ours = |tip: &Address| MergeStrategy::Ours(tip.clone());
+                let theirs = |tip: &Address| MergeStrategy::Theirs(tip.clone());
+                let ways = [MergeStrategy::Optimistic, ours(past), ours(orphan), theirs(past), theirs(orphan)];
+                ways.iter()
+                    .any(|way| merge_tips((&left, &right), way, &mut load).is_ok_and(|made| made.address() == address))
+            }
+            ([past], []) => {
+                let owner = FileFrame::read(&frame).ok().and_then(|frame| frame.yielded);
+                let made = load(past).zip(owner).and_then(|(past, owner)| yield_frame(&past, &owner).ok());
+                made.is_some_and(|made| made.address() == address)
+            }
+            _ => false,
+        }
+    }
+
+    fn record(&self, given: &Given<'_>, address: &Address) -> Option<Verified> {
+        let shapes: Vec<Verified> = self
+            .sids_of(given, address)
+            .iter()
+            .filter_map(|sid| (given.load)(sid).or_else(|| given.space.record(sid)))
+            .collect();
+        pick_shape(Reader::Json, &shapes).cloned()
+    }
+
+    fn sids_of(&self, given: &Given<'_>, address: &Address) -> BTreeSet<Sid> {
+        let frame = self.frames.get(address).map(|frame| frame.sid);
+        let stone = self.stones.get(address).map(|stone| stone.sid);
+        let others = self.others.get(address).into_iter().flatten().copied();
+        frame.into_iter().chain(stone).chain(others).chain(given.space.by_address(address)).collect()
+    }
+
+    /// New commit stones that are one of these, or behind it.
+    fn behind<'a>(&self, last: impl Iterator<Item = &'a Address>) -> BTreeSet<Address> {
+        let mut behind = BTreeSet::new();
+        for last in last {
+            let mut next = Some(last.clone());
+            while let Some((address, stone)) = next.and_then(|next| self.stones.get_key_value(&next)) {
+                let new = behind.insert(address.clone());
+                next = stone.says.prev.clone().filter(|_| new);
+            }
+        }
+        behind
+    }
+
+    /// The commit stones that vouch for each frame: those that name it, or the next named frames that lead to it.
+    fn covers(&self) -> BTreeMap<&Address, BTreeSet<&Address>> {
+        let mut covers: BTreeMap<&Address, BTreeSet<&Address>> = BTreeMap::new();
+        for (stone, says) in self.stones.iter().filter(|(_, stone)| stone.good) {
+            for tip in &says.says.tips {
+                covers.entry(tip).or_default().insert(stone);
+            }
+        }
+        let named: BTreeSet<&Address> = covers.keys().copied().collect();
+        let mut downward: Vec<(&Address, &NewFrame)> = self.frames.iter().collect();
+        downward.sort_by_key(|(_, frame)| std::cmp::Reverse(frame.facts.n));
+        for (address, frame) in downward {
+            let ([before], []) = (frame.facts.past.as_slice(), frame.facts.orphans.as_slice()) else { continue };
+            if !named.contains(before)
+                && let Some((before, _)) = self.frames.get_key_value(before)
+            {
+                let stones = covers.get(address).cloned().unwrap_or_default();
+                covers.entry(before).or_default().extend(stones);
+            }
+        }
+        covers
+    }
+
+    /// The frames and commit stones that are held: those that nobody vouches for, and what leads to something held.
+    fn settle(&self, given: &Given<'_>) -> (BTreeSet<Address>, BTreeSet<Address>) {
+        let covers = self.covers();
+        let here = |address: &Address| !given.space.by_address(address).is_empty();
+        let (mut frames, mut stones) = (BTreeSet::new(), BTreeSet::new());
+        let mut upward: Vec<(&Address, &NewFrame)> = self.frames.iter().collect();
+        upward.sort_by_key(|(_, frame)| frame.facts.n);
+        let mut in_turn: Vec<(&Address, &NewStone)> = self.stones.iter().collect();
+        in_turn.sort_by_key(|(_, stone)| stone.says.seq);
+        loop {
+            let before = (frames.len(), stones.len());
+            for (address, frame) in &upward {
+                if frames.contains(*address) {
+                    continue;
+                }
+                let mut parents = frame.facts.past.iter().chain(&frame.facts.orphans);
+                let rooted =
+                    parents.all(|parent| here(parent) || self.frames.contains_key(parent) && !frames.contains(parent));
+                let least = if address.ib() == "space" { Role::Admin } else { Role::Write };
+                let mut vouching = covers.get(*address).into_iter().flatten().filter(|stone| !stones.contains(**stone));
+                let vouched = match address.ib() {
+                    MEMBERS_IB => self.members_taken.contains(*address),
+                    _ => frame.by_rule || vouching.any(|stone| self.stones[*stone].role >= Some(least)),
+                };
+                if !rooted || !vouched {
+                    frames.insert((*address).clone());
+                }
+            }
+            for (address, stone) in &in_turn {
+                let tip_ok = |tip: &Address| match self.frames.contains_key(tip) {
+                    true => !frames.contains(tip),
+                    false => here(tip),
+                };
+                let follows = stone.says.prev.as_ref().is_none_or(|prev| match self.stones.contains_key(prev) {
+                    true => !stones.contains(prev),
+                    false => here(prev),
+                });
+                if !stone.good || !follows || !stone.says.tips.iter().all(tip_ok) {
+                    stones.insert((*address).clone());
+                }
+            }
+            if before == (frames.len(), stones.len()) {
+                return (frames, stones);
+            }
+        }
+    }
+
+    /// Held frames and stones, and the records that only they refer to.
+    fn with_what_belongs(
+        &self,
+        given: &Given<'_>,
+        frames: &BTreeSet<Address>,
+        stones: &BTreeSet<Address>,
+    ) -> BTreeSet<Sid> {
+        let reach = |of_held: bool| {
+            let frames = self.frames.iter().filter(|(address, _)| frames.contains(*address) == of_held);
+            let stones = self.stones.iter().filter(|(address, _)| stones.contains(*address) == of_held);
+            let mut open: Vec<Sid> =
+                frames.map(|(_, frame)| frame.sid).chain(stones.map(|(_, stone)| stone.sid)).collect();
+            let mut reached: BTreeSet<Sid> = BTreeSet::new();
+            while let Some(sid) = open.pop() {
+                let Some(record) = (given.load)(&sid) else { continue };
+                let links = record.relations().values().flatten();
+                for sid in links.filter_map(|link| self.others.get(link)).flatten() {
+                    if reached.insert(*sid) {
+                        open.push(*sid);
+                    }
+                }
+            }
+            reached
+        };
+        let (taken, held) = (reach(false), reach(true));
+        let mut all: BTreeSet<Sid> = held.difference(&taken).copied().collect();
+        all.extend(frames.iter().filter_map(|address| self.frames.get(address)).map(|frame| frame.sid));
+        all.extend(stones.iter().filter_map(|address| self.stones.get(address)).map(|stone| stone.sid));
+        all
+    }
+}
+
+/// Whether the tips that are here are those that were signed. An address may hold several shapes; one fits.
+fn tips_fit(says: &Commit, sids_of: &dyn Fn(&Address) -> BTreeSet<Sid>) -> bool {
+    let shapes: Vec<Vec<Sid>> = says.tips.iter().map(|tip| sids_of(tip).into_iter().collect()).collect();
+    if shapes.iter().any(Vec::is_empty) {
+        return false;
+    }
+    let ways =
+        shapes.iter().map(Vec::len).try_fold(1usize, |ways, count| ways.checked_mul(count)).unwrap_or(usize::MAX);
+    (0..ways.min(SHAPES_TRIED)).any(|mut way| {
+        let sids: Vec<Sid> = shapes
+            .iter()
+            .map(|shapes| {
+                let at = way % shapes.len();
+                way /= shapes.len();
+                shapes[at]
+            })
+            .collect();
+        says.check_tips(&sids).is_ok()
+    })
+}

@@ -1,0 +1,357 @@
+//! What a peer brought and nobody here may vouch for: kept apart, listed, passed to nobody, until an admin decides or the
+//! members change. Spec: ibgib §12.5; sync §13
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use sealtide_ibgib::{Address, Sid, TimelineId, Verified, merge_conflicts, settle_tips};
+use sealtide_identity::authorship::Tip;
+use sealtide_identity::members::MEMBERS_IB;
+use sealtide_identity::{NodeId, Role, SpaceId};
+use sealtide_store::{CommitError, SpaceHandle, StoreError};
+use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
+
+use super::admission::{Given, Verdict};
+use super::members::{FETCH_ROUNDS, MembersRefused};
+use super::room::{Room, held_space};
+use crate::engine::authorship::is_yield;
+use crate::engine::keystones::Connection;
+use crate::engine::{Engine, Event};
+use crate::world::World;
+
+/// Who holds something, as far as anybody has looked.
+#[derive(Default)]
+pub(super) struct Holding {
+    from: Mutex<Option<BTreeMap<SpaceId, BTreeSet<NodeId>>>>,
+    /// Held while what is held is judged anew.
+    reviewing: Mutex<()>,
+}
+
+/// What is held of a space from one peer.
+#[derive(Clone, Debug)]
+pub struct HeldFrom {
+    /// Who brought it.
+    pub peer: NodeId,
+    /// The frames, those with the greatest counter last.
+    pub frames: Vec<Verified>,
+    /// All records, those that the frames refer to and commit stones included.
+    pub records: usize,
+}
+
+/// The next frame of a timeline that puts what was in the space over what was held: from the tips before (none where the
+/// timeline is new) and the tips after.
+pub type Supersede<'a> = &'a dyn Fn(&[Verified], &[Verified]) -> Option<Verified>;
+
+impl<W: World> Engine<W> {
+    /// The space as a saga with this peer sees it.
+    pub(crate) fn room(&self, space: &SpaceId, peer: &NodeId) -> Option<Room> {
+        Room::of(self.store(), space, peer)
+    }
+
+    /// Commits what a saga brought. What is held of it goes aside first, so that no crash loses it.
+    // Spec: SY-102
+    pub(crate) async fn commit_received(
+        &self,
+        room: &Room,
+        peer: NodeId,
+        saga: SagaId,
+        request: CommitRequest,
+        connection: Option<Connection>,
+    ) -> Result<CommitResult, CommitError> {
+        let space = room.space().id();
+        let verdict = self.judge_received(room, saga, &request, connection.as_ref()).await;
+        let result = if verdict.held.is_empty() {
+            self.world().commit(self.store(), space, request).await?
+        } else {
+            self.commit_part(room, peer, saga, request, &verdict.held).await?
+        };
+        if let Some(connection) = connection {
+            let engine = self.clone();
+            tokio::spawn(async move { engine.fetch_claims(space, connection).await });
+        }
+        Ok(result)
+    }
+
+    async fn judge_received(
+        &self,
+        room: &Room,
+        saga: SagaId,
+        request: &CommitRequest,
+        connection: Option<&Connection>,
+    ) -> Verdict {
+        let mut asked: BTreeSet<Address> = BTreeSet::new();
+        loop {
+            let (engine, space, saga) = (self.clone(), room.space().clone(), saga);
+            let (staged, records) = (request.staged.clone(), request.records.clone());
+            let judging = tokio::task::spawn_blocking(move || {
+                let Some(members) = engine.members(&space.id()) else { return Verdict::default() };
+                let staged = staged.unwrap_or_else(|| space.staged(&saga));
+                let made: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
+                let sids: Vec<Sid> = staged.into_iter().chain(made.keys().copied()).collect();
+                let load = |sid: &Sid| made.get(sid).cloned().or_else(|| space.staged_record(&saga, sid));
+                engine.judge(&space.id(), &members, &Given { space: &space, sids: &sids, load: &load })
+            });
+            let verdict = judging.await.expect("judging does not panic");
+            let wanted: Vec<Address> = verdict.wanted.iter().filter(|first| !asked.contains(*first)).cloned().collect();
+            match connection {
+                Some(connection) if !wanted.is_empty() && asked.len() < FETCH_ROUNDS * WANTED_MAX => {
+                    asked.extend(wanted.iter().cloned());
+                    self.keystones().fetch(connection.clone(), wanted).await;
+                }
+                _ => return verdict,
+            }
+        }
+    }
+
+    /// Puts aside what is held and commits the rest.
+    async fn commit_part(
+        &self,
+        room: &Room,
+        peer: NodeId,
+        saga: SagaId,
+        request: CommitRequest,
+        held: &BTreeSet<Sid>,
+    ) -> Result<CommitResult, CommitError> {
+        let space = room.space().id();
+        let made = request.records.iter().filter(|record| held.contains(&record.sid())).cloned();
+        let staged = held.iter().filter_map(|sid| room.staged_record(&saga, sid));
+        let aside: Vec<Verified> = made.chain(staged).collect();
+        let timelines: BTreeSet<TimelineId> =
+            aside.iter().filter_map(Verified::frame_ref).map(|facts| facts.timeline).collect();
+        tracing::warn!(%space, peer = peer.short(), frames = timelines.len(), "nobody who may write vouches for what came: it is held");
+        let engine = self.clone();
+        let kept = tokio::task::spawn_blocking(move || engine.put_aside(&space, &peer, aside)).await;
+        kept.expect("the store does not panic")?;
+        let moved = |timeline: &TimelineId| timelines.contains(timeline) || room.holds(timeline);
+        let all = request.staged.unwrap_or_else(|| room.staged(&saga));
+        let part = CommitRequest {
+            saga: Some(saga),
+            staged: Some(all.into_iter().filter(|sid| !held.contains(sid)).collect()),
+            records: request.records.into_iter().filter(|record| !held.contains(&record.sid())).collect(),
+            expected: request.expected.iter().filter(|(timeline, _)| !moved(timeline)).cloned().collect(),
+            strict: request.strict,
+        };
+        let mut result = self.world().commit(self.store(), space, part).await?;
+        // The tips of these timelines are other ones in the room than in the space: for the saga nothing moved meanwhile.
+        for (timeline, before, _) in result.moved.iter_mut().filter(|(timeline, ..)| moved(timeline)) {
+            if let Some((_, expected)) = request.expected.iter().find(|(expected, _)| expected == timeline) {
+                before.clone_from(expected);
+            }
+        }
+        self.emit(Event::Held { space, peer });
+        Ok(result)
+    }
+
+    fn put_aside(&self, space: &SpaceId, peer: &NodeId, mut records: Vec<Verified>) -> Result<(), StoreError> {
+        let aside = held_space(space, peer);
+        self.store().adopt_space(aside)?;
+        self.holding(|from| from.entry(*space).or_default().insert(*peer));
+        records.sort_by_key(|record| record.frame_ref().map(|facts| facts.n));
+        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        match self.store().commit(&aside, &request) {
+            Ok(_) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+            Err(_) => Err(StoreError::Failed),
+        }
+    }
+
+    /// Looks at who holds something, or changes it.
+    fn holding<T>(&self, look: impl FnOnce(&mut BTreeMap<SpaceId, BTreeSet<NodeId>>) -> T) -> T {
+        let mut from = self.0.holding.from.lock().unwrap_or_else(PoisonError::into_inner);
+        look(from.get_or_insert_with(|| {
+            let mut found: BTreeMap<SpaceId, BTreeSet<NodeId>> = BTreeMap::new();
+            for (space, _) in self.known().labels() {
+                let peers = self.known().peers().into_iter().map(|peer| peer.node);
+                let held = peers.filter(|peer| self.store().view(&held_space(&space, peer)).is_some());
+                let held: BTreeSet<NodeId> = held.collect();
+                if !held.is_empty() {
+                    found.insert(space, held);
+                }
+            }
+            found
+        }))
+    }
+
+    /// Whether something of a space is held.
+    pub fn holds(&self, space: &SpaceId) -> bool {
+        self.holding(|from| from.contains_key(space))
+    }
+
+    /// What is held of a space, by the peer that brought it. Reads it all.
+    pub fn held(&self, space: &SpaceId) -> Vec<HeldFrom> {
+        let Some(view) = self.store().view(space) else { return Vec::new() };
+        let held = self.held_records(space, &view).into_iter().map(|(peer, records)| {
+            let count = records.len();
+            let mut frames: Vec<Verified> = records.into_iter().filter(|record| record.frame_ref().is_some()).collect();
+            frames.sort_by_key(|frame| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
+            HeldFrom { peer, frames, records: count }
+        });
+        held.collect()
+    }
+
+    fn held_records(&self, space: &SpaceId, view: &SpaceHandle) -> Vec<(NodeId, Vec<Verified>)> {
+        let peers = self.holding(|from| from.get(space).cloned().unwrap_or_default());
+        let held = peers.into_iter().filter_map(|peer| {
+            let aside = self.store().view(&held_space(space, &peer))?;
+            let sids = aside.bulk(None, usize::MAX).into_iter().map(|(_, sid)| sid);
+            let records = sids.filter(|sid| !view.contains(sid)).filter_map(|sid| aside.record(&sid)).collect();
+            Some((peer, records))
+        });
+        held.collect()
+    }
+
+    /// Forgets what is held from peers of which everything is in the space.
+    fn forget_held(&self, space: &SpaceId, view: &SpaceHandle) {
+        for (peer, records) in self.held_records(space, view) {
+            if records.is_empty() {
+                if let Err(error) = self.store().remove_space(&held_space(space, &peer)) {
+                    tracing::warn!(%error, "what is not held any more could not be removed");
+                    continue;
+                }
+                self.holding(|from| {
+                    let left = from.get_mut(space).is_none_or(|peers| {
+                        peers.remove(&peer);
+                        peers.is_empty()
+                    });
+                    if left {
+                        from.remove(space);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Judges what is held anew: members may have changed, keystones come, or somebody vouched for it. Waits for the disk.
+    pub(super) fn review_held(&self, space: &SpaceId) {
+        if !self.holds(space) {
+            return;
+        }
+        let Ok(_alone) = self.0.holding.reviewing.try_lock() else { return };
+        let Some(view) = self.store().view(space) else { return };
+        for (_, records) in self.held_records(space, &view) {
+            let Some(members) = self.members(space) else { return };
+            let by_sid: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
+            let sids: Vec<Sid> = by_sid.keys().copied().collect();
+            let load = |sid: &Sid| by_sid.get(sid).cloned();
+            let verdict = self.judge(space, &members, &Given { space: &view, sids: &sids, load: &load });
+            let records: Vec<Verified> = by_sid
+                .iter()
+                .filter(|(sid, _)| !verdict.held.contains(*sid))
+                .map(|(_, record)| record.clone())
+                .collect();
+            if records.is_empty() {
+                continue;
+            }
+            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            match self.store().commit(space, &request) {
+                Ok(result) => self.committed(*space, None, &result),
+                Err(error) => tracing::warn!(%error, "what is not held any more could not be committed"),
+            }
+        }
+        self.forget_held(space, &view);
+    }
+
+    /// As [`Engine::review_held`], from wherever a commit is told of.
+    pub(super) fn review_held_soon(&self, space: SpaceId) {
+        if !self.holds(&space) {
+            return;
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let engine = self.clone();
+                drop(runtime.spawn_blocking(move || engine.review_held(&space)));
+            }
+            Err(_) => self.review_held(&space),
+        }
+    }
+
+    /// What of these new records would be held.
+    #[cfg(test)]
+    pub(crate) fn judged(
+        &self,
+        space: &SpaceId,
+        sids: &[Sid],
+        load: &dyn Fn(&Sid) -> Option<Verified>,
+    ) -> BTreeSet<Sid> {
+        let (members, view) = (self.members(space).expect("a list of members"), self.store().view(space));
+        let view = view.expect("the space is here");
+        self.judge(space, &members, &Given { space: &view, sids, load }).held
+    }
+
+    /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all
+    /// nodes agree, with a newer frame over it. Members frames that do not count are left held. Gives the number of frames.
+    /// Waits for the disk, and must not be called from an asynchronous task.
+    ///
+    /// # Errors
+    /// [`MembersRefused`].
+    // Spec: SY-102
+    pub fn take_held(&self, space: &SpaceId, supersede: Option<Supersede<'_>>) -> Result<usize, MembersRefused> {
+        if self.role(&self.id(), space) != Some(Role::Admin) {
+            return Err(MembersRefused::NotAdmin);
+        }
+        let view = self.store().view(space).ok_or(MembersRefused::None)?;
+        let mut records: BTreeMap<Sid, Verified> = BTreeMap::new();
+        for (_, held) in self.held_records(space, &view) {
+            records.extend(held.into_iter().map(|record| (record.sid(), record)));
+        }
+        leave_out_members(&mut records);
+        let frames: BTreeMap<Address, Verified> = records
+            .values()
+            .filter(|record| record.frame_ref().is_some())
+            .map(|frame| (frame.address().clone(), frame.clone()))
+            .collect();
+        let by_hand = frames.values().filter(|frame| merge_conflicts(frame).is_none() && !is_yield(frame));
+        let vouched: Vec<Tip> =
+            by_hand.map(|frame| Tip { sid: frame.sid(), address: frame.address().clone() }).collect();
+        let over = supersede.map(|supersede| over(&view, &frames, supersede)).unwrap_or_default();
+        let records: Vec<Verified> = records.into_values().collect();
+        if !records.is_empty() {
+            let result = self.commit_vouching(*space, records, over, vouched);
+            let result = result.map_err(|error| MembersRefused::Store(error.to_string()))?;
+            self.committed(*space, None, &result);
+            self.forget_held(space, &view);
+        }
+        Ok(frames.len())
+    }
+}
+
+/// Keystones that are asked for in one round before a commit.
+const WANTED_MAX: usize = 64;
+
+/// Leaves out members frames, which no admin takes by hand, and what leads to them.
+fn leave_out_members(records: &mut BTreeMap<Sid, Verified>) {
+    let mut left_out: BTreeSet<Address> = BTreeSet::new();
+    loop {
+        let leads = |record: &Verified| record.relations().values().flatten().any(|link| left_out.contains(link));
+        let more: Vec<Sid> = records
+            .iter()
+            .filter(|(_, record)| record.address().ib() == MEMBERS_IB || leads(record))
+            .map(|(sid, _)| *sid)
+            .collect();
+        if more.is_empty() {
+            return;
+        }
+        left_out.extend(more.iter().filter_map(|sid| records.remove(sid)).map(|record| record.address().clone()));
+    }
+}
+
+/// For each timeline of held frames the frame that puts what was in the space over them.
+fn over(view: &SpaceHandle, held: &BTreeMap<Address, Verified>, supersede: Supersede<'_>) -> Vec<Verified> {
+    let mut timelines: BTreeMap<TimelineId, Vec<Address>> = BTreeMap::new();
+    for frame in held.values() {
+        if let Some(facts) = frame.frame_ref() {
+            timelines.entry(facts.timeline).or_default().push(frame.address().clone());
+        }
+    }
+    let made = timelines.into_iter().filter_map(|(timeline, new)| {
+        let load = |address: &Address| {
+            held.get(address).cloned().or_else(|| view.by_address(address).first().and_then(|sid| view.record(sid)))
+        };
+        let known: Vec<Address> = view.tips(&timeline).into_iter().map(|tip| tip.tip).collect();
+        let mut facts = |address: &Address| load(address)?.frame();
+        let after = settle_tips(&known, &new, &mut facts);
+        let records = |addresses: &[Address]| addresses.iter().filter_map(load).collect::<Vec<Verified>>();
+        supersede(&records(&known), &records(&after))
+    });
+    made.collect()
+}

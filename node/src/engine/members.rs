@@ -1,0 +1,434 @@
+//! Who may do what in a space: by its newest members frame that counts, and where it has none by the grants of this node.
+//! Spec: ibgib §12.5
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use data_encoding::HEXUPPER;
+use sealtide_ibgib::{Address, Stamp, TimelineId, Verified, uuid};
+use sealtide_identity::authorship::{check_commit, read_commit};
+use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, newest};
+use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
+use sealtide_store::SpaceHandle;
+use sealtide_sync::{Refused, SpaceView};
+
+use crate::engine::keystones::Connection;
+use crate::engine::{Engine, Event};
+use crate::world::World;
+
+/// Frames of one members timeline that are looked at.
+const FRAMES_MAX: usize = 65_536;
+/// Nodes of a space whose commits are looked for when somebody is removed.
+const MAKERS_MAX: usize = 4_096;
+/// Commits of one node that are looked at to find its newest.
+const STONES_MAX: usize = 4_096;
+/// How often a peer is asked for keystones before one goes on without: an owner, its device, and what came meanwhile.
+pub(super) const FETCH_ROUNDS: usize = 4;
+
+/// The members of one space.
+#[derive(Clone, Debug)]
+pub struct SpaceMembers {
+    /// What the newest frames that count say.
+    pub newest: Newest,
+    /// Every keystone that a frame which counts ever listed.
+    pub named: BTreeSet<Address>,
+}
+
+/// What is remembered of one space.
+#[derive(Default)]
+struct Known {
+    /// Its members timelines: one, unless somebody made more. `None` while nobody has looked.
+    timelines: Option<BTreeSet<TimelineId>>,
+    /// What they say, as of this number of [`super::keystones::Keystones::news`].
+    says: Option<(u64, Option<Arc<SpaceMembers>>)>,
+}
+
+/// What the engine remembers of members.
+#[derive(Default)]
+pub(super) struct Rolls {
+    spaces: Mutex<BTreeMap<SpaceId, Known>>,
+    /// Held while members are changed: each frame follows the newest.
+    changing: Mutex<()>,
+}
+
+/// Why the members of a space are not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MembersRefused {
+    /// The space goes by the grants of this node.
+    #[error("this space has no list of members")]
+    None,
+    /// Only an admin changes members.
+    #[error("only an admin of the space changes its members")]
+    NotAdmin,
+    /// Somebody has to stay.
+    #[error("the last admin of a space stays")]
+    LastAdmin,
+    /// The frame would be refused: too many members.
+    #[error("the list of members cannot be written: {0}")]
+    Record(String),
+    /// Nothing was signed.
+    #[error("{}", .0.text)]
+    Sign(Refused),
+    /// It could not be written.
+    #[error("the store: {0}")]
+    Store(String),
+}
+
+impl<W: World> Engine<W> {
+    /// The members of a space; `None` where no members frame counts here: then the grants of this node are the rule.
+    pub fn members(&self, space: &SpaceId) -> Option<Arc<SpaceMembers>> {
+        let chains = self.keystones().chains()?;
+        let news = self.keystones().news();
+        let timelines = {
+            let mut known = lock(&self.0.rolls.spaces);
+            let known = known.entry(*space).or_default();
+            match &known.says {
+                Some((as_of, says)) if *as_of == news => return says.clone(),
+                _ => known.timelines.clone(),
+            }
+        };
+        let view = self.store().view(space)?;
+        let timelines = timelines.unwrap_or_else(|| members_timelines(&view));
+        let frames = frames_of(&view, &timelines);
+        let says = founder_of(&view).and_then(|founder| {
+            let counted = counting(&frames, *space, &founder, chains);
+            let named = counted.values().flat_map(|members| members.members.values());
+            let named = named.map(|member| member.keystone.clone()).collect();
+            Some(Arc::new(SpaceMembers { newest: newest(&frames, &counted)?, named }))
+        });
+        let mut known = lock(&self.0.rolls.spaces);
+        let known = known.entry(*space).or_default();
+        // A commit that came in between has cleared what is known, and knows of more timelines.
+        if known.timelines.as_ref().is_none_or(|there| there.is_subset(&timelines)) {
+            known.timelines = Some(timelines);
+            known.says = Some((news, says.clone()));
+        }
+        says
+    }
+
+    /// The address of the newest members frame that counts, for OPEN and OPEN_ACK.
+    pub(super) fn members_frame(&self, space: &SpaceId) -> Option<Address> {
+        self.members(space).map(|members| members.newest.frame.address().clone())
+    }
+
+    /// What is granted to a node in a space.
+    // Spec: SY-101
+    pub fn grants_of(&self, node: &NodeId, space: &SpaceId) -> Vec<Grant> {
+        let mut local = self.known().grants();
+        local.retain(|grant| grant.node == *node && grant.space == *space);
+        let Some(members) = self.members(space) else { return local };
+        let keystones = self.keystones().acts_as(node);
+        if let Some(member) = keystones.iter().find_map(|keystone| members.newest.members.member(keystone)) {
+            let invite = local.first().and_then(|grant| grant.invite);
+            return vec![Grant { space: *space, node: *node, role: member.role, since_ms: member.since_ms, invite }];
+        }
+        // Whoever was let in by an invite is a member as soon as the issuer wrote it down; the joiner itself waits for
+        // the first frame that lists it.
+        let unnamed = !keystones.iter().any(|keystone| members.named.contains(keystone));
+        match *node == self.id() {
+            true => local.retain(|_| unnamed),
+            false => local.retain(|grant| grant.invite.is_some() && self.administers(&members)),
+        }
+        local
+    }
+
+    /// All that is granted here: to this node and to those that it knows.
+    pub fn grants(&self) -> Vec<Grant> {
+        let mut nodes: BTreeSet<NodeId> = self.known().peers().iter().map(|peer| peer.node).collect();
+        nodes.extend(self.known().grants().iter().map(|grant| grant.node));
+        nodes.insert(self.id());
+        let spaces = self.known().labels();
+        let pairs = spaces.iter().flat_map(|(space, _)| nodes.iter().map(move |node| (node, space)));
+        pairs.flat_map(|(node, space)| self.grants_of(node, space)).collect()
+    }
+
+    /// The role of a node in a space at this node.
+    // Spec: SY-101
+    pub fn role(&self, node: &NodeId, space: &SpaceId) -> Option<Role> {
+        let grants = self.grants_of(node, space);
+        [(Action::Invite, Role::Admin), (Action::MoveTips, Role::Write), (Action::Pull, Role::Read)]
+            .into_iter()
+            .find(|(action, _)| allows(&grants, node, space, *action))
+            .map(|(_, role)| role)
+    }
+
+    fn administers(&self, members: &SpaceMembers) -> bool {
+        let own = self.keystones().acts_as(&self.id());
+        own.iter().find_map(|own| members.newest.members.role(own)) == Some(Role::Admin)
+    }
+
+    /// Keystones that the members of spaces shared with a peer name: it may have their frames.
+    pub(super) fn named_for(&self, peer: &NodeId) -> BTreeSet<Address> {
+        let spaces = self.known().labels().into_iter().map(|(space, _)| space);
+        let shared = spaces.filter(|space| self.role(peer, space).is_some());
+        shared.filter_map(|space| self.members(&space)).flat_map(|members| members.named.clone()).collect()
+    }
+
+    // --- what changes members ---
+
+    /// The first members frame of a space that this node makes, claimed; `None` in a node that goes by no members. Waits
+    /// for the disk.
+    ///
+    /// # Errors
+    /// [`MembersRefused`]; a space without it would go by other rules than its maker thinks.
+    pub fn first_members(&self, space: SpaceId) -> Result<Option<Verified>, MembersRefused> {
+        let (Some(_), Some(own)) = (self.keystones().chains(), self.keystones().acts_as(&self.id()).into_iter().next())
+        else {
+            return Ok(None);
+        };
+        let now = self.world().now().wall_ms;
+        let mut members = Members::new(space);
+        members.insert(Member { keystone: own, nodes: [self.id()].into(), role: Role::Admin, since_ms: now });
+        let frame = members
+            .first_frame(Stamp { ms: now }, &uuid(&mut *self.world().entropy()))
+            .map_err(|refusal| MembersRefused::Record(refusal.to_string()))?;
+        self.keystones().post(frame.address()).map_err(MembersRefused::Sign)?;
+        Ok(Some(frame))
+    }
+
+    /// Changes the members of a space by a frame after the newest, claimed by this node. `change` says whether there is
+    /// anything to change. Waits for the disk, and must not be called from an asynchronous task.
+    ///
+    /// # Errors
+    /// [`MembersRefused`].
+    // Spec: SY-102
+    pub fn change_members(
+        &self,
+        space: SpaceId,
+        change: impl FnOnce(&mut Members) -> bool,
+    ) -> Result<bool, MembersRefused> {
+        let _alone = lock(&self.0.rolls.changing);
+        let members = self.members(&space).ok_or(MembersRefused::None)?;
+        if !self.administers(&members) {
+            return Err(MembersRefused::NotAdmin);
+        }
+        let Newest { frame, members: mut list, merges } = members.newest.clone();
+        if !change(&mut list) {
+            return Ok(false);
+        }
+        if list.admins().next().is_none() {
+            return Err(MembersRefused::LastAdmin);
+        }
+        let stamp = Stamp { ms: self.world().now().wall_ms };
+        let next = list.next_frame(&frame, stamp).map_err(|refusal| MembersRefused::Record(refusal.to_string()))?;
+        Members::read(&next).map_err(|error| MembersRefused::Record(error.to_string()))?;
+        self.keystones().post(next.address()).map_err(MembersRefused::Sign)?;
+        let records = merges.into_iter().chain([next]).collect();
+        let result = self.commit_in_thread(space, records).map_err(|error| MembersRefused::Store(error.to_string()))?;
+        self.committed(space, None, &result);
+        Ok(true)
+    }
+
+    /// Whether invites let this peer into spaces with members, and no members frame says so yet.
+    pub(super) fn is_to_be_entered(&self, peer: &NodeId) -> bool {
+        self.known().grants().iter().any(|grant| self.may_enter(peer, grant))
+    }
+
+    fn may_enter(&self, peer: &NodeId, grant: &Grant) -> bool {
+        let to_enter = grant.node == *peer && grant.invite.is_some();
+        to_enter && self.members(&grant.space).is_some_and(|members| self.administers(&members))
+    }
+
+    /// Makes a peer that came with an invite and proved its keystones a member, as its owner where it named one. The grant
+    /// of the invite is spent by it. Waits for the disk.
+    pub(crate) fn enter_invited(&self, peer: &NodeId) {
+        for grant in self.known().grants().iter().filter(|grant| self.may_enter(peer, grant)) {
+            let Some(keystone) = self.keystones().acts_as(peer).into_iter().next() else { return };
+            let entered = self.change_members(grant.space, |list| {
+                let there = list.member(&keystone).cloned();
+                let mut member = there.clone().unwrap_or(Member {
+                    keystone,
+                    nodes: BTreeSet::new(),
+                    role: grant.role,
+                    since_ms: grant.since_ms,
+                });
+                member.role = member.role.max(grant.role);
+                member.nodes.insert(*peer);
+                list.insert(member.clone());
+                there != Some(member)
+            });
+            match entered {
+                Ok(_) => drop(self.store().facts().remove_grant(&grant.space, peer)),
+                Err(error) => tracing::warn!(%error, peer = peer.short(), "an invited node could not be made a member"),
+            }
+        }
+        self.grants_changed();
+    }
+
+    /// Takes a node's keystones, that of its owner included, out of every space that this node administers. What they
+    /// wrote and is here counts from then on as written before. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`MembersRefused`].
+    // Spec: SY-102
+    pub fn remove_member(&self, node: &NodeId) -> Result<Vec<SpaceId>, MembersRefused> {
+        let mut removed = Vec::new();
+        for (space, _) in self.known().labels() {
+            let Some(members) = self.members(&space).filter(|members| self.administers(members)) else { continue };
+            let mut keystones: BTreeSet<Address> = self.keystones().acts_as(node).into_iter().collect();
+            let listed = members.newest.members.members.values().filter(|member| member.nodes.contains(node));
+            keystones.extend(listed.map(|member| member.keystone.clone()));
+            let last: Vec<(Address, BTreeSet<Address>)> = keystones
+                .into_iter()
+                .map(|keystone| (keystone.clone(), self.last_commits(&space, &keystone)))
+                .collect();
+            let own = self.keystones().acts_as(&self.id());
+            let changed = self.change_members(space, |list| {
+                // Nobody throws himself out by the name of a device of his own.
+                let others = last.into_iter().filter(|(keystone, _)| !own.contains(keystone));
+                others.fold(false, |changed, (keystone, last)| list.remove(&keystone, last) || changed)
+            })?;
+            if changed {
+                removed.push(space);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The newest good commit stones here of the nodes of a keystone.
+    fn last_commits(&self, space: &SpaceId, keystone: &Address) -> BTreeSet<Address> {
+        let (Some(view), Some(chains)) = (self.store().view(space), self.keystones().chains()) else {
+            return BTreeSet::new();
+        };
+        let devices = devices_of(keystone, chains);
+        let newest = view.stone_makers(MAKERS_MAX).into_iter().filter_map(|(node, _)| {
+            view.stones_by(&node, STONES_MAX).iter().filter_map(|sid| view.record(sid)).find_map(|stone| {
+                let says = read_commit(&stone)
+                    .filter(|says| says.keystone == *keystone || devices.contains(&says.keystone))?;
+                let key = self.keystones().node_key(&says.keystone)?;
+                check_commit(&stone, &key).ok().map(|_| stone.address().clone())
+            })
+        });
+        newest.collect()
+    }
+
+    // --- when something moved ---
+
+    /// Looks whether a commit moved a members timeline; then who may do what is looked at again at once.
+    pub(super) fn look_at_members(&self, space: &SpaceId, moved: impl Iterator<Item = TimelineId>) {
+        if self.keystones().chains().is_none() {
+            return;
+        }
+        let Some(view) = self.store().view(space) else { return };
+        let moved: BTreeSet<TimelineId> = moved
+            .filter(|timeline| view.tips(timeline).first().is_some_and(|tip| tip.tjp.ib() == MEMBERS_IB))
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        let before = {
+            let mut known = lock(&self.0.rolls.spaces);
+            let known = known.entry(*space).or_default();
+            if let Some(timelines) = &mut known.timelines {
+                timelines.extend(moved);
+            }
+            known.says.take().and_then(|(_, says)| says)
+        };
+        self.members_moved(space, before);
+    }
+
+    /// Keystones changed: members frames may count that did not, or not any more. Waits for the disk.
+    pub(super) fn look_at_claims(&self) {
+        if self.keystones().chains().is_none() {
+            return;
+        }
+        let news = self.keystones().news();
+        let stale: Vec<(SpaceId, Option<Arc<SpaceMembers>>)> = lock(&self.0.rolls.spaces)
+            .iter()
+            .filter_map(|(space, known)| known.says.as_ref().map(|says| (space, says)))
+            .filter(|(_, (as_of, _))| *as_of != news)
+            .map(|(space, (_, says))| (*space, says.clone()))
+            .collect();
+        for (space, before) in stale {
+            self.members_moved(&space, before);
+            self.review_held(&space);
+        }
+    }
+
+    fn members_moved(&self, space: &SpaceId, before: Option<Arc<SpaceMembers>>) {
+        let after = self.members(space);
+        let list = |members: &Option<Arc<SpaceMembers>>| members.as_ref().map(|members| members.newest.members.clone());
+        if list(&before) == list(&after) {
+            return;
+        }
+        self.grants_changed();
+        let Some(before) = before else { return };
+        for (peer, _) in self.peers() {
+            let keystones = self.keystones().acts_as(&peer);
+            let was = keystones.iter().any(|keystone| before.newest.members.role(keystone).is_some());
+            if was && self.role(&peer, space).is_none() {
+                self.emit(Event::MemberRemoved { space: *space, peer });
+            }
+        }
+    }
+
+    /// Asks a peer for the keystones that claims on members frames may stand in, where some do not count here.
+    pub(super) async fn fetch_claims(&self, space: SpaceId, connection: Connection) {
+        for _ in 0..FETCH_ROUNDS {
+            let engine = self.clone();
+            let wanted =
+                tokio::task::spawn_blocking(move || engine.claims_wanted(&space, &[])).await.unwrap_or_default();
+            if wanted.is_empty() {
+                return;
+            }
+            self.keystones().fetch(connection.clone(), wanted).await;
+            let engine = self.clone();
+            let _ = tokio::task::spawn_blocking(move || engine.look_at_claims()).await;
+        }
+    }
+
+    /// The keystones that may have posted members frames which do not count: admins of the frame before and their devices.
+    pub(super) fn claims_wanted(&self, space: &SpaceId, more: &[Verified]) -> Vec<Address> {
+        let (Some(view), Some(chains)) = (self.store().view(space), self.keystones().chains()) else {
+            return Vec::new();
+        };
+        let mut frames = frames_of(&view, &members_timelines_known(self, space, &view));
+        frames.extend(more.iter().cloned());
+        let Some(founder) = founder_of(&view) else { return Vec::new() };
+        let counted = counting(&frames, *space, &founder, chains);
+        let mut wanted = BTreeSet::new();
+        for frame in frames.iter().filter(|frame| !counted.contains_key(frame.address())) {
+            let Some(facts) = frame.frame_ref() else { continue };
+            let admins: Vec<Address> = match facts.past.as_slice() {
+                [] => Members::read(frame).map(|members| members.admins().cloned().collect()).unwrap_or_default(),
+                [before, ..] => {
+                    counted.get(before).map(|before| before.admins().cloned().collect()).unwrap_or_default()
+                }
+            };
+            for admin in admins {
+                wanted.extend(devices_of(&admin, chains));
+                wanted.insert(admin);
+            }
+        }
+        let own: Vec<Address> = self.keystones().acts_as(&self.id());
+        wanted.into_iter().filter(|keystone| !own.contains(keystone)).collect()
+    }
+}
+
+/// The members timelines of a space: one, unless somebody made more.
+pub(super) fn members_timelines(view: &SpaceHandle) -> BTreeSet<TimelineId> {
+    view.snapshot().tips.iter().filter(|tip| tip.tjp.ib() == MEMBERS_IB).map(|tip| tip.timeline).collect()
+}
+
+fn members_timelines_known<W: World>(engine: &Engine<W>, space: &SpaceId, view: &SpaceHandle) -> BTreeSet<TimelineId> {
+    let known = lock(&engine.0.rolls.spaces).get(space).and_then(|known| known.timelines.clone());
+    known.unwrap_or_else(|| members_timelines(view))
+}
+
+/// Every frame of these timelines.
+pub(super) fn frames_of(view: &SpaceHandle, timelines: &BTreeSet<TimelineId>) -> Vec<Verified> {
+    let sids = timelines.iter().flat_map(|timeline| view.frames(timeline, 0, u64::MAX, FRAMES_MAX));
+    sids.filter_map(|sid| view.record(&sid)).collect()
+}
+
+/// The node that made the space, as its first frame says.
+pub(super) fn founder_of(view: &SpaceHandle) -> Option<NodeId> {
+    let first = Address::parse(&format!("space^{}", HEXUPPER.encode(view.id().as_bytes()))).ok()?;
+    let record = view.by_address(&first).first().and_then(|sid| view.record(sid))?;
+    record.object()?.get("by")?.as_str()?.parse().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,237 @@
+//! A space as one peer's saga sees it: what is in the space, and what that peer brought and this node holds back.
+//!
+//! Held records are no part of the space: nobody else sees them, no tip moves by them. But the peer that brought them has
+//! them, so the sets of the two are compared with them, and what grows from them is merged alike on both sides. Spec:
+//! ibgib §12.5; sync §13
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sealtide_crypto::sha256_parts;
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified, settle_tips};
+use sealtide_identity::authorship::COMMIT_IB;
+use sealtide_identity::{NodeId, SpaceId};
+use sealtide_store::{SpaceHandle, Store};
+use sealtide_sync::{IdSum, Level, RangeBound, SagaId, Snapshot, SpaceView, TipItem};
+
+/// The space of the store in which lies what is held of a space from one peer. It has no label, so nobody lists it.
+pub(super) fn held_space(space: &SpaceId, peer: &NodeId) -> SpaceId {
+    SpaceId::from_bytes(sha256_parts(&[b"sealtide/held/1\0", space.as_bytes(), peer.as_bytes()]))
+}
+
+/// A space, and what is held of it from one peer.
+#[derive(Clone)]
+pub(crate) struct Room {
+    space: SpaceHandle,
+    held: Option<Arc<Held>>,
+}
+
+/// Records that are held: what of them must be known to compare sets. The records themselves lie in the store.
+struct Held {
+    records: SpaceHandle,
+    items: BTreeMap<Sid, (u64, Address)>,
+    by_address: BTreeMap<Address, BTreeSet<Sid>>,
+    frames: BTreeMap<TimelineId, BTreeMap<(u64, Sid), (Address, FrameFacts)>>,
+    /// Commit stones by the tips that they name.
+    naming: BTreeMap<Address, BTreeSet<Sid>>,
+    /// The last snapshot, and the one of the space that it was made of.
+    snapshot: Mutex<Option<(Arc<Snapshot>, Arc<Snapshot>)>>,
+}
+
+impl Room {
+    /// The space at `store` with what is held of it from `peer`.
+    pub(crate) fn of(store: &Store, space: &SpaceId, peer: &NodeId) -> Option<Self> {
+        let view = store.view(space)?;
+        let held = store.view(&held_space(space, peer)).and_then(|records| Held::of(records, &view));
+        Some(Self { space: view, held: held.map(Arc::new) })
+    }
+
+    /// The space without what is held.
+    pub(super) fn space(&self) -> &SpaceHandle {
+        &self.space
+    }
+
+    /// Whether frames of a timeline are held.
+    pub(super) fn holds(&self, timeline: &TimelineId) -> bool {
+        self.held.as_ref().is_some_and(|held| held.frames.contains_key(timeline))
+    }
+}
+
+impl Held {
+    /// `None` where nothing is left that is not in the space.
+    fn of(records: SpaceHandle, space: &SpaceHandle) -> Option<Self> {
+        let mut held = Self {
+            records: records.clone(),
+            items: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            naming: BTreeMap::new(),
+            snapshot: Mutex::default(),
+        };
+        for (order, sid) in records.bulk(None, usize::MAX) {
+            if space.contains(&sid) {
+                continue;
+            }
+            let Some(record) = records.record(&sid) else { continue };
+            held.items.insert(sid, (order, record.address().clone()));
+            held.by_address.entry(record.address().clone()).or_default().insert(sid);
+            match record.frame_ref() {
+                Some(facts) => {
+                    let frames = held.frames.entry(facts.timeline).or_default();
+                    frames.insert((facts.n, sid), (record.address().clone(), facts.clone()));
+                }
+                None if record.address().ib() == COMMIT_IB => {
+                    for tip in record.relations().get("tip").into_iter().flatten() {
+                        held.naming.entry(tip.clone()).or_default().insert(sid);
+                    }
+                }
+                None => {}
+            }
+        }
+        (!held.items.is_empty()).then_some(held)
+    }
+
+    fn facts(&self, address: &Address) -> Option<FrameFacts> {
+        let sids = self.by_address.get(address)?;
+        let frames = self.frames.values().flatten();
+        frames.filter(|((_, sid), _)| sids.contains(sid)).map(|(_, (_, facts))| facts.clone()).next()
+    }
+
+    /// The snapshot of a space with what is held.
+    fn over(&self, base: &Arc<Snapshot>, space: &SpaceHandle) -> Arc<Snapshot> {
+        let mut last = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, made)) = last.as_ref()
+            && Arc::ptr_eq(of, base)
+        {
+            return made.clone();
+        }
+        let mut made = Snapshot::clone(base);
+        self.items.keys().filter(|sid| !space.contains(sid)).for_each(|sid| made.item_summary.add(sid.as_bytes()));
+        for (timeline, frames) in &self.frames {
+            let before: Vec<TipItem> = space.tips(timeline);
+            let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
+            let by_address: BTreeMap<&Address, (&FrameFacts, Sid)> =
+                frames.iter().map(|((_, sid), (address, facts))| (address, (facts, *sid))).collect();
+            let new: Vec<Address> = by_address.keys().map(|address| (*address).clone()).collect();
+            let mut load = |address: &Address| match by_address.get(address) {
+                Some((facts, _)) => Some((*facts).clone()),
+                None => space.frame_facts(address),
+            };
+            let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
+            for gone in before.iter().filter(|tip| !after.contains(&tip.tip)) {
+                made.tips.retain(|tip| tip.id != gone.id);
+                made.tip_summary.sub(&gone.id);
+            }
+            let sids = after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| by_address.get(tip));
+            for tip in sids.filter_map(|(_, sid)| TipItem::of(&self.records.record(sid)?)) {
+                made.tip_summary.add(&tip.id);
+                made.tips.push(tip);
+            }
+        }
+        made.tips.sort_by_key(|tip| (tip.order, tip.id));
+        let made = Arc::new(made);
+        *last = Some((base.clone(), made.clone()));
+        made
+    }
+
+    fn in_range(&self, lo: &RangeBound, hi: &RangeBound) -> impl Iterator<Item = (u64, [u8; 32])> {
+        let (lo, hi) = ((lo.order, lo.id), (hi.order, hi.id));
+        let mut items: Vec<(u64, [u8; 32])> = self.items.iter().map(|(sid, (order, _))| (*order, sid.0)).collect();
+        items.retain(|item| lo <= *item && *item < hi);
+        items.sort_unstable();
+        items.into_iter()
+    }
+}
+
+/// Two sorted lists as one, at most `limit`.
+fn joined<T: Ord>(mut one: Vec<T>, other: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
+    one.extend(other);
+    one.sort_unstable();
+    one.dedup();
+    one.truncate(limit);
+    one
+}
+
+impl SpaceView for Room {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let base = self.space.snapshot();
+        self.held.as_ref().map_or_else(|| base.clone(), |held| held.over(&base, &self.space))
+    }
+
+    fn contains(&self, sid: &Sid) -> bool {
+        self.space.contains(sid) || self.held.as_ref().is_some_and(|held| held.items.contains_key(sid))
+    }
+
+    fn record(&self, sid: &Sid) -> Option<Verified> {
+        self.space.record(sid).or_else(|| self.held.as_ref()?.records.record(sid))
+    }
+
+    fn by_address(&self, address: &Address) -> Vec<Sid> {
+        let there = self.space.by_address(address);
+        let more = self.held.iter().filter_map(|held| held.by_address.get(address)).flatten().copied();
+        joined(there, more, usize::MAX)
+    }
+
+    fn frames(&self, timeline: &TimelineId, from: u64, to: u64, limit: usize) -> Vec<Sid> {
+        let there = self.space.frames(timeline, from, to, limit);
+        let Some(frames) = self.held.as_ref().and_then(|held| held.frames.get(timeline)) else { return there };
+        let counter = |sid: &Sid| self.space.record(sid).and_then(|record| record.frame_ref().map(|facts| facts.n));
+        let there: Vec<(u64, Sid)> = there.into_iter().filter_map(|sid| Some((counter(&sid)?, sid))).collect();
+        let more = frames.keys().filter(|(n, _)| (from..=to).contains(n)).copied();
+        joined(there, more, limit).into_iter().map(|(_, sid)| sid).collect()
+    }
+
+    fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
+        self.space.frame_facts(address).or_else(|| self.held.as_ref()?.facts(address))
+    }
+
+    fn stones_naming(&self, address: &Address) -> Vec<Sid> {
+        let there = self.space.stones_naming(address);
+        let more = self.held.iter().filter_map(|held| held.naming.get(address)).flatten().copied();
+        joined(there, more, usize::MAX)
+    }
+
+    fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
+        let there = self.space.bulk(after, limit);
+        let Some(held) = &self.held else { return there };
+        let more = held.items.iter().map(|(sid, (order, _))| (*order, *sid));
+        joined(there, more.filter(|item| after.is_none_or(|after| *item > after)), limit)
+    }
+
+    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        let (mut count, mut sum) = self.space.range_sum(level, lo, hi);
+        // Level 0 is compared as it was at OPEN, by the snapshot.
+        if let Some(held) = self.held.as_ref().filter(|_| level == Level::Items) {
+            for (_, id) in held.in_range(lo, hi).filter(|(_, id)| !self.space.contains(&Sid(*id))) {
+                sum.add(&id);
+                count += 1;
+            }
+        }
+        (count, sum)
+    }
+
+    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        let there = self.space.range_list(level, lo, hi, limit);
+        match self.held.as_ref().filter(|_| level == Level::Items) {
+            Some(held) => joined(there, held.in_range(lo, hi), limit),
+            None => there,
+        }
+    }
+
+    fn has_chunk(&self, hash: &ChunkHash) -> bool {
+        self.space.has_chunk(hash)
+    }
+
+    fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
+        self.space.chunk(hash, offset, limit).or_else(|| self.held.as_ref()?.records.chunk(hash, offset, limit))
+    }
+
+    fn staged(&self, saga: &SagaId) -> Vec<Sid> {
+        self.space.staged(saga)
+    }
+
+    fn staged_record(&self, saga: &SagaId, sid: &Sid) -> Option<Verified> {
+        self.space.staged_record(saga, sid)
+    }
+}

@@ -1,0 +1,223 @@
+//! Members of a space, by engines over real keystones: what is allowed, what counts, what is held.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealtide_ibgib::{Object, Relations, Sid, genesis, space_genesis, uuid};
+use sealtide_identity::members::{Member, Members};
+use sealtide_identity::{Action, Grant, Role, SpaceId, allows};
+use sealtide_store::SpaceLabel;
+use sealtide_sync::{CommitRequest, SpaceView};
+
+use super::*;
+use crate::engine::Engine;
+use crate::engine::members::MembersRefused;
+use crate::known::Known;
+use crate::real::RealWorld;
+
+struct Home {
+    seed: u64,
+    identities: Identities,
+    engine: Engine<RealWorld>,
+}
+
+impl Home {
+    fn new(seed: u64) -> Self {
+        let identities = room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+        let keystones = Arc::new(identities.clone());
+        let engine = Engine::with_keystones(RealWorld, identities.0.store.clone(), node(seed).id, keystones);
+        Self { seed, identities, engine }
+    }
+
+    fn id(&self) -> NodeId {
+        node(self.seed).id
+    }
+
+    fn device(&self) -> Address {
+        self.identities.device().unwrap()
+    }
+
+    /// A space of its own.
+    fn space(&self) -> SpaceId {
+        let by = self.id().to_string();
+        let first = space_genesis("t", "data", &by, Stamp { ms: 1 }, &uuid(&mut OsEntropy));
+        let hash = data_encoding::HEXUPPER.decode(first.address().gib().as_bytes()).unwrap();
+        let space = SpaceId::from_bytes(hash.try_into().unwrap());
+        let members = self.engine.first_members(space).unwrap();
+        assert_eq!(self.engine.create_space_with(first, members.into_iter().collect()).unwrap(), space);
+        self.label(space);
+        space
+    }
+
+    fn label(&self, space: SpaceId) {
+        let label = SpaceLabel { name: "t".into(), kind: "data".into(), dir: None };
+        Known::of(&self.identities.0.store).put_label(&space, Some(&label)).unwrap();
+    }
+
+    /// Knows the other's device, as after a proof.
+    fn meets(&self, other: &Self) {
+        let device = other.device();
+        self.identities.import(&device, &other.identities.frames_of(&device)).unwrap();
+        self.identities.tell();
+        self.identities.put_peer(&other.id(), PeerIdentity { device, owner: None, frames: 0, bytes: 0 });
+    }
+
+    fn records(&self, space: &SpaceId) -> BTreeMap<Sid, Verified> {
+        let view = self.engine.store().view(space).unwrap();
+        view.bulk(None, usize::MAX).into_iter().map(|(_, sid)| (sid, view.record(&sid).unwrap())).collect()
+    }
+
+    /// Holds all that the other holds of a space.
+    fn takes_all(&self, other: &Self, space: &SpaceId) {
+        self.engine.store().adopt_space(*space).unwrap();
+        self.label(*space);
+        let records = other.records(space).into_values().collect();
+        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let result = self.engine.store().commit(space, &request).unwrap();
+        self.engine.committed(*space, None, &result);
+    }
+
+    fn writes(&self, space: &SpaceId, name: &str) {
+        let mut data = Object::new();
+        data.insert("name".into(), name.into());
+        data.insert("by".into(), self.id().to_string().into());
+        let doc = genesis("doc", data, Relations::new(), Stamp { ms: 5 }, &uuid(&mut OsEntropy));
+        let result = self.engine.commit_in_thread(*space, vec![doc]).unwrap();
+        self.engine.committed(*space, None, &result);
+    }
+
+    /// How many of the records that the other has more would be held here, and how many there are.
+    fn would_hold(&self, other: &Self, space: &SpaceId) -> (usize, usize) {
+        let (own, theirs) = (self.records(space), other.records(space));
+        let new: Vec<Sid> = theirs.keys().filter(|sid| !own.contains_key(*sid)).copied().collect();
+        (self.engine.judged(space, &new, &|sid| theirs.get(sid).cloned()).len(), new.len())
+    }
+
+    fn member(&self, role: Role) -> Member {
+        Member { keystone: self.device(), nodes: BTreeSet::from([self.id()]), role, since_ms: 1 }
+    }
+
+    fn enters(&self, space: SpaceId, other: &Self, role: Role) {
+        let entered = self.engine.change_members(space, |list| {
+            list.insert(other.member(role));
+            true
+        });
+        assert!(entered.unwrap());
+    }
+}
+
+/// Role × action, by the keystone of the peer; grants of before decide nothing where a members frame counts.
+// Proves: SY-101
+#[test]
+fn what_a_member_may_do() {
+    let (a, b) = (Home::new(1), Home::new(2));
+    let space = a.space();
+    a.meets(&b);
+    let may = |action| allows(&a.engine.grants_of(&b.id(), &space), &b.id(), &space, action);
+    let all = || [Action::Pull, Action::MoveTips, Action::ChangeSpace, Action::Invite].map(may);
+    assert_eq!(a.engine.role(&a.id(), &space), Some(Role::Admin), "the maker");
+    assert_eq!(all(), [false; 4], "a stranger");
+    let grant = |invite| Grant { space, node: b.id(), role: Role::Write, since_ms: 1, invite };
+    let known = Known::of(&a.identities.0.store);
+    known.put_grant(&grant(None)).unwrap();
+    assert_eq!(all(), [false; 4], "a grant that no invite gave");
+    for (role, expected) in
+        [(Role::Read, [true, false, false, false]), (Role::Write, [true, true, false, false]), (Role::Admin, [true; 4])]
+    {
+        a.enters(space, &b, role);
+        assert_eq!((a.engine.role(&b.id(), &space), all()), (Some(role), expected));
+    }
+    assert_eq!(a.engine.remove_member(&b.id()).unwrap(), [space]);
+    assert_eq!(all(), [false; 4], "removed");
+    // An invite lets in until the list says so, and is spent by that.
+    known.put_grant(&grant(Some([7; 16]))).unwrap();
+    assert_eq!(all(), [true, true, false, false]);
+    a.engine.enter_invited(&b.id());
+    assert_eq!(a.engine.role(&b.id(), &space), Some(Role::Write));
+    assert!(known.grants().iter().all(|grant| grant.node != b.id()));
+    let own = a.device();
+    let alone = a.engine.change_members(space, |list| list.remove(&own, BTreeSet::new()));
+    assert!(matches!(alone, Err(MembersRefused::LastAdmin)), "{alone:?}");
+    // The other node has the same list, and may not change it.
+    b.meets(&a);
+    b.takes_all(&a, &space);
+    assert_eq!(b.engine.role(&b.id(), &space), Some(Role::Write));
+    assert_eq!(b.engine.role(&a.id(), &space), Some(Role::Admin));
+    let raised = b.engine.change_members(space, |list| {
+        list.insert(b.member(Role::Admin));
+        true
+    });
+    assert!(matches!(raised, Err(MembersRefused::NotAdmin)), "{raised:?}");
+}
+
+/// What a writer writes is taken; what it wrote before its removal too, whoever hears of it when; later versions are held.
+// Proves: SY-102
+#[test]
+fn what_is_held_of_a_removed_writer() {
+    let (a, b, late) = (Home::new(1), Home::new(2), Home::new(3));
+    let space = a.space();
+    a.meets(&b);
+    a.enters(space, &b, Role::Write);
+    b.meets(&a);
+    late.meets(&a);
+    late.meets(&b);
+    b.takes_all(&a, &space);
+    late.takes_all(&a, &space);
+    b.writes(&space, "early");
+    assert_eq!(a.would_hold(&b, &space), (0, 2), "a frame and its stone");
+    a.takes_all(&b, &space);
+    a.engine.remove_member(&b.id()).unwrap();
+    late.meets(&a);
+    assert_eq!(late.would_hold(&a, &space).0, 0, "what was written before the removal is taken with it");
+    b.writes(&space, "late");
+    assert_eq!(a.would_hold(&b, &space), (2, 2));
+    late.takes_all(&a, &space);
+    assert_eq!(late.would_hold(&b, &space), (2, 2));
+}
+
+/// Nobody makes himself admin, neither with a claim of his own nor behind his removal.
+// Proves: SY-102
+#[test]
+fn members_frames_of_others_are_held() {
+    let (a, b) = (Home::new(1), Home::new(2));
+    let space = a.space();
+    a.meets(&b);
+    let raise = |role| {
+        a.enters(space, &b, role);
+        b.meets(&a);
+        b.takes_all(&a, &space);
+    };
+    let forge = || {
+        let newest = b.engine.members(&space).unwrap().newest.clone();
+        let mut list: Members = newest.members;
+        list.insert(b.member(Role::Admin));
+        list.remove(&a.device(), BTreeSet::new());
+        let frame = list.next_frame(&newest.frame, Stamp { ms: 9 }).unwrap();
+        b.identities.post(frame.address()).unwrap();
+        let result = b.engine.commit_in_thread(space, vec![frame]).unwrap();
+        b.engine.committed(space, None, &result);
+        a.meets(&b);
+    };
+    raise(Role::Write);
+    forge();
+    assert_eq!(b.engine.role(&b.id(), &space), Some(Role::Write), "it does not count");
+    assert_eq!(a.would_hold(&b, &space), (2, 2), "the frame and the stone that names it");
+    // An admin may; once it is removed, what it makes on the old branch is held.
+    let (a, b) = (Home::new(4), Home::new(5));
+    let space = a.space();
+    a.meets(&b);
+    a.enters(space, &b, Role::Admin);
+    b.meets(&a);
+    b.takes_all(&a, &space);
+    let by = |home: &Home, name: u8| {
+        home.engine.change_members(space, |list| {
+            let keystone = Address::parse(&format!("keystone^{name:064X}")).unwrap();
+            list.insert(Member { keystone, nodes: BTreeSet::new(), role: Role::Read, since_ms: 1 });
+            true
+        })
+    };
+    assert!(by(&b, 1).unwrap());
+    a.meets(&b);
+    assert_eq!(a.would_hold(&b, &space), (0, 2), "an admin of today");
+    a.engine.remove_member(&b.id()).unwrap();
+    assert_eq!(a.would_hold(&b, &space), (2, 2), "an admin of yesterday");
+}

@@ -1,0 +1,235 @@
+//! The spaces and folders of a node.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
+
+use data_encoding::HEXUPPER;
+use sealtide_ibgib::{Stamp, Verified, space_genesis, uuid};
+use sealtide_identity::{Grant, NodeId, Role, SpaceId};
+use sealtide_store::{Peer, SpaceLabel};
+
+use super::{Node, lock};
+use crate::commands::members_failure;
+use crate::failure::Failure;
+use crate::real::now;
+use crate::share::Share;
+use crate::world::OsEntropy;
+
+impl Node {
+    /// Makes a space of its own, with oneself as its only member and admin. Waits for the disk.
+    ///
+    /// # Errors
+    /// As the store reports, and when the members cannot be signed.
+    pub fn create_space(&self, name: &str, kind: &str) -> Result<SpaceId, Failure> {
+        let stamp = Stamp { ms: now().wall_ms };
+        let first = space_genesis(name, kind, &self.id().to_string(), stamp, &uuid(&mut OsEntropy));
+        let id = self.space_id(&first)?;
+        let members = self.engine().first_members(id).map_err(members_failure)?;
+        let members = members.into_iter().collect();
+        let made = self.engine().create_space_with(first, members);
+        let space = made.map_err(|error| Failure::failed("store", error.to_string()))?;
+        let label = self.free_label(name);
+        let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
+        self.known().put_label(&space, Some(&row)).map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.grant(space, self.id(), Role::Admin)?;
+        self.audit().note("space_created", &[("space", &space.to_string()), ("name", &label)]);
+        Ok(space)
+    }
+
+    /// The id of the space that begins with this frame.
+    fn space_id(&self, first: &Verified) -> Result<SpaceId, Failure> {
+        let hash = HEXUPPER.decode(first.address().gib().as_bytes()).ok();
+        let id = hash.and_then(|hash| Some(SpaceId::from_bytes(hash.try_into().ok()?)));
+        id.ok_or_else(|| Failure::failed("space", "the first frame of a space has no plain hash"))
+    }
+
+    /// Writes a grant and lets open sessions see it.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn grant(&self, space: SpaceId, node: NodeId, role: Role) -> Result<(), Failure> {
+        let grant = Grant { space, node, role, since_ms: now().wall_ms, invite: None };
+        self.known().put_grant(&grant).map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.engine().grants_changed();
+        Ok(())
+    }
+
+    /// A local name for a space: `name` cleaned, with `-2`, `-3` … when it is taken.
+    pub fn free_label(&self, name: &str) -> String {
+        let clean: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+            .take(60)
+            .collect();
+        let clean = if clean.is_empty() { "space".to_owned() } else { clean };
+        let taken: Vec<String> = self.known().labels().into_iter().map(|(_, label)| label.name).collect();
+        let mut label = clean.clone();
+        let mut count = 2;
+        while taken.contains(&label) {
+            label = format!("{clean}-{count}");
+            count += 1;
+        }
+        label
+    }
+
+    /// The directories that are shared, by the settings in the store.
+    pub fn shared_dirs(&self) -> Vec<(SpaceId, PathBuf)> {
+        self.known()
+            .labels()
+            .into_iter()
+            .filter_map(|(space, label)| Some((space, PathBuf::from(label.dir?))))
+            .collect()
+    }
+
+    /// The space of a directory that is shared already.
+    pub fn space_of_dir(&self, dir: &Path) -> Option<SpaceId> {
+        self.shared_dirs().into_iter().find(|(_, shared)| shared == dir).map(|(space, _)| space)
+    }
+
+    /// Refuses a directory that cannot be shared: inside another shared one, around one, or around the home.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn check_dir(&self, dir: &Path) -> Result<(), Failure> {
+        let refuse = |text: String| Err(Failure::usage("dir", text).hint("share a directory of its own"));
+        let home = self.home().root().canonicalize().unwrap_or_else(|_| self.home().root().to_owned());
+        if home.starts_with(dir) || dir.starts_with(&home) {
+            return refuse(format!("{} and the home {} lie inside each other", dir.display(), home.display()));
+        }
+        for (_, shared) in self.shared_dirs() {
+            if shared != dir && (shared.starts_with(dir) || dir.starts_with(&shared)) {
+                return refuse(format!(
+                    "{} and the shared folder {} lie inside each other",
+                    dir.display(),
+                    shared.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a directory and a space for good; the folder opens when the node serves.
+    ///
+    /// # Errors
+    /// As [`Node::open_share`] and the store report.
+    pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
+        let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
+        let mut label = self.known().label(&space).unwrap_or_default();
+        label.dir = Some(text.to_owned());
+        let failed = |error: sealtide_store::FactsError| Failure::failed("store", error.to_string());
+        self.known().put_label(&space, Some(&label)).map_err(failed)?;
+        self.open_share(space, dir).inspect_err(|_| {
+            label.dir = None;
+            let _ = self.known().put_label(&space, Some(&label));
+        })
+    }
+
+    /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it
+    /// again.
+    pub fn open_shares(&self) {
+        for (space, dir) in self.shared_dirs() {
+            if let Err(failure) = self.open_share(space, &dir)
+                && lock(&self.0.unopened).insert(space, failure.message.clone()).is_none()
+            {
+                tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
+            }
+        }
+    }
+
+    /// Tries the folders again that could not be opened.
+    pub fn open_unopened_shares(&self) {
+        if !lock(&self.0.unopened).is_empty() {
+            self.open_shares();
+        }
+    }
+
+    /// Why the folder of a space is not open, if it should be.
+    pub fn unopened(&self, space: &SpaceId) -> Option<String> {
+        lock(&self.0.unopened).get(space).cloned()
+    }
+
+    /// Opens the folder of a space, or returns the one that is open.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn open_share(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
+        if let Some(share) = self.shares().get(&space) {
+            return Ok(share.clone());
+        }
+        let share = Share::start(self.engine().clone(), space, dir, &self.home().folder_state(&space))?;
+        lock(&self.0.unopened).remove(&space);
+        self.shares().insert(space, share.clone());
+        Ok(share)
+    }
+
+    /// Forgets that a directory belongs to a space; the files stay.
+    pub fn unshare(&self, space: &SpaceId) {
+        let share = self.shares().remove(space);
+        if let Some(share) = share {
+            share.stop();
+        }
+        if let Some(mut label) = self.known().label(space) {
+            label.dir = None;
+            let _ = self.known().put_label(space, Some(&label));
+        }
+        lock(&self.0.unopened).remove(space);
+        let _ = std::fs::remove_file(self.home().folder_state(space));
+    }
+
+    /// The open folders.
+    pub fn shares(&self) -> MutexGuard<'_, BTreeMap<SpaceId, Share>> {
+        lock(&self.0.shares)
+    }
+
+    /// Finds a space by its local name or id.
+    ///
+    /// # Errors
+    /// Exit 2 when there is none of that name.
+    pub fn find_space(&self, name: &str) -> Result<SpaceId, Failure> {
+        if let Ok(id) = name.parse::<SpaceId>()
+            && self.has_space(&id)
+        {
+            return Ok(id);
+        }
+        let found = self.spaces().into_iter().find(|space| self.label(space) == name);
+        found.ok_or_else(|| {
+            Failure::usage("no_space", format!("no space named {name}"))
+                .hint("`sealtide spaces list` shows what there is")
+        })
+    }
+
+    /// The space named, or the only one there is.
+    ///
+    /// # Errors
+    /// Exit 2 when there is none of that name, or several and none was named.
+    pub fn space_or_only(&self, name: Option<&str>) -> Result<SpaceId, Failure> {
+        match (name, self.spaces().as_slice()) {
+            (Some(name), _) => self.find_space(name),
+            (None, [only]) => Ok(*only),
+            (None, []) => Err(Failure::usage("no_space", "no space here yet").hint("`sealtide up DIR` shares one")),
+            (None, _) => Err(Failure::usage("which_space", "there are several spaces; name one")
+                .hint("`sealtide spaces list` shows them")),
+        }
+    }
+
+    /// Finds a peer by name, id, or a beginning of its id that only one has.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn find_peer(&self, name: &str) -> Result<Peer, Failure> {
+        let peers = self.known().peers();
+        let id = name.parse::<NodeId>().ok();
+        if let Some(found) = peers.iter().find(|peer| peer.name == name || Some(peer.node) == id) {
+            return Ok(found.clone());
+        }
+        let begin = name.strip_prefix("stn1").unwrap_or(name).to_ascii_lowercase();
+        let begins = |peer: &&Peer| peer.node.to_string().strip_prefix("stn1").is_some_and(|id| id.starts_with(&begin));
+        match peers.iter().filter(begins).collect::<Vec<_>>().as_slice() {
+            [only] if begin.len() >= 4 => Ok((*only).clone()),
+            _ => {
+                Err(Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them"))
+            }
+        }
+    }
+}
