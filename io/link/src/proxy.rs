@@ -357,7 +357,7 @@ mod tests {
             ("socks4://proxy:1", ProxyUrlError::Scheme { scheme: "socks4".to_owned() }),
             ("http://", ProxyUrlError::Host),
             ("http://a b:1", ProxyUrlError::Host),
-            ("http://a\r\nX:1", ProxyUrlError::Port),
+            ("http://a\r\nX:1", ProxyUrlError::Host),
             ("http://a\r\nX", ProxyUrlError::Host),
             ("http://proxy:0", ProxyUrlError::Port),
             ("http://proxy:65536", ProxyUrlError::Port),

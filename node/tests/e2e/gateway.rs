@@ -51,7 +51,8 @@ fn start(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Gateway {
 /// The exit status of a gateway that does not start, and what it said.
 fn refused(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let done = command(home, args, variables).output().unwrap();
-    (done.status.code().unwrap(), String::from_utf8(done.stderr).unwrap())
+    let told = [done.stdout, done.stderr].concat();
+    (done.status.code().unwrap(), String::from_utf8(told).unwrap())
 }
 
 impl Gateway {
