@@ -80,6 +80,9 @@ impl<W: World> Engine<W> {
         connection: Option<&Connection>,
     ) -> Verdict {
         let mut asked: BTreeSet<Address> = BTreeSet::new();
+        if self.members(&room.space().id()).is_none() {
+            return Verdict::default();
+        }
         loop {
             let (engine, space, saga) = (self.clone(), room.space().clone(), saga);
             let (staged, records) = (request.staged.clone(), request.records.clone());

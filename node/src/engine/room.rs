@@ -52,6 +52,15 @@ impl Room {
         &self.space
     }
 
+    /// Level 0 with what is held, in order: tips that are held take the place of those of the space below them.
+    fn tips_in_range(&self, lo: &RangeBound, hi: &RangeBound) -> impl Iterator<Item = (u64, [u8; 32])> + use<> {
+        let snapshot = self.snapshot();
+        let below =
+            |bound: &RangeBound| snapshot.tips.partition_point(|tip| (tip.order, tip.id) < (bound.order, bound.id));
+        let (from, to) = (below(lo), below(hi));
+        (from..to.max(from)).map(move |at| (snapshot.tips[at].order, snapshot.tips[at].id))
+    }
+
     /// Whether frames of a timeline are held.
     pub(super) fn holds(&self, timeline: &TimelineId) -> bool {
         self.held.as_ref().is_some_and(|held| held.frames.contains_key(timeline))
@@ -200,22 +209,31 @@ impl SpaceView for Room {
     }
 
     fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
-        let (mut count, mut sum) = self.space.range_sum(level, lo, hi);
-        // Level 0 is compared as it was at OPEN, by the snapshot.
-        if let Some(held) = self.held.as_ref().filter(|_| level == Level::Items) {
-            for (_, id) in held.in_range(lo, hi).filter(|(_, id)| !self.space.contains(&Sid(*id))) {
-                sum.add(&id);
-                count += 1;
+        let Some(held) = &self.held else { return self.space.range_sum(level, lo, hi) };
+        let (mut count, mut sum) = match level {
+            Level::Tips => (0, IdSum::default()),
+            Level::Items => self.space.range_sum(level, lo, hi),
+        };
+        let more: Vec<[u8; 32]> = match level {
+            Level::Tips => self.tips_in_range(lo, hi).map(|(_, id)| id).collect(),
+            Level::Items => {
+                held.in_range(lo, hi).map(|(_, id)| id).filter(|id| !self.space.contains(&Sid(*id))).collect()
             }
+        };
+        for id in more {
+            sum.add(&id);
+            count += 1;
         }
         (count, sum)
     }
 
     fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
-        let there = self.space.range_list(level, lo, hi, limit);
-        match self.held.as_ref().filter(|_| level == Level::Items) {
-            Some(held) => joined(there, held.in_range(lo, hi), limit),
-            None => there,
+        match (&self.held, level) {
+            (None, _) => self.space.range_list(level, lo, hi, limit),
+            (Some(_), Level::Tips) => self.tips_in_range(lo, hi).take(limit).collect(),
+            (Some(held), Level::Items) => {
+                joined(self.space.range_list(level, lo, hi, limit), held.in_range(lo, hi), limit)
+            }
         }
     }
 

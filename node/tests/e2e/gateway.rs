@@ -177,7 +177,7 @@ fn secrets_that_are_refused_stop_the_start() {
     let home = dir.path().join("home");
     let (first, second) = ("a1".repeat(32), "b2".repeat(32));
     let refusals: [&[(&str, &str)]; 4] = [
-        &[("VERSION_SIGNING_KEY", "short")],
+        &[("VERSION_SIGNING_KEY", "tiny-secret")],
         &[("VERSION_SIGNING_KEY", &first), ("VERSION_SIGNING_KEY_V1", &second)],
         &[("VERSION_SIGNING_KEY", &first), ("VERSION_SIGNING_KEY_V2", &first)],
         &[("VERSION_SIGNING_KEY_V2", "a passphrase that is long enough")],

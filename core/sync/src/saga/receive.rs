@@ -213,8 +213,11 @@ impl Receive {
         if tip.id != TipItem::id_of(&tip.tjp, &tip.tip, &tip.sid) {
             return Err(Fault::protocol("a tip with another id"));
         }
-        if tip.n >= peer_items || scoped.tip(&tip.id).is_some() {
-            return Err(Fault::protocol("a tip that cannot be"));
+        if tip.n >= peer_items {
+            return Err(Fault::protocol("a tip that cannot be: it has a greater counter than the peer has records"));
+        }
+        if scoped.tip(&tip.id).is_some() {
+            return Err(Fault::protocol("a tip that cannot be: both sides have it"));
         }
         if self.tips.insert(tip.id, tip).is_some() { Err(Fault::protocol("a tip twice")) } else { Ok(()) }
     }
