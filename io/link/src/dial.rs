@@ -8,11 +8,11 @@ use std::time::Duration;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{HandshakeError, Proof};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::address;
+use crate::connect::connect;
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::Remote;
@@ -222,12 +222,14 @@ impl Round {
 async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (Remote, Result<Path, PathError>) {
     let remote = Remote::Direct(address);
     sleep(delay).await;
-    let connect = async {
-        let tcp = TcpStream::connect(address).await?;
+    let path = async {
+        let deadline = Instant::now() + node.limits.handshake_deadline;
+        let ip = address.ip().to_canonical().to_string();
+        let tcp = connect(&ip, address.port(), &node.proxy, deadline).await.map_err(PathError::Connect)?;
         let shown = node.credentials.current(node.clock.now());
         let path = Path::dial(tcp.into(), remote, &shown).await?;
         node.counters.tls_pq.add(1);
         Ok(path)
     };
-    (remote, connect.await)
+    (remote, path.await)
 }

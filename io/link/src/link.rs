@@ -18,6 +18,7 @@ use crate::listen::{self, ListenError};
 use crate::metrics::{Counters, LinkMetrics};
 use crate::node::Node;
 use crate::proof::Workers;
+use crate::proxy::ProxySettings;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
 use crate::session::{Session, SessionInfo};
@@ -39,6 +40,8 @@ pub struct LinkConfig {
     /// Where this node is reached from outside, when that is not where it listens: behind a forwarded port or a proxy.
     /// Told to peers instead of the addresses of the listeners; empty where those are right.
     pub announce: Vec<SocketAddr>,
+    /// Through which proxy this node dials.
+    pub proxy: ProxySettings,
     /// What this node offers in handshakes.
     pub terms: Terms,
     /// Limits and times of each session.
@@ -55,6 +58,7 @@ impl LinkConfig {
             limits_loopback: false,
             log_addresses: false,
             announce: Vec::new(),
+            proxy: ProxySettings::default(),
             terms: Terms::default(),
             session: SessionLimits::default(),
         }
@@ -101,6 +105,7 @@ impl Link {
             stop: watch::Sender::new(false),
             listeners: Mutex::default(),
             announce: config.announce,
+            proxy: config.proxy,
         };
         Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
     }

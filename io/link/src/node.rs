@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemEntropy};
 use crate::limits::{Gate, Limits};
 use crate::metrics::Counters;
 use crate::proof::{self, ProofError, Proven, Workers};
+use crate::proxy::ProxySettings;
 use crate::pump::{FIRST_PATH, Pump};
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) listeners: Mutex<Vec<SocketAddr>>,
     pub(crate) announce: Vec<SocketAddr>,
+    pub(crate) proxy: ProxySettings,
 }
 
 impl Node {

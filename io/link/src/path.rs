@@ -35,6 +35,8 @@ pub(crate) struct Path {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum PathError {
+    #[error("{0}")]
+    Connect(io::Error),
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
