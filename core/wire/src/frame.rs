@@ -57,11 +57,19 @@ pub enum FrameType {
     Punch = 0x15,
     /// Orderly end of the session.
     Close = 0x16,
+    /// Re-handshake: the dialler wants to add a path.
+    RehandshakeRequest = 0x30,
+    /// Re-handshake: the listener agrees.
+    RehandshakeResponse = 0x31,
+    /// Re-handshake: the dialler has committed.
+    RehandshakeComplete = 0x32,
+    /// Re-handshake: the listener does not agree.
+    RehandshakeReject = 0x33,
 }
 
 impl FrameType {
     /// Every type there is, in the order of the codes.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Hello,
         Self::Challenge,
         Self::Response,
@@ -80,6 +88,10 @@ impl FrameType {
         Self::AddrUpdate,
         Self::Punch,
         Self::Close,
+        Self::RehandshakeRequest,
+        Self::RehandshakeResponse,
+        Self::RehandshakeComplete,
+        Self::RehandshakeReject,
     ];
 
     /// The type of a code; `None` for a code without a meaning.

@@ -1,7 +1,8 @@
-//! The link protocol, pure: frames, the full handshake, and a session with sequence numbers and channels.
+//! The link protocol, pure: frames, the full handshake, the re-handshake, and a session with sequence numbers and channels.
 
 pub mod frame;
 pub mod handshake;
+pub mod rehandshake;
 pub mod relay;
 pub mod session;
 

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use sealtide_identity::LinkAddress;
+use sealtide_identity::{LinkAddress, RelayHint};
+use sealtide_wire::handshake::AddressUpdate;
 
 /// Addresses of one peer that are kept and dialled.
 pub const ADDRESSES_MAX: usize = 8;
@@ -53,6 +54,11 @@ pub(crate) fn of_peer(told: &[LinkAddress], met: Option<SocketAddr>) -> Vec<Link
     }
     in_dial_order(&mut all);
     all
+}
+
+/// What ADDR_UPDATE says.
+pub(crate) fn read_update(payload: &[u8]) -> Result<(Vec<LinkAddress>, Vec<RelayHint>), &'static str> {
+    AddressUpdate::read(payload).map(|update| (update.addresses, update.relays))
 }
 
 fn is_dialable(socket: &SocketAddr) -> bool {

@@ -9,6 +9,7 @@ use rcgen::{
 use rustls::SignatureScheme;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sealtide_crypto::{Now, sha256};
+use sealtide_wire::handshake::{CertificateCheck, CertificateRejected};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroize;
@@ -21,8 +22,6 @@ pub(crate) const CERTIFICATE_BYTES_MAX: usize = 1024;
 pub(crate) const CERTIFICATE_VALID_S: u64 = 24 * 3600;
 /// Seconds by which its start lies in the past, for clocks that differ.
 const CERTIFICATE_EARLY_S: u64 = 300;
-/// Seconds after which the next certificate is made. Spec: link C.7.
-pub(crate) const CERTIFICATE_RENEW_S: u64 = 16 * 3600;
 
 /// One certificate of this node with its key: what a handshake shows and what ESTABLISHED names.
 ///
@@ -77,16 +76,6 @@ impl NodeCertificate {
         self.epoch
     }
 
-    /// Start of validity, Unix seconds, as in the DER.
-    pub(crate) fn not_before_s(&self) -> u64 {
-        self.not_before_s
-    }
-
-    /// End of validity, Unix seconds, as in the DER.
-    pub(crate) fn not_after_s(&self) -> u64 {
-        self.not_after_s
-    }
-
     /// When its use ends, on the monotonic clock, in ms.
     pub(crate) fn good_until_ms(&self) -> u64 {
         self.good_until_ms
@@ -100,6 +89,11 @@ impl NodeCertificate {
     /// The DER bytes, at most [`CERTIFICATE_BYTES_MAX`].
     pub(crate) fn der(&self) -> &[u8] {
         &self.key.cert[0]
+    }
+
+    /// What ESTABLISHED and CERT_UPDATE say of it.
+    pub(crate) fn facts(&self) -> sealtide_wire::handshake::CertificateFacts {
+        sealtide_wire::handshake::CertificateFacts::new(self.der().to_vec(), self.not_before_s, self.not_after_s)
     }
 
     /// The certificate with its signer, for rustls.
@@ -166,6 +160,16 @@ impl CertificateFacts {
             not_before_s: seconds(validity.not_before.timestamp())?,
             not_after_s: seconds(validity.not_after.timestamp())?,
         })
+    }
+}
+
+/// Reads the certificate of a peer in CERT_UPDATE.
+pub(crate) struct PeerCertificates;
+
+impl CertificateCheck for PeerCertificates {
+    fn dates(&self, der: &[u8]) -> Result<(u64, u64), CertificateRejected> {
+        let facts = CertificateFacts::read(der).map_err(|_| CertificateRejected("not of the accepted form"))?;
+        Ok((facts.not_before_s, facts.not_after_s))
     }
 }
 

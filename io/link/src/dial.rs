@@ -21,7 +21,7 @@ use crate::registry::Yield;
 use crate::session::Session;
 
 /// Between the starts of two parallel dials. Spec: link C.10.
-const STAGGER: Duration = Duration::from_millis(50);
+pub(crate) const STAGGER: Duration = Duration::from_millis(50);
 /// How long the session of the handshake that goes first is waited for.
 const CROSSING: Duration = Duration::from_secs(3);
 
@@ -142,7 +142,7 @@ impl Round {
             let address = path.remote;
             self.answered = true;
             let result = {
-                let attempt = proof::initiate(&self.node, path, self.peer, proof.clone());
+                let attempt = proof::initiate(&self.node, path, self.peer, proof.clone(), None);
                 tokio::pin!(attempt);
                 loop {
                     tokio::select! {
@@ -157,7 +157,7 @@ impl Round {
                 }
             };
             let result = match result {
-                Ok(proven) => self.node.establish(proven).await,
+                Ok(proven) => self.node.establish(proven).await.map(|opened| opened.session),
                 Err(error) => Err(error),
             };
             match result {
@@ -193,7 +193,9 @@ impl Round {
             ProofError::Handshake(other) => DialError::Protocol { reason: other.to_string() },
             ProofError::Silent => DialError::Timeout,
             // The peer may have hung up because its own dial got through.
-            ProofError::Path(_) | ProofError::Binding(_) => return Ok(self.node.registry.session(&self.peer)),
+            ProofError::Path(_) | ProofError::Binding(_) | ProofError::Rehandshake(_) => {
+                return Ok(self.node.registry.session(&self.peer));
+            }
         };
         self.worst.get_or_insert(found);
         Ok(None)
@@ -219,7 +221,7 @@ impl Round {
 }
 
 /// TCP, TLS and upgrade at one address: what a host that is no node gets to see of a dial.
-async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (Remote, Result<Path, PathError>) {
+pub(crate) async fn reach(node: Arc<Node>, address: SocketAddr, delay: Duration) -> (Remote, Result<Path, PathError>) {
     let remote = Remote::Direct(address);
     sleep(delay).await;
     let path = async {

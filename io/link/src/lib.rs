@@ -10,6 +10,7 @@
 //! wait. Nothing here touches a disk: whom to let in is asked through [`Admission`].
 
 mod address;
+mod attach;
 mod backoff;
 mod certificate;
 mod channel;
@@ -18,6 +19,8 @@ mod connect;
 mod dial;
 mod framing;
 mod http;
+mod keeper;
+mod lane;
 mod limits;
 mod link;
 mod listen;
@@ -30,6 +33,8 @@ mod proxy;
 mod pump;
 mod quiet_log;
 mod registry;
+mod rotation;
+mod routes;
 mod session;
 mod stream;
 mod tls;
@@ -38,7 +43,7 @@ mod websocket;
 
 pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
-pub use sealtide_wire::session::{Fragment, SessionLimits};
+pub use sealtide_wire::session::{Fragment, PathPolicy, SessionLimits};
 
 pub use address::ADDRESSES_MAX;
 pub use backoff::Backoff;
@@ -53,7 +58,8 @@ pub use listen::ListenError;
 pub use metrics::LinkMetrics;
 pub use pipe::Remote;
 pub use proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError};
-pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo};
+pub use rotation::Ages;
+pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo, WhyNotDirect};
 pub use tls::{GROUP, GROUP_NAME};
 pub use tls_stream::TlsStream;
 pub use websocket::MESSAGE_BYTES_MAX;

@@ -1,13 +1,14 @@
 //! The link of one node: its doors, its dials and its sessions.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::SigningKey;
 use sealtide_identity::{LinkAddress, NodeId};
 use sealtide_wire::frame::ErrorCode;
-use sealtide_wire::handshake::{Admission, Terms};
-use sealtide_wire::session::SessionLimits;
+use sealtide_wire::handshake::{AddressUpdate, Admission, Terms};
+use sealtide_wire::session::{PathPolicy, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
 use crate::certificate::CertificateError;
@@ -21,6 +22,7 @@ use crate::proof::Workers;
 use crate::proxy::ProxySettings;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
+use crate::rotation::Ages;
 use crate::session::{Session, SessionInfo};
 use crate::tls::LiveCredentials;
 
@@ -46,6 +48,10 @@ pub struct LinkConfig {
     pub terms: Terms,
     /// Limits and times of each session.
     pub session: SessionLimits,
+    /// Which paths are used.
+    pub policy: PathPolicy,
+    /// When paths and certificates are renewed.
+    pub ages: Ages,
 }
 
 impl LinkConfig {
@@ -61,6 +67,8 @@ impl LinkConfig {
             proxy: ProxySettings::default(),
             terms: Terms::default(),
             session: SessionLimits::default(),
+            policy: PathPolicy::default(),
+            ages: Ages::default(),
         }
     }
 }
@@ -94,7 +102,7 @@ impl Link {
             terms: config.terms,
             session_limits: config.session,
             admission,
-            credentials: LiveCredentials::make(clock.now())?,
+            credentials: LiveCredentials::make(clock.now(), config.ages)?,
             clock,
             gate: Gate::new(config.limits),
             workers: Workers::new(&config.limits),
@@ -106,6 +114,9 @@ impl Link {
             listeners: Mutex::default(),
             announce: config.announce,
             proxy: config.proxy,
+            policy: config.policy,
+            ages: config.ages,
+            tended: AtomicBool::new(false),
         };
         Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
     }
@@ -125,6 +136,11 @@ impl Link {
         }
         let (listener, bound) = listen::bind(address)?;
         self.node.listeners().push(bound);
+        self.node.tend();
+        let told = AddressUpdate { addresses: self.announce(), relays: Vec::new() }.payload();
+        for session in self.node.registry.sessions() {
+            session.tell_addresses(told.clone());
+        }
         tokio::spawn(listen::serve(self.node.clone(), listener));
         Ok(bound)
     }
@@ -182,7 +198,8 @@ impl Link {
         self.node.listeners().clear();
         let sessions = self.node.registry.close();
         for session in &sessions {
-            session.close();
+            // Who cannot be told is not waited for.
+            if session.is_suspended() { session.give_up() } else { session.close() }
         }
         for session in &sessions {
             session.closed().await;

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealtide_wire::frame::FrameType;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::attach;
 use crate::http::UpgradeError;
 use crate::limits::{Place, Source, Turned};
 use crate::node::Node;
@@ -117,11 +119,14 @@ async fn handshake(node: &Arc<Node>, pipe: Pipe, remote: Remote, place: &Place) 
     let stream = SecureStream::accept(pipe, shown.server.clone()).await.map_err(PathError::from)?;
     node.counters.tls_pq.add(1);
     let path = Path::answer(stream, remote, shown.certificate).await?;
-    let proven = proof::respond(node, path, place).await?;
-    let session = node.establish(proven).await?;
-    // A full queue means that nobody accepts; the session stands all the same and is found by its peer.
-    if node.accepted.try_send(session).is_err() {
-        tracing::warn!("link: sessions arrive faster than they are accepted");
+    let (path, frame) = proof::first_frame(node, path).await?;
+    if frame.first() == Some(&FrameType::RehandshakeRequest.code()) {
+        return attach::respond(node, path, frame, place).await;
+    }
+    let proven = proof::respond(node, path, frame, place).await?;
+    let opened = node.establish(proven).await?;
+    if opened.is_new {
+        node.hand_over(opened.session);
     }
     Ok(())
 }
@@ -150,6 +155,7 @@ fn failed(node: &Node, remote: Remote, error: &ProofError) {
             counters.handshakes_failed.add(1);
             "handshake"
         }
+        ProofError::Rehandshake(_) => "rehandshake",
         _ => {
             counters.handshakes_failed.add(1);
             "other"

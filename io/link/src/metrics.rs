@@ -68,8 +68,30 @@ counters! {
     sessions,
     /// Sessions that were replaced by a newer one of the same peer.
     sessions_replaced,
-    /// Sessions that ended by a lost path.
+    /// Sessions that ended without a path for too long, or that the peer had forgotten.
     sessions_lost,
+    /// Sessions that went on after a full handshake.
+    sessions_continued,
+    /// Paths of all sessions now.
+    paths,
+    /// Re-handshakes that led to a path, dialled by this node.
+    rehandshakes_dialled,
+    /// Re-handshakes that led to a path, accepted by this node.
+    rehandshakes_accepted,
+    /// Re-handshakes of this node that led to no path.
+    rehandshakes_failed,
+    /// Re-handshakes of peers that this node did not agree to.
+    rehandshakes_rejected,
+    /// Times a session changed the path that carries it.
+    path_switches,
+    /// Times a session was left without a path.
+    suspensions,
+    /// Certificates made after the first.
+    certificates,
+    /// Numbered frames sent once more after a path was lost or left.
+    frames_retransmitted,
+    /// Numbered frames that had arrived before.
+    frames_duplicate,
     /// Bytes of link frames sent.
     bytes_sent,
     /// Bytes of link frames received.

@@ -1,26 +1,32 @@
 //! What the listeners, dials and sessions of one link share.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::future::BoxFuture;
 use sealtide_crypto::{Entropy, SigningKey};
 use sealtide_identity::{LinkAddress, NodeId};
-use sealtide_wire::handshake::{Admission, Terms};
-use sealtide_wire::session::{self as wire, SessionConfig, SessionLimits};
+use sealtide_wire::handshake::{Admission, CertificateTalk, Continuation, Pins, Terms};
+use sealtide_wire::rehandshake::Ratchet;
+use sealtide_wire::session::{self as wire, PathPolicy, SessionConfig, SessionLimits};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::address;
 use crate::clock::{Clock, SystemEntropy};
+use crate::keeper;
 use crate::limits::{Gate, Limits};
 use crate::metrics::Counters;
 use crate::proof::{self, ProofError, Proven, Workers};
 use crate::proxy::ProxySettings;
-use crate::pump::{FIRST_PATH, Pump};
+use crate::pump::Pump;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
-use crate::session::{Facts, Session};
-use crate::tls::{self, LiveCredentials};
+use crate::rotation::{self, Ages};
+use crate::routes::NewPath;
+use crate::session::{Facts, Session, Start};
+use crate::tls::LiveCredentials;
 
 pub(crate) struct Node {
     pub(crate) key: Arc<SigningKey>,
@@ -42,6 +48,10 @@ pub(crate) struct Node {
     pub(crate) listeners: Mutex<Vec<SocketAddr>>,
     pub(crate) announce: Vec<SocketAddr>,
     pub(crate) proxy: ProxySettings,
+    pub(crate) policy: PathPolicy,
+    pub(crate) ages: Ages,
+    /// Whether the tasks beside the node run.
+    pub(crate) tended: AtomicBool,
 }
 
 impl Node {
@@ -65,11 +75,39 @@ impl Node {
         let _either_way = stop.wait_for(|stop| *stop).await;
     }
 
-    /// Makes the session of a finished handshake and starts its task.
+    /// How old a path may grow, in ms.
+    pub(crate) fn path_age_ms(&self) -> u64 {
+        u64::try_from(self.ages.path.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Starts what runs beside the node; does nothing the second time.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        if !self.tended.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            tokio::spawn(rotation::rotate(self.clone()));
+        }
+    }
+
+    /// Hands a session to whoever accepts them.
+    pub(crate) fn hand_over(&self, session: Session) {
+        // A full queue means that nobody accepts; the session stands all the same and is found by its peer.
+        if self.accepted.try_send(session).is_err() {
+            tracing::warn!("link: sessions arrive faster than they are accepted");
+        }
+    }
+
+    /// Makes the session of a finished handshake and starts its tasks, or lets the one that stands go on.
     ///
     /// # Errors
     /// [`ProofError::Yield`] when another handshake of the same pair goes first after all.
-    pub(crate) async fn establish(self: &Arc<Self>, proven: Proven) -> Result<Session, ProofError> {
+    // A boxed future: the keeper of the session, which is spawned here, calls this in its turn.
+    pub(crate) fn establish(self: &Arc<Self>, proven: Proven) -> BoxFuture<'_, Result<Opened, ProofError>> {
+        match proven.established.continued {
+            Some(continued) => Box::pin(self.resume(proven, continued)),
+            None => Box::pin(self.begin(proven)),
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, proven: Proven) -> Result<Opened, ProofError> {
         let Proven { path, established, turn, send } = proven;
         let now = self.clock.now();
         let mut seed = [0; 8];
@@ -81,43 +119,76 @@ impl Node {
             limits: self.session_limits,
             jitter_seed: u64::from_be_bytes(seed),
         };
-        let mut core = wire::Session::new(now, config);
-        core.attach(now, FIRST_PATH, 1).expect("the first path of a new session is always taken");
+        let remote = path.remote;
         let facts = Facts {
+            session_id: established.session_id,
             peer: established.peer,
             initiator: established.initiator,
-            remote: path.remote.canonical(),
-            suite: format!("{}/{}", path.stream.suite(), tls::GROUP_NAME),
             binding: Zeroizing::new(established.sb),
             invite: established.invite,
             observed: established.observed,
-            relays: established.relays.clone(),
+            certificates: CertificateTalk::new(self.id, &established),
         };
-        let addresses = address::of_peer(&established.addresses, path.remote.direct());
-        // No path outlives the certificates that it was proved with. Spec: LK-49
-        // Both ends of time are durations: no date is compared with a clock. Spec: LK-12
-        let pin_ends_ms = now.mono_ms.saturating_add(established.pin.lifetime_seconds.saturating_mul(1000));
-        let too_old_ms = path.certificate.good_until_ms().min(pin_ends_ms);
-
-        let session = Session::new(facts, self.clock, core, addresses);
+        let start = Start {
+            session: wire::Session::new(now, config),
+            ratchet: Ratchet::new(self.id, &established),
+            pins: Pins::new(now, established.pin),
+            addresses: address::of_peer(&established.addresses, remote.direct()),
+            relays: established.relays.clone(),
+            announced: path.certificate.epoch(),
+            remote: remote.canonical(),
+            suite: path.stream.suite(),
+        };
+        let session = Session::new(facts, self.clock, start);
         match turn.finish(session.clone()) {
             Ok(Some(old)) => old.replace(),
             Ok(None) => {}
             Err(yielded) => return Err(proof::give_way(path, yielded).await),
         }
+        let new = NewPath { path, dialled: established.initiator, first: send, age_max_ms: self.path_age_ms() };
+        session.shared.core().attach_first(now, new);
         let handshakes =
             if established.initiator { &self.counters.handshakes_dialled } else { &self.counters.handshakes_accepted };
         handshakes.add(1);
         self.counters.sessions.add(1);
         tracing::info!(
             peer = established.peer.short(),
-            remote = self.log.remote(path.remote),
+            remote = self.log.remote(remote),
             initiator = established.initiator,
             "link: session open"
         );
-        tokio::spawn(Pump::new(self.clone(), session.clone(), path, &send, too_old_ms).run());
-        Ok(session)
+        tokio::spawn(Pump::new(self.clone(), session.clone()).run());
+        tokio::spawn(keeper::keep(self.clone(), session.clone()));
+        self.tend();
+        rotation::announce_next(self, &session).await;
+        Ok(Opened { session, is_new: true })
     }
+
+    /// The session that stands goes on over the path of a full handshake. Spec: link C.4.5, extension 1.
+    async fn resume(self: &Arc<Self>, proven: Proven, continued: Continuation) -> Result<Opened, ProofError> {
+        let Proven { path, established, turn, send } = proven;
+        let session = match turn.resume(&continued.session_id) {
+            Ok(session) => session,
+            Err(yielded) => return Err(proof::give_way(path, yielded).await),
+        };
+        let new = NewPath { path, dialled: established.initiator, first: send, age_max_ms: self.path_age_ms() };
+        let now = self.clock.now();
+        let resumed = session.shared.core().resume(now, &established, continued.rx_next, new);
+        resumed.map_err(|_| ProofError::NoAnswer)?;
+        self.counters.sessions_continued.add(1);
+        tracing::info!(peer = established.peer.short(), "link: session goes on after a full handshake");
+        session.shared.pump.wake();
+        session.shared.keeper.notify_one();
+        rotation::announce_next(self, &session).await;
+        Ok(Opened { session, is_new: false })
+    }
+}
+
+/// What a full handshake led to.
+pub(crate) struct Opened {
+    pub(crate) session: Session,
+    /// False when an older session went on.
+    pub(crate) is_new: bool,
 }
 
 fn wire_terms(terms: &Terms) -> wire::Terms {

@@ -160,12 +160,16 @@ mod tests {
     use sealtide_wire::handshake::Exporter as _;
 
     use super::*;
+    use crate::rotation::Ages;
     use crate::tls::LiveCredentials;
 
     /// Both ends of a path of the kind of `remote`, over a pipe in memory.
     async fn ends(remote: Remote) -> (Path, Path) {
         let now = Now { mono_ms: 0, wall_ms: 1_795_000_000_000 };
-        let (ours, theirs) = (LiveCredentials::make(now).unwrap(), LiveCredentials::make(now).unwrap());
+        let (ours, theirs) = (
+            LiveCredentials::make(now, Ages::default()).unwrap(),
+            LiveCredentials::make(now, Ages::default()).unwrap(),
+        );
         let (ours, theirs) = (ours.current(now), theirs.current(now));
         let (near, far) = tokio::io::duplex(3_000);
         let accept = async {

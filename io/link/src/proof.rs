@@ -8,18 +8,21 @@ use sealtide_crypto::sha256;
 use sealtide_identity::NodeId;
 use sealtide_wire::frame::{ErrorCode, FrameType, HEADER_BYTES, Notice};
 use sealtide_wire::handshake::{
-    Admission, BindingError, CertificateCheck, CertificateRejected, Established, HANDSHAKE_PAYLOAD_BYTES_MAX,
-    HELLO_PAYLOAD_BYTES, HandshakeError, Initiator, LocalEnd, Proof, Responder, Step,
+    BindingError, CertificateCheck, CertificateRejected, Established, HANDSHAKE_PAYLOAD_BYTES_MAX, HandshakeError,
+    Initiator, LocalEnd, Proof, Responder, Step,
 };
+use sealtide_wire::rehandshake::{REQUEST_PAYLOAD_BYTES, RehandshakeError};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::attach::{self, Doorkeeper};
 use crate::certificate::CertificateFacts;
 use crate::clock::SystemEntropy;
 use crate::limits::{Limits, Place};
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::registry::{Turn, Yield};
+use crate::session::Session;
 
 /// What one handshake message may hold: RESPONSE and ESTABLISHED come together.
 const MESSAGE_BYTES_MAX: usize = 2 * (HANDSHAKE_PAYLOAD_BYTES_MAX as usize + HEADER_BYTES);
@@ -40,6 +43,8 @@ pub(crate) enum ProofError {
     Path(#[from] PathError),
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Rehandshake(#[from] RehandshakeError),
     #[error(transparent)]
     Binding(#[from] BindingError),
     #[error("nothing came for too long")]
@@ -114,17 +119,19 @@ impl CertificateCheck for Shown {
     }
 }
 
-/// The dialling end, on a path that is ready.
+/// The dialling end, on a path that is ready. `continues` is a session of the same peer that may go on.
 pub(crate) async fn initiate(
     node: &Arc<Node>,
     mut path: Path,
     peer: NodeId,
     proof: Proof,
+    continues: Option<&Session>,
 ) -> Result<Proven, ProofError> {
     let local = Arc::new(node.local_end(&path.certificate));
     let connection = path.stream.connection(path.certificate.fingerprint(), path.remote)?;
     let began = Instant::now();
-    let (mut initiator, hello) = Initiator::start(local, peer, proof, connection, None, &mut SystemEntropy);
+    let (mut initiator, hello) =
+        Initiator::start(local, peer, proof, connection, continues.map(attach::offer), &mut SystemEntropy);
     path.send(&[hello]).await?;
     let mut turn: Option<(Turn, oneshot::Receiver<()>)> = None;
     loop {
@@ -156,7 +163,7 @@ pub(crate) async fn initiate(
             Err(error) => return Err(give_up(path, error).await),
         };
         if turn.is_none() && initiator.peer_is_proven() {
-            match node.registry.begin(peer, true, began) {
+            match node.registry.begin(peer, true, began, continues) {
                 Ok(begun) => turn = Some(begun),
                 Err(yielded) => return Err(give_way(path, yielded).await),
             }
@@ -173,16 +180,26 @@ pub(crate) async fn initiate(
     }
 }
 
-/// The listening end, on a path that was upgraded.
-pub(crate) async fn respond(node: &Arc<Node>, mut path: Path, place: &Place) -> Result<Proven, ProofError> {
+/// The first frame on a path that was upgraded, HELLO or REQUEST. Before it little is read, nothing is written, and
+/// time is short. Spec: LK-13.
+pub(crate) async fn first_frame(node: &Node, mut path: Path) -> Result<(Path, Bytes), ProofError> {
     let limits = node.limits;
+    let first = timeout(limits.hello_deadline, path.frame(REQUEST_PAYLOAD_BYTES, limits.bytes_before_knock)).await;
+    let frame = first.map_err(|_| ProofError::Silent)??;
+    Ok((path, frame))
+}
+
+/// The listening end; `frame` is the first one.
+pub(crate) async fn respond(
+    node: &Arc<Node>,
+    mut path: Path,
+    mut frame: Bytes,
+    place: &Place,
+) -> Result<Proven, ProofError> {
     let local = Arc::new(node.local_end(&path.certificate));
     let connection = path.stream.connection(path.certificate.fingerprint(), path.remote)?;
     let mut responder = Responder::new(local, connection);
 
-    // Before the knock: little is read, nothing is written, and time is short. Spec: LK-13
-    let hello = timeout(limits.hello_deadline, path.frame(HELLO_PAYLOAD_BYTES, limits.bytes_before_knock)).await;
-    let mut frame = hello.map_err(|_| ProofError::Silent)??;
     let began = Instant::now();
     let mut turn: Option<(Turn, oneshot::Receiver<()>)> = None;
     let mut knocked = false;
@@ -230,7 +247,7 @@ pub(crate) async fn respond(node: &Arc<Node>, mut path: Path, place: &Place) -> 
             && let Some(peer) = responder.proven_peer()
         {
             place.proved();
-            match node.registry.begin(peer, false, began) {
+            match node.registry.begin(peer, false, began, None) {
                 Ok(begun) => turn = Some(begun),
                 Err(yielded) => return Err(give_way(path, yielded).await),
             }
@@ -284,9 +301,9 @@ async fn responder_step(
     frame: Bytes,
 ) -> Result<Stepped<Responder>, ProofError> {
     let shown = Shown(path.stream.peer_fingerprint().unwrap_or_default());
-    let admission: Arc<dyn Admission + Send + Sync> = node.admission.clone();
+    let admission = Doorkeeper { admission: node.admission.clone(), registry: node.registry.clone() };
     let step = move || {
-        let step = responder.handle(&frame, &path.stream, &shown, &*admission, &mut SystemEntropy);
+        let step = responder.handle(&frame, &path.stream, &shown, &admission, &mut SystemEntropy);
         (path, responder, step)
     };
     work.run(step).await
@@ -327,12 +344,7 @@ async fn tell(path: &mut Path, code: ErrorCode) {
 /// What this node shows of itself in a handshake that uses `certificate`.
 impl Node {
     fn local_end(&self, certificate: &crate::certificate::NodeCertificate) -> LocalEnd {
-        let facts = sealtide_wire::handshake::CertificateFacts::new(
-            certificate.der().to_vec(),
-            certificate.not_before_s(),
-            certificate.not_after_s(),
-        );
-        let mut local = LocalEnd::new(self.key.clone(), facts);
+        let mut local = LocalEnd::new(self.key.clone(), certificate.facts());
         local.cert_epoch = certificate.epoch();
         local.addresses = self.announce();
         local.terms = self.terms;

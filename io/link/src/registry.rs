@@ -70,22 +70,25 @@ impl Registry {
     }
 
     /// A handshake with `peer` has proved the other end: at the dialler a verified CHALLENGE, at the listener a
-    /// verified RESPONSE. `began` is when its first frame was sent or taken. The receiver fires when it must give way.
+    /// verified RESPONSE. `began` is when its first frame was sent or taken; a dial may go on with the session that
+    /// `continues` names. The receiver fires when it must give way.
     // Spec: LK-111
     pub(crate) fn begin(
         self: &Arc<Self>,
         peer: NodeId,
         dialled: bool,
         began: Instant,
+        continues: Option<&Session>,
     ) -> Result<(Turn, oneshot::Receiver<()>), Yield> {
         let mut inner = self.lock();
         if inner.closed {
             return Err(Yield::Closed);
         }
         if let Some(standing) = inner.sessions.get(&peer) {
-            // A node that has a session drops its own dials.
+            // A node that has a session drops its own dials, but for those that go on with it.
+            let goes_on = continues.is_some_and(|session| session.is_same(&standing.session));
             let origin = SessionOrigin { dialled_here: standing.dialled, overlapped: began < standing.since };
-            if dialled || !replaces_session(&self.own, &peer, origin) {
+            if dialled && !goes_on || !dialled && !replaces_session(&self.own, &peer, origin) {
                 return Err(Yield::Duplicate);
             }
         }
@@ -117,6 +120,11 @@ impl Registry {
     /// Every session.
     pub(crate) fn sessions(&self) -> Vec<Session> {
         self.lock().sessions.values().map(|standing| standing.session.clone()).collect()
+    }
+
+    /// The session with this id, if it stands.
+    pub(crate) fn by_id(&self, id: &[u8; 16]) -> Option<Session> {
+        self.lock().sessions.values().map(|standing| &standing.session).find(|session| session.id() == *id).cloned()
     }
 
     /// Waits until a session with `peer` stands.
@@ -182,6 +190,25 @@ impl Turn {
         registry.changed.notify_waiters();
         drop(self);
         Ok(replaced)
+    }
+}
+
+impl Turn {
+    /// The handshake finished, and goes on with the session that stands.
+    ///
+    /// # Errors
+    /// [`Yield`] when it had to give way, or the session ended meanwhile.
+    pub(crate) fn resume(self, session_id: &[u8; 16]) -> Result<Session, Yield> {
+        let mut inner = self.registry.lock();
+        if inner.closed {
+            return Err(Yield::Closed);
+        }
+        if inner.unfinished.remove(&self.id).is_none() {
+            return Err(Yield::Duplicate);
+        }
+        let standing = inner.sessions.get(&self.peer).map(|standing| standing.session.clone());
+        drop(inner);
+        standing.filter(|session| session.id() == *session_id).ok_or(Yield::Duplicate)
     }
 }
 

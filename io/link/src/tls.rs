@@ -13,8 +13,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use sealtide_crypto::Now;
 
-use crate::certificate::{CERTIFICATE_RENEW_S, CertificateError, CertificateFacts, FormError, NodeCertificate};
+use crate::certificate::{CertificateError, CertificateFacts, FormError, NodeCertificate};
 use crate::clock::random_below;
+use crate::rotation::Ages;
 
 /// The one key exchange group of links. Spec: link C.2.
 pub const GROUP: NamedGroup = NamedGroup::X25519MLKEM768;
@@ -51,36 +52,74 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    fn make(epoch: u32, now: Now) -> Result<Self, CertificateError> {
+    fn make(epoch: u32, now: Now, ages: &Ages) -> Result<Self, CertificateError> {
         let certificate = NodeCertificate::make(epoch, now)?;
         let client = client_config(&certificate)?;
         let server = server_config(&certificate)?;
-        // One hour around the 16th, so that the nodes of a group do not renew together.
-        let renew_s = CERTIFICATE_RENEW_S - 3600 + random_below(7200);
-        Ok(Self { certificate, client, server, renew_at_ms: now.mono_ms + renew_s * 1000 })
+        let millis = |age: std::time::Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let spread = millis(ages.certificate_spread);
+        let age_ms = millis(ages.certificate).saturating_sub(spread) + random_below(spread.saturating_mul(2));
+        Ok(Self { certificate, client, server, renew_at_ms: now.mono_ms.saturating_add(age_ms) })
     }
 }
 
-/// The credentials that new handshakes show. Renewing them does not touch running connections. Spec: link C.7.
+/// The credentials that handshakes show, and those that follow. Changing them does not touch running connections.
+/// Spec: link C.7.
 #[derive(Debug)]
-pub(crate) struct LiveCredentials(Mutex<Credentials>);
+pub(crate) struct LiveCredentials {
+    ages: Ages,
+    inner: Mutex<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    current: Credentials,
+    /// Told to the sessions, shown to nobody yet.
+    next: Option<Credentials>,
+}
 
 impl LiveCredentials {
-    pub(crate) fn make(now: Now) -> Result<Self, CertificateError> {
-        Ok(Self(Mutex::new(Credentials::make(1, now)?)))
+    pub(crate) fn make(now: Now, ages: Ages) -> Result<Self, CertificateError> {
+        let current = Credentials::make(1, now, &ages)?;
+        Ok(Self { ages, inner: Mutex::new(Live { current, next: None }) })
     }
 
-    /// The present credentials, renewed first when they are 16 h old. When that fails the old ones serve on: they
-    /// are good for 8 h more, and the next handshake tries again.
-    pub(crate) fn current(&self, now: Now) -> Credentials {
-        let mut live = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if now.mono_ms >= live.renew_at_ms {
-            match Credentials::make(live.certificate.epoch() + 1, now) {
-                Ok(next) => *live = next,
-                Err(error) => tracing::warn!("link: the certificate could not be renewed: {error}"),
-            }
+    /// The credentials that a handshake shows now.
+    pub(crate) fn current(&self, _now: Now) -> Credentials {
+        self.lock().current.clone()
+    }
+
+    /// Those with the greatest number, shown or not.
+    pub(crate) fn newest(&self) -> Credentials {
+        let live = self.lock();
+        live.next.as_ref().unwrap_or(&live.current).clone()
+    }
+
+    /// When the next are due, on the monotonic clock in ms.
+    pub(crate) fn renew_ms(&self) -> u64 {
+        self.lock().current.renew_at_ms
+    }
+
+    /// Makes the next ones.
+    ///
+    /// # Errors
+    /// [`CertificateError`]; the old ones serve on, they are good for 8 h more.
+    pub(crate) fn prepare(&self, now: Now) -> Result<Credentials, CertificateError> {
+        let next = Credentials::make(self.newest().certificate.epoch() + 1, now, &self.ages)?;
+        self.lock().next = Some(next.clone());
+        Ok(next)
+    }
+
+    /// From now on handshakes show the next ones. The old key goes with its last connection.
+    pub(crate) fn switch(&self) {
+        let mut live = self.lock();
+        if let Some(next) = live.next.take() {
+            live.current = next;
         }
-        live.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Live> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -251,15 +290,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_are_renewed_around_the_16th_hour_whatever_the_wall_clock_says() {
-        let at = |mono_h: u64, wall_ms| Now { mono_ms: mono_h * 3_600_000, wall_ms };
-        let wall_ms = 1_795_000_000_000;
-        let live = LiveCredentials::make(at(0, wall_ms)).unwrap();
-        let first = live.current(at(14, 0)).certificate;
-        assert_eq!((first.epoch(), first.good_until_ms()), (1, 24 * 3_600_000));
-        assert_eq!(live.current(at(14, 4 * wall_ms)).certificate.fingerprint(), first.fingerprint());
-        let second = live.current(at(17, wall_ms)).certificate;
-        assert_eq!((second.epoch(), second.good_until_ms()), (2, (17 + 24) * 3_600_000));
-        assert_ne!(second.fingerprint(), first.fingerprint());
+    fn the_next_certificate_is_due_around_the_16th_hour_and_shown_after_the_switch() {
+        let hour = 3_600_000;
+        let now = Now { mono_ms: 5 * hour, wall_ms: 1_795_000_000_000 };
+        let live = LiveCredentials::make(now, Ages::default()).unwrap();
+        assert!((20 * hour..22 * hour).contains(&live.renew_ms()), "15 to 17 h after it was made");
+        let first = live.current(now).certificate;
+        let later = Now { mono_ms: 21 * hour, wall_ms: 0 };
+        let next = live.prepare(later).unwrap().certificate;
+        assert_eq!((first.epoch(), next.epoch()), (1, 2));
+        assert_eq!(next.good_until_ms(), (21 + 24) * hour, "whatever the wall clock says");
+        assert_eq!(live.current(later).certificate.fingerprint(), first.fingerprint(), "not shown yet");
+        assert_eq!(live.newest().certificate.fingerprint(), next.fingerprint());
+        live.switch();
+        assert_eq!(live.current(later).certificate.fingerprint(), next.fingerprint());
+        assert!(live.renew_ms() >= 36 * hour);
     }
 }

@@ -20,7 +20,7 @@ async fn both_ends_know_each_other_and_agree_on_the_binding() {
     assert_eq!(ours.invite_used(), None);
     assert_eq!(ours.remote(), Remote::Direct(b.address));
     let info = &a.link.sessions()[0];
-    assert_eq!((info.peer, info.path), (b.id(), "direct"));
+    assert_eq!((info.peer, info.path), (b.id(), Some("direct")));
     assert_eq!(info.suite, "TLS_AES_256_GCM_SHA384/X25519MLKEM768");
     let again = a.dial(&b).await;
     assert_eq!(again.binding(), ours.binding(), "the session that stands is used");
@@ -114,7 +114,7 @@ async fn a_peer_that_lost_its_state_replaces_its_session() {
     assert_eq!(reborn.id(), a.id());
     reborn.allow(&b);
     let again = reborn.dial(&b).await;
-    assert_eq!(soon(theirs.closed()).await, SessionEnd::Replaced);
+    assert_eq!(soon(theirs.closed()).await, SessionEnd::Replaced { acked: 0 });
     let standing = soon(b.link.accept()).await.unwrap();
     assert_eq!(standing.binding(), again.binding());
     assert_eq!(b.link.session(&a.id()).unwrap().binding(), again.binding());

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use sealtide_crypto::{Label, SeededEntropy, Signature};
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 
-use super::established::{CertificatePart, Message};
+use super::certificate::CertificatePart;
+use super::established::Message;
 use super::message::{Challenge, Claim, Hello, Response};
 use super::signed::{CertificateScope, Side, initiator_content, invite_tag, responder_content, to_tag};
 use super::world::{Scene, TestCertificates, certificate, connection, node, scale};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sealtide_crypto::{SigningKey, sha256};
+use sealtide_crypto::{PublicKey, SigningKey, sha256};
 use sealtide_identity::{InviteId, InviteSecret, LearnedFrom, LinkAddress, NodeId, RelayHint};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -91,15 +91,15 @@ impl Binding {
         self.bind
     }
 
-    pub(super) const fn cb(&self) -> &[u8; 32] {
+    pub(crate) const fn cb(&self) -> &[u8; 32] {
         &self.cb
     }
 
-    pub(super) const fn fp_client(&self) -> &[u8; 32] {
+    pub(crate) const fn fp_client(&self) -> &[u8; 32] {
         &self.fp_client
     }
 
-    pub(super) const fn fp_server(&self) -> &[u8; 32] {
+    pub(crate) const fn fp_server(&self) -> &[u8; 32] {
         &self.fp_server
     }
 }
@@ -316,7 +316,7 @@ pub struct Pin {
 pub struct ResumeSecret([u8; 32]);
 
 impl ResumeSecret {
-    pub(super) const fn new(bytes: [u8; 32]) -> Self {
+    pub(crate) const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
@@ -346,6 +346,8 @@ pub struct Continuation {
 pub struct Established {
     /// Who is at the other end.
     pub peer: NodeId,
+    /// The key that the peer proved.
+    pub peer_key: PublicKey,
     /// Whether this end is the initiator.
     pub initiator: bool,
     /// What lies under the TLS connection.

@@ -1,17 +1,15 @@
-//! The layout of ESTABLISHED, and the check of the certificate inside. Spec: link C.4.5.
+//! The layout of ESTABLISHED, and its checks. Spec: link C.4.5.
 
-use sealtide_crypto::{Label, PublicKey, SIGNATURE_BYTES, ct_eq, sha256};
+use sealtide_crypto::PublicKey;
 use sealtide_identity::{
     ADDRESS_COUNT_MAX, LinkAddress, RELAY_COUNT_MAX, ReadError, Reader, RelayHint, TicketError, read_address,
     read_addresses, read_relays,
 };
 
+use super::certificate::CertificatePart;
 use super::message::expect_frame;
 use super::signed::{CertificateScope, Side};
-use super::{
-    CERTIFICATE_BYTES_MAX, CERTIFICATE_SECONDS_MAX, CertificateCheck, CertificateFacts, CertificateRejected,
-    Continuation, HandshakeError, LocalEnd, Pin, RelayLimits, Terms,
-};
+use super::{CertificateCheck, Continuation, HandshakeError, LocalEnd, Pin, PinError, RelayLimits, Terms};
 use crate::frame::{FrameType, PAYLOAD_BYTES_MAX, plain_frame};
 
 const FLAG_DIRECT: u8 = 1;
@@ -26,17 +24,6 @@ const EXTENSION_CRITICAL: u16 = 0x8000;
 const PAYLOAD_BYTES_MIN: u32 = 8_192;
 /// The range of ping intervals that is taken, in milliseconds.
 const PING_MS: std::ops::RangeInclusive<u32> = 1_000..=3_600_000;
-
-/// The certificate part: all zeros and empty on kind 3.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct CertificatePart {
-    pub(super) epoch: u32,
-    pub(super) not_before: u64,
-    pub(super) not_after: u64,
-    pub(super) fingerprint: [u8; 32],
-    pub(super) der: Vec<u8>,
-    pub(super) signature: Vec<u8>,
-}
 
 /// Last message of each side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,16 +47,7 @@ impl Message {
         observed: Option<LinkAddress>,
         continuation: Option<Continuation>,
     ) -> Self {
-        let CertificateFacts { fingerprint, not_before, not_after, der } = &local.certificate;
-        let content = scope.content(local.cert_epoch, *not_before, *not_after, fingerprint);
-        let certificate = CertificatePart {
-            epoch: local.cert_epoch,
-            not_before: *not_before,
-            not_after: *not_after,
-            fingerprint: *fingerprint,
-            der: der.clone(),
-            signature: local.key().sign(Label::LinkTlsCert, &content).as_bytes().to_vec(),
-        };
+        let certificate = CertificatePart::signed(local.key(), local.cert_epoch, &local.certificate, scope);
         Self {
             session_id: scope.session_id,
             role: scope.side as u8,
@@ -190,22 +168,10 @@ impl Message {
         if self.limits.is_some() {
             return Err(fail("relay limits between nodes"));
         }
-        let CertificatePart { epoch, not_before, not_after, fingerprint, der, signature } = &self.certificate;
-        if der.is_empty() || !ct_eq(fingerprint, &sha256(der)) {
-            return Err(CertificateRejected("the fingerprint is not that of the certificate").into());
-        }
-        if certificates.dates(der)? != (*not_before, *not_after) {
-            return Err(CertificateRejected("dates unlike those in the certificate").into());
-        }
-        let lifetime_seconds = not_after.checked_sub(*not_before).filter(|seconds| *seconds > 0);
-        let lifetime_seconds = lifetime_seconds.ok_or(CertificateRejected("ends before it begins"))?;
-        if lifetime_seconds > CERTIFICATE_SECONDS_MAX {
-            return Err(CertificateRejected("lives longer than 24 h 10 min").into());
-        }
-        let content = scope.content(*epoch, *not_before, *not_after, fingerprint);
-        key.verify(Label::LinkTlsCert, &content, signature)
-            .map_err(|_| HandshakeError::BadProof { frame: FrameType::Established })?;
-        Ok(Pin { fingerprint: *fingerprint, epoch: *epoch, lifetime_seconds })
+        self.certificate.verify(scope, key, certificates).map_err(|error| match error {
+            PinError::Certificate(rejected) => rejected.into(),
+            _ => HandshakeError::BadProof { frame: FrameType::Established },
+        })
     }
 
     /// Checks the message of a relay login: nothing may be in it that binds or tells where the sender is.
@@ -237,30 +203,6 @@ impl Message {
             return Err(fail("other capabilities than in the signed messages"));
         }
         Ok(())
-    }
-}
-
-impl CertificatePart {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.epoch.to_be_bytes());
-        out.extend_from_slice(&self.not_before.to_be_bytes());
-        out.extend_from_slice(&self.not_after.to_be_bytes());
-        out.extend_from_slice(&self.fingerprint);
-        out.extend_from_slice(&(self.der.len() as u16).to_be_bytes());
-        out.extend_from_slice(&self.der);
-        out.extend_from_slice(&(self.signature.len() as u16).to_be_bytes());
-        out.extend_from_slice(&self.signature);
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, ReadError> {
-        Ok(Self {
-            epoch: reader.u32()?,
-            not_before: reader.u64()?,
-            not_after: reader.u64()?,
-            fingerprint: reader.array()?,
-            der: reader.var16(CERTIFICATE_BYTES_MAX)?.to_vec(),
-            signature: reader.var16(SIGNATURE_BYTES)?.to_vec(),
-        })
     }
 }
 
@@ -333,7 +275,7 @@ fn is_writable(address: &LinkAddress) -> bool {
     LinkAddress::from_bytes(&address.to_bytes()).is_some()
 }
 
-fn ticket_rule(error: TicketError) -> &'static str {
+pub(super) fn ticket_rule(error: TicketError) -> &'static str {
     match error {
         TicketError::Malformed(rule) => rule,
         _ => "no address or relay",

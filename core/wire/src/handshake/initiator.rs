@@ -215,6 +215,7 @@ impl Initiator {
         }
         let established = Established {
             peer: self.peer,
+            peer_key: key.clone(),
             initiator: true,
             kind: self.link.kind(),
             session_id: scope.session_id,

@@ -13,6 +13,8 @@
 //! says; on an error it writes [`HandshakeError::reply`], if any, and closes. Deadlines (3 s for HELLO, 10 s in
 //! all) are the driver's. Spec: link C.4.
 
+mod address_update;
+mod certificate;
 mod ends;
 mod error;
 mod established;
@@ -33,6 +35,8 @@ mod world;
 
 use crate::frame::FrameType;
 
+pub use address_update::AddressUpdate;
+pub use certificate::{CertificateTalk, PinError, Pins, check_update_layout};
 pub use ends::{
     Admission, Binding, BindingError, CERTIFICATE_BYTES_MAX, CERTIFICATE_SECONDS_MAX, CertificateCheck,
     CertificateFacts, CertificateRejected, Connection, Continuation, Established, Exporter, LocalEnd, Pin, PipeKind,

@@ -128,6 +128,7 @@ impl Responder {
                 let resume_secret = resume_secret(exporter, &[&transcript, frame, &reply].concat());
                 let established = Established {
                     peer: proven.peer,
+                    peer_key: proven.key,
                     initiator: false,
                     kind: self.link.kind(),
                     session_id,

@@ -83,9 +83,8 @@ impl Outbox {
         }
         let Self { nodes, circuits, queues, .. } = self;
         let cost = |number: u32| queues.get(&number).and_then(|queue| queue.messages.front()).map_or(0, Bytes::len);
-        let from = nodes.front(|node| {
-            circuits.get_mut(&node).and_then(|circuits| circuits.front(cost)).map_or(0, cost)
-        })?;
+        let from =
+            nodes.front(|node| circuits.get_mut(&node).and_then(|circuits| circuits.front(cost)).map_or(0, cost))?;
         let number = circuits.get_mut(&from)?.front(cost)?;
         let queue = queues.get_mut(&number)?;
         let message = queue.messages.pop_front()?;
@@ -113,4 +112,3 @@ impl Outbox {
         self.steering.is_empty() && self.nodes.is_empty()
     }
 }
-

@@ -62,8 +62,7 @@ impl Session {
                 path.interval = interval;
             }
             Health::Asked(_) => {
-                path.health = Health::Suspect { since: now, until: now.saturating_add(pong_ms) };
-                path.ping = true;
+                path.suspect(now, now.saturating_add(pong_ms));
                 self.events.push_back(Event::PathSuspect { path: id });
             }
             Health::Suspect { .. } => self.fail(id, PathFailure::Silent),
@@ -103,8 +102,7 @@ impl Session {
         } else {
             // Alone, the path gets as long as an idle one to answer: a new one is not made faster than that.
             let until = now.saturating_add(limits.pong_ms.saturating_mul(2));
-            path.health = Health::Suspect { since: now, until };
-            path.ping = true;
+            path.suspect(now, until);
             self.events.push_back(Event::PathSuspect { path: active });
             if let Some(standby) = standby.and_then(|standby| self.paths.get_mut(&standby)) {
                 standby.ping = true;
@@ -116,8 +114,7 @@ impl Session {
     fn slept(&mut self) {
         let until = self.now.saturating_add(self.config.limits.pong_ms.saturating_mul(2));
         for (id, path) in &mut self.paths {
-            path.health = Health::Suspect { since: self.now, until };
-            path.ping = true;
+            path.suspect(self.now, until);
             self.events.push_back(Event::PathSuspect { path: *id });
         }
         self.progress_since = self.now;

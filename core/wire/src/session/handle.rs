@@ -78,9 +78,12 @@ impl Session {
                 }
                 self.acknowledged(next);
             }
-            // What follows on this path is judged by its number alone, so there is nothing to remember.
+            // What follows on this path is judged by its number alone; this only tells when the path may be closed.
             FrameType::PathEnd => {
                 let _: [u8; 8] = payload.try_into().map_err(|_| malformed)?;
+                if let Some(path) = self.paths.get_mut(&path) {
+                    path.peer_ended = true;
+                }
             }
             FrameType::Error => {
                 let notice = Notice::parse(payload).ok_or(malformed)?;
@@ -105,6 +108,9 @@ impl Session {
                 self.deliver(header, payload)?;
                 self.inbox.deliver();
             }
+        }
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.peer_ended = false;
         }
         let at_once = self.inbox.note(self.now, path, header.frame_bytes());
         if at_once || matches!(self.over, Some(Over::ClosedByPeer)) {

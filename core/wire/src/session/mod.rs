@@ -24,6 +24,7 @@ mod inflow;
 mod outbox;
 mod outflow;
 mod path;
+mod policy;
 mod transmit;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,6 +33,8 @@ use bytes::Bytes;
 use sealtide_crypto::Now;
 
 pub use config::{DATA_PAYLOAD_BYTES, QUANTUM_BYTES, SessionConfig, SessionLimits, Terms, window_of};
+pub use policy::{PathHealth, PathPolicy, PathView, choose};
+
 pub use event::{
     AttachError, ChannelId, ControlError, Event, Fragment, Head, OpenError, PathFailure, PathId, RecvError, Scope,
     SendError, SessionError, SessionState, SessionStats, Transmit,
@@ -287,6 +290,29 @@ impl Session {
     /// The paths attached.
     pub fn paths(&self) -> impl Iterator<Item = PathId> + '_ {
         self.paths.keys().copied()
+    }
+
+    /// How a path does; none when it is not attached.
+    pub fn path_health(&self, path: PathId) -> Option<PathHealth> {
+        let path = self.paths.get(&path)?;
+        Some(PathHealth { rtt_ms: path.rtt_ms(), answered: path.answered, suspect: path.is_suspect() })
+    }
+
+    /// Sends a PING on a path soon, whatever its interval.
+    pub fn probe(&mut self, path: PathId) {
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.ping = true;
+        }
+    }
+
+    /// Whether neither end has numbered frames under way on a path: it may be closed without repeating any.
+    pub fn is_drained(&self, path: PathId) -> bool {
+        self.active != Some(path) && self.paths.get(&path).is_none_or(|path| path.peer_ended && path.end.is_none())
+    }
+
+    /// Whether a control frame of this kind waits, or has not been acknowledged by the peer.
+    pub fn has_unacknowledged(&self, kind: FrameType) -> bool {
+        self.control.iter().any(|frame| frame.kind == kind) || self.outbox.holds(kind)
     }
 
     /// Smoothed round-trip time of a path in milliseconds; none before its first PONG.

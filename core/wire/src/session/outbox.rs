@@ -138,6 +138,11 @@ impl Outbox {
         self.frames.len()
     }
 
+    /// Whether a frame of this kind is kept.
+    pub(super) fn holds(&self, kind: FrameType) -> bool {
+        self.frames.iter().any(|frame| frame.kind == kind)
+    }
+
     /// Control frames kept.
     pub(super) fn control(&self) -> usize {
         self.control

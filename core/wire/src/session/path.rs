@@ -40,6 +40,10 @@ pub(super) struct Path {
     pub(super) end: Option<u64>,
     /// ABORT has left on this path.
     pub(super) abort_sent: bool,
+    /// The peer said PATH_END and has sent no numbered frame since.
+    pub(super) peer_ended: bool,
+    /// PINGs answered in a row.
+    pub(super) answered: u32,
     token: u64,
     /// The PING whose PONG measures the round trip: its token and when it left.
     measuring: Option<(u64, u64)>,
@@ -60,6 +64,8 @@ impl Path {
             ack: true,
             end: None,
             abort_sent: false,
+            peer_ended: false,
+            answered: 0,
             token: 0,
             measuring: None,
             last_ping: now_ms,
@@ -100,9 +106,17 @@ impl Path {
             && u64::from_be_bytes(token) == expected
         {
             self.measuring = None;
+            self.answered = self.answered.saturating_add(1);
             let sample = now_ms.saturating_sub(sent).saturating_mul(1_000);
             self.srtt_us = Some(self.srtt_us.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
         }
+    }
+
+    /// Nothing came where something should have.
+    pub(super) fn suspect(&mut self, since: u64, until: u64) {
+        self.health = Health::Suspect { since, until };
+        self.answered = 0;
+        self.ping = true;
     }
 
     /// Whether the round trip of a path in use was not measured for four intervals.

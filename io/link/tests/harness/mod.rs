@@ -1,6 +1,7 @@
 //! Nodes for tests: a key, an admission in memory, and links over loopback.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part")]
 
+pub mod chaos;
 pub mod proxies;
 pub mod raw;
 

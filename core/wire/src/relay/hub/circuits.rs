@@ -202,7 +202,8 @@ impl Hub {
         let message = RelayFrame::Data { circuit: receiver.number, payload }.encode();
         self.stats.waiting_bytes += message.len() as u64;
         to.outbox.data(receiver.number.as_u32(), from, message);
-        let full = to.outbox.waiting_bytes() + super::super::frame::RELAY_DATA_BYTES_MAX > self.settings.waiting_per_node
+        let full = to.outbox.waiting_bytes() + super::super::frame::RELAY_DATA_BYTES_MAX
+            > self.settings.waiting_per_node
             || self.stats.waiting_bytes > self.settings.waiting_total as u64;
         self.outputs.push_back(Output::Wake(receiver.login));
         if full {
@@ -304,7 +305,8 @@ impl Hub {
             let Some(circuit) = self.circuits.all.get(&key).filter(|circuit| circuit.open) else { continue };
             let other = circuit.ends[1 - circuit.side(receiver, number)];
             if held_up.contains(&other.login) {
-                let _full = self.steer(other.login, &RelayFrame::Close { circuit: other.number, why: CircuitEnd::Busy });
+                let _full =
+                    self.steer(other.login, &RelayFrame::Close { circuit: other.number, why: CircuitEnd::Busy });
                 self.close(now, other.login, other.number, CircuitEnd::Busy);
             }
         }

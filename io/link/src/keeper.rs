@@ -1,0 +1,126 @@
+//! Looks after the paths of one session: dials when there is none, renews in time, looks for a direct one.
+//! Spec: link C.7, C.9.3.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealtide_crypto::Now;
+use sealtide_wire::handshake::PipeKind;
+use sealtide_wire::session::{PathPolicy, SessionState};
+use tokio::time::{Instant, sleep_until};
+
+use crate::attach;
+use crate::backoff::Backoff;
+use crate::clock::SystemEntropy;
+use crate::node::Node;
+use crate::session::{Core, Session};
+
+/// A path that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// There is none that works.
+    Path,
+    /// The one in use grows old.
+    Renewal,
+    /// The one in use leads over a relay.
+    Direct,
+}
+
+/// Runs beside the session until it is over.
+pub(crate) async fn keep(node: Arc<Node>, session: Session) {
+    tokio::select! {
+        _ = session.closed() => {}
+        () = node.stopped() => {}
+        () = look_after(&node, &session) => {}
+    }
+}
+
+async fn look_after(node: &Arc<Node>, session: &Session) {
+    let shared = &session.shared;
+    let mut backoff = Backoff::new();
+    let mut present: Option<Need> = None;
+    let mut not_before = Instant::now();
+    loop {
+        let now = shared.clock.now();
+        let (need, next_ms) = {
+            let mut core = shared.core();
+            let need = core.need(now, node.policy);
+            // A new address, or a need of another kind, is a reason to be quick again.
+            if std::mem::take(&mut core.news) && need.is_some() || need != present {
+                backoff.reset();
+                let wait =
+                    if need == Some(Need::Path) { backoff.next_wait(&mut SystemEntropy) } else { Duration::ZERO };
+                not_before = Instant::now() + wait;
+            }
+            (need, core.next_need(now))
+        };
+        present = need;
+        if need.is_some() && Instant::now() >= not_before {
+            let dialled = tokio::select! {
+                dialled = attach::dial(node, session) => Some(dialled),
+                () = until_served(session, need, node.policy) => None,
+            };
+            match dialled {
+                Some(Ok(())) => shared.core().why_not_direct = None,
+                Some(Err(failure)) => {
+                    tracing::debug!(peer = session.peer().short(), ?need, ?failure, "link: no further path");
+                    shared.core().why_not_direct = Some(failure.why());
+                    not_before = Instant::now() + backoff.next_wait(&mut SystemEntropy).max(failure.wait());
+                }
+                None => {}
+            }
+            continue;
+        }
+        let mut until = Instant::now() + Duration::from_millis(next_ms.saturating_sub(now.mono_ms).min(3_600_000) + 1);
+        if need.is_some() {
+            until = until.min(not_before);
+        }
+        tokio::select! {
+            () = shared.keeper.notified() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+}
+
+/// Completes when the path that is being dialled for is no longer wanted: the peer was quicker.
+async fn until_served(session: &Session, need: Option<Need>, policy: PathPolicy) {
+    loop {
+        session.shared.keeper.notified().await;
+        if session.shared.core().need(session.shared.clock.now(), policy) != need {
+            return;
+        }
+    }
+}
+
+impl Core {
+    fn need(&self, now: Now, policy: PathPolicy) -> Option<Need> {
+        match self.session.state() {
+            SessionState::Suspended => return Some(Need::Path),
+            SessionState::Open => {}
+            _ => return None,
+        }
+        let (id, route) = self.active_route()?;
+        let suspect = self.session.path_health(id).is_some_and(|health| health.suspect);
+        if suspect && self.paths.len() == 1 {
+            return Some(Need::Path);
+        }
+        if now.mono_ms >= renewal_ms(route) {
+            return Some(Need::Renewal);
+        }
+        let has_direct = self.paths.values().any(|route| !route.is_relayed());
+        let wants_direct = !has_direct && policy.permits(PipeKind::Direct) && !self.dial_list().is_empty();
+        wants_direct.then_some(Need::Direct)
+    }
+
+    /// When time alone makes a need, in ms.
+    fn next_need(&self, now: Now) -> u64 {
+        let renewal = self.active_route().map_or(u64::MAX, |(_, route)| renewal_ms(route));
+        if renewal <= now.mono_ms { u64::MAX } else { renewal }
+    }
+}
+
+/// The end that dialled a path renews it; the other one later, should that have failed.
+fn renewal_ms(route: &crate::routes::Route) -> u64 {
+    let due = route.renew_ms();
+    if route.dialled { due } else { due + (route.until_ms - due) / 2 }
+}

@@ -1,0 +1,257 @@
+//! One path of a session inside the session's task: its buffers, reading and writing. Reading never waits for
+//! writing. Spec: link C.9.4.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use sealtide_crypto::Now;
+use sealtide_wire::frame::{FrameType, Header, Notice, PAYLOAD_BYTES_MAX};
+use sealtide_wire::session::{PathId, Scope, SessionError};
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+
+use crate::path::Path;
+use crate::session::{Core, Shared};
+use crate::websocket::{MESSAGE_BYTES_MAX, Message};
+
+/// Bytes handed to TLS in one go: the bounds between which the batch adapts to what the socket takes.
+const BATCH_BYTES_MIN: usize = 64 * 1024;
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Bytes read from TLS in one go.
+const READ_BYTES: usize = 256 * 1024;
+/// WebSocket pings that wait for their answer; links send none, so more is an attack.
+const PONGS_MAX: u32 = 16;
+/// How long the last frames and the end of TLS may take.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// One attached path, owned by the task of its session.
+pub(crate) struct Lane {
+    pub(crate) id: PathId,
+    path: Path,
+    /// Encoded messages that TLS has not taken yet.
+    out: BytesMut,
+    /// Frames are gathered here before they become a message.
+    gather: BytesMut,
+    batch: usize,
+    unflushed: bool,
+    pongs_waiting: u32,
+    /// Nothing of the peer is taken any more.
+    pub(crate) deaf: bool,
+    /// The peer broke a rule of the path: what is in `out` is the last.
+    pub(crate) leaves: bool,
+}
+
+impl Lane {
+    /// `first` are whole frames to write before those of the session.
+    pub(crate) fn new(id: PathId, path: Path, first: &[Vec<u8>]) -> Self {
+        let mut lane = Self {
+            id,
+            path,
+            out: BytesMut::new(),
+            gather: BytesMut::new(),
+            batch: BATCH_BYTES_MIN,
+            unflushed: false,
+            pongs_waiting: 0,
+            deaf: false,
+            leaves: false,
+        };
+        if !first.is_empty() {
+            lane.path.framing.frames(Bytes::from(first.concat()), &mut lane.out);
+        }
+        lane
+    }
+
+    /// Whether everything that was encoded has left.
+    pub(crate) fn is_written(&self) -> bool {
+        self.out.is_empty() && !self.unflushed
+    }
+
+    /// An idle session holds no buffers.
+    pub(crate) fn rest(&mut self) {
+        if self.path.received.is_empty() && self.out.is_empty() {
+            self.path.received = BytesMut::new();
+            (self.out, self.gather) = (BytesMut::new(), BytesMut::new());
+        }
+    }
+
+    /// Gathers frames of the session into messages until a batch is full.
+    pub(crate) fn fill(&mut self, core: &mut Core, now: Now) {
+        if !self.is_written() || self.leaves {
+            return;
+        }
+        while self.out.len() < self.batch {
+            while let Some(frame) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - self.gather.len()) {
+                self.gather.extend_from_slice(frame.head.as_ref());
+                self.gather.extend_from_slice(&frame.payload);
+                // Less room than this may stop a frame that a new message could take.
+                if self.gather.len() + 32 > MESSAGE_BYTES_MAX {
+                    break;
+                }
+            }
+            if self.gather.is_empty() {
+                return;
+            }
+            self.path.framing.frames(self.gather.split().freeze(), &mut self.out);
+        }
+    }
+
+    /// Writes and reads what is possible; true when anything moved.
+    ///
+    /// # Errors
+    /// The path is lost.
+    pub(crate) fn exchange(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
+        let wrote = self.write(cx)?;
+        let read = self.read(cx, shared, now)?;
+        Ok(wrote || read)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut moved = false;
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.path.stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.out.advance(written);
+                    (moved, self.unflushed) = (true, true);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.batch = (self.batch / 2).max(BATCH_BYTES_MIN);
+                    return Ok(moved);
+                }
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.path.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    (moved, self.unflushed, self.pongs_waiting) = (true, false, 0);
+                    self.batch = (self.batch * 2).min(BATCH_BYTES_MAX);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {}
+            }
+        }
+        Ok(moved)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
+        if self.deaf {
+            return Ok(false);
+        }
+        // What the handshake left behind comes first.
+        let mut moved = self.take_messages(shared, now)?;
+        let mut ended = Ok(());
+        while !self.deaf && self.path.received.len() < READ_BYTES {
+            if self.path.received.capacity() - self.path.received.len() < READ_BYTES / 4 {
+                self.path.received.reserve(READ_BYTES);
+            }
+            let stream = Pin::new(&mut self.path.stream);
+            match tokio_util::io::poll_read_buf(stream, cx, &mut self.path.received) {
+                Poll::Ready(Ok(0)) => {
+                    ended = Err(io::ErrorKind::UnexpectedEof.into());
+                    break;
+                }
+                Poll::Ready(Ok(_)) => moved = true,
+                Poll::Ready(Err(error)) => {
+                    ended = Err(error);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if moved {
+            shared.core().session.path_alive(now, self.id);
+            self.take_messages(shared, now)?;
+        }
+        // The last words of a peer count, whatever comes behind them.
+        if self.deaf { Ok(true) } else { ended.map(|()| moved) }
+    }
+
+    fn take_messages(&mut self, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
+        let mut moved = false;
+        let mut message = std::mem::take(&mut self.path.message);
+        let mut core = shared.core();
+        while !self.deaf {
+            if !message.is_empty() {
+                moved = true;
+                self.take_frames(&mut core, now, &mut message)?;
+                continue;
+            }
+            match self.path.framing.next(&mut self.path.received).map_err(io::Error::other)? {
+                Some(Message::Frames(frames)) => message = frames,
+                Some(Message::Ping(payload)) => {
+                    self.pongs_waiting += 1;
+                    if self.pongs_waiting > PONGS_MAX {
+                        return Err(io::Error::other("more WebSocket pings than answers were taken"));
+                    }
+                    self.path.framing.pong(payload, &mut self.out);
+                }
+                Some(Message::Pong) => {}
+                Some(Message::Close) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                None => break,
+            }
+        }
+        Ok(moved)
+    }
+
+    fn take_frames(&mut self, core: &mut Core, now: Now, message: &mut Bytes) -> io::Result<()> {
+        while !message.is_empty() && !self.deaf {
+            let header = Header::parse(message, PAYLOAD_BYTES_MAX).map_err(io::Error::other)?;
+            let header = header.filter(|header| header.frame_bytes() <= message.len());
+            let header = header.ok_or_else(|| io::Error::other("a frame that is cut by the end of its message"))?;
+            let mut frame = message.split_to(header.frame_bytes());
+            frame.advance(header.bytes());
+            // Kept slices would keep the whole read buffer alive: what may wait is copied, so that memory is what
+            // the windows say.
+            let payload = if header.kind == FrameType::Data { Bytes::copy_from_slice(&frame) } else { frame };
+            match core.session.handle_frame(now, self.id, header, payload) {
+                // The listener of a re-handshake has committed.
+                Ok(()) => core.ratchet.heard(self.id),
+                Err(error) => self.offence(core, error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer broke a rule. ABORT comes out of the session by itself; ERROR is ours to write.
+    fn offence(&mut self, core: &Core, error: SessionError) {
+        self.deaf = true;
+        // A path that the session has given up meanwhile, or a session that is over, is no offence.
+        if matches!(error, SessionError::Over | SessionError::UnknownPath) {
+            return;
+        }
+        tracing::info!(peer = core.peer.short(), "link: the peer broke a rule: {error}");
+        if error.scope() == Scope::Path {
+            let frame = Notice::new(error.code()).frame(FrameType::Error);
+            self.path.framing.frames(Bytes::from(frame), &mut self.out);
+            self.leaves = true;
+        }
+    }
+
+    /// Writes what is left, and ends the connection in order, by `until` at the latest. A connection of a peer that
+    /// was cut off (`aborted`) is reset when that did not succeed.
+    pub(crate) async fn part(mut self, until: Instant, aborted: bool) {
+        self.path.framing.close(&mut self.out);
+        let last = async {
+            std::future::poll_fn(|cx| self.poll_drain(cx)).await?;
+            io::Result::Ok(self.path.hang_up().await)
+        };
+        let in_order = matches!(tokio::time::timeout_at(until, last).await, Ok(Ok(true)));
+        // What the system still holds for a slow peer must not reach one that was cut off. Spec: LK-104
+        if aborted && !in_order {
+            self.path.stream.reset_on_drop();
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.path.stream).poll_write(cx, &self.out))?;
+            self.out.advance(written);
+        }
+        Pin::new(&mut self.path.stream).poll_flush(cx)
+    }
+}

@@ -1,0 +1,228 @@
+//! The paths of one session as this node knows them: what they are, how old, which carries, which may end.
+//! Spec: link C.7, C.9.3.
+
+use std::net::SocketAddr;
+
+use sealtide_crypto::Now;
+use sealtide_identity::{LearnedFrom, LinkAddress, RelayHint};
+use sealtide_wire::handshake::{Established, Pins, PipeKind};
+use sealtide_wire::rehandshake::Attachment;
+use sealtide_wire::session::{AttachError, PathId, PathPolicy, PathView, SessionState, choose};
+
+use crate::address;
+use crate::path::Path;
+use crate::pipe::Remote;
+use crate::session::Core;
+
+/// How long a path that was left may take until nothing is under way on it.
+const DRAIN_MS: u64 = 10_000;
+/// Paths of full handshakes have numbers from here; those of re-handshakes stay below.
+const OWN_NUMBERS: u32 = 0x8000_0000;
+/// The first path of a session.
+pub(crate) const FIRST_PATH: PathId = PathId(0);
+
+/// What is known of an attached path.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) remote: Remote,
+    pub(crate) suite: &'static str,
+    /// Whether this end dialled it: then it is this end that renews it.
+    pub(crate) dialled: bool,
+    pub(crate) since_ms: u64,
+    /// No path lives longer: its age, its certificates. Spec: LK-49
+    pub(crate) until_ms: u64,
+    /// The epoch of its re-handshake.
+    order: u32,
+    /// When it stopped being wanted.
+    left_ms: Option<u64>,
+    /// A second PING was asked for.
+    probed: bool,
+}
+
+impl Route {
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.remote.kind() == PipeKind::Relay
+    }
+
+    /// When a successor is to be made: at nine tenths of its time.
+    pub(crate) fn renew_ms(&self) -> u64 {
+        self.since_ms + (self.until_ms - self.since_ms) / 10 * 9
+    }
+}
+
+/// A path on its way from a handshake to the task of the session.
+pub(crate) struct Arrival {
+    pub(crate) id: PathId,
+    pub(crate) path: Path,
+    /// Whole frames to write before those of the session.
+    pub(crate) first: Vec<Vec<u8>>,
+}
+
+/// A path with what its handshake says about it.
+pub(crate) struct NewPath {
+    pub(crate) path: Path,
+    pub(crate) dialled: bool,
+    pub(crate) first: Vec<Vec<u8>>,
+    /// How old it may grow, in ms.
+    pub(crate) age_max_ms: u64,
+}
+
+impl Core {
+    /// A path that a re-handshake has made; the task of the session must be woken.
+    ///
+    /// # Errors
+    /// [`AttachError`]: close it.
+    pub(crate) fn attach(&mut self, now: Now, made: Attachment, new: NewPath) -> Result<(), AttachError> {
+        self.join(now, made.path, made.peer_rx_next, made.epoch, new)
+    }
+
+    /// The first path of a new session.
+    pub(crate) fn attach_first(&mut self, now: Now, new: NewPath) {
+        self.join(now, FIRST_PATH, 1, 0, new).expect("the first path of a new session is always taken");
+    }
+
+    /// The session goes on over the path of a full handshake with extension 1: its other paths end, its secrets and
+    /// pins are those of the handshake.
+    ///
+    /// # Errors
+    /// [`AttachError`]: close the path.
+    pub(crate) fn resume(
+        &mut self,
+        now: Now,
+        established: &Established,
+        peer_rx_next: u64,
+        new: NewPath,
+    ) -> Result<(), AttachError> {
+        let old: Vec<PathId> = self.paths.keys().copied().collect();
+        let id = PathId(OWN_NUMBERS + self.resumed);
+        let fingerprint_epoch = new.path.certificate.epoch();
+        self.pins = Pins::new(now, established.pin);
+        self.join(now, id, peer_rx_next, 0, new)?;
+        self.resumed += 1;
+        self.ratchet.restart(established);
+        self.session.switch(now, id);
+        for path in old {
+            self.session.path_lost(now, path);
+            self.leaving.push(path);
+        }
+        // An update that is still under way comes again by itself.
+        if !self.session.has_unacknowledged(sealtide_wire::frame::FrameType::CertUpdate) {
+            self.announced = fingerprint_epoch;
+        }
+        self.told(&established.addresses, established.relays.clone());
+        Ok(())
+    }
+
+    fn join(&mut self, now: Now, id: PathId, peer_rx_next: u64, order: u32, new: NewPath) -> Result<(), AttachError> {
+        let NewPath { path, dialled, first, age_max_ms } = new;
+        self.session.attach(now, id, peer_rx_next)?;
+        let pinned = path.stream.peer_fingerprint().and_then(|shown| self.pins.end_of(&shown));
+        let until_ms = now
+            .mono_ms
+            .saturating_add(age_max_ms)
+            .min(path.certificate.good_until_ms())
+            .min(pinned.unwrap_or(now.mono_ms));
+        let remote = path.remote.canonical();
+        let route = Route {
+            remote,
+            suite: path.stream.suite(),
+            dialled,
+            since_ms: now.mono_ms,
+            until_ms: until_ms.max(now.mono_ms),
+            order,
+            left_ms: None,
+            probed: false,
+        };
+        if dialled && let Some(address) = remote.direct() {
+            self.dialled = Some(address);
+        }
+        (self.last_remote, self.last_suite) = (remote, route.suite);
+        self.paths.insert(id, route);
+        self.arrivals.push(Arrival { id, path, first });
+        Ok(())
+    }
+
+    /// The peer told where it is.
+    pub(crate) fn told(&mut self, addresses: &[LinkAddress], relays: Vec<RelayHint>) {
+        let met = self.last_remote.direct();
+        let over_loopback = met.is_some_and(|met| met.ip().is_loopback());
+        let learned = LearnedFrom::Peer { over_loopback };
+        let told: Vec<_> = addresses.iter().filter(|told| told.may_be_dialled(learned)).copied().collect();
+        self.addresses = address::of_peer(&told, met);
+        self.relays = relays;
+        self.news = true;
+    }
+
+    /// Where the peer is dialled for a further path: where it was reached before, then what it told. At most 8.
+    pub(crate) fn dial_list(&self) -> Vec<SocketAddr> {
+        let mut list: Vec<SocketAddr> = self.dialled.into_iter().collect();
+        list.extend(self.addresses.iter().map(|told| told.socket).filter(|told| Some(*told) != self.dialled));
+        list.truncate(address::ADDRESSES_MAX);
+        list
+    }
+
+    /// Whether the session has no usable path, and may get one.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.session.state(), SessionState::Suspended)
+    }
+
+    /// The route that carries the numbered frames of this end.
+    pub(crate) fn active_route(&self) -> Option<(PathId, &Route)> {
+        let active = self.session.active_path()?;
+        self.paths.get(&active).map(|route| (active, route))
+    }
+
+    /// Paths whose time is over.
+    // Spec: LK-49
+    pub(crate) fn old_paths(&self, now: Now) -> Vec<PathId> {
+        self.paths.iter().filter(|(_, route)| now.mono_ms >= route.until_ms).map(|(id, _)| *id).collect()
+    }
+
+    /// When a path is to be looked at next because of its age, in ms.
+    pub(crate) fn next_old_path(&self) -> u64 {
+        let drained = |route: &Route| route.left_ms.map_or(u64::MAX, |left| left + DRAIN_MS);
+        self.paths.values().map(|route| route.until_ms.min(drained(route))).min().unwrap_or(u64::MAX)
+    }
+
+    /// Moves the numbered frames of this end to the path that should carry them.
+    pub(crate) fn choose_path(&mut self, now: Now, policy: PathPolicy) {
+        if self.paths.len() < 2 {
+            return;
+        }
+        let active = self.session.active_path();
+        let mut views = Vec::with_capacity(self.paths.len());
+        for (path, route) in &mut self.paths {
+            let Some(health) = self.session.path_health(*path) else { continue };
+            // The second answer that the choice wants, without the long wait of a standby.
+            if health.answered == 1 && active != Some(*path) && !std::mem::replace(&mut route.probed, true) {
+                self.session.probe(*path);
+            }
+            views.push(PathView { path: *path, kind: route.remote.kind(), order: route.order, health });
+        }
+        let chosen = choose(policy, active, &views);
+        if let Some(chosen) = chosen.filter(|_| chosen != active && active.is_some()) {
+            self.session.switch(now, chosen);
+        }
+    }
+
+    /// Paths that a newer one of their kind has replaced and that carry nothing any more, or were given up by a full
+    /// handshake.
+    pub(crate) fn spare_paths(&mut self, now: Now) -> Vec<PathId> {
+        let mut spare = std::mem::take(&mut self.leaving);
+        let active = self.session.active_path();
+        let newest = |relayed| self.paths.values().filter(|r| r.is_relayed() == relayed).map(|r| r.order).max();
+        let newest = [newest(false), newest(true)];
+        for (path, route) in &mut self.paths {
+            let outdated = newest[usize::from(route.is_relayed())].is_some_and(|newest| newest > route.order);
+            if !outdated || active == Some(*path) || active.is_none() {
+                route.left_ms = None;
+                continue;
+            }
+            let left = *route.left_ms.get_or_insert(now.mono_ms);
+            if self.session.is_drained(*path) || now.mono_ms >= left + DRAIN_MS {
+                spare.push(*path);
+            }
+        }
+        spare
+    }
+}
