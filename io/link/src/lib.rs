@@ -33,6 +33,7 @@ mod proxy;
 mod pump;
 mod quiet_log;
 mod registry;
+mod relay;
 mod rotation;
 mod routes;
 mod session;
@@ -43,6 +44,7 @@ mod websocket;
 
 pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
+pub use sealtide_wire::relay::{Admit, RelaySettings, RelayStats};
 pub use sealtide_wire::session::{Fragment, PathPolicy, SessionLimits};
 
 pub use address::ADDRESSES_MAX;
@@ -58,6 +60,7 @@ pub use listen::ListenError;
 pub use metrics::LinkMetrics;
 pub use pipe::Remote;
 pub use proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError};
+pub use relay::{RELAY_PATH, Relay, RelayConfig, RelayError, RelayState};
 pub use rotation::Ages;
 pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo, WhyNotDirect};
 pub use tls::{GROUP, GROUP_NAME};

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::SigningKey;
-use sealtide_identity::{LinkAddress, NodeId};
+use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{AddressUpdate, Admission, Terms};
 use sealtide_wire::session::{PathPolicy, SessionLimits};
@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::proof::Workers;
 use crate::proxy::ProxySettings;
 use crate::quiet_log::QuietLog;
+use crate::relay::{Accounts, RelayState};
 use crate::registry::Registry;
 use crate::rotation::Ages;
 use crate::session::{Session, SessionInfo};
@@ -114,6 +115,7 @@ impl Link {
             listeners: Mutex::default(),
             announce: config.announce,
             proxy: config.proxy,
+            relays: Accounts::default(),
             policy: config.policy,
             ages: config.ages,
             tended: AtomicBool::new(false),
@@ -152,6 +154,22 @@ impl Link {
     /// [`DialError`].
     pub async fn dial(&self, target: DialTarget) -> Result<Session, DialError> {
         dial::dial(&self.node, target).await
+    }
+
+    /// Logs in at a relay and stays so; peers that name it are reached over it, and reach this node.
+    pub fn use_relay(&self, relay: &RelayHint, token: Option<InviteSecret>) {
+        let _account = self.node.relays.account(&self.node, relay, token);
+    }
+
+    /// Whom the relays are to let in for this node, in seconds from each login on; the id of zeros stands for guests,
+    /// and whoever comes over a relay is then heard. Replaces what was said before. Spec: link C.5.
+    pub fn relay_allows(&self, allows: std::collections::BTreeMap<NodeId, u32>) {
+        self.node.relays.set_allows(allows);
+    }
+
+    /// The logins at relays as status shows them.
+    pub fn relays(&self) -> Vec<RelayState> {
+        self.node.relays.states()
     }
 
     /// The next session that a peer opened; `None` after [`Link::shutdown`].

@@ -22,6 +22,7 @@ use crate::proof::{self, ProofError, Proven, Workers};
 use crate::proxy::ProxySettings;
 use crate::pump::Pump;
 use crate::quiet_log::QuietLog;
+use crate::relay::Accounts;
 use crate::registry::Registry;
 use crate::rotation::{self, Ages};
 use crate::routes::NewPath;
@@ -48,6 +49,7 @@ pub(crate) struct Node {
     pub(crate) listeners: Mutex<Vec<SocketAddr>>,
     pub(crate) announce: Vec<SocketAddr>,
     pub(crate) proxy: ProxySettings,
+    pub(crate) relays: Accounts,
     pub(crate) policy: PathPolicy,
     pub(crate) ages: Ages,
     /// Whether the tasks beside the node run.
