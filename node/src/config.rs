@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use sealtide_identity::RelayAddress;
 use sealtide_link::{PathPolicy, Proxy, ProxySettings};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
@@ -62,6 +63,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "auto",
         about: "paths to peers: auto, prefer-direct, relay-only (peers do not learn the address) or direct-only",
         check: |word| PathPolicy::from_word(word).is_some(),
+    },
+    Setting {
+        section: "link",
+        key: "relays",
+        default: "",
+        about: "relays to log in at, str1… with commas between them; more come with --relay",
+        check: are_relays,
     },
     Setting {
         section: "gateway",
@@ -230,6 +238,11 @@ impl Config {
         &self.values[&(section, key)].1
     }
 
+    /// The relays of `link.relays`.
+    pub fn relays(&self) -> Vec<RelayAddress> {
+        self.text("link", "relays").split(',').filter_map(|part| RelayAddress::decode(part.trim()).ok()).collect()
+    }
+
     /// The value of a setting that is a list of addresses.
     pub fn addresses(&self, section: &'static str, key: &'static str) -> Vec<std::net::SocketAddr> {
         self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
@@ -306,6 +319,10 @@ fn are_addresses(text: &str) -> bool {
 
 fn is_proxy(text: &str) -> bool {
     text.is_empty() || text == "none" || Proxy::parse(text).is_ok()
+}
+
+fn are_relays(text: &str) -> bool {
+    text.split(',').filter(|part| !part.trim().is_empty()).all(|part| RelayAddress::decode(part.trim()).is_ok())
 }
 
 fn is_address(text: &str) -> bool {

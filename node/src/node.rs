@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sealtide_gateway::Gateway;
 use sealtide_ibgib::Stamp;
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
+use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 
@@ -27,6 +27,10 @@ use crate::real::{RealWorld, now};
 use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
+
+/// Peers that a relay is asked to let in, and for how long: 30 days. One entry is left for guests. Spec: link C.5.
+const RELAY_ALLOWS: usize = 255;
+const ALLOW_SECONDS: u32 = 30 * 86_400;
 
 /// A node in this process. Cheap to clone.
 #[derive(Clone)]
@@ -294,6 +298,7 @@ impl Node {
             tracing::warn!(%error, "old sagas could not be cleared");
         }
         self.accept_sessions();
+        self.tell_relays();
         self.watch_grants();
         self.open_shares();
         for peer in self.known().peers() {
@@ -320,7 +325,7 @@ impl Node {
         if lock(&self.0.welcomed).insert(peer, session.binding()) == Some(session.binding()) {
             return;
         }
-        let told = session.peer_addresses();
+        let (told, relays) = (session.peer_addresses(), session.peer_relays());
         let welcome = self.with_peers(|known| {
             let mut record = known.peer(&peer).unwrap_or_else(|| Peer::new(peer, now()));
             if record.revoked {
@@ -332,6 +337,9 @@ impl Node {
             }
             if !told.is_empty() {
                 record.addresses = told;
+            }
+            if !relays.is_empty() {
+                record.relays = relays;
             }
             record.last_seen_ms = now().wall_ms;
             if let Err(error) = known.put_peer(&record) {
@@ -348,6 +356,7 @@ impl Node {
             self.audit().note("peer_enrolled", &[("peer", &peer.to_string()), ("invite", &hex(&invite))]);
             self.engine().grants_changed();
         }
+        self.tell_relays();
         self.audit().note("session_opened", &[("peer", &peer.to_string())]);
         self.engine().attach(session);
         self.look_after(peer);
@@ -401,6 +410,38 @@ impl Node {
         }
     }
 
+    // --- relays ---
+
+    /// Logs in at a relay and stays so.
+    ///
+    /// # Errors
+    /// Exit 2 for an address whose TLS ends elsewhere.
+    pub fn use_relay(&self, relay: &RelayAddress) -> Result<(), Failure> {
+        if relay.bind0 {
+            return Err(Failure::usage("relay", "a relay whose TLS ends in a proxy is not taken")
+                .hint("use the address that `sealtide relay run` printed"));
+        }
+        self.link().use_relay(&relay.relay, relay.token.clone());
+        Ok(())
+    }
+
+    /// Whom the relays are to let in for this node: its peers, and guests while an invite lives. Spec: link C.5.
+    pub(crate) fn tell_relays(&self) {
+        let mut allows: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let peers = self.known().peers();
+        allows.extend(
+            peers.iter().filter(|peer| !peer.revoked).take(RELAY_ALLOWS).map(|peer| (peer.node, ALLOW_SECONDS)),
+        );
+        let now_ms = now().wall_ms;
+        let live =
+            self.known().invites().into_iter().filter(|invite| invite.uses_left > 0 && invite.expires_ms > now_ms);
+        if let Some(end_ms) = live.map(|invite| invite.expires_ms).max() {
+            let seconds = u32::try_from((end_ms - now_ms).div_ceil(1000)).unwrap_or(u32::MAX).min(ALLOW_SECONDS);
+            allows.insert(NodeId::from_bytes([0; 32]), seconds);
+        }
+        self.link().relay_allows(allows);
+    }
+
     // --- dialling ---
 
     /// Keeps a session with a peer open: dials when there is none, with growing pauses.
@@ -435,11 +476,11 @@ impl Node {
                 if lock(&self.0.met).remove(&peer) {
                     backoff = Backoff::new();
                 }
-            } else if known.addresses.is_empty() {
+            } else if known.addresses.is_empty() && known.relays.is_empty() {
                 self.set_why_not(peer, "no_address");
             } else {
                 self.set_why_not(peer, "trying");
-                let target = DialTarget { node: peer, addresses: known.addresses, invite: None };
+                let target = DialTarget { node: peer, addresses: known.addresses, relays: known.relays, invite: None };
                 match self.link().dial(target).await {
                     Ok(session) => {
                         self.welcome(session);

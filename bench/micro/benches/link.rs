@@ -204,7 +204,7 @@ async fn node(seed: u64) -> (Link, SocketAddr) {
 async fn session(seed: u64) -> (Link, Link, Session, Session) {
     let ((a, _), (b, address)) = (node(seed).await, node(seed + 1).await);
     let addresses = vec![LinkAddress { source: 4, socket: address }];
-    let ours = a.dial(DialTarget { node: b.id(), addresses, invite: None }).await.unwrap();
+    let ours = a.dial(DialTarget { node: b.id(), addresses, relays: Vec::new(), invite: None }).await.unwrap();
     let theirs = b.accept().await.unwrap();
     (a, b, ours, theirs)
 }
@@ -265,8 +265,10 @@ async fn handshakes() {
     for round in 0..HANDSHAKES as u64 {
         let (dialler, _) = node(100 + round).await;
         let began = Instant::now();
-        let session =
-            dialler.dial(DialTarget { node: door.id(), addresses: addresses.clone(), invite: None }).await.unwrap();
+        let session = dialler
+            .dial(DialTarget { node: door.id(), addresses: addresses.clone(), relays: Vec::new(), invite: None })
+            .await
+            .unwrap();
         full.push(began.elapsed());
         session.close();
         dialler.shutdown().await;

@@ -3,6 +3,7 @@
 pub mod frame;
 pub mod handshake;
 pub mod rehandshake;
+pub mod relay;
 pub mod session;
 
 // Tests inside the crate share the harness of those outside.

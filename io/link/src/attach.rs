@@ -1,14 +1,13 @@
 //! Adding a path to a session that stands: the re-handshake over a connection, and what follows when it does not do.
 //! Spec: link C.8, C.10.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sealtide_identity::{InviteId, InviteSecret, NodeId};
 use sealtide_wire::frame::ErrorCode;
-use sealtide_wire::handshake::{Admission, Continuation, HandshakeError, Proof, Refused};
+use sealtide_wire::handshake::{Admission, Continuation, HandshakeError, PipeKind, Proof, Refused};
 use sealtide_wire::rehandshake::{
     DialStep, Dialler, Listener, REQUEST_PAYLOAD_BYTES, RehandshakeError, RejectCode, Request,
 };
@@ -21,8 +20,10 @@ use crate::dial;
 use crate::limits::Place;
 use crate::node::Node;
 use crate::path::{Path, PathError};
+use crate::pipe::Remote;
 use crate::proof::{self, ProofError};
 use crate::registry::Registry;
+use crate::relay;
 use crate::routes::NewPath;
 use crate::session::{Core, Session, WhyNotDirect};
 
@@ -74,11 +75,22 @@ impl Failure {
 /// time.
 // Spec: LK-110
 pub(crate) async fn dial(node: &Arc<Node>, session: &Session) -> Result<(), Failure> {
-    let addresses = session.shared.core().dial_list();
-    if !node.policy.permits(sealtide_wire::handshake::PipeKind::Direct) {
-        return Err(Failure::Policy);
+    let (mut addresses, mut relays) = {
+        let core = session.shared.core();
+        // One path over a relay is enough; another direct one is what is wanted then.
+        let relayed = core.paths.values().any(crate::routes::Route::is_relayed);
+        (core.dial_list(), if relayed { Vec::new() } else { core.relays.clone() })
+    };
+    if !node.policy.permits(PipeKind::Relay) {
+        relays.clear();
     }
-    if addresses.is_empty() {
+    if !node.policy.permits(PipeKind::Direct) {
+        addresses.clear();
+        if relays.is_empty() {
+            return Err(Failure::Policy);
+        }
+    }
+    if addresses.is_empty() && relays.is_empty() {
         return Err(Failure::NoAddress);
     }
     let mut dials = JoinSet::new();
@@ -86,12 +98,16 @@ pub(crate) async fn dial(node: &Arc<Node>, session: &Session) -> Result<(), Fail
         let delay = dial::STAGGER * u32::try_from(index).unwrap_or(0);
         dials.spawn(dial::reach(node.clone(), *address, delay));
     }
+    for hint in relays {
+        let delay = if addresses.is_empty() { Duration::ZERO } else { dial::HEAD_START };
+        dials.spawn(relay::reach(node.clone(), hint, session.peer(), delay));
+    }
     let deadline = tokio::time::Instant::now() + node.limits.handshake_deadline;
     let mut failure = Failure::Unreachable;
     let round = async {
         while let Some(joined) = dials.join_next().await {
             let Ok((remote, Ok(path))) = joined else { continue };
-            match add(node, session, path, remote.direct()).await {
+            match add(node, session, path, remote).await {
                 Ok(()) => return Ok(()),
                 Err(over @ Failure::Over) => return Err(over),
                 Err(other) => failure = other,
@@ -103,7 +119,7 @@ pub(crate) async fn dial(node: &Arc<Node>, session: &Session) -> Result<(), Fail
 }
 
 /// Makes a connection a path of the session: by the re-handshake, else by a full handshake that offers to go on.
-async fn add(node: &Arc<Node>, session: &Session, path: Path, address: Option<SocketAddr>) -> Result<(), Failure> {
+async fn add(node: &Arc<Node>, session: &Session, path: Path, remote: Remote) -> Result<(), Failure> {
     match request(node, session, path).await {
         Ok(()) => {
             node.counters.rehandshakes_dialled.add(1);
@@ -111,8 +127,15 @@ async fn add(node: &Arc<Node>, session: &Session, path: Path, address: Option<So
         }
         Err(Asked::Unpinned(path)) => full(node, session, *path).await,
         Err(Asked::Forgotten) => {
-            let Some(address) = address else { return Err(Failure::NotAgreed(WhyNotDirect::Refused)) };
-            let (_, path) = dial::reach(node.clone(), address, Duration::ZERO).await;
+            let (_, path) = match remote {
+                Remote::Direct(address) => dial::reach(node.clone(), address, Duration::ZERO).await,
+                Remote::Relay { relay } => {
+                    let known = session.shared.core().relays.iter().find(|hint| hint.relay == relay).cloned();
+                    let hint = known.ok_or(Failure::Unreachable)?;
+                    relay::reach(node.clone(), hint, session.peer(), Duration::ZERO).await
+                }
+                Remote::Tunnel(_) => return Err(Failure::NotAgreed(WhyNotDirect::Refused)),
+            };
             full(node, session, path.map_err(|_| Failure::Unreachable)?).await
         }
         Err(Asked::Failed(failure)) => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
+use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RELAY_COUNT_MAX, RelayHint};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{HandshakeError, PipeKind, Proof};
 use tokio::task::JoinSet;
@@ -18,10 +18,13 @@ use crate::path::{Path, PathError};
 use crate::pipe::Remote;
 use crate::proof::{self, ProofError};
 use crate::registry::Yield;
+use crate::relay;
 use crate::session::Session;
 
 /// Between the starts of two parallel dials. Spec: link C.10.
 pub(crate) const STAGGER: Duration = Duration::from_millis(50);
+/// How long direct addresses are tried before a relay is.
+pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 /// How long the session of the handshake that goes first is waited for.
 const CROSSING: Duration = Duration::from_secs(3);
 
@@ -32,6 +35,8 @@ pub struct DialTarget {
     pub node: NodeId,
     /// Where it may be; sorted and cut to 8 by [`crate::Link::dial`].
     pub addresses: Vec<LinkAddress>,
+    /// Relays that lead to it.
+    pub relays: Vec<RelayHint>,
     /// The invite that lets this node in, from a ticket.
     pub invite: Option<(InviteId, InviteSecret)>,
 }
@@ -107,6 +112,9 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
         addresses.clear();
     }
     address::in_dial_order(&mut addresses);
+    if !node.policy.permits(PipeKind::Direct) {
+        addresses.clear();
+    }
     let deadline = Instant::now() + node.limits.handshake_deadline;
     let mut round = Round {
         node: node.clone(),
@@ -119,6 +127,11 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
     };
     for (index, address) in addresses.iter().enumerate() {
         round.dials.spawn(reach(node.clone(), address.socket, STAGGER * u32::try_from(index).unwrap_or(0)));
+    }
+    let relays = if node.policy.permits(PipeKind::Relay) { target.relays } else { Vec::new() };
+    for hint in relays.into_iter().take(RELAY_COUNT_MAX) {
+        let delay = if addresses.is_empty() { Duration::ZERO } else { HEAD_START };
+        round.dials.spawn(relay::reach(node.clone(), hint, peer, delay));
     }
     let proof = target.invite.map_or(Proof::Key, |(id, secret)| Proof::Invite(id, secret));
     let outcome = timeout_at(deadline, round.run(&proof)).await;

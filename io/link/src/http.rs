@@ -41,8 +41,16 @@ pub(crate) enum UpgradeError {
     Answer,
 }
 
-/// Asks for the upgrade; returns the bytes that followed the answer.
+/// Asks for the upgrade at the link door; returns the bytes that followed the answer.
 pub(crate) async fn request_upgrade<S>(stream: &mut S, host: &str) -> Result<Vec<u8>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    request_upgrade_at(stream, LINK_PATH, host).await
+}
+
+/// Asks for the upgrade at `path`; returns the bytes that followed the answer.
+pub(crate) async fn request_upgrade_at<S>(stream: &mut S, path: &str, host: &str) -> Result<Vec<u8>, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -50,7 +58,7 @@ where
     getrandom::fill(&mut nonce).map_err(|e| std::io::Error::other(e.to_string()))?;
     let key = base64(&nonce);
     let request = format!(
-        "GET {LINK_PATH} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
@@ -83,8 +91,16 @@ pub(crate) async fn answer_upgrade<S>(stream: &mut S, peer_has_certificate: bool
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    answer_upgrade_at(stream, LINK_PATH, peer_has_certificate).await
+}
+
+/// The same for the door at `path`; `welcome`: what the door knows of the peer so far is enough.
+pub(crate) async fn answer_upgrade_at<S>(stream: &mut S, path: &str, welcome: bool) -> Result<Vec<u8>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (accept, rest) = match read_head(stream).await {
-        Ok((head, rest)) => (peer_has_certificate.then(|| accept_for(&head)).flatten(), rest),
+        Ok((head, rest)) => (welcome.then(|| accept_at(path, &head)).flatten(), rest),
         Err(UpgradeError::Head) => (None, Vec::new()),
         Err(error) => return Err(error),
     };
@@ -102,15 +118,15 @@ where
     Ok(rest)
 }
 
-/// The accept value for a request head that is a proper link upgrade.
-fn accept_for(head: &[u8]) -> Option<String> {
+/// The accept value for a request head that is a proper upgrade at `path`.
+fn accept_at(path: &str, head: &[u8]) -> Option<String> {
     let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         _ => return None,
     }
-    if parsed.version != Some(1) || parsed.method != Some("GET") || parsed.path != Some(LINK_PATH) {
+    if parsed.version != Some(1) || parsed.method != Some("GET") || parsed.path != Some(path) {
         return None;
     }
     let headers = header_map(parsed.headers).ok()?;
@@ -222,6 +238,10 @@ fn base64(bytes: &[u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn accept_for(head: &[u8]) -> Option<String> {
+        accept_at(LINK_PATH, head)
+    }
 
     const GOOD: &str = "GET /st/v1/link HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -36,6 +36,7 @@ mod proxy;
 mod pump;
 mod quiet_log;
 mod registry;
+mod relay;
 mod rotation;
 mod routes;
 mod session;
@@ -47,6 +48,7 @@ mod yardstick;
 
 pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
+pub use sealtide_wire::relay::{Admit, RelaySettings, RelayStats};
 pub use sealtide_wire::session::{Fragment, PathPolicy, SessionLimits};
 
 pub use address::ADDRESSES_MAX;
@@ -63,6 +65,7 @@ pub use metrics::LinkMetrics;
 pub use pipe::Remote;
 pub use probe::{Probe, ProbeFailure};
 pub use proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError};
+pub use relay::{RELAY_PATH, Relay, RelayConfig, RelayError, RelayState};
 pub use rotation::Ages;
 pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo, WhyNotDirect};
 pub use tls::{GROUP, GROUP_NAME};

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::SigningKey;
-use sealtide_identity::{LinkAddress, NodeId};
+use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{AddressUpdate, Admission, Terms};
 use sealtide_wire::session::{PathPolicy, SessionLimits};
@@ -23,6 +23,7 @@ use crate::proof::Workers;
 use crate::proxy::ProxySettings;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
+use crate::relay::{Accounts, RelayState};
 use crate::rotation::Ages;
 use crate::session::{Session, SessionInfo};
 use crate::tls::LiveCredentials;
@@ -114,10 +115,11 @@ impl Link {
             stop: watch::Sender::new(false),
             listeners: Mutex::default(),
             announce: config.announce,
+            proxy: config.proxy,
+            relays: Accounts::default(),
             policy: config.policy,
             ages: config.ages,
             tended: AtomicBool::new(false),
-            proxy: config.proxy,
         };
         Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
     }
@@ -164,6 +166,22 @@ impl Link {
     /// Through which proxy this node dials.
     pub fn proxy(&self) -> &ProxySettings {
         &self.node.proxy
+    }
+
+    /// Logs in at a relay and stays so; peers that name it are reached over it, and reach this node.
+    pub fn use_relay(&self, relay: &RelayHint, token: Option<InviteSecret>) {
+        let _account = self.node.relays.account(&self.node, relay, token);
+    }
+
+    /// Whom the relays are to let in for this node, in seconds from each login on; the id of zeros stands for guests,
+    /// and whoever comes over a relay is then heard. Replaces what was said before. Spec: link C.5.
+    pub fn relay_allows(&self, allows: std::collections::BTreeMap<NodeId, u32>) {
+        self.node.relays.set_allows(allows);
+    }
+
+    /// The logins at relays as status shows them.
+    pub fn relays(&self) -> Vec<RelayState> {
+        self.node.relays.states()
     }
 
     /// The next session that a peer opened; `None` after [`Link::shutdown`].

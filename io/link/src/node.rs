@@ -23,6 +23,7 @@ use crate::proxy::ProxySettings;
 use crate::pump::Pump;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
+use crate::relay::Accounts;
 use crate::rotation::{self, Ages};
 use crate::routes::NewPath;
 use crate::session::{Facts, Session, Start};
@@ -47,11 +48,12 @@ pub(crate) struct Node {
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) listeners: Mutex<Vec<SocketAddr>>,
     pub(crate) announce: Vec<SocketAddr>,
+    pub(crate) proxy: ProxySettings,
+    pub(crate) relays: Accounts,
     pub(crate) policy: PathPolicy,
     pub(crate) ages: Ages,
     /// Whether the tasks beside the node run.
     pub(crate) tended: AtomicBool,
-    pub(crate) proxy: ProxySettings,
 }
 
 impl Node {

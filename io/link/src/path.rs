@@ -78,7 +78,7 @@ impl Path {
             }
             Remote::Relay { .. } | Remote::Tunnel(_) => (Framing::Bare, Vec::new()),
         };
-        Ok(Self::new(stream, remote, shown.certificate.clone(), framing, &early))
+        Ok(Self::over(stream, remote, shown.certificate.clone(), framing, &early))
     }
 
     /// The listening end after TLS: on a direct path it answers one HTTP request. Whether the peer showed a
@@ -95,10 +95,17 @@ impl Path {
             }
             Remote::Relay { .. } | Remote::Tunnel(_) => (Framing::Bare, Vec::new()),
         };
-        Ok(Self::new(stream, remote, certificate, framing, &early))
+        Ok(Self::over(stream, remote, certificate, framing, &early))
     }
 
-    fn new(stream: SecureStream, remote: Remote, certificate: NodeCertificate, framing: Framing, early: &[u8]) -> Self {
+    /// A stream that is ready, with bytes that came early.
+    pub(crate) fn over(
+        stream: SecureStream,
+        remote: Remote,
+        certificate: NodeCertificate,
+        framing: Framing,
+        early: &[u8],
+    ) -> Self {
         Self { stream, remote, certificate, framing, received: BytesMut::from(early), message: Bytes::new() }
     }
 

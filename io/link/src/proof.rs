@@ -75,7 +75,7 @@ impl Workers {
     }
 
     /// Waits for its turn; `None` when too many wait already.
-    async fn turn(&self) -> Option<WorkTurn<'_>> {
+    pub(crate) async fn turn(&self) -> Option<WorkTurn<'_>> {
         let queued = Queued(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             return None;
@@ -87,7 +87,7 @@ impl Workers {
 }
 
 /// The right to one ML-DSA operation.
-struct WorkTurn<'a>(SemaphorePermit<'a>);
+pub(crate) struct WorkTurn<'a>(SemaphorePermit<'a>);
 
 impl WorkTurn<'_> {
     /// Runs `work` on a thread for blocking work: it costs up to a millisecond and may write to disk.
@@ -349,6 +349,7 @@ impl Node {
         let mut local = LocalEnd::new(self.key.clone(), certificate.facts());
         local.cert_epoch = certificate.epoch();
         local.addresses = self.announce();
+        local.relays = self.relays.up();
         local.terms = self.terms;
         local
     }

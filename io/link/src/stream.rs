@@ -1,7 +1,7 @@
 //! The secure channel of a path: TLS 1.3 over its pipe, and the facts that the handshake is bound to.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::{CommonState, Connection as TlsConnection};
 use rustls_pki_types::ServerName;
 use sealtide_crypto::sha256;
-use sealtide_wire::handshake::{Binding, BindingError, Connection, Exporter};
+use sealtide_wire::handshake::{Binding, BindingError, Connection, Exporter, PipeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -43,9 +43,18 @@ pub(crate) enum SecureError {
 impl SecureStream {
     /// The dialling end.
     pub(crate) async fn connect(pipe: Pipe, config: Arc<rustls::ClientConfig>) -> Result<Self, SecureError> {
-        pipe.tcp().iter().for_each(|tcp| tune(tcp));
         // An address as the name: no SNI is sent. Spec: link C.2
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        Self::connect_to(pipe, config, name).await
+    }
+
+    /// The dialling end, to a host that may have a name: then it is sent.
+    pub(crate) async fn connect_to(
+        pipe: Pipe,
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, SecureError> {
+        pipe.tcp().iter().for_each(|tcp| tune(tcp));
         let (pipe, tls) = TlsConnector::from(config).connect(name, pipe).await?.into_inner();
         Self::checked(TlsStream::new(pipe, TlsConnection::Client(tls)))
     }
@@ -87,6 +96,19 @@ impl SecureStream {
         let (fp_client, fp_server) = if self.is_client() { (own, peer) } else { (peer, own) };
         let cb = self.export_bytes(tls::CHANNEL_BINDING_LABEL, &[]);
         Ok(Connection { binding: Binding::channel(remote.kind(), cb, fp_client, fp_server)?, remote: remote.direct() })
+    }
+
+    /// What a login at a relay is bound to; `own` is the fingerprint of the relay's certificate at the relay, and zeros
+    /// at the node, which shows none.
+    ///
+    /// # Errors
+    /// [`BindingError`] when the relay showed no certificate.
+    pub(crate) fn login_connection(&self, own: [u8; 32], remote: SocketAddr) -> Result<Connection, BindingError> {
+        let shown = if self.is_client() { self.peer_fingerprint().unwrap_or([0; 32]) } else { own };
+        let cb = self.export_bytes(tls::CHANNEL_BINDING_LABEL, &[]);
+        let binding = Binding::channel(PipeKind::RelayControl, cb, [0; 32], shown)?;
+        // Where it sees the other end, the relay tells; the node has nothing to tell the relay. Spec: LK-102
+        Ok(Connection { binding, remote: (!self.is_client()).then_some(remote) })
     }
 
     /// Drops what the system has not sent yet when the connection is dropped, and tells the peer by a reset. Pipes

@@ -204,8 +204,13 @@ async fn loopback_addr() {
     assert_eq!(a.link.announce(), [told(a.address)]);
     assert_eq!(theirs.peer_addresses(), [told(a.address)], "over a loopback path loopback is taken");
     assert_eq!(ours.peer_addresses(), [told(b.address)]);
-    let back =
-        soon(b.link.dial(harness::DialTarget { node: a.id(), addresses: theirs.peer_addresses(), invite: None })).await;
+    let back = soon(b.link.dial(harness::DialTarget {
+        node: a.id(),
+        addresses: theirs.peer_addresses(),
+        relays: Vec::new(),
+        invite: None,
+    }))
+    .await;
     assert_eq!(back.unwrap().binding(), theirs.binding(), "the session that stands");
 
     // One listener for both families.

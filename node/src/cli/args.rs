@@ -64,6 +64,12 @@ pub(crate) enum Command {
     },
     /// Run the node in the foreground and share directories; prints tickets
     Up(UpArgs),
+    /// A relay: a blind meeting point for nodes that cannot reach each other
+    Relay {
+        /// What to do
+        #[command(subcommand)]
+        command: RelayCommand,
+    },
     /// The door for browsers and apps
     Gateway {
         /// What to do
@@ -246,12 +252,42 @@ pub(crate) struct UpArgs {
     /// Address of the gateway door [default: 127.0.0.1:7480 or the next free port]
     #[arg(long, value_name = "ADDR")]
     pub(crate) gateway: Option<SocketAddr>,
+    /// A relay to log in at (str1…), so that nodes that cannot reach this one meet it there; may be given again
+    #[arg(long, value_name = "STR1")]
+    pub(crate) relay: Vec<String>,
     /// Name of this node, when it is made now
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// When the node is made now: make the owner identity too, and write its recovery words into this new file
     #[arg(long, value_name = "FILE")]
     pub(crate) recovery_out: Option<PathBuf>,
+}
+
+/// `relay`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// Run a relay in the foreground; prints its str1… address. It forwards bytes that it cannot read
+    Run(RelayArgs),
+}
+
+/// `relay run`
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Address of the door; 0.0.0.0:443 lets other machines in [default: 127.0.0.1:7444 or the next free port]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// What str1… names, where that is not --listen: wss://HOST[:PORT][/PATH]
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Who is let in: allow-list, token (who has the str1… address; it is a secret then), or open
+    #[arg(long, value_name = "MODE", default_value = "allow-list")]
+    pub(crate) admit: String,
+    /// A node that is let in, stn1…; may be given again
+    #[arg(long, value_name = "NODE")]
+    pub(crate) allow: Vec<String>,
+    /// Address of a door for health and metrics [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) gateway: Option<SocketAddr>,
 }
 
 /// `identity`

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sealtide_identity::{Role, SpaceId};
+use sealtide_identity::{RelayAddress, Role, SpaceId};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,6 +32,14 @@ const INVITE_TTL_S: u64 = 24 * 3600;
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let interrupts = Interrupts::new()?;
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    let mut relays = cx.config.relays();
+    for text in &args.relay {
+        let read = RelayAddress::decode(text.trim());
+        relays.push(read.map_err(|error| {
+            Failure::usage("relay", format!("this is no address of a relay: {error}"))
+                .hint("`sealtide relay run` prints it, str1…")
+        })?);
+    }
     let made = make_home(&cx, args.name.as_deref(), args.recovery_out.as_deref())?;
     let (progress, _) = tokio::sync::mpsc::unbounded_channel();
     // A node that runs already is handed the directories.
@@ -50,6 +58,9 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let listen = open_link(&cx, &node, args.listen).await?;
     let gateway = open_gateway(&cx, &node, args.gateway).await?;
     let events = node.engine().subscribe();
+    for relay in relays {
+        node.use_relay(&relay)?;
+    }
     node.serve()?;
     crate::commands::share::share(&node, &dirs).await?;
     let control = ControlSocket::open(&node)?;

@@ -101,6 +101,7 @@ async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
     let session = dial_with_invite(node, ticket).await?;
     let mut record = Peer::new(ticket.node, now());
     record.addresses.clone_from(&ticket.addresses);
+    record.relays.clone_from(&ticket.relays);
     if node.known().peer(&ticket.node).is_none_or(|known| known.revoked) {
         node.known().put_peer(&record).map_err(store_failure)?;
     }
@@ -117,8 +118,12 @@ async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failu
             standing.close();
             let _ = timeout(STANDING, standing.closed()).await;
         }
-        let target =
-            DialTarget { node: ticket.node, addresses: ticket.addresses.clone(), invite: ticket.invite.clone() };
+        let target = DialTarget {
+            node: ticket.node,
+            addresses: ticket.addresses.clone(),
+            relays: ticket.relays.clone(),
+            invite: ticket.invite.clone(),
+        };
         let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
         if session.invite_used() == invite {
             return Ok(session);

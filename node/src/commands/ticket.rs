@@ -42,7 +42,8 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         return Err(Failure::usage("ticket", "a ticket needs at least one use and one second"));
     }
     let addresses = ticket_addresses(node);
-    if addresses.is_empty() {
+    let relays: Vec<_> = node.link().relays().into_iter().map(|state| state.relay).take(4).collect();
+    if addresses.is_empty() && relays.is_empty() {
         return Err(Failure::failed(
             "not_listening",
             "this node does not listen, so a ticket could not say where it is",
@@ -56,6 +57,7 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
     let secret = InviteSecret::from_bytes(secret);
     let invite = Invite { id, secret: secret.clone(), space, role, expires_ms, uses_left: uses, enrolled: Vec::new() };
     node.known().put_invite(&invite).map_err(store_failure)?;
+    node.tell_relays();
     node.audit().note(
         "ticket_made",
         &[("invite", &HEXLOWER.encode(&id)), ("space", &space.to_string()), ("role", role_name(role))],
@@ -67,7 +69,7 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         single_use: uses == 1,
         relay_only: false,
         relays_bind0: false,
-        relays: Vec::new(),
+        relays,
         addresses,
     };
     Ok(Made { text: ticket.encode(), invite })

@@ -17,6 +17,7 @@ mod live;
 mod members;
 mod netns;
 mod policy;
+mod relay;
 mod scenes;
 mod support;
 mod tickets;

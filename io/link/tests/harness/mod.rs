@@ -97,7 +97,7 @@ pub fn key(seed: u64) -> Arc<SigningKey> {
 
 pub fn target(node: NodeId, addresses: &[SocketAddr]) -> DialTarget {
     let addresses = addresses.iter().map(|socket| LinkAddress { source: 4, socket: *socket }).collect();
-    DialTarget { node, addresses, invite: None }
+    DialTarget { node, addresses, relays: Vec::new(), invite: None }
 }
 
 /// A node that listens on a free port of loopback; `change` adapts its configuration.

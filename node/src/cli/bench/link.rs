@@ -87,7 +87,7 @@ struct OpenDoor {
 impl OpenDoor {
     fn target(&self) -> DialTarget {
         let addresses = vec![LinkAddress { source: 4, socket: self.address }];
-        DialTarget { node: self.link.id(), addresses, invite: None }
+        DialTarget { node: self.link.id(), addresses, relays: Vec::new(), invite: None }
     }
 
     async fn accept(&self) -> Result<Session, Failure> {

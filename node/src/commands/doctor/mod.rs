@@ -176,7 +176,7 @@ async fn look_at_node(
 async fn handshake(node: &Node, id: NodeId, addresses: Vec<LinkAddress>, findings: &mut Findings) {
     let started = Instant::now();
     let short = id.short();
-    match node.link().dial(DialTarget { node: id, addresses, invite: None }).await {
+    match node.link().dial(DialTarget { node: id, addresses, relays: Vec::new(), invite: None }).await {
         Ok(session) => {
             findings.ok("handshake", format!("node {short} proved itself in {} ms", started.elapsed().as_millis()));
             observed(&session, findings);

@@ -362,6 +362,26 @@ impl Running {
     }
 
     /// Files and sockets that are open.
+    /// Everything in the writable memory of the process, one region after the other.
+    pub(crate) fn memory_bytes(&self) -> Vec<u8> {
+        use std::io::{Read, Seek, SeekFrom};
+
+        let pid = self.child.id();
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+        let mut all = Vec::new();
+        for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+            let mut region = vec![0; usize::try_from(to - from).unwrap()];
+            // Some regions belong to the kernel and cannot be read.
+            if memory.seek(SeekFrom::Start(from)).is_ok() && memory.read_exact(&mut region).is_ok() {
+                all.append(&mut region);
+            }
+        }
+        all
+    }
+
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }

@@ -1,0 +1,127 @@
+//! Whom a relay lets in: by list, by token, or because a node that is let in says so. Spec: link C.5 "Admission".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealtide_identity::NodeId;
+
+/// Stands for guests in R_ALLOW.
+const GUESTS: NodeId = NodeId::from_bytes([0; 32]);
+
+/// Who may log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Admit {
+    /// Anybody.
+    Open,
+    /// These ids.
+    AllowList(BTreeSet<NodeId>),
+    /// Who proves the token of the relay's address, and these ids.
+    Token(BTreeSet<NodeId>),
+}
+
+impl Admit {
+    fn lists(&self, node: &NodeId) -> bool {
+        match self {
+            Self::Open => true,
+            Self::AllowList(listed) | Self::Token(listed) => listed.contains(node),
+        }
+    }
+}
+
+/// What a node on the relay may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Let in by the operator; may let in others.
+    Member,
+    /// Let in by a member.
+    Friend,
+    /// Anybody else, while a member expects guests: one circuit to such a member, for a while.
+    Guest,
+}
+
+/// The operator's rule and the entries of the members.
+#[derive(Debug)]
+pub(super) struct GuestList {
+    admit: Admit,
+    /// Nodes that proved the token.
+    proved: BTreeSet<NodeId>,
+    /// (id or [`GUESTS`], maker) → end on the monotonic clock, ms.
+    entries: BTreeMap<(NodeId, NodeId), u64>,
+    per_maker_max: usize,
+}
+
+impl GuestList {
+    pub(super) fn new(admit: Admit, per_maker_max: usize) -> Self {
+        Self { admit, proved: BTreeSet::new(), entries: BTreeMap::new(), per_maker_max }
+    }
+
+    /// How `node` would stand; `None`: it is not let in.
+    // Spec: LK-26
+    pub(super) fn standing(&self, now_ms: u64, node: &NodeId) -> Option<Standing> {
+        if self.is_member(node) {
+            Some(Standing::Member)
+        } else if *node != GUESTS && self.any_entry(now_ms, node) {
+            Some(Standing::Friend)
+        } else {
+            self.any_entry(now_ms, &GUESTS).then_some(Standing::Guest)
+        }
+    }
+
+    /// Whether `node` expects guests.
+    // Spec: LK-108
+    pub(super) fn expects_guests(&self, now_ms: u64, node: &NodeId) -> bool {
+        self.entries.get(&(GUESTS, *node)).is_some_and(|end| *end > now_ms)
+    }
+
+    /// `node` has proved the token.
+    pub(super) fn proved_token(&mut self, node: NodeId) {
+        self.proved.insert(node);
+    }
+
+    /// R_ALLOW of a member; false when it has too many entries.
+    pub(super) fn allow(&mut self, now_ms: u64, maker: NodeId, node: NodeId, seconds: u32) -> bool {
+        if seconds == 0 {
+            self.entries.remove(&(node, maker));
+            return true;
+        }
+        self.entries.retain(|_, end| *end > now_ms);
+        let is_new = !self.entries.contains_key(&(node, maker));
+        if is_new && self.entries.keys().filter(|(_, by)| *by == maker).count() >= self.per_maker_max {
+            return false;
+        }
+        self.entries.insert((node, maker), now_ms + u64::from(seconds) * 1000);
+        true
+    }
+
+    /// The operator's new rule. Entries of those who are members no longer end with it.
+    pub(super) fn set_admit(&mut self, admit: Admit) {
+        self.admit = admit;
+        if !matches!(self.admit, Admit::Token(_)) {
+            self.proved.clear();
+        }
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|(_, maker), _| self.is_member(maker));
+        self.entries = entries;
+    }
+
+    /// When the next entry ends.
+    pub(super) fn next_end(&self) -> Option<u64> {
+        self.entries.values().min().copied()
+    }
+
+    /// Forgets what has ended; true when something had.
+    pub(super) fn expire(&mut self, now_ms: u64) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|_, end| *end > now_ms);
+        self.entries.len() != before
+    }
+
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.admit.lists(node) || self.proved.contains(node)
+    }
+
+    fn any_entry(&self, now_ms: u64, node: &NodeId) -> bool {
+        let all = (*node, NodeId::from_bytes([0; 32]))..=(*node, NodeId::from_bytes([0xff; 32]));
+        self.entries.range(all).any(|(_, end)| *end > now_ms)
+    }
+}

@@ -1,0 +1,189 @@
+//! The login at a relay, both ends of it: TLS, upgrade, the handshake of kind 3. Spec: link C.4, C.5.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use sealtide_identity::{InviteSecret, NodeId, RelayHint};
+use sealtide_wire::handshake::{
+    Admission, CertificateCheck, CertificateFacts, CertificateRejected, HANDSHAKE_PAYLOAD_BYTES_MAX,
+    HELLO_PAYLOAD_BYTES, HandshakeError, Initiator, LocalEnd, Proof, RelayLimits, RelayLogin, Responder, Step,
+};
+use tokio::time::{Instant, timeout};
+
+use super::RELAY_PATH;
+use crate::clock::SystemEntropy;
+use crate::connect::connect;
+use crate::framing::Framing;
+use crate::http;
+use crate::limits::{Limits, Place};
+use crate::node::Node;
+use crate::path::{Path, PathError};
+use crate::pipe::{Pipe, Remote};
+use crate::proof::{ProofError, Workers};
+use crate::stream::SecureStream;
+use crate::tls;
+use crate::websocket::End;
+
+/// What one handshake message may hold: RESPONSE and ESTABLISHED come together.
+const MESSAGE_BYTES_MAX: usize = 40_000;
+
+/// A relay shows any certificate: who it is, its node key proves. None is carried in a login.
+struct NoCertificate;
+
+impl CertificateCheck for NoCertificate {
+    fn dates(&self, _der: &[u8]) -> Result<(u64, u64), CertificateRejected> {
+        Err(CertificateRejected("a login carries none"))
+    }
+}
+
+/// Where a relay's URL leads: host, port, HTTP path.
+pub(crate) fn place_of(url: &str) -> Option<(String, u16, String)> {
+    let rest = url.strip_prefix("wss://")?;
+    let (authority, path) = match rest.split_once('/') {
+        Some((authority, path)) => (authority, format!("/{path}")),
+        None => (rest, RELAY_PATH.to_owned()),
+    };
+    let path = if path == "/" { RELAY_PATH.to_owned() } else { path };
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, port) = bracketed.split_once(']')?;
+            (host, port.strip_prefix(':'))
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = port.map_or(Some(443), |port| port.parse().ok())?;
+    Some((host.to_owned(), port, path))
+}
+
+/// Logs in at a relay.
+pub(crate) async fn log_in(
+    node: &Arc<Node>,
+    relay: &RelayHint,
+    token: Option<InviteSecret>,
+) -> Result<(Path, RelayLogin), ProofError> {
+    let bad = |text: &str| PathError::Io(std::io::Error::other(text.to_owned()));
+    let (host, port, http_path) = place_of(&relay.url).ok_or_else(|| bad("the URL of the relay is malformed"))?;
+    let deadline = Instant::now() + node.limits.handshake_deadline;
+    let tcp = connect(&host, port, &node.proxy, deadline).await.map_err(PathError::Connect)?;
+    let address = tcp.peer_addr().map_err(PathError::Io)?;
+    let name = match host.parse::<IpAddr>() {
+        Ok(ip) => ServerName::IpAddress(ip.into()),
+        Err(_) => ServerName::try_from(host.clone()).map_err(|_| bad("the host of the relay is no name"))?,
+    };
+    let config = tls::relay_client_config().map_err(|error| bad(&error.to_string()))?;
+    let mut stream = SecureStream::connect_to(Pipe::from(tcp), config, name).await.map_err(PathError::from)?;
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let early = http::request_upgrade_at(&mut stream, &http_path, &authority).await.map_err(PathError::from)?;
+    let connection = stream.login_connection([0; 32], address)?;
+    let own = node.credentials.current(node.clock.now()).certificate;
+    let mut path = Path::over(stream, Remote::Direct(address), own, Framing::messages(End::Client), &early);
+
+    // Nothing of this node is told to a relay but its id and what it can see anyway. Spec: LK-102
+    let local = Arc::new(LocalEnd::new(node.key.clone(), CertificateFacts::new(Vec::new(), 0, 0)));
+    let proof = token.map_or(Proof::Key, Proof::RelayToken);
+    let (mut initiator, hello) = Initiator::start(local, relay.relay, proof, connection, None, &mut SystemEntropy);
+    path.send(&[hello]).await?;
+    loop {
+        let next = path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX);
+        let frame = timeout(node.limits.hello_deadline, next).await.map_err(|_| ProofError::Silent)??;
+        match initiator.handle(&frame, &path.stream, &NoCertificate)? {
+            Step::Wait => {}
+            Step::Send(frames) => path.send(&frames).await?,
+            Step::LoggedIn { send, login } => {
+                if !send.is_empty() {
+                    path.send(&send).await?;
+                }
+                return Ok((path, *login));
+            }
+            Step::Done { .. } => return Err(ProofError::NoAnswer),
+        }
+    }
+}
+
+/// What the door of a relay needs to let somebody in.
+pub(super) struct Desk<'a> {
+    pub(super) local: Arc<LocalEnd>,
+    pub(super) granted: RelayLimits,
+    pub(super) admission: &'a (dyn Admission + Send + Sync),
+    pub(super) workers: &'a Workers,
+    pub(super) limits: &'a Limits,
+}
+
+/// The relay's end, from the TCP connection on.
+pub(super) async fn answer(
+    desk: &Desk<'_>,
+    pipe: Pipe,
+    address: SocketAddr,
+    shown: crate::tls::Credentials,
+    place: &Place,
+) -> Result<(Path, RelayLogin), ProofError> {
+    let config =
+        tls::relay_server_config(&shown.certificate).map_err(|error| PathError::Io(std::io::Error::other(error)))?;
+    let mut stream = SecureStream::accept(pipe, config).await.map_err(PathError::from)?;
+    let early = http::answer_upgrade_at(&mut stream, RELAY_PATH, true).await.map_err(PathError::from)?;
+    let connection = stream.login_connection(shown.certificate.fingerprint(), address)?;
+    let framing = Framing::messages(End::Server);
+    let mut path = Path::over(stream, Remote::Direct(address), shown.certificate, framing, &early);
+    let mut responder = Responder::relay(desk.local.clone(), connection, desk.granted);
+    let hello = path.frame(HELLO_PAYLOAD_BYTES, desk.limits.bytes_before_knock);
+    let mut frame = timeout(desk.limits.hello_deadline, hello).await.map_err(|_| ProofError::Silent)??;
+    if !responder.is_knock(&frame) {
+        place.failed();
+        return Err(HandshakeError::WrongKnock.into());
+    }
+    let late = place.knocked();
+    tokio::time::sleep(late).await;
+    loop {
+        let turn = desk.workers.turn().await.ok_or(ProofError::Busy)?;
+        let step = responder.handle(&frame, &path.stream, &NoCertificate, desk.admission, &mut SystemEntropy);
+        drop(turn);
+        match step {
+            Ok(Step::Wait) => {}
+            Ok(Step::Send(frames)) => path.send(&frames).await?,
+            Ok(Step::LoggedIn { send, login }) => {
+                place.proved();
+                path.send(&send).await?;
+                return Ok((path, *login));
+            }
+            Ok(Step::Done { .. }) => return Err(ProofError::NoAnswer),
+            Err(error) => {
+                if matches!(error, HandshakeError::BadProof { .. }) {
+                    place.failed();
+                }
+                if let Some(reply) = error.reply() {
+                    path.send(&[reply]).await?;
+                    path.hang_up().await;
+                }
+                return Err(error.into());
+            }
+        }
+        frame = path.frame(HANDSHAKE_PAYLOAD_BYTES_MAX, MESSAGE_BYTES_MAX).await?;
+    }
+}
+
+/// Stands in for the id of the opener of a circuit where sources are counted.
+pub(crate) fn source_address(opener: &NodeId) -> SocketAddr {
+    let mut octets = [0; 16];
+    octets[..8].copy_from_slice(&opener.as_bytes()[..8]);
+    // Unique local: never the address of a host that dials.
+    octets[0] = 0xfd;
+    (IpAddr::from(octets), 1).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_lead_to_host_port_and_path() {
+        let place = |url| place_of(url).unwrap();
+        assert_eq!(place("wss://r.example"), ("r.example".to_owned(), 443, RELAY_PATH.to_owned()));
+        assert_eq!(place("wss://r.example:8443/"), ("r.example".to_owned(), 8443, RELAY_PATH.to_owned()));
+        assert_eq!(place("wss://[::1]:99/a/b"), ("::1".to_owned(), 99, "/a/b".to_owned()));
+        assert_eq!(place_of("https://r.example"), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! Relays: the door of one ([`Relay`]), and the logins of a node at some. Spec: link C.5.
+//!
+//! ```text
+//! server: TCP ─▶ TLS without client certificate ─▶ upgrade at /st/v1/relay ─▶ handshake of kind 3 ─▶ Hub (sealtide-wire)
+//! client: the same from the other end ─▶ RelayClient ─▶ circuits, each a pipe below the TLS of a path
+//! ```
+
+mod circuit;
+mod client;
+mod login;
+mod server;
+
+pub use client::RelayState;
+pub(crate) use client::{Accounts, reach};
+pub use server::{Relay, RelayConfig, RelayError};
+
+/// The path of the relay door.
+pub const RELAY_PATH: &str = "/st/v1/relay";
