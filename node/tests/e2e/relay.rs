@@ -15,7 +15,7 @@ fn id_of(machine: &Machine) -> String {
 
 /// A relay that lets in `machine`, and its address.
 fn relay(at: &Machine, machine: &Machine) -> (Running, String) {
-    let running = at.spawn(&[], &["relay", "run", "--listen", "127.0.0.1:0", "--allow", &id_of(machine)]);
+    let running = at.serve(&["relay", "run", "--listen", "127.0.0.1:0", "--allow", &id_of(machine)]);
     let address = running.ready()["relay"].as_str().unwrap().to_owned();
     (running, address)
 }
@@ -33,12 +33,12 @@ fn a_folder_over_a_relay_that_reads_nothing() {
     let (relay, address) = relay(&vps, &office);
     let marker = "MARKER-of-the-office-7261";
     write(&office.notes(), "plan.md", format!("{marker}\n"));
-    let node = office.spawn(&RELAYED, &["up", office.notes_text(), "--relay", &address]);
+    let node = office.up_in(&RELAYED, &[office.notes_text(), "--relay", &address]);
     let joined = home.run_in(&RELAYED, &["join", node.ticket(), home.notes_text(), "--wait"]);
     assert_eq!(joined.code, 0, "{} {}", joined.stdout, joined.stderr);
     assert_eq!(fs::read_to_string(home.notes().join("plan.md")).unwrap(), format!("{marker}\n"));
 
-    let _node = home.spawn(&RELAYED, &["up"]);
+    let _node = home.up_in(&RELAYED, &[]);
     until("both are connected over the relay", || {
         let paths = (path_of(&office), path_of(&home));
         if paths == ("relay".into(), "relay".into()) { Ok(()) } else { Err(format!("{paths:?}")) }

@@ -286,7 +286,7 @@ fn both_ends_may_close_at_once() {
 // Proves: LK-97
 #[test]
 fn cert_update_switch() {
-    let (mut repeated, mut duplicates) = (0, 0);
+    let mut repeated = 0;
     for seed in 0..1_000 * scale() {
         let mut dice = Dice::new(seed);
         let mut pair = Pair::standard();
@@ -333,9 +333,8 @@ fn cert_update_switch() {
         assert!(!pair.ends[0].has_unacknowledged(FrameType::CertUpdate), "seed {seed}");
         assert_eq!([pair.ends[0].state(), pair.ends[1].state()], [SessionState::Open; 2]);
         repeated += pair.ends[0].stats().frames_retransmitted;
-        duplicates += pair.ends[1].stats().frames_duplicate;
     }
-    assert!(repeated > 1_000 && duplicates > 50, "{repeated} {duplicates}");
+    assert!(repeated > 1_000, "{repeated}");
 }
 
 /// A path that both ends have left for a newer one is drained at both; one that still carries is not.

@@ -247,8 +247,22 @@ impl Machine {
         let listen = if self.namespace.is_some() { "[::]:7443" } else { "127.0.0.1:0" };
         let mut words = vec!["--json", "up", "--listen", listen, "--gateway", "127.0.0.1:0"];
         words.extend(args);
+        self.spawn_words(variables, &words)
+    }
+
+    /// Starts a command that goes on until it is stopped, and waits until its doors are open.
+    #[track_caller]
+    pub(crate) fn serve(&self, args: &[&str]) -> Running {
+        let mut words = vec!["--json"];
+        words.extend(args);
+        let mut running = self.spawn_words(&[], &words);
+        running.wait_ready().unwrap_or_else(|status| panic!("it ended with {status}: {}", self.log()));
+        running
+    }
+
+    fn spawn_words(&self, variables: &[(&str, &str)], words: &[&str]) -> Running {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = self.command(&words);
+        let mut command = self.command(words);
         command.env("SEALTIDE_LOG", std::env::var("SEALTIDE_E2E_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.envs(variables.iter().copied()).stderr(log);
         Running::new(command.spawn().unwrap())
