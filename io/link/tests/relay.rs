@@ -1,5 +1,7 @@
 //! Nodes that meet at a relay: real sockets, real TLS, circuits instead of addresses.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod harness;
 
 use std::collections::BTreeMap;

@@ -32,12 +32,18 @@ struct Held {
     records: SpaceHandle,
     items: BTreeMap<Sid, (u64, Address)>,
     by_address: BTreeMap<Address, BTreeSet<Sid>>,
-    frames: BTreeMap<TimelineId, BTreeMap<(u64, Sid), (Address, FrameFacts)>>,
+    frames: BTreeMap<TimelineId, FramesByCounter>,
     /// Commit stones by the tips that they name.
     naming: BTreeMap<Address, BTreeSet<Sid>>,
     /// The last snapshot, and the one of the space that it was made of.
-    snapshot: Mutex<Option<(Arc<Snapshot>, Arc<Snapshot>)>>,
+    snapshot: Mutex<Option<Overlaid>>,
 }
+
+/// Frames of one timeline by counter and sid.
+type FramesByCounter = BTreeMap<(u64, Sid), (Address, FrameFacts)>;
+
+/// A snapshot of a space, and what it is with what is held.
+type Overlaid = (Arc<Snapshot>, Arc<Snapshot>);
 
 impl Room {
     /// The space at `store` with what is held of it from `peer`.
