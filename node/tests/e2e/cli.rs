@@ -140,6 +140,7 @@ fn documents() {
     let large = pair.a.run_with(&["put", "Data", "large"], &json!("x".repeat(800_000)).to_string());
     assert_eq!((large.code, &large.document()["error"]["code"]), (2, &json!("too_large")));
     // Forgotten at one side, it stays at the other.
+    pair.a.in_step();
     pair.b.ok(&["spaces", "remove", "Data"]);
     pair.b.fails(&["get", "Data:settings"], 2, "no_space");
     pair.node_b.stop();
