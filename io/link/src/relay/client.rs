@@ -133,8 +133,9 @@ impl Accounts {
         for account in self.list() {
             let Some(live) = account.live.borrow().clone() else { continue };
             let mut core = live.core();
-            gone.iter().for_each(|id| core.client.allow(*id, 0));
+            // First who is let in: a guest that becomes a peer must not lose its login in between.
             allows.iter().for_each(|(id, seconds)| core.client.allow(*id, *seconds));
+            gone.iter().for_each(|id| core.client.allow(*id, 0));
             drop(core);
             live.pump.wake();
         }
