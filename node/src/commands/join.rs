@@ -24,7 +24,7 @@ use crate::real::now;
 const SURVEY_FILES: usize = 20;
 
 /// How often the session with the invite is tried when another one gets in between.
-const DIALS: usize = 5;
+const DIALS: u64 = 40;
 /// How long a session that stands may take to end.
 const STANDING: Duration = Duration::from_secs(3);
 
@@ -113,7 +113,9 @@ async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
 /// gives way.
 async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failure> {
     let invite = ticket.invite.as_ref().map(|(id, _)| *id);
-    for _ in 0..DIALS {
+    for turn in 0..DIALS {
+        // Out of step with whoever else dials.
+        tokio::time::sleep(Duration::from_millis(turn * 7 % 23)).await;
         if let Some(standing) = node.link().session(&ticket.node) {
             standing.close();
             let _ = timeout(STANDING, standing.closed()).await;
