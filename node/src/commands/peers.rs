@@ -82,6 +82,7 @@ fn revoke_now(node: &Node, name: &str) -> Result<Value, Failure> {
     }
     node.audit().note("peer_revoked", &[("peer", &record.node.to_string())]);
     node.engine().grants_changed();
+    node.tell_relays();
     node.link().revoke(&record.node);
     let removed = node.engine().remove_member(&record.node).map_err(members_failure)?;
     for space in &removed {

@@ -112,6 +112,7 @@ pub(crate) fn revoke(node: &Node, id: &str) -> Result<Value, Failure> {
             .hint("`sealtide ticket list` shows the ids"));
     };
     node.known().remove_invite(&invite.id).map_err(store_failure)?;
+    node.tell_relays();
     node.audit().note("ticket_revoked", &[("invite", &HEXLOWER.encode(&invite.id))]);
     Ok(json!({"schema": "sealtide/ticket_revoke/1", "id": HEXLOWER.encode(&invite.id)}))
 }

@@ -19,11 +19,8 @@ use sealtide_sync::SpaceView;
 
 use super::members::{SpaceMembers, founder_of, frames_of, members_timelines};
 use crate::engine::Engine;
-use crate::engine::authorship::is_yield;
+use crate::engine::authorship::{is_yield, tips_fit};
 use crate::world::World;
-
-/// Shapes of one address that are tried for a stone.
-const SHAPES_TRIED: usize = 64;
 
 /// New records: those that a saga brought, or that are held.
 pub(super) struct Given<'a> {
@@ -148,7 +145,7 @@ impl<W: World> Engine<W> {
                 continue;
             };
             let signed = (given.load)(&stone.sid).is_some_and(|record| check_commit(&record, &key).is_ok());
-            let good = signed && tips_fit(&stone.says, &|address| batch.sids_of(given, address));
+            let good = signed && tips_fit(&stone.says, &|address| batch.sids_of(given, address).into_iter().collect());
             let device = stone.says.keystone.clone();
             let role = *roles.entry(device).or_insert_with_key(|device| self.role_of_device(list, device));
             let written = before_removal.contains(address).then_some(Role::Write);
@@ -353,25 +350,4 @@ impl Batch {
         all.extend(stones.iter().filter_map(|address| self.stones.get(address)).map(|stone| stone.sid));
         all
     }
-}
-
-/// Whether the tips that are here are those that were signed. An address may hold several shapes; one fits.
-fn tips_fit(says: &Commit, sids_of: &dyn Fn(&Address) -> BTreeSet<Sid>) -> bool {
-    let shapes: Vec<Vec<Sid>> = says.tips.iter().map(|tip| sids_of(tip).into_iter().collect()).collect();
-    if shapes.iter().any(Vec::is_empty) {
-        return false;
-    }
-    let ways =
-        shapes.iter().map(Vec::len).try_fold(1usize, |ways, count| ways.checked_mul(count)).unwrap_or(usize::MAX);
-    (0..ways.min(SHAPES_TRIED)).any(|mut way| {
-        let sids: Vec<Sid> = shapes
-            .iter()
-            .map(|shapes| {
-                let at = way % shapes.len();
-                way /= shapes.len();
-                shapes[at]
-            })
-            .collect();
-        says.check_tips(&sids).is_ok()
-    })
 }

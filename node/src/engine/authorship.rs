@@ -297,13 +297,14 @@ impl<W: World> Engine<W> {
             before.iter().filter_map(read_commit).any(|before| before.by == commit.by && before.seq + 1 == commit.seq)
         };
         let follows = commit.prev.as_ref().is_none_or(before);
-        (follows && tips_fit(view, &commit)).then_some(commit)
+        (follows && tips_fit(&commit, &|tip| view.by_address(tip))).then_some(commit)
     }
 }
 
-/// Whether the tips that are here are those that were signed. An address may hold several shapes; one fits.
-fn tips_fit(view: &SpaceHandle, commit: &Commit) -> bool {
-    let shapes: Vec<Vec<Sid>> = commit.tips.iter().map(|tip| view.by_address(tip)).collect();
+/// Whether the tips that are here are those that were signed; `sids_of` gives the shapes of an address. It may hold
+/// several; one fits.
+pub(super) fn tips_fit(commit: &Commit, sids_of: &dyn Fn(&Address) -> Vec<Sid>) -> bool {
+    let shapes: Vec<Vec<Sid>> = commit.tips.iter().map(sids_of).collect();
     let ways =
         shapes.iter().map(Vec::len).try_fold(1usize, |ways, count| ways.checked_mul(count)).unwrap_or(usize::MAX);
     (0..ways.min(SHAPES_TRIED)).any(|mut way| {

@@ -106,11 +106,17 @@ pub struct RelayClient {
     events: VecDeque<ClientEvent>,
 }
 
+/// Bytes of one circuit that may wait here, at most, whatever the relay grants. Spec: link C.5.
+const CREDIT_MAX: u32 = 2 * 1024 * 1024;
+/// Circuits of one login, at most. Spec: link C.12.
+const CIRCUITS_MAX: u16 = 1024;
+
 impl RelayClient {
-    /// A login with what the relay granted.
-    pub const fn new(limits: RelayLimits) -> Self {
+    /// A login with what the relay granted; of that, what this node can bear.
+    pub fn new(limits: RelayLimits) -> Self {
+        let (credit, max_circuits) = (limits.credit.min(CREDIT_MAX), limits.max_circuits.min(CIRCUITS_MAX));
         Self {
-            limits,
+            limits: RelayLimits { credit, max_circuits, ..limits },
             next_odd: 1,
             circuits: BTreeMap::new(),
             steering: VecDeque::new(),

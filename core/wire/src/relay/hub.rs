@@ -401,6 +401,7 @@ impl Hub {
             self.timers.insert((at, Timer::Idle(id)));
         } else {
             login.leave();
+            self.stats.waiting_bytes -= login.outbox.waiting_bytes() as u64;
             login.outbox = Default::default();
             self.outputs.push_back(Output::Wake(id));
         }
