@@ -83,6 +83,8 @@ pub struct SessionInfo {
     pub bytes_in: u64,
     /// Bytes of link frames sent.
     pub bytes_out: u64,
+    /// Bytes sent and kept, because the peer has not acknowledged them yet.
+    pub unacked_bytes: usize,
     /// Open channels of both sides.
     pub channels: usize,
 }
@@ -340,6 +342,7 @@ impl Session {
             age_s: stats.age_ms / 1000,
             bytes_in: stats.bytes_received,
             bytes_out: stats.bytes_sent,
+            unacked_bytes: stats.unacked_bytes,
             channels: stats.channels,
         }
     }
