@@ -1,8 +1,9 @@
 //! Which addresses this node tells, and in which order those of a peer are tried. Spec: link C.10.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use sealtide_identity::{LinkAddress, RelayHint};
+use sealtide_identity::{LearnedFrom, LinkAddress, RelayHint};
 use sealtide_wire::handshake::AddressUpdate;
 
 /// Addresses of one peer that are kept and dialled.
@@ -34,11 +35,27 @@ pub(crate) fn announced(bound: SocketAddr) -> Vec<LinkAddress> {
     found
 }
 
+/// The addresses of the interfaces of this machine, loopback left out.
+pub(crate) fn of_interfaces() -> BTreeSet<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.into_iter().map(|interface| interface.ip()).filter(|ip| !ip.is_loopback()).collect()
+}
+
+/// Where a relay at `relay` says that it sees the listening port of this node, if that can be told to peers: nothing that
+/// a peer would not dial, and a private address only from a relay in a private network.
+// Spec: LK-24
+pub(crate) fn observed_by_relay(observed: LinkAddress, relay: IpAddr) -> Option<LinkAddress> {
+    let socket = SocketAddr::new(observed.socket.ip().to_canonical(), observed.socket.port());
+    let seen = LinkAddress { source: LinkAddress::RELAY_OBSERVED, socket };
+    let believed = is_local(relay) || !is_local(socket.ip());
+    (believed && seen.may_be_dialled(LearnedFrom::Punch)).then_some(seen)
+}
+
 /// Sorts as dialled: local networks before the internet, in each IPv6 before IPv4; drops doubles, what cannot be
 /// dialled, and what exceeds [`ADDRESSES_MAX`]. Equal ranks keep their order.
 // Spec: LK-110
 pub(crate) fn in_dial_order(addresses: &mut Vec<LinkAddress>) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     addresses.retain(|address| is_dialable(&address.socket) && seen.insert(address.socket));
     addresses.sort_by_key(|address| (!is_local(address.socket.ip()), address.socket.is_ipv4()));
     addresses.truncate(ADDRESSES_MAX);
@@ -131,6 +148,25 @@ mod tests {
         let mut many: Vec<_> = (1..40).map(|n| told(&format!("203.0.113.{n}:1"))).collect();
         in_dial_order(&mut many);
         assert_eq!(many.len(), ADDRESSES_MAX);
+    }
+
+    // Proves: LK-24
+    #[test]
+    fn evil_observed_addresses_are_not_told() {
+        let seen = |observed: &str, relay: &str| {
+            let observed = LinkAddress { source: LinkAddress::RELAY_OBSERVED, socket: observed.parse().unwrap() };
+            observed_by_relay(observed, relay.parse().unwrap()).map(|told| told.socket.to_string())
+        };
+        let (public, private) = ("198.51.100.1", "10.0.0.1");
+        // Proves: LK-51
+        assert_eq!(seen("203.0.113.2:7443", public), Some("203.0.113.2:7443".to_owned()));
+        assert_eq!(seen("[::ffff:203.0.113.2]:7443", public), Some("203.0.113.2:7443".to_owned()));
+        assert_eq!(seen("[2001:db8::2]:7443", public), Some("[2001:db8::2]:7443".to_owned()));
+        assert_eq!(seen("10.0.0.9:7443", private), Some("10.0.0.9:7443".to_owned()), "both in one network");
+        for bad in ["127.0.0.1:7443", "[::1]:7443", "224.0.0.1:7443", "10.0.0.9:7443", "203.0.113.2:25"] {
+            assert_eq!(seen(bad, public), None, "{bad}");
+        }
+        assert_eq!(seen("127.0.0.1:7443", private), None, "never loopback");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use sealtide_wire::handshake::{Admission, Continuation, HandshakeError, PipeKind
 use sealtide_wire::rehandshake::{
     DialStep, Dialler, Listener, REQUEST_PAYLOAD_BYTES, RehandshakeError, RejectCode, Request,
 };
-use sealtide_wire::session::SessionState;
+use sealtide_wire::session::{PathId, SessionState};
 use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
@@ -41,6 +41,8 @@ pub(crate) enum Failure {
     NoAddress,
     /// Nothing spoke the link protocol there.
     Unreachable,
+    /// Both ends are behind translators, and dialling each other at one moment led to nothing.
+    Nat,
     /// Something answered, and it was not the peer, or did not agree.
     NotAgreed(WhyNotDirect),
     /// Another attempt goes on, at either end.
@@ -56,6 +58,7 @@ impl Failure {
             Self::Policy => WhyNotDirect::Policy,
             Self::NoAddress => WhyNotDirect::NoAddress,
             Self::Unreachable => WhyNotDirect::Unreachable,
+            Self::Nat => WhyNotDirect::Nat,
             Self::NotAgreed(why) => *why,
             Self::Busy(_) => WhyNotDirect::Trying,
             Self::Over => WhyNotDirect::Refused,
@@ -120,7 +123,7 @@ pub(crate) async fn dial(node: &Arc<Node>, session: &Session) -> Result<(), Fail
 
 /// Makes a connection a path of the session: by the re-handshake, else by a full handshake that offers to go on.
 async fn add(node: &Arc<Node>, session: &Session, path: Path, remote: Remote) -> Result<(), Failure> {
-    match request(node, session, path).await {
+    match request(node, session, path, None).await {
         Ok(()) => {
             node.counters.rehandshakes_dialled.add(1);
             Ok(())
@@ -172,7 +175,29 @@ impl Drop for Turn<'_> {
     }
 }
 
-async fn request(node: &Arc<Node>, session: &Session, mut path: Path) -> Result<(), Asked> {
+/// Makes a connection a path of the session by the re-handshake alone, with the number that PUNCH announced.
+pub(crate) async fn add_punched(
+    node: &Arc<Node>,
+    session: &Session,
+    path: Path,
+    number: PathId,
+) -> Result<(), Failure> {
+    match request(node, session, path, Some(number)).await {
+        Ok(()) => {
+            node.counters.rehandshakes_dialled.add(1);
+            Ok(())
+        }
+        Err(Asked::Failed(failure)) => Err(failure),
+        Err(Asked::Unpinned(_) | Asked::Forgotten) => Err(Failure::NotAgreed(WhyNotDirect::Pin)),
+    }
+}
+
+async fn request(
+    node: &Arc<Node>,
+    session: &Session,
+    mut path: Path,
+    number: Option<PathId>,
+) -> Result<(), Asked> {
     let not_agreed = |why| Asked::Failed(Failure::NotAgreed(why));
     let connection = path.stream.connection(path.certificate.fingerprint(), path.remote);
     let binding = connection.map_err(|_| not_agreed(WhyNotDirect::Inspected))?.binding;
@@ -184,8 +209,11 @@ async fn request(node: &Arc<Node>, session: &Session, mut path: Path) -> Result<
             return Err(Asked::Unpinned(Box::new(path)));
         }
         let rx_next = core.session.rx_next();
-        let (dialler, frame) = Dialler::start(&mut core.ratchet, &binding, rx_next, &mut SystemEntropy)
-            .map_err(|_| Asked::Failed(Failure::Busy(Duration::ZERO)))?;
+        let started = match number {
+            Some(number) => Dialler::start_on(&mut core.ratchet, &binding, number, rx_next, &mut SystemEntropy),
+            None => Dialler::start(&mut core.ratchet, &binding, rx_next, &mut SystemEntropy),
+        };
+        let (dialler, frame) = started.map_err(|_| Asked::Failed(Failure::Busy(Duration::ZERO)))?;
         (Turn { session, dialler }, frame)
     };
     path.send(&[frame]).await?;

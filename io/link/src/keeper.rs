@@ -9,10 +9,11 @@ use sealtide_wire::handshake::PipeKind;
 use sealtide_wire::session::{PathPolicy, SessionState};
 use tokio::time::{Instant, sleep_until};
 
-use crate::attach;
+use crate::attach::{self, Failure};
 use crate::backoff::Backoff;
 use crate::clock::SystemEntropy;
 use crate::node::Node;
+use crate::punch;
 use crate::session::{Core, Session};
 
 /// A path that is wanted.
@@ -57,11 +58,15 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
         present = need;
         if need.is_some() && Instant::now() >= not_before {
             let dialled = tokio::select! {
-                dialled = attach::dial(node, session) => Some(dialled),
+                dialled = further_path(node, session, need) => Some(dialled),
                 () = until_served(session, need, node.policy) => None,
             };
             match dialled {
-                Some(Ok(())) => shared.core().why_not_direct = None,
+                Some(Ok(())) => {
+                    let mut core = shared.core();
+                    core.why_not_direct = None;
+                    core.punched.forget();
+                }
                 Some(Err(failure)) => {
                     tracing::debug!(peer = session.peer().short(), ?need, ?failure, "link: no further path");
                     shared.core().why_not_direct = Some(failure.why());
@@ -79,6 +84,32 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
             () = shared.keeper.notified() => {}
             () = sleep_until(until) => {}
         }
+    }
+}
+
+/// A dial; beside it, where a direct path is wanted and both ends may be behind translators, an attempt to meet through
+/// them.
+async fn further_path(node: &Arc<Node>, session: &Session, need: Option<Need>) -> Result<(), Failure> {
+    let dial = attach::dial(node, session);
+    if need != Some(Need::Direct) || !punch::is_due(node, session) {
+        let failed = dial.await;
+        let through = session.shared.core().punched.has_failed();
+        return failed.map_err(|why| if through && matches!(why, Failure::Unreachable) { Failure::Nat } else { why });
+    }
+    let punch = punch::lead(node, session);
+    tokio::pin!(dial, punch);
+    tokio::select! {
+        dialled = &mut dial => match dialled {
+            Err(Failure::Unreachable | Failure::Busy(_) | Failure::NotAgreed(_)) => punch.await,
+            decided => decided,
+        },
+        punched = &mut punch => match punched {
+            Ok(()) => Ok(()),
+            Err(why) => dial.await.map_err(|dialled| match dialled {
+                Failure::Unreachable => why,
+                other => other,
+            }),
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use sealtide_crypto::SigningKey;
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 use sealtide_wire::frame::ErrorCode;
-use sealtide_wire::handshake::{AddressUpdate, Admission, Terms};
+use sealtide_wire::handshake::{Admission, Terms};
 use sealtide_wire::session::{PathPolicy, SessionLimits};
 use tokio::sync::{mpsc, watch};
 
@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::probe::{self, Probe};
 use crate::proof::Workers;
 use crate::proxy::ProxySettings;
+use crate::punch::Punches;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
 use crate::relay::{Accounts, RelayState};
@@ -117,6 +118,7 @@ impl Link {
             announce: config.announce,
             proxy: config.proxy,
             relays: Accounts::default(),
+            punches: Punches::default(),
             policy: config.policy,
             ages: config.ages,
             tended: AtomicBool::new(false),
@@ -140,10 +142,7 @@ impl Link {
         let (listener, bound) = listen::bind(address)?;
         self.node.listeners().push(bound);
         self.node.tend();
-        let told = AddressUpdate { addresses: self.announce(), relays: Vec::new() }.payload();
-        for session in self.node.registry.sessions() {
-            session.tell_addresses(told.clone());
-        }
+        self.node.tell_addresses();
         tokio::spawn(listen::serve(self.node.clone(), listener));
         Ok(bound)
     }

@@ -17,6 +17,7 @@ use crate::limits::{Place, Source, Turned};
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::{Pipe, Remote};
+use crate::port;
 use crate::proof::{self, ProofError};
 use crate::registry::Yield;
 use crate::stream::SecureStream;
@@ -57,6 +58,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Lis
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from_std(socket.into())?;
+        port::share(&listener);
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
@@ -72,7 +74,12 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) {
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((tcp, remote)) => admit(&node, tcp, remote),
+            Ok((tcp, remote)) => {
+                // The other half of a connection that this node makes at the same moment is not a stranger.
+                if let Some(tcp) = node.punches.claim(tcp, remote) {
+                    admit(&node, tcp, remote);
+                }
+            }
             Err(error) => {
                 tracing::warn!("link: accepting a connection failed: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

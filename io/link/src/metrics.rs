@@ -82,6 +82,8 @@ counters! {
     rehandshakes_failed,
     /// Re-handshakes of peers that this node did not agree to.
     rehandshakes_rejected,
+    /// Attempts to meet a peer through translators, announced by this node or by the peer.
+    punches,
     /// Times a session changed the path that carries it.
     path_switches,
     /// Times a session was left without a path.

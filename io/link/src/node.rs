@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::future::BoxFuture;
 use sealtide_crypto::{Entropy, SigningKey};
 use sealtide_identity::{LinkAddress, NodeId};
-use sealtide_wire::handshake::{Admission, CertificateTalk, Continuation, Pins, Terms};
+use sealtide_wire::handshake::{AddressUpdate, Admission, CertificateTalk, Continuation, Pins, Terms};
 use sealtide_wire::rehandshake::Ratchet;
 use sealtide_wire::session::{self as wire, PathPolicy, SessionConfig, SessionLimits};
 use tokio::sync::{mpsc, watch};
@@ -15,12 +15,14 @@ use zeroize::Zeroizing;
 
 use crate::address;
 use crate::clock::{Clock, SystemEntropy};
+use crate::gather;
 use crate::keeper;
 use crate::limits::{Gate, Limits};
 use crate::metrics::Counters;
 use crate::proof::{self, ProofError, Proven, Workers};
 use crate::proxy::ProxySettings;
 use crate::pump::Pump;
+use crate::punch::Punches;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
 use crate::relay::Accounts;
@@ -50,6 +52,7 @@ pub(crate) struct Node {
     pub(crate) announce: Vec<SocketAddr>,
     pub(crate) proxy: ProxySettings,
     pub(crate) relays: Accounts,
+    pub(crate) punches: Punches,
     pub(crate) policy: PathPolicy,
     pub(crate) ages: Ages,
     /// Whether the tasks beside the node run.
@@ -63,8 +66,19 @@ impl Node {
         let listeners = self.listeners();
         let told = if self.announce.is_empty() || listeners.is_empty() { &*listeners } else { &self.announce };
         let mut all: Vec<_> = told.iter().flat_map(|bound| address::announced(*bound)).collect();
+        if self.announce.is_empty() {
+            all.extend(self.relays.mapped());
+        }
         address::in_dial_order(&mut all);
         all
+    }
+
+    /// Tells every peer where this node is now.
+    pub(crate) fn tell_addresses(&self) {
+        let told = AddressUpdate { addresses: self.announce(), relays: self.relays.up() }.payload();
+        for session in self.registry.sessions() {
+            session.tell_addresses(told.clone());
+        }
     }
 
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
@@ -86,6 +100,7 @@ impl Node {
     pub(crate) fn tend(self: &Arc<Self>) {
         if !self.tended.swap(true, std::sync::atomic::Ordering::Relaxed) {
             tokio::spawn(rotation::rotate(self.clone()));
+            tokio::spawn(gather::gather(self.clone()));
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sealtide_crypto::Now;
 use sealtide_wire::frame::{ErrorCode, FrameType};
+use sealtide_wire::rehandshake::Punch;
 use sealtide_wire::session::{Event, PathFailure, PathId};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -20,6 +21,7 @@ use crate::certificate::PeerCertificates;
 use crate::channel::ChannelWaiters;
 use crate::lane::{LINGER, Lane};
 use crate::node::Node;
+use crate::punch;
 use crate::session::{Core, Incoming, Session, SessionEnd, Shared};
 
 /// Turns of the loop before other tasks get the thread.
@@ -269,6 +271,13 @@ impl Pump {
                 Ok((told, relays)) => {
                     core.told(&told, relays);
                     shared.keeper.notify_one();
+                    Ok(())
+                }
+                Err(rule) => Err(rule.to_owned()),
+            },
+            FrameType::Punch => match Punch::read(payload) {
+                Ok(told) => {
+                    punch::follow(&self.node, &self.session, core, told);
                     Ok(())
                 }
                 Err(rule) => Err(rule.to_owned()),

@@ -1,7 +1,8 @@
 //! The paths of one session as this node knows them: what they are, how old, which carries, which may end.
 //! Spec: link C.7, C.9.3.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use sealtide_crypto::Now;
 use sealtide_identity::{LearnedFrom, LinkAddress, RelayHint};
@@ -26,6 +27,8 @@ pub(crate) const FIRST_PATH: PathId = PathId(0);
 pub(crate) struct Route {
     pub(crate) remote: Remote,
     pub(crate) suite: &'static str,
+    /// The address of this machine that it uses; none over a relay.
+    local: Option<IpAddr>,
     /// Whether this end dialled it: then it is this end that renews it.
     pub(crate) dialled: bool,
     pub(crate) since_ms: u64,
@@ -126,6 +129,7 @@ impl Core {
         let route = Route {
             remote,
             suite: path.stream.suite(),
+            local: path.stream.local_ip(),
             dialled,
             since_ms: now.mono_ms,
             until_ms: until_ms.max(now.mono_ms),
@@ -151,6 +155,22 @@ impl Core {
         self.addresses = address::of_peer(&told, met);
         self.relays = relays;
         self.news = true;
+        self.punched.forget();
+    }
+
+    /// The addresses of this machine are these now: paths from another one are lost, the others are asked for a sign.
+    pub(crate) fn network_changed(&mut self, now: Now, present: &BTreeSet<IpAddr>) {
+        let paths: Vec<(PathId, Option<IpAddr>)> = self.paths.iter().map(|(id, route)| (*id, route.local)).collect();
+        for (path, local) in paths {
+            if local.is_some_and(|local| !local.is_loopback() && !present.contains(&local)) {
+                self.session.path_lost(now, path);
+                self.leaving.push(path);
+            } else {
+                self.session.probe(path);
+            }
+        }
+        self.news = true;
+        self.punched.forget();
     }
 
     /// Where the peer is dialled for a further path: where it was reached before, then what it told. At most 8.

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::channel::{Channel, ChannelWaiters, Parked};
 use crate::clock::Clock;
 use crate::pipe::Remote;
+use crate::punch::Punched;
 use crate::routes::{Arrival, Route};
 use crate::tls;
 
@@ -205,6 +206,8 @@ pub(crate) struct Core {
     pub(crate) news: bool,
     /// The own certificate of the greatest number that the peer was told of.
     pub(crate) announced: u32,
+    /// Attempts to meet through translators since the addresses changed, and when the last one began.
+    pub(crate) punched: Punched,
     /// What came of the last dial for a direct path.
     pub(crate) why_not_direct: Option<WhyNotDirect>,
     pub(crate) waiters: BTreeMap<ChannelId, Arc<ChannelWaiters>>,
@@ -258,6 +261,7 @@ impl Session {
             relays,
             news: false,
             announced,
+            punched: Punched::default(),
             why_not_direct: None,
             waiters: BTreeMap::new(),
             incoming: VecDeque::new(),

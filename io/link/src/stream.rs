@@ -117,6 +117,11 @@ impl SecureStream {
         let _bytes_may_follow = self.0.socket().tcp().map(TcpStream::set_zero_linger);
     }
 
+    /// The address of this machine that a direct path uses.
+    pub(crate) fn local_ip(&self) -> Option<std::net::IpAddr> {
+        self.0.socket().tcp().and_then(|tcp| tcp.local_addr().ok()).map(|local| local.ip().to_canonical())
+    }
+
     /// Whether this is the dialling end.
     pub(crate) fn is_client(&self) -> bool {
         matches!(self.0.tls(), TlsConnection::Client(_))

@@ -53,10 +53,27 @@ impl Dialler {
         if ratchet.is_busy() {
             return Err(StartError::Busy);
         }
+        let path = ratchet.new_path()?;
+        Self::start_on(ratchet, binding, path, rx_next, entropy)
+    }
+
+    /// As [`Dialler::start`], with a number that [`Ratchet::reserve_path`] gave before.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_on(
+        ratchet: &mut Ratchet,
+        binding: &Binding,
+        path: PathId,
+        rx_next: u64,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Self, Vec<u8>), StartError> {
+        if ratchet.is_busy() {
+            return Err(StartError::Busy);
+        }
         if ratchet.epoch == u32::MAX {
             return Err(StartError::Exhausted);
         }
-        let path = ratchet.new_path()?;
         let attempt = ratchet.new_attempt();
         ratchet.dialling = Some(attempt);
         let context = Context::new(binding, &ratchet.ends.own, &ratchet.ends.peer);

@@ -52,6 +52,11 @@ impl Request {
         self.session_id
     }
 
+    /// The number of the path that it asks for.
+    pub fn path(&self) -> PathId {
+        self.path
+    }
+
     /// The payload without its tag.
     pub(super) fn untagged(&self) -> Vec<u8> {
         let mut out = self.session_id.to_vec();

@@ -18,6 +18,7 @@ mod dialler;
 mod error;
 mod listener;
 mod message;
+mod punch;
 mod ratchet;
 mod tags;
 
@@ -32,6 +33,7 @@ pub use dialler::{DialStep, Dialler};
 pub use error::{RehandshakeError, RejectCode, StartError};
 pub use listener::Listener;
 pub use message::{REQUEST_PAYLOAD_BYTES, Request};
+pub use punch::Punch;
 pub use ratchet::{Attachment, Ratchet};
 
 /// Checks the layout of one re-handshake frame, and nothing else. For tools that look at traffic, and for fuzzing.

@@ -135,6 +135,15 @@ impl Ratchet {
         self.next_attempt
     }
 
+    /// Takes the next path number of this end for a REQUEST that is announced before there is a connection (PUNCH).
+    /// When another path came about meanwhile the peer does not take it any more: numbers grow.
+    ///
+    /// # Errors
+    /// [`StartError::Exhausted`].
+    pub fn reserve_path(&mut self) -> Result<PathId, StartError> {
+        self.new_path()
+    }
+
     /// The next path number of this end: odd from the initiator of the session, even from its responder.
     pub(super) fn new_path(&mut self) -> Result<PathId, StartError> {
         if self.next_path >= PATH_NUMBERS {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::circuit::Circuit;
 use super::login::{log_in, source_address};
+use crate::address;
 use crate::backoff::Backoff;
 use crate::clock::{SystemEntropy, random_below};
 use crate::limits::Source;
@@ -65,6 +66,8 @@ pub(crate) struct Account {
     token: Option<InviteSecret>,
     live: watch::Sender<Option<Arc<Live>>>,
     status: Mutex<(Option<String>, Option<LinkAddress>)>,
+    /// Where the relay sees the listening port of this node, as far as that is believed.
+    mapped: Mutex<Option<LinkAddress>>,
 }
 
 /// A login that stands.
@@ -99,7 +102,7 @@ impl Accounts {
             return known.clone();
         }
         let (live, status) = (watch::Sender::new(None), Mutex::default());
-        let account = Arc::new(Account { relay: relay.clone(), token, live, status });
+        let account = Arc::new(Account { relay: relay.clone(), token, live, status, mapped: Mutex::default() });
         all.push(account.clone());
         tokio::spawn(keep(node.clone(), account.clone()));
         account
@@ -112,6 +115,12 @@ impl Accounts {
     /// The relays that this node is logged in at now.
     pub(crate) fn up(&self) -> Vec<RelayHint> {
         self.list().iter().filter(|account| account.live.borrow().is_some()).map(|a| a.relay.clone()).collect()
+    }
+
+    /// Where relays see the listening port of this node; without doubles.
+    pub(crate) fn mapped(&self) -> Vec<LinkAddress> {
+        let seen = self.list().into_iter().filter_map(|account| account.mapped());
+        seen.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
     pub(crate) fn states(&self) -> Vec<RelayState> {
@@ -154,6 +163,14 @@ impl Accounts {
 impl Account {
     fn set_status(&self, why_not: Option<String>, observed: Option<LinkAddress>) {
         *self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = (why_not, observed);
+    }
+
+    fn mapped(&self) -> Option<LinkAddress> {
+        *self.mapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn set_mapped(&self, seen: Option<LinkAddress>) {
+        *self.mapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = seen;
     }
 
     /// The login, waited for.
@@ -216,7 +233,7 @@ async fn keep(node: Arc<Node>, account: Arc<Account>) {
     loop {
         let work = async {
             let login = timeout(node.limits.handshake_deadline, log_in(&node, &account.relay, account.token.clone()));
-            let (path, login) = match login.await {
+            let (path, login, listens) = match login.await {
                 Ok(Ok(done)) => done,
                 Ok(Err(error)) => {
                     tracing::info!(relay = account.relay.relay.short(), "link: no login at a relay: {error}");
@@ -231,11 +248,15 @@ async fn keep(node: Arc<Node>, account: Arc<Account>) {
             let Some(limits) = login.limits else { return SENT_AWAY };
             backoff.reset();
             account.set_status(None, login.observed);
+            let relay_ip = path.remote.direct().map(|remote| remote.ip());
+            let seen = login.observed.filter(|_| listens).zip(relay_ip);
+            account.set_mapped(seen.and_then(|(seen, relay)| address::observed_by_relay(seen, relay)));
             let mut client = RelayClient::new(limits);
             node.relays.allows().iter().for_each(|(id, seconds)| client.allow(*id, *seconds));
             let core = Mutex::new(LiveCore { client, wakers: BTreeMap::new(), gone: false });
             let live = Arc::new(Live { core, pump: AtomicWaker::new() });
             account.live.send_replace(Some(live.clone()));
+            node.tell_addresses();
             tracing::info!(relay = account.relay.relay.short(), "link: logged in at a relay");
             let began = Instant::now();
             let mut pump = Pump::new(node.clone(), account.clone(), live, path, limits.ping_ms);
@@ -251,6 +272,7 @@ async fn keep(node: Arc<Node>, account: Arc<Account>) {
             () = node.stopped() => Duration::ZERO,
         };
         account.live.send_replace(None);
+        account.set_mapped(None);
         tokio::select! {
             () = sleep(wait) => {}
             () = node.stopped() => return,

@@ -13,13 +13,13 @@ use tokio::time::{Instant, timeout};
 
 use super::RELAY_PATH;
 use crate::clock::SystemEntropy;
-use crate::connect::connect;
 use crate::framing::Framing;
 use crate::http;
 use crate::limits::{Limits, Place};
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::{Pipe, Remote};
+use crate::port::connect_to_relay;
 use crate::proof::{ProofError, Workers};
 use crate::stream::SecureStream;
 use crate::tls;
@@ -59,16 +59,16 @@ pub(crate) fn place_of(url: &str) -> Option<(String, u16, String)> {
     Some((host.to_owned(), port, path))
 }
 
-/// Logs in at a relay.
+/// Logs in at a relay, from the listening port where that is possible: the last value tells. Spec: link C.10.
 pub(crate) async fn log_in(
     node: &Arc<Node>,
     relay: &RelayHint,
     token: Option<InviteSecret>,
-) -> Result<(Path, RelayLogin), ProofError> {
+) -> Result<(Path, RelayLogin, bool), ProofError> {
     let bad = |text: &str| PathError::Io(std::io::Error::other(text.to_owned()));
     let (host, port, http_path) = place_of(&relay.url).ok_or_else(|| bad("the URL of the relay is malformed"))?;
     let deadline = Instant::now() + node.limits.handshake_deadline;
-    let tcp = connect(&host, port, &node.proxy, deadline).await.map_err(PathError::Connect)?;
+    let (tcp, listens) = connect_to_relay(node, &host, port, deadline).await.map_err(PathError::Connect)?;
     let address = tcp.peer_addr().map_err(PathError::Io)?;
     let name = match host.parse::<IpAddr>() {
         Ok(ip) => ServerName::IpAddress(ip.into()),
@@ -97,7 +97,7 @@ pub(crate) async fn log_in(
                 if !send.is_empty() {
                     path.send(&send).await?;
                 }
-                return Ok((path, *login));
+                return Ok((path, *login, listens));
             }
             Step::Done { .. } => return Err(ProofError::NoAnswer),
         }
