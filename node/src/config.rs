@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sealtide_identity::RelayAddress;
-use sealtide_link::{PathPolicy, Proxy, ProxySettings};
+use sealtide_identity::{NodeId, RelayAddress, RelayHint};
+use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
@@ -63,6 +63,21 @@ pub const SETTINGS: &[Setting] = &[
         default: "auto",
         about: "paths to peers: auto, prefer-direct, relay-only (peers do not learn the address) or direct-only",
         check: |word| PathPolicy::from_word(word).is_some(),
+    },
+    Setting {
+        section: "link",
+        key: "tunnel",
+        default: "",
+        about: "wss://HOST[:PORT][/PATH] under which the gateway door is reached from outside, behind your HTTPS; peers that \
+                reach nothing else come through it",
+        check: |url| url.is_empty() || tunnel_host(url).is_some(),
+    },
+    Setting {
+        section: "link",
+        key: "padding",
+        default: "off",
+        about: "padme rounds what is sent up, at most 12 %, so that sizes tell little; off",
+        check: |word| Padding::from_word(word).is_some(),
     },
     Setting {
         section: "link",
@@ -248,6 +263,17 @@ impl Config {
         self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
     }
 
+    /// The URL of the own tunnel, and the host that requests for it name.
+    pub fn tunnel(&self) -> Option<(String, String)> {
+        let url = self.text("link", "tunnel");
+        tunnel_host(url).map(|host| (url.to_owned(), host))
+    }
+
+    /// What is added to what is sent over links.
+    pub fn padding(&self) -> Padding {
+        Padding::from_word(self.text("link", "padding")).unwrap_or_default()
+    }
+
     /// Which paths to peers are used.
     pub fn path_policy(&self) -> PathPolicy {
         PathPolicy::from_word(self.text("link", "policy")).unwrap_or_default()
@@ -323,6 +349,13 @@ fn is_proxy(text: &str) -> bool {
 
 fn are_relays(text: &str) -> bool {
     text.split(',').filter(|part| !part.trim().is_empty()).all(|part| RelayAddress::decode(part.trim()).is_ok())
+}
+
+/// The host, with its port, that requests to a tunnel at this URL name; none when it is no such URL.
+fn tunnel_host(url: &str) -> Option<String> {
+    let hint = RelayHint { relay: NodeId::from_bytes([0; 32]), url: url.to_owned() };
+    let authority = url.strip_prefix("wss://")?.split('/').next()?;
+    hint.has_valid_url().then(|| authority.strip_suffix(":443").unwrap_or(authority).to_owned())
 }
 
 fn is_address(text: &str) -> bool {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::Gateway;
+use sealtide_gateway::{Gateway, Settings, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -69,6 +69,15 @@ struct Doors {
     serving: bool,
 }
 
+/// What comes through the tunnel of the gateway door belongs to the link.
+struct LinkTunnels(Link);
+
+impl Tunnels for LinkTunnels {
+    fn open(&self, stream: TunnelStream, client: SocketAddr) {
+        self.0.accept_tunnel(stream, client);
+    }
+}
+
 /// Who may come in: the invites and grants in the store.
 struct Door {
     known: Known,
@@ -108,6 +117,8 @@ impl Node {
         let mut link_config = LinkConfig::new(identity.key.clone(), identity.id);
         link_config.announce = config.addresses("link", "announce");
         link_config.policy = config.path_policy();
+        link_config.padding = config.padding();
+        link_config.tunnel = config.tunnel().map(|(url, _)| url);
         link_config.proxy = crate::proxy::settings(&config);
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
@@ -269,8 +280,12 @@ impl Node {
     /// When the address cannot be listened on or is not loopback.
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
-        let gateway =
-            Gateway::open(address, probe).await.map_err(|error| Failure::failed("gateway", error.to_string()))?;
+        let tunnels = self.config().tunnel().map(|(_, host)| {
+            let settings = Settings { public_host: Some(host), ..Settings::default() };
+            (settings, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>)
+        });
+        let gateway = Gateway::open_with(address, probe, tunnels).await;
+        let gateway = gateway.map_err(|error| Failure::failed("gateway", error.to_string()))?;
         let bound = gateway.address();
         lock(&self.0.doors).gateway = Some(gateway);
         Ok(bound)

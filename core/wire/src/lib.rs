@@ -2,6 +2,7 @@
 
 pub mod frame;
 pub mod handshake;
+pub mod padding;
 pub mod rehandshake;
 pub mod relay;
 pub mod session;

@@ -140,15 +140,7 @@ pub fn judge(head: &Head<'_>, facts: &Facts<'_>) -> Result<Grant, Refusal> {
     let (door, echo) = (facts.door, facts.door.settings.echo);
     check_request(head)?;
     let caller = if echo { echo_caller(door, facts.tcp, head)? } else { Caller::of(door, facts.tcp, head)? };
-    if !has_token(head.headers, UPGRADE.as_str(), "websocket")
-        || !has_token(head.headers, CONNECTION.as_str(), "upgrade")
-    {
-        return Err(Code::UpgradeRequired.into());
-    }
-    if single(head.headers, "sec-websocket-version") != Some("13") {
-        return Err(Code::WsVersion.into());
-    }
-    let key = single(head.headers, "sec-websocket-key").filter(|key| is_key(key)).ok_or(Code::WsKey)?.to_owned();
+    let key = upgrade_key(head)?;
     let presented =
         if echo { Principal { id: None, role: crate::Role::Public } } else { check_caller(head, door, &caller)? };
     let source = caller.peer.source();
@@ -177,8 +169,21 @@ pub fn judge(head: &Head<'_>, facts: &Facts<'_>) -> Result<Grant, Refusal> {
     Ok(Grant { peer: caller.peer, key, selected, deflate, token, principal, binding })
 }
 
+/// Steps 5 to 7: the key of the upgrade.
+pub(crate) fn upgrade_key(head: &Head<'_>) -> Result<String, Code> {
+    if !has_token(head.headers, UPGRADE.as_str(), "websocket")
+        || !has_token(head.headers, CONNECTION.as_str(), "upgrade")
+    {
+        return Err(Code::UpgradeRequired);
+    }
+    if single(head.headers, "sec-websocket-version") != Some("13") {
+        return Err(Code::WsVersion);
+    }
+    single(head.headers, "sec-websocket-key").filter(|key| is_key(key)).map(str::to_owned).ok_or(Code::WsKey)
+}
+
 /// Step 3.
-fn check_request(head: &Head<'_>) -> Result<(), Code> {
+pub(crate) fn check_request(head: &Head<'_>) -> Result<(), Code> {
     if head.method != Method::GET {
         return Err(Code::Method);
     }

@@ -19,6 +19,7 @@ mod server;
 mod session;
 mod settings;
 mod token;
+mod tunnel;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -43,7 +44,10 @@ pub use rates::{Bucket, Rate};
 pub use refusal::Code;
 pub use server::Server;
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
+pub use tunnel::{TunnelStream, Tunnels};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
+
+use tunnel::TunnelDoor;
 
 /// What the door asks the node when somebody asks the door.
 pub trait Probe: Send + Sync + 'static {
@@ -85,6 +89,19 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub async fn open(address: SocketAddr, probe: Arc<dyn Probe>) -> Result<Self, GatewayError> {
+        Self::open_with(address, probe, None).await
+    }
+
+    /// As [`Gateway::open`], with `/st/v1/tunnel` for whoever knows one of the hosts in the settings. Nothing else of the
+    /// door is told to a request that comes from elsewhere. Spec: link C.13.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub async fn open_with(
+        address: SocketAddr,
+        probe: Arc<dyn Probe>,
+        tunnels: Option<(Settings, Arc<dyn Tunnels>)>,
+    ) -> Result<Self, GatewayError> {
         if !address.ip().is_loopback() {
             return Err(GatewayError::NotLoopback(address));
         }
@@ -92,7 +109,11 @@ impl Gateway {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let service = router(probe).into_make_service_with_connect_info::<SocketAddr>();
+        let tunnel = match tunnels {
+            Some((settings, tunnels)) => Some(TunnelDoor::new(settings, address, tunnels)?),
+            None => None,
+        };
+        let service = router(probe, tunnel).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move {
             let closed = async {
                 let _ = stopped.await;
@@ -108,12 +129,16 @@ impl Gateway {
     }
 }
 
-fn router(probe: Arc<dyn Probe>) -> Router {
-    Router::new()
+fn router(probe: Arc<dyn Probe>, tunnel: Option<Arc<TunnelDoor>>) -> Router {
+    let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(figures))
-        .with_state(probe)
+        .with_state(probe);
+    match tunnel {
+        Some(door) => router.merge(Router::new().route("/st/v1/tunnel", any(tunnel::tunnel)).with_state(door)),
+        None => router,
+    }
 }
 
 async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {

@@ -499,7 +499,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// The value that proves a WebSocket server answered: yawc computes it, it owns the SHA-1 in it.
-fn accept_of(key: &str) -> Option<String> {
+pub(crate) fn accept_of(key: &str) -> Option<String> {
     let request =
         Request::get("/").header("sec-websocket-version", "13").header("sec-websocket-key", key).body(()).ok()?;
     let (answer, _upgrade) = yawc::WebSocket::upgrade(request).ok()?;

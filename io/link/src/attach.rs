@@ -26,6 +26,7 @@ use crate::registry::Registry;
 use crate::relay;
 use crate::routes::NewPath;
 use crate::session::{Core, Session, WhyNotDirect};
+use crate::tunnel;
 
 /// How long one connection may take to answer REQUEST before the next is used. Spec: link C.8.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -75,18 +76,17 @@ impl Failure {
 }
 
 /// One round over the addresses of the peer of `session`: all are dialled up to the upgrade, one REQUEST goes out at a
-/// time.
+/// time. With `renews` a successor over a relay or a tunnel is wanted although there is such a path.
 // Spec: LK-110
-pub(crate) async fn dial(node: &Arc<Node>, session: &Session) -> Result<(), Failure> {
+pub(crate) async fn dial(node: &Arc<Node>, session: &Session, renews: bool) -> Result<(), Failure> {
     let (mut addresses, mut relays) = {
         let core = session.shared.core();
-        // One path over a relay is enough; another direct one is what is wanted then.
-        let relayed = core.paths.values().any(crate::routes::Route::is_relayed);
-        (core.dial_list(), if relayed { Vec::new() } else { core.relays.clone() })
+        // One path over a relay or a tunnel is enough; a direct one is what is wanted then.
+        let met = !renews && core.paths.values().any(|route| !route.is_direct());
+        (core.dial_list(), if met { Vec::new() } else { core.relays.clone() })
     };
-    if !node.policy.permits(PipeKind::Relay) {
-        relays.clear();
-    }
+    let tunnels = node.policy.permits(PipeKind::Tunnel);
+    relays.retain(|hint| if hint.relay == session.peer() { tunnels } else { node.policy.permits(PipeKind::Relay) });
     if !node.policy.permits(PipeKind::Direct) {
         addresses.clear();
         if relays.is_empty() {
@@ -103,7 +103,7 @@ pub(crate) async fn dial(node: &Arc<Node>, session: &Session) -> Result<(), Fail
     }
     for hint in relays {
         let delay = if addresses.is_empty() { Duration::ZERO } else { dial::HEAD_START };
-        dials.spawn(relay::reach(node.clone(), hint, session.peer(), delay));
+        dial::meet(node, &mut dials, hint, session.peer(), delay);
     }
     let deadline = tokio::time::Instant::now() + node.limits.handshake_deadline;
     let mut failure = Failure::Unreachable;
@@ -137,7 +137,11 @@ async fn add(node: &Arc<Node>, session: &Session, path: Path, remote: Remote) ->
                     let hint = known.ok_or(Failure::Unreachable)?;
                     relay::reach(node.clone(), hint, session.peer(), Duration::ZERO).await
                 }
-                Remote::Tunnel(_) => return Err(Failure::NotAgreed(WhyNotDirect::Refused)),
+                Remote::Tunnel(_) => {
+                    let peer = session.peer();
+                    let known = session.shared.core().relays.iter().find(|hint| hint.relay == peer).cloned();
+                    tunnel::reach(node.clone(), known.ok_or(Failure::Unreachable)?, Duration::ZERO).await
+                }
             };
             full(node, session, path.map_err(|_| Failure::Unreachable)?).await
         }

@@ -20,6 +20,7 @@ use crate::proof::{self, ProofError};
 use crate::registry::Yield;
 use crate::relay;
 use crate::session::Session;
+use crate::tunnel;
 
 /// Between the starts of two parallel dials. Spec: link C.10.
 pub(crate) const STAGGER: Duration = Duration::from_millis(50);
@@ -128,10 +129,9 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
     for (index, address) in addresses.iter().enumerate() {
         round.dials.spawn(reach(node.clone(), address.socket, STAGGER * u32::try_from(index).unwrap_or(0)));
     }
-    let relays = if node.policy.permits(PipeKind::Relay) { target.relays } else { Vec::new() };
-    for hint in relays.into_iter().take(RELAY_COUNT_MAX) {
+    for hint in target.relays.into_iter().take(RELAY_COUNT_MAX) {
         let delay = if addresses.is_empty() { Duration::ZERO } else { HEAD_START };
-        round.dials.spawn(relay::reach(node.clone(), hint, peer, delay));
+        meet(node, &mut round.dials, hint, peer, delay);
     }
     let proof = target.invite.map_or(Proof::Key, |(id, secret)| Proof::Invite(id, secret));
     let outcome = timeout_at(deadline, round.run(&proof)).await;
@@ -261,6 +261,23 @@ impl Round {
             Some(issuer) => DialError::Inspected { issuer, tried },
             None => DialError::Unreachable { tried },
         }
+    }
+}
+
+/// Dials over a meeting point, where the settings permit that: the peer's own tunnel, which goes by its id, or a relay.
+pub(crate) fn meet(
+    node: &Arc<Node>,
+    dials: &mut JoinSet<(Remote, Result<Path, PathError>)>,
+    hint: RelayHint,
+    peer: NodeId,
+    delay: Duration,
+) {
+    if hint.relay == peer {
+        if node.policy.permits(PipeKind::Tunnel) {
+            dials.spawn(tunnel::reach(node.clone(), hint, delay));
+        }
+    } else if node.policy.permits(PipeKind::Relay) {
+        dials.spawn(relay::reach(node.clone(), hint, peer, delay));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::clock::SystemEntropy;
 use crate::node::Node;
 use crate::punch;
+use crate::routes::Route;
 use crate::session::{Core, Session};
 
 /// A path that is wanted.
@@ -90,7 +91,7 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
 /// A dial; beside it, where a direct path is wanted and both ends may be behind translators, an attempt to meet through
 /// them.
 async fn further_path(node: &Arc<Node>, session: &Session, need: Option<Need>) -> Result<(), Failure> {
-    let dial = attach::dial(node, session);
+    let dial = attach::dial(node, session, need == Some(Need::Renewal));
     if need != Some(Need::Direct) || !punch::is_due(node, session) {
         let failed = dial.await;
         let through = session.shared.core().punched.has_failed();
@@ -140,7 +141,7 @@ impl Core {
         if now.mono_ms >= renewal_ms(route) && !self.has_successor(route) {
             return Some(Need::Renewal);
         }
-        let has_direct = self.paths.values().any(|route| !route.is_relayed());
+        let has_direct = self.paths.values().any(Route::is_direct);
         let wants_direct = !has_direct && policy.permits(PipeKind::Direct) && !self.dial_list().is_empty();
         wants_direct.then_some(Need::Direct)
     }
@@ -153,7 +154,7 @@ impl Core {
 }
 
 /// The end that dialled a path renews it; the other one later, should that have failed.
-fn renewal_ms(route: &crate::routes::Route) -> u64 {
+fn renewal_ms(route: &Route) -> u64 {
     let due = route.renew_ms();
     if route.dialled { due } else { due + (route.until_ms - due) / 2 }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use sealtide_crypto::Now;
 use sealtide_wire::frame::{FrameType, Header, Notice, PAYLOAD_BYTES_MAX};
+use sealtide_wire::padding::{Padding, padding_frames};
 use sealtide_wire::session::{PathId, Scope, SessionError};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ pub(crate) struct Lane {
     /// Frames are gathered here before they become a message.
     gather: BytesMut,
     batch: usize,
+    padding: Padding,
     unflushed: bool,
     pongs_waiting: u32,
     /// Nothing of the peer is taken any more.
@@ -47,13 +49,14 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// `first` are whole frames to write before those of the session.
-    pub(crate) fn new(id: PathId, path: Path, first: &[Vec<u8>]) -> Self {
+    pub(crate) fn new(id: PathId, path: Path, first: &[Vec<u8>], padding: Padding) -> Self {
         let mut lane = Self {
             id,
             path,
             out: BytesMut::new(),
             gather: BytesMut::new(),
             batch: BATCH_BYTES_MIN,
+            padding,
             unflushed: false,
             pongs_waiting: 0,
             deaf: false,
@@ -83,6 +86,7 @@ impl Lane {
         if !self.is_written() || self.leaves {
             return;
         }
+        let mut flush = 0;
         while self.out.len() < self.batch {
             while let Some(frame) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - self.gather.len()) {
                 self.gather.extend_from_slice(frame.head.as_ref());
@@ -93,9 +97,13 @@ impl Lane {
                 }
             }
             if self.gather.is_empty() {
-                return;
+                break;
             }
+            flush += self.gather.len();
             self.path.framing.frames(self.gather.split().freeze(), &mut self.out);
+        }
+        for frame in padding_frames(self.padding.after(flush)) {
+            self.path.framing.frames(frame.into(), &mut self.out);
         }
     }
 

@@ -46,11 +46,13 @@ mod session;
 mod stream;
 mod tls;
 mod tls_stream;
+mod tunnel;
 mod websocket;
 mod yardstick;
 
 pub use sealtide_wire::frame::ErrorCode;
 pub use sealtide_wire::handshake::{Admission, Refused, Terms};
+pub use sealtide_wire::padding::{Padding, padme};
 pub use sealtide_wire::relay::{Admit, RelaySettings, RelayStats};
 pub use sealtide_wire::session::{Fragment, PathPolicy, SessionLimits};
 
@@ -73,5 +75,6 @@ pub use rotation::Ages;
 pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo, WhyNotDirect};
 pub use tls::{GROUP, GROUP_NAME};
 pub use tls_stream::TlsStream;
+pub use tunnel::TUNNEL_PATH;
 pub use websocket::MESSAGE_BYTES_MAX;
 pub use yardstick::PlainTls;

@@ -8,7 +8,9 @@ use sealtide_crypto::SigningKey;
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{Admission, Terms};
+use sealtide_wire::padding::Padding;
 use sealtide_wire::session::{PathPolicy, SessionLimits};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
 use crate::certificate::CertificateError;
@@ -28,6 +30,7 @@ use crate::relay::{Accounts, RelayState};
 use crate::rotation::Ages;
 use crate::session::{Session, SessionInfo};
 use crate::tls::LiveCredentials;
+use crate::tunnel;
 
 /// Everything a link is made from. Nothing of it touches a disk.
 #[derive(Clone, Debug)]
@@ -53,6 +56,11 @@ pub struct LinkConfig {
     pub session: SessionLimits,
     /// Which paths are used.
     pub policy: PathPolicy,
+    /// `wss://…` under which this node's gateway door is reached from outside: told to peers, who come through it when
+    /// nothing else leads here.
+    pub tunnel: Option<String>,
+    /// What is added to what leaves, so that sizes tell little.
+    pub padding: Padding,
     /// When paths and certificates are renewed.
     pub ages: Ages,
 }
@@ -71,6 +79,8 @@ impl LinkConfig {
             terms: Terms::default(),
             session: SessionLimits::default(),
             policy: PathPolicy::default(),
+            tunnel: None,
+            padding: Padding::default(),
             ages: Ages::default(),
         }
     }
@@ -120,6 +130,8 @@ impl Link {
             relays: Accounts::default(),
             punches: Punches::default(),
             policy: config.policy,
+            tunnel: config.tunnel,
+            padding: config.padding,
             ages: config.ages,
             tended: AtomicBool::new(false),
         };
@@ -170,6 +182,19 @@ impl Link {
     /// Logs in at a relay and stays so; peers that name it are reached over it, and reach this node.
     pub fn use_relay(&self, relay: &RelayHint, token: Option<InviteSecret>) {
         let _account = self.node.relays.account(&self.node, relay, token);
+    }
+
+    /// Over what peers reach this node without its address, as tickets tell it: its tunnel, then its relays, whether they
+    /// are logged in at or not.
+    pub fn meeting_points(&self) -> Vec<RelayHint> {
+        let tunnel = self.node.tunnel.iter().map(|url| RelayHint { relay: self.node.id, url: url.clone() });
+        tunnel.chain(self.relays().into_iter().map(|state| state.relay)).collect()
+    }
+
+    /// Takes a stream that a gateway door has upgraded at [`crate::TUNNEL_PATH`] for whoever stands at `client`.
+    pub fn accept_tunnel(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, client: SocketAddr) {
+        self.node.tend();
+        tunnel::answer(&self.node, stream, client);
     }
 
     /// Whom the relays are to let in for this node, in seconds from each login on; the id of zeros stands for guests,

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::future::BoxFuture;
 use sealtide_crypto::{Entropy, SigningKey};
-use sealtide_identity::{LinkAddress, NodeId};
+use sealtide_identity::{LinkAddress, NodeId, RelayHint};
 use sealtide_wire::handshake::{AddressUpdate, Admission, CertificateTalk, Continuation, Pins, Terms};
+use sealtide_wire::padding::Padding;
 use sealtide_wire::rehandshake::Ratchet;
 use sealtide_wire::session::{self as wire, PathPolicy, SessionConfig, SessionLimits};
 use tokio::sync::{mpsc, watch};
@@ -54,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) relays: Accounts,
     pub(crate) punches: Punches,
     pub(crate) policy: PathPolicy,
+    pub(crate) padding: Padding,
+    pub(crate) tunnel: Option<String>,
     pub(crate) ages: Ages,
     /// Whether the tasks beside the node run.
     pub(crate) tended: AtomicBool,
@@ -73,9 +76,16 @@ impl Node {
         all
     }
 
+    /// Over what peers reach this node without its address: its tunnel, which is told as a relay with its own id, and the
+    /// relays that it is logged in at. Spec: link C.13.
+    pub(crate) fn told_relays(&self) -> Vec<RelayHint> {
+        let tunnel = self.tunnel.iter().map(|url| RelayHint { relay: self.id, url: url.clone() });
+        tunnel.chain(self.relays.up()).collect()
+    }
+
     /// Tells every peer where this node is now.
     pub(crate) fn tell_addresses(&self) {
-        let told = AddressUpdate { addresses: self.announce(), relays: self.relays.up() }.payload();
+        let told = AddressUpdate { addresses: self.announce(), relays: self.told_relays() }.payload();
         for session in self.registry.sessions() {
             session.tell_addresses(told.clone());
         }

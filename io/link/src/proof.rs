@@ -349,7 +349,7 @@ impl Node {
         let mut local = LocalEnd::new(self.key.clone(), certificate.facts());
         local.cert_epoch = certificate.epoch();
         local.addresses = self.announce();
-        local.relays = self.relays.up();
+        local.relays = self.told_relays();
         local.terms = self.terms;
         local
     }

@@ -118,7 +118,7 @@ impl Pump {
     fn advance(&mut self, shared: &Arc<Shared>, now: Now) {
         let mut core = shared.core();
         for arrival in core.arrivals.drain(..) {
-            let mut lane = Lane::new(arrival.id, arrival.path, &arrival.first);
+            let mut lane = Lane::new(arrival.id, arrival.path, &arrival.first, self.node.padding);
             lane.deaf = self.end.is_some();
             self.lanes.push(lane);
         }

@@ -63,6 +63,11 @@ impl Punched {
         (self.attempts, self.failed) = (0, false);
     }
 
+    /// Attempts of either end since then.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Whether an attempt led to nothing.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed

@@ -47,6 +47,10 @@ impl Route {
         self.remote.kind() == PipeKind::Relay
     }
 
+    pub(crate) fn is_direct(&self) -> bool {
+        self.remote.kind() == PipeKind::Direct
+    }
+
     /// When a successor is to be made: at nine tenths of its time.
     pub(crate) fn renew_ms(&self) -> u64 {
         self.since_ms + (self.until_ms - self.since_ms) / 10 * 9
@@ -152,10 +156,13 @@ impl Core {
         let over_loopback = met.is_some_and(|met| met.ip().is_loopback());
         let learned = LearnedFrom::Peer { over_loopback };
         let told: Vec<_> = addresses.iter().filter(|told| told.may_be_dialled(learned)).copied().collect();
-        self.addresses = address::of_peer(&told, met);
+        let found = address::of_peer(&told, met);
+        if found != self.addresses {
+            self.punched.forget();
+        }
+        self.addresses = found;
         self.relays = relays;
         self.news = true;
-        self.punched.forget();
     }
 
     /// The addresses of this machine are these now: paths from another one are lost, the others are asked for a sign.

@@ -68,6 +68,8 @@ pub struct SessionInfo {
     pub path: Option<&'static str>,
     /// Why the path is not direct; none when it is. Spec: link C.12.
     pub why_not_direct: Option<WhyNotDirect>,
+    /// Attempts to meet the peer through translators, since the addresses of either end changed.
+    pub punches: u32,
     /// Paths of the session.
     pub paths: usize,
     /// Seconds since the path that carries the session was made.
@@ -338,6 +340,7 @@ impl Session {
             remote,
             path: active.as_ref().map(|route| route.remote.path_name()),
             why_not_direct: (!is_direct).then(|| core.why_not_direct.unwrap_or(WhyNotDirect::Trying)),
+            punches: core.punched.attempts(),
             paths: core.paths.len(),
             path_age_s: active.map_or(0, |route| now.mono_ms.saturating_sub(route.since_ms) / 1000),
             switches: stats.switches,

@@ -175,6 +175,23 @@ pub(crate) fn relay_client_config() -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
+/// The TLS around a tunnel, which ends wherever the operator's HTTPS ends: any key exchange and any certificate, since the
+/// TLS of the peers lies inside. Spec: link C.2, kind 4.
+///
+/// # Errors
+/// Only when the library refuses the fixed parameters.
+pub(crate) fn tunnel_client_config() -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}
+
 /// The relay door: asks for no certificate. Spec: LK-5
 ///
 /// # Errors

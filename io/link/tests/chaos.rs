@@ -75,6 +75,46 @@ async fn full_duplex_saturation_over_tiny_buffers() {
     assert!(chaos.passed() > 2 * CHANNELS * 6 * 10_000);
 }
 
+/// Answers to PINGs that come later than they are waited for demote no path over which bytes come all the while.
+// Proves: LK-59
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_flap() {
+    let hasty = |config: &mut sealtide_link::LinkConfig| {
+        config.terms.ping_ms = 1_000;
+        // A round trip takes 300 ms: every answer is late, and two of them would end the path.
+        config.session.pong_ms = 200;
+    };
+    let (a, b) = (harness::node_with(1, hasty).await, harness::node_with(2, hasty).await);
+    a.allow(&b);
+    b.allow(&a);
+    let manner = Manner { delay: Duration::from_millis(150), ..Manner::default() };
+    let chaos = Chaos::start(b.address, manner).await;
+    let ours = soon(a.link.dial(target(b.id(), &[chaos.address]))).await.unwrap();
+    let theirs = soon(b.link.accept()).await.unwrap();
+    let (there, back) = (ours.open(1, "there").unwrap(), theirs.open(1, "back").unwrap());
+    let (far, near) = (soon(theirs.accept_channel()).await.unwrap(), soon(ours.accept_channel()).await.unwrap());
+    // A message each way every 20 ms, for twenty rounds of PINGs.
+    let (ticks, mut pace) = (1_000, tokio::time::interval(Duration::from_millis(20)));
+    let sending = async {
+        for _ in 0..ticks {
+            pace.tick().await;
+            there.send(bytes::Bytes::from_static(b"tick")).await.unwrap();
+            back.send(bytes::Bytes::from_static(b"tock")).await.unwrap();
+        }
+    };
+    let receiving = async {
+        for _ in 0..ticks {
+            far.recv().await.unwrap().unwrap();
+            near.recv().await.unwrap().unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), async { tokio::join!(sending, receiving) }).await.unwrap();
+    for node in [&a, &b] {
+        let counters = node.link.metrics();
+        assert_eq!((counters.path_switches, counters.suspensions, counters.rehandshakes_dialled), (1, 0, 0), "{counters:?}");
+    }
+}
+
 /// A connection that ends in the middle of a transfer costs nothing: the session goes on over a new one, and everything
 /// arrives once, in order, in both directions.
 // Proves: LK-36

@@ -222,3 +222,45 @@ async fn a_full_channel_takes_one_message_more_and_gives_the_next_back() {
     assert_eq!(soon(channel.ready()).await, Err(ChannelClosed::SessionOver));
     assert!(matches!(soon(theirs.closed()).await, SessionEnd::Aborted { code: 12, .. }));
 }
+
+/// Each end is told where the other sees it, and IPv4 over a door for both families is IPv4.
+// Proves: LK-51
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn observed_addr() {
+    for (bound, dialled) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")] {
+        let (a, b) = (harness::doorless(1, |_| {}), harness::doorless(2, |_| {}));
+        a.allow(&b);
+        b.allow(&a);
+        let door = b.link.listen(bound.parse().unwrap()).await.unwrap();
+        let address = std::net::SocketAddr::new(dialled.parse().unwrap(), door.port());
+        let ours = soon(a.link.dial(harness::target(b.id(), &[address]))).await.unwrap();
+        let theirs = soon(b.link.accept()).await.unwrap();
+        let seen = theirs.remote().direct().unwrap();
+        assert_eq!(seen.ip(), address.ip(), "{bound}");
+        let told = ours.observed().unwrap();
+        assert_eq!((told.source, told.socket), (sealtide_identity::LinkAddress::PEER_OBSERVED, seen), "{bound}");
+        assert_eq!(theirs.observed().map(|told| told.socket), Some(address), "{bound}");
+    }
+}
+
+/// With padding everything arrives as without, and the peer gets more frames than the session sent.
+// Proves: LK-66
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn padding() {
+    let padded = |config: &mut sealtide_link::LinkConfig| config.padding = sealtide_link::Padding::Padme;
+    let (a, b) = (harness::node_with(1, padded).await, harness::node_with(2, padded).await);
+    a.allow(&b);
+    b.allow(&a);
+    let ours = a.dial(&b).await;
+    let theirs = soon(b.link.accept()).await.unwrap();
+    soon(harness::talk(&ours, &theirs, 4, 100, 50_000)).await;
+    let (near, far) = (a.link.metrics(), b.link.metrics());
+    assert!(far.frames_received > near.frames_sent && near.frames_received > far.frames_sent, "{near:?} {far:?}");
+    // At most 12 % and a frame for each flush, of which there are no more than frames.
+    for (sent, received, frames) in [
+        (near.bytes_sent, far.bytes_received, near.frames_sent),
+        (far.bytes_sent, near.bytes_received, far.frames_sent),
+    ] {
+        assert!(received <= sent + sent * 12 / 100 + 16 * frames, "{sent} {received} {frames}");
+    }
+}

@@ -26,6 +26,7 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
         "gateway": node.gateway().map(|address| format!("http://{address}")),
         "spaces": spaces,
         "links": links(node),
+        "relays": relays(node),
     }))
 }
 
@@ -134,6 +135,7 @@ fn links(node: &Node) -> Vec<Value> {
             });
             if let Some(why) = info.why_not_direct {
                 link["why_not_direct"] = json!(why.word());
+                link["punches"] = json!(info.punches);
             }
             link
         })
@@ -147,6 +149,21 @@ fn links(node: &Node) -> Vec<Value> {
         }
     }
     links
+}
+
+/// The logins at relays. Spec: link C.12.
+fn relays(node: &Node) -> Vec<Value> {
+    let login = |login: sealtide_link::RelayState| {
+        json!({
+            "relay": login.relay.relay.to_string(),
+            "url": login.relay.url,
+            "up": login.up,
+            "why_not": login.why_not,
+            "observed": login.observed.map(|seen| seen.socket.to_string()),
+            "bind": login.bind,
+        })
+    };
+    node.link().relays().into_iter().map(login).collect()
 }
 
 /// Asks the running node to stop. Who asked gets the answer at once, and the end of the connection when it has.

@@ -42,7 +42,7 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         return Err(Failure::usage("ticket", "a ticket needs at least one use and one second"));
     }
     let addresses = ticket_addresses(node);
-    let relays: Vec<_> = node.link().relays().into_iter().map(|state| state.relay).take(4).collect();
+    let relays: Vec<_> = node.link().meeting_points().into_iter().take(4).collect();
     if addresses.is_empty() && relays.is_empty() {
         return Err(Failure::failed(
             "not_listening",

@@ -21,6 +21,7 @@ mod relay;
 mod scenes;
 mod support;
 mod tickets;
+mod tunnel;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> u64 {

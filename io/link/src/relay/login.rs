@@ -37,14 +37,14 @@ impl CertificateCheck for NoCertificate {
     }
 }
 
-/// Where a relay's URL leads: host, port, HTTP path.
-pub(crate) fn place_of(url: &str) -> Option<(String, u16, String)> {
+/// Where a `wss://` URL leads: host, port, HTTP path, which is `default_path` when the URL has none.
+pub(crate) fn place_of(url: &str, default_path: &str) -> Option<(String, u16, String)> {
     let rest = url.strip_prefix("wss://")?;
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, format!("/{path}")),
-        None => (rest, RELAY_PATH.to_owned()),
+        None => (rest, default_path.to_owned()),
     };
-    let path = if path == "/" { RELAY_PATH.to_owned() } else { path };
+    let path = if path == "/" { default_path.to_owned() } else { path };
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, port) = bracketed.split_once(']')?;
@@ -66,7 +66,7 @@ pub(crate) async fn log_in(
     token: Option<InviteSecret>,
 ) -> Result<(Path, RelayLogin, bool), ProofError> {
     let bad = |text: &str| PathError::Io(std::io::Error::other(text.to_owned()));
-    let (host, port, http_path) = place_of(&relay.url).ok_or_else(|| bad("the URL of the relay is malformed"))?;
+    let (host, port, http_path) = place_of(&relay.url, RELAY_PATH).ok_or_else(|| bad("the URL of the relay is malformed"))?;
     let deadline = Instant::now() + node.limits.handshake_deadline;
     let (tcp, listens) = connect_to_relay(node, &host, port, deadline).await.map_err(PathError::Connect)?;
     let address = tcp.peer_addr().map_err(PathError::Io)?;
@@ -180,10 +180,10 @@ mod tests {
 
     #[test]
     fn urls_lead_to_host_port_and_path() {
-        let place = |url| place_of(url).unwrap();
+        let place = |url| place_of(url, RELAY_PATH).unwrap();
         assert_eq!(place("wss://r.example"), ("r.example".to_owned(), 443, RELAY_PATH.to_owned()));
         assert_eq!(place("wss://r.example:8443/"), ("r.example".to_owned(), 8443, RELAY_PATH.to_owned()));
         assert_eq!(place("wss://[::1]:99/a/b"), ("::1".to_owned(), 99, "/a/b".to_owned()));
-        assert_eq!(place_of("https://r.example"), None);
+        assert_eq!(place_of("https://r.example", RELAY_PATH), None);
     }
 }

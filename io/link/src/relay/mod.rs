@@ -12,6 +12,7 @@ mod server;
 
 pub use client::RelayState;
 pub(crate) use client::{Accounts, reach};
+pub(crate) use login::place_of;
 pub use server::{Relay, RelayConfig, RelayError};
 
 /// The path of the relay door.

@@ -1,6 +1,6 @@
 //! `bench link`: a session between two links in this process, beside plain TLS with the same suite and group over the
 //! same loopback. Both take turns, five times, so that a machine that slows down slows both. Ratios count more than
-//! figures: both ends share the cores. Spec: LK-80, LK-85, LK-87, LK-89, LK-95
+//! figures: both ends share the cores. Spec: LK-80, LK-85, LK-87, LK-89, LK-94, LK-95
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sealtide_crypto::{Seed, SigningKey};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
-use sealtide_link::{Admission, Channel, DialTarget, GROUP_NAME, Link, LinkConfig, PlainTls, Refused, Session};
+use sealtide_link::{Admission, Ages, Channel, DialTarget, GROUP_NAME, Link, LinkConfig, PlainTls, Refused, Session};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -29,6 +29,13 @@ const ECHO_BYTES: usize = 64;
 const BULK_BYTES: usize = 192 << 20;
 /// Bytes of one message of it.
 const MESSAGE_BYTES: usize = 64 * 1024;
+/// Planned switches that are measured …
+const SWITCHES: usize = 60;
+/// … of paths that grow this old.
+const PATH_AGE: Duration = Duration::from_millis(600);
+/// Messages this far apart, in ms, show the pause of a switch; so much before and after one belongs to it.
+const TICK_MS: u64 = 1;
+const AROUND_MS: f64 = 40.0;
 /// How long idle sessions are watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -61,6 +68,7 @@ pub(super) async fn link(sessions: usize) -> Result<Value, Failure> {
     let throughput = throughput(&plain, &ours, &theirs).await?;
     let suite = ours.info().suite;
     dialler.shutdown().await;
+    let switches = switches().await?;
     let idle = idle(&door, sessions).await?;
     door.link.shutdown().await;
     Ok(json!({
@@ -72,6 +80,7 @@ pub(super) async fn link(sessions: usize) -> Result<Value, Failure> {
         "handshake": handshakes,
         "echo": echo,
         "throughput": throughput,
+        "planned_switch": switches,
         "idle": idle,
     }))
 }
@@ -96,13 +105,22 @@ impl OpenDoor {
 }
 
 fn new_link() -> Result<Link, Failure> {
+    link_aged(Ages::default())
+}
+
+fn link_aged(ages: Ages) -> Result<Link, Failure> {
     let key = Arc::new(SigningKey::from_seed(&Seed::generate(&mut OsEntropy)));
     let id = NodeId::of(key.public());
-    Link::new(LinkConfig::new(key, id), Arc::new(Everyone)).map_err(failed)
+    let mut config = LinkConfig::new(key, id);
+    config.ages = ages;
+    Link::new(config, Arc::new(Everyone)).map_err(failed)
 }
 
 async fn door() -> Result<OpenDoor, Failure> {
-    let link = new_link()?;
+    door_of(new_link()?).await
+}
+
+async fn door_of(link: Link) -> Result<OpenDoor, Failure> {
     let address = link.listen(([127, 0, 0, 1], 0).into()).await.map_err(failed)?;
     Ok(OpenDoor { link, address })
 }
@@ -321,6 +339,57 @@ async fn idle(door: &OpenDoor, sessions: usize) -> Result<Value, Failure> {
         "bytes_per_end": grown / ends as u64,
         "core_share_per_session": (share / ends as f64 * 1e6).round() / 1e6,
         "core_share": round(share),
+    }))
+}
+
+/// The pause that an application sees when a path that has grown old gives way to its successor: a message every
+/// millisecond, and the longest way of one around each switch of the sender. Beside it the same figure between switches,
+/// since a busy machine pauses too.
+// Spec: LK-94
+async fn switches() -> Result<Value, Failure> {
+    let ages = Ages { path: PATH_AGE, ..Ages::default() };
+    let (door, dialler) = (door_of(link_aged(ages)?).await?, link_aged(ages)?);
+    let ours = dialler.dial(door.target()).await.map_err(failed)?;
+    let theirs = door.accept().await?;
+    let channel = ours.open(1, "ticks").map_err(failed)?;
+    let epoch = Instant::now();
+    let ticking = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        loop {
+            ticks.tick().await;
+            let sent = epoch.elapsed().as_secs_f64() * 1000.0;
+            if channel.send(Bytes::copy_from_slice(&sent.to_be_bytes())).await.is_err() {
+                return;
+            }
+        }
+    });
+    let other = theirs.accept_channel().await.ok_or_else(|| failed("no channel"))?;
+    let (mut ways, mut switched) = (Vec::new(), Vec::new());
+    let mut seen = ours.info().switches;
+    while switched.len() < SWITCHES {
+        let message = other.recv().await.map_err(failed)?.ok_or_else(|| failed("the ticks ended"))?;
+        other.release(message.len() as u64);
+        let sent = f64::from_be_bytes(message[..].try_into().map_err(failed)?);
+        ways.push((sent, ms(epoch) - sent));
+        let switches = ours.info().switches;
+        if std::mem::replace(&mut seen, switches) != switches {
+            switched.push(ms(epoch));
+        }
+    }
+    ticking.abort();
+    dialler.shutdown().await;
+    door.link.shutdown().await;
+    let longest = |at: f64| {
+        let near = ways.iter().filter(|(sent, _)| (sent - at).abs() <= AROUND_MS);
+        near.map(|(_, way)| *way).fold(0.0, f64::max)
+    };
+    // The last switch has no messages after it, the first may be that of the begin.
+    let around: Vec<f64> = switched[1..switched.len() - 1].iter().map(|at| longest(*at)).collect();
+    let between: Vec<f64> = switched.windows(2).map(|pair| longest(f64::midpoint(pair[0], pair[1]))).collect();
+    Ok(json!({
+        "switches": around.len(),
+        "pause_ms": Figures(around).shown(),
+        "without_switch_ms": Figures(between).shown(),
     }))
 }
 

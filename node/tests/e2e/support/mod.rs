@@ -1,5 +1,6 @@
 //! What every story needs: machines with homes and processes, directories with files, and patience with an end.
 
+mod https;
 mod machine;
 mod netns;
 mod proxy;
@@ -7,6 +8,7 @@ mod tree;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use https::Https;
 pub(crate) use machine::{Machine, Running};
 pub(crate) use netns::{Gate, Net, Side};
 pub(crate) use proxy::Proxy;

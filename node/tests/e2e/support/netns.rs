@@ -16,7 +16,11 @@ pub(crate) enum Gate {
     Open,
     /// It translates, keeps the port where it can, and lets nothing in that was not asked for.
     Translating,
-    /// As that, with a port of its own choice for each destination.
+    /// As [`Gate::Translating`], and answers by silence whoever knocks unasked, or …
+    TranslatingSilently,
+    /// … by a reset.
+    TranslatingWithResets,
+    /// As [`Gate::TranslatingSilently`], with a port of its own choice for each destination.
     TranslatingAtRandom,
 }
 
@@ -85,6 +89,11 @@ impl Net {
         self.name(side.letter())
     }
 
+    /// The namespace between the gates, where a relay stands.
+    pub(crate) fn middle(&self) -> String {
+        self.name("net")
+    }
+
     /// Runs a line of shell in the namespace of a machine.
     pub(crate) fn at_machine(&self, side: Side, line: &str) -> String {
         self.on(side.letter(), line)
@@ -137,6 +146,15 @@ impl Net {
         self.on(&router, &format!("iptables -t nat -A POSTROUTING -o outside -j MASQUERADE{random}"));
         self.on(&router, "iptables -A FORWARD -i outside -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT");
         self.on(&router, "iptables -A FORWARD -i outside -j DROP");
+        // A packet that is let into the gate itself would be remembered, and take the place of the connection outwards.
+        let unasked = "iptables -A INPUT -i outside -p tcp -m conntrack --ctstate NEW";
+        match gate {
+            Gate::TranslatingSilently | Gate::TranslatingAtRandom => self.on(&router, &format!("{unasked} -j DROP")),
+            Gate::TranslatingWithResets => {
+                self.on(&router, &format!("{unasked} -j REJECT --reject-with tcp-reset"))
+            }
+            Gate::Open | Gate::Translating => String::new(),
+        };
         // A household behind a translating gate has no IPv6: else the test would go around it.
         self.on(letter, "ip -6 address flush dev eth0 scope global");
     }
