@@ -76,7 +76,8 @@ pub const SETTINGS: &[Setting] = &[
         section: "link",
         key: "padding",
         default: "off",
-        about: "padme rounds what is sent up, at most 12 %, so that sizes tell little; off",
+        about: "off; padme: what is sent is rounded up, at most 12 %, so that sizes tell little; constant:RATE: 1,024 bytes \
+                at a time leave at this rate, in bytes per second, so that times tell nothing either",
         check: |word| Padding::from_word(word).is_some(),
     },
     Setting {

@@ -44,8 +44,8 @@ pub use rates::{Bucket, Rate};
 pub use refusal::Code;
 pub use server::Server;
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
-pub use tunnel::{TunnelStream, Tunnels};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
+pub use tunnel::{TunnelStream, Tunnels};
 
 use tunnel::TunnelDoor;
 

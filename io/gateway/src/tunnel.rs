@@ -72,12 +72,8 @@ pub(crate) async fn tunnel(
     ConnectInfo(tcp): ConnectInfo<SocketAddr>,
     mut request: Request,
 ) -> Response {
-    let head = Head {
-        method: request.method(),
-        version: request.version(),
-        uri: request.uri(),
-        headers: request.headers(),
-    };
+    let head =
+        Head { method: request.method(), version: request.version(), uri: request.uri(), headers: request.headers() };
     let judged = door.judge(tcp, &head).and_then(|(client, key)| Ok((client, accept_of(&key).ok_or(Code::WsKey)?)));
     let place = door.places.clone().try_acquire_owned().map_err(|_| Code::Overload);
     let ((client, accept), place) = match judged.and_then(|judged| Ok((judged, place?))) {

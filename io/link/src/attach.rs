@@ -196,12 +196,7 @@ pub(crate) async fn add_punched(
     }
 }
 
-async fn request(
-    node: &Arc<Node>,
-    session: &Session,
-    mut path: Path,
-    number: Option<PathId>,
-) -> Result<(), Asked> {
+async fn request(node: &Arc<Node>, session: &Session, mut path: Path, number: Option<PathId>) -> Result<(), Asked> {
     let not_agreed = |why| Asked::Failed(Failure::NotAgreed(why));
     let connection = path.stream.connection(path.certificate.fingerprint(), path.remote);
     let binding = connection.map_err(|_| not_agreed(WhyNotDirect::Inspected))?.binding;

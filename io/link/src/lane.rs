@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use sealtide_crypto::Now;
 use sealtide_wire::frame::{FrameType, Header, Notice, PAYLOAD_BYTES_MAX};
-use sealtide_wire::padding::{Padding, padding_frames};
+use sealtide_wire::padding::{CELL_BYTES, Pace, Padding, cell_padding, padding_frames};
 use sealtide_wire::session::{PathId, Scope, SessionError};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
@@ -39,6 +39,7 @@ pub(crate) struct Lane {
     gather: BytesMut,
     batch: usize,
     padding: Padding,
+    pace: Option<Pace>,
     unflushed: bool,
     pongs_waiting: u32,
     /// Nothing of the peer is taken any more.
@@ -49,7 +50,11 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// `first` are whole frames to write before those of the session.
-    pub(crate) fn new(id: PathId, path: Path, first: &[Vec<u8>], padding: Padding) -> Self {
+    pub(crate) fn new(id: PathId, path: Path, first: &[Vec<u8>], padding: Padding, now: Now) -> Self {
+        let pace = match padding {
+            Padding::Constant(rate) => Some(Pace::new(rate, now.mono_ms)),
+            Padding::Off | Padding::Padme => None,
+        };
         let mut lane = Self {
             id,
             path,
@@ -57,6 +62,7 @@ impl Lane {
             gather: BytesMut::new(),
             batch: BATCH_BYTES_MIN,
             padding,
+            pace,
             unflushed: false,
             pongs_waiting: 0,
             deaf: false,
@@ -86,6 +92,11 @@ impl Lane {
         if !self.is_written() || self.leaves {
             return;
         }
+        if let Some(mut pace) = self.pace.filter(|_| !self.deaf) {
+            self.fill_cells(core, now, &mut pace);
+            self.pace = Some(pace);
+            return;
+        }
         let mut flush = 0;
         while self.out.len() < self.batch {
             while let Some(frame) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - self.gather.len()) {
@@ -105,6 +116,33 @@ impl Lane {
         for frame in padding_frames(self.padding.after(flush)) {
             self.path.framing.frames(frame.into(), &mut self.out);
         }
+    }
+
+    /// As [`Lane::fill`] at a constant rate: cells that are due, each with what fits and PADDING. A session that ends does
+    /// not wait for them.
+    fn fill_cells(&mut self, core: &mut Core, now: Now, pace: &mut Pace) {
+        while self.out.len() < self.batch && pace.is_due(now.mono_ms) {
+            while let Some(frame) = core.session.poll_transmit(now, self.id, CELL_BYTES - self.gather.len()) {
+                self.gather.extend_from_slice(frame.head.as_ref());
+                self.gather.extend_from_slice(&frame.payload);
+            }
+            if self.gather.is_empty()
+                && let Some(long) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - 2 * CELL_BYTES)
+            {
+                self.gather.extend_from_slice(long.head.as_ref());
+                self.gather.extend_from_slice(&long.payload);
+            }
+            for frame in padding_frames(cell_padding(self.gather.len())) {
+                self.gather.extend_from_slice(&frame);
+            }
+            pace.left(self.gather.len() / CELL_BYTES);
+            self.path.framing.frames(self.gather.split().freeze(), &mut self.out);
+        }
+    }
+
+    /// When something is to leave whether there is anything to say or not, in ms.
+    pub(crate) fn next_cell_ms(&self) -> u64 {
+        self.pace.filter(|_| !self.deaf && self.is_written()).map_or(u64::MAX, |pace| pace.next_ms())
     }
 
     /// Writes and reads what is possible; true when anything moved.

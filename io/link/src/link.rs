@@ -8,7 +8,7 @@ use sealtide_crypto::SigningKey;
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 use sealtide_wire::frame::ErrorCode;
 use sealtide_wire::handshake::{Admission, Terms};
-use sealtide_wire::padding::Padding;
+use sealtide_wire::padding::{CELL_DATA_BYTES, Padding};
 use sealtide_wire::session::{PathPolicy, SessionLimits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -113,7 +113,7 @@ impl Link {
             limits: config.limits,
             limits_loopback: config.limits_loopback,
             terms: config.terms,
-            session_limits: config.session,
+            session_limits: session_limits(config.session, config.padding),
             admission,
             credentials: LiveCredentials::make(clock.now(), config.ages)?,
             clock,
@@ -259,6 +259,14 @@ impl Link {
             session.closed().await;
         }
     }
+}
+
+/// At a constant rate each frame fits into a cell.
+fn session_limits(mut limits: SessionLimits, padding: Padding) -> SessionLimits {
+    if matches!(padding, Padding::Constant(_)) {
+        limits.data_payload_bytes = limits.data_payload_bytes.min(CELL_DATA_BYTES);
+    }
+    limits
 }
 
 impl std::fmt::Debug for Link {

@@ -118,7 +118,7 @@ impl Pump {
     fn advance(&mut self, shared: &Arc<Shared>, now: Now) {
         let mut core = shared.core();
         for arrival in core.arrivals.drain(..) {
-            let mut lane = Lane::new(arrival.id, arrival.path, &arrival.first, self.node.padding);
+            let mut lane = Lane::new(arrival.id, arrival.path, &arrival.first, self.node.padding, now);
             lane.deaf = self.end.is_some();
             self.lanes.push(lane);
         }
@@ -319,7 +319,8 @@ impl Pump {
         let next = {
             let core = shared.core();
             let next = core.session.next_timeout().unwrap_or(u64::MAX);
-            if self.end.is_some() { next } else { next.min(core.pins.end()).min(core.next_old_path()) }
+            let cell = self.lanes.iter().map(Lane::next_cell_ms).min().unwrap_or(u64::MAX);
+            if self.end.is_some() { next } else { next.min(cell).min(core.pins.end()).min(core.next_old_path()) }
         };
         // One more, since both clocks are cut to whole milliseconds.
         let wait = Duration::from_millis(next.saturating_sub(now.mono_ms).saturating_add(1).min(3_600_000));

@@ -141,9 +141,8 @@ pub(crate) fn is_due(node: &Node, session: &Session) -> bool {
 fn places(node: &Node, told: &[LinkAddress]) -> Vec<(SocketAddr, SocketAddr)> {
     let listeners = node.listeners().clone();
     let shown = told.iter().filter(|told| told.source == LinkAddress::RELAY_OBSERVED);
-    let straight = shown.filter(|told| {
-        matches!(node.proxy.proxy_for(&told.socket.ip().to_string(), told.socket.port()), Ok(None))
-    });
+    let straight = shown
+        .filter(|told| matches!(node.proxy.proxy_for(&told.socket.ip().to_string(), told.socket.port()), Ok(None)));
     straight.filter_map(|told| Some((port::place(&listeners, told.socket.ip())?, told.socket))).collect()
 }
 
@@ -249,11 +248,7 @@ async fn serve(
 
 /// Dials every target from its place until one connection stands, for [`PATIENCE`] at most. With `claims` a connection
 /// that arrives at the listener from a target counts as well: the other end is a TLS server already.
-async fn meet(
-    node: &Node,
-    targets: Vec<(SocketAddr, SocketAddr)>,
-    claims: bool,
-) -> Option<(TcpStream, SocketAddr)> {
+async fn meet(node: &Node, targets: Vec<(SocketAddr, SocketAddr)>, claims: bool) -> Option<(TcpStream, SocketAddr)> {
     let (arrived, mut arrivals) = mpsc::channel(1);
     let addresses: Vec<_> = targets.iter().map(|(_, address)| *address).filter(|_| claims).collect();
     node.punches.waiting().extend(addresses.iter().map(|address| (*address, arrived.clone())));

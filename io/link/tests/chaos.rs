@@ -111,7 +111,11 @@ async fn no_flap() {
     tokio::time::timeout(Duration::from_secs(120), async { tokio::join!(sending, receiving) }).await.unwrap();
     for node in [&a, &b] {
         let counters = node.link.metrics();
-        assert_eq!((counters.path_switches, counters.suspensions, counters.rehandshakes_dialled), (1, 0, 0), "{counters:?}");
+        assert_eq!(
+            (counters.path_switches, counters.suspensions, counters.rehandshakes_dialled),
+            (1, 0, 0),
+            "{counters:?}"
+        );
     }
 }
 

@@ -227,7 +227,9 @@ async fn a_full_channel_takes_one_message_more_and_gives_the_next_back() {
 // Proves: LK-51
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn observed_addr() {
-    for (bound, dialled) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")] {
+    for (bound, dialled) in
+        [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")]
+    {
         let (a, b) = (harness::doorless(1, |_| {}), harness::doorless(2, |_| {}));
         a.allow(&b);
         b.allow(&a);
@@ -241,6 +243,26 @@ async fn observed_addr() {
         assert_eq!((told.source, told.socket), (sealtide_identity::LinkAddress::PEER_OBSERVED, seen), "{bound}");
         assert_eq!(theirs.observed().map(|told| told.socket), Some(address), "{bound}");
     }
+}
+
+/// At a constant rate a session talks, and an idle one goes on sending.
+// Proves: LK-66
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn padding_at_a_constant_rate() {
+    let constant =
+        |config: &mut sealtide_link::LinkConfig| config.padding = sealtide_link::Padding::Constant(20_000_000);
+    let (a, b) = (harness::node_with(1, constant).await, harness::node_with(2, constant).await);
+    a.allow(&b);
+    b.allow(&a);
+    let ours = a.dial(&b).await;
+    let theirs = soon(b.link.accept()).await.unwrap();
+    soon(harness::talk(&ours, &theirs, 4, 50, 50_000)).await;
+    // Nobody says anything any more.
+    let before = b.link.metrics().frames_received;
+    harness::until("cells go on", || b.link.metrics().frames_received > before + 1_000).await;
+    assert!(a.link.metrics().frames_sent < before, "they are no frames of the session");
+    ours.close();
+    assert_eq!(soon(theirs.closed()).await, SessionEnd::Closed { code: 0 });
 }
 
 /// With padding everything arrives as without, and the peer gets more frames than the session sent.

@@ -117,12 +117,14 @@ const FAULTS: [Fault; 7] = [
     },
 ];
 
-/// A transfer goes on after each of them. What it takes until then is the matter of sessions over several paths.
+/// A transfer goes on after each of them, in the session that it began in: its frames are intact.
+// Proves: LK-56, LK-57
 #[test]
 fn transfers_survive_what_happens_to_the_wire() {
     let Some(net) = Net::new(Gate::Open, Gate::Translating) else { return };
     let (a, b) = machines(&net);
     let (_node_a, _node_b) = joined(&a, &b);
+    let began = std::time::Instant::now();
     // Slow enough that every fault falls into the transfer.
     net.slow(Side::B, "40mbit");
     let mut dice = Dice::new(36);
@@ -149,6 +151,10 @@ fn transfers_survive_what_happens_to_the_wire() {
     for machine in [&a, &b] {
         machine.in_step();
         machine.ok(&["verify"]);
+        // No session took the place of the one of the begin.
+        let link = machine.ok(&["status"])["links"][0].clone();
+        let lasted = began.elapsed().as_secs();
+        assert!(link["age_s"].as_u64().is_some_and(|age| age + 1 >= lasted), "{lasted} s: {link}");
     }
 }
 
@@ -210,15 +216,23 @@ fn observed_addr_is_that_of_the_gate_and_the_listening_port() {
     agree(&a, &b);
 }
 
-/// The ticket comes from behind the gate, so the two meet over the relay; then the one behind the gate dials the open one.
-// Proves: LK-53
+/// The ticket comes from behind the gate, so the two meet over the relay; then the one behind the gate dials the open one,
+/// while a transfer goes on.
+// Proves: LK-35, LK-53
 #[test]
 fn one_side_behind_a_gate_is_met_over_a_relay_and_dials_back() {
     let Some(net) = Net::new(Gate::TranslatingSilently, Gate::Open) else { return };
     let (a, b) = machines(&net);
     let (_vps, _relay, address) = relay(&net);
-    let (_node_a, _node_b) = met_over(&address, &a, &b);
+    let (_node_a, mut node_b) = met_over(&address, &a, &b);
+    // The next session begins over the relay as well: the gate lets in nothing, and B is not known to be open at once.
+    node_b.stop();
+    net.slow(Side::B, "40mbit");
+    write(&a.notes(), "film.bin", Dice::new(53).bytes(6 * 1024 * 1024));
+    a.recorded();
+    let _node_b = b.up(&["--relay", &address]);
     let (from_a, from_b) = direct(&a, &b);
+    agree(&a, &b);
     assert!(from_b.starts_with("198.51.100.2:"), "B sees the gate of A: {from_b}");
     assert!(from_a.contains(":7443"), "A dialled the door of B: {from_a}");
     write(&b.notes(), "answer.md", "straight\n");

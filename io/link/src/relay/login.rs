@@ -66,7 +66,8 @@ pub(crate) async fn log_in(
     token: Option<InviteSecret>,
 ) -> Result<(Path, RelayLogin, bool), ProofError> {
     let bad = |text: &str| PathError::Io(std::io::Error::other(text.to_owned()));
-    let (host, port, http_path) = place_of(&relay.url, RELAY_PATH).ok_or_else(|| bad("the URL of the relay is malformed"))?;
+    let (host, port, http_path) =
+        place_of(&relay.url, RELAY_PATH).ok_or_else(|| bad("the URL of the relay is malformed"))?;
     let deadline = Instant::now() + node.limits.handshake_deadline;
     let (tcp, listens) = connect_to_relay(node, &host, port, deadline).await.map_err(PathError::Connect)?;
     let address = tcp.peer_addr().map_err(PathError::Io)?;

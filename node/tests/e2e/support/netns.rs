@@ -150,9 +150,7 @@ impl Net {
         let unasked = "iptables -A INPUT -i outside -p tcp -m conntrack --ctstate NEW";
         match gate {
             Gate::TranslatingSilently | Gate::TranslatingAtRandom => self.on(&router, &format!("{unasked} -j DROP")),
-            Gate::TranslatingWithResets => {
-                self.on(&router, &format!("{unasked} -j REJECT --reject-with tcp-reset"))
-            }
+            Gate::TranslatingWithResets => self.on(&router, &format!("{unasked} -j REJECT --reject-with tcp-reset")),
             Gate::Open | Gate::Translating => String::new(),
         };
         // A household behind a translating gate has no IPv6: else the test would go around it.
