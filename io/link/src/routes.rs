@@ -17,6 +17,10 @@ use crate::session::Core;
 
 /// How long a path that was left may take until nothing is under way on it.
 const DRAIN_MS: u64 = 10_000;
+/// A path that could take over from a relay is asked for its round trip this often, so many times: what was measured when
+/// it was made may be the queue of a transfer.
+const PROBE_MS: u64 = 1_000;
+const PROBES_MAX: u32 = 60;
 /// Paths of full handshakes have numbers from here; those of re-handshakes stay below.
 const OWN_NUMBERS: u32 = 0x8000_0000;
 /// The first path of a session.
@@ -38,13 +42,20 @@ pub(crate) struct Route {
     order: u32,
     /// When it stopped being wanted.
     left_ms: Option<u64>,
-    /// A second PING was asked for.
-    probed: bool,
+    /// When a PING was last asked for, because the path might carry the session, and how many were.
+    probed_ms: u64,
+    probes: u32,
 }
 
 impl Route {
     pub(crate) fn is_relayed(&self) -> bool {
         self.remote.kind() == PipeKind::Relay
+    }
+
+    /// When it is asked for its round trip while a relay carries the session, in ms.
+    fn next_probe_ms(&self) -> u64 {
+        let asks = !self.is_relayed() && self.probes < PROBES_MAX;
+        if asks { self.probed_ms + PROBE_MS } else { u64::MAX }
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -139,7 +150,8 @@ impl Core {
             until_ms: until_ms.max(now.mono_ms),
             order,
             left_ms: None,
-            probed: false,
+            probed_ms: now.mono_ms,
+            probes: 0,
         };
         if dialled && let Some(address) = remote.direct() {
             self.dialled = Some(address);
@@ -210,10 +222,13 @@ impl Core {
         self.paths.iter().filter(|(_, route)| now.mono_ms >= route.until_ms).map(|(id, _)| *id).collect()
     }
 
-    /// When a path is to be looked at next because of its age, in ms.
+    /// When a path is to be looked at next because of its age, or asked again for its round trip, in ms.
     pub(crate) fn next_old_path(&self) -> u64 {
         let drained = |route: &Route| route.left_ms.map_or(u64::MAX, |left| left + DRAIN_MS);
-        self.paths.values().map(|route| route.until_ms.min(drained(route))).min().unwrap_or(u64::MAX)
+        let relayed = self.active_route().is_some_and(|(_, route)| route.is_relayed());
+        let probe = |route: &Route| if relayed { route.next_probe_ms() } else { u64::MAX };
+        let next = |route: &Route| route.until_ms.min(drained(route)).min(probe(route));
+        self.paths.values().map(next).min().unwrap_or(u64::MAX)
     }
 
     /// Moves the numbered frames of this end to the path that should carry them.
@@ -222,11 +237,14 @@ impl Core {
             return;
         }
         let active = self.session.active_path();
+        let relayed = active.and_then(|path| self.paths.get(&path)).is_some_and(Route::is_relayed);
         let mut views = Vec::with_capacity(self.paths.len());
         for (path, route) in &mut self.paths {
             let Some(health) = self.session.path_health(*path) else { continue };
             // The second answer that the choice wants, without the long wait of a standby.
-            if health.answered == 1 && active != Some(*path) && !std::mem::replace(&mut route.probed, true) {
+            let second = health.answered == 1 && active != Some(*path) && route.probes == 0;
+            if second || relayed && now.mono_ms >= route.next_probe_ms() {
+                (route.probes, route.probed_ms) = (route.probes + 1, now.mono_ms);
                 self.session.probe(*path);
             }
             views.push(PathView { path: *path, kind: route.remote.kind(), order: route.order, health });
