@@ -240,7 +240,11 @@ impl Core {
         let relayed = active.and_then(|path| self.paths.get(&path)).is_some_and(Route::is_relayed);
         let mut views = Vec::with_capacity(self.paths.len());
         for (path, route) in &mut self.paths {
-            let Some(health) = self.session.path_health(*path) else { continue };
+            let Some(health) = self.session.path_health(*path) else {
+                // It is on its way out: no reason to wake up for it.
+                route.probed_ms = now.mono_ms;
+                continue;
+            };
             // The second answer that the choice wants, without the long wait of a standby.
             let second = health.answered == 1 && active != Some(*path) && route.probes == 0;
             if second || relayed && now.mono_ms >= route.next_probe_ms() {
