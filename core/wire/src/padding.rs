@@ -206,7 +206,7 @@ mod tests {
         for len in 0..10_000 {
             let added = cell_padding(len);
             assert!(added == 0 || added >= HEADER_BYTES, "{len}");
-            assert!((len + added) % CELL_BYTES == 0 && len + added > 0, "{len}");
+            assert!((len + added).is_multiple_of(CELL_BYTES) && len + added > 0, "{len}");
             assert!(added < CELL_BYTES + HEADER_BYTES || len == 0, "{len}: {added}");
         }
     }

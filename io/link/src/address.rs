@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    // Proves: LK-110
+    // Proves: LK-52, LK-110
     #[test]
     fn dial_order_is_local_first_then_ipv6_and_bounded() {
         let mut all: Vec<_> = [

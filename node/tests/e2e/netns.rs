@@ -253,9 +253,14 @@ fn punch_through_two_gates_that_keep_ports() {
             let (_node_a, _node_b) = met_over(&address, &a, &b);
             // Without delay on the wire the two first packets rarely cross, so resets may win the race: best effort.
             let patience = std::time::Duration::from_secs(if gate == Gate::TranslatingSilently { 90 } else { 30 });
+            let began = std::time::Instant::now();
             let both = reached_directly(&a, &b, patience);
             direct_ones += u64::from(both);
-            println!("netns: punch {gate:?}, round {round}: {}", if both { "direct" } else { "relay" });
+            println!(
+                "netns: punch {gate:?}, round {round}: {}, {:?}",
+                if both { "direct" } else { "relay" },
+                began.elapsed()
+            );
             write(&b.notes(), "answer.md", "through both gates\n");
             agree(&a, &b);
             if both {

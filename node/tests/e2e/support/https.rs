@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use sealtide_crypto::Now;
+use sealtide_link::PlainTls;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio::net::TcpStream;
 
 #[derive(Default)]
 struct State {
@@ -28,10 +26,12 @@ impl Https {
     /// Opens a free port; where it leads is said by [`Https::lead_to`].
     pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let wall_ms = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+        let now = Now { mono_ms: 0, wall_ms: u64::try_from(wall_ms).unwrap() };
+        let door = runtime.block_on(PlainTls::new(now)).unwrap();
+        let port = door.address().unwrap().port();
         let state = Arc::<Mutex<State>>::default();
-        runtime.spawn(serve(listener, acceptor(), state.clone()));
+        runtime.spawn(serve(door, state.clone()));
         Self { port, state, _runtime: runtime }
     }
 
@@ -51,24 +51,13 @@ impl Https {
     }
 }
 
-fn acceptor() -> TlsAcceptor {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
-}
-
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<Mutex<State>>) {
-    while let Ok((tcp, _)) = listener.accept().await {
-        let (acceptor, state) = (acceptor.clone(), state.clone());
+async fn serve(door: PlainTls, state: Arc<Mutex<State>>) {
+    loop {
+        // Who speaks no TLS is not served.
+        let Ok(outer) = door.accept().await else { continue };
+        let state = state.clone();
         tokio::spawn(async move {
             let target = state.lock().unwrap().target?;
-            let outer = acceptor.accept(tcp).await.ok()?;
             let inner = TcpStream::connect(target).await.ok()?;
             let ((from_client, to_client), (from_door, to_door)) = (tokio::io::split(outer), tokio::io::split(inner));
             // Both directions end with the first that does.
