@@ -95,6 +95,13 @@ pub const SETTINGS: &[Setting] = &[
         check: is_address,
     },
     Setting {
+        section: "gateway",
+        key: "trusted_proxies",
+        default: "",
+        about: "networks of reverse proxies whose X-Forwarded-For says where a tunnel comes from; commas between them",
+        check: |text| tunnel_door(String::new(), text).is_some(),
+    },
+    Setting {
         section: "identity",
         key: "passphrase_file",
         default: "",
@@ -264,10 +271,11 @@ impl Config {
         self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
     }
 
-    /// The URL of the own tunnel, and the host that requests for it name.
-    pub fn tunnel(&self) -> Option<(String, String)> {
+    /// The URL of the own tunnel, and what its door looks at.
+    pub fn tunnel(&self) -> Option<(String, sealtide_gateway::Settings)> {
         let url = self.text("link", "tunnel");
-        tunnel_host(url).map(|host| (url.to_owned(), host))
+        let door = tunnel_door(tunnel_host(url)?, self.text("gateway", "trusted_proxies"))?;
+        Some((url.to_owned(), door))
     }
 
     /// What is added to what is sent over links.
@@ -352,6 +360,15 @@ fn are_relays(text: &str) -> bool {
     text.split(',').filter(|part| !part.trim().is_empty()).all(|part| RelayAddress::decode(part.trim()).is_ok())
 }
 
+/// A door for requests that name `host`, behind these proxies; none when one of them is no network.
+fn tunnel_door(host: String, proxies: &str) -> Option<sealtide_gateway::Settings> {
+    let mut settings = sealtide_gateway::Settings { public_host: Some(host), ..Default::default() };
+    for part in proxies.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        settings.trusted_proxies.push(part.parse().ok()?);
+    }
+    Some(settings)
+}
+
 /// The host, with its port, that requests to a tunnel at this URL name; none when it is no such URL.
 fn tunnel_host(url: &str) -> Option<String> {
     let hint = RelayHint { relay: NodeId::from_bytes([0; 32]), url: url.to_owned() };
@@ -396,6 +413,23 @@ mod tests {
         assert!(unknown.message.contains(":3: link.lisen is no setting"), "{}", unknown.message);
         let bad = read("[ticket]\nttl = \"soon\"\n").unwrap_err();
         assert!(bad.message.contains(":2") && bad.message.contains("soon"), "{}", bad.message);
+    }
+
+    #[test]
+    fn a_tunnel_names_its_host_and_the_proxies_that_are_believed() {
+        let config = read(
+            "[link]\ntunnel = \"wss://tides.example:8443/in\"\n[gateway]\ntrusted_proxies = \"127.0.0.1/32, ::1/128\"\n",
+        );
+        let (url, door) = config.unwrap().tunnel().unwrap();
+        assert_eq!(
+            (url.as_str(), door.public_host.as_deref()),
+            ("wss://tides.example:8443/in", Some("tides.example:8443"))
+        );
+        assert_eq!(door.trusted_proxies.len(), 2);
+        assert!(read("").unwrap().tunnel().is_none());
+        for bad in ["[link]\ntunnel = \"https://tides.example\"\n", "[gateway]\ntrusted_proxies = \"nobody\"\n"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, Settings, TunnelStream, Tunnels};
+use sealtide_gateway::{Gateway, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -280,10 +280,8 @@ impl Node {
     /// When the address cannot be listened on or is not loopback.
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
-        let tunnels = self.config().tunnel().map(|(_, host)| {
-            let settings = Settings { public_host: Some(host), ..Settings::default() };
-            (settings, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>)
-        });
+        let tunnels = self.config().tunnel();
+        let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
         let gateway = Gateway::open_with(address, probe, tunnels).await;
         let gateway = gateway.map_err(|error| Failure::failed("gateway", error.to_string()))?;
         let bound = gateway.address();

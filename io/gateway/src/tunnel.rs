@@ -169,6 +169,31 @@ mod tests {
         }
     }
 
+    /// Keeps where tunnels come from.
+    struct Book(tokio::sync::mpsc::UnboundedSender<SocketAddr>);
+
+    impl Tunnels for Book {
+        fn open(&self, _stream: TunnelStream, client: SocketAddr) {
+            let _ = self.0.send(client);
+        }
+    }
+
+    // Proves: LK-51
+    #[tokio::test]
+    async fn observed_addr_behind_a_proxy_is_what_a_trusted_one_says() {
+        for (trusted, client) in [("127.0.0.1/32", "203.0.113.9"), ("198.51.100.7/32", "127.0.0.1")] {
+            let mut settings = Settings { public_host: Some("tides.example".to_owned()), ..Settings::default() };
+            settings.trusted_proxies.push(trusted.parse().unwrap());
+            let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let tunnels = Some((settings, Arc::new(Book(tell)) as Arc<dyn Tunnels>));
+            let gateway = Gateway::open_with("127.0.0.1:0".parse().unwrap(), Arc::new(Nothing), tunnels).await.unwrap();
+            let forwarded = format!("{UPGRADE}X-Forwarded-For: 203.0.113.9\r\n");
+            let (status, _stream) = ask(&gateway, "tides.example", &forwarded).await;
+            assert_eq!(status, 101);
+            assert_eq!(told.recv().await.unwrap().ip().to_string(), client, "{trusted}");
+        }
+    }
+
     #[tokio::test]
     async fn other_hosts_pages_and_requests_are_refused() {
         let gateway = door(true).await;
