@@ -14,6 +14,9 @@ use crate::path::Path;
 use crate::pipe::Remote;
 use crate::session::Core;
 
+/// How long until a direct path that is not good enough is asked again, first and doubled at most so many times.
+const ASK_MS: u64 = 500;
+const ASKS_DOUBLE: u32 = 7;
 /// How long a path that was left may take until nothing is under way on it.
 const DRAIN_MS: u64 = 10_000;
 /// Paths of full handshakes have numbers from here; those of re-handshakes stay below.
@@ -35,8 +38,9 @@ pub(crate) struct Route {
     order: u32,
     /// When it stopped being wanted.
     left_ms: Option<u64>,
-    /// A second PING was asked for.
-    probed: bool,
+    /// When a direct path that waits is asked again whether it is good enough, in ms, and how often it was.
+    ask_ms: u64,
+    asked: u32,
 }
 
 impl Route {
@@ -131,7 +135,8 @@ impl Core {
             until_ms: until_ms.max(now.mono_ms),
             order,
             left_ms: None,
-            probed: false,
+            ask_ms: now.mono_ms,
+            asked: 0,
         };
         if dialled && let Some(address) = remote.direct() {
             self.dialled = Some(address);
@@ -172,6 +177,14 @@ impl Core {
         self.paths.get(&active).map(|route| (active, route))
     }
 
+    fn is_over_relay(&self) -> bool {
+        self.active_route().is_some_and(|(_, route)| route.is_relayed())
+    }
+
+    fn has_answered(&self, path: PathId) -> bool {
+        self.session.path_health(path).is_some_and(|health| health.answered > 0)
+    }
+
     /// Whether a newer path of the kind is there to take over.
     pub(crate) fn has_successor(&self, route: &Route) -> bool {
         self.paths.values().any(|other| other.is_relayed() == route.is_relayed() && other.order > route.order)
@@ -183,10 +196,16 @@ impl Core {
         self.paths.iter().filter(|(_, route)| now.mono_ms >= route.until_ms).map(|(id, _)| *id).collect()
     }
 
-    /// When a path is to be looked at next because of its age, in ms.
-    pub(crate) fn next_old_path(&self) -> u64 {
+    /// When the paths are to be looked at next, in ms: one grows old, or is to be asked again.
+    pub(crate) fn next_look(&self) -> u64 {
         let drained = |route: &Route| route.left_ms.map_or(u64::MAX, |left| left + DRAIN_MS);
-        self.paths.values().map(|route| route.until_ms.min(drained(route))).min().unwrap_or(u64::MAX)
+        let over_relay = self.is_over_relay();
+        let ask = |path: PathId, route: &Route| {
+            let asks = over_relay && !route.is_relayed() && self.has_answered(path);
+            if asks { route.ask_ms } else { u64::MAX }
+        };
+        let next = |(path, route): (&PathId, &Route)| route.until_ms.min(drained(route)).min(ask(*path, route));
+        self.paths.iter().map(next).min().unwrap_or(u64::MAX)
     }
 
     /// Moves the numbered frames of this end to the path that should carry them.
@@ -195,12 +214,16 @@ impl Core {
             return;
         }
         let active = self.session.active_path();
+        let over_relay = self.is_over_relay();
         let mut views = Vec::with_capacity(self.paths.len());
         for (path, route) in &mut self.paths {
             let Some(health) = self.session.path_health(*path) else { continue };
-            // The second answer that the choice wants, without the long wait of a standby.
-            if health.answered == 1 && active != Some(*path) && !std::mem::replace(&mut route.probed, true) {
+            // A direct path is asked oftener than a standby, until it may take over: for the second answer at once, then
+            // because a queue may have made the first answers late.
+            if over_relay && !route.is_relayed() && health.answered > 0 && now.mono_ms >= route.ask_ms {
                 self.session.probe(*path);
+                route.ask_ms = now.mono_ms + (ASK_MS << route.asked.min(ASKS_DOUBLE));
+                route.asked = route.asked.saturating_add(1);
             }
             views.push(PathView { path: *path, kind: route.remote.kind(), order: route.order, health });
         }

@@ -85,6 +85,11 @@ impl Net {
         self.name(side.letter())
     }
 
+    /// The namespace of the internet between them: what stands there is reached at `198.51.100.1` from everywhere.
+    pub(crate) fn internet(&self) -> String {
+        self.name("net")
+    }
+
     /// Runs a line of shell in the namespace of a machine.
     pub(crate) fn at_machine(&self, side: Side, line: &str) -> String {
         self.on(side.letter(), line)
