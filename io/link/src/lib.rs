@@ -66,7 +66,7 @@ pub use http::{HEAD_BYTES_MAX, HEADERS_MAX, LINK_PATH};
 pub use limits::Limits;
 pub use link::{Link, LinkConfig};
 pub use listen::ListenError;
-pub use metrics::LinkMetrics;
+pub use metrics::{LinkMetrics, LinkSample};
 pub use pipe::Remote;
 pub use probe::{Probe, ProbeFailure};
 pub use proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError};

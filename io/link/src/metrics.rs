@@ -2,6 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Counters that go down again.
+const GAUGES: [&str; 3] = ["sessions", "paths", "bytes_held"];
+
+/// One figure for `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkSample {
+    /// `sealtide_link_…`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Whether it is a gauge.
+    pub goes_down: bool,
+    /// The number since the start, or now.
+    pub value: u64,
+}
+
 macro_rules! counters {
     ($(#[doc = $help:literal] $name:ident),* $(,)?) => {
         /// Counters since the link was made, as plain numbers.
@@ -12,8 +28,13 @@ macro_rules! counters {
 
         impl LinkMetrics {
             /// Every number with the name and the help text that it has in `/metrics`.
-            pub fn samples(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((concat!("sealtide_link_", stringify!($name)), $help.trim_ascii(), self.$name),)*]
+            pub fn samples(&self) -> Vec<LinkSample> {
+                vec![$(LinkSample {
+                    name: concat!("sealtide_link_", stringify!($name)),
+                    help: $help.trim_ascii(),
+                    goes_down: GAUGES.contains(&stringify!($name)),
+                    value: self.$name,
+                },)*]
             }
         }
 
@@ -92,8 +113,12 @@ counters! {
     certificates,
     /// Numbered frames sent once more after a path was lost or left.
     frames_retransmitted,
-    /// Numbered frames that had arrived before.
+    /// Numbered frames that had arrived before; they are dropped.
     frames_duplicate,
+    /// Numbered frames sent, each counted once however often it was sent again.
+    frames_numbered,
+    /// Numbered frames taken in, in order and each once.
+    frames_delivered,
     /// Bytes of link frames sent.
     bytes_sent,
     /// Bytes of link frames received.

@@ -69,9 +69,7 @@ impl Node {
         let listeners = self.listeners();
         let told = if self.announce.is_empty() || listeners.is_empty() { &*listeners } else { &self.announce };
         let mut all: Vec<_> = told.iter().flat_map(|bound| address::announced(*bound)).collect();
-        if self.announce.is_empty() {
-            all.extend(self.relays.mapped());
-        }
+        all.extend(self.mapped());
         address::in_dial_order(&mut all);
         all
     }
@@ -81,6 +79,11 @@ impl Node {
     pub(crate) fn told_relays(&self) -> Vec<RelayHint> {
         let tunnel = self.tunnel.iter().map(|url| RelayHint { relay: self.id, url: url.clone() });
         tunnel.chain(self.relays.up()).collect()
+    }
+
+    /// Where relays see the listening port of this node; nothing where the settings say what is told instead.
+    pub(crate) fn mapped(&self) -> Vec<LinkAddress> {
+        if self.announce.is_empty() { self.relays.mapped() } else { Vec::new() }
     }
 
     /// Tells every peer where this node is now.

@@ -47,6 +47,8 @@ struct Counted {
     frames_received: u64,
     frames_retransmitted: u64,
     frames_duplicate: u64,
+    frames_numbered: u64,
+    frames_delivered: u64,
     held: u64,
     paths: u64,
 }
@@ -320,7 +322,7 @@ impl Pump {
             let core = shared.core();
             let next = core.session.next_timeout().unwrap_or(u64::MAX);
             let cell = self.lanes.iter().map(Lane::next_cell_ms).min().unwrap_or(u64::MAX);
-            if self.end.is_some() { next } else { next.min(cell).min(core.pins.end()).min(core.next_old_path()) }
+            if self.end.is_some() { next } else { next.min(cell).min(core.pins.end()).min(core.next_look()) }
         };
         // One more, since both clocks are cut to whole milliseconds.
         let wait = Duration::from_millis(next.saturating_sub(now.mono_ms).saturating_add(1).min(3_600_000));
@@ -360,6 +362,8 @@ impl Pump {
         counters.frames_received.add(stats.frames_received - before.frames_received);
         counters.frames_retransmitted.add(stats.frames_retransmitted - before.frames_retransmitted);
         counters.frames_duplicate.add(stats.frames_duplicate - before.frames_duplicate);
+        counters.frames_numbered.add(stats.frames_numbered - before.frames_numbered);
+        counters.frames_delivered.add(stats.frames_delivered - before.frames_delivered);
         let (held, paths) = (stats.unread_bytes + stats.unreleased_bytes, self.lanes.len() as u64);
         counters.bytes_held.add(held.saturating_sub(before.held));
         counters.bytes_held.sub(before.held.saturating_sub(held));
@@ -372,6 +376,8 @@ impl Pump {
             frames_received: stats.frames_received,
             frames_retransmitted: stats.frames_retransmitted,
             frames_duplicate: stats.frames_duplicate,
+            frames_numbered: stats.frames_numbered,
+            frames_delivered: stats.frames_delivered,
             held,
             paths,
         };

@@ -125,7 +125,7 @@ impl Drop for Claim<'_> {
 /// Whether this node should lead an attempt with the peer of `session` now.
 pub(crate) fn is_due(node: &Node, session: &Session) -> bool {
     // A port that depends on who is asked cannot be told to a third.
-    let seen = node.relays.mapped();
+    let seen = node.mapped();
     let varies = |four: bool| seen.iter().filter(|seen| seen.socket.is_ipv4() == four).count() > 1;
     let core = session.shared.core();
     node.id < session.peer()
@@ -153,7 +153,7 @@ pub(crate) async fn lead(node: &Arc<Node>, session: &Session) -> Result<(), Fail
     let (targets, number, rtt_ms) = {
         let mut core = shared.core();
         let number = core.ratchet.reserve_path().map_err(|_| Failure::Over)?;
-        let told = Punch { path: number, start_in_ms: 0, addresses: node.relays.mapped() };
+        let told = Punch { path: number, start_in_ms: 0, addresses: node.mapped() };
         let sent = core.session.send_control(FrameType::Punch, told.payload().into());
         sent.map_err(|_| Failure::Busy(Duration::ZERO))?;
         core.punched.begin(shared.clock.now());
@@ -198,7 +198,7 @@ pub(crate) fn follow(node: &Arc<Node>, session: &Session, core: &mut Core, told:
     let listeners = node.listeners().clone();
     let place = |told: &LinkAddress| Some((port::place(&listeners, told.socket.ip())?, told.socket));
     let targets: Vec<_> = told.addresses.iter().filter_map(place).collect();
-    if !permitted || targets.is_empty() {
+    if !permitted || targets.is_empty() || node.mapped().is_empty() {
         return;
     }
     core.punched.begin(now);

@@ -15,12 +15,11 @@ use crate::path::Path;
 use crate::pipe::Remote;
 use crate::session::Core;
 
+/// How long until a direct path that is not good enough is asked again, first and doubled at most so many times.
+const ASK_MS: u64 = 500;
+const ASKS_DOUBLE: u32 = 7;
 /// How long a path that was left may take until nothing is under way on it.
 const DRAIN_MS: u64 = 10_000;
-/// A path that could take over from a relay is asked for its round trip this often, so many times: what was measured when
-/// it was made may be the queue of a transfer.
-const PROBE_MS: u64 = 1_000;
-const PROBES_MAX: u32 = 60;
 /// Paths of full handshakes have numbers from here; those of re-handshakes stay below.
 const OWN_NUMBERS: u32 = 0x8000_0000;
 /// The first path of a session.
@@ -42,20 +41,14 @@ pub(crate) struct Route {
     order: u32,
     /// When it stopped being wanted.
     left_ms: Option<u64>,
-    /// When a PING was last asked for, because the path might carry the session, and how many were.
-    probed_ms: u64,
-    probes: u32,
+    /// When a direct path that waits is asked again whether it is good enough, in ms, and how often it was.
+    ask_ms: u64,
+    asked: u32,
 }
 
 impl Route {
     pub(crate) fn is_relayed(&self) -> bool {
         self.remote.kind() == PipeKind::Relay
-    }
-
-    /// When it is asked for its round trip while a relay carries the session, in ms.
-    fn next_probe_ms(&self) -> u64 {
-        let asks = !self.is_relayed() && self.probes < PROBES_MAX;
-        if asks { self.probed_ms + PROBE_MS } else { u64::MAX }
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -150,8 +143,8 @@ impl Core {
             until_ms: until_ms.max(now.mono_ms),
             order,
             left_ms: None,
-            probed_ms: now.mono_ms,
-            probes: 0,
+            ask_ms: now.mono_ms,
+            asked: 0,
         };
         if dialled && let Some(address) = remote.direct() {
             self.dialled = Some(address);
@@ -211,6 +204,14 @@ impl Core {
         self.paths.get(&active).map(|route| (active, route))
     }
 
+    fn is_over_relay(&self) -> bool {
+        self.active_route().is_some_and(|(_, route)| route.is_relayed())
+    }
+
+    fn has_answered(&self, path: PathId) -> bool {
+        self.session.path_health(path).is_some_and(|health| health.answered > 0)
+    }
+
     /// Whether a newer path of the kind is there to take over.
     pub(crate) fn has_successor(&self, route: &Route) -> bool {
         self.paths.values().any(|other| other.is_relayed() == route.is_relayed() && other.order > route.order)
@@ -222,13 +223,16 @@ impl Core {
         self.paths.iter().filter(|(_, route)| now.mono_ms >= route.until_ms).map(|(id, _)| *id).collect()
     }
 
-    /// When a path is to be looked at next because of its age, or asked again for its round trip, in ms.
-    pub(crate) fn next_old_path(&self) -> u64 {
+    /// When the paths are to be looked at next, in ms: one grows old, or is to be asked again.
+    pub(crate) fn next_look(&self) -> u64 {
         let drained = |route: &Route| route.left_ms.map_or(u64::MAX, |left| left + DRAIN_MS);
-        let relayed = self.active_route().is_some_and(|(_, route)| route.is_relayed());
-        let probe = |route: &Route| if relayed { route.next_probe_ms() } else { u64::MAX };
-        let next = |route: &Route| route.until_ms.min(drained(route)).min(probe(route));
-        self.paths.values().map(next).min().unwrap_or(u64::MAX)
+        let over_relay = self.is_over_relay();
+        let ask = |path: PathId, route: &Route| {
+            let asks = over_relay && !route.is_relayed() && self.has_answered(path);
+            if asks { route.ask_ms } else { u64::MAX }
+        };
+        let next = |(path, route): (&PathId, &Route)| route.until_ms.min(drained(route)).min(ask(*path, route));
+        self.paths.iter().map(next).min().unwrap_or(u64::MAX)
     }
 
     /// Moves the numbered frames of this end to the path that should carry them.
@@ -237,19 +241,16 @@ impl Core {
             return;
         }
         let active = self.session.active_path();
-        let relayed = active.and_then(|path| self.paths.get(&path)).is_some_and(Route::is_relayed);
+        let over_relay = self.is_over_relay();
         let mut views = Vec::with_capacity(self.paths.len());
         for (path, route) in &mut self.paths {
-            let Some(health) = self.session.path_health(*path) else {
-                // It is on its way out: no reason to wake up for it.
-                route.probed_ms = now.mono_ms;
-                continue;
-            };
-            // The second answer that the choice wants, without the long wait of a standby.
-            let second = health.answered == 1 && active != Some(*path) && route.probes == 0;
-            if second || relayed && now.mono_ms >= route.next_probe_ms() {
-                (route.probes, route.probed_ms) = (route.probes + 1, now.mono_ms);
+            let Some(health) = self.session.path_health(*path) else { continue };
+            // A direct path is asked oftener than a standby, until it may take over: for the second answer at once, then
+            // because a queue may have made the first answers late.
+            if over_relay && !route.is_relayed() && health.answered > 0 && now.mono_ms >= route.ask_ms {
                 self.session.probe(*path);
+                route.ask_ms = now.mono_ms + (ASK_MS << route.asked.min(ASKS_DOUBLE));
+                route.asked = route.asked.saturating_add(1);
             }
             views.push(PathView { path: *path, kind: route.remote.kind(), order: route.order, health });
         }

@@ -200,23 +200,12 @@ impl Probe for NodeProbe {
 
     fn samples(&self) -> Vec<Sample> {
         let node = &self.0;
-        let mut samples = vec![
-            Sample::gauge("sealtide_uptime_seconds", "Seconds since start", (now().wall_ms - node.started_ms()) / 1000),
-            Sample::gauge("sealtide_sessions", "Open sessions", node.link().sessions().len() as u64),
-        ];
-        let link = node.link().metrics();
-        let handshakes = [
-            ("dialled", link.handshakes_dialled),
-            ("accepted", link.handshakes_accepted),
-            ("refused", link.refused),
-            ("failed", link.handshakes_failed),
-            ("wrong_knock", link.wrong_knocks),
-        ];
-        for (result, count) in handshakes {
-            samples.push(
-                Sample::counter("sealtide_link_handshakes", "Link handshakes by result", count).label("result", result),
-            );
-        }
+        let uptime = (now().wall_ms - node.started_ms()) / 1000;
+        let mut samples = vec![Sample::gauge("sealtide_uptime_seconds", "Seconds since start", uptime)];
+        samples.extend(node.link().metrics().samples().into_iter().map(|link| {
+            let sample = if link.goes_down { Sample::gauge } else { Sample::counter };
+            sample(link.name, link.help, link.value)
+        }));
         for space in node.spaces() {
             let Some(info) = node.store().view(&space).and_then(|view| view.info()) else { continue };
             let label = node.label(&space);

@@ -7,6 +7,7 @@
 
 mod apart;
 mod authorship;
+mod between_nats;
 mod big;
 mod cli;
 mod crash;

@@ -171,7 +171,7 @@ fn stopped(net: &Net, fault: &str) {
 
 /// A relay between the households, at both families.
 fn relay(net: &Net) -> (Machine, Running, String) {
-    let vps = Machine::within(net.middle());
+    let vps = Machine::within(net.internet());
     let words = ["relay", "run", "--listen", "[::]:7444", "--url", "wss://198.51.100.1:7444", "--admit", "open"];
     let running = vps.serve(&words);
     let address = running.ready()["relay"].as_str().unwrap().to_owned();

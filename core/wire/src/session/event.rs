@@ -364,6 +364,10 @@ pub struct SessionStats {
     pub frames_retransmitted: u64,
     /// Sequenced frames that had arrived before. Spec: LK-43.
     pub frames_duplicate: u64,
+    /// Sequenced frames sent, each counted once however often it was sent again.
+    pub frames_numbered: u64,
+    /// Sequenced frames taken in, in order and each once. Once all is quiet it equals `frames_numbered` of the peer.
+    pub frames_delivered: u64,
     /// Smoothed round-trip time of the active path in milliseconds; none before the first PONG.
     pub rtt_ms: Option<u32>,
     /// Frames sent and not acknowledged.

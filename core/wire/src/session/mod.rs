@@ -295,7 +295,7 @@ impl Session {
     /// How a path does; none when it is not attached.
     pub fn path_health(&self, path: PathId) -> Option<PathHealth> {
         let path = self.paths.get(&path)?;
-        Some(PathHealth { rtt_ms: path.rtt_ms(), answered: path.answered, suspect: path.is_suspect() })
+        Some(PathHealth { rtt_ms: path.least_ms(), answered: path.answered, suspect: path.is_suspect() })
     }
 
     /// Sends a PING on a path soon, whatever its interval.
@@ -336,6 +336,8 @@ impl Session {
         let rtt = self.active.and_then(|active| self.path_rtt_ms(active));
         SessionStats {
             rtt_ms: rtt.map(|ms| u32::try_from(ms).unwrap_or(u32::MAX)),
+            frames_numbered: self.outbox.written() - 1,
+            frames_delivered: self.inbox.next() - 1,
             unacked_frames: self.outbox.len(),
             unacked_bytes: self.outbox.bytes(),
             unread_bytes: self.window.held(),
@@ -362,7 +364,7 @@ impl Session {
         }
         self.over = Some(over);
         self.suspended = None;
-        self.outbox = Outbox::new();
+        self.outbox.discard();
         (self.urgent, self.ring) = (VecDeque::new(), VecDeque::new());
         (self.credits, self.resets) = (VecDeque::new(), VecDeque::new());
         self.control = VecDeque::new();

@@ -102,6 +102,11 @@ impl Outbox {
         news
     }
 
+    /// Nothing of it will be sent any more; the numbers stay for the counters.
+    pub(super) fn discard(&mut self) {
+        *self = Self { base: self.base, cursor: self.base, written: self.written, ..Self::new() };
+    }
+
     /// Starts a run on another path at the last known `next` of the peer.
     pub(super) fn rewind(&mut self) {
         self.cursor = self.base;

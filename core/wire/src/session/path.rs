@@ -50,6 +50,8 @@ pub(super) struct Path {
     last_ping: u64,
     /// Smoothed round-trip time in µs.
     srtt_us: Option<u64>,
+    /// Least round-trip time in ms: what the way takes when nothing waits on it.
+    least_ms: Option<u64>,
 }
 
 impl Path {
@@ -70,6 +72,7 @@ impl Path {
             measuring: None,
             last_ping: now_ms,
             srtt_us: None,
+            least_ms: None,
         }
     }
 
@@ -107,7 +110,9 @@ impl Path {
         {
             self.measuring = None;
             self.answered = self.answered.saturating_add(1);
-            let sample = now_ms.saturating_sub(sent).saturating_mul(1_000);
+            let took = now_ms.saturating_sub(sent);
+            self.least_ms = Some(self.least_ms.map_or(took, |least| least.min(took)));
+            let sample = took.saturating_mul(1_000);
             self.srtt_us = Some(self.srtt_us.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
         }
     }
@@ -127,6 +132,10 @@ impl Path {
     /// Smoothed round-trip time in milliseconds, rounded up.
     pub(super) fn rtt_ms(&self) -> Option<u64> {
         self.srtt_us.map(|us| us.div_ceil(1_000))
+    }
+
+    pub(super) fn least_ms(&self) -> Option<u64> {
+        self.least_ms
     }
 
     pub(super) fn is_suspect(&self) -> bool {

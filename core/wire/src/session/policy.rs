@@ -55,7 +55,8 @@ impl PathPolicy {
 /// How a path does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathHealth {
-    /// Smoothed round-trip time in milliseconds; none before the first PONG.
+    /// Least round-trip time in milliseconds, since a queue on one of two paths says nothing about the way; none before
+    /// the first PONG.
     pub rtt_ms: Option<u64>,
     /// PINGs answered in a row.
     pub answered: u32,

@@ -16,6 +16,9 @@ use super::until;
 /// How long one command may take before it counts as hung.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
 
+/// What a panic writes into the log.
+const PANIC: &str = "panicked at";
+
 /// A machine of its own: a home, and the folder `Notes` beside it.
 pub(crate) struct Machine {
     root: TempDir,
@@ -50,7 +53,9 @@ impl Machine {
 
     /// A machine in a network namespace.
     pub(crate) fn within(namespace: String) -> Self {
-        Self { namespace: Some(namespace), ..Self::new() }
+        let mut machine = Self::new();
+        machine.namespace = Some(namespace);
+        machine
     }
 
     /// A directory that belongs to this machine and to no node.
@@ -209,7 +214,8 @@ impl Machine {
     fn log(&self) -> String {
         let text = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        let from = lines.iter().position(|line| line.contains(PANIC)).unwrap_or(lines.len().saturating_sub(40));
+        lines[from..].join("\n")
     }
 
     /// Starts the node with the folder `Notes` and waits until its doors are open.
@@ -266,6 +272,16 @@ impl Machine {
         command.env("SEALTIDE_LOG", std::env::var("SEALTIDE_E2E_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.envs(variables.iter().copied()).stderr(log);
         Running::new(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Machine {
+    /// A process that panicked somewhere fails the test, also where another of its tasks went on.
+    fn drop(&mut self) {
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        if !std::thread::panicking() {
+            assert!(!log.contains(PANIC), "a process of this machine panicked:\n{}", self.log());
+        }
     }
 }
 

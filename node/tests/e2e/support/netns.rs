@@ -89,8 +89,8 @@ impl Net {
         self.name(side.letter())
     }
 
-    /// The namespace between the gates, where a relay stands.
-    pub(crate) fn middle(&self) -> String {
+    /// The namespace of the internet between them: what stands there is reached at `198.51.100.1` from everywhere.
+    pub(crate) fn internet(&self) -> String {
         self.name("net")
     }
 
