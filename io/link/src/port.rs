@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -11,6 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::connect::connect;
 use crate::node::Node;
+
+/// How long a relay is tried from the listening port. Something on the way may stop that port alone.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Lets connections leave from the port of a listener. Set after the port was taken: another process that wants to
 /// listen there is still told that it is in use.
@@ -61,7 +65,8 @@ pub(crate) async fn connect_to_relay(
     port: u16,
     deadline: Instant,
 ) -> io::Result<(TcpStream, bool)> {
-    let straight = matches!(node.proxy.proxy_for(host, port), Ok(None));
+    // What is told instead of what relays see needs no such connection.
+    let straight = node.announce.is_empty() && matches!(node.proxy.proxy_for(host, port), Ok(None));
     let listeners = node.listeners().clone();
     if straight && !listeners.is_empty() {
         let found = match host.parse::<IpAddr>() {
@@ -71,7 +76,7 @@ pub(crate) async fn connect_to_relay(
         // A name with several addresses is tried from the listening port at its first; the others as usual.
         if let Some(remote) = found.first()
             && let Some(from) = place(&listeners, remote.ip())
-            && let Ok(Ok(tcp)) = timeout_at(deadline, connect_from(from, *remote)).await
+            && let Ok(Ok(tcp)) = timeout_at(deadline.min(Instant::now() + PATIENCE), connect_from(from, *remote)).await
         {
             return Ok((tcp, true));
         }

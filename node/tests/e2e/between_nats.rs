@@ -41,14 +41,14 @@ const TURNS: [Turn; 10] = [
     Turn {
         name: "the direct path becomes a black hole",
         side: Side::B,
-        line: "iptables -I FORWARD -p tcp --dport 7443 -j DROP && iptables -I FORWARD -p tcp --sport 7443 -j DROP",
+        line: "iptables -I FORWARD -p tcp --dport 7443 -j DROP && iptables -I FORWARD -i outside -p tcp --sport 7443 -j DROP",
         mend: "",
         then: "relay",
     },
     Turn {
         name: "the black hole is gone",
         side: Side::B,
-        line: "iptables -D FORWARD -p tcp --dport 7443 -j DROP && iptables -D FORWARD -p tcp --sport 7443 -j DROP",
+        line: "iptables -D FORWARD -p tcp --dport 7443 -j DROP && iptables -D FORWARD -i outside -p tcp --sport 7443 -j DROP",
         mend: "",
         then: "direct",
     },
