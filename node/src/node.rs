@@ -32,6 +32,9 @@ use crate::world::OsEntropy;
 const RELAY_ALLOWS: usize = 255;
 const ALLOW_SECONDS: u32 = 30 * 86_400;
 
+/// How often the store is looked through for what nobody needs.
+const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
+
 /// A node in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
@@ -105,6 +108,7 @@ impl Node {
         }
         let keystones = Arc::new(identities.clone());
         let engine = Engine::with_keystones(RealWorld, store.clone(), identity.id, keystones);
+        engine.set_quotas(config.quotas());
         let mut link_config = LinkConfig::new(identity.key.clone(), identity.id);
         link_config.announce = config.addresses("link", "announce");
         link_config.policy = config.path_policy();
@@ -294,9 +298,7 @@ impl Node {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());
         }
-        if let Err(error) = self.store().expire() {
-            tracing::warn!(%error, "old sagas could not be cleared");
-        }
+        self.tidy_store();
         self.accept_sessions();
         self.tell_relays();
         self.watch_grants();
@@ -307,6 +309,32 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Drops what was staged too long ago and frees chunks that nobody needs, now and every few hours.
+    // Spec: SY-67
+    fn tidy_store(&self) {
+        let (store, mut stop) = (self.store().clone(), self.0.stop.subscribe());
+        tokio::spawn(async move {
+            loop {
+                let tidied = store.clone();
+                let tidying = tokio::task::spawn_blocking(move || {
+                    if let Err(error) = tidied.expire() {
+                        tracing::warn!(%error, "old sagas could not be cleared");
+                    }
+                    match tidied.collect() {
+                        Ok(collected) if collected.chunks > 0 => tracing::info!(?collected, "unused chunks were freed"),
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!(%error, "unused chunks were not freed"),
+                    }
+                });
+                let _ = tidying.await;
+                tokio::select! {
+                    () = tokio::time::sleep(TIDY_EVERY) => {}
+                    _ = stop.changed() => return,
+                }
+            }
+        });
     }
 
     fn accept_sessions(&self) {

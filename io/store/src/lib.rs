@@ -31,6 +31,7 @@ mod run;
 mod runs;
 mod seal;
 mod space;
+mod staged;
 mod state;
 mod store;
 mod table;
@@ -41,6 +42,7 @@ pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};
 pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
 pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};
 pub use handle::{SpaceHandle, SpaceInfo, TimelineInfo};
+pub use staged::StagedSaga;
 pub use store::{Config, Event, Store};
 pub use verify::VerifyReport;
 

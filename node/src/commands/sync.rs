@@ -320,6 +320,7 @@ impl Watcher {
             AbortCode::Divergence => (Exit::Conflict, "divergence"),
             AbortCode::Cancelled => (Exit::Failed, "cancelled"),
             AbortCode::Disk => (Exit::Failed, "disk"),
+            AbortCode::Limit => (Exit::Failed, "limit"),
             _ => (Exit::Failed, "saga"),
         };
         Err(Failure::new(exit, name, format!("the sync with node {} was aborted: {text}", report.peer.short())))
