@@ -35,6 +35,9 @@ const ALLOW_SECONDS: u32 = 30 * 86_400;
 /// How often the store is looked through for what nobody needs.
 const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
 
+/// How often a dial under way is told to give way.
+const GIVE_WAY_AGAIN: Duration = Duration::from_millis(20);
+
 /// A node in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
@@ -53,7 +56,7 @@ struct Inner {
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
-    dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    dialled: Mutex<BTreeMap<NodeId, Arc<Dialling>>>,
     /// Peers whose session came as far as sagas.
     met: Mutex<BTreeSet<NodeId>>,
     /// The binding of the newest session with each peer.
@@ -70,6 +73,17 @@ struct Doors {
     listen: Vec<SocketAddr>,
     gateway: Option<Gateway>,
     serving: bool,
+}
+
+/// The task that keeps a session with one peer.
+#[derive(Default)]
+struct Dialling {
+    /// Dial now.
+    wake: Notify,
+    /// A dial under way ends.
+    give_way: Notify,
+    /// Held while the task dials, or while somebody keeps it from that.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Who may come in: the invites and grants in the store.
@@ -474,27 +488,27 @@ impl Node {
 
     /// Keeps a session with a peer open: dials when there is none, with growing pauses.
     pub fn look_after(&self, peer: NodeId) {
-        let wake = {
+        let dialling = {
             let mut dialled = lock(&self.0.dialled);
             if dialled.contains_key(&peer) {
                 return;
             }
-            let wake = Arc::new(Notify::new());
-            dialled.insert(peer, wake.clone());
-            wake
+            let dialling = Arc::<Dialling>::default();
+            dialled.insert(peer, dialling.clone());
+            dialling
         };
         let node = self.clone();
         tokio::spawn(async move {
             let mut stop = node.0.stop.subscribe();
             tokio::select! {
-                () = node.keep_dialling(peer, &wake) => {}
+                () = node.keep_dialling(peer, &dialling) => {}
                 _ = stop.wait_for(|stopped| *stopped) => {}
             }
             lock(&node.0.dialled).remove(&peer);
         });
     }
 
-    async fn keep_dialling(&self, peer: NodeId, wake: &Notify) {
+    async fn keep_dialling(&self, peer: NodeId, dialling: &Dialling) {
         let mut backoff = Backoff::new();
         loop {
             let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
@@ -507,9 +521,18 @@ impl Node {
             } else if known.addresses.is_empty() && known.relays.is_empty() {
                 self.set_why_not(peer, "no_address");
             } else {
+                let _turn = dialling.turn.lock().await;
+                // Whoever had the turn may have opened one.
+                if self.link().session(&peer).is_some() {
+                    continue;
+                }
                 self.set_why_not(peer, "trying");
                 let target = DialTarget { node: peer, addresses: known.addresses, relays: known.relays, invite: None };
-                match self.link().dial(target).await {
+                let dialled = tokio::select! {
+                    dialled = self.link().dial(target) => dialled,
+                    () = dialling.give_way.notified() => continue,
+                };
+                match dialled {
                     Ok(session) => {
                         self.welcome(session);
                         continue;
@@ -519,15 +542,30 @@ impl Node {
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_wait(&mut OsEntropy)) => {}
-                () = wake.notified() => backoff = Backoff::new(),
+                () = dialling.wake.notified() => backoff = Backoff::new(),
             }
         }
     }
 
     /// Dials a peer now, if there is no session.
     pub fn nudge(&self, peer: &NodeId) {
-        if let Some(wake) = lock(&self.0.dialled).get(peer) {
-            wake.notify_one();
+        if let Some(dialling) = lock(&self.0.dialled).get(peer) {
+            dialling.wake.notify_one();
+        }
+    }
+
+    /// Keeps the own task from dialling a peer, as long as the guard lives; a dial under way ends first.
+    pub(crate) async fn hold_dialling(&self, peer: &NodeId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        let dialling = lock(&self.0.dialled).get(peer).cloned()?;
+        let turn = dialling.turn.clone().lock_owned();
+        tokio::pin!(turn);
+        loop {
+            dialling.give_way.notify_waiters();
+            tokio::select! {
+                turn = &mut turn => return Some(turn),
+                // It may have begun another dial in between.
+                () = tokio::time::sleep(GIVE_WAY_AGAIN) => {}
+            }
         }
     }
 

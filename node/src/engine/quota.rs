@@ -1,4 +1,4 @@
-//! How much peers may bring: in one saga, one peer at a time, into one space. Spec: SY-68; node §6
+//! How much peers may bring: in one saga, one peer at a time, into one space. Spec: SY-68; node §5
 //!
 //! What counts is what was received. Changes of this node's own folders and documents are never refused: they are here
 //! already.

@@ -18,6 +18,7 @@ mod members;
 mod netns;
 mod policy;
 mod relay;
+mod room;
 mod scenes;
 mod support;
 mod tickets;
