@@ -80,6 +80,13 @@ pub const SETTINGS: &[Setting] = &[
         check: is_address,
     },
     Setting {
+        section: "gateway",
+        key: "app",
+        default: "no",
+        about: "whether the gateway door of `up` has keys and registry too, as `gateway run`: yes or no",
+        check: |word| ["yes", "no"].contains(&word),
+    },
+    Setting {
         section: "identity",
         key: "passphrase_file",
         default: "",

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::Gateway;
+use sealtide_gateway::{Gateway, Server, Settings};
 use sealtide_ibgib::Stamp;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -20,6 +20,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
+use crate::gateway::Desk;
 use crate::home::{Home, Identity};
 use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
@@ -49,7 +50,7 @@ struct Inner {
     store: Store,
     engine: Engine<RealWorld>,
     link: Link,
-    audit: Audit,
+    audit: Arc<Audit>,
     identities: Identities,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -71,7 +72,7 @@ struct Inner {
 #[derive(Default)]
 struct Doors {
     listen: Vec<SocketAddr>,
-    gateway: Option<Gateway>,
+    gateway: Option<GatewayDoor>,
     serving: bool,
 }
 
@@ -84,6 +85,21 @@ struct Dialling {
     give_way: Notify,
     /// Held while the task dials, or while somebody keeps it from that.
     turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The gateway door: health and figures alone, or all of it.
+enum GatewayDoor {
+    Figures(Gateway),
+    Whole(Server),
+}
+
+impl GatewayDoor {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Figures(door) => door.address(),
+            Self::Whole(door) => door.address(),
+        }
+    }
 }
 
 /// Who may come in: the invites and grants in the store.
@@ -129,7 +145,7 @@ impl Node {
         link_config.proxy = crate::proxy::settings(&config);
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
-        let audit = Audit::open(&home, store.clone(), identity.clone())?;
+        let audit = Arc::new(Audit::open(&home, store.clone(), identity.clone())?);
         let (stop, _) = watch::channel(false);
         let inner = Inner {
             home,
@@ -281,14 +297,23 @@ impl Node {
         SocketAddr::new(address.ip(), kept.unwrap_or(0))
     }
 
-    /// Opens the gateway door.
+    /// Opens the gateway door: health and figures, and with the setting `gateway.app` keys and registry too, as `gateway
+    /// run` does in a process of its own.
     ///
     /// # Errors
-    /// When the address cannot be listened on or is not loopback.
+    /// When the address cannot be listened on or is not loopback; as [`Desk::open`].
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
-        let gateway =
-            Gateway::open(address, probe).await.map_err(|error| Failure::failed("gateway", error.to_string()))?;
+        let failed = |error: sealtide_gateway::GatewayError| Failure::failed("gateway", error.to_string());
+        let gateway = if self.config().text("gateway", "app") == "yes" {
+            let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
+            let (desk, told) = Desk::open(self.home(), store, identity, audit, None)?;
+            told.iter().for_each(|line| tracing::warn!("{line}"));
+            let opened = Server::open(Settings::default(), address, probe, Some(desk));
+            GatewayDoor::Whole(opened.await.map_err(failed)?)
+        } else {
+            GatewayDoor::Figures(Gateway::open(address, probe).await.map_err(failed)?)
+        };
         let bound = gateway.address();
         lock(&self.0.doors).gateway = Some(gateway);
         Ok(bound)
@@ -301,7 +326,7 @@ impl Node {
 
     /// Where the gateway door listens.
     pub fn gateway(&self) -> Option<SocketAddr> {
-        lock(&self.0.doors).gateway.as_ref().map(Gateway::address)
+        lock(&self.0.doors).gateway.as_ref().map(GatewayDoor::address)
     }
 
     /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time.

@@ -102,8 +102,11 @@ impl Store {
             unused.iter().filter(|unused| unused.1.pack == active).map(|(.., len)| u64::from(*len)).sum();
         if open_bytes >= self.inner.config.garbage_bytes {
             let mut log = self.writer()?;
-            if log.active.number == active {
-                self.seal(&mut log)?;
+            // On a full disk there may be no room for a new pack: what the sealed ones hold is freed all the same.
+            if log.active.number == active
+                && let Err(error) = self.seal(&mut log)
+            {
+                tracing::warn!(%error, "the open pack was not sealed: its unused chunks wait");
             }
         }
         let active = guard(&self.inner.log).active.number;

@@ -323,6 +323,7 @@ impl Watcher {
             AbortCode::Limit => (Exit::Failed, "limit"),
             _ => (Exit::Failed, "saga"),
         };
-        Err(Failure::new(exit, name, format!("the sync with node {} was aborted: {text}", report.peer.short())))
+        let message = format!("the sync with node {} was aborted: {text}", report.peer.short());
+        Err(Failure::new(exit, name, message).hint(code.explain()))
     }
 }
