@@ -206,17 +206,12 @@ fn a_full_disk_gets_room_again() {
     let (home, [first, ..]) = with_garbage(1);
     let store = home.open();
     let more = conformance::binary(4);
-    store.put_chunk(more.0[0].0, &more.0[0].1).unwrap();
-    home.a_day_later();
     home.disk.set_capacity(Some(home.disk.used() + 1000));
-    assert!(store.put_chunk(more.0[1].0, &more.0[1].1).is_err(), "the disk is full");
-    assert_eq!(
-        store.collect().unwrap(),
-        Collected { chunks: 2, bytes: 600 * 1024 },
-        "the open pack could not be sealed"
-    );
-    store.put_chunk(more.0[1].0, &more.0[1].1).unwrap();
-    assert!(is_whole(&store, &first) && is_whole(&store, &more));
+    assert!(store.put_chunk(more.0[0].0, &more.0[0].1).is_err(), "the disk is full");
+    assert_eq!(store.collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    // A bit less than what was freed, for the log grew.
+    store.put_chunk(more.0[0].0, &more.0[0].1).unwrap();
+    assert!(is_whole(&store, &first));
     assert_sound(&store, "after the full disk");
 }
 
