@@ -251,6 +251,11 @@ pub enum Request {
         /// One space, or the whole store.
         space: Option<String>,
     },
+    /// `gc`
+    Gc {
+        /// Only tell what would be freed.
+        dry_run: bool,
+    },
     /// `audit verify`
     AuditVerify,
     /// `doctor [TARGET]`
@@ -320,6 +325,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::HoldShow { space } => commands::hold::show(node, &space),
         Request::HoldDecide { space, accept } => commands::hold::decide(node, &space, accept).await,
         Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
+        Request::Gc { dry_run } => commands::gc::gc(node, dry_run).await,
         Request::AuditVerify => commands::verify::audit(node).await,
         Request::Doctor { target } => commands::doctor::doctor(node, target.as_deref()).await,
     }

@@ -11,6 +11,7 @@ use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
+use crate::engine::quota::QuotaLimits;
 use crate::failure::Failure;
 
 /// One setting there is.
@@ -102,6 +103,13 @@ pub const SETTINGS: &[Setting] = &[
         check: |text| tunnel_door(String::new(), text).is_some(),
     },
     Setting {
+        section: "gateway",
+        key: "app",
+        default: "no",
+        about: "whether the gateway door of `up` has keys and registry too, as `gateway run`: yes or no",
+        check: |word| ["yes", "no"].contains(&word),
+    },
+    Setting {
         section: "identity",
         key: "passphrase_file",
         default: "",
@@ -137,6 +145,27 @@ pub const SETTINGS: &[Setting] = &[
         default: "60s",
         about: "time without progress after which a waiting command gives up",
         check: is_duration,
+    },
+    Setting {
+        section: "quota",
+        key: "saga",
+        default: "64GiB",
+        about: "bytes that one saga may bring: a number with B, kB, KiB, MB, MiB, GB, GiB, TB or TiB, or none",
+        check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "quota",
+        key: "peer",
+        default: "128GiB",
+        about: "bytes that may wait from one peer (transfers not finished, held versions), all spaces together",
+        check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "quota",
+        key: "space",
+        default: "1TiB",
+        about: "bytes that one space may take here with its history before nothing more is received for it",
+        check: |text| read_size(text).is_some(),
     },
     Setting {
         section: "log",
@@ -293,6 +322,17 @@ impl Config {
         humantime::parse_duration(self.text(section, key)).map_or(60, |duration| duration.as_secs())
     }
 
+    /// The value of a setting that is a number of bytes; `u64::MAX` for none.
+    pub fn bytes(&self, section: &'static str, key: &'static str) -> u64 {
+        read_size(self.text(section, key)).unwrap_or(u64::MAX)
+    }
+
+    /// How much peers may bring.
+    pub fn quotas(&self) -> QuotaLimits {
+        let bytes = |key| self.bytes("quota", key);
+        QuotaLimits { saga: bytes("saga"), peer: bytes("peer"), space: bytes("space") }
+    }
+
     /// `config show`.
     pub fn show(&self) -> Value {
         let rows: Vec<Value> = SETTINGS
@@ -384,6 +424,28 @@ fn is_duration(text: &str) -> bool {
     humantime::parse_duration(text).is_ok_and(|duration| duration.as_secs() > 0)
 }
 
+/// A number of bytes with its unit; `u64::MAX` for `none`.
+fn read_size(text: &str) -> Option<u64> {
+    if text == "none" {
+        return Some(u64::MAX);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" => 1 << 30,
+        "TB" => 1_000_000_000_000,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
 fn is_level(text: &str) -> bool {
     ["error", "warn", "info", "debug", "trace"].contains(&text)
 }
@@ -452,6 +514,20 @@ mod tests {
         let bad = read("[proxy]\nurl = \"ftp://me:sesame@proxy:1\"\n").unwrap_err();
         assert!(bad.message.contains("ftp://***@proxy:1") && !bad.message.contains("sesame"), "{}", bad.message);
         assert!(read("[proxy]\nbypass = \"10.0.0.0/40\"\n").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let sizes = [("0", 0), ("12B", 12), ("3 kB", 3000), ("2KiB", 2048), ("1TiB", 1 << 40), ("none", u64::MAX)];
+        for (text, bytes) in sizes {
+            assert_eq!(read_size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "GiB", "1.5GiB", "-1", "1 gib", "99999999TiB"] {
+            assert_eq!(read_size(bad), None, "{bad}");
+        }
+        let quotas = read("[quota]\nspace = \"2MiB\"\nsaga = 100\n").unwrap().quotas();
+        assert_eq!((quotas.saga, quotas.peer, quotas.space), (100, 128 << 30, 2 << 20));
+        assert!(read("[quota]\nspace = \"much\"\n").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, TunnelStream, Tunnels};
+use sealtide_gateway::{Gateway, Server, Settings, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -20,6 +20,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
+use crate::gateway::Desk;
 use crate::home::{Home, Identity};
 use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
@@ -32,6 +33,12 @@ use crate::world::OsEntropy;
 const RELAY_ALLOWS: usize = 255;
 const ALLOW_SECONDS: u32 = 30 * 86_400;
 
+/// How often the store is looked through for what nobody needs.
+const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
+
+/// How often a dial under way is told to give way.
+const GIVE_WAY_AGAIN: Duration = Duration::from_millis(20);
+
 /// A node in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
@@ -43,14 +50,14 @@ struct Inner {
     store: Store,
     engine: Engine<RealWorld>,
     link: Link,
-    audit: Audit,
+    audit: Arc<Audit>,
     identities: Identities,
     doors: Mutex<Doors>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Peers that a dialling task looks after.
-    dialled: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    dialled: Mutex<BTreeMap<NodeId, Arc<Dialling>>>,
     /// Peers whose session came as far as sagas.
     met: Mutex<BTreeSet<NodeId>>,
     /// The binding of the newest session with each peer.
@@ -65,7 +72,7 @@ struct Inner {
 #[derive(Default)]
 struct Doors {
     listen: Vec<SocketAddr>,
-    gateway: Option<Gateway>,
+    gateway: Option<GatewayDoor>,
     serving: bool,
 }
 
@@ -75,6 +82,32 @@ struct LinkTunnels(Link);
 impl Tunnels for LinkTunnels {
     fn open(&self, stream: TunnelStream, client: SocketAddr) {
         self.0.accept_tunnel(stream, client);
+    }
+}
+
+/// The task that keeps a session with one peer.
+#[derive(Default)]
+struct Dialling {
+    /// Dial now.
+    wake: Notify,
+    /// A dial under way ends.
+    give_way: Notify,
+    /// Held while the task dials, or while somebody keeps it from that.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The gateway door: health and figures alone, or all of it.
+enum GatewayDoor {
+    Figures(Gateway),
+    Whole(Server),
+}
+
+impl GatewayDoor {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Figures(door) => door.address(),
+            Self::Whole(door) => door.address(),
+        }
     }
 }
 
@@ -114,6 +147,7 @@ impl Node {
         }
         let keystones = Arc::new(identities.clone());
         let engine = Engine::with_keystones(RealWorld, store.clone(), identity.id, keystones);
+        engine.set_quotas(config.quotas());
         let mut link_config = LinkConfig::new(identity.key.clone(), identity.id);
         link_config.announce = config.addresses("link", "announce");
         link_config.policy = config.path_policy();
@@ -122,7 +156,7 @@ impl Node {
         link_config.proxy = crate::proxy::settings(&config);
         let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
             .map_err(|error| Failure::failed("link", error.to_string()))?;
-        let audit = Audit::open(&home, store.clone(), identity.clone())?;
+        let audit = Arc::new(Audit::open(&home, store.clone(), identity.clone())?);
         let (stop, _) = watch::channel(false);
         let inner = Inner {
             home,
@@ -274,16 +308,32 @@ impl Node {
         SocketAddr::new(address.ip(), kept.unwrap_or(0))
     }
 
-    /// Opens the gateway door.
+    /// Opens the gateway door: health and figures, and with the setting `gateway.app` keys and registry too, as `gateway
+    /// run` does in a process of its own.
     ///
     /// # Errors
-    /// When the address cannot be listened on or is not loopback.
+    /// When the address cannot be listened on or is not loopback; as [`Desk::open`].
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
-        let tunnels = self.config().tunnel();
-        let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
-        let gateway = Gateway::open_with(address, probe, tunnels).await;
-        let gateway = gateway.map_err(|error| Failure::failed("gateway", error.to_string()))?;
+        let failed = |error: sealtide_gateway::GatewayError| Failure::failed("gateway", error.to_string());
+        let gateway = if self.config().text("gateway", "app") == "yes" {
+            if self.config().tunnel().is_some() {
+                let why = "gateway.app and link.tunnel are both set, and the door of the first has no tunnel";
+                return Err(
+                    Failure::usage("settings_conflict", why).hint("unset one: sealtide config set link.tunnel ''")
+                );
+            }
+            let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
+            let (desk, told) = Desk::open(self.home(), store, identity, audit, None)?;
+            told.iter().for_each(|line| tracing::warn!("{line}"));
+            let opened = Server::open(Settings::default(), address, probe, Some(desk));
+            GatewayDoor::Whole(opened.await.map_err(failed)?)
+        } else {
+            let tunnels = self.config().tunnel();
+            let tunnels =
+                tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
+            GatewayDoor::Figures(Gateway::open_with(address, probe, tunnels).await.map_err(failed)?)
+        };
         let bound = gateway.address();
         lock(&self.0.doors).gateway = Some(gateway);
         Ok(bound)
@@ -296,7 +346,7 @@ impl Node {
 
     /// Where the gateway door listens.
     pub fn gateway(&self) -> Option<SocketAddr> {
-        lock(&self.0.doors).gateway.as_ref().map(Gateway::address)
+        lock(&self.0.doors).gateway.as_ref().map(GatewayDoor::address)
     }
 
     /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time.
@@ -307,9 +357,7 @@ impl Node {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());
         }
-        if let Err(error) = self.store().expire() {
-            tracing::warn!(%error, "old sagas could not be cleared");
-        }
+        self.tidy_store();
         self.accept_sessions();
         self.tell_relays();
         self.watch_grants();
@@ -320,6 +368,32 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Drops what was staged too long ago and frees chunks that nobody needs, now and every few hours.
+    // Spec: SY-67
+    fn tidy_store(&self) {
+        let (store, mut stop) = (self.store().clone(), self.0.stop.subscribe());
+        tokio::spawn(async move {
+            loop {
+                let tidied = store.clone();
+                let tidying = tokio::task::spawn_blocking(move || {
+                    if let Err(error) = tidied.expire() {
+                        tracing::warn!(%error, "old sagas could not be cleared");
+                    }
+                    match tidied.collect() {
+                        Ok(collected) if collected.chunks > 0 => tracing::info!(?collected, "unused chunks were freed"),
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!(%error, "unused chunks were not freed"),
+                    }
+                });
+                let _ = tidying.await;
+                tokio::select! {
+                    () = tokio::time::sleep(TIDY_EVERY) => {}
+                    _ = stop.changed() => return,
+                }
+            }
+        });
     }
 
     fn accept_sessions(&self) {
@@ -459,27 +533,27 @@ impl Node {
 
     /// Keeps a session with a peer open: dials when there is none, with growing pauses.
     pub fn look_after(&self, peer: NodeId) {
-        let wake = {
+        let dialling = {
             let mut dialled = lock(&self.0.dialled);
             if dialled.contains_key(&peer) {
                 return;
             }
-            let wake = Arc::new(Notify::new());
-            dialled.insert(peer, wake.clone());
-            wake
+            let dialling = Arc::<Dialling>::default();
+            dialled.insert(peer, dialling.clone());
+            dialling
         };
         let node = self.clone();
         tokio::spawn(async move {
             let mut stop = node.0.stop.subscribe();
             tokio::select! {
-                () = node.keep_dialling(peer, &wake) => {}
+                () = node.keep_dialling(peer, &dialling) => {}
                 _ = stop.wait_for(|stopped| *stopped) => {}
             }
             lock(&node.0.dialled).remove(&peer);
         });
     }
 
-    async fn keep_dialling(&self, peer: NodeId, wake: &Notify) {
+    async fn keep_dialling(&self, peer: NodeId, dialling: &Dialling) {
         let mut backoff = Backoff::new();
         loop {
             let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
@@ -492,9 +566,18 @@ impl Node {
             } else if known.addresses.is_empty() && known.relays.is_empty() {
                 self.set_why_not(peer, "no_address");
             } else {
+                let _turn = dialling.turn.lock().await;
+                // Whoever had the turn may have opened one.
+                if self.link().session(&peer).is_some() {
+                    continue;
+                }
                 self.set_why_not(peer, "trying");
                 let target = DialTarget { node: peer, addresses: known.addresses, relays: known.relays, invite: None };
-                match self.link().dial(target).await {
+                let dialled = tokio::select! {
+                    dialled = self.link().dial(target) => dialled,
+                    () = dialling.give_way.notified() => continue,
+                };
+                match dialled {
                     Ok(session) => {
                         self.welcome(session);
                         continue;
@@ -504,15 +587,30 @@ impl Node {
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_wait(&mut OsEntropy)) => {}
-                () = wake.notified() => backoff = Backoff::new(),
+                () = dialling.wake.notified() => backoff = Backoff::new(),
             }
         }
     }
 
     /// Dials a peer now, if there is no session.
     pub fn nudge(&self, peer: &NodeId) {
-        if let Some(wake) = lock(&self.0.dialled).get(peer) {
-            wake.notify_one();
+        if let Some(dialling) = lock(&self.0.dialled).get(peer) {
+            dialling.wake.notify_one();
+        }
+    }
+
+    /// Keeps the own task from dialling a peer, as long as the guard lives; a dial under way ends first.
+    pub(crate) async fn hold_dialling(&self, peer: &NodeId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        let dialling = lock(&self.0.dialled).get(peer).cloned()?;
+        let turn = dialling.turn.clone().lock_owned();
+        tokio::pin!(turn);
+        loop {
+            dialling.give_way.notify_waiters();
+            tokio::select! {
+                turn = &mut turn => return Some(turn),
+                // It may have begun another dial in between.
+                () = tokio::time::sleep(GIVE_WAY_AGAIN) => {}
+            }
         }
     }
 

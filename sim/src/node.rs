@@ -121,7 +121,7 @@ impl SimNode {
         let world = SimWorld::new(&self.0.name, disk.clone(), skew_ms, seed, &self.0.trace);
         let clock = world.clone();
         let wall_ms = Arc::new(move || sealtide_node::world::World::now(&clock).wall_ms);
-        let config = Config { pack_bytes: PACK_BYTES, wall_ms };
+        let config = Config { pack_bytes: PACK_BYTES, wall_ms, ..Config::default() };
         let store = Store::open(Arc::new(disk), config).map_err(|error| format!("cannot open its store: {error}"))?;
         let engine = Engine::with_keystones(world.clone(), store, self.0.id, self.0.keystones.clone());
         let mut state = guard(&self.0.state);

@@ -115,7 +115,7 @@ impl AbortCode {
         match self {
             Self::Auth => "the other node could not prove its identity",
             Self::Protocol => "the other node broke the sync protocol, or speaks a newer version of it",
-            Self::Limit => "a size or count limit was exceeded",
+            Self::Limit => "more than a limit or a quota allows; the message says which",
             Self::Timeout => "no progress for too long",
             Self::Busy => "another sync of this space is running; it will be tried again",
             Self::Divergence => "both sides changed the same thing and the strategy is abort",

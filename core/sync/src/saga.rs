@@ -180,6 +180,8 @@ pub enum SagaInput {
     TipMoved,
     /// The store failed; the text is for the report.
     StoreFailed(String),
+    /// What is to be staged is more than this node takes; the text says which bound, and what to do. Spec: SY-68
+    OverQuota(String),
     /// The peer's role changed (a grant was revoked: `None`).
     PeerRole(Option<Role>),
     /// The answer to [`SagaOutput::Sign`]: the frame, durable, or why there is none.
@@ -498,6 +500,7 @@ impl Saga {
             SagaInput::Committed(result) => self.committed(&result, view),
             SagaInput::TipMoved => Err(Fault::new(AbortCode::TipMoved, "a tip moved while the saga ran")),
             SagaInput::StoreFailed(text) => Err(Fault::new(AbortCode::Disk, text)),
+            SagaInput::OverQuota(text) => Err(Fault::new(AbortCode::Limit, text)),
             SagaInput::PeerRole(role) => {
                 self.config.peer_role = role;
                 if matches!(&self.phase, Phase::Committing(committing) if committing.has_stored()) {

@@ -188,9 +188,12 @@ fn a_peer_that_says_no_hello() {
 // Proves: SY-76
 #[test]
 fn every_abort_code_has_its_text_and_is_explained() {
+    let spec = include_str!("../../../spec/sync.md");
     for code in AbortCode::ALL {
         assert_eq!(AbortCode::parse(code.as_str()), code);
         assert!(code.explain().len() > 8);
+        let row = spec.lines().find(|line| line.starts_with(&format!("| `{}` | ", code.as_str())));
+        assert!(row.is_some_and(|row| row.len() > 30), "{code:?} has a documented cause");
     }
     assert_eq!(AbortCode::parse("something new"), AbortCode::Protocol);
 }

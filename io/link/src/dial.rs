@@ -238,6 +238,10 @@ impl Round {
 
     /// The peer's own dial goes first: its session is the one.
     async fn crossing(&self) -> Result<Option<Session>, DialError> {
+        // It goes first there and is turned away here: the next dial finds nothing in its way.
+        if self.node.registry.is_reserved(&self.peer) {
+            return Err(DialError::Busy);
+        }
         let waiting = timeout(CROSSING, self.node.registry.wait_for(&self.peer));
         waiting.await.map(Some).map_err(|_| DialError::Timeout)
     }

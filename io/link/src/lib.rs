@@ -70,6 +70,7 @@ pub use metrics::{LinkMetrics, LinkSample};
 pub use pipe::Remote;
 pub use probe::{Probe, ProbeFailure};
 pub use proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError};
+pub use registry::Reservation;
 pub use relay::{RELAY_PATH, Relay, RelayConfig, RelayError, RelayState};
 pub use rotation::Ages;
 pub use session::{ChannelOpenError, Session, SessionEnd, SessionInfo, WhyNotDirect};

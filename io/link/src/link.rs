@@ -25,7 +25,7 @@ use crate::proof::Workers;
 use crate::proxy::ProxySettings;
 use crate::punch::Punches;
 use crate::quiet_log::QuietLog;
-use crate::registry::Registry;
+use crate::registry::{Registry, Reservation};
 use crate::relay::{Accounts, RelayState};
 use crate::rotation::Ages;
 use crate::session::{Session, SessionInfo};
@@ -221,6 +221,12 @@ impl Link {
     /// The session with `peer`, if one stands.
     pub fn session(&self, peer: &NodeId) -> Option<Session> {
         self.node.registry.session(peer)
+    }
+
+    /// Keeps the next session with `peer` for a dial of this node, as long as the reservation lives. A dial that meets
+    /// one of the peer's then ends with [`DialError::Busy`], and the next one goes through.
+    pub fn reserve(&self, peer: &NodeId) -> Reservation {
+        self.node.registry.reserve(peer)
     }
 
     /// Every session as status shows it.

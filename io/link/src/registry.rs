@@ -25,6 +25,8 @@ struct Inner {
     next_id: u64,
     sessions: BTreeMap<NodeId, Standing>,
     unfinished: BTreeMap<u64, Unfinished>,
+    /// Peers whose next session is one that this node dials, and how many wait for that.
+    reserved: BTreeMap<NodeId, usize>,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,25 @@ pub(crate) struct Turn {
     id: u64,
     peer: NodeId,
     dialled: bool,
+}
+
+/// While it lives, no session begins that the peer dialled: the next one is this node's own.
+#[derive(Debug)]
+pub struct Reservation {
+    registry: Arc<Registry>,
+    peer: NodeId,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut inner = self.registry.lock();
+        if let Some(count) = inner.reserved.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                inner.reserved.remove(&self.peer);
+            }
+        }
+    }
 }
 
 /// Why a handshake does not lead to a session of its own.
@@ -83,6 +104,9 @@ impl Registry {
         let mut inner = self.lock();
         if inner.closed {
             return Err(Yield::Closed);
+        }
+        if !dialled && inner.reserved.contains_key(&peer) {
+            return Err(Yield::Duplicate);
         }
         if let Some(standing) = inner.sessions.get(&peer) {
             // A node that has a session drops its own dials, but for those that go on with it.
@@ -146,6 +170,20 @@ impl Registry {
         if inner.sessions.get(&session.peer()).is_some_and(|standing| standing.session.is_same(session)) {
             inner.sessions.remove(&session.peer());
         }
+    }
+
+    /// Keeps the next session with `peer` for a dial of this node. What `peer` dials meanwhile gives way, also what is
+    /// not finished.
+    pub(crate) fn reserve(self: &Arc<Self>, peer: &NodeId) -> Reservation {
+        let mut inner = self.lock();
+        *inner.reserved.entry(*peer).or_default() += 1;
+        inner.unfinished.retain(|_, unfinished| unfinished.peer != *peer);
+        Reservation { registry: self.clone(), peer: *peer }
+    }
+
+    /// Whether the next session with `peer` is kept for a dial of this node.
+    pub(crate) fn is_reserved(&self, peer: &NodeId) -> bool {
+        self.lock().reserved.contains_key(peer)
     }
 
     /// Stops the unfinished handshakes with `peer`.

@@ -133,7 +133,7 @@ pub(crate) fn client_config(certificate: &NodeCertificate) -> Result<Arc<ClientC
     let mut config = ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(FormOnly))
+        .with_custom_certificate_verifier(Arc::new(Accepted::Form))
         .with_client_cert_resolver(Arc::new(Shown(certificate.certified_key())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -150,7 +150,7 @@ pub(crate) fn client_config(certificate: &NodeCertificate) -> Result<Arc<ClientC
 pub(crate) fn server_config(certificate: &NodeCertificate) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(FormOnly))
+        .with_client_cert_verifier(Arc::new(Accepted::Form))
         .with_cert_resolver(Arc::new(Shown(certificate.certified_key())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
@@ -167,7 +167,7 @@ pub(crate) fn relay_client_config() -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_custom_certificate_verifier(Arc::new(Accepted::Any))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -184,7 +184,7 @@ pub(crate) fn tunnel_client_config() -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_custom_certificate_verifier(Arc::new(Accepted::Any))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -208,45 +208,6 @@ pub(crate) fn relay_server_config(certificate: &NodeCertificate) -> Result<Arc<S
     Ok(Arc::new(config))
 }
 
-/// Checks that the relay holds the key of the certificate that it shows, and nothing else. Spec: link C.2.
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        FormOnly::tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        FormOnly::signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
-}
-
 /// Always the one certificate, whatever names or issuers the peer asks for.
 #[derive(Debug)]
 struct Shown(Arc<rustls::sign::CertifiedKey>);
@@ -267,15 +228,30 @@ impl rustls::server::ResolvesServerCert for Shown {
     }
 }
 
-/// Checks the form of the peer's certificate and that the peer holds its key; who the peer is, the handshake
-/// inside proves. No name, no date, no authority. Spec: link C.2.
-#[derive(Debug)]
-struct FormOnly;
+/// Which certificates a peer may show. That it holds the key is checked of each; who it is, the handshake inside proves.
+/// No name, no date, no authority. Spec: link C.2.
+#[derive(Clone, Copy, Debug)]
+enum Accepted {
+    /// Any: what stands in front of a relay has its own.
+    Any,
+    /// Those of the form that nodes make.
+    Form,
+}
 
-impl FormOnly {
-    fn check(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
-        ForeignCertificate::check(end_entity, intermediates)
-            .map_err(|error| Error::InvalidCertificate(TlsCertificateError::Other(OtherError(Arc::new(error)))))
+impl Accepted {
+    fn check(self, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Form => ForeignCertificate::check(end_entity, intermediates)
+                .map_err(|error| Error::InvalidCertificate(TlsCertificateError::Other(OtherError(Arc::new(error))))),
+        }
+    }
+
+    fn schemes(self) -> Vec<SignatureScheme> {
+        match self {
+            Self::Any => algorithms().supported_schemes(),
+            Self::Form => vec![SignatureScheme::ECDSA_NISTP256_SHA256],
+        }
     }
 
     fn signature(
@@ -291,7 +267,7 @@ impl FormOnly {
     }
 }
 
-impl ServerCertVerifier for FormOnly {
+impl ServerCertVerifier for Accepted {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -300,7 +276,7 @@ impl ServerCertVerifier for FormOnly {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Self::check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -322,11 +298,11 @@ impl ServerCertVerifier for FormOnly {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        self.schemes()
     }
 }
 
-impl ClientCertVerifier for FormOnly {
+impl ClientCertVerifier for Accepted {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -341,7 +317,7 @@ impl ClientCertVerifier for FormOnly {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        Self::check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -363,7 +339,7 @@ impl ClientCertVerifier for FormOnly {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        self.schemes()
     }
 }
 

@@ -48,6 +48,9 @@ pub trait DiskFile: Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Gives the room of `len` bytes from `offset` back to the disk; they read as zeros from now on, and the length of
+    /// the file stays. Durable after [`DiskFile::sync`]. [`io::ErrorKind::Unsupported`] where files cannot have holes.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 }
 
 /// Name of the file with the small facts.
@@ -186,5 +189,17 @@ impl DiskFile for FsFile {
         self.file.set_len(len)?;
         self.len.store(len, Ordering::Release);
         Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.file, flags, offset, len)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn punch(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

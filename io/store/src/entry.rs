@@ -12,6 +12,8 @@ use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{IdSum, LtHash, SagaId, SetSummary};
 
+use crate::pack::Place;
+
 /// Bytes of the head.
 pub(crate) const HEAD_BYTES: usize = 20;
 /// Bytes of the largest body: a chunk of 4 MiB or a record with its chunk list, with room.
@@ -201,6 +203,8 @@ pub(crate) enum Entry<'a> {
     Mark { durable: u64 },
     /// The pack is full; nothing follows.
     Seal,
+    /// Chunks that nobody needs any more, with the places of their entries: the room of those may be given back.
+    Free { chunks: Vec<(ChunkHash, Place)> },
     /// The summaries of a space at this place: spares the next open to count what lies before.
     Sums { space: SpaceId, items: SetSummary, tips: SetSummary },
 }
@@ -209,6 +213,12 @@ pub(crate) enum Entry<'a> {
 pub(crate) const KIND_COMMIT: u8 = 9;
 /// Kind byte of marks.
 pub(crate) const KIND_MARK: u8 = 11;
+/// Kind byte of chunks.
+pub(crate) const KIND_CHUNK: u8 = 6;
+/// Kind byte of lists of freed chunks.
+pub(crate) const KIND_FREE: u8 = 14;
+/// Bytes in front of the content in the body of a chunk entry: length and hash.
+pub(crate) const CHUNK_LINE_BYTES: usize = 36;
 /// Kind byte of the seal.
 pub(crate) const KIND_SEAL: u8 = 12;
 
@@ -220,7 +230,7 @@ impl<'a> Entry<'a> {
             Self::Saga { .. } => 3,
             Self::Record { .. } => 4,
             Self::Known { .. } => 5,
-            Self::Chunk { .. } => 6,
+            Self::Chunk { .. } => KIND_CHUNK,
             Self::Take { .. } => 7,
             Self::Moves { .. } => 8,
             Self::Commit(_) => KIND_COMMIT,
@@ -228,6 +238,7 @@ impl<'a> Entry<'a> {
             Self::Mark { .. } => KIND_MARK,
             Self::Seal => KIND_SEAL,
             Self::Sums { .. } => 13,
+            Self::Free { .. } => KIND_FREE,
         }
     }
 
@@ -275,6 +286,13 @@ impl<'a> Entry<'a> {
                 moves.iter().for_each(|change| put_move(out, change));
             }
             Self::Commit(commit) => put_commit(out, commit),
+            Self::Free { chunks } => {
+                put32(out, chunks.len() as u32);
+                for (hash, place) in chunks {
+                    out.extend_from_slice(&hash.0);
+                    [place.pack, place.offset, place.body_len].iter().for_each(|number| put32(out, *number));
+                }
+            }
             Self::Mark { durable } => put64(out, *durable),
             Self::Seal => {}
             Self::Sums { space, items, tips } => {
@@ -309,7 +327,7 @@ impl<'a> Entry<'a> {
                 Self::Record { txn, line: read_line(cut)?, encoded: &[], encoded_len }
             }
             5 => Self::Known { txn: cut.u64()?, sids: cut.sids()? },
-            6 => {
+            KIND_CHUNK => {
                 let content_len = cut.u32()?;
                 Self::Chunk { hash: ChunkHash(cut.id()?), content: &[], content_len }
             }
@@ -324,6 +342,14 @@ impl<'a> Entry<'a> {
             10 => Self::Abort { txn: cut.u64()?, space: cut.space()?, saga: SagaId(cut.id()?), wall_ms: cut.u64()? },
             KIND_MARK => Self::Mark { durable: cut.u64()? },
             KIND_SEAL => Self::Seal,
+            KIND_FREE => {
+                let count = cut.u32()?;
+                let mut freed = || {
+                    let hash = ChunkHash(cut.id()?);
+                    Some((hash, Place { pack: cut.u32()?, offset: cut.u32()?, body_len: cut.u32()? }))
+                };
+                Self::Free { chunks: (0..count).map(|_| freed()).collect::<Option<_>>()? }
+            }
             13 => Self::Sums { space: cut.space()?, items: read_summary(cut)?, tips: read_summary(cut)? },
             _ => return None,
         })

@@ -87,6 +87,9 @@ pub enum StoreError {
     /// Bytes that do not have the hash they are stored under, or a length out of bounds.
     #[error("chunk {0} does not have its hash or length")]
     BadChunk(ChunkHash),
+    /// The file system cannot give back the room of a part of a file.
+    #[error("the file system of the store cannot free parts of files")]
+    NoHoles,
     /// More bytes in one call than a pack can take.
     #[error("{0} bytes are too much for one write")]
     TooLarge(u64),
@@ -102,6 +105,9 @@ pub enum CommitError {
     /// A record to commit was not staged by this saga.
     #[error("record {0} was not staged")]
     NotStaged(Sid),
+    /// A record to commit lists a chunk that is not stored here, or not any more.
+    #[error("chunk {0} is not here")]
+    NoChunk(ChunkHash),
     /// As for other writes.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -11,7 +11,7 @@ use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::negentropy::Ranges;
 use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
-use crate::entry::HEAD_BYTES;
+use crate::entry::{CHUNK_LINE_BYTES, HEAD_BYTES};
 use crate::index::{Index, tip_hash};
 use crate::pack::Pack;
 use crate::plan::{by_address, member_frame};
@@ -24,8 +24,6 @@ use crate::table::{
 };
 use crate::{read, write};
 
-/// Bytes in front of the content in the body of a chunk entry: length and hash.
-const CHUNK_LINE_BYTES: usize = 36;
 /// The front of a frame row that names space and timeline.
 const TIMELINE_BYTES: usize = 36;
 
@@ -38,7 +36,7 @@ pub struct SpaceInfo {
     pub created_ms: u64,
     /// Member records.
     pub records: u64,
-    /// Bytes of all member records, encoded, without chunks.
+    /// Bytes of all member records, encoded, and of the chunks that they list, each once.
     pub bytes: u64,
     /// Timelines.
     pub timelines: u64,
@@ -362,7 +360,12 @@ impl SpaceView for SpaceHandle {
     }
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {
-        matches!(read(&self.inner.index).chunk(hash), Ok(Some(_)))
+        // Whoever is told that a chunk is here does not bring it: from now on it must not be freed.
+        let there = || matches!(read(&self.inner.index).chunk(hash), Ok(Some(_)));
+        there() && {
+            self.inner.touched.touch([*hash], (self.inner.config.wall_ms)());
+            there()
+        }
     }
 
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {

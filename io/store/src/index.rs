@@ -99,7 +99,19 @@ impl Timelines {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChunkInfo {
     pub(crate) place: Place,
+    /// Bytes of the content; 0 once it was freed.
     pub(crate) len: u32,
+}
+
+impl ChunkInfo {
+    pub(crate) fn of_row(row: &[u8]) -> Self {
+        let (place, len) = read_chunk_row(row);
+        Self { place, len }
+    }
+
+    pub(crate) fn is_freed(&self) -> bool {
+        self.len == 0
+    }
 }
 
 /// Records waiting for a commit.
@@ -142,6 +154,8 @@ pub(crate) struct Index {
     pub(crate) fresh: u64,
     pub(crate) timelines: Timelines,
     pub(crate) chunks: HashMap<ChunkHash, ChunkInfo>,
+    /// Freed places whose room was not given back yet.
+    pub(crate) freed: Vec<Place>,
     /// The chunks that a record lists, for the few that do.
     pub(crate) chunk_lists: HashMap<u32, Vec<ChunkHash>>,
     /// What commit stones say.
@@ -181,6 +195,7 @@ impl Index {
             fresh: 0,
             timelines: Timelines::default(),
             chunks: HashMap::new(),
+            freed: Vec::new(),
             chunk_lists: HashMap::new(),
             stones: HashMap::new(),
             spaces: BTreeMap::new(),
@@ -216,11 +231,11 @@ impl Index {
 
     /// Where a chunk lies.
     pub(crate) fn chunk(&self, hash: &ChunkHash) -> Result<Option<ChunkInfo>, Unreadable> {
-        if let Some(info) = self.chunks.get(hash) {
-            return Ok(Some(*info));
-        }
-        let row = self.runs.chunk(&hash.0)?;
-        Ok(row.map(|row| read_chunk_row(&row)).map(|(place, len)| ChunkInfo { place, len }))
+        let info = match self.chunks.get(hash) {
+            Some(info) => Some(*info),
+            None => self.runs.chunk(&hash.0)?.map(|row| ChunkInfo::of_row(&row)),
+        };
+        Ok(info.filter(|info| !info.is_freed()))
     }
 
     /// How many members of a space list a chunk.
@@ -263,7 +278,20 @@ impl Index {
                 }
             }
             Entry::Chunk { hash, content_len, .. } => {
-                self.chunks.entry(hash).or_insert(ChunkInfo { place, len: content_len });
+                let info = ChunkInfo { place, len: content_len };
+                let there = self.chunks.entry(hash).or_insert(info);
+                if there.is_freed() {
+                    *there = info;
+                }
+            }
+            Entry::Free { chunks } => {
+                for (hash, place) in chunks {
+                    if self.chunk(&hash)?.map(|info| info.place) != Some(place) {
+                        return Err("a chunk that is freed is not there");
+                    }
+                    self.chunks.insert(hash, ChunkInfo { place, len: 0 });
+                    self.freed.push(place);
+                }
             }
             Entry::Take { txn, sids } => self.txns.entry(txn).or_default().taken.extend(sids),
             Entry::Moves { txn, moves } => self.txns.entry(txn).or_default().moves.extend(moves),
@@ -370,9 +398,16 @@ impl Index {
         const NO_SPACE: &str = "a commit to a space that is not there";
         let state = self.spaces.get(&commit.space).ok_or(NO_SPACE)?;
         let mut fresh = Vec::with_capacity(members.len());
+        let (mut new_chunks, mut chunk_bytes) = (BTreeSet::new(), 0);
         for id in members {
-            if !self.is_member(state, &self.records.get(id).sid)? {
-                fresh.push(id);
+            if self.is_member(state, &self.records.get(id).sid)? {
+                continue;
+            }
+            fresh.push(id);
+            for chunk in self.chunk_lists.get(&id).into_iter().flatten() {
+                if new_chunks.insert(*chunk) && self.references(state, chunk)? == 0 {
+                    chunk_bytes += self.chunk(chunk)?.map_or(0, |info| u64::from(info.len));
+                }
             }
         }
         let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
@@ -387,6 +422,7 @@ impl Index {
                 state.item_changed(sums, &rec.sid);
             }
         }
+        state.bytes += chunk_bytes;
         for change in &txn.moves {
             if !state.apply_move(change, sums) {
                 return Err("a tip move that does not fit");
@@ -434,13 +470,21 @@ impl Index {
         self.sagas.retain(|_, saga| saga.state == SagaState::Staged || saga.wall_ms >= outcomes_from_ms);
     }
 
-    /// How many members of all spaces list a chunk.
-    pub(crate) fn chunk_references(&self, hash: &ChunkHash) -> Result<u64, Unreadable> {
-        let mut count = 0;
+    /// Whether a member of any space lists a chunk.
+    pub(crate) fn is_listed(&self, hash: &ChunkHash) -> Result<bool, Unreadable> {
         for state in self.spaces.values() {
-            count += self.references(state, hash)?;
+            if self.references(state, hash)? > 0 {
+                return Ok(true);
+            }
         }
-        Ok(count)
+        Ok(false)
+    }
+
+    /// The chunks that records list which sagas have staged and not committed yet.
+    pub(crate) fn staged_chunks(&self) -> BTreeSet<ChunkHash> {
+        let staged = self.sagas.values().filter(|saga| saga.state == SagaState::Staged);
+        let records = staged.filter_map(|saga| self.txns.get(&saga.txn)).flat_map(|txn| &txn.records);
+        records.filter_map(|id| self.chunk_lists.get(id)).flatten().copied().collect()
     }
 }
 

@@ -11,6 +11,7 @@
 //! * [`conformance`] is the list of promises that every backend must pass.
 
 mod cache;
+mod collect;
 pub mod conformance;
 mod disk;
 mod durable;
@@ -30,15 +31,18 @@ mod run;
 mod runs;
 mod seal;
 mod space;
+mod staged;
 mod state;
 mod store;
 mod table;
 mod verify;
 
+pub use collect::Collected;
 pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};
 pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
 pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};
 pub use handle::{SpaceHandle, SpaceInfo, TimelineInfo};
+pub use staged::StagedSaga;
 pub use store::{Config, Event, Store};
 pub use verify::VerifyReport;
 

@@ -43,6 +43,10 @@ struct FileState {
     cut: Option<(usize, Vec<u8>)>,
     /// Whether the name survives a power cut.
     named: bool,
+    /// Where room was given back: offset and length.
+    holes: BTreeMap<usize, usize>,
+    /// What stood in holes that are not synced yet.
+    filled: Vec<(usize, Vec<u8>)>,
 }
 
 /// The random-access file of redb: content and the writes since the last sync.
@@ -112,7 +116,7 @@ impl MemDisk {
         guard(&self.state).capacity = bytes;
     }
 
-    /// Bytes in all append-only files.
+    /// Bytes in all append-only files, without holes.
     pub fn used(&self) -> u64 {
         guard(&self.state).used()
     }
@@ -140,7 +144,13 @@ impl MemDisk {
     /// A disk of its own with the same bytes, all of them durable: what an orderly shutdown leaves.
     pub fn copy(&self) -> Self {
         let state = guard(&self.state);
-        let whole = |file: &FileState| FileState { synced: file.data.len(), cut: None, named: true, ..file.clone() };
+        let whole = |file: &FileState| FileState {
+            synced: file.data.len(),
+            cut: None,
+            named: true,
+            filled: Vec::new(),
+            ..file.clone()
+        };
         let files = state.files.iter().map(|(name, file)| (name.clone(), whole(file))).collect();
         let facts = FactsState { pending: Vec::new(), ..state.facts.clone() };
         Self::from_state(files, facts, 0)
@@ -156,6 +166,13 @@ impl MemDisk {
             }
             None => false,
         }
+    }
+
+    /// Whether the room of this byte was given back: what it says is nobody's.
+    pub fn is_hole(&self, name: &str, offset: usize) -> bool {
+        let state = guard(&self.state);
+        let holes = state.files.get(name).map(|file| &file.holes).into_iter().flatten();
+        holes.into_iter().any(|(start, len)| (*start..start + len).contains(&offset))
     }
 
     /// The bytes of a file.
@@ -185,7 +202,7 @@ fn dead() -> io::Error {
 
 impl State {
     fn used(&self) -> u64 {
-        self.files.values().map(|file| file.data.len() as u64).sum()
+        self.files.values().map(|file| (file.data.len() - file.holes.values().sum::<usize>()) as u64).sum()
     }
 
     /// Counts a changing call.
@@ -224,7 +241,19 @@ impl FileState {
                 }
             }
         }
-        Self { synced: data.len(), data, cut: None, named: true }
+        let mut holes = self.holes.clone();
+        for (offset, old) in &self.filled {
+            for (at, block) in old.chunks(BLOCK).enumerate() {
+                let start = offset + at * BLOCK;
+                if let Some(place) = data.get_mut(start..start + block.len())
+                    && flip(chance)
+                {
+                    place.copy_from_slice(block);
+                    holes.remove(offset);
+                }
+            }
+        }
+        Self { synced: data.len(), data, cut: None, named: true, holes, filled: Vec::new() }
     }
 }
 
@@ -379,6 +408,7 @@ impl DiskFile for MemFile {
         let file = state.file(&self.name)?;
         file.synced = file.data.len();
         file.cut = None;
+        file.filled.clear();
         Ok(())
     }
 
@@ -393,6 +423,21 @@ impl DiskFile for MemFile {
             file.synced = len;
         }
         file.data.truncate(len);
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = guard(&self.state);
+        state.call()?;
+        let file = state.file(&self.name)?;
+        let offset = usize::try_from(offset).map_err(io::Error::other)?.min(file.data.len());
+        let end = offset.saturating_add(usize::try_from(len).map_err(io::Error::other)?).min(file.data.len());
+        if offset < end {
+            let old = file.data[offset..end].to_vec();
+            file.data[offset..end].fill(0);
+            file.holes.insert(offset, end - offset);
+            file.filled.push((offset, old));
+        }
         Ok(())
     }
 }

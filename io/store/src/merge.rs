@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::cache::Cache;
+use crate::index::ChunkInfo;
 use crate::pack::Pack;
 use crate::run::{Cursor, Run, RunWriter, Unreadable};
 use crate::runs::{Runs, Scan, cover};
@@ -20,6 +21,7 @@ const RUNS_MAX: usize = 30;
 pub(crate) struct Merge {
     inputs: Vec<Arc<Run>>,
     writer: RunWriter,
+    first_pack: u32,
     /// The table at work.
     table: usize,
     scan: Option<Scan>,
@@ -67,7 +69,7 @@ impl Merge {
         let spaces = state::space_numbers(&mut |len| last.state_front(len).ok()).ok_or(MergeError::Unreadable)?;
         let rows = Table::ALL.map(|table| inputs.iter().map(|run| run.rows(table)).sum());
         let writer = RunWriter::new(&runs.health, runs.folder, cover, rows)?;
-        Ok(Some(Self { inputs, writer, table: 0, scan: None, spaces }))
+        Ok(Some(Self { inputs, writer, first_pack: cover.first, table: 0, scan: None, spaces }))
     }
 
     /// Merges about `rows` rows; `true` when only [`Merge::finish`] is left.
@@ -79,7 +81,9 @@ impl Merge {
             });
             match scan.next()? {
                 Some(row) => {
-                    if table.space_of(row).is_none_or(|space| self.spaces.contains(&space)) {
+                    // In front of the first pack there is nothing that a freed chunk could have to hide.
+                    let freed = || table == Table::Chunks && self.first_pack == 1 && ChunkInfo::of_row(row).is_freed();
+                    if table.space_of(row).is_none_or(|space| self.spaces.contains(&space)) && !freed() {
                         self.writer.push(table, row)?;
                     }
                 }

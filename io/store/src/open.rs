@@ -9,7 +9,7 @@ use crate::entry::Entry;
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Sums};
 use crate::log::Log;
-use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error, pack_name, was_durable};
+use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error, pack_name, was_durable};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
 use crate::seal::write_run;
 use crate::state;
@@ -123,9 +123,11 @@ fn rebuild_once(disk: &Arc<dyn Disk>, pack_bytes: u64, runs: Runs) -> Result<(In
     let last = packs.pop();
     index.packs.extend(packs.iter().map(|pack| (pack.number, Arc::clone(pack))));
     load_runs(disk, &mut index)?;
+    let all: Vec<Arc<Pack>> = packs.iter().chain(&last).cloned().collect();
+    let mut freed = Freed::default();
     for pack in packs.iter().filter(|pack| pack.number > index.runs.last_pack()).cloned().collect::<Vec<_>>() {
         tracing::info!(pack = pack.number, "no run covers the pack: reading it");
-        read_sealed_pack(&mut index, &pack)?;
+        read_sealed_pack(&mut index, &pack, &mut freed, &all)?;
         seal_run(&mut index, pack.number);
     }
     let Some(last) = last else {
@@ -182,7 +184,12 @@ pub(crate) fn seal_run(index: &mut Index, last: u32) {
 }
 
 /// Applies the entries of a sealed pack.
-fn read_sealed_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(), OpenError> {
+fn read_sealed_pack(
+    index: &mut Index,
+    pack: &Arc<Pack>,
+    freed: &mut Freed,
+    all: &[Arc<Pack>],
+) -> Result<(), OpenError> {
     let failed = |source| io_error(pack, source);
     let end = pack.file.len().map_err(failed)?;
     let mut scan = Scan::new(pack, PACK_HEAD_BYTES, end);
@@ -191,7 +198,10 @@ fn read_sealed_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(), OpenError
         match scan.next().map_err(failed)? {
             Step::End if sealed => return Ok(()),
             Step::End => return Err(pack.damage(end, "the pack ends without its seal").into()),
-            Step::Bad { offset, what } => return Err(pack.damage(offset, what).into()),
+            Step::Bad { offset, what } => match freed.at(&mut scan, all.iter()).map_err(failed)? {
+                Some((place, entry)) => apply(index, pack, place, entry)?,
+                None => return Err(pack.damage(offset, what).into()),
+            },
             Step::Entry { offset, kind, body } => {
                 let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
                 sealed = entry == Entry::Seal;

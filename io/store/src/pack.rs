@@ -1,12 +1,16 @@
 //! Packs: append-only files of entries. Spec: store, "Packs".
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
 use sealtide_crypto::blake3;
+use sealtide_ibgib::ChunkHash;
 
 use crate::disk::{Disk, DiskFile};
-use crate::entry::{Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_MARK, MAGIC, PackKey};
+use crate::entry::{
+    CHUNK_LINE_BYTES, Cut, Entry, HEAD_BYTES, Head, KIND_CHUNK, KIND_COMMIT, KIND_FREE, KIND_MARK, MAGIC, PackKey,
+};
 use crate::error::{Damage, OpenError};
 
 /// The folder of the packs.
@@ -85,7 +89,7 @@ impl Pack {
 }
 
 /// Where an entry lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) pack: u32,
     pub(crate) offset: u32,
@@ -152,6 +156,29 @@ impl<'a> Scan<'a> {
         Ok(Step::Entry { offset, kind: head.kind, body })
     }
 
+    /// After a bad place: when a chunk entry stands there whose content is gone, what its head and line say, and the
+    /// scan goes on behind it. Whether the chunk was freed is the caller's question.
+    pub(crate) fn hollow(&mut self) -> io::Result<Option<(Place, Entry<'static>)>> {
+        let offset = self.at;
+        let range = self.fill(offset, HEAD_BYTES + CHUNK_LINE_BYTES)?;
+        let bytes = &self.window[range];
+        let Some(head) = Head::read(&self.pack.key, offset, bytes).filter(|head| head.kind == KIND_CHUNK) else {
+            return Ok(None);
+        };
+        let next = offset + (HEAD_BYTES + head.body_len) as u64;
+        let mut line = Cut(bytes.get(HEAD_BYTES..).unwrap_or_default());
+        match Entry::read_slim(KIND_CHUNK, &mut line) {
+            Some(Entry::Chunk { hash, content_len, .. })
+                if next <= self.end && content_len as usize + CHUNK_LINE_BYTES == head.body_len =>
+            {
+                self.at = next;
+                let place = Place { pack: self.pack.number, offset: offset as u32, body_len: head.body_len as u32 };
+                Ok(Some((place, Entry::Chunk { hash, content: &[], content_len })))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// After a bad place: goes to the next place where an entry begins, or to the end.
     pub(crate) fn resync(&mut self) -> io::Result<()> {
         let mut at = self.at + 1;
@@ -199,6 +226,69 @@ pub(crate) fn was_durable(pack: &Pack, bad: u64, end: u64) -> io::Result<bool> {
             }
         }
     }
+}
+
+/// Every chunk entry that was freed, as far as these packs say: its content may be gone. Reads all of them.
+pub(crate) fn freed_places<'a>(packs: impl Iterator<Item = &'a Arc<Pack>>) -> io::Result<BTreeSet<(ChunkHash, Place)>> {
+    let mut freed = BTreeSet::new();
+    for pack in packs {
+        let mut scan = Scan::new(pack, PACK_HEAD_BYTES, pack.file.len()?);
+        loop {
+            match scan.next()? {
+                Step::End => break,
+                Step::Entry { kind: KIND_FREE, body, .. } => {
+                    if let Some(Entry::Free { chunks }) = Entry::read(KIND_FREE, body) {
+                        freed.extend(chunks);
+                    }
+                }
+                Step::Entry { .. } => {}
+                Step::Bad { .. } => {
+                    if scan.hollow()?.is_none() {
+                        scan.resync()?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(freed)
+}
+
+/// The chunk entries whose content may be gone, found out when the first such is met.
+#[derive(Debug, Default)]
+pub(crate) struct Freed(Option<BTreeSet<(ChunkHash, Place)>>);
+
+impl Freed {
+    /// At a bad place of a scan: the chunk entry that stands there, if it was freed. Then the scan is behind it.
+    pub(crate) fn at<'a>(
+        &mut self,
+        scan: &mut Scan<'_>,
+        packs: impl Iterator<Item = &'a Arc<Pack>>,
+    ) -> io::Result<Option<(Place, Entry<'static>)>> {
+        let at = scan.at;
+        let Some((place, entry)) = scan.hollow()? else { return Ok(None) };
+        let freed = match &mut self.0 {
+            Some(freed) => freed,
+            None => self.0.insert(freed_places(packs)?),
+        };
+        if matches!(entry, Entry::Chunk { hash, .. } if freed.contains(&(hash, place))) {
+            return Ok(Some((place, entry)));
+        }
+        scan.at = at;
+        Ok(None)
+    }
+}
+
+/// Gives the room of the contents of these chunk entries back, durably.
+pub(crate) fn punch(packs: &BTreeMap<u32, Arc<Pack>>, freed: &[Place]) -> io::Result<()> {
+    let mut touched: BTreeMap<u32, &Arc<Pack>> = BTreeMap::new();
+    for place in freed {
+        let Some(pack) = packs.get(&place.pack) else { continue };
+        let front = HEAD_BYTES + CHUNK_LINE_BYTES;
+        let len = u64::from(place.body_len).saturating_sub(CHUNK_LINE_BYTES as u64);
+        pack.file.punch(u64::from(place.offset) + front as u64, len)?;
+        touched.insert(place.pack, pack);
+    }
+    touched.values().try_for_each(|pack| pack.file.sync())
 }
 
 pub(crate) fn io_error(pack: &Pack, source: io::Error) -> OpenError {

@@ -19,7 +19,7 @@ mod writer;
 
 pub(crate) use writer::RunWriter;
 
-const HEAD_MAGIC: &[u8; 16] = b"sealtide run 1\n\0";
+const HEAD_MAGIC: &[u8; 16] = b"sealtide run 2\n\0";
 const TAIL_MAGIC: &[u8; 16] = b"sealtide run end";
 const HEAD_BYTES: u64 = 64;
 const TAIL_BYTES: u64 = 72;

@@ -182,13 +182,14 @@ impl Scan {
         Self { cursors, table, row: Vec::new() }
     }
 
-    /// The next row. Rows with the same key come once: counts are added, other rows are equal.
+    /// The next row. Rows with the same key come once: counts are added, of chunks the newest row counts, other rows are
+    /// equal.
     pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Unreadable> {
         let shape = self.table.shape();
         self.row.clear();
         for cursor in &mut self.cursors {
             if let Some(row) = cursor.peek()?
-                && (self.row.is_empty() || row[..shape.key] < self.row[..shape.key])
+                && (self.row.is_empty() || row[..shape.key] <= self.row[..shape.key])
             {
                 self.row.clear();
                 self.row.extend_from_slice(row);

@@ -118,7 +118,7 @@ impl Rows {
         let fresh = self.fresh.get(self.at..self.at + shape.row);
         let (mut row, other) = match (ahead, fresh) {
             (Some(old), Some(new)) if old[..shape.key] < new[..shape.key] => return Ok(Some(old)),
-            (Some(old), Some(new)) if old[..shape.key] == new[..shape.key] => (old, row_count(new)),
+            (Some(old), Some(new)) if old[..shape.key] == new[..shape.key] => (new.to_vec(), row_count(&old)),
             (ahead, Some(new)) => {
                 let row = new.to_vec();
                 self.at += shape.row;

@@ -47,7 +47,7 @@ pub(crate) struct SpaceState {
     pub(crate) chunks: HashMap<ChunkHash, u32>,
     pub(crate) item_summary: SetSummary,
     pub(crate) tip_summary: SetSummary,
-    /// Encoded bytes of all members.
+    /// Encoded bytes of all members, and bytes of the chunks that they list, each once.
     pub(crate) bytes: u64,
     /// Sagas with staged records.
     pub(crate) staging: BTreeSet<SagaId>,

@@ -14,6 +14,7 @@ use sealtide_identity::SpaceId;
 use sealtide_identity::authorship::read_commit;
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
+use crate::collect::Touched;
 use crate::disk::{Disk, FsDisk};
 use crate::durable::{Durable, position};
 use crate::entry::{Builder, CommitLine, Entry, RecordLine, StoneLine};
@@ -27,7 +28,6 @@ use crate::pack::{Place, io_error};
 use crate::plan::{FrameOf, Plan, StagedFacts};
 use crate::seal::write_run;
 use crate::space::{SpaceState, pieces};
-use crate::table::{Table, read_chunk_row};
 use crate::{guard, open, read, write};
 
 /// Sids in one list entry.
@@ -57,6 +57,8 @@ const MERGED_ROWS_MIN: usize = 256;
 pub struct Config {
     /// Bytes after which a pack is sealed and the next one begun.
     pub pack_bytes: u64,
+    /// Bytes of unused chunks in the open pack for which a collection seals it.
+    pub garbage_bytes: u64,
     /// Milliseconds since 1970-01-01 UTC: stamps the outcomes of sagas. Simulations hand in their own.
     pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -64,7 +66,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let wall_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        Self { pack_bytes: 256 * 1024 * 1024, wall_ms: Arc::new(wall_ms) }
+        Self { pack_bytes: 256 * 1024 * 1024, garbage_bytes: 1024 * 1024, wall_ms: Arc::new(wall_ms) }
     }
 }
 
@@ -93,7 +95,8 @@ pub(crate) struct Inner {
     events: Mutex<Events>,
     staged_facts: Mutex<StagedFacts>,
     facts: Facts,
-    config: Config,
+    pub(crate) touched: Touched,
+    pub(crate) config: Config,
     /// Whether something was appended since the last mark.
     dirty: AtomicBool,
     /// Held by a check: there is one at a time.
@@ -131,18 +134,18 @@ pub(crate) fn record_line(record: &Verified, frame: Option<&FrameFacts>) -> Reco
 }
 
 /// Entries on their way into the log and the index.
-struct Batch<'a> {
+pub(crate) struct Batch<'a> {
     builder: Builder,
     pack: u32,
     entries: Vec<(Place, Entry<'a>)>,
 }
 
 impl<'a> Batch<'a> {
-    fn new(log: &Log) -> Self {
+    pub(crate) fn new(log: &Log) -> Self {
         Self { builder: log.builder(), pack: log.active.number, entries: Vec::new() }
     }
 
-    fn push(&mut self, entry: Entry<'a>) {
+    pub(crate) fn push(&mut self, entry: Entry<'a>) {
         let (offset, body_len) = self.builder.push(&entry);
         let place = Place { pack: self.pack, offset: offset as u32, body_len: body_len as u32 };
         self.entries.push((place, entry));
@@ -206,12 +209,18 @@ impl Store {
             events: Mutex::default(),
             staged_facts: Mutex::default(),
             facts,
+            touched: Touched::default(),
             config,
             dirty: AtomicBool::new(false),
             checking: Mutex::default(),
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        // A crash may have come between a free entry and the holes that it allows.
+        if let Err(error) = store.give_back() {
+            tracing::warn!(%error, "the room of freed chunks was not given back");
+        }
+        Ok(store)
     }
 
     /// Peers, grants, invites, settings and local names.
@@ -311,6 +320,7 @@ impl Store {
         chunks: &[(ChunkHash, Bytes)],
     ) -> Result<(), StoreError> {
         chunks.iter().try_for_each(|(hash, content)| check_chunk(hash, content))?;
+        self.inner.touched.touch(chunks.iter().map(|(hash, _)| *hash), self.wall_ms());
         let frames: Vec<Option<FrameOf>> = records.iter().map(FrameOf::of).collect();
         let mut log = self.writer()?;
         let mut batch = Batch::new(&log);
@@ -378,6 +388,7 @@ impl Store {
     /// [`StoreError`].
     pub fn put_chunk(&self, hash: ChunkHash, content: &[u8]) -> Result<(), StoreError> {
         check_chunk(&hash, content)?;
+        self.inner.touched.touch([hash], self.wall_ms());
         if read(&self.inner.index).chunk(&hash)?.is_some() {
             return Ok(());
         }
@@ -465,26 +476,12 @@ impl Store {
         receiver
     }
 
-    /// Chunks that no member of any space lists, with their lengths: what a collection could free. Spec: SY-67.
-    pub fn unreferenced_chunks(&self) -> Vec<(ChunkHash, u32)> {
-        let index = read(&self.inner.index);
-        let (mut chunks, mut unused) = (index.rows(Table::Chunks), Vec::new());
-        while let Ok(Some(row)) = chunks.next() {
-            let mut hash = ChunkHash([0; 32]);
-            hash.0.copy_from_slice(&row[..32]);
-            if index.chunk_references(&hash) == Ok(0) {
-                unused.push((hash, read_chunk_row(&row).1));
-            }
-        }
-        unused
-    }
-
-    fn wall_ms(&self) -> u64 {
+    pub(crate) fn wall_ms(&self) -> u64 {
         (self.inner.config.wall_ms)()
     }
 
     /// Takes the writing end; seals the open pack first when it is full.
-    fn writer(&self) -> Result<std::sync::MutexGuard<'_, Log>, StoreError> {
+    pub(crate) fn writer(&self) -> Result<std::sync::MutexGuard<'_, Log>, StoreError> {
         let mut log = guard(&self.inner.log);
         let (damaged, fresh) = {
             let index = read(&self.inner.index);
@@ -494,20 +491,25 @@ impl Store {
             return Err(StoreError::Failed);
         }
         if log.is_full() || fresh >= SEALED_RECORDS {
-            let mut batch = Batch::new(&log);
-            batch.sums(&read(&self.inner.index), 1);
-            match self.append(&mut log, batch).and_then(|_| log.roll()) {
-                Ok(pack) => {
-                    self.inner.durable.rolled(pack.number);
-                    self.inner.durable.set_head(&pack, log.len);
-                    self.seal_run(&mut log, pack.number - 1);
-                    write(&self.inner.index).packs.insert(pack.number, pack);
-                }
+            match self.seal(&mut log) {
                 Err(error) if log.failed => return Err(error),
                 Err(error) => tracing::warn!(%error, "no new pack could be begun: the open one grows on"),
+                Ok(()) => {}
             }
         }
         Ok(log)
+    }
+
+    /// Seals the open pack and begins the next one.
+    pub(crate) fn seal(&self, log: &mut Log) -> Result<(), StoreError> {
+        let mut batch = Batch::new(log);
+        batch.sums(&read(&self.inner.index), 1);
+        let pack = self.append(log, batch).and_then(|_| log.roll())?;
+        self.inner.durable.rolled(pack.number);
+        self.inner.durable.set_head(&pack, log.len);
+        self.seal_run(log, pack.number - 1);
+        write(&self.inner.index).packs.insert(pack.number, pack);
+        Ok(())
     }
 
     /// Writes the run of the sealed packs up to `last`. Readers go on meanwhile. When it cannot be written, the packs
@@ -565,7 +567,7 @@ impl Store {
     }
 
     /// Appends a batch and applies it; gives the position behind it.
-    fn append(&self, log: &mut Log, batch: Batch<'_>) -> Result<u64, StoreError> {
+    pub(crate) fn append(&self, log: &mut Log, batch: Batch<'_>) -> Result<u64, StoreError> {
         self.append_with(log, batch, |_| ())
     }
 
@@ -619,6 +621,12 @@ impl Store {
                 None if create => &empty,
                 None => return Err(StoreError::NoSpace(*space).into()),
             };
+            // Spec: SY-67: what was freed since it was stored must be stored again.
+            for chunk in request.records.iter().flat_map(Manifest::chunks_listed) {
+                if index.chunk(&chunk.hash)?.is_none() {
+                    return Err(CommitError::NoChunk(chunk.hash));
+                }
+            }
             let plan = Plan::of(&index, space, state, request, &frames, &guard(&self.inner.staged_facts))?;
             // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
             if index.runs.health.is_damaged() {
@@ -665,12 +673,20 @@ impl Store {
         if since + plan.result.new_records + moves >= SUMS_CHANGES {
             batch.push(Entry::Sums { space: *space, items: items.clone(), tips: tips.clone() });
         }
+        let listed: Vec<ChunkHash> = {
+            let index = read(&self.inner.index);
+            let staged = index.txns.get(&txn).into_iter().flat_map(|staged| &staged.records);
+            let staged = staged.filter_map(|id| index.chunk_lists.get(id)).flatten().copied();
+            let new = request.records.iter().flat_map(Manifest::chunks_listed).map(|chunk| chunk.hash);
+            staged.chain(new).collect()
+        };
         let end = self.append_with(log, batch, |index| {
             if let Some(state) = index.spaces.get_mut(space) {
                 (state.item_summary, state.tip_summary) = (items, tips);
             }
         })?;
         guard(&self.inner.staged_facts).remove(&txn);
+        self.inner.touched.listed(&listed);
         let mut events = guard(&self.inner.events);
         if !events.subscribers.is_empty() {
             let moved = plan.result.moved.iter();

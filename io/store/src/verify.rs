@@ -17,9 +17,9 @@ use crate::disk::Disk;
 use crate::entry::{Entry, KIND_SEAL};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
-use crate::index::{Index, Sums};
+use crate::index::{ChunkInfo, Index, Sums};
 use crate::open::open_packs;
-use crate::pack::{FOLDER, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
+use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
 use crate::seal::{Rows, write_run};
 use crate::store::{Store, record_line};
@@ -59,8 +59,8 @@ impl Store {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
         let _checking = guard(&self.inner.checking);
         let cache = Arc::clone(&read(&self.inner.index).runs.cache);
-        let mut check = Check::new(&self.inner.disk, cache);
         let packs: Vec<Arc<Pack>> = read(&self.inner.index).packs.values().cloned().collect();
+        let mut check = Check::new(&self.inner.disk, cache, &packs);
         let mut all = 0;
         for pack in &packs {
             all += pack.file.len().map_err(|source| io_error(pack, source))?;
@@ -97,7 +97,7 @@ impl Store {
         for pack in &packs {
             all += pack.file.len().map_err(|source| io_error(pack, source))?;
         }
-        let mut check = Check::new(disk, Arc::default());
+        let mut check = Check::new(disk, Arc::default(), &packs);
         for pack in &packs {
             check.pack(pack, progress, all)?;
         }
@@ -165,6 +165,9 @@ struct Check {
     report: VerifyReport,
     /// The index that the log gives.
     index: Index,
+    /// All packs, and the chunks in them that were freed.
+    all: Vec<Arc<Pack>>,
+    freed: Freed,
     /// How far each pack was read.
     read_to: BTreeMap<u32, u64>,
 }
@@ -176,9 +179,16 @@ impl Drop for Check {
 }
 
 impl Check {
-    fn new(disk: &Arc<dyn Disk>, cache: Arc<Cache>) -> Self {
+    fn new(disk: &Arc<dyn Disk>, cache: Arc<Cache>, packs: &[Arc<Pack>]) -> Self {
         let index = Index::new(Runs { cache, ..Runs::new(disk, CHECK_FOLDER) });
-        let check = Self { disk: Arc::clone(disk), report: VerifyReport::default(), index, read_to: BTreeMap::new() };
+        let check = Self {
+            disk: Arc::clone(disk),
+            report: VerifyReport::default(),
+            index,
+            all: packs.to_vec(),
+            freed: Freed::default(),
+            read_to: BTreeMap::new(),
+        };
         check.clear();
         check
     }
@@ -200,10 +210,19 @@ impl Check {
         loop {
             match scan.next().map_err(failed)? {
                 Step::End => break,
-                Step::Bad { offset, what } => {
-                    self.report.add(pack.damage(offset, what));
-                    scan.resync().map_err(failed)?;
-                }
+                // Only sealed packs have holes.
+                Step::Bad { offset, what } => match self.freed.at(&mut scan, self.all.iter()).map_err(failed)? {
+                    Some((place, entry)) => {
+                        self.report.entries += 1;
+                        if let Err(what) = self.index.apply(place, entry, Sums::Keep) {
+                            self.report.add(pack.damage(offset, what));
+                        }
+                    }
+                    None => {
+                        self.report.add(pack.damage(offset, what));
+                        scan.resync().map_err(failed)?;
+                    }
+                },
                 Step::Entry { offset, kind, body } => {
                     self.report.entries += 1;
                     sealed = kind == KIND_SEAL;
@@ -264,12 +283,13 @@ impl Check {
         if live.spaces.keys().ne(logged.spaces.keys()) {
             wrong("the spaces are not those of the log".to_owned());
         }
-        // Rows of spaces that were removed stay until a merge comes over them.
+        // Rows of spaces that were removed, and of chunks that were freed, stay until a merge comes over them.
         let numbers: BTreeSet<u32> = live.spaces.values().map(|state| state.number).collect();
         for table in Table::ALL {
             let next = |rows: &mut Rows| loop {
                 match rows.next() {
                     Ok(Some(row)) if table.space_of(&row).is_some_and(|space| !numbers.contains(&space)) => {}
+                    Ok(Some(row)) if table == Table::Chunks && ChunkInfo::of_row(&row).is_freed() => {}
                     row => break row,
                 }
             };

@@ -14,7 +14,7 @@ use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SpaceView};
 use support::scale;
 
 fn config(pack_bytes: u64) -> Config {
-    Config { pack_bytes, wall_ms: Arc::new(|| 1_700_000_000_000) }
+    Config { pack_bytes, wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() }
 }
 
 fn open(disk: &MemDisk, pack_bytes: u64) -> Store {
@@ -199,7 +199,7 @@ fn what_is_staged_outlives_its_pack() {
     assert_eq!(view.staged(&saga).len(), 13);
     assert!(view.staged_record(&saga, &manifest.sid()).is_some() && !view.contains(&staged[0].sid()));
     assert_eq!(view.chunk(&chunks[0].0, 0, 9), None, "no member lists it yet");
-    assert_eq!(store.unreferenced_chunks().len(), 2);
+    assert!(store.unreferenced_chunks().is_empty(), "a staged record lists them");
     let result = store.commit(&space, &conformance::of_saga(saga)).unwrap();
     assert_eq!((result.new_records, result.moved.len()), (13, 4));
     for number in 30..50 {

@@ -185,6 +185,15 @@ pub(crate) enum Command {
         /// One space [default: the whole store]
         space: Option<String>,
     },
+    /// Give the room of binaries that no space needs any more back to the disk
+    ///
+    /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
+    /// given up. A running node does this at its start and every six hours. What it received in the last 24 hours waits.
+    Gc {
+        /// Only tell what would be freed
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// The audit of this node
     Audit {
         #[command(subcommand)]

@@ -189,6 +189,7 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Hold { command: HoldCommand::Accept { space } } => Request::HoldDecide { space, accept: true },
         Command::Hold { command: HoldCommand::Reject { space } } => Request::HoldDecide { space, accept: false },
         Command::Verify { space } => Request::Verify { space },
+        Command::Gc { dry_run } => Request::Gc { dry_run },
         _ => unreachable!("commands with their own path are served by `run`"),
     })
 }

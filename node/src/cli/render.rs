@@ -36,7 +36,7 @@ pub(crate) fn text(answer: &Value) -> String {
         }
         "identity_undelegate" => format!("node {} does not speak for the owner any more", short(&answer["node"])),
         "identity_export" => format!("wrote {} frames to {}", answer["frames"], word(&answer["file"])),
-        "spaces" => table(&answer["spaces"], &["name", "kind", "role", "items", "bytes", "dir", "id"]),
+        "spaces" => table(&answer["spaces"], &["name", "kind", "role", "items", "bytes", "bytes_max", "dir", "id"]),
         "list" => rows(&answer["names"], word),
         "get" => get(answer),
         "put" if answer["changed"] == false => "unchanged".to_owned(),
@@ -84,6 +84,12 @@ pub(crate) fn text(answer: &Value) -> String {
             )
         }),
         "verify" => verified(answer),
+        "gc" => format!(
+            "{} {} chunks, {}",
+            if answer["dry_run"] == true { "would free" } else { "freed" },
+            answer["chunks"],
+            size(answer["bytes"].as_u64().unwrap_or(0))
+        ),
         "audit_verify" => format!(
             "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
             answer["lines"], answer["checkpoints"], answer["not_yet_signed"]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
-use sealtide_link::{DialTarget, Session};
+use sealtide_link::{DialError, DialTarget, Session};
 use sealtide_store::{Peer, SpaceLabel};
 use sealtide_sync::SpaceOffer;
 use serde_json::{Value, json};
@@ -23,8 +23,8 @@ use crate::real::now;
 /// Files in a directory above which joining it with a space that holds few of them needs `--yes`.
 const SURVEY_FILES: usize = 20;
 
-/// How often the session with the invite is tried when another one gets in between.
-const DIALS: u64 = 40;
+/// How long a dial of the other node may take to hear that it gives way.
+const CROSSED: Duration = Duration::from_millis(100);
 /// How long a session that stands may take to end.
 const STANDING: Duration = Duration::from_secs(3);
 
@@ -110,30 +110,32 @@ async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
 }
 
 /// Opens a session that proves the invite. One that stands already with that node has proved another, or none, and
-/// gives way.
+/// gives way; meanwhile neither the own task that keeps a session open nor the other node opens one.
 async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failure> {
-    let invite = ticket.invite.as_ref().map(|(id, _)| *id);
-    for turn in 0..DIALS {
-        // Out of step with whoever else dials.
-        tokio::time::sleep(Duration::from_millis(turn * 7 % 23)).await;
-        if let Some(standing) = node.link().session(&ticket.node) {
-            standing.close();
-            let _ = timeout(STANDING, standing.closed()).await;
-        }
-        let target = DialTarget {
-            node: ticket.node,
-            addresses: ticket.addresses.clone(),
-            relays: ticket.relays.clone(),
-            invite: ticket.invite.clone(),
-        };
-        let session = node.link().dial(target).await.map_err(|error| dial_failure(&ticket.node, &error))?;
-        if session.invite_used() == invite {
-            return Ok(session);
-        }
-        // Meanwhile the other node, or the own task that keeps a session open, was quicker.
-        node.welcome(session);
+    let _dialling = node.hold_dialling(&ticket.node).await;
+    let _next = node.link().reserve(&ticket.node);
+    if let Some(standing) = node.link().session(&ticket.node) {
+        standing.close();
+        let _ = timeout(STANDING, standing.closed()).await;
     }
-    Err(Failure::failed("session", format!("node {} opens sessions of its own all the time", ticket.node.short())))
+    let target = DialTarget {
+        node: ticket.node,
+        addresses: ticket.addresses.clone(),
+        relays: ticket.relays.clone(),
+        invite: ticket.invite.clone(),
+    };
+    let mut dialled = node.link().dial(target.clone()).await;
+    if matches!(dialled, Err(DialError::Busy)) {
+        // A dial of the other node went first there, and has been turned away here since.
+        tokio::time::sleep(CROSSED).await;
+        dialled = node.link().dial(target).await;
+    }
+    let session = dialled.map_err(|error| dial_failure(&ticket.node, &error))?;
+    if session.invite_used() == ticket.invite.as_ref().map(|(id, _)| *id) {
+        return Ok(session);
+    }
+    Err(Failure::failed("session", format!("the session with node {} does not end", ticket.node.short()))
+        .hint("try again, or stop the node that runs here first"))
 }
 
 /// The space that the invite lets into, as the issuer marks it.

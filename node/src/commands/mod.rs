@@ -3,6 +3,7 @@
 pub(crate) mod conflicts;
 pub(crate) mod doctor;
 pub(crate) mod documents;
+pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod hold;
 pub(crate) mod identity;

@@ -3,6 +3,7 @@
 use sealtide_identity::SpaceId;
 use serde_json::{Value, json};
 
+use crate::commands::status::bound;
 use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
@@ -22,6 +23,7 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
                 "role": node.engine().role(&node.id(), space).map(role_name),
                 "items": info.as_ref().map_or(0, |info| info.records),
                 "bytes": info.as_ref().map_or(0, |info| info.bytes),
+                "bytes_max": bound(node.engine().quota_limits().space),
                 "dir": label.dir,
                 "members": members(node, space),
             })

@@ -13,6 +13,7 @@ use crate::share::{Phase, ShareStatus};
 /// The answer of `status`.
 pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
     let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space)).collect();
+    let quota = node.engine().quota_limits();
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     Ok(json!({
         "schema": "sealtide/status/1",
@@ -27,7 +28,13 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
         "spaces": spaces,
         "links": links(node),
         "relays": relays(node),
+        "quota": {"saga": bound(quota.saga), "peer": bound(quota.peer), "space": bound(quota.space)},
     }))
+}
+
+/// A bound in bytes; null where there is none.
+pub(crate) fn bound(bytes: u64) -> Option<u64> {
+    (bytes != u64::MAX).then_some(bytes)
 }
 
 fn space_status(node: &Node, space: &SpaceId) -> Value {
@@ -50,6 +57,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
         "role": node.engine().role(&node.id(), space).map(role_name),
         "items": info.as_ref().map_or(0, |info| info.records),
         "bytes": info.as_ref().map_or(0, |info| info.bytes),
+        "bytes_max": bound(node.engine().quota_limits().space),
         "files": told.files,
         "dir": label.dir,
         "state": state(node, space, &told),
@@ -87,6 +95,7 @@ fn peer_status(node: &Node, space: &SpaceId, peer: NodeId, role: &str) -> Value 
         "in_step": connected && known.in_step,
         "syncing": known.running,
         "synced": known.synced_ms.map(rfc3339),
+        "staged_bytes": node.engine().staged_bytes(&peer, space),
         "error": known.last_error,
     })
 }
@@ -213,7 +222,7 @@ impl Probe for NodeProbe {
                 Sample::gauge("sealtide_space_records", "Records of a space", info.records).label("space", &label),
             );
             samples.push(
-                Sample::gauge("sealtide_space_bytes", "Bytes of the records of a space", info.bytes)
+                Sample::gauge("sealtide_space_bytes", "Bytes of the records and chunks of a space", info.bytes)
                     .label("space", &label),
             );
         }

@@ -320,8 +320,10 @@ impl Watcher {
             AbortCode::Divergence => (Exit::Conflict, "divergence"),
             AbortCode::Cancelled => (Exit::Failed, "cancelled"),
             AbortCode::Disk => (Exit::Failed, "disk"),
+            AbortCode::Limit => (Exit::Failed, "limit"),
             _ => (Exit::Failed, "saga"),
         };
-        Err(Failure::new(exit, name, format!("the sync with node {} was aborted: {text}", report.peer.short())))
+        let message = format!("the sync with node {} was aborted: {text}", report.peer.short());
+        Err(Failure::new(exit, name, message).hint(code.explain()))
     }
 }

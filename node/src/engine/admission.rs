@@ -89,7 +89,8 @@ impl<W: World> Engine<W> {
     /// Finds the members frames that are taken; gives what the members are with them.
     ///
     /// A frame that goes on from the newest one here is taken when it counts. One on another branch counts only by an
-    /// admin of today, or by somebody who was never listed here: who was removed cannot go back behind the removal.
+    /// admin of today, by somebody who was never listed here, or when an admin of today vouches for it: who was removed
+    /// cannot go back behind the removal without a person who says so.
     fn judge_members(&self, space: &SpaceId, members: &SpaceMembers, given: &Given<'_>, batch: &mut Batch) -> Members {
         let now = &members.newest;
         let (Some(chains), Some(founder)) = (self.keystones().chains(), founder_of(given.space)) else {
@@ -121,7 +122,8 @@ impl<W: World> Engine<W> {
             let goes_on = parents.any(|parent| onward.contains(parent));
             let by = counted.get(before).and_then(|before| poster(frame, before, chains));
             let trusted = |by: &Address| now.members.role(by) == Some(Role::Admin) || !members.named.contains(by);
-            if goes_on || !facts.orphans.is_empty() || by.as_ref().is_some_and(trusted) {
+            let vouched = || self.is_vouched_for(&now.members, &batch.stones, given, frame.address());
+            if goes_on || !facts.orphans.is_empty() || by.as_ref().is_some_and(trusted) || vouched() {
                 known.insert(frame.address().clone());
                 batch.members_taken.insert(frame.address().clone());
                 if goes_on {
@@ -132,6 +134,23 @@ impl<W: World> Engine<W> {
         all.retain(|frame| known.contains(frame.address()));
         let counted = counting(&all, *space, &founder, chains);
         newest(&all, &counted).map_or_else(|| now.members.clone(), |newest| newest.members)
+    }
+
+    /// Whether a stone that came along, of an admin of today, names this frame.
+    fn is_vouched_for(
+        &self,
+        list: &Members,
+        stones: &BTreeMap<Address, NewStone>,
+        given: &Given<'_>,
+        frame: &Address,
+    ) -> bool {
+        stones.values().filter(|stone| stone.says.tips.contains(frame)).any(|stone| {
+            let device = &stone.says.keystone;
+            let key = self.keystones().node_key(device);
+            let signed =
+                key.zip((given.load)(&stone.sid)).is_some_and(|(key, record)| check_commit(&record, &key).is_ok());
+            signed && self.role_of_device(list, device) == Some(Role::Admin)
+        })
     }
 
     /// Looks whose the new commit stones are, and what they may do.

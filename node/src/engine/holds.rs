@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use sealtide_ibgib::{Address, Sid, TimelineId, Verified, merge_conflicts, settle_tips};
 use sealtide_identity::authorship::Tip;
-use sealtide_identity::members::MEMBERS_IB;
+use sealtide_identity::members::{MEMBERS_IB, counting};
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_store::{CommitError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 
 use super::admission::{Given, Verdict};
-use super::members::{FETCH_ROUNDS, MembersRefused};
+use super::members::{FETCH_ROUNDS, MembersRefused, founder_of, frames_of, members_timelines};
 use super::room::{Room, held_space};
 use crate::engine::authorship::is_yield;
 use crate::engine::keystones::Connection;
@@ -142,6 +142,8 @@ impl<W: World> Engine<W> {
             }
         }
         self.emit(Event::Held { space, peer });
+        // What came may vouch for what was held before.
+        self.review_held_soon(space);
         Ok(result)
     }
 
@@ -282,7 +284,8 @@ impl<W: World> Engine<W> {
     }
 
     /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all
-    /// nodes agree, with a newer frame over it. Members frames that do not count are left held. Gives the number of frames.
+    /// nodes agree, with a newer frame over it. Members frames that do not count are left held; those that do, but on a branch of
+    /// somebody who is no admin any more, are decided alike. Gives the number of frames.
     /// Waits for the disk, and must not be called from an asynchronous task.
     ///
     /// # Errors
@@ -297,7 +300,8 @@ impl<W: World> Engine<W> {
         for (_, held) in self.held_records(space, &view) {
             records.extend(held.into_iter().map(|record| (record.sid(), record)));
         }
-        leave_out_members(&mut records);
+        self.leave_out_members(space, &view, &mut records);
+        let before = self.members(space).map(|members| members.newest.members.clone());
         let frames: BTreeMap<Address, Verified> = records
             .values()
             .filter(|record| record.frame_ref().is_some())
@@ -306,7 +310,14 @@ impl<W: World> Engine<W> {
         let by_hand = frames.values().filter(|frame| merge_conflicts(frame).is_none() && !is_yield(frame));
         let vouched: Vec<Tip> =
             by_hand.map(|frame| Tip { sid: frame.sid(), address: frame.address().clone() }).collect();
-        let over = supersede.map(|supersede| over(&view, &frames, supersede)).unwrap_or_default();
+        let is_members = |frame: &Verified| frame.address().ib() == MEMBERS_IB;
+        let lists_members = frames.values().any(is_members);
+        let others: BTreeMap<Address, Verified> = frames
+            .iter()
+            .filter(|(_, frame)| !is_members(frame))
+            .map(|(at, frame)| (at.clone(), frame.clone()))
+            .collect();
+        let over = supersede.map(|supersede| over(&view, &others, supersede)).unwrap_or_default();
         let records: Vec<Verified> = records.into_values().collect();
         if !records.is_empty() {
             let result = self.commit_vouching(*space, records, over, vouched);
@@ -314,21 +325,44 @@ impl<W: World> Engine<W> {
             self.committed(*space, None, &result);
             self.forget_held(space, &view);
         }
+        if let Some(before) = before.filter(|_| supersede.is_some() && lists_members) {
+            self.change_members(*space, |list| {
+                let changed = *list != before;
+                *list = before;
+                changed
+            })?;
+        }
         Ok(frames.len())
+    }
+
+    /// Leaves out members frames that do not count, which no admin can make count, and what leads to them.
+    fn leave_out_members(&self, space: &SpaceId, view: &SpaceHandle, records: &mut BTreeMap<Sid, Verified>) {
+        let held = records.values().filter(|record| record.address().ib() == MEMBERS_IB).cloned();
+        let held: Vec<Verified> = held.collect();
+        if held.is_empty() {
+            return;
+        }
+        let mut all = frames_of(view, &members_timelines(view));
+        all.extend(held.iter().cloned());
+        let counted = match (self.keystones().chains(), founder_of(view)) {
+            (Some(chains), Some(founder)) => counting(&all, *space, &founder, chains),
+            _ => BTreeMap::new(),
+        };
+        let worthless = held.iter().map(|frame| frame.address().clone());
+        leave_out(records, worthless.filter(|frame| !counted.contains_key(frame)).collect());
     }
 }
 
 /// Keystones that are asked for in one round before a commit.
 const WANTED_MAX: usize = 64;
 
-/// Leaves out members frames, which no admin takes by hand, and what leads to them.
-fn leave_out_members(records: &mut BTreeMap<Sid, Verified>) {
-    let mut left_out: BTreeSet<Address> = BTreeSet::new();
+/// Leaves out these frames and what leads to them.
+fn leave_out(records: &mut BTreeMap<Sid, Verified>, mut left_out: BTreeSet<Address>) {
     loop {
         let leads = |record: &Verified| record.relations().values().flatten().any(|link| left_out.contains(link));
         let more: Vec<Sid> = records
             .iter()
-            .filter(|(_, record)| record.address().ib() == MEMBERS_IB || leads(record))
+            .filter(|(_, record)| left_out.contains(record.address()) || leads(record))
             .map(|(sid, _)| *sid)
             .collect();
         if more.is_empty() {

@@ -9,6 +9,7 @@ pub mod authorship;
 pub mod holds;
 pub mod keystones;
 pub mod members;
+pub mod quota;
 mod room;
 mod saga_task;
 mod session;
@@ -184,6 +185,7 @@ struct Inner<W: World> {
     stones: Stones,
     rolls: members::Rolls,
     holding: holds::Holding,
+    quotas: quota::Quotas,
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
     /// Goes up with every change of grants, so that open sagas look again.
@@ -217,6 +219,7 @@ impl<W: World> Engine<W> {
             stones: Stones::default(),
             rolls: members::Rolls::default(),
             holding: holds::Holding::default(),
+            quotas: quota::Quotas::default(),
             state: Mutex::default(),
             events,
             grants_version,
@@ -241,6 +244,10 @@ impl<W: World> Engine<W> {
     /// The own node id.
     pub fn id(&self) -> NodeId {
         self.0.id
+    }
+
+    pub(crate) fn quotas(&self) -> &quota::Quotas {
+        &self.0.quotas
     }
 
     fn stones(&self) -> &Stones {

@@ -89,11 +89,16 @@ impl<W: World> SagaTask<W> {
                     }
                     SagaOutput::Stage { ticket, records, chunks } => {
                         failpoint::hit("saga_stage");
+                        let bytes = records.iter().map(|record| record.encoded().len() as u64).sum::<u64>()
+                            + chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+                        if let Err(over) = self.engine.charge(&self.saga, &self.space, bytes) {
+                            self.feed(saga, SagaInput::OverQuota(over.to_string()));
+                            continue;
+                        }
                         match self.engine.store().stage(&self.space, &self.saga, &records, &chunks) {
                             Ok(()) => {
                                 staged = ticket;
-                                staged_bytes += records.iter().map(|record| record.encoded().len() as u64).sum::<u64>()
-                                    + chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+                                staged_bytes += bytes;
                                 if !noted && staged_bytes >= NOTE_BYTES {
                                     noted = true;
                                     self.note();

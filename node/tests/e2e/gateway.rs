@@ -7,16 +7,21 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::support::{Machine, write};
+
 /// A running gateway; it is killed when dropped.
 struct Gateway {
-    child: Child,
+    /// None for the door of a node.
+    child: Option<Child>,
     at: String,
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -45,7 +50,7 @@ fn start(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Gateway {
         panic!("{line:?} {told}")
     });
     assert_eq!(ready["schema"], "sealtide/ready/1");
-    Gateway { child, at: ready["gateway"].as_str().unwrap().trim_start_matches("http://").to_owned() }
+    Gateway { child: Some(child), at: ready["gateway"].as_str().unwrap().trim_start_matches("http://").to_owned() }
 }
 
 /// The exit status of a gateway that does not start, and what it said.
@@ -99,6 +104,32 @@ fn bare_start() {
     assert_eq!(gateway.bump(r#"{"dryRun":true}"#)["revision"], 2);
     // The home is one node's at a time.
     assert_eq!(refused(&home, &[], &[]).0, 11);
+}
+
+/// The node itself has the whole door where the setting says so: `gateway run` cannot share its home.
+// Proves: GW-97
+#[test]
+fn the_door_of_a_running_node() {
+    let machine = Machine::new();
+    write(&machine.notes(), "plan.md", "plan\n");
+    let mut revision = Value::Null;
+    for _ in 0..2 {
+        let mut node = machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes")], &[machine.notes_text()]);
+        let at = node.gateway().trim_start_matches("http://").to_owned();
+        let door = Gateway { child: None, at };
+        assert_eq!(door.get("/health")["status"], "ok");
+        assert!(door.ask("GET /metrics", &[], "").contains("sealtide_sessions 0"));
+        let registry = door.get("/version/registry");
+        if !revision.is_null() {
+            assert_eq!(registry["revision"], revision, "{registry}");
+        }
+        revision = door.bump(r#"{"scope":"minor","entityId":"component:sample"}"#)["revision"].clone();
+        assert!(revision.is_u64(), "{revision}");
+        assert_eq!(machine.ok(&["spaces", "list"])["spaces"].as_array().unwrap().len(), 1, "no space of an app");
+        assert_eq!(refused(&machine.home(), &[], &[]).0, 11, "the home is in use");
+        node.stop();
+    }
+    machine.ok(&["verify"]);
 }
 
 // Proves: GW-47, GW-65

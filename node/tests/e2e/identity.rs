@@ -401,3 +401,52 @@ fn a_passphrase_seals_the_home() {
     assert_eq!(machine.ok(&["identity", "show"])["node"], id.as_str());
     assert_eq!(secrets_of(&machine.home()), secrets);
 }
+
+/// A second device of one person: the owner lets it speak for it, and a person at the device says so.
+// Proves: SY-101
+#[test]
+fn a_second_device_speaks_for_the_owner() {
+    let (a, b) = (Machine::new(), Machine::new());
+    write(&a.notes(), "plan.md", "plan\n");
+    let words = a.root().join("words");
+    let node_a = a.up(&[a.notes_text(), "--recovery-out", words.to_str().unwrap()]);
+    b.ok(&["join", node_a.ticket(), b.notes_text(), "--wait"]);
+    let mut node_b = b.up(&[]);
+    let owner = a.ok(&["identity", "show"])["owner"]["keystone"].clone();
+    let [id_a, id_b] = [&a, &b].map(|machine| machine.ok(&["identity", "show"])["node"].as_str().unwrap().to_owned());
+    until("the second knows the owner", || {
+        let shown = b.ok(&["identity", "show"])["peers"][0].clone();
+        if shown["owner"]["keystone"] == owner { Ok(()) } else { Err(shown.to_string()) }
+    });
+    // Nobody speaks for an owner that did not say so.
+    b.fails(&["identity", "speak-for", &id_a], 2, "not_delegated");
+    assert_eq!(b.ok(&["identity", "show"])["speaks_for"], Value::Null);
+    a.ok(&["identity", "delegate", &id_b]);
+    let speaks = |wanted: &Value| {
+        until("the first knows whom the second speaks for", || {
+            let shown = a.ok(&["identity", "show"])["peers"][0].clone();
+            let known = if shown["speaks_for_owner"] == true { &shown["owner"]["keystone"] } else { &Value::Null };
+            if known == wanted { Ok(()) } else { Err(format!("{shown}\n{}", b.told())) }
+        });
+    };
+    until("the delegation came", || {
+        let done = b.run(&["identity", "speak-for", &id_a]);
+        if done.code == 0 { Ok(()) } else { Err(format!("{done:?}")) }
+    });
+    assert_eq!(b.ok(&["identity", "show"])["speaks_for"], owner);
+    // From the next connection on, also after a restart.
+    node_b.stop();
+    let mut node_b = b.up(&[]);
+    speaks(&owner);
+    write(&b.notes(), "second.md", "from the second device\n");
+    agree(&a, &b);
+    let told = b.ok(&["identity", "speak-for", "--nobody"]);
+    assert_eq!(told["owner"], Value::Null);
+    assert_eq!(b.ok(&["identity", "show"])["speaks_for"], Value::Null);
+    node_b.stop();
+    let _node_b = b.up(&[]);
+    write(&b.notes(), "third.md", "by itself again\n");
+    agree(&a, &b);
+    a.ok(&["verify"]);
+    b.ok(&["verify"]);
+}

@@ -19,6 +19,7 @@ mod members;
 mod netns;
 mod policy;
 mod relay;
+mod room;
 mod scenes;
 mod support;
 mod tickets;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Machine, agree, until, write};
+use crate::support::{Machine, Running, agree, until, write};
 
 fn node_of(machine: &Machine) -> String {
     machine.ok(&["identity", "show"])["node"].as_str().unwrap().to_owned()
@@ -38,9 +38,16 @@ fn until_roles(machine: &Machine, wanted: &Value) {
 
 /// Three homes in a row: the founder, an admin that it invited, and a writer that only the admin knows. The founder removes
 /// the writer while it is cut off; what the writer wrote meanwhile comes through the honest admin and is held.
-// Proves: SY-101 SY-102
-#[test]
-fn a_removed_writer_through_an_honest_third_node() {
+struct Scene {
+    a: Machine,
+    b: Machine,
+    c: Machine,
+    node_a: Running,
+    node_c: Running,
+    _node_b: Running,
+}
+
+fn a_removed_writer() -> Scene {
     let (a, b, c) = (Machine::new(), Machine::new(), Machine::new());
     write(&a.notes(), "plan.md", "plan\n");
     let mut node_a = a.share();
@@ -56,7 +63,7 @@ fn a_removed_writer_through_an_honest_third_node() {
     until_roles(&c, &json!({id_a.clone(): "admin", id_c.clone(): "admin"}));
     let ticket = c.ok(&["ticket", "new", "--role", "write"])["ticket"].as_str().unwrap().to_owned();
     b.ok(&["join", &ticket, b.notes_text(), "--wait"]);
-    let _node_b = b.up(&[]);
+    let node_b = b.up(&[]);
     // Every node knows of every member, also of those that it never met.
     let all = json!({id_a.clone(): "admin", id_c.clone(): "admin", id_b.clone(): "write"});
     [&a, &b, &c].into_iter().for_each(|machine| until_roles(machine, &all));
@@ -72,7 +79,7 @@ fn a_removed_writer_through_an_honest_third_node() {
     until_read(&c, "late.md", "late\n");
     until_read(&c, "plan.md", "plan of the writer\n");
     write(&c.notes(), "honest.md", "honest\n");
-    let _node_a = a.up(&[]);
+    let node_a = a.up(&[]);
     let left = json!({id_a: "admin", id_c: "admin"});
     until_roles(&c, &left);
     until("what the admin wrote arrives, and the rest is held", || {
@@ -83,11 +90,23 @@ fn a_removed_writer_through_an_honest_third_node() {
             false => Err(format!("{holds}\n{}", a.told())),
         }
     });
-    let held = a.ok(&["hold", "show", "Notes"]);
-    let mut paths: Vec<&str> =
-        held["versions"].as_array().unwrap().iter().filter_map(|version| version["path"].as_str()).collect();
+    assert_eq!(held_paths(&a), ["late.md", "plan.md"]);
+    Scene { a, b, c, node_a, node_c, _node_b: node_b }
+}
+
+/// The paths of what is held, in order.
+fn held_paths(machine: &Machine) -> Vec<String> {
+    let held = machine.ok(&["hold", "show", "Notes"]);
+    let versions = held["versions"].as_array().unwrap().iter();
+    let mut paths: Vec<String> = versions.filter_map(|version| version["path"].as_str().map(str::to_owned)).collect();
     paths.sort_unstable();
-    assert_eq!(paths, ["late.md", "plan.md"], "{held}");
+    paths
+}
+
+// Proves: SY-101 SY-102
+#[test]
+fn a_removed_writer_through_an_honest_third_node() {
+    let Scene { a, b, c, mut node_a, node_c, _node_b } = a_removed_writer();
     assert!(!a.notes().join("late.md").exists());
     assert_eq!(read(&a, "plan.md"), "plan\n");
     assert_eq!(read(&a, "early.md"), "early\n", "what was there before the removal stays");
@@ -98,9 +117,104 @@ fn a_removed_writer_through_an_honest_third_node() {
     assert!(!c.notes().join("later.md").exists());
     drop(node_c);
 
+    // What is held outlives the process.
+    node_a.kill_9();
+    let node_a = a.up(&[]);
+    assert_eq!(held_paths(&a), ["late.md", "plan.md"]);
+    assert!(!a.notes().join("late.md").exists());
     let decided = a.ok(&["hold", "accept", "Notes"]);
     assert_eq!((&decided["accepted"], &decided["frames"]), (&json!(true), &json!(2)), "{decided}");
     assert_eq!(read(&a, "late.md"), "late\n");
     assert_eq!(read(&a, "plan.md"), "plan of the writer\n");
     assert_eq!(a.ok(&["hold", "list"])["holds"], json!([]));
+    drop(node_a);
+    let _node_a = a.up(&[]);
+    assert_eq!(a.ok(&["hold", "list"])["holds"], json!([]), "what was decided stays decided");
+    assert_eq!(read(&a, "late.md"), "late\n");
+    a.ok(&["verify"]);
+}
+
+/// Rejected after a restart: what stood before stands again, at the third node too, and the history keeps both.
+// Proves: SY-102
+#[test]
+fn what_is_held_is_rejected_for_everybody() {
+    let Scene { a, c, mut node_a, node_c: _node_c, .. } = a_removed_writer();
+    node_a.kill_9();
+    let _node_a = a.up(&[]);
+    let decided = a.ok(&["hold", "reject", "Notes"]);
+    assert_eq!((&decided["accepted"], &decided["frames"]), (&json!(false), &json!(2)), "{decided}");
+    assert_eq!(a.ok(&["hold", "list"])["holds"], json!([]));
+    until("it is as it was at the third node", || {
+        let found = (read(&c, "plan.md"), c.notes().join("late.md").exists());
+        if found == ("plan\n".to_owned(), false) { Ok(()) } else { Err(format!("{found:?}\n{}", c.told())) }
+    });
+    let agreed = agree(&a, &c);
+    assert_eq!(agreed.paths(), ["early.md", "honest.md", "plan.md"]);
+    let log = a.ok(&["log", "Notes:plan.md"]);
+    assert!(log["entries"].as_array().unwrap().len() >= 3, "the rejected version stays in the history: {log}");
+    a.ok(&["verify"]);
+    c.ok(&["verify"]);
+}
+
+/// What is held is looked at again when the members change: the writer is let in again.
+// Proves: SY-102
+#[test]
+fn what_is_held_is_taken_when_its_writer_may_write_again() {
+    let Scene { a, b, c: _c, node_a: _node_a, node_c: _node_c, _node_b } = a_removed_writer();
+    // That an admin goes on from a version does not vouch for it: it has a name under it, of somebody who may not.
+    let ticket = a.ok(&["ticket", "new", "--role", "write"])["ticket"].as_str().unwrap().to_owned();
+    // The writer has the space; it is the invite that counts.
+    b.fails(&["join", &ticket], 2, "space_here");
+    until_read(&a, "late.md", "late\n");
+    until_read(&a, "plan.md", "plan of the writer\n");
+    assert_eq!(a.ok(&["hold", "list"])["holds"], json!([]));
+    a.ok(&["verify"]);
+}
+
+/// An admin that was removed while it was cut off lists somebody; through an honest admin that frame comes and is held.
+/// A person decides.
+// Proves: SY-102
+#[test]
+fn held_members_are_decided_by_hand() {
+    for accept in [true, false] {
+        let [a, b, c, d] = [(); 4].map(|()| Machine::new());
+        write(&a.notes(), "plan.md", "plan\n");
+        let mut node_a = a.share();
+        let admin_ticket = |machine: &Machine| {
+            machine.ok(&["ticket", "new", "--role", "admin"])["ticket"].as_str().unwrap().to_owned()
+        };
+        c.ok(&["join", &admin_ticket(&a), c.notes_text(), "--wait"]);
+        let _node_c = c.up(&[]);
+        // The honest admin knows both others, and keeps no folder.
+        d.ok(&["join", &admin_ticket(&a), "--wait"]);
+        let _node_d = d.up(&[]);
+        b.ok(&["init"]);
+        let [id_a, id_b, id_c, id_d] = [&a, &b, &c, &d].map(node_of);
+        let three = json!({id_a.clone(): "admin", id_c.clone(): "admin", id_d.clone(): "admin"});
+        [&a, &c, &d].into_iter().for_each(|machine| until_roles(machine, &three));
+        d.ok(&["join", &admin_ticket(&c), "--wait"]);
+        node_a.stop();
+        a.ok(&["peers", "revoke", &id_c]);
+        let ticket = c.ok(&["ticket", "new", "--role", "write"])["ticket"].as_str().unwrap().to_owned();
+        b.ok(&["join", &ticket, b.notes_text(), "--wait"]);
+        let mut listed = three.clone();
+        listed[&id_b] = json!("write");
+        until_roles(&d, &listed);
+        let _node_a = a.up(&[]);
+        let left = json!({id_a.clone(): "admin", id_d.clone(): "admin"});
+        let mut with_b = left.clone();
+        with_b[&id_b] = json!("write");
+        until_roles(&d, &with_b);
+        until("the frame of the removed admin is held", || {
+            let holds = a.ok(&["hold", "list"]);
+            if holds["holds"][0]["kind"] == "writer" { Ok(()) } else { Err(format!("{holds}\n{}", a.told())) }
+        });
+        until_roles(&a, &left);
+        a.ok(&["hold", if accept { "accept" } else { "reject" }, "Notes"]);
+        let wanted = if accept { &with_b } else { &left };
+        until_roles(&a, wanted);
+        until_roles(&d, wanted);
+        assert_eq!(a.ok(&["hold", "list"])["holds"], json!([]));
+        a.ok(&["verify"]);
+    }
 }

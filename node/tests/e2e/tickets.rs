@@ -112,6 +112,26 @@ fn tickets_that_are_over_let_nobody_in() {
     issuer.machine.fails(&["ticket", "revoke", "00000000"], 2, "no_ticket");
 }
 
+/// A further space from a node that is connected already, and dials back as soon as a session ends: each time the session
+/// of the invite is the one that comes to stand.
+// Proves: LK-111
+#[test]
+fn joining_further_spaces_of_a_connected_node() {
+    let pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    pair.agree();
+    for number in 0..20 {
+        let name = format!("space-{number}");
+        pair.a.ok(&["spaces", "create", &name]);
+        pair.a.run_with(&["put", &name, "note"], &format!("{{\"number\": {number}}}"));
+        let ticket = pair.a.ok(&["ticket", "new", "--space", &name]);
+        let joined = pair.b.ok(&["join", text(&ticket), "--wait"]);
+        assert_eq!((&joined["name"], &joined["in_step"]), (&Value::from(name.as_str()), &Value::from(true)));
+        let got = pair.b.ok(&["get", &format!("{name}:note")]);
+        assert!(got.to_string().contains(&format!("\"number\":{number}")), "{got}");
+    }
+    pair.agree_and_verify();
+}
+
 #[test]
 fn nobody_there() {
     let mut issuer = issuer();

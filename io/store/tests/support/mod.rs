@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -79,6 +80,8 @@ pub enum Op {
     Abort(SagaId),
     Sync,
     Reopen,
+    /// A day and an hour later.
+    Collect,
 }
 
 const SAGAS: usize = 4;
@@ -91,7 +94,7 @@ pub fn random_op(dice: &mut Dice) -> Op {
     let all = spaces();
     let space = all[dice.below(all.len())];
     let saga = SagaId([dice.below(SAGAS) as u8 + 1; 32]);
-    match dice.below(20) {
+    match dice.below(21) {
         0 => Op::Create(dice.below(2) as u8),
         1 => Op::Adopt(space),
         2 if dice.below(3) == 0 => Op::Remove(space),
@@ -104,6 +107,7 @@ pub fn random_op(dice: &mut Dice) -> Op {
         }
         17 => Op::Abort(saga),
         18 => Op::Sync,
+        19 => Op::Collect,
         _ => Op::Reopen,
     }
 }
@@ -187,7 +191,7 @@ impl Model {
                 }
                 true
             }
-            Op::Sync | Op::Reopen => true,
+            Op::Sync | Op::Reopen | Op::Collect => true,
         }
     }
 
@@ -223,7 +227,8 @@ impl Model {
         for record in &inside {
             assert_eq!(view.record(&record.sid()).unwrap().encoded(), record.encoded());
             for chunk in Manifest::chunks_listed(record) {
-                assert_eq!(view.chunk(&chunk.hash, 0, usize::MAX).as_ref(), store.read_chunk(&chunk.hash).as_ref());
+                assert_eq!(view.chunk(&chunk.hash, 0, usize::MAX).as_ref(), Some(&POOL.chunks[&chunk.hash]));
+                assert_eq!(store.read_chunk(&chunk.hash).as_ref(), Some(&POOL.chunks[&chunk.hash]));
             }
         }
         let mut by_address: BTreeMap<&Address, BTreeSet<Sid>> = BTreeMap::new();
@@ -315,6 +320,7 @@ pub struct Player {
     pub disk: MemDisk,
     pub store: Option<Store>,
     pub config: Config,
+    clock: Arc<AtomicU64>,
 }
 
 /// Why an operation did not happen.
@@ -329,8 +335,11 @@ pub enum Outcome {
 
 impl Player {
     pub fn new(seed: u64, pack_bytes: u64) -> Self {
-        let config = Config { pack_bytes, wall_ms: Arc::new(|| 1_700_000_000_000) };
-        Self { disk: MemDisk::new(seed), store: None, config }
+        let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let shown = Arc::clone(&clock);
+        let wall_ms = Arc::new(move || shown.load(Ordering::Relaxed));
+        let config = Config { pack_bytes, garbage_bytes: 1, wall_ms };
+        Self { disk: MemDisk::new(seed), store: None, config, clock }
     }
 
     pub fn open(&mut self) -> Result<Store, OpenError> {
@@ -376,6 +385,10 @@ impl Player {
             }
             Op::Abort(saga) => done(store.abort(saga)),
             Op::Sync => done(store.sync()),
+            Op::Collect => {
+                self.clock.fetch_add(25 * 3600 * 1000, Ordering::Relaxed);
+                done(store.collect())
+            }
             Op::Reopen => {
                 drop(store);
                 self.store = None;

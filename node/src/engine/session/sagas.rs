@@ -158,6 +158,7 @@ async fn drive<W: World, C: PeerChannel>(
 ) -> SagaOutcome {
     let (known, space) = (engine.known(), room.space().id());
     let keys = signing.as_ref().map(|signing| signing.keys.clone());
+    engine.quotas().begin(engine.store(), saga_id, peer, space);
     let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, room, cancel, keys };
     let outcome = task.run(channel, &mut saga, first).await;
     if let Some(signing) = signing {
@@ -182,6 +183,7 @@ async fn drive<W: World, C: PeerChannel>(
             }
         }
     };
+    engine.quotas().end(engine.store(), &saga_id);
     if let Err(error) = noted {
         tracing::warn!(%error, "the journal of sagas could not be written");
     }

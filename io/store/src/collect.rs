@@ -1,0 +1,203 @@
+//! Giving back the room of chunks that nobody needs any more. Spec: SY-67; store, "Collecting".
+//!
+//! A chunk is needed while a member of any space lists it, while a saga has staged a record that lists it, and for a
+//! while after somebody stored it or was told that it is here, for the record that lists it may be on its way. Nothing
+//! of the history of a space is ever collected: every frame of it is a member.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+
+use sealtide_ibgib::ChunkHash;
+
+use crate::entry::Entry;
+use crate::error::StoreError;
+use crate::index::Index;
+use crate::pack::{Place, punch};
+use crate::store::{Batch, Store};
+use crate::table::{Table, read_chunk_row};
+use crate::{guard, read, write};
+
+/// How long a chunk that was stored, or told to be here, waits for a record that lists it. Longer than any file takes
+/// to be read.
+const TOUCHED_KEPT_MS: u64 = 24 * 3600 * 1000;
+/// Chunks that are freed by one entry, while writers wait.
+const FREED_AT_ONCE: usize = 256;
+
+/// Chunks that were stored or told to be here in this process, and when, until a member lists them. Nothing of the
+/// kind outlives a process: what a saga stages is in the log.
+#[derive(Debug, Default)]
+pub(crate) struct Touched(Mutex<HashMap<ChunkHash, u64>>);
+
+impl Touched {
+    /// To be called before the caller looks whether the chunks are there.
+    pub(crate) fn touch(&self, chunks: impl IntoIterator<Item = ChunkHash>, now_ms: u64) {
+        guard(&self.0).extend(chunks.into_iter().map(|chunk| (chunk, now_ms)));
+    }
+
+    /// Members list these now.
+    pub(crate) fn listed<'a>(&self, chunks: impl IntoIterator<Item = &'a ChunkHash>) {
+        let mut touched = guard(&self.0);
+        for chunk in chunks {
+            touched.remove(chunk);
+        }
+    }
+}
+
+/// What a collection freed, or would free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Chunks.
+    pub chunks: u64,
+    /// Bytes of their contents.
+    pub bytes: u64,
+}
+
+impl Collected {
+    fn add(&mut self, len: u32) {
+        self.chunks += 1;
+        self.bytes += u64::from(len);
+    }
+}
+
+/// A chunk that nobody needs.
+type Unused = (ChunkHash, Place, u32);
+
+impl Store {
+    /// Chunks that no member of any space and no staged record lists, with their lengths.
+    pub fn unreferenced_chunks(&self) -> Vec<(ChunkHash, u32)> {
+        self.unused().into_iter().map(|(hash, _, len)| (hash, len)).collect()
+    }
+
+    /// What [`Store::collect`] would free now.
+    pub fn collectable(&self) -> Collected {
+        let touched = guard(&self.inner.touched.0);
+        let from_ms = self.wall_ms().saturating_sub(TOUCHED_KEPT_MS);
+        let mut found = Collected::default();
+        let unused = self.unused().into_iter();
+        unused
+            .filter(|(hash, ..)| touched.get(hash).is_none_or(|at| *at < from_ms))
+            .for_each(|(_, _, len)| found.add(len));
+        found
+    }
+
+    /// Frees the chunks that nobody needs, and gives their room back to the disk. Writers wait for short whiles only.
+    ///
+    /// The free entry is durable before the room is given back, so a crash leaves chunks that are whole and listed, or
+    /// chunks that are freed; at the next open the room of the last ones is given back again. Spec: SY-67
+    ///
+    /// # Errors
+    /// [`StoreError::NoHoles`] where the file system cannot give back a part of a file; nothing was freed then. Other
+    /// [`StoreError`]s may come after a part was freed.
+    pub fn collect(&self) -> Result<Collected, StoreError> {
+        // A check must not find holes that it read nothing of.
+        let _checking = guard(&self.inner.checking);
+        let mut unused = self.unused();
+        if unused.is_empty() {
+            return Ok(Collected::default());
+        }
+        self.can_punch()?;
+        // Only sealed packs get holes: in the open one a hole is what a power cut leaves.
+        let active = guard(&self.inner.log).active.number;
+        let open_bytes: u64 =
+            unused.iter().filter(|unused| unused.1.pack == active).map(|(.., len)| u64::from(*len)).sum();
+        if open_bytes >= self.inner.config.garbage_bytes {
+            let mut log = self.writer()?;
+            // On a full disk there may be no room for a new pack: what the sealed ones hold is freed all the same.
+            if log.active.number == active
+                && let Err(error) = self.seal(&mut log)
+            {
+                tracing::warn!(%error, "the open pack was not sealed: its unused chunks wait");
+            }
+        }
+        let active = guard(&self.inner.log).active.number;
+        unused.retain(|unused| unused.1.pack < active);
+        // By place, so that a pack is dealt with once.
+        unused.sort_unstable_by_key(|unused| unused.1);
+        let mut collected = Collected::default();
+        for some in unused.chunks(FREED_AT_ONCE) {
+            self.free(some, &mut collected)?;
+        }
+        self.forget_touched();
+        Ok(collected)
+    }
+
+    /// Frees those of `unused` that are still so.
+    fn free(&self, unused: &[Unused], collected: &mut Collected) -> Result<(), StoreError> {
+        let mut log = self.writer()?;
+        let from_ms = self.wall_ms().saturating_sub(TOUCHED_KEPT_MS);
+        // Held until the chunks are gone from the index: whoever touches one later finds it gone, and stores it again.
+        let touched = guard(&self.inner.touched.0);
+        let mut batch = Batch::new(&log);
+        let mut freed = Collected::default();
+        {
+            let index = read(&self.inner.index);
+            let staged = index.staged_chunks();
+            let mut chunks = Vec::new();
+            for (hash, place, len) in unused {
+                let recent = touched.get(hash).is_some_and(|at| *at >= from_ms);
+                let there = index.chunk(hash)?.is_some_and(|info| info.place == *place);
+                if there && !recent && !staged.contains(hash) && !index.is_listed(hash)? {
+                    chunks.push((*hash, *place));
+                    freed.add(*len);
+                }
+            }
+            if chunks.is_empty() {
+                return Ok(());
+            }
+            batch.push(Entry::Free { chunks });
+        }
+        let end = self.append(&mut log, batch)?;
+        drop(touched);
+        self.inner.durable.wait(end)?;
+        // The log stays held: were the pack sealed now and the power cut, nobody would come back to these holes.
+        self.give_back()?;
+        collected.chunks += freed.chunks;
+        collected.bytes += freed.bytes;
+        Ok(())
+    }
+
+    /// Gives the room of what was freed durably back to the disk.
+    pub(crate) fn give_back(&self) -> Result<(), StoreError> {
+        let (packs, freed) = {
+            let mut index = write(&self.inner.index);
+            let freed = std::mem::take(&mut index.freed);
+            (index.packs.clone(), freed)
+        };
+        Ok(punch(&packs, &freed)?)
+    }
+
+    fn can_punch(&self) -> Result<(), StoreError> {
+        let active = guard(&self.inner.log).active.clone();
+        // Behind the end there is nothing to lose.
+        match active.file.len().and_then(|len| active.file.punch(len + (1 << 20), 1)) {
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Err(StoreError::NoHoles),
+            tried => Ok(tried?),
+        }
+    }
+
+    fn forget_touched(&self) {
+        let from_ms = self.wall_ms().saturating_sub(TOUCHED_KEPT_MS);
+        guard(&self.inner.touched.0).retain(|_, at| *at >= from_ms);
+    }
+
+    fn unused(&self) -> Vec<Unused> {
+        let (mut chunks, staged) = {
+            let index = read(&self.inner.index);
+            (index.rows(Table::Chunks), index.staged_chunks())
+        };
+        let mut unused = Vec::new();
+        while let Ok(Some(row)) = chunks.next() {
+            let mut hash = ChunkHash([0; 32]);
+            hash.0.copy_from_slice(&row[..32]);
+            let (place, len) = read_chunk_row(&row);
+            if len > 0 && is_unused(&read(&self.inner.index), &staged, &hash) {
+                unused.push((hash, place, len));
+            }
+        }
+        unused
+    }
+}
+
+fn is_unused(index: &Index, staged: &BTreeSet<ChunkHash>, hash: &ChunkHash) -> bool {
+    !staged.contains(hash) && index.is_listed(hash) == Ok(false)
+}

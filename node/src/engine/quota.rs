@@ -1,0 +1,318 @@
+//! How much peers may bring: in one saga, one peer at a time, into one space. Spec: SY-68; node §5
+//!
+//! What counts is what was received. Changes of this node's own folders and documents are never refused: they are here
+//! already.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sealtide_identity::{NodeId, SpaceId};
+use sealtide_store::Store;
+use sealtide_sync::{SagaId, SagaState};
+
+use crate::engine::Engine;
+use crate::engine::room::held_space;
+use crate::known::Known;
+use crate::world::World;
+
+/// Bytes that may be received; `u64::MAX` is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaLimits {
+    /// In one saga.
+    pub saga: u64,
+    /// From one peer, without what became part of a space: staged by sagas that run or were cut, and held.
+    pub peer: u64,
+    /// Of one space in all: its records and chunks, and what is staged for it.
+    pub space: u64,
+}
+
+impl QuotaLimits {
+    /// No bounds.
+    pub const NONE: Self = Self { saga: u64::MAX, peer: u64::MAX, space: u64::MAX };
+}
+
+/// Which bound was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quota {
+    Saga,
+    Peer,
+    Space,
+}
+
+/// More than a quota allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OverQuota {
+    pub(crate) quota: Quota,
+    /// The local name of the space.
+    pub(crate) space: String,
+    /// The node that says no.
+    pub(crate) node: NodeId,
+    /// What it would be.
+    pub(crate) bytes: u64,
+    pub(crate) bytes_max: u64,
+}
+
+impl fmt::Display for OverQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, setting) = match self.quota {
+            Quota::Saga => ("one saga", "quota.saga"),
+            Quota::Peer => ("what waits from one peer", "quota.peer"),
+            Quota::Space => ("the space", "quota.space"),
+        };
+        let Self { space, bytes, bytes_max, .. } = self;
+        write!(
+            f,
+            "space {space}: {what} would be {bytes} bytes of {bytes_max} that {setting} allows at node {}; \
+             `sealtide config set {setting} SIZE` there raises it at the next start",
+            self.node.short()
+        )
+    }
+}
+
+/// What one saga has staged.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    /// Unknown for a saga of before the start that nobody wrote down.
+    peer: Option<NodeId>,
+    space: SpaceId,
+    bytes: u64,
+}
+
+/// Counts what is staged.
+#[derive(Debug)]
+pub(crate) struct Quotas(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    limits: QuotaLimits,
+    staged: BTreeMap<SagaId, Staged>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self(Mutex::new(State { limits: QuotaLimits::NONE, staged: BTreeMap::new() }))
+    }
+}
+
+impl Quotas {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the bounds, and finds what sagas of before the start have staged.
+    pub(crate) fn set(&self, limits: QuotaLimits, store: &Store) {
+        let known = Known::of(store);
+        let peers: Vec<NodeId> = known.peers().into_iter().map(|peer| peer.node).collect();
+        let mut state = self.lock();
+        state.limits = limits;
+        for staged in store.staged_sagas() {
+            let noted =
+                |peer: &&NodeId| known.open_saga(peer, &staged.space).is_some_and(|open| open.saga == staged.saga);
+            let peer = peers.iter().find(noted).copied();
+            state.staged.insert(staged.saga, Staged { peer, space: staged.space, bytes: staged.bytes });
+        }
+    }
+
+    /// The bounds.
+    pub(crate) fn limits(&self) -> QuotaLimits {
+        self.lock().limits
+    }
+
+    /// A saga begins, or goes on after a cut.
+    pub(crate) fn begin(&self, store: &Store, saga: SagaId, peer: NodeId, space: SpaceId) {
+        let bytes = store.staged_bytes(&saga);
+        self.lock().staged.insert(saga, Staged { peer: Some(peer), space, bytes });
+    }
+
+    /// A saga ended here. What it has staged counts on where it may go on.
+    pub(crate) fn end(&self, store: &Store, saga: &SagaId) {
+        if store.saga_state(saga) != SagaState::Staged {
+            self.lock().staged.remove(saga);
+        }
+    }
+
+    /// Bytes that sagas of a peer have staged in a space.
+    pub(crate) fn staged(&self, peer: &NodeId, space: &SpaceId) -> u64 {
+        self.sum(|staged| staged.peer == Some(*peer) && staged.space == *space)
+    }
+
+    fn sum(&self, counts: impl Fn(&Staged) -> bool) -> u64 {
+        self.lock().staged.values().filter(|staged| counts(staged)).map(|staged| staged.bytes).sum()
+    }
+
+    /// Counts bytes that a saga is about to stage, or says which bound they do not fit into. Then nothing is counted.
+    fn charge(&self, store: &Store, saga: &SagaId, bytes: u64) -> Result<(), (Quota, u64, u64)> {
+        let Some(Staged { peer, space, .. }) = self.lock().staged.get(saga).copied() else { return Ok(()) };
+        let bytes_of = |space: &SpaceId| store.view(space).and_then(|view| view.info()).map_or(0, |info| info.bytes);
+        let held = peer.map_or(0, |peer| bytes_of(&held_space(&space, &peer)));
+        let in_space = bytes_of(&space).saturating_add(held);
+        let mut state = self.lock();
+        // Sagas that were cut and ran out of time since do not count any more.
+        let limits = state.limits;
+        let sums = |state: &State| {
+            let sum = |counts: &dyn Fn(&SagaId, &Staged) -> bool| {
+                let counted = state.staged.iter().filter(|(id, staged)| counts(id, staged));
+                counted.map(|(_, staged)| staged.bytes).fold(bytes, u64::saturating_add)
+            };
+            let of_peer = sum(&|_, staged| staged.peer == peer).saturating_add(held);
+            let of_space = sum(&|_, staged| staged.space == space).saturating_add(in_space);
+            [
+                (Quota::Saga, sum(&|id, _| id == saga), limits.saga),
+                (Quota::Peer, of_peer, limits.peer),
+                (Quota::Space, of_space, limits.space),
+            ]
+        };
+        let over = |state: &State| sums(state).into_iter().find(|(_, would, max)| would > max);
+        if over(&state).is_some() {
+            state.staged.retain(|id, _| id == saga || store.saga_state(id) != SagaState::Aborted);
+        }
+        if let Some(over) = over(&state) {
+            return Err(over);
+        }
+        if let Some(staged) = state.staged.get_mut(saga) {
+            staged.bytes += bytes;
+        }
+        Ok(())
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Sets how much peers may bring. Without it there is no bound.
+    pub fn set_quotas(&self, limits: QuotaLimits) {
+        self.quotas().set(limits, self.store());
+    }
+
+    /// How much peers may bring.
+    pub fn quota_limits(&self) -> QuotaLimits {
+        self.quotas().limits()
+    }
+
+    /// Bytes that a peer's sagas have staged in a space and not committed yet.
+    pub fn staged_bytes(&self, peer: &NodeId, space: &SpaceId) -> u64 {
+        self.quotas().staged(peer, space)
+    }
+
+    /// Counts what a saga is about to stage.
+    pub(crate) fn charge(&self, saga: &SagaId, space: &SpaceId, bytes: u64) -> Result<(), OverQuota> {
+        self.quotas().charge(self.store(), saga, bytes).map_err(|(quota, bytes, bytes_max)| {
+            let space = self.known().label(space).map_or_else(|| space.to_string(), |label| label.name);
+            OverQuota { quota, space, node: self.id(), bytes, bytes_max }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sealtide_store::mem::MemDisk;
+    use sealtide_store::{Config, conformance};
+
+    use super::*;
+
+    const SPACE: SpaceId = SpaceId::from_bytes([1; 32]);
+    const OTHER: SpaceId = SpaceId::from_bytes([2; 32]);
+
+    fn store() -> Store {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        store.adopt_space(SPACE).unwrap();
+        store.adopt_space(OTHER).unwrap();
+        store
+    }
+
+    fn saga(number: u8) -> SagaId {
+        SagaId([number; 32])
+    }
+
+    fn peer(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    fn limits(saga: u64, peer: u64, space: u64) -> QuotaLimits {
+        QuotaLimits { saga, peer, space }
+    }
+
+    // Proves: SY-68
+    #[test]
+    fn a_saga_may_stage_so_much_and_others_go_on() {
+        let (store, quotas) = (store(), Quotas::default());
+        quotas.set(limits(100, u64::MAX, u64::MAX), &store);
+        quotas.begin(&store, saga(1), peer(1), SPACE);
+        quotas.begin(&store, saga(2), peer(1), OTHER);
+        assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
+        assert_eq!(quotas.charge(&store, &saga(1), 41), Err((Quota::Saga, 101, 100)));
+        assert_eq!(quotas.charge(&store, &saga(1), 40), Ok(()), "what was refused does not count");
+        assert_eq!(quotas.charge(&store, &saga(2), 100), Ok(()));
+        quotas.end(&store, &saga(1));
+        quotas.begin(&store, saga(3), peer(1), SPACE);
+        assert_eq!(quotas.charge(&store, &saga(3), 100), Ok(()));
+    }
+
+    // Proves: SY-68
+    #[test]
+    fn the_sagas_of_one_peer_share_a_bound_and_other_peers_have_their_own() {
+        let (store, quotas) = (store(), Quotas::default());
+        quotas.set(limits(u64::MAX, 100, u64::MAX), &store);
+        for (number, space) in [(1, SPACE), (2, OTHER)] {
+            quotas.begin(&store, saga(number), peer(1), space);
+        }
+        quotas.begin(&store, saga(3), peer(2), SPACE);
+        assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
+        assert_eq!(quotas.charge(&store, &saga(2), 60), Err((Quota::Peer, 120, 100)));
+        assert_eq!(quotas.charge(&store, &saga(3), 60), Ok(()));
+        quotas.end(&store, &saga(1));
+        assert_eq!(quotas.charge(&store, &saga(2), 60), Ok(()), "there is room again");
+    }
+
+    // Proves: SY-68
+    #[test]
+    fn what_a_space_holds_and_what_is_staged_for_it_share_a_bound() {
+        let (store, quotas) = (store(), Quotas::default());
+        let (chunks, manifest) = conformance::binary(1);
+        chunks.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+        store.commit(&SPACE, &conformance::local(vec![manifest])).unwrap();
+        let held = store.view(&SPACE).unwrap().info().unwrap().bytes;
+        assert!(held > 600 * 1024, "chunks count");
+        quotas.set(limits(u64::MAX, u64::MAX, held + 100), &store);
+        for number in [1, 2] {
+            quotas.begin(&store, saga(number), peer(number), SPACE);
+        }
+        quotas.begin(&store, saga(3), peer(1), OTHER);
+        assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
+        assert_eq!(quotas.charge(&store, &saga(2), 60), Err((Quota::Space, held + 120, held + 100)));
+        assert_eq!(quotas.charge(&store, &saga(3), 600), Ok(()), "another space has its own bound");
+    }
+
+    // Proves: SY-68
+    #[test]
+    fn what_was_staged_counts_after_a_start_until_it_is_dropped() {
+        let store = store();
+        let note = conformance::stone_of("staged before");
+        store.stage(&SPACE, &saga(1), std::slice::from_ref(&note), &[]).unwrap();
+        let bytes = note.encoded().len() as u64;
+        let quotas = Quotas::default();
+        quotas.set(limits(u64::MAX, u64::MAX, bytes + 10), &store);
+        quotas.begin(&store, saga(2), peer(1), SPACE);
+        assert_eq!(quotas.charge(&store, &saga(2), 11), Err((Quota::Space, bytes + 11, bytes + 10)));
+        store.abort(&saga(1)).unwrap();
+        assert_eq!(quotas.charge(&store, &saga(2), 11), Ok(()));
+        // The one that goes on after a cut begins with what it has.
+        let again = Quotas::default();
+        store.stage(&OTHER, &saga(3), &[note], &[]).unwrap();
+        again.set(limits(bytes, u64::MAX, u64::MAX), &store);
+        again.begin(&store, saga(3), peer(1), OTHER);
+        assert_eq!(again.charge(&store, &saga(3), 1), Err((Quota::Saga, bytes + 1, bytes)));
+    }
+
+    #[test]
+    fn the_refusal_says_what_to_do() {
+        let over =
+            OverQuota { quota: Quota::Space, space: "Notes".to_owned(), node: peer(1), bytes: 12, bytes_max: 10 };
+        let text = over.to_string();
+        for part in ["space Notes", "12 bytes of 10", "quota.space", "config set"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(text.len() <= 256, "{} bytes", text.len());
+    }
+}
