@@ -9,7 +9,7 @@ use sealtide_node::engine::keystones::Keystones;
 use sealtide_node::engine::{Engine, Event};
 use sealtide_node::world::PeerSession;
 use sealtide_store::mem::MemDisk;
-use sealtide_store::{Config, SpaceLabel, Store};
+use sealtide_store::{Config, Peer, SpaceLabel, Store};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
@@ -160,6 +160,10 @@ impl SimNode {
         for (node, role) in grants {
             let grant = Grant { space, node: *node, role: *role, since_ms: 0, invite: None };
             engine.known().put_grant(&grant).expect("the facts can be written");
+            if *node != self.0.id {
+                let peer = Peer::new(*node, sealtide_node::world::World::now(engine.world()));
+                engine.known().put_peer(&peer).expect("the facts can be written");
+            }
         }
         engine.grants_changed();
     }
