@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::dice::Dice;
 use crate::guard;
 use crate::net::{SimSession, Traffic, Weather, connect};
-use crate::node::{Broken, SimNode};
+use crate::node::{Broken, Keeper, Lasting, SimNode};
 use crate::trace::Trace;
 use crate::world::{SimWorld, members};
 
@@ -56,14 +56,27 @@ impl Cluster {
         whole_trace: bool,
         mut keystones: impl FnMut(NodeId) -> Arc<dyn Keystones>,
     ) -> Self {
+        Self::with_keepers(count, seed, whole_trace, |dice| {
+            let mut id = [0; 32];
+            sealtide_crypto::Entropy::fill(dice, &mut id);
+            let id = NodeId::from_bytes(id);
+            (id, Arc::new(Lasting(keystones(id))))
+        })
+    }
+
+    /// As [`Cluster::new`], with whatever keeps the keystones of each node, and its id.
+    pub fn with_keepers(
+        count: usize,
+        seed: u64,
+        whole_trace: bool,
+        mut keeper: impl FnMut(&mut Dice) -> (NodeId, Arc<dyn Keeper>),
+    ) -> Self {
         let mut dice = Dice::new(seed);
         let (trace, broken) = (Trace::new(whole_trace), Broken::default());
         let nodes = (0..count).map(|number| {
-            let mut id = [0; 32];
-            sealtide_crypto::Entropy::fill(&mut dice, &mut id);
+            let (id, keeper) = keeper(&mut dice);
             let name = char::from(b'A' + number as u8).to_string();
-            let id = NodeId::from_bytes(id);
-            let node = SimNode::new(&name, id, dice.split(), &trace, &broken, keystones(id));
+            let node = SimNode::new(&name, id, dice.split(), &trace, &broken, keeper);
             if let Err(error) = node.start(MemDisk::new(dice.word())) {
                 broken.add(format!("{name} {error}"));
             }

@@ -5,6 +5,8 @@
 //! * [`world`] is what a driver sees, with delays, clock skew and crashes;
 //! * [`node`] starts, crashes and starts again one node; [`cluster`] joins several by diallers;
 //! * [`keystones`] stands for a keeper of keystones, with plain text for signatures; [`signers`] sign commits only;
+//!   [`identities`] are the real ones, over the node's store;
+//! * [`control_end`] is one end of a control channel without an engine;
 //! * [`author`] makes random changes; [`model`] knows what must be there in the end;
 //! * [`scenario`] is the whole run of one seed.
 //!
@@ -12,7 +14,9 @@
 
 pub mod author;
 pub mod cluster;
+pub mod control_end;
 pub mod dice;
+pub mod identities;
 pub mod keystones;
 pub mod model;
 pub mod net;

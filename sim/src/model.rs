@@ -42,6 +42,14 @@ impl Model {
         self.acknowledged.extend(records.iter().map(Verified::sid));
     }
 
+    /// A node is put back to an earlier copy of its store: what is in that copy or at another node, `held`, stays; of the
+    /// rest nothing is promised any more. How many records that are.
+    pub fn forget_all_but(&mut self, held: &BTreeSet<Sid>) -> usize {
+        let before = self.acknowledged.len();
+        self.acknowledged.retain(|sid| held.contains(sid));
+        before - self.acknowledged.len()
+    }
+
     /// How many records were reported durable.
     pub fn acknowledged_count(&self) -> usize {
         self.acknowledged.len()

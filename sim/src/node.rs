@@ -9,7 +9,7 @@ use sealtide_node::engine::keystones::Keystones;
 use sealtide_node::engine::{Engine, Event};
 use sealtide_node::world::PeerSession;
 use sealtide_store::mem::MemDisk;
-use sealtide_store::{Config, SpaceLabel, Store};
+use sealtide_store::{Config, Peer, SpaceLabel, Store};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
@@ -39,6 +39,27 @@ impl Broken {
     }
 }
 
+/// The wall clock of a node, ms since 1970.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Opens the keeper of keystones of a node at each of its starts: what it holds lies in the store.
+pub trait Keeper: Send + Sync {
+    /// The keeper over what is in the store now.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    fn open(&self, store: &Store, clock: WallClock) -> Result<Arc<dyn Keystones>, String>;
+}
+
+/// A keeper that lives through every crash.
+pub struct Lasting(pub Arc<dyn Keystones>);
+
+impl Keeper for Lasting {
+    fn open(&self, _: &Store, _: WallClock) -> Result<Arc<dyn Keystones>, String> {
+        Ok(self.0.clone())
+    }
+}
+
 /// A simulated node. Clones are the same node.
 #[derive(Clone)]
 pub struct SimNode(Arc<Inner>);
@@ -49,7 +70,7 @@ struct Inner {
     trace: Trace,
     broken: Broken,
     dice: Mutex<Dice>,
-    keystones: Arc<dyn Keystones>,
+    keeper: Arc<dyn Keeper>,
     state: Mutex<State>,
     /// Tells who waits that it is up, in the order of asking.
     up: Notify,
@@ -63,6 +84,8 @@ struct State {
     /// Longest time that it stays away after a crash, ms.
     away_ms: u64,
     crashes: u64,
+    /// What the node starts on after the next crash, in place of what the crash left.
+    backup: Option<MemDisk>,
 }
 
 struct Running {
@@ -74,21 +97,14 @@ struct Running {
 
 impl SimNode {
     /// A node that has not started.
-    pub fn new(
-        name: &str,
-        id: NodeId,
-        dice: Dice,
-        trace: &Trace,
-        broken: &Broken,
-        keystones: Arc<dyn Keystones>,
-    ) -> Self {
+    pub fn new(name: &str, id: NodeId, dice: Dice, trace: &Trace, broken: &Broken, keeper: Arc<dyn Keeper>) -> Self {
         Self(Arc::new(Inner {
             name: name.to_owned(),
             id,
             trace: trace.clone(),
             broken: broken.clone(),
             dice: Mutex::new(dice),
-            keystones,
+            keeper,
             state: Mutex::default(),
             up: Notify::new(),
         }))
@@ -120,10 +136,11 @@ impl SimNode {
         };
         let world = SimWorld::new(&self.0.name, disk.clone(), skew_ms, seed, &self.0.trace);
         let clock = world.clone();
-        let wall_ms = Arc::new(move || sealtide_node::world::World::now(&clock).wall_ms);
-        let config = Config { pack_bytes: PACK_BYTES, wall_ms, ..Config::default() };
+        let wall_ms: WallClock = Arc::new(move || sealtide_node::world::World::now(&clock).wall_ms);
+        let config = Config { pack_bytes: PACK_BYTES, wall_ms: wall_ms.clone(), ..Config::default() };
         let store = Store::open(Arc::new(disk), config).map_err(|error| format!("cannot open its store: {error}"))?;
-        let engine = Engine::with_keystones(world.clone(), store, self.0.id, self.0.keystones.clone());
+        let keystones = self.0.keeper.open(&store, wall_ms)?;
+        let engine = Engine::with_keystones(world.clone(), store, self.0.id, keystones);
         let mut state = guard(&self.0.state);
         if let Some(faults) = state.faults {
             world.set_faults(faults);
@@ -143,6 +160,10 @@ impl SimNode {
         for (node, role) in grants {
             let grant = Grant { space, node: *node, role: *role, since_ms: 0, invite: None };
             engine.known().put_grant(&grant).expect("the facts can be written");
+            if *node != self.0.id {
+                let peer = Peer::new(*node, sealtide_node::world::World::now(engine.world()));
+                engine.known().put_peer(&peer).expect("the facts can be written");
+            }
         }
         engine.grants_changed();
     }
@@ -166,6 +187,13 @@ impl SimNode {
             }
             up.await;
         }
+    }
+
+    /// Takes the node down and puts its store back to an earlier copy. What it had promised since is not promised any more.
+    pub fn restore(&self, backup: MemDisk) {
+        let Some(world) = self.world().filter(|world| !world.is_dead()) else { return };
+        guard(&self.0.state).backup = Some(backup);
+        world.crash("and is put back to a backup");
     }
 
     /// Decides how writes go wrong, and how long the node stays away after a crash, from now on.
@@ -239,13 +267,18 @@ impl SimNode {
         }
         let away = guard(&self.0.dice).below(away_ms + 1);
         tokio::time::sleep(Duration::from_millis(away)).await;
-        let image = world.image().expect("a crash leaves an image");
+        let backup = guard(&self.0.state).backup.take();
+        let restored = backup.is_some();
+        let image = backup.or_else(|| world.image()).expect("a crash leaves an image");
         if let Err(error) = self.start(image) {
             self.0.broken.add(format!("{} {error}", self.0.name));
             return;
         }
-        let before = world.promises();
-        self.look_back(&before);
+        if restored {
+            guard(&self.0.state).promises = Promises::default();
+        } else {
+            self.look_back(&world.promises());
+        }
         self.0.trace.note(&self.0.name, format_args!("is back"));
     }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use crate::scenario::{Outcome, play};
+use crate::scenario::{Keys, Outcome, play};
 use crate::signers::Signers;
 use crate::trace::Trace;
 
@@ -55,7 +55,7 @@ pub fn only_seed() -> Option<u64> {
 /// # Errors
 /// What went wrong, the seed, and what happened before.
 pub fn run_seed(seed: u64, whole_trace: bool) -> Result<(Outcome, String), String> {
-    run_with(seed, whole_trace, None)
+    run_with(seed, whole_trace, Keys::None)
 }
 
 /// Plays one seed with signed commits.
@@ -63,13 +63,21 @@ pub fn run_seed(seed: u64, whole_trace: bool) -> Result<(Outcome, String), Strin
 /// # Errors
 /// As [`run_seed`].
 pub fn run_signed(seed: u64, whole_trace: bool) -> Result<(Outcome, String), String> {
-    run_with(seed, whole_trace, Some(&Signers::default()))
+    run_with(seed, whole_trace, Keys::Signers(&Signers::default()))
 }
 
-fn run_with(seed: u64, whole_trace: bool, signers: Option<&Signers>) -> Result<(Outcome, String), String> {
+/// Plays one seed with identities and a node that is put back to earlier copies of its store.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run_restored(seed: u64, whole_trace: bool) -> Result<(Outcome, String), String> {
+    run_with(seed, whole_trace, Keys::Restored)
+}
+
+fn run_with(seed: u64, whole_trace: bool, keys: Keys<'_>) -> Result<(Outcome, String), String> {
     let mut trace: Option<Trace> = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
-        in_virtual_time(async { play(seed, whole_trace, signers, |cluster| trace = Some(cluster.trace.clone())).await })
+        in_virtual_time(async { play(seed, whole_trace, keys, |cluster| trace = Some(cluster.trace.clone())).await })
     }));
     let lines = trace.map(|trace| trace.text()).unwrap_or_default();
     let what = match played {

@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
-use sealtide_sim::seeds::{only_seed, run_seed, run_signed, scale};
+use sealtide_sim::seeds::{only_seed, run_restored, run_seed, run_signed, scale};
 
 /// Seeds of each part at scale 1.
 const SEEDS: u64 = 250;
@@ -82,4 +82,26 @@ fn signed_commits_agree_too() {
     }
     println!("{count} seeds with signed commits: {proven} of {named} frames proven");
     assert!(proven > named * 9 / 10, "{proven} of {named}");
+}
+
+/// With identities, and a node whose store is put back to an earlier copy in the middle of it all: what anybody else had, or
+/// the copy, is there in the end; the node signs nothing twice, since it asks its peers first.
+// Proves: SY-26, SY-48
+#[test]
+fn restored_backups_lose_only_what_nobody_else_had() {
+    if let Some(seed) = only_seed() {
+        tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::INFO).init();
+        let (outcome, lines) = run_restored(seed, true).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("{lines}{outcome:#?}");
+        return;
+    }
+    let count = 100 * scale();
+    let (mut restores, mut forgotten, mut crashes) = (0, 0, 0);
+    for seed in 0..count {
+        let (outcome, _) = run_restored(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        (restores, forgotten) = (restores + outcome.restores, forgotten + outcome.forgotten);
+        crashes += outcome.crashes;
+    }
+    println!("{count} seeds, {restores} restores that {forgotten} records went with, {crashes} nodes down in all");
+    assert!(restores > count && forgotten > 0, "{restores} restores, {forgotten} records");
 }

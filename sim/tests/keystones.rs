@@ -6,17 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealtide_ibgib::Stamp;
+use sealtide_identity::keystone::context_target;
 use sealtide_identity::{NodeId, SpaceId};
-use sealtide_node::engine::keystones::{Keystones, NoKeystones};
-use sealtide_node::world::{PeerChannel, PeerSession};
+use sealtide_node::engine::Event;
+use sealtide_node::engine::keystones::{Connection, Keystones, NoKeystones};
+use sealtide_node::world::{PeerChannel, PeerSession, World};
 use sealtide_sim::author::Author;
 use sealtide_sim::cluster::Cluster;
+use sealtide_sim::control_end::ControlEnd;
 use sealtide_sim::dice::Dice;
 use sealtide_sim::keystones::{Lie, PlainKeystones};
 use sealtide_sim::net::{SAGA, Weather, connect};
 use sealtide_sim::seeds::{in_virtual_time, scale};
-use sealtide_sync::message::HelloIdentity;
-use sealtide_sync::{AbortCode, Message};
+use sealtide_sync::message::{HelloIdentity, Open};
+use sealtide_sync::{
+    AbortCode, ControlInput, Direction, Facts, Message, SagaId, SagaOutcome, Scope, SpaceView, Strategy,
+};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{sleep, timeout};
 
 const STAMP: Stamp = Stamp { ms: 1_767_225_600_000 };
@@ -75,6 +82,172 @@ fn connect_both_ways_and_count_the_frames() {
         cluster.engine(0).close(&peer);
         cluster.settle(60_000).await.unwrap();
         assert_eq!(both_n(&cluster, &keys), [7, 7]);
+    });
+}
+
+/// The sagas of node 0 that ended well since the last time.
+fn committed(events: &mut Receiver<Event>) -> u64 {
+    let mut count = 0;
+    loop {
+        match events.try_recv() {
+            Ok(Event::SagaEnded(report)) => {
+                let fine = match &report.outcome {
+                    SagaOutcome::Committed { .. } => true,
+                    SagaOutcome::Aborted { code: AbortCode::Busy, .. } => false,
+                    other => panic!("{other:?}"),
+                };
+                count += u64::from(fine);
+            }
+            Ok(_) => {}
+            Err(TryRecvError::Lagged(missed)) => panic!("{missed} events were missed"),
+            Err(_) => return count,
+        }
+    }
+}
+
+/// An edit in every second for an hour of virtual time, at both nodes in turn: the first saga is signed when it opens and
+/// when it closes, the others about once in ten minutes.
+/// Proves: SY-33
+#[test]
+fn an_hour_of_live_editing_adds_at_most_eight_frames_a_side() {
+    in_virtual_time(async {
+        let (mut cluster, keys, space) = two(33);
+        cluster.keep_connected(0, 1);
+        cluster.settle(60_000).await.unwrap();
+        assert_eq!(both_n(&cluster, &keys), [3, 3], "connect, opening, closing");
+        let (mut events, mut sagas) = (cluster.engine(0).subscribe(), 0);
+        for second in 0..3600 {
+            commit(&cluster, second % 2, space, 100 + second as u64).await;
+            sleep(ms(1000)).await;
+            sagas += committed(&mut events);
+        }
+        let after = both_n(&cluster, &keys);
+        println!("{sagas} sagas in an hour: n = {after:?}");
+        assert!(sagas >= 3500, "{sagas}");
+        assert!(after.iter().all(|n| (3 + 5..=3 + 8).contains(n)), "{after:?}");
+        cluster.settle(60_000).await.unwrap();
+        cluster.check_agreement(&space).unwrap();
+    });
+}
+
+/// Sixteen spaces at once share S and R: two frames for the first saga of each, then one for each signed context.
+/// Proves: SY-33
+#[test]
+fn sixteen_spaces_at_once_count_each_for_itself() {
+    in_virtual_time(async {
+        let (mut cluster, keys, first) = two(16);
+        let spaces: Vec<SpaceId> = std::iter::once(first).chain((2..=16).map(|number| cluster.space(number))).collect();
+        for (number, space) in spaces.iter().enumerate() {
+            commit(&cluster, number % 2, *space, 10 + number as u64).await;
+        }
+        cluster.keep_connected(0, 1);
+        cluster.settle(60_000).await.unwrap();
+        let opened = 1 + 2 * 16;
+        assert_eq!(both_n(&cluster, &keys), [opened; 2], "connect, then opening and closing of each space");
+        // Eleven minutes, an edit of each space in every ten seconds: one signature of each, when ten minutes are over.
+        for round in 0..66u64 {
+            for (number, space) in spaces.iter().enumerate() {
+                commit(&cluster, (number + round as usize) % 2, *space, 1000 * round + number as u64).await;
+            }
+            sleep(ms(10_000)).await;
+        }
+        cluster.settle(60_000).await.unwrap();
+        assert_eq!(both_n(&cluster, &keys), [opened + 16; 2]);
+        for space in &spaces {
+            cluster.check_agreement(space).unwrap();
+        }
+        // An orderly end signs what is left of each.
+        let peer = cluster.nodes[1].id();
+        cluster.engine(0).close(&peer);
+        sleep(ms(50)).await;
+        assert_eq!(both_n(&cluster, &keys)[0], opened + 32);
+    });
+}
+
+/// By count: after 1,024 sagas the next one is signed, however little time has passed.
+/// Proves: SY-33
+#[test]
+fn the_saga_after_1024_unsigned_ones_is_signed() {
+    in_virtual_time(async {
+        let (mut cluster, keys, space) = two(24);
+        cluster.keep_connected(0, 1);
+        cluster.settle(60_000).await.unwrap();
+        let (mut events, mut sagas) = (cluster.engine(0).subscribe(), 0);
+        let mut signed_at = None;
+        for round in 0..1100u64 {
+            commit(&cluster, (round % 2) as usize, space, 100 + round).await;
+            sleep(ms(400)).await;
+            sagas += committed(&mut events);
+            if signed_at.is_none() && keys[0].own_n(&cluster.nodes[1].id()) == Some(4) {
+                signed_at = Some(sagas);
+            }
+        }
+        assert_eq!(both_n(&cluster, &keys), [4, 4]);
+        // Those of the time before the first edit count too: there was one, the first of all, which was signed.
+        assert!(signed_at.is_some_and(|sagas| (1024..=1026).contains(&sagas)), "{signed_at:?}");
+    });
+}
+
+/// A peer that proved itself and then leaves out a signature that is due.
+/// Proves: SY-33
+#[test]
+fn an_open_without_the_signature_that_is_due_is_refused() {
+    in_virtual_time(async {
+        let (cluster, keys, space) = two(8);
+        let ids = [cluster.nodes[1].id(), cluster.nodes[0].id()];
+        for signs in [false, true] {
+            let [mine, theirs] = connect(ids, Weather::default(), Dice::new(8), &cluster.traffic);
+            let binding = mine.binding().unwrap();
+            assert!(cluster.nodes[0].attach(theirs));
+            let control = mine.open(0, "sts/1/control").await.unwrap();
+            let connection = Connection::unattended(ids[0], ids[1], true, binding);
+            let mut end = ControlEnd::new(Arc::new(keys[1].clone()), connection.clone(), [7; 32]);
+            let now = || cluster.nodes[0].world().unwrap().now();
+            end.take(now(), ControlInput::Start).await;
+            while !end.is_ready() {
+                while let Some(message) = end.next() {
+                    control.send(message).await.unwrap();
+                }
+                let message = timeout(ms(5000), control.recv()).await.unwrap().unwrap().unwrap();
+                end.take(now(), ControlInput::Message(message)).await;
+            }
+            while let Some(message) = end.next() {
+                control.send(message).await.unwrap();
+            }
+            let saga = mine.open(3, SAGA).await.unwrap();
+            let store = cluster.engine(1).store().clone();
+            let view = store.view(&space).unwrap();
+            let snapshot = view.snapshot();
+            let facts = Facts::of(&snapshot.tip_summary, &snapshot.item_summary);
+            let open = Open {
+                saga: SagaId([u8::from(signs); 32]),
+                space,
+                scope: Scope::All,
+                direction: Direction::Both,
+                strategy: Strategy::Optimistic,
+                facts,
+                flags: 0,
+                resume: None,
+                members: None,
+                sig: None,
+            };
+            let sig = if signs {
+                let plain = Message::Open(open.clone()).encode();
+                let target = context_target(plain[0], &[0; 32], &plain[1..]);
+                Some(keys[1].sign(connection, target).await.unwrap())
+            } else {
+                None
+            };
+            saga.send(Message::Open(Open { sig, ..open }).encode()).await.unwrap();
+            let answer = timeout(ms(5000), saga.recv()).await.unwrap().unwrap().unwrap();
+            match Message::decode(&answer) {
+                Ok(Message::Abort { code: AbortCode::Auth, .. }) => assert!(!signs),
+                Ok(Message::OpenAck(ack)) => assert!(signs && ack.sig.is_some()),
+                other => panic!("{other:?}"),
+            }
+            mine.close();
+            sleep(ms(100)).await;
+        }
     });
 }
 

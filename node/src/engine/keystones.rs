@@ -47,6 +47,11 @@ impl Connection {
         (Self { own, peer, is_initiator, binding, asks }, inbox)
     }
 
+    /// A connection without a control channel behind it: what it asks for nobody hears. For keepers driven by hand.
+    pub fn unattended(own: NodeId, peer: NodeId, is_initiator: bool, binding: [u8; 32]) -> Self {
+        Self::new(own, peer, is_initiator, binding).0
+    }
+
     /// Asks the peer for the frames of a keystone, those after `n = after`. They come by [`Keystones::keep`].
     pub fn ask(&self, first: Address, after: Option<u64>) {
         let _ = self.asks.send(Ask::Keystone(first, after));

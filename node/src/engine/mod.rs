@@ -14,6 +14,7 @@ mod room;
 mod saga_task;
 mod session;
 mod signatures;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -174,6 +175,7 @@ pub(crate) struct State {
     pub(crate) reading: std::collections::BTreeSet<SpaceId>,
     /// Who keeps the folder of a space, and can be asked to look at it now.
     folders: BTreeMap<SpaceId, mpsc::UnboundedSender<oneshot::Sender<()>>>,
+    turns: turns::Turns,
     serial: u64,
 }
 
@@ -291,6 +293,7 @@ impl<W: World> Engine<W> {
                 return;
             }
             state.peers.remove(&peer);
+            state.turns.end_all(&peer);
             for (_, space) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
                 space.running = false;
             }
@@ -322,6 +325,10 @@ impl<W: World> Engine<W> {
     /// Tells everybody what a commit moved, if anything.
     pub(crate) fn committed(&self, space: SpaceId, origin: Option<NodeId>, result: &CommitResult) {
         if !result.moved.is_empty() {
+            if origin.is_some() && result.moved.iter().any(|(_, _, after)| after.len() > 1) {
+                let now = self.world().now().mono_ms;
+                self.lock().turns.contended(space, now);
+            }
             self.look_at_members(&space, result.moved.iter().map(|(timeline, ..)| *timeline));
             self.changed(space, origin, result.moved.iter().map(|(timeline, ..)| *timeline).collect());
             self.review_held_soon(space);
@@ -443,6 +450,22 @@ impl<W: World> Engine<W> {
             })
         });
         offers.collect()
+    }
+
+    /// Begins a saga of a space with a peer; the wait in ms when it is another peer's turn. Spec: sync §5
+    pub(crate) fn take_turn(&self, space: SpaceId, peer: NodeId) -> Result<(), u64> {
+        let now = self.world().now().mono_ms;
+        if self.lock().turns.take(space, peer, now) {
+            return Ok(());
+        }
+        let mut chance = [0; 8];
+        self.world().entropy().fill(&mut chance);
+        Err(turns::wait_ms(u64::from_le_bytes(chance)))
+    }
+
+    /// The saga of a space with a peer is over.
+    pub(crate) fn end_turn(&self, space: &SpaceId, peer: &NodeId) {
+        self.lock().turns.end(space, peer);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -381,9 +381,20 @@ impl<W: World> Worker<W> {
         let due: Vec<SpaceId> =
             self.dirty.iter().filter(|(_, span)| due_at(**span) <= now).map(|(space, _)| *space).collect();
         for space in due.into_iter().take(self.room()) {
+            if !lock(&self.slots).get(&space).is_some_and(|slot| slot.running.is_some())
+                && let Err(wait) = self.engine.take_turn(space, self.peer)
+            {
+                self.open_later(space, now + wait);
+                continue;
+            }
             self.dirty.remove(&space);
             self.order(SyncOrder::of_itself(space), None);
         }
+    }
+
+    /// Opens a saga at this time, whatever changes until then.
+    fn open_later(&mut self, space: SpaceId, at: u64) {
+        self.dirty.insert(space, (at.saturating_sub(QUIET_MAX_MS), at.saturating_sub(QUIET_MS)));
     }
 
     fn order(&mut self, order: SyncOrder, waiter: Option<oneshot::Sender<SagaReport>>) {
@@ -475,6 +486,7 @@ impl<W: World> Worker<W> {
                 slot.order.take(),
             )
         };
+        self.engine.end_turn(&space, &self.peer);
         let now = self.engine.world().now();
         let follow = match &outcome {
             SagaOutcome::Committed { again: moved, .. } => again || *moved,
@@ -495,8 +507,7 @@ impl<W: World> Worker<W> {
             self.order(order, None);
         } else if let Some(wait) = retry {
             // Also when "again" is set: who failed waits before it tries again.
-            let at = now.mono_ms + wait;
-            self.dirty.insert(space, (at.saturating_sub(QUIET_MAX_MS), at.saturating_sub(QUIET_MS)));
+            self.open_later(space, now.mono_ms + wait);
         } else if follow {
             self.dirty.insert(space, (0, 0));
         }

@@ -40,8 +40,9 @@ pub(super) struct Doubts {
     doubt: Option<Doubt>,
     /// Keystones that a witness vouched for.
     witnessed: BTreeSet<Address>,
-    /// Keystones of which a peer named a frame that is not here.
-    behind: BTreeSet<Address>,
+    /// Frames that peers named and that are not here, by keystone: what one peer names and brings says nothing of what
+    /// another one named.
+    behind: BTreeSet<(Address, Address)>,
 }
 
 impl Doubts {
@@ -63,15 +64,24 @@ impl Doubts {
 
     /// Whether a peer named a frame of it that is not here.
     pub(super) fn is_behind(&self, keystone: &Address) -> bool {
-        self.behind.contains(keystone)
+        self.behind.iter().any(|(behind, _)| behind == keystone)
     }
 
     /// A peer named a frame; `held` whether it is here.
-    pub(super) fn named(&mut self, keystone: &Address, held: bool) {
+    pub(super) fn named(&mut self, keystone: &Address, frame: &Address, held: bool) {
+        let named = (keystone.clone(), frame.clone());
         if held {
-            self.behind.remove(keystone);
+            self.behind.remove(&named);
         } else {
-            self.behind.insert(keystone.clone());
+            self.behind.insert(named);
+        }
+    }
+
+    /// A frame that was named did not come. In doubt it is waited for, whoever brings it; without doubt the store is
+    /// complete by its count, and a peer that names what there is not does not stop the others.
+    pub(super) fn did_not_come(&mut self, keystone: &Address, frame: &Address) {
+        if self.of(keystone).is_none() {
+            self.named(keystone, frame, true);
         }
     }
 
@@ -84,6 +94,7 @@ impl Doubts {
     /// The doubt is over.
     pub(super) fn clear(&mut self) {
         self.doubt = None;
+        self.behind.clear();
     }
 
     /// What is doubted.
@@ -115,5 +126,23 @@ mod tests {
         assert!(doubts.vouched(&second, &own));
         doubts.clear();
         assert_eq!(doubts.doubt(), None);
+    }
+
+    // Proves: SY-26
+    #[test]
+    fn what_one_peer_brings_does_not_stand_for_what_another_one_named() {
+        let address = |letter: &str| Address::parse(&format!("keystone^{}", letter.repeat(64))).unwrap();
+        let (device, near, far) = (address("A"), address("B"), address("C"));
+        for in_doubt in [true, false] {
+            let mut doubts = Doubts::look(2, if in_doubt { 3 } else { 2 }, true);
+            doubts.named(&device, &near, false);
+            doubts.named(&device, &far, false);
+            doubts.named(&device, &near, true);
+            assert!(doubts.is_behind(&device) && !doubts.is_behind(&near));
+            doubts.did_not_come(&device, &far);
+            assert_eq!(doubts.is_behind(&device), in_doubt);
+            doubts.clear();
+            assert!(!doubts.is_behind(&device), "a person's word");
+        }
     }
 }

@@ -219,3 +219,47 @@ async fn a_fork_is_refused_where_both_branches_are_seen() {
     let refused = b.check_proof(connection(2, 1), two.session, said(&a, 21, 11)).await.unwrap_err();
     assert_eq!(refused.code, AbortCode::IdentityForked);
 }
+
+/// A proof fails when any one of the things that it is bound to is another for whoever checks it.
+// Proves: SY-89
+#[tokio::test]
+async fn connect_misbinding() {
+    let open = |seed| room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+    let (a, b, c) = (open(1), open(2), open(3));
+    let proof = a.prove(connection(1, 2), said(&b, 10, 20)).await.unwrap();
+    let for_c = a.prove(connection(1, 3), said(&c, 10, 20)).await.unwrap();
+    let device = a.device().unwrap();
+    b.keep(connection(2, 1), device.clone(), for_c.device.clone(), true).await.unwrap();
+    let other_device = c.device().unwrap();
+    c.keep(connection(3, 1), device, for_c.device, true).await.unwrap();
+    b.keep(connection(2, 3), other_device.clone(), c.frames_of(&other_device), true).await.unwrap();
+
+    type Change = fn(&mut Connection, &mut Introduction);
+    let changes: [(&str, Change); 7] = [
+        ("the role", |on, _| on.is_initiator = !on.is_initiator),
+        ("the session binding", |on, _| on.binding[31] ^= 1),
+        ("the node id of the prover", |on, _| on.peer = node(3).id),
+        ("the node id of the verifier", |on, _| on.own = node(3).id),
+        ("the challenge that was received", |_, said| said.own_challenge[0] ^= 1),
+        ("the challenge that was sent", |_, said| said.peer_challenge[0] ^= 1),
+        ("no session binding", |on, _| on.binding = [0; 32]),
+    ];
+    for (what, change) in changes {
+        let (mut on, mut said) = (connection(2, 1), said(&a, 20, 10));
+        change(&mut on, &mut said);
+        let refused = b.check_proof(on, proof.session.clone(), said).await.expect_err(what);
+        assert_eq!(refused.code, AbortCode::Auth, "{what}");
+    }
+    // The three first frames: of the prover's device, of its session, and of the verifier's device.
+    let mut of_c = said(&a, 20, 10);
+    of_c.peer_keystone = other_device;
+    let refused = b.check_proof(connection(2, 1), proof.session.clone(), of_c).await.unwrap_err();
+    assert_eq!(refused.code, AbortCode::Auth, "the device of another node");
+    let refused = b.check_proof(connection(2, 1), for_c.session.clone(), said(&a, 20, 10)).await.unwrap_err();
+    assert_eq!(refused.code, AbortCode::Auth, "the session for another node");
+    let refused = c.check_proof(connection(3, 1), proof.session.clone(), said(&a, 20, 10)).await.unwrap_err();
+    assert_eq!(refused.code, AbortCode::Auth, "shown to another node");
+    // As it is, each holds where it was made for.
+    assert_eq!(b.check_proof(connection(2, 1), proof.session, said(&a, 20, 10)).await, Ok(()));
+    assert_eq!(c.check_proof(connection(3, 1), for_c.session, said(&a, 20, 10)).await, Ok(()));
+}

@@ -56,7 +56,7 @@ impl Identities {
         loop {
             news.borrow_and_update();
             let held = self.0.frames.with(keystone, |chain| chain.standing(named).is_some());
-            lock(&self.0.doubts).named(keystone, held);
+            lock(&self.0.doubts).named(keystone, named, held);
             if held {
                 return Ok(());
             }
@@ -70,6 +70,7 @@ impl Identities {
                 connection.ask(keystone.clone(), from);
             }
             if timeout_at(until, news.changed()).await.is_err() {
+                lock(&self.0.doubts).did_not_come(keystone, named);
                 return Err(Refused::auth(
                     "this node's store is older than what a peer holds, and the rest did not come",
                 ));
@@ -89,8 +90,12 @@ impl Identities {
         }
     }
 
-    /// Frames of an own keystone that came from a peer: one that holds the newest is a witness.
+    /// Frames of the own owner keystone that came from a peer: one that holds the newest is a witness. Of the device a
+    /// peer is one only when the others were waited for, since what it brings may be older than what they are about to.
     pub(super) fn heard(&self, keystone: &Address, frames: &[Verified]) {
+        if self.device().as_ref() == Some(keystone) {
+            return;
+        }
         let newest = self.0.frames.with(keystone, |chain| {
             let newest = chain.newest().map(|newest| newest.frame().address().clone());
             frames.iter().any(|frame| Some(frame.address()) == newest.as_ref())

@@ -93,15 +93,15 @@ pub(super) async fn answer_saga<W: World>(
         refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
         return None;
     }
-    let (serial, cancelled) = match take_slot(slots, space, engine.id() < peer) {
-        Some(taken) => taken,
-        None => {
-            refuse(&channel, AbortCode::Busy, "a saga of this space is running").await;
-            if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
-                keys.unseen(sig).await;
-            }
-            return None;
+    let turn = engine.take_turn(space, peer);
+    let taken = if turn.is_ok() { take_slot(slots, space, engine.id() < peer) } else { None };
+    let Some((serial, cancelled)) = taken else {
+        let wait = turn.err().unwrap_or(BUSY_RETRY_MS);
+        refuse_until(&channel, AbortCode::Busy, "a saga of this space is running", wait).await;
+        if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
+            keys.unseen(sig).await;
         }
+        return None;
     };
     engine.lock().spaces.entry((peer, space)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
@@ -191,7 +191,10 @@ async fn drive<W: World, C: PeerChannel>(
 }
 
 pub(super) async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
-    let retry = if code == AbortCode::Busy { BUSY_RETRY_MS } else { 0 };
+    refuse_until(channel, code, text, if code == AbortCode::Busy { BUSY_RETRY_MS } else { 0 }).await;
+}
+
+async fn refuse_until<C: PeerChannel>(channel: &C, code: AbortCode, text: &str, retry: u64) {
     let _ = tokio::time::timeout(Duration::from_secs(5), channel.send(Saga::refusal(code, text, retry))).await;
     channel.finish();
 }
