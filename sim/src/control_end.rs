@@ -69,7 +69,7 @@ impl ControlEnd {
     }
 
     /// The next message to be sent.
-    pub fn next(&mut self) -> Option<Bytes> {
+    pub fn next_message(&mut self) -> Option<Bytes> {
         self.out.pop_front()
     }
 

@@ -205,13 +205,13 @@ fn an_open_without_the_signature_that_is_due_is_refused() {
             let now = || cluster.nodes[0].world().unwrap().now();
             end.take(now(), ControlInput::Start).await;
             while !end.is_ready() {
-                while let Some(message) = end.next() {
+                while let Some(message) = end.next_message() {
                     control.send(message).await.unwrap();
                 }
                 let message = timeout(ms(5000), control.recv()).await.unwrap().unwrap().unwrap();
                 end.take(now(), ControlInput::Message(message)).await;
             }
-            while let Some(message) = end.next() {
+            while let Some(message) = end.next_message() {
                 control.send(message).await.unwrap();
             }
             let saga = mine.open(3, SAGA).await.unwrap();

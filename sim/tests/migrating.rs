@@ -194,7 +194,7 @@ async fn connect_over(line: &mut Line, ends: &mut [ControlEnd; 2], how: Move, di
         for end in 0..2 {
             line.events();
             while let Some(channel) = line.channels[end]
-                && let Some(message) = waiting[end].take().or_else(|| ends[end].next())
+                && let Some(message) = waiting[end].take().or_else(|| ends[end].next_message())
             {
                 match line.ends[end].send(channel, message) {
                     Ok(()) => {}
@@ -323,7 +323,7 @@ async fn relay(mut ends: [ControlEnd; 2]) -> [Option<AbortCode>; 2] {
         let mut moved = false;
         for from in 0..2 {
             // The reasons that travel would hide the own verdict of the other end.
-            while let Some(message) = ends[from].next() {
+            while let Some(message) = ends[from].next_message() {
                 moved = true;
                 proofs += usize::from(message[0] == 0x03);
                 if !matches!(Message::decode(&message), Ok(Message::Abort { .. })) {

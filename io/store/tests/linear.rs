@@ -1,7 +1,6 @@
 //! Eight threads write one timeline of one store at once. What they were told is checked against one order of all writes.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
 mod support;
 
@@ -59,7 +58,8 @@ fn strict_writers_form_one_line() {
                 let view = store.view(&SPACE).unwrap();
                 let mut number = 0;
                 while number < rounds {
-                    let [tip] = view.tips(&timeline).try_into().ok().expect("one line has one tip");
+                    let tips = view.tips(&timeline);
+                    let [tip] = &tips[..] else { panic!("one line has one tip, not {tips:?}") };
                     let next = conformance::next_frame(&view.record(&tip.sid).unwrap(), &format!("{writer} {number}"));
                     let expected = vec![(timeline, vec![tip.sid])];
                     match store.commit(&SPACE, &CommitRequest { expected, strict: true, ..request(vec![next.clone()]) })

@@ -381,7 +381,7 @@ impl<W: World> Worker<W> {
         let due: Vec<SpaceId> =
             self.dirty.iter().filter(|(_, span)| due_at(**span) <= now).map(|(space, _)| *space).collect();
         for space in due.into_iter().take(self.room()) {
-            if !lock(&self.slots).get(&space).is_some_and(|slot| slot.running.is_some())
+            if lock(&self.slots).get(&space).is_none_or(|slot| slot.running.is_none())
                 && let Err(wait) = self.engine.take_turn(space, self.peer)
             {
                 self.open_later(space, now + wait);
