@@ -118,7 +118,7 @@ fn the_door_of_a_running_node() {
         let at = node.gateway().trim_start_matches("http://").to_owned();
         let door = Gateway { child: None, at };
         assert_eq!(door.get("/health")["status"], "ok");
-        assert!(door.ask("GET /metrics", &[], "").contains("sealtide_sessions 0"));
+        assert!(door.ask("GET /metrics", &[], "").contains("sealtide_link_sessions 0"));
         let registry = door.get("/version/registry");
         if !revision.is_null() {
             assert_eq!(registry["revision"], revision, "{registry}");
