@@ -31,7 +31,7 @@ macro_rules! counters {
             pub fn samples(&self) -> Vec<LinkSample> {
                 vec![$(LinkSample {
                     name: concat!("sealtide_link_", stringify!($name)),
-                    help: $help.trim_ascii(),
+                    help: $help.trim_ascii().trim_end_matches('.'),
                     goes_down: GAUGES.contains(&stringify!($name)),
                     value: self.$name,
                 },)*]

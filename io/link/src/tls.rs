@@ -164,15 +164,7 @@ pub(crate) fn server_config(certificate: &NodeCertificate) -> Result<Arc<ServerC
 /// # Errors
 /// Only when the library refuses the fixed parameters.
 pub(crate) fn relay_client_config() -> Result<Arc<ClientConfig>, Error> {
-    let mut config = ClientConfig::builder_with_provider(provider().clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Accepted::Any))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    config.enable_early_data = false;
-    Ok(Arc::new(config))
+    unnamed_client_config(provider().clone())
 }
 
 /// The TLS around a tunnel, which ends wherever the operator's HTTPS ends: any key exchange and any certificate, since the
@@ -181,7 +173,12 @@ pub(crate) fn relay_client_config() -> Result<Arc<ClientConfig>, Error> {
 /// # Errors
 /// Only when the library refuses the fixed parameters.
 pub(crate) fn tunnel_client_config() -> Result<Arc<ClientConfig>, Error> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    unnamed_client_config(Arc::new(aws_lc_rs::default_provider()))
+}
+
+/// Shows no certificate and takes any.
+fn unnamed_client_config(provider: Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Accepted::Any))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{check_all, node, pair, send_all, soon};
-use sealtide_link::{ChannelClosed, Remote, SessionEnd, TrySendError};
+use sealtide_link::{ChannelClosed, LinkConfig, Padding, Remote, Session, SessionEnd, TrySendError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ends_know_each_other_and_agree_on_the_binding() {
@@ -245,17 +245,22 @@ async fn observed_addr() {
     }
 }
 
-/// At a constant rate a session talks, and an idle one goes on sending.
-// Proves: LK-66
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn padding_at_a_constant_rate() {
-    let constant =
-        |config: &mut sealtide_link::LinkConfig| config.padding = sealtide_link::Padding::Constant(20_000_000);
-    let (a, b) = (harness::node_with(1, constant).await, harness::node_with(2, constant).await);
+/// Two nodes that pad, with a session, the dialler's end first.
+async fn padded_pair(padding: Padding) -> (harness::Node, harness::Node, Session, Session) {
+    let padded = |config: &mut LinkConfig| config.padding = padding;
+    let (a, b) = (harness::node_with(1, padded).await, harness::node_with(2, padded).await);
     a.allow(&b);
     b.allow(&a);
     let ours = a.dial(&b).await;
     let theirs = soon(b.link.accept()).await.unwrap();
+    (a, b, ours, theirs)
+}
+
+/// At a constant rate a session talks, and an idle one goes on sending.
+// Proves: LK-66
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn padding_at_a_constant_rate() {
+    let (a, b, ours, theirs) = padded_pair(Padding::Constant(20_000_000)).await;
     soon(harness::talk(&ours, &theirs, 4, 50, 50_000)).await;
     // Nobody says anything any more.
     let before = b.link.metrics().frames_received;
@@ -269,12 +274,7 @@ async fn padding_at_a_constant_rate() {
 // Proves: LK-66
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn padding() {
-    let padded = |config: &mut sealtide_link::LinkConfig| config.padding = sealtide_link::Padding::Padme;
-    let (a, b) = (harness::node_with(1, padded).await, harness::node_with(2, padded).await);
-    a.allow(&b);
-    b.allow(&a);
-    let ours = a.dial(&b).await;
-    let theirs = soon(b.link.accept()).await.unwrap();
+    let (a, b, ours, theirs) = padded_pair(Padding::Padme).await;
     soon(harness::talk(&ours, &theirs, 4, 100, 50_000)).await;
     let (near, far) = (a.link.metrics(), b.link.metrics());
     assert!(far.frames_received > near.frames_sent && near.frames_received > far.frames_sent, "{near:?} {far:?}");

@@ -175,7 +175,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConflictsCommand,
     },
-    /// Check-outs that wait for a person
+    /// What waits for a person: check-outs, and what removed writers brought
     Hold {
         #[command(subcommand)]
         command: HoldCommand,
