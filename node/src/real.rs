@@ -24,6 +24,20 @@ pub fn now() -> Now {
     Now { mono_ms: mono_ms + 1_000_000, wall_ms }
 }
 
+/// Runs `work` on a thread that may wait for the disk. A panic of it goes on in the caller.
+///
+/// A runtime that ends drops the work it has not begun. Whoever waits for that is about to be dropped too, and never
+/// hears of a result: there is none, and a made-up one might be announced.
+async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_dropped) => std::future::pending().await,
+        },
+    }
+}
+
 impl World for RealWorld {
     type Session = sealtide_link::Session;
 
@@ -37,12 +51,12 @@ impl World for RealWorld {
 
     async fn sync(&self, store: &Store) -> Result<(), StoreError> {
         let store = store.clone();
-        tokio::task::spawn_blocking(move || store.sync()).await.expect("the store does not panic")
+        off_the_workers(move || store.sync()).await
     }
 
     async fn commit(&self, store: &Store, space: SpaceId, request: CommitRequest) -> Result<CommitResult, CommitError> {
         let store = store.clone();
-        tokio::task::spawn_blocking(move || store.commit(&space, &request)).await.expect("the store does not panic")
+        off_the_workers(move || store.commit(&space, &request)).await
     }
 }
 
