@@ -18,6 +18,7 @@ mod routes;
 mod server;
 mod session;
 mod settings;
+mod text;
 mod token;
 mod tunnel;
 

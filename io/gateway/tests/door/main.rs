@@ -4,6 +4,12 @@
 
 mod bumps;
 mod client;
+mod conformance;
 mod echo;
 mod http;
 mod sessions;
+
+/// The size of long tests: 1 in every run.
+fn scale() -> usize {
+    std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
