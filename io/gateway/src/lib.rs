@@ -10,6 +10,7 @@ mod frames;
 mod handshake;
 mod ladder;
 mod metrics;
+mod patience;
 mod peer;
 mod principal;
 mod rates;

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::connection::{Connection, Reply, Times, stopped};
 use crate::frames::{Class, CloseCode, FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
+use crate::patience::Patient;
 use crate::rates::Rate;
 use crate::routes;
 use crate::session::{Broadcast, Echo, Session};
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
 /// An open door; it closes when dropped, and its sessions with it.
 pub struct Server {
     address: SocketAddr,
+    admission: Arc<Admission>,
     stop: watch::Sender<bool>,
 }
 
@@ -100,14 +102,20 @@ impl Server {
             stop: stopped,
             door,
         });
+        let admission = shared.admission.clone();
         tokio::spawn(accept(listener, shared.clone()));
         tokio::spawn(sweep(shared));
-        Ok(Self { address, stop })
+        Ok(Self { address, admission, stop })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tokens that wait to be used, and open sessions.
+    pub fn counts(&self) -> (usize, usize) {
+        self.admission.counts()
     }
 }
 
@@ -154,14 +162,19 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, place: 
     let _ = stream.set_nodelay(true);
     let mut stop = shared.stop.clone();
     let head_time = Duration::from_millis(shared.door.settings.handshake_timeout_ms);
-    let service = service_fn(move |request| routes::answer(shared.clone(), peer, request, place.clone()));
+    let service = {
+        let shared = shared.clone();
+        service_fn(move |request| routes::answer(shared.clone(), peer, request, place.clone()))
+    };
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(head_time)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let patience = Duration::from_millis(shared.door.settings.idle_timeout_ms.max(1));
+    let stream = TokioIo::new(Patient::new(stream, patience));
+    let connection = builder.serve_connection(stream, service).with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => {}

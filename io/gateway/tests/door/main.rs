@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it ran")]
 
+mod access;
 mod bumps;
 mod client;
 mod conformance;
 mod echo;
+mod hostile;
 mod http;
+mod limits;
+mod nginx;
+mod outputs;
 mod sessions;
 
 /// The size of long tests: 1 in every run.
