@@ -59,6 +59,13 @@ impl Desk {
         inner.0.apply(change, &self.node, now).unwrap();
     }
 
+    /// The public Ed25519 key of the active version: what a user would pin.
+    pub(crate) fn ed25519_key(&self) -> Vec<u8> {
+        let inner = self.inner.lock().unwrap();
+        let keys = inner.0.keys(inner.0.ledger().tip().active()).unwrap().public_keys();
+        keys.into_iter().find(|entry| entry.algorithm == Algorithm::Ed25519).unwrap().public_key
+    }
+
     pub(crate) fn verifies(&self, payload: &str, algorithm: Algorithm, version: &str, signature: &str) -> bool {
         let version = KeyVersion::parse(version).unwrap();
         let inner = self.inner.lock().unwrap();

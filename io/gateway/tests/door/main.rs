@@ -5,6 +5,7 @@
 mod access;
 mod bumps;
 mod client;
+mod clients;
 mod conformance;
 mod echo;
 mod hostile;
