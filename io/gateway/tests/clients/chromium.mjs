@@ -79,7 +79,14 @@ told.foreign = await inPage(
 );
 console.log(JSON.stringify(told));
 browser.removeAllListeners('exit');
-browser.kill('SIGKILL');
-await new Promise((resolve) => browser.once('exit', resolve));
-rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+const gone = new Promise((resolve) => browser.once('exit', resolve));
+control.send(JSON.stringify({ id: ++last, method: 'Browser.close' }));
+await gone;
+// Its helpers may write for a moment longer.
+for (let tries = 0; tries < 1000; tries++) {
+  try {
+    rmSync(profile, { recursive: true, force: true });
+    break;
+  } catch {}
+}
 process.exit(0);

@@ -14,6 +14,7 @@ mod limits;
 mod nginx;
 mod outputs;
 mod sessions;
+mod tls;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> usize {
