@@ -7,6 +7,7 @@ mod connection;
 mod deflate;
 mod extensions;
 mod frames;
+pub mod fuzzing;
 mod handshake;
 mod ladder;
 mod metrics;

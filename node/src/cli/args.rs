@@ -209,8 +209,8 @@ pub(crate) enum Command {
     },
     /// Measure this machine
     Bench {
-        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; reconcile: what two
-        /// large spaces say to find a small difference
+        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; gateway: the door for
+        /// browsers beside ws and Bun; reconcile: what two large spaces say to find a small difference
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -225,9 +225,12 @@ pub(crate) enum Command {
         /// Records that differ, half of them on each side
         #[arg(long, default_value_t = 1_000)]
         differences: usize,
-        /// Idle sessions to weigh
+        /// Idle sessions to weigh, and most listeners of the gateway
         #[arg(long, default_value_t = 1_000)]
         sessions: usize,
+        /// Folder whose node_modules has ws and Bun, to compare the gateway with
+        #[arg(long, value_name = "DIR")]
+        peers: Option<PathBuf>,
     },
     /// Settings
     Config {

@@ -1,6 +1,7 @@
 //! `bench live`: how long an edit takes until the other folder shows it, between two real nodes on this machine.
-//! `bench reconcile` and `bench link` are in files of their own.
+//! `bench reconcile`, `bench link` and `bench gateway` are in files of their own.
 
+mod gateway;
 mod link;
 mod reconcile;
 
@@ -30,19 +31,22 @@ pub(crate) struct Sizes {
     pub(crate) items: usize,
     /// Differences of `reconcile`.
     pub(crate) differences: usize,
-    /// Idle sessions of `link`.
+    /// Idle sessions of `link`, listeners of `gateway`.
     pub(crate) sessions: usize,
 }
 
 /// Runs a bench and prints its figures.
-pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failure> {
+///
+/// `peers` is the folder whose `node_modules` has the servers that `gateway` is compared with.
+pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes, peers: Option<&Path>) -> Result<u8, Failure> {
     let dir = std::env::temp_dir().join(format!("sealtide-bench-{}", std::process::id()));
     let result = match name {
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
         "link" => link::link(sizes.sessions).await,
+        "gateway" => gateway::gateway(&dir, sizes.sessions, peers).await,
         "reconcile" => reconcile::reconcile(&dir, sizes.items, sizes.differences),
         _ => Err(Failure::usage("bench", format!("there is no bench named {name}"))
-            .hint("`live`, `link` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),
+            .hint("`live`, `link`, `gateway` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),
     };
     let _ = std::fs::remove_dir_all(&dir);
     cx.out.answer(&result?);
