@@ -1,11 +1,15 @@
 //! One WebSocket connection after the 101: bytes in, messages to whoever talks on it, bytes out. Spec: gateway §2.
 
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::frames::{Class, CloseCode, Event, Receiver, Sender};
 use crate::rates::Bucket;
@@ -14,6 +18,8 @@ use crate::rates::Bucket;
 const LINGER: Duration = Duration::from_secs(5);
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
+/// Bytes to be written at which nothing more is answered until they are.
+const OUTPUT_BYTES: usize = 64 * 1024;
 /// Bytes that a closing peer may still send.
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -64,7 +70,7 @@ pub(crate) struct Connection<S, T> {
 enum Woke {
     /// So many bytes; 0: nobody is there any more.
     Read(usize),
-    Ping,
+    Timer,
     Pushed(Option<Reply>),
 }
 
@@ -74,10 +80,29 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stopped| *stopped).await;
 }
 
+/// Reads what there is. While nothing is under way the bytes come over the stack, so that a connection that waits holds
+/// no buffer; the rest of a long frame is read to where it belongs.
+async fn read_some<S: AsyncRead + Unpin>(stream: &mut S, input: &mut BytesMut) -> std::io::Result<usize> {
+    if !input.is_empty() {
+        input.reserve(READ_BYTES);
+        return stream.read_buf(input).await;
+    }
+    poll_fn(|cx| {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        std::task::ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+        input.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+    .await
+}
+
 /// What is left to do after some events.
 #[derive(PartialEq)]
 enum Course {
     On,
+    /// Write first: there is more to answer.
+    More,
     /// The close frame is in the buffer.
     Closing,
 }
@@ -88,35 +113,50 @@ where
     T: Talk,
 {
     /// Serves it until it ends.
+    ///
+    /// One timer serves pings and silence. It is not moved when a frame comes: when it fires, it is looked at what was
+    /// due. Between messages no buffer is held.
     // Spec: GW-36
     pub(crate) async fn run(mut self) {
-        let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), BytesMut::new());
-        let mut pings = interval_at(Instant::now() + self.times.ping, self.times.ping);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         let mut bucket = Bucket::full(self.times.messages_per_second, self.mono_ms());
         let mut last_frame = Instant::now();
+        let mut ping_at = last_frame + self.times.ping;
+        let mut timer = Box::pin(sleep_until(ping_at.min(last_frame + self.times.idle)));
         let mut others_talk = true;
         loop {
             let course = self.take_events(&mut input, &mut output, &mut bucket, &mut last_frame);
             if !self.flush(&mut output).await {
                 return;
             }
-            if course == Course::Closing {
-                return self.linger().await;
+            match course {
+                Course::On => {}
+                Course::More => continue,
+                Course::Closing => return self.linger().await,
             }
-            let idle_at = last_frame + self.times.idle;
-            input.reserve(READ_BYTES);
+            if input.is_empty() {
+                input = BytesMut::new();
+            }
             let woke = tokio::select! {
-                read = self.stream.read_buf(&mut input) => Woke::Read(read.unwrap_or(0)),
-                () = tokio::time::sleep_until(idle_at) => Woke::Read(0),
-                _ = pings.tick() => Woke::Ping,
+                read = read_some(&mut self.stream, &mut input) => Woke::Read(read.unwrap_or(0)),
+                () = timer.as_mut() => Woke::Timer,
                 reply = self.pushed.recv(), if others_talk => Woke::Pushed(reply),
                 () = stopped(&mut self.stop) => Woke::Pushed(Some(Reply::Close(CloseCode::AWAY))),
             };
             match woke {
                 Woke::Read(0) => return,
                 Woke::Read(_) => {}
-                Woke::Ping => self.sender.ping(&mut output),
+                Woke::Timer => {
+                    let now = Instant::now();
+                    if now >= last_frame + self.times.idle {
+                        return;
+                    }
+                    if now >= ping_at {
+                        self.sender.ping(&mut output);
+                        ping_at = now + self.times.ping;
+                    }
+                    timer.as_mut().reset(ping_at.min(last_frame + self.times.idle));
+                }
                 Woke::Pushed(None) => others_talk = false,
                 Woke::Pushed(Some(reply)) => {
                     if self.say(reply, &mut output) == Course::Closing {
@@ -128,6 +168,9 @@ where
         }
     }
 
+    /// Answers what has come, and stops for a moment when there is much to write: a short question may have a long
+    /// answer, and a piece of input holds many questions.
+    // Spec: GW-100
     fn take_events(
         &mut self,
         input: &mut BytesMut,
@@ -136,6 +179,9 @@ where
         last_frame: &mut Instant,
     ) -> Course {
         loop {
+            if output.len() >= OUTPUT_BYTES {
+                return Course::More;
+            }
             let event = match self.receiver.next(input) {
                 Ok(Some(event)) => event,
                 Ok(None) => return Course::On,
@@ -147,16 +193,17 @@ where
             *last_frame = Instant::now();
             let mono_ms = self.mono_ms();
             let replies = match event {
-                Event::Ping(payload) => {
-                    self.sender.pong(payload, output);
-                    continue;
-                }
                 Event::Pong => continue,
                 Event::Close(code) => {
                     self.sender.close(code, output);
                     return Course::Closing;
                 }
+                // Pings count: they cost what a short message costs.
                 _ if !bucket.take(self.times.messages_per_second, mono_ms) => vec![Reply::Close(CloseCode::POLICY)],
+                Event::Ping(payload) => {
+                    self.sender.pong(payload, output);
+                    continue;
+                }
                 Event::Text(text) => self.talk.text(text, mono_ms),
                 Event::Binary(bytes) => self.talk.binary(bytes, mono_ms),
             };
@@ -180,17 +227,13 @@ where
         Course::On
     }
 
-    /// A reader that takes nothing for the idle time is gone.
+    /// Writes what there is; a reader that takes nothing for the idle time is gone ([`crate::patience`]).
     async fn flush(&mut self, output: &mut BytesMut) -> bool {
         if output.is_empty() {
             return true;
         }
-        let written = timeout(self.times.idle, async {
-            self.stream.write_all(output).await?;
-            self.stream.flush().await
-        });
-        let fine = matches!(written.await, Ok(Ok(())));
-        output.clear();
+        let fine = self.stream.write_all(output).await.is_ok() && self.stream.flush().await.is_ok();
+        *output = BytesMut::new();
         fine
     }
 

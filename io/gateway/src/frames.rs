@@ -11,6 +11,7 @@ use yawc::frame::{Frame, OpCode};
 
 use crate::deflate::{InflateError, deflate, inflate};
 use crate::extensions::Deflate;
+use crate::text::TextCheck;
 
 /// Payload bytes of a control frame.
 const CONTROL_BYTES_MAX: u8 = 125;
@@ -73,12 +74,19 @@ pub struct Receiver {
     deflate: bool,
     header: Option<Header>,
     partial: Option<Partial>,
+    /// Of the text in the frame under way.
+    text: TextCheck,
 }
 
-/// What the first byte of a frame says.
+/// What was read of a frame whose payload has not come whole.
 #[derive(Clone, Copy)]
 struct Header {
     is_compressed: bool,
+    /// Whether the payload is text as it stands.
+    is_plain_text: bool,
+    mask: [u8; 4],
+    /// Bytes of the payload that were looked at while the rest was awaited.
+    looked_at: usize,
 }
 
 /// A message of which more is to come.
@@ -87,6 +95,7 @@ struct Partial {
     is_compressed: bool,
     bytes: Vec<u8>,
     fragments: usize,
+    text: TextCheck,
 }
 
 impl Receiver {
@@ -94,7 +103,7 @@ impl Receiver {
     pub fn new(limits: FrameLimits, deflate: bool) -> Self {
         // The codec refuses a payload that is equal to its limit.
         let decoder = Decoder::new(yawc::Role::Server, limits.message_bytes + 1);
-        Self { decoder, limits, deflate, header: None, partial: None }
+        Self { decoder, limits, deflate, header: None, partial: None, text: TextCheck::default() }
     }
 
     /// The next event in `buffer`, which is shortened by it; `None` asks for more bytes.
@@ -112,7 +121,10 @@ impl Receiver {
                 yawc::WebSocketError::FrameTooLarge => CloseCode::TOO_BIG,
                 _ => CloseCode::PROTOCOL,
             })?;
-            let Some(frame) = frame else { return Ok(None) };
+            let Some(frame) = frame else {
+                self.look_ahead(header, buffer)?;
+                return Ok(None);
+            };
             self.header = None;
             if let Some(event) = self.take(frame, header)? {
                 return Ok(Some(event));
@@ -120,8 +132,19 @@ impl Receiver {
         }
     }
 
+    /// Text is refused at its first impossible byte, not at the end of a frame of megabytes.
+    fn look_ahead(&mut self, header: Header, payload: &[u8]) -> Result<(), CloseCode> {
+        if !header.is_plain_text {
+            return Ok(());
+        }
+        let masked = payload.iter().enumerate().skip(header.looked_at);
+        let piece: Vec<u8> = masked.map(|(at, byte)| byte ^ header.mask[at % 4]).collect();
+        self.header = Some(Header { looked_at: payload.len(), ..header });
+        self.text.piece(&piece).map_err(|_| CloseCode::INVALID)
+    }
+
     /// Looks at a header as far as it has come; `None` asks for more of it.
-    fn check_header(&self, buffer: &[u8]) -> Result<Option<Header>, CloseCode> {
+    fn check_header(&mut self, buffer: &[u8]) -> Result<Option<Header>, CloseCode> {
         let &[first, second, ref rest @ ..] = buffer else { return Ok(None) };
         let (is_final, is_compressed, opcode) = (first & 0x80 != 0, first & 0x40 != 0, first & 0x0f);
         let (is_masked, length) = (second & 0x80 != 0, second & 0x7f);
@@ -135,16 +158,41 @@ impl Receiver {
         if !in_turn || !is_masked || first & 0x30 != 0 || is_compressed && !may_be_compressed {
             return Err(CloseCode::PROTOCOL);
         }
-        let needlessly_long = match (length, rest) {
-            (126, &[high, low, ..]) => u16::from_be_bytes([high, low]) < 126,
-            (127, &[a, b, c, d, e, f, g, h, ..]) => {
-                let length = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                length <= u64::from(u16::MAX) || length >> 63 == 1
-            }
+        let (length, rest) = match (length, rest) {
+            (126, &[high, low, ref rest @ ..]) => (u64::from(u16::from_be_bytes([high, low])), rest),
+            (127, &[a, b, c, d, e, f, g, h, ref rest @ ..]) => (u64::from_be_bytes([a, b, c, d, e, f, g, h]), rest),
             (126 | 127, _) => return Ok(None),
-            _ => false,
+            (length, rest) => (u64::from(length), rest),
         };
-        if needlessly_long { Err(CloseCode::PROTOCOL) } else { Ok(Some(Header { is_compressed })) }
+        let shortest = match second & 0x7f {
+            126 => 126,
+            127 => 1 << 16,
+            _ => 0,
+        };
+        if length < shortest || length >> 63 == 1 {
+            return Err(CloseCode::PROTOCOL);
+        }
+        if opcode <= 2 {
+            self.check_bounds(length)?;
+        }
+        let &[a, b, c, d, ..] = rest else { return Ok(None) };
+        let is_plain_text = match &self.partial {
+            Some(partial) => opcode == 0 && partial.is_text && !partial.is_compressed,
+            None => opcode == 1 && !is_compressed,
+        };
+        // A control frame between fragments leaves what is known of the text before it alone.
+        self.text = self.partial.as_ref().map_or_else(TextCheck::default, |partial| partial.text);
+        Ok(Some(Header { is_compressed, is_plain_text, mask: [a, b, c, d], looked_at: 0 }))
+    }
+
+    /// Refuses a frame that would make the message too long, or of too many parts, before its payload comes.
+    fn check_bounds(&self, length: u64) -> Result<(), CloseCode> {
+        let (bytes, fragments) =
+            self.partial.as_ref().map_or((0, 0), |partial| (partial.bytes.len(), partial.fragments));
+        if length > (self.limits.message_bytes - bytes) as u64 {
+            return Err(CloseCode::TOO_BIG);
+        }
+        if fragments >= self.limits.fragments { Err(CloseCode::POLICY) } else { Ok(()) }
     }
 
     fn take(&mut self, frame: Frame, header: Header) -> Result<Option<Event>, CloseCode> {
@@ -161,16 +209,19 @@ impl Receiver {
             is_compressed: header.is_compressed,
             bytes: Vec::new(),
             fragments: 0,
+            text: TextCheck::default(),
         });
         partial.fragments += 1;
-        if partial.bytes.len() + payload.len() > self.limits.message_bytes {
-            return Err(CloseCode::TOO_BIG);
+        if partial.bytes.is_empty() && is_final {
+            partial.bytes = payload.into();
+            return self.whole(partial).map(Some);
         }
-        if partial.fragments > self.limits.fragments {
-            return Err(CloseCode::POLICY);
+        if header.is_plain_text && !is_final {
+            self.text.piece(&payload[header.looked_at..]).map_err(|_| CloseCode::INVALID)?;
         }
         partial.bytes.extend_from_slice(&payload);
         if !is_final {
+            partial.text = self.text;
             self.partial = Some(partial);
             return Ok(None);
         }

@@ -10,6 +10,7 @@ mod frames;
 mod handshake;
 mod ladder;
 mod metrics;
+mod patience;
 mod peer;
 mod principal;
 mod rates;
@@ -18,6 +19,8 @@ mod routes;
 mod server;
 mod session;
 mod settings;
+mod text;
+mod tls;
 mod token;
 mod tunnel;
 
@@ -44,6 +47,7 @@ pub use rates::{Bucket, Rate};
 pub use refusal::Code;
 pub use server::Server;
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
+pub use tls::{TlsError, TlsFiles};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 pub use tunnel::{TunnelStream, Tunnels};
 
@@ -75,6 +79,9 @@ pub enum GatewayError {
     /// Settings that do not go together.
     #[error("{0}")]
     Settings(SettingsError),
+    /// Certificate or key cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
 }
 
 /// An open door; it closes when dropped.

@@ -11,18 +11,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sealtide_releases::Idempotency;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::connection::{Connection, Reply, Times, stopped};
 use crate::frames::{Class, CloseCode, FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
+use crate::patience::Patient;
 use crate::rates::Rate;
 use crate::routes;
 use crate::session::{Broadcast, Echo, Session};
 use crate::settings::{Door, Settings, SettingsError};
+use crate::tls::Tls;
 use crate::token::{Admission, AdmissionLimits};
 use crate::{GatewayError, Probe};
 
@@ -50,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) others: broadcast::Sender<Broadcast>,
     /// Answers to bumps that had a key.
     pub(crate) answers: Mutex<Idempotency>,
+    tls: Option<Tls>,
     epoch: Instant,
     sessions: AtomicU64,
     stop: watch::Receiver<bool>,
@@ -58,11 +63,14 @@ pub(crate) struct Shared {
 /// An open door; it closes when dropped, and its sessions with it.
 pub struct Server {
     address: SocketAddr,
+    has_tls: bool,
+    admission: Arc<Admission>,
     stop: watch::Sender<bool>,
 }
 
 impl Server {
-    /// Opens the door at a loopback address; port 0 takes a free one. `app` is needed for everything but the echo.
+    /// Opens the door, outside of loopback with TLS only; port 0 takes a free one. `app` is needed for everything but the
+    /// echo.
     ///
     /// # Errors
     /// [`GatewayError`].
@@ -74,6 +82,7 @@ impl Server {
     ) -> Result<Self, GatewayError> {
         // What the address forbids is said before anything listens on it.
         Door::new(settings.clone(), address)?;
+        let tls = settings.tls.clone().map(Tls::open).transpose()?;
         let listen = |source| GatewayError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -95,19 +104,31 @@ impl Server {
             requests: Rate::new(door.settings.requests_per_second),
             others: broadcast::Sender::new(BROADCASTS),
             answers: Mutex::default(),
+            tls,
             epoch: Instant::now(),
             sessions: AtomicU64::new(0),
             stop: stopped,
             door,
         });
+        let (admission, has_tls) = (shared.admission.clone(), shared.tls.is_some());
         tokio::spawn(accept(listener, shared.clone()));
         tokio::spawn(sweep(shared));
-        Ok(Self { address, stop })
+        Ok(Self { address, has_tls, admission, stop })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The base of every address of it.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.has_tls { "https" } else { "http" }, self.address)
+    }
+
+    /// Tokens that wait to be used, and open sessions.
+    pub fn counts(&self) -> (usize, usize) {
+        self.admission.counts()
     }
 }
 
@@ -150,10 +171,29 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// A place among the connections; an upgraded one keeps it.
 pub(crate) type Place = Arc<tokio::sync::OwnedSemaphorePermit>;
 
+/// The handshake, where there is TLS, and the requests behind it.
 async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, place: Place) {
     let _ = stream.set_nodelay(true);
+    let patience = Duration::from_millis(shared.door.settings.idle_timeout_ms.max(1));
+    let stream = Patient::new(stream, patience);
+    let Some(config) = shared.tls.as_ref().map(Tls::config) else {
+        return converse(stream, peer, shared, place).await;
+    };
+    // Boxed: what a handshake needs is not kept by the connection.
+    let shaken = Box::pin(TlsAcceptor::from(config).accept(stream));
+    match timeout(shared.head_time(), shaken).await {
+        Ok(Ok(stream)) => converse(stream, peer, shared, place).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+    }
+}
+
+async fn converse<S>(stream: S, peer: SocketAddr, shared: Arc<Shared>, place: Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut stop = shared.stop.clone();
-    let head_time = Duration::from_millis(shared.door.settings.handshake_timeout_ms);
+    let head_time = shared.head_time();
     let service = service_fn(move |request| routes::answer(shared.clone(), peer, request, place.clone()));
     let mut builder = http1::Builder::new();
     builder
@@ -167,7 +207,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, place: 
         _ = connection.as_mut() => {}
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(head_time, connection).await;
+            let _ = timeout(head_time, connection).await;
         }
     }
 }
@@ -184,6 +224,11 @@ async fn sweep(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// How long a head may take to come, and a TLS handshake before it.
+    fn head_time(&self) -> Duration {
+        Duration::from_millis(self.door.settings.handshake_timeout_ms)
+    }
+
     /// Milliseconds of a clock that never steps.
     pub(crate) fn mono_ms(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::ladder::Rung;
 use crate::principal::Bearer;
+use crate::tls::TlsFiles;
 
 /// Longest life of a token, and the default, in milliseconds.
 pub const TOKEN_TTL_MS_MAX: u64 = 300_000;
@@ -104,6 +105,8 @@ pub struct Settings {
     pub limits_loopback: bool,
     /// Send every message back, for conformance suites. Spec: gateway §2.1.
     pub echo: bool,
+    /// Certificate and key; none: plain HTTP, on loopback only.
+    pub tls: Option<TlsFiles>,
 }
 
 impl Default for Settings {
@@ -142,6 +145,7 @@ impl Default for Settings {
             messages_per_second: 100,
             limits_loopback: false,
             echo: false,
+            tls: None,
         }
     }
 }
@@ -150,8 +154,8 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    /// The listener is not on loopback; that needs TLS, which this door does not speak.
-    #[error("{0} is not a loopback address; the gateway door speaks plain HTTP and stays on this machine")]
+    /// The listener is not on loopback; that needs TLS.
+    #[error("{0} is not a loopback address; a door there needs tls_cert and tls_key")]
     NotLoopback(SocketAddr),
     /// A public listener lets anybody bump.
     #[error("auth = none is not for a listener that counts as public")]
@@ -196,11 +200,12 @@ impl Door {
     /// [`SettingsError`]; then nothing starts.
     // Spec: GW-48, GW-93, GW-94, GW-96
     pub fn new(settings: Settings, address: SocketAddr) -> Result<Self, SettingsError> {
-        if !address.ip().is_loopback() {
+        let is_loopback = address.ip().is_loopback();
+        if !is_loopback && settings.tls.is_none() {
             return Err(SettingsError::NotLoopback(address));
         }
         check_ranges(&settings)?;
-        let is_public = settings.public_host.is_some() || !settings.trusted_proxies.is_empty();
+        let is_public = !is_loopback || settings.public_host.is_some() || !settings.trusted_proxies.is_empty();
         let auth = settings.auth.unwrap_or(if is_public { Auth::Bearer } else { Auth::None });
         if is_public && auth == Auth::None {
             return Err(SettingsError::OpenToAll);
@@ -212,11 +217,12 @@ impl Door {
             return Err(SettingsError::NoHost);
         }
         let (mut hosts, mut origins) = (BTreeSet::new(), BTreeSet::new());
-        for name in ["localhost", "127.0.0.1", "[::1]"] {
+        let (own, default_port) = if settings.tls.is_some() { ("https", 443) } else { ("http", 80) };
+        for name in ["localhost", "127.0.0.1", "[::1]"].into_iter().filter(|_| is_loopback) {
             hosts.insert((name.to_owned(), Some(address.port())));
-            origins.insert(format!("http://{name}:{}", address.port()));
-            if address.port() == 80 {
-                origins.insert(format!("http://{name}"));
+            origins.insert(format!("{own}://{name}:{}", address.port()));
+            if address.port() == default_port {
+                origins.insert(format!("{own}://{name}"));
             }
         }
         let no_name = |name: &String| SettingsError::Name(name.clone());
@@ -228,7 +234,7 @@ impl Door {
         }
         origins.extend(settings.public_host.iter().map(|host| format!("https://{}", host.to_ascii_lowercase())));
         Ok(Self {
-            scheme: if settings.public_host.is_some() { "https" } else { "http" },
+            scheme: if settings.public_host.is_some() { "https" } else { own },
             allow_missing_origin: settings.allow_missing_origin.unwrap_or(auth == Auth::None),
             address,
             is_public,

@@ -11,6 +11,7 @@ mod between_nats;
 mod big;
 mod cli;
 mod crash;
+mod door;
 mod faults;
 mod gateway;
 mod identity;

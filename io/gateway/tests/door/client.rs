@@ -1,7 +1,7 @@
 //! A client that can send what no library would, and an application in memory.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::{GatewayContext, Now, Seed, SeededEntropy, SigningKey};
@@ -11,7 +11,7 @@ use sealtide_identity::keyring::{
 };
 use sealtide_releases::{BumpError, BumpRequest, Crypto, Registry, plan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -57,6 +57,13 @@ impl Desk {
             sealtide_identity::keyring::ChangeRequest { order, expect: None, auto: false, by: "", reason: "" };
         let change = inner.0.propose(&request, &self.node, now).unwrap().unwrap();
         inner.0.apply(change, &self.node, now).unwrap();
+    }
+
+    /// The public Ed25519 key of the active version: what a user would pin.
+    pub(crate) fn ed25519_key(&self) -> Vec<u8> {
+        let inner = self.inner.lock().unwrap();
+        let keys = inner.0.keys(inner.0.ledger().tip().active()).unwrap().public_keys();
+        keys.into_iter().find(|entry| entry.algorithm == Algorithm::Ed25519).unwrap().public_key
     }
 
     pub(crate) fn verifies(&self, payload: &str, algorithm: Algorithm, version: &str, signature: &str) -> bool {
@@ -132,17 +139,54 @@ pub(crate) async fn echo_door() -> Server {
     Server::open(settings, "127.0.0.1:0".parse().unwrap(), Arc::new(Ready), None).await.unwrap()
 }
 
+/// The address that requests come from where it does not matter.
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// A connection from an address of this machine: all of 127.0.0.0/8 is.
+pub(crate) async fn connect(from: IpAddr, at: SocketAddr) -> TcpStream {
+    if from == HERE {
+        return TcpStream::connect(at).await.unwrap();
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(at).await.unwrap()
+}
+
 /// Sends a request and reads the answer to its end.
 pub(crate) async fn ask(at: SocketAddr, request: &str, lines: &[&str], body: &str) -> String {
-    let mut stream = TcpStream::connect(at).await.unwrap();
+    ask_from(HERE, at, request, lines, body).await
+}
+
+/// As [`ask`], from an address.
+pub(crate) async fn ask_from(from: IpAddr, at: SocketAddr, request: &str, lines: &[&str], body: &str) -> String {
+    let mut stream = connect(from, at).await;
+    let has_host = lines.iter().any(|line| line.to_lowercase().starts_with("host:"));
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-    let host = if lines.to_lowercase().contains("host:") { String::new() } else { format!("Host: {at}\r\n") };
+    let host = if has_host { String::new() } else { format!("Host: {at}\r\n") };
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let text = format!("{request} HTTP/1.1\r\n{host}{length}Connection: close\r\n{lines}\r\n{body}");
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8(answer).unwrap()
+}
+
+/// Sends a request as it stands and reads the head of the answer; the connection is closed.
+pub(crate) async fn head_of(at: SocketAddr, request: &str) -> String {
+    let mut stream = connect(HERE, at).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+pub(crate) fn status(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }
 
 pub(crate) fn body(answer: &str) -> serde_json::Value {
@@ -165,10 +209,22 @@ pub(crate) struct Client {
 impl Client {
     /// Upgrades; `behind` is sent together with the head.
     pub(crate) async fn open(at: SocketAddr, lines: &[String], behind: &[u8]) -> Result<Self, String> {
-        let mut stream = TcpStream::connect(at).await.unwrap();
+        Self::open_from(HERE, at, lines, behind).await
+    }
+
+    /// As [`Client::open`], from an address.
+    pub(crate) async fn open_from(
+        from: IpAddr,
+        at: SocketAddr,
+        lines: &[String],
+        behind: &[u8],
+    ) -> Result<Self, String> {
+        let mut stream = connect(from, at).await;
+        let has_host = lines.iter().any(|line| line.to_lowercase().starts_with("host:"));
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let host = if has_host { String::new() } else { format!("Host: {at}\r\n") };
         let head = format!(
-            "GET /version/ws HTTP/1.1\r\nHost: {at}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET /version/ws HTTP/1.1\r\n{host}Upgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
         );
         stream.write_all(&[head.as_bytes(), behind].concat()).await.unwrap();
@@ -195,6 +251,11 @@ impl Client {
 
     pub(crate) async fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// As [`Client::raw`], where the server may have gone.
+    pub(crate) async fn try_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
