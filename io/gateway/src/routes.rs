@@ -9,6 +9,10 @@
 //! | `/version/ws`, `/api/dev/version-ws` | holders of a token |
 //! | `/version/registry`, `/api/dev/versions` | readers |
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
+//! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
+//! | `/version/verify` | readers |
+//! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
+//! | `/admin/audit` | admins, from allowed addresses |
 //!
 //! With the echo, every path takes an upgrade, and only the first row answers otherwise.
 
@@ -25,6 +29,7 @@ use sealtide_crypto::{Entropy, sha256};
 use sealtide_ibgib::json::{Js, JsObject, write};
 use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, IdempotencyKey, summary};
 
+use crate::admin::{self, AdminPath};
 use crate::app::{Bumped, Way};
 use crate::handshake::{Caller, Facts, Head, judge, single};
 use crate::ladder::KeyFacts;
@@ -33,13 +38,13 @@ use crate::refusal::Code;
 use crate::server::{Place, Shared};
 use crate::session::{Broadcast, read_object};
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
-use crate::{App, metrics};
+use crate::{App, key_routes, metrics};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const JSON: &str = "application/json";
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -133,7 +138,27 @@ async fn route(
             needs(Role::Bumper)?;
             bump(shared, app, &caller, &principal, request).await?
         }
-        _ => return Err(Code::NotFound),
+        "/version/keys" => {
+            get_only(&request)?;
+            key_routes::list(app.key_desk().ok_or(Code::NotFound)?, needs(Role::Reader).is_ok())
+        }
+        "/version/keys/ledger" => {
+            get_only(&request)?;
+            let query = request.uri().query().unwrap_or_default();
+            key_routes::ledger(app.key_desk().ok_or(Code::NotFound)?, query)?
+        }
+        "/version/verify" => {
+            if request.method() != Method::POST {
+                return Err(Code::Method);
+            }
+            needs(Role::Reader)?;
+            let (_, object) = read_json_up_to(shared, request, key_routes::QUESTION_BYTES_MAX).await?;
+            key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
+        }
+        other => match AdminPath::of(other) {
+            Some(path) => admin::serve(shared, app, &caller, &principal, path, request).await?,
+            None => return Err(Code::NotFound),
+        },
     };
     Ok(with_origin(answer, &caller))
 }
@@ -231,6 +256,29 @@ fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Requ
     Ok(unstored(json(StatusCode::OK, &body)))
 }
 
+/// The body of a request, which must be a JSON object.
+pub(crate) async fn read_json(shared: &Shared, request: Request<Incoming>) -> Result<(Bytes, JsObject), Code> {
+    read_json_up_to(shared, request, BODY_BYTES_MAX).await
+}
+
+async fn read_json_up_to(
+    shared: &Shared,
+    request: Request<Incoming>,
+    bytes_max: usize,
+) -> Result<(Bytes, JsObject), Code> {
+    let (head, body) = request.into_parts();
+    let media = single(&head.headers, "content-type").unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
+        return Err(Code::UnsupportedMedia);
+    }
+    let deadline = std::time::Duration::from_millis(shared.door.settings.handshake_timeout_ms);
+    let body = tokio::time::timeout(deadline, Limited::new(body, bytes_max).collect()).await;
+    let body = body.map_err(|_| Code::InvalidJson)?.map_err(|_| Code::PayloadTooLarge)?.to_bytes();
+    let text = std::str::from_utf8(&body).map_err(|_| Code::InvalidJson)?;
+    let object = read_object(text).ok_or(Code::InvalidJson)?;
+    Ok((body, object))
+}
+
 // Spec: GW-67
 async fn bump(
     shared: &Arc<Shared>,
@@ -242,28 +290,20 @@ async fn bump(
     if caller.origin.is_some() && !caller.origin_allowed {
         return Err(Code::OriginDenied);
     }
-    let (head, body) = request.into_parts();
-    let media = single(&head.headers, "content-type").unwrap_or_default();
-    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
-        return Err(Code::UnsupportedMedia);
-    }
-    let deadline = std::time::Duration::from_millis(shared.door.settings.handshake_timeout_ms);
-    let body = tokio::time::timeout(deadline, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let body = body.map_err(|_| Code::InvalidJson)?.map_err(|_| Code::PayloadTooLarge)?.to_bytes();
-    let text = std::str::from_utf8(&body).map_err(|_| Code::InvalidJson)?;
-    let object = read_object(text).ok_or(Code::InvalidJson)?;
-    let version = single(&head.headers, "x-key-version");
+    let headers = request.headers().clone();
+    let (body, object) = read_json(shared, request).await?;
+    let version = single(&headers, "x-key-version");
     let request = BumpRequest::read(&object, &[], version).map_err(|error| match error {
         FieldError::Scope => Code::InvalidScope,
         FieldError::Field(_) => Code::InvalidField,
     })?;
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let digest = single(&head.headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
+    let digest = single(&headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
     shared.admission.check(&digest, Purpose::Http, &binding, shared.mono_ms()).map_err(|_| Code::CsrfInvalid)?;
     if !shared.admission.take(&digest) {
         return Err(Code::CsrfInvalid);
     }
-    let key = idempotency_key(&head.headers, caller, principal)?;
+    let key = idempotency_key(&headers, caller, principal)?;
     let request_hash = sha256(&[body.as_ref(), &[0], version.unwrap_or_default().as_bytes()].concat());
     // The write waits for the disk: not on a thread that serves others.
     let work = {
@@ -343,7 +383,7 @@ fn once(
     }
     let (told, broadcast) = Told::of(&bump()?);
     if let Some(text) = broadcast {
-        let _ = shared.others.send(Broadcast { from: u64::MAX, text: text.into() });
+        let _ = shared.others.send(Broadcast::Said { from: u64::MAX, text: text.into() });
     }
     if let (Some(kept), Some(key)) = (&mut kept, key) {
         kept.keep(key, request, told.kept(), shared.mono_ms());
@@ -460,14 +500,14 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
     answer
 }
 
-fn json(status: StatusCode, body: &str) -> Answer {
+pub(crate) fn json(status: StatusCode, body: &str) -> Answer {
     let mut answer = Response::new(Full::from(body.to_owned()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer
 }
 
-fn unstored(mut answer: Answer) -> Answer {
+pub(crate) fn unstored(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

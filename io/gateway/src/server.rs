@@ -16,9 +16,10 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::connection::{Connection, Reply, Times, stopped};
-use crate::frames::{Class, CloseCode, FrameLimits, Receiver, Sender};
+use crate::connection::{Connection, Times, stopped};
+use crate::frames::{FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
+use crate::hear::Hearing;
 use crate::rates::Rate;
 use crate::routes;
 use crate::session::{Broadcast, Echo, Session};
@@ -100,6 +101,9 @@ impl Server {
             stop: stopped,
             door,
         });
+        if let Some(notices) = shared.app.as_ref().and_then(|app| app.notices()) {
+            tokio::spawn(crate::hear::pass_on(notices, shared.others.clone(), shared.stop.clone()));
+        }
         tokio::spawn(accept(listener, shared.clone()));
         tokio::spawn(sweep(shared));
         Ok(Self { address, stop })
@@ -227,28 +231,20 @@ impl Shared {
                     rung: grant.selected.rung,
                     faults: Default::default(),
                 };
-                let may_read = grant.principal.may(door, crate::Role::Reader);
-                let heard = tokio::spawn(hear(self.others.subscribe(), number, may_read, push));
+                let hearing = Hearing {
+                    number,
+                    rung: grant.selected.rung,
+                    may_read: grant.principal.may(door, crate::Role::Reader),
+                    app: app.clone(),
+                    grace: Duration::from_millis(settings.withdraw_grace_ms),
+                    push,
+                };
+                let heard = tokio::spawn(hearing.run(self.others.subscribe()));
                 let sender = Sender::new(grant.deflate, settings.compress_min_bytes);
                 Connection { stream, receiver, sender, talk, times, pushed, stop }.run().await;
                 heard.abort();
             }
         }
         self.admission.leave(source);
-    }
-}
-
-/// Passes on what other sessions caused; a session that cannot keep up is told to come again.
-async fn hear(mut others: broadcast::Receiver<Broadcast>, number: u64, may_read: bool, push: mpsc::Sender<Reply>) {
-    loop {
-        let reply = match others.recv().await {
-            Ok(broadcast) if broadcast.from == number || !may_read => continue,
-            Ok(broadcast) => Reply::Text(broadcast.text.to_string(), Class::Public),
-            Err(broadcast::error::RecvError::Lagged(_)) => Reply::Close(CloseCode(1013)),
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        if push.send(reply).await.is_err() {
-            return;
-        }
     }
 }

@@ -38,11 +38,17 @@ impl Talk for Echo {
     }
 }
 
-/// A message for every session but the one that caused it.
+/// What every session hears.
 #[derive(Clone, Debug)]
-pub(crate) struct Broadcast {
-    pub(crate) from: u64,
-    pub(crate) text: Arc<str>,
+pub(crate) enum Broadcast {
+    /// A message for readers, but for the session that caused it.
+    Said {
+        /// Its number; `u64::MAX` for none.
+        from: u64,
+        text: Arc<str>,
+    },
+    /// Keys changed: each session looks whether its rung can still be kept. The message is for everybody.
+    Keys { text: Option<Arc<str>> },
 }
 
 /// One session of the real door.
@@ -121,7 +127,7 @@ impl Session {
             revision: done.revision,
         };
         if done.signed.is_some() {
-            let _ = self.others.send(Broadcast { from: self.number, text: answer.broadcast().into() });
+            let _ = self.others.send(Broadcast::Said { from: self.number, text: answer.broadcast().into() });
         }
         vec![Reply::Text(answer.message(id), Class::Signed)]
     }

@@ -102,6 +102,11 @@ pub struct Settings {
     pub messages_per_second: u32,
     /// Whether rates hold for loopback peers too.
     pub limits_loopback: bool,
+    /// From where keys may be changed over the door; empty: from this machine. Not the same as `trusted_proxies`: a proxy
+    /// is a way in, not an authority.
+    pub admin_allow_from: Vec<IpNet>,
+    /// Milliseconds between the notice that a rung is withdrawn and the end of its sessions.
+    pub withdraw_grace_ms: u64,
     /// Send every message back, for conformance suites. Spec: gateway §2.1.
     pub echo: bool,
 }
@@ -141,6 +146,8 @@ impl Default for Settings {
             requests_per_second: 50,
             messages_per_second: 100,
             limits_loopback: false,
+            admin_allow_from: Vec::new(),
+            withdraw_grace_ms: 30_000,
             echo: false,
         }
     }
@@ -262,6 +269,13 @@ impl Door {
     // Spec: GW-95
     pub fn limits(&self, client: IpAddr, is_public: bool) -> bool {
         !client.is_loopback() || is_public || self.settings.limits_loopback
+    }
+
+    /// Whether keys may be changed from this address.
+    // Spec: GW-57
+    pub fn allows_admin(&self, client: IpAddr) -> bool {
+        let listed = &self.settings.admin_allow_from;
+        if listed.is_empty() { client.is_loopback() } else { listed.iter().any(|net| net.contains(&client)) }
     }
 
     /// Tokens of one source that may wait to be used.

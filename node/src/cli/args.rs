@@ -76,6 +76,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: GatewayCommand,
     },
+    /// Signing keys of the gateway: which version signs, and the ledger that says so
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Versions and releases
+    Release {
+        #[command(subcommand)]
+        command: ReleaseCommand,
+    },
     /// Stop the running node
     Down,
     /// Tell what is shared, with whom, and whether it is in step
@@ -371,6 +381,129 @@ pub(crate) enum IdentityCommand {
     },
 }
 
+/// `keys`
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Which version signs, what the others may do, where each secret came from
+    Status,
+    /// Every change of keys, oldest first
+    Ledger {
+        /// Only records with a greater epoch
+        #[arg(long, value_name = "EPOCH", default_value_t = 0)]
+        since: u64,
+    },
+    /// Let the next version sign; signatures of the one before count on for 30 days
+    Rotate {
+        /// This version instead
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Let the version before sign again
+    Rollback {
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Let a higher version sign, with no way back
+    Force {
+        /// v2, v3, …
+        version: String,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Make a version with a secret of its own, which stays in HOME/gateway.key
+    New {
+        /// v2, v3, … [default: the next number]
+        version: Option<String>,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// End a version that only verifies: its signatures do not count any more
+    Retire {
+        /// v1, v2, …
+        version: String,
+        /// Somebody else may have its secret; a version that signs is left for the next one first
+        #[arg(long)]
+        compromised: bool,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Delete the secret of a version that has ended
+    Destroy {
+        /// v1, v2, …
+        version: String,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+}
+
+/// Options of every change of keys.
+#[derive(Debug, Args)]
+pub(crate) struct KeysCommon {
+    /// Only if this version signs now
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) expect: Option<String>,
+    /// Why; it stands in the ledger, for all to read
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Only tell what it would come to
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `release`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleaseCommand {
+    /// Raise the version of an entity and of all that is linked below it
+    Bump {
+        /// What to raise
+        #[arg(default_value = "patch")]
+        scope: ScopeArg,
+        /// Which entity [default: global:main]
+        #[arg(long, value_name = "ID", conflicts_with = "all")]
+        entity: Option<String>,
+        /// Only the entity, not what is linked below it
+        #[arg(long)]
+        no_cascade: bool,
+        /// Every entity of the registry
+        #[arg(long)]
+        all: bool,
+        /// Only tell what it would come to
+        #[arg(long)]
+        dry_run: bool,
+        /// Only if the registry is at this revision
+        #[arg(long, value_name = "REVISION")]
+        expect: Option<u64>,
+        /// Let at least this version sign
+        #[arg(long, value_name = "VERSION")]
+        key_version: Option<String>,
+        /// How it is signed: hmac, or ed25519, which anybody can verify
+        #[arg(long)]
+        crypto: Option<CryptoArg>,
+    },
+}
+
+/// Part of a version.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// The first number
+    Major,
+    /// The second number
+    Minor,
+    /// The third number
+    Patch,
+}
+
+/// How a bump is signed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CryptoArg {
+    /// HMAC-SHA256
+    Hmac,
+    /// Ed25519
+    Ed25519,
+}
+
 /// `ticket`
 #[derive(Debug, Subcommand)]
 pub(crate) enum TicketCommand {
@@ -583,6 +716,28 @@ pub(crate) enum IbgibOp {
 pub(crate) enum GatewayCommand {
     /// Run the gateway in the foreground, without links or folders
     Run(GatewayArgs),
+    /// Make a bearer token: it is printed once, and its digest added to the file of bearers
+    Bearer {
+        /// Who has it
+        name: String,
+        /// What they may do
+        #[arg(long, default_value = "reader")]
+        role: GatewayRoleArg,
+        /// The file [default: HOME/bearers]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// A role at the gateway as a word.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GatewayRoleArg {
+    /// May read
+    Reader,
+    /// May also bump
+    Bumper,
+    /// May also change keys
+    Admin,
 }
 
 /// `gateway run`
@@ -606,6 +761,9 @@ pub(crate) struct GatewayArgs {
     /// A JSON array of entities, taken when the store has no registry yet
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
+    /// Who may come in with a bearer token: lines of role, name and SHA-256 of the token [default: HOME/bearers, if there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bearers: Option<PathBuf>,
     /// For clients of the older system: anybody may read, tokens may stand in the query
     #[arg(long)]
     pub(crate) compat: bool,

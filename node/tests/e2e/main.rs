@@ -14,6 +14,7 @@ mod crash;
 mod faults;
 mod gateway;
 mod identity;
+mod keys;
 mod live;
 mod members;
 mod netns;

@@ -6,5 +6,6 @@ mod changes;
 mod choice;
 mod ledger;
 mod loading;
+mod signals;
 mod support;
 mod vectors;

@@ -6,4 +6,5 @@ mod bumps;
 mod client;
 mod echo;
 mod http;
+mod keys;
 mod sessions;
