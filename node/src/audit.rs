@@ -79,6 +79,8 @@ struct State {
     first_uncovered_ms: Option<u64>,
     /// Whether the last line could not be written, so that a piece of it may stand in the file.
     failing: bool,
+    /// How many lines could not be written.
+    errors: u64,
 }
 
 impl Audit {
@@ -125,6 +127,7 @@ impl Audit {
             checkpoints,
             first_uncovered_ms,
             failing: false,
+            errors: 0,
         };
         Ok(Self { dir, store, identity, state: Mutex::new(state) })
     }
@@ -153,6 +156,7 @@ impl Audit {
             let mut state = self.lock();
             let written = self.append(&mut state, event);
             state.failing = written.is_err();
+            state.errors += u64::from(written.is_err());
             written?;
             state.seq.saturating_sub(state.covered) >= CHECKPOINT_LINES
         };
@@ -165,6 +169,11 @@ impl Audit {
     /// Whether the last line could not be written: actions of admins are refused then.
     pub fn is_failing(&self) -> bool {
         self.lock().failing
+    }
+
+    /// How many lines could not be written since the start.
+    pub fn write_errors(&self) -> u64 {
+        self.lock().errors
     }
 
     /// Where the files are.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, Server, Settings, TunnelStream, Tunnels};
+use sealtide_gateway::{Gateway, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -20,7 +20,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
-use crate::gateway::{Desk, DeskSettings};
+use crate::gateway::Desk;
 use crate::home::{Home, Identity};
 use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
@@ -326,8 +326,8 @@ impl Node {
                     Failure::usage("settings_conflict", why).hint("unset one: sealtide config set link.tunnel ''")
                 );
             }
-            let desk = self.desk(true)?;
-            let opened = Server::open(Settings::default(), address, probe, Some(desk));
+            let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
+            let opened = Server::open(settings, address, probe, Some(desk));
             GatewayDoor::Whole(opened.await.map_err(failed)?)
         } else {
             let tunnels = self.config().tunnel();
@@ -354,7 +354,7 @@ impl Node {
                 .hint("`sealtide gateway run` or `sealtide keys new` makes them"));
         }
         let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
-        let settings = DeskSettings { may_generate: true, ..DeskSettings::default() };
+        let settings = self.config().gateway(self.home())?.desk;
         let (desk, told) = Desk::open(self.home(), store, identity, audit, settings)?;
         told.iter().for_each(|line| tracing::warn!("{line}"));
         *held = Some(desk.clone());

@@ -5,6 +5,7 @@
 mod admin;
 mod app;
 mod connection;
+mod counts;
 mod deflate;
 mod extensions;
 mod frames;
@@ -12,6 +13,7 @@ mod handshake;
 mod hear;
 mod key_routes;
 mod ladder;
+pub mod lifecycle;
 mod metrics;
 mod peer;
 mod principal;
@@ -22,6 +24,7 @@ mod server;
 mod session;
 mod settings;
 mod token;
+mod told;
 mod tunnel;
 
 use std::net::SocketAddr;

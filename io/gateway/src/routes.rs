@@ -11,6 +11,7 @@
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
 //! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
 //! | `/version/verify` | readers |
+//! | `/api/lifecycle/export` | readers |
 //! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
 //! | `/admin/audit` | admins, from allowed addresses |
 //!
@@ -31,14 +32,16 @@ use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, Idempotenc
 
 use crate::admin::{self, AdminPath};
 use crate::app::{Bumped, Way};
-use crate::handshake::{Caller, Facts, Head, judge, single};
+use crate::counts::Counted;
+use crate::handshake::{Caller, Facts, Grant, Head, Refusal, judge, single};
 use crate::ladder::KeyFacts;
+use crate::peer::Peer;
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::server::{Place, Shared};
 use crate::session::{Broadcast, read_object};
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
-use crate::{App, key_routes, metrics};
+use crate::{App, Sample, key_routes, metrics, told};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -58,7 +61,7 @@ pub(crate) async fn answer(
         request.headers().contains_key("sec-websocket-key") || request.headers().contains_key(header::UPGRADE);
     let wants_json =
         request.headers().get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(JSON.as_bytes()));
-    let mut answer = match route(&shared, tcp, request, place).await {
+    let mut answer = match route(&shared, tcp, request, place, &id).await {
         Ok(answer) => answer,
         Err(code) => refuse(code, &id, !is_upgrade || wants_json),
     };
@@ -75,6 +78,7 @@ async fn route(
     tcp: SocketAddr,
     request: Request<Incoming>,
     place: Place,
+    id: &str,
 ) -> Result<Answer, Code> {
     let path = request.uri().path().to_owned();
     let get_only =
@@ -87,10 +91,10 @@ async fn route(
     }
     let Some(app) = shared.app.clone() else {
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
-        return if is_upgrade { upgrade(shared, tcp, request, place) } else { Err(Code::NotFound) };
+        return if is_upgrade { upgrade(shared, tcp, request, place, id) } else { Err(Code::NotFound) };
     };
     if path == "/version/ws" || path == "/api/dev/version-ws" {
-        return upgrade(shared, tcp, request, place);
+        return upgrade(shared, tcp, request, place, id);
     }
     let caller = {
         let head = Head {
@@ -101,6 +105,7 @@ async fn route(
         };
         Caller::of(&shared.door, tcp, &head)?
     };
+    note_ignored(shared, app.as_ref(), &caller.peer);
     let limited = shared.door.limits(caller.peer.client, caller.peer.is_public);
     if limited && !shared.requests.take(caller.peer.source(), shared.mono_ms()) {
         return Err(Code::RateLimited);
@@ -115,7 +120,12 @@ async fn route(
         "/metrics" if tcp.ip().is_loopback() && !caller.peer.is_public => figures(shared)?,
         "/api/auth/csrf-token" => {
             get_only(&request)?;
-            token(shared, &caller, &principal, &request)?
+            token(shared, app.as_ref(), &caller, &principal, &request, id)?
+        }
+        "/api/lifecycle/export" => {
+            get_only(&request)?;
+            needs(Role::Reader)?;
+            json(StatusCode::OK, &shared.lives.export(shared.mono_ms(), app.wall_ms()))
         }
         "/version/health" | "/api/dev/version-ws/health" => {
             get_only(&request)?;
@@ -170,6 +180,7 @@ fn upgrade(
     tcp: SocketAddr,
     mut request: Request<Incoming>,
     place: Place,
+    id: &str,
 ) -> Result<Answer, Code> {
     let none = KeyFacts { ledger: 1, loaded: 1, v1_counts: true };
     let grant = {
@@ -188,13 +199,21 @@ fn upgrade(
             mono_ms,
             rate: &|source| shared.upgrades.take(source, mono_ms),
         };
-        judge(&head, &facts).map_err(|refusal| told(refusal.code, refusal.token))?
+        judge(&head, &facts).map_err(|refusal| refused(shared, tcp, request.headers(), refusal, id))?
     };
     let accept = accept_of(&grant.key).ok_or(Code::WsKey)?;
-    shared.admission.admit(grant.token.as_ref(), grant.peer.source()).map_err(|refusal| match refusal {
-        AdmitRefusal::Full => Code::Overload,
-        AdmitRefusal::Replayed => told(Code::CsrfInvalid, Some(TokenRefusal::Replayed)),
+    shared.admission.admit(grant.token.as_ref(), grant.peer.source()).map_err(|refusal| {
+        let refusal = match refusal {
+            AdmitRefusal::Full => Code::Overload.into(),
+            AdmitRefusal::Replayed => TokenRefusal::Replayed.into(),
+        };
+        refused(shared, tcp, request.headers(), refusal, id)
     })?;
+    shared.counts.add(Counted::Upgrades, &[("code", "none"), ("result", "taken"), ("subprotocol", rung_word(&grant))]);
+    if let Some(app) = &shared.app {
+        note_ignored(shared, app.as_ref(), &grant.peer);
+        app.note(told::validated(&grant, request.headers(), id));
+    }
     let mut answer = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")
@@ -218,14 +237,48 @@ fn upgrade(
     answer.body(Full::default()).map_err(|_| Code::WsKey)
 }
 
-/// The audit's word for a refusal; callers see the code alone.
-fn told(code: Code, token: Option<TokenRefusal>) -> Code {
-    tracing::debug!(code = code.name(), ?token, "upgrade refused");
-    code
+/// Counts a refusal and tells the audit; callers see the code alone.
+// Spec: GW-78
+fn refused(shared: &Shared, tcp: SocketAddr, headers: &HeaderMap, refusal: Refusal, id: &str) -> Code {
+    let labels = [("code", refusal.code.name()), ("result", "refused"), ("subprotocol", "none")];
+    shared.counts.add(Counted::Upgrades, &labels);
+    if let Some(reason) = refusal.token {
+        shared.counts.add(Counted::TokensRejected, &[("reason", reason.word())]);
+    }
+    if let Some(app) = &shared.app {
+        let peer = Peer::of(&shared.door, tcp, headers);
+        let client = peer.map_or(tcp.ip(), |peer| peer.client).to_string();
+        told::refused(&refusal, headers, &client, id).into_iter().for_each(|event| app.note(event));
+    }
+    refusal.code
+}
+
+/// A forwarding header that counts for nothing: counted each time, told once an hour and source.
+fn note_ignored(shared: &Shared, app: &dyn App, peer: &Peer) {
+    if peer.ignored.is_some() {
+        shared.counts.add(Counted::ForwardingIgnored, &[]);
+        shared.seen.public_request(peer, shared.mono_ms()).into_iter().for_each(|event| app.note(event));
+    }
+}
+
+/// The rung of a session as a label: those that everybody has, and one word for the others.
+fn rung_word(grant: &Grant) -> &'static str {
+    match grant.selected.rung.number() {
+        1 => "tes-ui-v1",
+        2 => "tes-ui-v2",
+        _ => "tes-ui-vN",
+    }
 }
 
 // Spec: GW-3, GW-4
-fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Request<Incoming>) -> Result<Answer, Code> {
+fn token(
+    shared: &Shared,
+    app: &dyn App,
+    caller: &Caller,
+    principal: &Principal,
+    request: &Request<Incoming>,
+    id: &str,
+) -> Result<Answer, Code> {
     let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
     let from_elsewhere = matches!(site, Some(b"cross-site" | b"same-site"));
     if !caller.origin_allowed && (caller.origin.is_some() || from_elsewhere) {
@@ -244,9 +297,15 @@ fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Requ
     }
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
     let issued = shared.admission.issue(purpose, &binding, principal, source, mono_ms, &mut OsEntropy);
-    let token = issued.map_err(|_| Code::RateLimited)?;
+    let client = caller.peer.client.to_string();
+    let token = issued.map_err(|_| {
+        app.note(told::capacity(purpose, &client, id));
+        Code::RateLimited
+    })?;
+    shared.counts.add(Counted::TokensIssued, &[("purpose", purpose.name())]);
+    app.note(told::issued(&token, purpose, &client, id));
     let ttl = shared.door.settings.ws_token_ttl_ms;
-    let now = shared.app.as_ref().map_or(0, |app| app.wall_ms());
+    let now = app.wall_ms();
     let body = format!(
         r#"{{"token":"{token}","purpose":"{}","expiresAt":{},"expiresIn":{}}}"#,
         purpose.name(),
@@ -467,7 +526,14 @@ fn ready(shared: &Shared) -> Answer {
 }
 
 fn figures(shared: &Shared) -> Result<Answer, Code> {
-    let text = metrics::encode(shared.probe.samples()).map_err(|_| Code::StorageError)?;
+    let (tokens, sessions) = shared.admission.counts();
+    let gauge = |name, help, value: usize| Sample::gauge(name, help, value as u64);
+    let own = [
+        gauge("sealtide_gw_sessions", "Open WebSocket sessions", sessions),
+        gauge("sealtide_gw_tokens_outstanding", "Tokens that wait to be used", tokens),
+    ];
+    let samples = shared.probe.samples().into_iter().chain(own).chain(shared.counts.samples()).collect();
+    let text = metrics::encode(samples).map_err(|_| Code::StorageError)?;
     let mut answer = Response::new(Full::from(text));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     Ok(answer)
@@ -547,7 +613,7 @@ pub(crate) fn accept_of(key: &str) -> Option<String> {
 }
 
 /// The operating system's randomness.
-struct OsEntropy;
+pub(crate) struct OsEntropy;
 
 impl Entropy for OsEntropy {
     fn fill(&mut self, out: &mut [u8]) {

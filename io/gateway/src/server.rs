@@ -16,16 +16,18 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::counts::Counts;
 use crate::connection::{Connection, Times, stopped};
 use crate::frames::{FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
 use crate::hear::Hearing;
+use crate::lifecycle::{Lives, Load, Phase};
 use crate::rates::Rate;
-use crate::routes;
 use crate::session::{Broadcast, Echo, Session};
 use crate::settings::{Door, Settings, SettingsError};
+use crate::told::{self, Seen};
 use crate::token::{Admission, AdmissionLimits};
-use crate::{GatewayError, Probe};
+use crate::{GatewayError, Probe, routes};
 
 /// Bytes of a request head. Spec: gateway §3 step 2.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -51,6 +53,9 @@ pub(crate) struct Shared {
     pub(crate) others: broadcast::Sender<Broadcast>,
     /// Answers to bumps that had a key.
     pub(crate) answers: Mutex<Idempotency>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) seen: Seen,
+    pub(crate) lives: Arc<Lives>,
     epoch: Instant,
     sessions: AtomicU64,
     stop: watch::Receiver<bool>,
@@ -96,6 +101,9 @@ impl Server {
             requests: Rate::new(door.settings.requests_per_second),
             others: broadcast::Sender::new(BROADCASTS),
             answers: Mutex::default(),
+            counts: Arc::default(),
+            seen: Seen::default(),
+            lives: Arc::new(Lives::new(&mut routes::OsEntropy)),
             epoch: Instant::now(),
             sessions: AtomicU64::new(0),
             stop: stopped,
@@ -220,8 +228,12 @@ impl Shared {
             }
             Some(app) => {
                 let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+                self.lives.begin(number);
+                let (began, protocol) = (self.mono_ms(), grant.selected.rung.to_string());
                 let talk = Session {
                     number,
+                    counts: self.counts.clone(),
+                    lives: self.lives.clone(),
                     door: door.clone(),
                     app: app.clone(),
                     admission: self.admission.clone(),
@@ -243,6 +255,9 @@ impl Shared {
                 let sender = Sender::new(grant.deflate, settings.compress_min_bytes);
                 Connection { stream, receiver, sender, talk, times, pushed, stop }.run().await;
                 heard.abort();
+                let now = self.mono_ms();
+                self.lives.step(number, Phase::Evict, &Load::default(), now);
+                app.note(told::closed(&protocol, now.saturating_sub(began)));
             }
         }
         self.admission.leave(source);

@@ -153,6 +153,23 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Whether this is a host, with or without a port.
+    pub fn is_host(text: &str) -> bool {
+        split_host(text).is_some()
+    }
+
+    /// Whether this is an origin, `https://host[:port]`.
+    pub fn is_origin(text: &str) -> bool {
+        check_origin(text).is_some()
+    }
+
+    /// Whether a listener with these settings counts as public, wherever it listens.
+    pub fn is_public(&self) -> bool {
+        self.public_host.is_some() || !self.trusted_proxies.is_empty()
+    }
+}
+
 /// A combination of settings with which the gateway does not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -207,7 +224,7 @@ impl Door {
             return Err(SettingsError::NotLoopback(address));
         }
         check_ranges(&settings)?;
-        let is_public = settings.public_host.is_some() || !settings.trusted_proxies.is_empty();
+        let is_public = settings.is_public();
         let auth = settings.auth.unwrap_or(if is_public { Auth::Bearer } else { Auth::None });
         if is_public && auth == Auth::None {
             return Err(SettingsError::OpenToAll);

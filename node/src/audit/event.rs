@@ -23,6 +23,11 @@ impl AuditEvent {
         Self::new(name, HSL_NORMAL)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds a member. Its value is cut and escaped when it is written; a name of the envelope is not overwritten.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl ToString) -> Self {

@@ -1,19 +1,22 @@
-//! `gateway run`: the door for browsers and apps, in the foreground.
+//! `gateway run`: the door for browsers and apps, in the foreground. `gateway bearer`: who may come in.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealtide_gateway::{App, Probe, Role, Sample, Server, Settings};
+use sealtide_gateway::{App, GatewayError, Probe, Role, Sample, Server, Settings};
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::audit::{Audit, AuditEvent};
 use crate::cli::args::{GatewayArgs, GatewayRoleArg};
-use crate::cli::up::Interrupts;
+use crate::cli::up::{Interrupts, parse, ports};
 use crate::cli::{Cx, make_home};
+use crate::config::{Config, Origin};
 use crate::control::{ControlSocket, Host};
 use crate::failure::Failure;
-use crate::gateway::{Desk, DeskSettings, GatewayHost, add_bearer, read_bearers};
+use crate::gateway::{Desk, GatewayHost, add_bearer};
 
 /// The door is open when it answers.
 struct Open(Option<Arc<Desk>>);
@@ -31,37 +34,34 @@ impl Probe for Open {
 /// Runs the gateway until a signal or `down`.
 pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let mut interrupts = Interrupts::new()?;
-    let must_exist = args.bearers.is_some();
-    let bearers = args.bearers.unwrap_or_else(|| cx.home.bearers_path());
-    let settings = Settings {
-        bearers: read_bearers(&bearers, must_exist)?,
-        public_host: args.public_host,
-        trusted_proxies: args.trusted_proxy,
-        allowed_hosts: args.allowed_host,
-        allowed_origins: args.allowed_origin,
-        public_read: args.compat,
-        allow_query_token: args.compat,
-        echo: args.echo,
-        ..Settings::default()
-    };
-    if args.compat {
+    let config = with_options(&cx.config, &args)?;
+    let mut settings = config.gateway(&cx.home)?;
+    settings.door.echo = args.echo;
+    if std::env::var_os("CSRF_SECRET").is_some() {
+        cx.out.note("CSRF_SECRET is set and not used: tokens are drawn, not derived");
+    }
+    if settings.compat {
         cx.out.note("compat: anybody may read, and tokens may stand in the query");
     }
+    let addresses = addresses(&config, &args)?;
     if args.echo {
-        let _server = open(settings, &args.listen, None).await.map(|server| ready(&cx, server))?;
+        let _server = ready(&cx, open(settings.door, &addresses, None).await?);
         return Ok(interrupts.next().await.code());
+    }
+    if settings.door.is_public() {
+        // What is said on the way to browsers of others is signed by a key that somebody chose.
+        settings.desk.generate.get_or_insert(false);
     }
     make_home(&cx, None, None)?;
     let (identity, store) = (cx.home.identity()?, cx.home.open_store()?);
     let audit = Arc::new(Audit::open(&cx.home, store.clone(), identity.clone())?);
-    if args.compat {
-        let settings = "public_read,allow_query_token";
-        audit.event(&AuditEvent::new("access:compat_enabled", "#FF8C00").member("settings", settings));
+    if settings.compat {
+        let both = "public_read,allow_query_token";
+        audit.event(&AuditEvent::new("access:compat_enabled", "#FF8C00").member("settings", both));
     }
-    let desk_settings = DeskSettings { registry: args.registry, may_generate: true, ..DeskSettings::default() };
-    let (desk, told) = Desk::open(&cx.home, store, identity, audit.clone(), desk_settings)?;
+    let (desk, told) = Desk::open(&cx.home, store, identity, audit.clone(), settings.desk)?;
     told.iter().for_each(|line| cx.out.note(line));
-    let server = open(settings, &args.listen, Some(desk.clone())).await?;
+    let server = open(settings.door, &addresses, Some(desk.clone())).await?;
     let (stop, mut stopped) = watch::channel(false);
     let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop));
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
@@ -89,13 +89,56 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
+/// The settings with what the command line says.
+fn with_options(config: &Config, args: &GatewayArgs) -> Result<Config, Failure> {
+    let mut config = config.clone();
+    for (key, value) in &args.settings.0 {
+        config.flag("gateway", key, Some(value))?;
+    }
+    let lists = [
+        ("trusted_proxies", &args.trusted_proxy),
+        ("allowed_hosts", &args.allowed_host),
+        ("allowed_origins", &args.allowed_origin),
+    ];
+    for (key, entries) in lists {
+        let joined = (!entries.is_empty()).then(|| entries.join(","));
+        config.flag("gateway", key, joined.as_deref())?;
+    }
+    Ok(config)
+}
+
+/// Where to listen: one address, or the default one and the ports after it.
+fn addresses(config: &Config, args: &GatewayArgs) -> Result<Vec<SocketAddr>, Failure> {
+    let is_default = args.listen.is_none() && *config.origin("gateway", "listen") == Origin::Default;
+    let first = args.listen.map_or_else(|| parse(config.text("gateway", "listen")), Ok)?;
+    Ok(ports(first.port(), is_default).map(|port| SocketAddr::new(first.ip(), port)).collect())
+}
+
+async fn open(settings: Settings, addresses: &[SocketAddr], desk: Option<Arc<Desk>>) -> Result<Server, Failure> {
+    let mut failure = None;
+    for address in addresses {
+        let app = desk.clone().map(|desk| desk as Arc<dyn App>);
+        match Server::open(settings.clone(), *address, Arc::new(Open(desk.clone())), app).await {
+            Ok(server) => return Ok(server),
+            Err(error @ GatewayError::Listen { .. }) => drop(failure.get_or_insert(error)),
+            Err(error) => return Err(Failure::usage("gateway", error.to_string())),
+        }
+    }
+    let told = failure.map_or_else(|| "there is no address to listen on".to_owned(), |error| error.to_string());
+    Err(Failure::usage("gateway", told))
+}
+
+fn ready(cx: &Cx, server: Server) -> Server {
+    cx.out.answer(&json!({
+        "schema": "sealtide/ready/1",
+        "home": cx.home.root(),
+        "gateway": format!("http://{}", server.address()),
+    }));
+    server
+}
+
 /// `gateway bearer`: the token is the answer, and nowhere else.
-pub(crate) fn bearer(
-    cx: &Cx,
-    name: &str,
-    role: GatewayRoleArg,
-    file: Option<std::path::PathBuf>,
-) -> Result<u8, Failure> {
+pub(crate) fn bearer(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<PathBuf>) -> Result<u8, Failure> {
     cx.home.identity()?;
     let role = match role {
         GatewayRoleArg::Reader => Role::Reader,
@@ -108,19 +151,4 @@ pub(crate) fn bearer(
         "schema": "sealtide/gateway_bearer/1", "token": *token, "name": name, "file": file,
     }));
     Ok(0)
-}
-
-async fn open(settings: Settings, listen: &std::net::SocketAddr, desk: Option<Arc<Desk>>) -> Result<Server, Failure> {
-    let app = desk.clone().map(|desk| desk as Arc<dyn App>);
-    let server = Server::open(settings, *listen, Arc::new(Open(desk)), app).await;
-    server.map_err(|error| Failure::usage("gateway", error.to_string()))
-}
-
-fn ready(cx: &Cx, server: Server) -> Server {
-    cx.out.answer(&json!({
-        "schema": "sealtide/ready/1",
-        "home": cx.home.root(),
-        "gateway": format!("http://{}", server.address()),
-    }));
-    server
 }

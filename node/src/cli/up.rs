@@ -104,11 +104,11 @@ async fn open_gateway(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Resul
 }
 
 /// The port wanted, and the next ones when it is only the default.
-fn ports(first: u16, is_default: bool) -> impl Iterator<Item = u16> {
+pub(crate) fn ports(first: u16, is_default: bool) -> impl Iterator<Item = u16> {
     first..=if is_default { first.saturating_add(PORTS_TRIED) } else { first }
 }
 
-fn parse(text: &str) -> Result<SocketAddr, Failure> {
+pub(crate) fn parse(text: &str) -> Result<SocketAddr, Failure> {
     text.parse().map_err(|_| Failure::usage("address", format!("{text} is no address of the form IP:PORT")))
 }
 

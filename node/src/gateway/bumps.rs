@@ -8,6 +8,7 @@ use sealtide_gateway::{Bumped, Code, Notice, Way};
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Order, ProbationVerdict, SignError, Signed};
 use sealtide_releases::{BumpAnswer, BumpError, BumpPlan, BumpRequest, Crypto, plan};
 
+use super::alerts::Fact;
 use super::changes::Ordered;
 use super::desk::{Desk, Turn};
 use super::registry::{Origin, frame_data};
@@ -87,6 +88,7 @@ impl Desk {
         expect: Option<u64>,
     ) -> Result<Bumped, BumpRefused> {
         let began = Instant::now();
+        self.thread().active(now().mono_ms);
         let mut turn = self.turn();
         let done = self.bump_in(&mut turn, request, way, expect);
         drop(turn);
@@ -117,7 +119,11 @@ impl Desk {
     ) -> Result<Bumped, BumpRefused> {
         let plan = self.plan_of(request, expect)?;
         let (algorithm, may_fall_back) = algorithm_of(way, request.crypto)?;
-        let signed = self.sign(turn, &plan, request.key_version, algorithm, may_fall_back)?;
+        let signed = self.sign(turn, &plan, request.key_version, algorithm, may_fall_back);
+        if let Err(BumpRefused::Sign(SignError::Key(_))) = &signed {
+            self.thread().end(false);
+        }
+        let signed = signed?;
         let (key_version, timestamp) = (signed.version, now().wall_ms);
         if request.dry_run {
             let revision = self.read().registry.revision();
@@ -130,7 +136,10 @@ impl Desk {
         };
         failpoint::hit("bump_signed");
         let frames = Frames { store: self.store(), space: self.space(), ib: "registry" };
-        let frame = frames.next(&turn.registry, data).map_err(|error| {
+        self.thread().begin(now().mono_ms);
+        let frame = frames.next(&turn.registry, data);
+        self.thread().end(frame.is_ok());
+        let frame = frame.map_err(|error| {
             tracing::error!(%error, "a bump was not stored");
             BumpRefused::Store
         })?;
@@ -198,6 +207,7 @@ impl Desk {
 
     fn note_signed(&self, signed: &Signed) {
         self.figures.signed(signed);
+        self.alert(&Fact::Signed { version: signed.version.number(), fallback: signed.instead_of.is_some() });
         let preview: String = signed.text.chars().take(16).collect();
         let version = signed.version.digits();
         self.note_event(

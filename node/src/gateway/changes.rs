@@ -19,6 +19,7 @@ use sealtide_identity::keyring::{
 };
 use zeroize::Zeroizing;
 
+use super::alerts::Fact;
 use super::desk::{Desk, Turn};
 use super::timelines::{Frames, data_of, member};
 use crate::audit::{self, AuditEvent};
@@ -168,6 +169,7 @@ impl Desk {
         let done = self.follow(&mut turn, ordered);
         if let (Err(refused), true) = (&done, moves_active(&ordered.order)) {
             self.figures.rotation(false);
+            self.alert(&Fact::RotationFailed);
             let event = AuditEvent::new("key:rotate_failed", HSL_FAULT).member("by", ordered.by);
             self.note_event(event.member("reason", refused));
         }
@@ -188,7 +190,9 @@ impl Desk {
             return Ok(KeyChange { from: tip.active(), to: tip.active(), epoch: tip.epoch, at_ms });
         };
         failpoint::hit("keys_proposed");
+        self.thread().begin(now.mono_ms);
         let frame = self.ledger_frames().next(&turn.ledger, data_of("record", change.record.to_value()));
+        self.thread().end(frame.is_ok());
         let frame = frame.map_err(OrderRefused::Store)?;
         failpoint::hit("keys_committed");
         // From here on the change holds, whatever else fails.
@@ -206,6 +210,7 @@ impl Desk {
         self.notify(notice);
         if moves_active(&ordered.order) {
             self.figures.rotation(true);
+            self.alert(&Fact::Rotated { from: done.from.number(), to: done.to.number() });
         }
         failpoint::hit("keys_told");
         Ok(done)

@@ -5,6 +5,7 @@
 //!
 //! Whoever changes something holds the [`Turn`]; readers look at the [`State`] and never wait for the disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -12,7 +13,7 @@ use sealtide_gateway::{App, Bumped, Code, DoorEvent, KeyDesk, KeyFacts, Notice, 
 use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
     KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadWarning, LoadedKeys, Order, VersionState,
-    environment_name,
+    environment_name, parse_time,
 };
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{BumpRequest, Registry};
@@ -20,13 +21,15 @@ use sealtide_store::Store;
 use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
+use super::alerts::{Alerts, Fact};
 use super::changes::Ordered;
 use super::events::Events;
 use super::figures::Figures;
 use super::key_file::{KeyFile, Keys};
 use super::registry::{self, Origin};
-use super::watch::Told;
+use super::thread_state::ThreadState;
 use super::timelines::{Frames, app_space, data_of, known_space, member};
+use super::watch::Told;
 use crate::audit::{Audit, AuditEvent};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
@@ -49,8 +52,8 @@ pub struct DeskSettings {
     pub rotate_after_days: u64,
     /// Whether the daily look rotates by itself.
     pub auto_rotate: bool,
-    /// Whether v1 may be made when no key is configured.
-    pub may_generate: bool,
+    /// Whether v1 may be made when no key is configured; none: where the listener is not public.
+    pub generate: Option<bool>,
 }
 
 /// Keys and registry of a node.
@@ -67,6 +70,9 @@ pub struct Desk {
     events: Events,
     pub(super) figures: Figures,
     told: Mutex<Told>,
+    alerts: Mutex<Alerts>,
+    thread: Mutex<ThreadState>,
+    events_by_name: Mutex<BTreeMap<String, u64>>,
 }
 
 /// What the one writer has in hand.
@@ -105,7 +111,7 @@ impl Desk {
     ) -> Result<(Arc<Self>, Vec<String>), Failure> {
         let key_file = KeyFile::of(home)?;
         let mut keys = key_file.read()?;
-        let loaded = load_keys(&keys, settings.may_generate)?;
+        let loaded = load_keys(&keys, settings.generate.unwrap_or(true))?;
         let mut told: Vec<String> = loaded.warnings.iter().map(|warning| warning_text(*warning)).collect();
         if let Some(made) = loaded.generated() {
             keys.made.insert(KeyVersion::V1, Zeroizing::new(*made));
@@ -139,6 +145,9 @@ impl Desk {
             events,
             figures: Figures::default(),
             told: Mutex::default(),
+            alerts: Mutex::default(),
+            thread: Mutex::default(),
+            events_by_name: Mutex::default(),
         };
         desk.finish_outbox()?;
         desk.add_unknown(&mut told);
@@ -170,11 +179,11 @@ impl Desk {
 
     /// Looks at everything from outside and changes something, one after the other.
     pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turn)
     }
 
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.told)
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -202,9 +211,48 @@ impl Desk {
         self.events.close();
     }
 
-    /// The figures of keys and registry.
+    /// The figures of keys, registry and audit.
+    // Spec: GW-81
     pub fn samples(&self) -> Vec<Sample> {
-        self.figures.samples()
+        let mut samples = self.figures.samples();
+        let (active, since) = {
+            let state = self.read();
+            let tip = state.ring.ledger().tip();
+            (tip.active().number(), parse_time(&tip.rotation_timestamp).unwrap_or(0))
+        };
+        let age = now().wall_ms.saturating_sub(since) / 1000;
+        samples.push(Sample::gauge("sealtide_gw_key_active_version", "The key version that signs", active.into()));
+        samples.push(Sample::gauge("sealtide_gw_key_age_seconds", "Since the keys changed last", age));
+        let errors = self.audit.write_errors();
+        samples.push(Sample::counter("sealtide_gw_audit_write_errors", "Lines that could not be written", errors));
+        for (event, count) in lock(&self.events_by_name).iter() {
+            samples.push(Sample::counter("sealtide_gw_audit_events", "Events", *count).label("event", event));
+        }
+        samples
+    }
+
+    /// Lets the rules about alerts look at a fact; what they find stands in the audit.
+    pub(super) fn alert(&self, fact: &Fact<'_>) {
+        let found = lock(&self.alerts).take(fact, now().wall_ms);
+        for alert in found {
+            let (words, hsl) = alert.words();
+            tracing::warn!("gateway: {words}");
+            self.note_event(
+                AuditEvent::new("CHANNEL_NOTIFY", hsl)
+                    .member("channel", "EVENT_CHANNEL")
+                    .member("threadId", "0x5003")
+                    .member("payload", words),
+            );
+        }
+    }
+
+    pub(super) fn lost_events(&self) -> u64 {
+        self.events.lost()
+    }
+
+    /// What version management does, for whoever changes it.
+    pub(super) fn thread(&self) -> MutexGuard<'_, ThreadState> {
+        lock(&self.thread)
     }
 
     /// Tells the door, if one is open.
@@ -214,6 +262,8 @@ impl Desk {
 
     /// Gives an event to the audit without waiting for it.
     pub(super) fn note_event(&self, event: AuditEvent) {
+        // Names come from this code: fallbacks name versions, of which a ledger has at most 64.
+        *lock(&self.events_by_name).entry(event.name().to_owned()).or_default() += 1;
         self.events.note(event);
     }
 }
@@ -240,7 +290,7 @@ impl App for Desk {
     }
 
     fn lifecycle(&self) -> &'static str {
-        "RUNNING"
+        self.thread().word(now().mono_ms)
     }
 
     fn bump(&self, request: &BumpRequest, way: Way) -> Result<Bumped, Code> {
@@ -260,6 +310,14 @@ impl App for Desk {
     }
 
     fn note(&self, event: DoorEvent) {
+        let member = |name: &str| event.members.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str());
+        match event.name {
+            "ws:upgrade:headers_validated" => self.thread().active(now().mono_ms),
+            "ws:upgrade:csrf_invalid" if matches!(member("reason"), Some("unknown" | "replayed")) => {
+                self.alert(&Fact::TokenRefused(member("clientIP").unwrap_or_default()));
+            }
+            _ => {}
+        }
         let told = event.members.iter().fold(AuditEvent::new(event.name, event.hsl), |told, (name, value)| {
             told.member(name, value)
         });
@@ -268,6 +326,10 @@ impl App for Desk {
             None => told,
         });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn load_keys(keys: &Keys, may_generate: bool) -> Result<LoadedKeys, Failure> {

@@ -13,7 +13,9 @@ const WAITING_MAX: usize = 4_096;
 /// The way into the audit. What was given to it is written before it is dropped.
 pub(super) struct Events {
     open: Mutex<Option<Open>>,
+    /// Those that the audit was not told of yet.
     lost: Arc<AtomicU64>,
+    lost_ever: AtomicU64,
 }
 
 struct Open {
@@ -36,7 +38,7 @@ impl Events {
             }
         };
         let writer = std::thread::Builder::new().name("gateway-audit".to_owned()).spawn(write)?;
-        Ok(Self { open: Mutex::new(Some(Open { sender, writer })), lost })
+        Ok(Self { open: Mutex::new(Some(Open { sender, writer })), lost, lost_ever: AtomicU64::new(0) })
     }
 
     /// Takes an event; it is written soon.
@@ -44,7 +46,13 @@ impl Events {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_none_or(|open| open.sender.try_send(event).is_err()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost_ever.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How many were lost since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost_ever.load(Ordering::Relaxed)
     }
 
     /// Writes what waits; what comes later is lost.

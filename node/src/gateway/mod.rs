@@ -1,5 +1,6 @@
 //! What stands behind the gateway's door: signing keys with their ledger, and the registry, both in the node's store.
 
+mod alerts;
 mod bearers;
 mod bumps;
 mod changes;
@@ -9,6 +10,7 @@ mod figures;
 mod host;
 mod key_file;
 mod registry;
+mod thread_state;
 mod timelines;
 mod watch;
 

@@ -3,6 +3,7 @@
 
 use sealtide_identity::keyring::{Deadline, KeyVersion, Order, VersionState, parse_time};
 
+use super::alerts::Fact;
 use super::changes::Ordered;
 use super::desk::Desk;
 use crate::audit::AuditEvent;
@@ -17,6 +18,8 @@ const HSL_WARNING: &str = "#FF8C00";
 #[derive(Default)]
 pub(super) struct Told {
     day: Option<u64>,
+    /// Lines of the audit that were lost until then.
+    lost: u64,
 }
 
 impl Desk {
@@ -30,6 +33,12 @@ impl Desk {
             if let Err(refused) = self.order(&order) {
                 tracing::error!(%version, %refused, "a version whose date came was not written down as expired");
             }
+        }
+        let v1_ends = self.read().ring.ledger().not_after(KeyVersion::V1);
+        self.alert(&Fact::V1Ends(v1_ends.map(super::end_ms)));
+        let lost = self.audit().write_errors() + self.lost_events();
+        if std::mem::replace(&mut self.told().lost, lost) != lost {
+            self.alert(&Fact::AuditGap);
         }
         let is_new_day = {
             let mut told = self.told();
