@@ -1,6 +1,8 @@
 //! Settings: flag > variable (`SEALTIDE_<SECTION>_<KEY>`) > file (`config.toml`) > default.
 //!
-//! Every setting is one row of [`SETTINGS`]. An unknown key in the file is an error that names the line.
+//! Every setting is one row of [`settings`]. An unknown key in the file is an error that names the line.
+
+mod gateway;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -13,6 +15,8 @@ use toml_edit::DocumentMut;
 
 use crate::engine::quota::QuotaLimits;
 use crate::failure::Failure;
+
+pub use gateway::GatewaySettings;
 
 /// One setting there is.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +47,17 @@ impl Setting {
 }
 
 /// All settings.
-pub const SETTINGS: &[Setting] = &[
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(gateway::ROWS.iter().map(|row| &row.setting))
+}
+
+/// The settings of the gateway that `gateway run` takes as options, `--like-this`.
+pub(crate) fn gateway_options() -> impl Iterator<Item = &'static Setting> {
+    gateway::ROWS.iter().map(|row| &row.setting)
+}
+
+/// The settings of everything but the whole door of the gateway.
+const SETTINGS: &[Setting] = &[
     Setting {
         section: "link",
         key: "listen",
@@ -100,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "trusted_proxies",
         default: "",
         about: "networks of reverse proxies whose X-Forwarded-For says where a tunnel comes from; commas between them",
-        check: |text| tunnel_door(String::new(), text).is_some(),
+        check: |text| gateway::nets(text).is_some(),
     },
     Setting {
         section: "gateway",
@@ -214,7 +228,7 @@ impl Config {
     /// Exit 2, naming the line or variable that is wrong.
     pub fn load(path: &Path, explicit: bool) -> Result<Self, Failure> {
         let mut values = BTreeMap::new();
-        for setting in SETTINGS {
+        for setting in settings() {
             values.insert((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
         }
         let mut config = Self { values };
@@ -223,12 +237,13 @@ impl Config {
             Err(error) if !explicit && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(Failure::usage("config", format!("{}: {error}", path.display()))),
         }
-        for setting in SETTINGS {
+        for setting in settings() {
             let name = variable(setting);
             if let Ok(value) = std::env::var(&name) {
                 config.put(setting, value, Origin::Variable(name))?;
             }
         }
+        config.read_older_names()?;
         Ok(config)
     }
 
@@ -249,8 +264,7 @@ impl Config {
             for (key, item) in table.iter() {
                 let line = line_of(table.key(key).and_then(|key| key.span()));
                 let setting = find(section, key).ok_or_else(|| unknown(line, &format!("{section}.{key}")))?;
-                let value = item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|n| n.to_string()));
-                let value = value.ok_or_else(|| {
+                let value = text_of(item).ok_or_else(|| {
                     Failure::usage("config", format!("{}:{line}: {section}.{key} must be a text", path.display()))
                 })?;
                 self.put(setting, value, Origin::File(path.to_owned(), line))?;
@@ -335,8 +349,7 @@ impl Config {
 
     /// `config show`.
     pub fn show(&self) -> Value {
-        let rows: Vec<Value> = SETTINGS
-            .iter()
+        let rows: Vec<Value> = settings()
             .map(|setting| {
                 let (value, origin) = &self.values[&(setting.section, setting.key)];
                 json!({
@@ -376,11 +389,22 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
 }
 
 fn find(section: &str, key: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.section == section && setting.key == key)
+    settings().find(|setting| setting.section == section && setting.key == key)
 }
 
 fn variable(setting: &Setting) -> String {
     format!("SEALTIDE_{}_{}", setting.section.to_uppercase(), setting.key.to_uppercase())
+}
+
+/// The text of a value: a text, a whole number, true or false, or a list of texts, which gets commas.
+fn text_of(item: &toml_edit::Item) -> Option<String> {
+    let plain = item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|number| number.to_string()));
+    let plain = plain.or_else(|| item.as_bool().map(|flag| flag.to_string()));
+    let list = || {
+        let texts: Option<Vec<&str>> = item.as_array()?.iter().map(toml_edit::Value::as_str).collect();
+        texts.map(|texts| texts.join(","))
+    };
+    plain.or_else(list)
 }
 
 /// Addresses with commas between them, or nothing. None of them may be a wildcard: nobody can dial one.
@@ -402,11 +426,8 @@ fn are_relays(text: &str) -> bool {
 
 /// A door for requests that name `host`, behind these proxies; none when one of them is no network.
 fn tunnel_door(host: String, proxies: &str) -> Option<sealtide_gateway::Settings> {
-    let mut settings = sealtide_gateway::Settings { public_host: Some(host), ..Default::default() };
-    for part in proxies.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        settings.trusted_proxies.push(part.parse().ok()?);
-    }
-    Some(settings)
+    let trusted_proxies = gateway::nets(proxies)?;
+    Some(sealtide_gateway::Settings { public_host: Some(host), trusted_proxies, ..Default::default() })
 }
 
 /// The host, with its port, that requests to a tunnel at this URL name; none when it is no such URL.

@@ -6,6 +6,7 @@
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
 //!   gateway.key     the gateway's own signing key and the epoch of its ledger, mode 0600 (spec/gateway.md)
 //!   seal.key        where a passphrase is set: what seals the three files above
+//!   bearers         digests of the bearer tokens that the gateway takes, optional
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
 //!   folders/        one scan cache for each shared folder
@@ -140,6 +141,11 @@ impl Home {
     /// Where the gateway's own signing key is.
     pub fn gateway_key_path(&self) -> PathBuf {
         self.root.join("gateway.key")
+    }
+
+    /// Digests of the bearer tokens that the gateway takes.
+    pub fn bearers_path(&self) -> PathBuf {
+        self.root.join("bearers")
     }
 
     /// Where the audit lines are.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, Server, Settings, TunnelStream, Tunnels};
+use sealtide_gateway::{Gateway, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -53,6 +53,8 @@ struct Inner {
     audit: Arc<Audit>,
     identities: Identities,
     doors: Mutex<Doors>,
+    /// Keys and registry of this home, once somebody asked for them.
+    desk: Mutex<Option<Arc<Desk>>>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
@@ -168,6 +170,7 @@ impl Node {
             audit,
             identities,
             doors: Mutex::default(),
+            desk: Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
@@ -323,10 +326,8 @@ impl Node {
                     Failure::usage("settings_conflict", why).hint("unset one: sealtide config set link.tunnel ''")
                 );
             }
-            let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
-            let (desk, told) = Desk::open(self.home(), store, identity, audit, None)?;
-            told.iter().for_each(|line| tracing::warn!("{line}"));
-            let opened = Server::open(Settings::default(), address, probe, Some(desk));
+            let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
+            let opened = Server::open(settings, address, probe, Some(desk));
             GatewayDoor::Whole(opened.await.map_err(failed)?)
         } else {
             let tunnels = self.config().tunnel();
@@ -337,6 +338,32 @@ impl Node {
         let bound = gateway.address();
         lock(&self.0.doors).gateway = Some(gateway);
         Ok(bound)
+    }
+
+    /// Keys and registry of this home. Where there are none yet they are made, when `may_begin`.
+    ///
+    /// # Errors
+    /// As [`Desk::open`]; exit 1 when there are none.
+    pub fn desk(&self, may_begin: bool) -> Result<Arc<Desk>, Failure> {
+        let mut held = lock(&self.0.desk);
+        if let Some(desk) = held.as_ref() {
+            return Ok(desk.clone());
+        }
+        if !may_begin && !Desk::exists(self.store()) {
+            return Err(Failure::failed("no_keys", "there are no signing keys in this home yet")
+                .hint("`sealtide gateway run` or `sealtide keys new` makes them"));
+        }
+        let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
+        let settings = self.config().gateway(self.home())?.desk;
+        let (desk, told) = Desk::open(self.home(), store, identity, audit, settings)?;
+        told.iter().for_each(|line| tracing::warn!("{line}"));
+        *held = Some(desk.clone());
+        Ok(desk)
+    }
+
+    /// Keys and registry, when they are open.
+    pub fn open_desk(&self) -> Option<Arc<Desk>> {
+        lock(&self.0.desk).clone()
     }
 
     /// Where the link door listens.
@@ -646,6 +673,10 @@ impl Node {
         }
         let _ = tokio::time::timeout(Duration::from_secs(3), self.link().shutdown()).await;
         lock(&self.0.doors).gateway = None;
+        // What waits for the audit is written before its last checkpoint.
+        if let Some(desk) = lock(&self.0.desk).take() {
+            desk.close();
+        }
         self.audit().checkpoint();
         let store = self.store().clone();
         let _ = tokio::task::spawn_blocking(move || store.sync()).await;

@@ -2,13 +2,18 @@
 //!
 //! It knows HTTP and nothing of spaces or links: what it tells comes in as a [`Probe`].
 
+mod admin;
 mod app;
 mod connection;
+mod counts;
 mod deflate;
 mod extensions;
 mod frames;
 mod handshake;
+mod hear;
+mod key_routes;
 mod ladder;
+pub mod lifecycle;
 mod metrics;
 mod patience;
 mod peer;
@@ -22,6 +27,7 @@ mod settings;
 mod text;
 mod tls;
 mod token;
+mod told;
 mod tunnel;
 
 use std::net::SocketAddr;
@@ -35,7 +41,9 @@ use axum::routing::{any, get};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-pub use app::{App, Bumped, Way};
+pub use app::{
+    App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
+};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};

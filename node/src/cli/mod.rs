@@ -4,12 +4,14 @@ mod args;
 mod bench;
 mod gateway;
 mod identity;
+mod keys;
 mod output;
 mod plumbing;
 mod progress;
 mod relay;
 mod render;
 mod render_identity;
+mod render_keys;
 mod up;
 
 use std::io::Read;
@@ -101,6 +103,11 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Up(args) => up::up(cx, args).await,
         Command::Relay { command: args::RelayCommand::Run(args) } => relay::run(cx, args).await,
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
+        Command::Gateway { command: args::GatewayCommand::Bearer { name, role, file } } => {
+            gateway::bearer(&cx, &name, role, file)
+        }
+        Command::Keys { command } => keys::run(&cx, command).await,
+        Command::Release { command } => keys::release(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
         Command::Bench { name, edits, bytes, items, differences, sessions } => {

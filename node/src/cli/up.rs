@@ -13,7 +13,7 @@ use crate::cli::args::UpArgs;
 use crate::cli::{Cx, make_home};
 use crate::commands::ticket;
 use crate::config::Origin;
-use crate::control::{self, ControlSocket};
+use crate::control::{self, ControlSocket, Host};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -63,7 +63,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     }
     node.serve()?;
     crate::commands::share::share(&node, &dirs).await?;
-    let control = ControlSocket::open(&node)?;
+    let control = ControlSocket::open(node.home().control_socket(), Host::Node(node.clone()))?;
     let tickets = tickets(&node, &dirs)?;
     node.audit().note("up", &[("listen", &listen.to_string())]);
     tell_ready(&cx, &node, listen, gateway, &tickets);
@@ -104,11 +104,11 @@ async fn open_gateway(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Resul
 }
 
 /// The port wanted, and the next ones when it is only the default.
-fn ports(first: u16, is_default: bool) -> impl Iterator<Item = u16> {
+pub(crate) fn ports(first: u16, is_default: bool) -> impl Iterator<Item = u16> {
     first..=if is_default { first.saturating_add(PORTS_TRIED) } else { first }
 }
 
-fn parse(text: &str) -> Result<SocketAddr, Failure> {
+pub(crate) fn parse(text: &str) -> Result<SocketAddr, Failure> {
     text.parse().map_err(|_| Failure::usage("address", format!("{text} is no address of the form IP:PORT")))
 }
 
@@ -166,7 +166,13 @@ async fn serve(
             _ = second.tick() => {
                 let node = node.clone();
                 // The checkpoint waits for the disk.
-                let _ = tokio::task::spawn_blocking(move || node.audit().tick()).await;
+                let looked = tokio::task::spawn_blocking(move || {
+                    node.audit().tick();
+                    if let Some(desk) = node.open_desk() {
+                        desk.tick();
+                    }
+                });
+                let _ = looked.await;
             }
             _ = folders.tick() => node.open_unopened_shares(),
             _ = glance.tick(), if bars.is_some() => tell_progress(node, &progress),

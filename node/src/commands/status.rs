@@ -226,6 +226,7 @@ impl Probe for NodeProbe {
                     .label("space", &label),
             );
         }
+        samples.extend(node.open_desk().map(|desk| desk.samples()).unwrap_or_default());
         samples
     }
 }

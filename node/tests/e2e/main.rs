@@ -15,6 +15,7 @@ mod door;
 mod faults;
 mod gateway;
 mod identity;
+mod keys;
 mod live;
 mod members;
 mod netns;

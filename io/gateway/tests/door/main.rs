@@ -10,6 +10,7 @@ mod conformance;
 mod echo;
 mod hostile;
 mod http;
+mod keys;
 mod limits;
 mod nginx;
 mod outputs;
