@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
-use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary};
+use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary, TipItem};
 
 use crate::entry::{Move, TipLine};
 use crate::error::{CommitError, StoreError};
@@ -14,6 +14,7 @@ use crate::index::{Index, address_hash};
 use crate::run::Unreadable;
 use crate::space::{SpaceState, same_set, tip_id};
 use crate::table::{Table, address_key, last_sid};
+use crate::tips::Head;
 
 /// A frame as the tips need it.
 #[derive(Clone, Debug)]
@@ -64,7 +65,8 @@ impl Plan {
             Some(info) => return Err(StoreError::SagaEnded(info.state).into()),
         };
         for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
-            if !same_set(&state.head_sids(timeline), expected) {
+            let heads = index.tips_of(state, timeline)?;
+            if !same_set(&heads.iter().map(|head| head.sid).collect(), expected) {
                 return Err(CommitError::TipMoved(*timeline));
             }
         }
@@ -132,10 +134,10 @@ impl Plan {
             taken.dedup();
         }
         let staged_count = staged.len() + append.len() + known.len();
-        let (moves, moved) = fresh.settle(index, state);
+        let (moves, moved) = fresh.settle(index, state)?;
         let mut tips = state.tip_summary.clone();
         for change in &moves {
-            let known = state.tips_of(&change.timeline);
+            let known = index.tips_of(state, &change.timeline)?;
             known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
             change.added.iter().for_each(|tip| tips.add(&tip_id(&change.tjp, &tip.address, &tip.sid)));
         }
@@ -163,10 +165,10 @@ impl Fresh {
     }
 
     /// The tip moves that these frames cause.
-    fn settle(&self, index: &Index, state: &SpaceState) -> (Vec<Move>, Vec<Moved>) {
+    fn settle(&self, index: &Index, state: &SpaceState) -> Result<(Vec<Move>, Vec<Moved>), StoreError> {
         let (mut moves, mut results) = (Vec::new(), Vec::new());
         for (timeline, frames) in &self.0 {
-            let before = state.tips_of(timeline);
+            let before = tip_items(index, &index.tips_of(state, timeline)?)?;
             let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
             let new: Vec<Address> = frames.keys().filter(|address| !known.contains(address)).cloned().collect();
             let mut load = |address: &Address| match frames.get(address) {
@@ -195,8 +197,20 @@ impl Fresh {
                 added: added.iter().map(line).collect(),
             });
         }
-        (moves, results)
+        Ok((moves, results))
     }
+}
+
+/// The tips with their addresses, sorted by address.
+fn tip_items(index: &Index, heads: &[Head]) -> Result<Vec<TipItem>, StoreError> {
+    let mut tips = Vec::with_capacity(heads.len());
+    for head in heads {
+        let record = load_record(index, &head.stored)?;
+        // Without it the tips would come out wrong: nothing may be written over a tip that cannot be read.
+        tips.push(record.as_ref().and_then(TipItem::of).ok_or(StoreError::Failed)?);
+    }
+    tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
+    Ok(tips)
 }
 
 /// The member with this address that is a frame, and its facts.
