@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
-use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary, TipItem};
+use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary};
 
 use crate::entry::{Move, TipLine};
 use crate::error::{CommitError, StoreError};
@@ -14,7 +14,6 @@ use crate::index::{Index, address_hash};
 use crate::run::Unreadable;
 use crate::space::{SpaceState, same_set, tip_id};
 use crate::table::{Table, address_key, last_sid};
-use crate::tips::Head;
 
 /// A frame as the tips need it.
 #[derive(Clone, Debug)]
@@ -29,6 +28,11 @@ impl FrameOf {
     pub(crate) fn of(record: &Verified) -> Option<Self> {
         let facts = record.frame()?;
         Some(Self { sid: record.sid(), order: record.order_key(), address: record.address().clone(), facts })
+    }
+
+    /// What sorts frames.
+    fn place(&self) -> (&TimelineId, &Address, &Sid) {
+        (&self.facts.timeline, &self.address, &self.sid)
     }
 }
 
@@ -88,7 +92,7 @@ impl Plan {
                     Some(frame) => Some(frame.clone()),
                     None => load_record(index, &rec.stored()).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
                 };
-                fresh.add(frame.ok_or(CommitError::NotStaged(rec.sid))?);
+                fresh.0.push(frame.ok_or(CommitError::NotStaged(rec.sid))?);
             }
             Ok::<_, CommitError>(())
         };
@@ -122,7 +126,7 @@ impl Plan {
             items.add(&sid.0);
             new_records += 1;
             if let Some(frame) = &frames[at] {
-                fresh.add(frame.clone());
+                fresh.0.push(frame.clone());
             }
         }
         if let Some(taken) = &mut taken {
@@ -146,70 +150,75 @@ impl Plan {
     }
 }
 
-/// Frames that a commit makes members, by timeline and address.
+/// Frames that a commit makes members. A large commit brings millions: one list, sorted once.
 #[derive(Default)]
-struct Fresh(BTreeMap<TimelineId, BTreeMap<Address, FrameOf>>);
+struct Fresh(Vec<FrameOf>);
 
 type Moved = (TimelineId, Vec<Sid>, Vec<Sid>);
 
 impl Fresh {
-    fn add(&mut self, frame: FrameOf) {
-        let frames = self.0.entry(frame.facts.timeline).or_default();
-        match frames.get(&frame.address) {
-            // Two shapes of one address: the order of arrival must not decide.
-            Some(there) if there.sid <= frame.sid => {}
-            _ => {
-                frames.insert(frame.address.clone(), frame);
-            }
-        }
-    }
-
     /// The tip moves that these frames cause.
-    fn settle(&self, index: &Index, state: &SpaceState) -> Result<(Vec<Move>, Vec<Moved>), StoreError> {
+    fn settle(mut self, index: &Index, state: &SpaceState) -> Result<(Vec<Move>, Vec<Moved>), StoreError> {
+        self.0.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
+        // Of two shapes of one address the smaller counts: the order of arrival must not decide.
+        self.0.dedup_by(|later, first| later.address == first.address && later.facts.timeline == first.facts.timeline);
         let (mut moves, mut results) = (Vec::new(), Vec::new());
-        for (timeline, frames) in &self.0 {
-            let before = tip_items(index, &index.tips_of(state, timeline)?)?;
-            let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
-            let new: Vec<Address> = frames.keys().filter(|address| !known.contains(address)).cloned().collect();
-            let mut load = |address: &Address| match frames.get(address) {
-                Some(frame) => Some(frame.facts.clone()),
-                None => member_frame(index, state, address).map(|(_, facts)| facts),
-            };
-            let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
-            let removed: Vec<Sid> = before.iter().filter(|tip| !after.contains(&tip.tip)).map(|tip| tip.sid).collect();
-            let added: Vec<&FrameOf> =
-                after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| frames.get(tip)).collect();
-            let Some(any) = frames.values().next().filter(|_| !removed.is_empty() || !added.is_empty()) else {
-                continue;
-            };
-            let kept = before.iter().filter(|tip| after.contains(&tip.tip)).map(|tip| (&tip.tip, tip.sid));
-            let mut tips: Vec<_> = kept.chain(added.iter().map(|frame| (&frame.address, frame.sid))).collect();
-            tips.sort_unstable();
-            let after = tips.into_iter().map(|(_, sid)| sid).collect();
-            results.push((*timeline, before.iter().map(|tip| tip.sid).collect(), after));
-            let line =
-                |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
-            moves.push(Move {
-                timeline: *timeline,
-                order: any.order,
-                tjp: any.facts.tjp.to_string(),
-                removed,
-                added: added.iter().map(line).collect(),
-            });
+        for frames in self.0.chunk_by(|left, right| left.facts.timeline == right.facts.timeline) {
+            if let Some((change, moved)) = settle_timeline(index, state, frames)? {
+                moves.push(change);
+                results.push(moved);
+            }
         }
         Ok((moves, results))
     }
 }
 
-/// The tips with their addresses, sorted by address.
-fn tip_items(index: &Index, heads: &[Head]) -> Result<Vec<TipItem>, StoreError> {
-    let mut tips = Vec::with_capacity(heads.len());
-    for head in heads {
+/// The move that new frames of one timeline cause, sorted by address; `None` when its tips stay what they are.
+fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Result<Option<(Move, Moved)>, StoreError> {
+    let Some(FrameOf { order, facts: FrameFacts { timeline, tjp, .. }, .. }) = frames.first() else { return Ok(None) };
+    let before = tips_of(index, state, timeline)?;
+    let find = |frames: &[FrameOf], address: &Address| -> Option<FrameOf> {
+        frames.iter().find(|frame| frame.address == *address).cloned()
+    };
+    let known: Vec<Address> = before.iter().map(|tip| tip.address.clone()).collect();
+    let new = frames.iter().map(|frame| frame.address.clone()).filter(|address| !known.contains(address));
+    let mut load = |address: &Address| match frames.binary_search_by(|frame| frame.address.cmp(address)) {
+        Ok(at) => Some(frames[at].facts.clone()),
+        Err(_) => match find(&before, address) {
+            Some(tip) => Some(tip.facts),
+            None => member_frame(index, state, address).map(|(_, facts)| facts),
+        },
+    };
+    let after: BTreeSet<Address> = settle_tips(&known, &new.collect::<Vec<_>>(), &mut load).into_iter().collect();
+    let (kept, gone): (Vec<&FrameOf>, Vec<&FrameOf>) = before.iter().partition(|tip| after.contains(&tip.address));
+    let is_new = |frame: &&FrameOf| after.contains(&frame.address) && !known.contains(&frame.address);
+    let added: Vec<&FrameOf> = frames.iter().filter(is_new).collect();
+    if gone.is_empty() && added.is_empty() {
+        return Ok(None);
+    }
+    let line = |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
+    let change = Move {
+        timeline: *timeline,
+        order: *order,
+        tjp: tjp.to_string(),
+        removed: gone.iter().map(|tip| tip.sid).collect(),
+        added: added.iter().map(line).collect(),
+    };
+    let mut tips: Vec<_> = kept.iter().chain(&added).map(|frame| (&frame.address, frame.sid)).collect();
+    tips.sort_unstable();
+    let after = tips.into_iter().map(|(_, sid)| sid).collect();
+    Ok(Some((change, (*timeline, before.iter().map(|tip| tip.sid).collect(), after))))
+}
+
+/// The tips of a timeline as their records say, sorted by address.
+fn tips_of(index: &Index, state: &SpaceState, timeline: &TimelineId) -> Result<Vec<FrameOf>, StoreError> {
+    let mut tips = Vec::new();
+    for head in index.tips_of(state, timeline)? {
         let record = load_record(index, &head.stored)?;
         // Without it the tips would come out wrong: nothing may be written over a tip that cannot be read.
-        tips.push(record.as_ref().and_then(TipItem::of).ok_or(StoreError::Failed)?);
+        tips.push(record.as_ref().and_then(FrameOf::of).ok_or(StoreError::Failed)?);
     }
-    tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
+    tips.sort_by(|a, b| (&a.address, a.sid).cmp(&(&b.address, b.sid)));
     Ok(tips)
 }
 

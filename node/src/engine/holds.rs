@@ -279,6 +279,28 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// What of these new records would be held, judged three times; `meanwhile` happens behind the first.
+    #[cfg(test)]
+    pub(crate) fn judged_again(
+        &self,
+        space: &SpaceId,
+        sids: &[Sid],
+        load: &dyn Fn(&Sid) -> Option<Verified>,
+        meanwhile: &dyn Fn(),
+    ) -> [BTreeSet<Sid>; 3] {
+        let view = self.store().view(space).expect("the space is here");
+        let given = Given { space: &view, load };
+        let mut batch = Batch::of(&given, sids);
+        [0, 1, 2].map(|round| {
+            let members = self.members(space).expect("a list of members");
+            let held = self.judge_batch(space, &members, &given, &mut batch).held;
+            if round == 0 {
+                meanwhile();
+            }
+            held
+        })
+    }
+
     /// What of these new records would be held.
     #[cfg(test)]
     pub(crate) fn judged(

@@ -16,6 +16,7 @@ mod gateway;
 mod identity;
 mod live;
 mod members;
+mod memory;
 mod netns;
 mod policy;
 mod relay;

@@ -289,7 +289,7 @@ impl Ranges for Members<'_> {
 }
 
 /// Every way to find a tip gives the same.
-fn check_tips(set: &dyn TipSet, all: &[TipItem]) {
+pub fn check_tips(set: &dyn TipSet, all: &[TipItem]) {
     let mut by_timeline: BTreeMap<TimelineId, Vec<TipItem>> = BTreeMap::new();
     for tip in all {
         assert_eq!(set.with_id(&tip.id).as_ref(), Some(tip));
@@ -305,7 +305,7 @@ fn check_tips(set: &dyn TipSet, all: &[TipItem]) {
 }
 
 /// Compares sums and lists of ranges that begin and end at, before and behind some of the items.
-fn check_ranges(set: &(impl Ranges + ?Sized), items: &[(u64, [u8; 32])]) {
+pub fn check_ranges(set: &(impl Ranges + ?Sized), items: &[(u64, [u8; 32])]) {
     let mut bounds = vec![RangeBound::START, RangeBound::END];
     for (order, id) in items.iter().step_by(items.len() / 6 + 1) {
         bounds.extend([*id, [0; 32], [0xff; 32]].map(|id| RangeBound { order: *order, id }));
