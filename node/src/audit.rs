@@ -371,8 +371,8 @@ fn checkpoint_tip(store: &Store) -> Option<(SpaceId, Verified)> {
     let labels = Known::of(store).labels();
     let (space, _) = labels.into_iter().find(|(_, label)| label.kind == AUDIT_KIND)?;
     let view = store.view(&space)?;
-    let tips = view.tip_items();
-    let tip = tips.iter().find(|tip| tip.tip.ib() == "audit")?;
+    let timelines = view.timelines_of("audit");
+    let tip = timelines.first()?.tips.first()?;
     Some((space, view.record(&tip.sid)?))
 }
 

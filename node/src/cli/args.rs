@@ -220,7 +220,8 @@ pub(crate) enum Command {
     /// Measure this machine
     Bench {
         /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; reconcile: what two
-        /// large spaces say to find a small difference
+        /// large spaces say to find a small difference; bulk: how fast a new node gets a whole space;
+        /// identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -238,6 +239,12 @@ pub(crate) enum Command {
         /// Idle sessions to weigh
         #[arg(long, default_value_t = 1_000)]
         sessions: usize,
+        /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
+        #[arg(long)]
+        memory_mib: Option<u64>,
+        /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
+        #[arg(long)]
+        directory: Option<PathBuf>,
     },
     /// Settings
     Config {

@@ -110,8 +110,9 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Release { command } => keys::release(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes, items, differences, sessions } => {
-            bench::bench(&cx, &name, bench::Sizes { edits, bytes, items, differences, sessions }).await
+        Command::Bench { name, edits, bytes, items, differences, sessions, memory_mib, directory } => {
+            let sizes = bench::Sizes { edits, bytes, items, differences, sessions, memory_mib, directory };
+            bench::bench(&cx, &name, sizes).await
         }
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),

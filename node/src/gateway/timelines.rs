@@ -35,7 +35,7 @@ impl Frames<'_> {
     /// Those from counter `from` on, at most `limit`.
     pub(super) fn from(&self, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
         let Some(view) = self.store.view(self.space) else { return Ok(Vec::new()) };
-        let tips: Vec<_> = view.tip_items().into_iter().filter(|tip| tip.tip.ib() == self.ib).collect();
+        let tips: Vec<_> = view.timelines_of(self.ib).into_iter().flat_map(|info| info.tips).collect();
         let [tip] = tips.as_slice() else {
             let told = format!("{} timelines {} in the space of the gateway", tips.len(), self.ib);
             let forked = Failure::new(Exit::Verification, "forked", told);

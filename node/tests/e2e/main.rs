@@ -18,6 +18,7 @@ mod identity;
 mod keys;
 mod live;
 mod members;
+mod memory;
 mod netns;
 mod policy;
 mod relay;
