@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use sealtide_identity::{NodeId, RelayAddress, RelayHint};
-use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings};
+use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings, Roots};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
@@ -87,6 +88,20 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         about: "relays to log in at, str1… with commas between them; more come with --relay",
         check: are_relays,
+    },
+    Setting {
+        section: "link",
+        key: "relay_authorities",
+        default: "",
+        about: "file with the certificates (PEM) of those who may vouch for a proxy that ends the TLS in front of a relay;                 without it such relays are not used",
+        check: |_| true,
+    },
+    Setting {
+        section: "relay",
+        key: "trusted_proxies",
+        default: "",
+        about: "networks of proxies in front of `relay run` whose X-Forwarded-For says where a node is seen; commas between                 them",
+        check: |text| networks(text).is_some(),
     },
     Setting {
         section: "gateway",
@@ -295,6 +310,25 @@ impl Config {
         self.text("link", "relays").split(',').filter_map(|part| RelayAddress::decode(part.trim()).ok()).collect()
     }
 
+    /// Who may vouch for proxies in front of relays; `None` when nobody is named.
+    ///
+    /// # Errors
+    /// Exit 2 when the file cannot be read or names nobody.
+    pub fn relay_authorities(&self) -> Result<Option<Roots>, Failure> {
+        let path = self.text("link", "relay_authorities");
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |error: String| Failure::usage("relay_authorities", format!("{path}: {error}"));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        Roots::read(&pem).map(Some).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The networks of the proxies in front of `relay run`.
+    pub fn relay_proxies(&self) -> Vec<IpNet> {
+        networks(self.text("relay", "trusted_proxies")).unwrap_or_default()
+    }
+
     /// The value of a setting that is a list of addresses.
     pub fn addresses(&self, section: &'static str, key: &'static str) -> Vec<std::net::SocketAddr> {
         self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
@@ -402,11 +436,13 @@ fn are_relays(text: &str) -> bool {
 
 /// A door for requests that name `host`, behind these proxies; none when one of them is no network.
 fn tunnel_door(host: String, proxies: &str) -> Option<sealtide_gateway::Settings> {
-    let mut settings = sealtide_gateway::Settings { public_host: Some(host), ..Default::default() };
-    for part in proxies.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        settings.trusted_proxies.push(part.parse().ok()?);
-    }
-    Some(settings)
+    let trusted_proxies = networks(proxies)?;
+    Some(sealtide_gateway::Settings { public_host: Some(host), trusted_proxies, ..Default::default() })
+}
+
+/// Networks with commas between them; none when one of them is no network.
+fn networks(text: &str) -> Option<Vec<IpNet>> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
 /// The host, with its port, that requests to a tunnel at this URL name; none when it is no such URL.

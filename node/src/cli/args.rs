@@ -277,6 +277,8 @@ pub(crate) struct UpArgs {
 pub(crate) enum RelayCommand {
     /// Run a relay in the foreground; prints its str1… address. It forwards bytes that it cannot read
     Run(RelayArgs),
+    /// What the relay of this home does now
+    Status,
 }
 
 /// `relay run`
@@ -288,6 +290,9 @@ pub(crate) struct RelayArgs {
     /// What str1… names, where that is not --listen: wss://HOST[:PORT][/PATH]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// Nodes come through a proxy that ends their TLS (needs --url): str1… says so, and the proxy connects here with TLS 1.3
+    #[arg(long, requires = "url")]
+    pub(crate) behind_proxy: bool,
     /// Who is let in: allow-list, token (who has the str1… address; it is a secret then), or open
     #[arg(long, value_name = "MODE", default_value = "allow-list")]
     pub(crate) admit: String,

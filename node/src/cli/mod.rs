@@ -8,6 +8,7 @@ mod output;
 mod plumbing;
 mod progress;
 mod relay;
+mod relay_status;
 mod render;
 mod render_identity;
 mod up;
@@ -100,6 +101,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Init { name, recovery_out } => init(&cx, name.as_deref(), recovery_out.as_deref()),
         Command::Up(args) => up::up(cx, args).await,
         Command::Relay { command: args::RelayCommand::Run(args) } => relay::run(cx, args).await,
+        Command::Relay { command: args::RelayCommand::Status } => relay_status::status(&cx).await,
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,

@@ -17,6 +17,7 @@ mod identity;
 mod live;
 mod members;
 mod netns;
+mod nginx;
 mod policy;
 mod relay;
 mod room;
