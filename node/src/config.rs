@@ -98,6 +98,13 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "relay",
+        key: "rate",
+        default: "6250kB",
+        about: "what one node may send over `relay run` per second, in bytes, as 6250kB; 0 for no limit",
+        check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "relay",
         key: "trusted_proxies",
         default: "",
         about: "networks of proxies in front of `relay run` whose X-Forwarded-For says where a node is seen; commas between                 them",

@@ -96,8 +96,8 @@ fn harm(seed: u64, done: Arc<AtomicU64>) -> Harm {
 // Proves: LK-21
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn evil_relay() {
-    const PAIRS: u64 = 10;
-    let rounds = 4 * scale();
+    const PAIRS: u64 = 40;
+    let rounds = 5 * scale();
     let (first, done) = (Arc::new(Mutex::new(BTreeMap::<(NodeId, NodeId), u64>::new())), Arc::new(AtomicU64::new(0)));
     let (plan, count) = (first.clone(), done.clone());
     let relay = EvilRelay::open(

@@ -71,7 +71,7 @@ impl Harm {
         if let Some(held) = self.held.take() {
             return vec![payload, held];
         }
-        if self.seen.len() != self.at + 1 {
+        if self.seen.len() - 1 != self.at {
             return vec![payload];
         }
         self.done = true;
@@ -247,6 +247,9 @@ fn evil_relay_in_memory() {
         }
     }
     println!("{cases} cases; of each harm: path ended, harmless, never reached: {results:?}");
-    let sum = |at: usize| results.values().map(|result| result[at]).sum::<u64>();
-    assert!(sum(0) > 9 * (sum(0) + sum(1)) / 10, "harm to a circuit ends it, but for bytes that TLS ignores");
+    for (what, [ended, harmless, _]) in results {
+        // TLS ignores some bits, such as those of its old version numbers.
+        let ignored = if what == What::Alter { ended / 10 } else { 0 };
+        assert!(ended > 500 * scale && harmless <= ignored, "{what:?}: {ended} noticed, {harmless} not");
+    }
 }

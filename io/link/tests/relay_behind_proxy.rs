@@ -137,7 +137,7 @@ async fn bind0_no_fallback() {
 #[tokio::test(flavor = "multi_thread")]
 async fn observed_addr_behind_a_proxy_is_what_a_trusted_one_says() {
     use tokio::io::AsyncWriteExt;
-    for (trusted, seen) in [("127.0.0.1", "203.0.113.9:0"), ("198.51.100.7", "127.0.0.1")] {
+    for (trusted, seen) in [("127.0.0.1", "203.0.113.9:1"), ("198.51.100.7", "127.0.0.1")] {
         let trusted: IpAddr = trusted.parse().unwrap();
         let relay = relay(false, |config| {
             config.proxies = Proxies::new(move |peer, lines| {

@@ -209,7 +209,7 @@ pub(crate) enum Command {
     },
     /// Measure this machine
     Bench {
-        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; reconcile: what two
+        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS, direct and over a relay; reconcile: what two
         /// large spaces say to find a small difference
         #[arg(default_value = "live")]
         name: String,
@@ -228,6 +228,12 @@ pub(crate) enum Command {
         /// Idle sessions to weigh
         #[arg(long, default_value_t = 1_000)]
         sessions: usize,
+        /// Nodes that log in at a relay and stay
+        #[arg(long, default_value_t = 200)]
+        logins: usize,
+        /// Sessions over that relay that echo once a second, for ten seconds
+        #[arg(long, default_value_t = 50)]
+        relayed: usize,
     },
     /// Settings
     Config {

@@ -3,6 +3,7 @@
 
 mod link;
 mod reconcile;
+mod relayed;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,6 +33,10 @@ pub(crate) struct Sizes {
     pub(crate) differences: usize,
     /// Idle sessions of `link`.
     pub(crate) sessions: usize,
+    /// Nodes of `link` that are logged in at a relay.
+    pub(crate) logins: usize,
+    /// Sessions of `link` over a relay, at one time.
+    pub(crate) relayed: usize,
 }
 
 /// Runs a bench and prints its figures.
@@ -39,7 +44,7 @@ pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failu
     let dir = std::env::temp_dir().join(format!("sealtide-bench-{}", std::process::id()));
     let result = match name {
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
-        "link" => link::link(sizes.sessions).await,
+        "link" => link::link(&dir, sizes).await,
         "reconcile" => reconcile::reconcile(&dir, sizes.items, sizes.differences),
         _ => Err(Failure::usage("bench", format!("there is no bench named {name}"))
             .hint("`live`, `link` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),

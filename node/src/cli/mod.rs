@@ -105,8 +105,9 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes, items, differences, sessions } => {
-            bench::bench(&cx, &name, bench::Sizes { edits, bytes, items, differences, sessions }).await
+        Command::Bench { name, edits, bytes, items, differences, sessions, logins, relayed } => {
+            let sizes = bench::Sizes { edits, bytes, items, differences, sessions, logins, relayed };
+            bench::bench(&cx, &name, sizes).await
         }
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),

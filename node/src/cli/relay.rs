@@ -72,6 +72,10 @@ pub(crate) async fn run(cx: Cx, args: RelayArgs) -> Result<u8, Failure> {
     let mut config = RelayConfig::new(identity.key, admit);
     config.token.clone_from(&token);
     config.bind0 = args.behind_proxy;
+    config.settings.rate_bytes_s = match cx.config.bytes("relay", "rate") {
+        u64::MAX => 0,
+        rate => rate,
+    };
     let trusted = cx.config.relay_proxies();
     if !trusted.is_empty() {
         config.proxies = Proxies::new(move |peer, lines| sealtide_gateway::forwarded_client(&trusted, peer, lines));

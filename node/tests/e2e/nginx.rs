@@ -175,7 +175,7 @@ fn a_relay_behind_nginx_that_ends_tls_at_a_path() {
     let variables = [("SEALTIDE_LINK_POLICY", "relay-only"), ("SEALTIDE_LINK_RELAY_AUTHORITIES", authority)];
     let _node = in_step_over(address, &office, &home, &variables, 0);
     let observed = office.ok(&["status"])["relays"][0]["observed"].clone();
-    assert_eq!(observed, "127.0.0.1:0", "whom nginx speaks for, at a port that nobody knows");
+    assert_eq!(observed, "127.0.0.1:1", "whom nginx speaks for; its port is not known, and nobody dials port 1");
     assert_eq!(vps.ok(&["relay", "status"])["bind"], 0);
 
     // The door of the relay itself is not for nodes that come straight.

@@ -27,6 +27,8 @@ use crate::stream::SecureStream;
 use crate::tls;
 use crate::websocket::End;
 
+/// Stands for the port of a node behind a proxy, which tells none: an address needs one, and nobody dials this.
+const UNKNOWN_PORT: u16 = 1;
 /// What one handshake message may hold: RESPONSE and ESTABLISHED come together.
 const MESSAGE_BYTES_MAX: usize = 40_000;
 
@@ -157,14 +159,14 @@ pub(super) async fn answer(
     let (headers, early) = answered.map_err(PathError::from)?;
     // Behind a proxy the source is whom the proxy speaks for: it has a place of its own from here on.
     let client = desk.proxies.client(address.ip(), &headers);
-    let own_place = client.map(|client| desk.gate.enter(Source::of((client, 0).into(), desk.limits_loopback)));
+    let own_place =
+        client.map(|client| desk.gate.enter(Source::of((client, UNKNOWN_PORT).into(), desk.limits_loopback)));
     let own_place = own_place.transpose().map_err(|_| ProofError::Busy)?;
     let (place, _until_evicted) = match &own_place {
         Some((place, evicted)) => (place, Some(evicted)),
         None => (place, None),
     };
-    // Its port is not known: nobody can be told to dial it.
-    let address = client.map_or(address, |client| (client, 0).into());
+    let address = client.map_or(address, |client| (client, UNKNOWN_PORT).into());
     let connection = if desk.bind0 {
         unbound(Some(address))
     } else {
