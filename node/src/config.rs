@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use sealtide_identity::{NodeId, RelayAddress, RelayHint};
-use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings};
+use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings, Roots};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
@@ -101,6 +102,27 @@ const SETTINGS: &[Setting] = &[
         default: "",
         about: "relays to log in at, str1… with commas between them; more come with --relay",
         check: are_relays,
+    },
+    Setting {
+        section: "link",
+        key: "relay_authorities",
+        default: "",
+        about: "file with the certificates (PEM) of those who may vouch for a proxy that ends the TLS in front of a relay;                 without it such relays are not used",
+        check: |_| true,
+    },
+    Setting {
+        section: "relay",
+        key: "rate",
+        default: "6250kB",
+        about: "what one node may send over `relay run` per second, in bytes, as 6250kB; 0 for no limit",
+        check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "relay",
+        key: "trusted_proxies",
+        default: "",
+        about: "networks of proxies in front of `relay run` whose X-Forwarded-For says where a node is seen; commas between                 them",
+        check: |text| gateway::nets(text).is_some(),
     },
     Setting {
         section: "gateway",
@@ -307,6 +329,25 @@ impl Config {
     /// The relays of `link.relays`.
     pub fn relays(&self) -> Vec<RelayAddress> {
         self.text("link", "relays").split(',').filter_map(|part| RelayAddress::decode(part.trim()).ok()).collect()
+    }
+
+    /// Who may vouch for proxies in front of relays; `None` when nobody is named.
+    ///
+    /// # Errors
+    /// Exit 2 when the file cannot be read or names nobody.
+    pub fn relay_authorities(&self) -> Result<Option<Roots>, Failure> {
+        let path = self.text("link", "relay_authorities");
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |error: String| Failure::usage("relay_authorities", format!("{path}: {error}"));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        Roots::read(&pem).map(Some).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The networks of the proxies in front of `relay run`.
+    pub fn relay_proxies(&self) -> Vec<IpNet> {
+        gateway::nets(self.text("relay", "trusted_proxies")).unwrap_or_default()
     }
 
     /// The value of a setting that is a list of addresses.

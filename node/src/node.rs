@@ -1,5 +1,6 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
+mod relays;
 mod spaces;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use sealtide_gateway::{Gateway, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
+use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 
@@ -29,10 +30,6 @@ use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
 
-/// Peers that a relay is asked to let in, and for how long: 30 days. One entry is left for guests. Spec: link C.5.
-const RELAY_ALLOWS: usize = 255;
-const ALLOW_SECONDS: u32 = 30 * 86_400;
-
 /// How often the store is looked through for what nobody needs.
 const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
 
@@ -50,6 +47,9 @@ struct Inner {
     store: Store,
     engine: Engine<RealWorld>,
     link: Link,
+    door: Arc<Door>,
+    /// Held while it is worked out whom relays let in and they are told, so that what is newer is told last.
+    relays_told: Mutex<()>,
     audit: Arc<Audit>,
     identities: Identities,
     doors: Mutex<Doors>,
@@ -116,6 +116,8 @@ impl GatewayDoor {
 /// Who may come in: the invites and grants in the store.
 struct Door {
     known: Known,
+    /// An invite enrolled somebody: relays may have to be told.
+    enrolled: Notify,
 }
 
 impl Admission for Door {
@@ -131,7 +133,10 @@ impl Admission for Door {
         self.known.enrol(id, *peer).map(drop).map_err(|error| {
             tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
             Refused
-        })
+        })?;
+        // Whether a session comes of it or not.
+        self.enrolled.notify_one();
+        Ok(())
     }
 }
 
@@ -156,8 +161,9 @@ impl Node {
         link_config.padding = config.padding();
         link_config.tunnel = config.tunnel().map(|(url, _)| url);
         link_config.proxy = crate::proxy::settings(&config);
-        let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
-            .map_err(|error| Failure::failed("link", error.to_string()))?;
+        link_config.relay_roots = config.relay_authorities()?;
+        let door = Arc::new(Door { known: Known::of(&store), enrolled: Notify::new() });
+        let link = Link::new(link_config, door.clone()).map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Arc::new(Audit::open(&home, store.clone(), identity.clone())?);
         let (stop, _) = watch::channel(false);
         let inner = Inner {
@@ -167,6 +173,8 @@ impl Node {
             store,
             engine,
             link,
+            door,
+            relays_told: Mutex::default(),
             audit,
             identities,
             doors: Mutex::default(),
@@ -386,7 +394,8 @@ impl Node {
         }
         self.tidy_store();
         self.accept_sessions();
-        self.tell_relays();
+        self.use_relays_of_tickets();
+        self.keep_relays_told();
         self.watch_grants();
         self.open_shares();
         for peer in self.known().peers() {
@@ -522,38 +531,6 @@ impl Node {
                 let _ = self.grant(space, self.id(), offer.role);
             }
         }
-    }
-
-    // --- relays ---
-
-    /// Logs in at a relay and stays so.
-    ///
-    /// # Errors
-    /// Exit 2 for an address whose TLS ends elsewhere.
-    pub fn use_relay(&self, relay: &RelayAddress) -> Result<(), Failure> {
-        if relay.bind0 {
-            return Err(Failure::usage("relay", "a relay whose TLS ends in a proxy is not taken")
-                .hint("use the address that `sealtide relay run` printed"));
-        }
-        self.link().use_relay(&relay.relay, relay.token.clone());
-        Ok(())
-    }
-
-    /// Whom the relays are to let in for this node: its peers, and guests while an invite lives. Spec: link C.5.
-    pub(crate) fn tell_relays(&self) {
-        let mut allows: BTreeMap<NodeId, u32> = BTreeMap::new();
-        let peers = self.known().peers();
-        allows.extend(
-            peers.iter().filter(|peer| !peer.revoked).take(RELAY_ALLOWS).map(|peer| (peer.node, ALLOW_SECONDS)),
-        );
-        let now_ms = now().wall_ms;
-        let live =
-            self.known().invites().into_iter().filter(|invite| invite.uses_left > 0 && invite.expires_ms > now_ms);
-        if let Some(end_ms) = live.map(|invite| invite.expires_ms).max() {
-            let seconds = u32::try_from((end_ms - now_ms).div_ceil(1000)).unwrap_or(u32::MAX).min(ALLOW_SECONDS);
-            allows.insert(NodeId::from_bytes([0; 32]), seconds);
-        }
-        self.link().relay_allows(allows);
     }
 
     // --- dialling ---

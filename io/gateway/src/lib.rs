@@ -49,7 +49,7 @@ pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
 pub use ladder::{KeyFacts, Mismatch, Offer, Rung, Selected};
 pub use metrics::{Sample, SampleKind};
-pub use peer::{Peer, TwoForwardings};
+pub use peer::{Peer, TwoForwardings, forwarded_client};
 pub use principal::{Bearer, Principal, Role, Unauthenticated};
 pub use rates::{Bucket, Rate};
 pub use refusal::Code;

@@ -219,9 +219,9 @@ pub(crate) enum Command {
     },
     /// Measure this machine
     Bench {
-        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; reconcile: what two
-        /// large spaces say to find a small difference; bulk: how fast a new node gets a whole space;
-        /// identity: what the proofs of identities cost
+        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS, direct and over a
+        /// relay; reconcile: what two large spaces say to find a small difference; bulk: how fast a new node gets a whole
+        /// space; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -245,6 +245,12 @@ pub(crate) enum Command {
         /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
         #[arg(long)]
         directory: Option<PathBuf>,
+        /// Nodes that log in at a relay and stay
+        #[arg(long, default_value_t = 200)]
+        logins: usize,
+        /// Sessions over that relay that echo once a second, for ten seconds
+        #[arg(long, default_value_t = 50)]
+        relayed: usize,
     },
     /// Settings
     Config {
@@ -294,6 +300,8 @@ pub(crate) struct UpArgs {
 pub(crate) enum RelayCommand {
     /// Run a relay in the foreground; prints its str1… address. It forwards bytes that it cannot read
     Run(RelayArgs),
+    /// What the relay of this home does now
+    Status,
 }
 
 /// `relay run`
@@ -305,6 +313,9 @@ pub(crate) struct RelayArgs {
     /// What str1… names, where that is not --listen: wss://HOST[:PORT][/PATH]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// Nodes come through a proxy that ends their TLS (needs --url): str1… says so, and the proxy connects here with TLS 1.3
+    #[arg(long, requires = "url")]
+    pub(crate) behind_proxy: bool,
     /// Who is let in: allow-list, token (who has the str1… address; it is a secret then), or open
     #[arg(long, value_name = "MODE", default_value = "allow-list")]
     pub(crate) admit: String,

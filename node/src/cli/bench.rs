@@ -7,6 +7,7 @@ mod identity;
 mod link;
 mod memory;
 mod reconcile;
+mod relayed;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -40,6 +41,10 @@ pub(crate) struct Sizes {
     pub(crate) memory_mib: Option<u64>,
     /// Where the stores lie; a temporary folder when there is none.
     pub(crate) directory: Option<PathBuf>,
+    /// Nodes of `link` that are logged in at a relay.
+    pub(crate) logins: usize,
+    /// Sessions of `link` over a relay, at one time.
+    pub(crate) relayed: usize,
 }
 
 /// Runs a bench and prints its figures.
@@ -53,7 +58,7 @@ pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failu
         "bulk" => bulk::bulk(&dir, &sizes).await,
         "identity" => identity::identity(&dir, sizes.edits.max(1)).await,
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
-        "link" => link::link(sizes.sessions).await,
+        "link" => link::link(&dir, sizes).await,
         "reconcile" => reconcile::reconcile(&dir, &sizes),
         _ => Err(Failure::usage("bench", format!("there is no bench named {name}")).hint(
             "`live`, `link`, `reconcile`, `bulk` or `identity`; bench/sync.sh compares whole syncs with other tools",

@@ -9,6 +9,7 @@ mod output;
 mod plumbing;
 mod progress;
 mod relay;
+mod relay_status;
 mod render;
 mod render_identity;
 mod render_keys;
@@ -102,6 +103,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Init { name, recovery_out } => init(&cx, name.as_deref(), recovery_out.as_deref()),
         Command::Up(args) => up::up(cx, args).await,
         Command::Relay { command: args::RelayCommand::Run(args) } => relay::run(cx, args).await,
+        Command::Relay { command: args::RelayCommand::Status } => relay_status::status(&cx).await,
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
         Command::Gateway { command: args::GatewayCommand::Bearer { name, role, file } } => {
             gateway::bearer(&cx, &name, role, file)
@@ -110,8 +112,9 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Release { command } => keys::release(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes, items, differences, sessions, memory_mib, directory } => {
-            let sizes = bench::Sizes { edits, bytes, items, differences, sessions, memory_mib, directory };
+        Command::Bench { name, edits, bytes, items, differences, sessions, logins, relayed, memory_mib, directory } => {
+            let sizes =
+                bench::Sizes { edits, bytes, items, differences, sessions, logins, relayed, memory_mib, directory };
             bench::bench(&cx, &name, sizes).await
         }
         Command::Config { command } => configure(&cx, &command),

@@ -20,6 +20,7 @@ mod live;
 mod members;
 mod memory;
 mod netns;
+mod nginx;
 mod policy;
 mod relay;
 mod room;
