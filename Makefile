@@ -10,6 +10,8 @@ CARGO ?= cargo
 # What `make run` shares.
 DIR ?= ./demo-folder
 HOME_DIR ?= ./demo-home
+# Records of the large part of `make page`.
+LARGE ?= 0
 # Empty: a requirement without a proof fails `make test`. `--warn-only`: it is only named.
 SPEC_CHECK ?= --warn-only
 # Profile of .config/nextest.toml.
@@ -17,7 +19,7 @@ PROFILE ?= default
 # What whole-node tests need is built into everything that is tested, so that each crate is built once.
 FEATURES := --features sealtide-node/failpoints
 
-.PHONY: help setup build run test test-long bench fmt check-format tidy clippy doc spec deny unit
+.PHONY: help setup build run test test-long bench page fmt check-format tidy clippy doc spec deny unit
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -43,6 +45,9 @@ test-long: ## the same with ten times the cases
 bench: build ## the parts, then side by side with rsync, git and Syncthing (SCALE=small for a quick look)
 	$(CARGO) bench --package sealtide-bench --profile dev
 	bench/sync.sh
+
+page: build ## measure and write bench/RESULTS.md (LARGE=10000000 for ten million records too)
+	bench/page.py --large $(LARGE)
 
 fmt: ## format everything
 	$(CARGO) fmt --all

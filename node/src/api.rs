@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::commands;
+use crate::commands::keys::KeysRequest;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::recovery::RecoveryWords;
@@ -258,6 +259,8 @@ pub enum Request {
     },
     /// `audit verify`
     AuditVerify,
+    /// `keys …` and `release bump`
+    Keys(KeysRequest),
     /// `doctor [TARGET]`
     Doctor {
         /// A ticket, a peer, or nothing.
@@ -327,6 +330,10 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
         Request::Gc { dry_run } => commands::gc::gc(node, dry_run).await,
         Request::AuditVerify => commands::verify::audit(node).await,
+        Request::Keys(request) => {
+            let desk = node.desk(request.may_begin())?;
+            commands::keys::execute(desk, request).await
+        }
         Request::Doctor { target } => commands::doctor::doctor(node, target.as_deref()).await,
     }
 }

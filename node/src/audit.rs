@@ -5,9 +5,12 @@
 //! node key under the label `audit1 checkpoint`. Spec: gateway §10.1. The timeline stands in a space of kind `audit`
 //! that is never shared.
 
-use std::fs::{self, File, OpenOptions};
+mod event;
+mod read;
+
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -24,6 +27,10 @@ use crate::home::{Home, Identity};
 use crate::known::Known;
 use crate::real::now;
 use crate::world::OsEntropy;
+
+pub use event::AuditEvent;
+use read::{file_path, files};
+pub use read::{holds, since, tail};
 
 /// The kind of the space that holds the audit timeline.
 pub const AUDIT_KIND: &str = "audit";
@@ -72,6 +79,8 @@ struct State {
     first_uncovered_ms: Option<u64>,
     /// Whether the last line could not be written, so that a piece of it may stand in the file.
     failing: bool,
+    /// How many lines could not be written.
+    errors: u64,
 }
 
 impl Audit {
@@ -118,29 +127,67 @@ impl Audit {
             checkpoints,
             first_uncovered_ms,
             failing: false,
+            errors: 0,
         };
         Ok(Self { dir, store, identity, state: Mutex::new(state) })
     }
 
     /// Writes one line. `event` gets the prefix `node:`; values from outside are cut and escaped.
     pub fn note(&self, event: &str, members: &[(&str, &str)]) {
-        let event = format!("node:{event}");
+        let name = format!("node:{event}");
+        let is_admin = ADMIN.contains(&name.as_str());
+        let event = members.iter().fold(AuditEvent::normal(name), |event, (name, value)| event.member(name, value));
+        self.event(&if is_admin { event.durable() } else { event });
+    }
+
+    /// Writes one line. What cannot be written is told to the log.
+    pub fn event(&self, event: &AuditEvent) {
+        if let Err(error) = self.try_event(event) {
+            tracing::error!(%error, event = event.name, "the audit could not be written");
+        }
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// When it cannot be written, or a durable one does not reach the disk.
+    pub fn try_event(&self, event: &AuditEvent) -> std::io::Result<()> {
         let due = {
             let mut state = self.lock();
-            if let Err(error) = self.append(&mut state, &event, members) {
-                state.failing = true;
-                tracing::error!(%error, event, "the audit could not be written");
-                return;
-            }
-            state.failing = false;
+            let written = self.append(&mut state, event);
+            state.failing = written.is_err();
+            state.errors += u64::from(written.is_err());
+            written?;
             state.seq.saturating_sub(state.covered) >= CHECKPOINT_LINES
         };
         if due {
             self.checkpoint();
         }
+        Ok(())
     }
 
-    fn append(&self, state: &mut State, event: &str, members: &[(&str, &str)]) -> std::io::Result<()> {
+    /// Whether the last line could not be written: actions of admins are refused then.
+    pub fn is_failing(&self) -> bool {
+        self.lock().failing
+    }
+
+    /// How many lines could not be written since the start.
+    pub fn write_errors(&self) -> u64 {
+        self.lock().errors
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    /// The number of the last line, and of the last checkpoint.
+    pub fn position(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.seq, state.checkpoints)
+    }
+
+    fn append(&self, state: &mut State, event: &AuditEvent) -> std::io::Result<()> {
         if state.failing {
             // What a full disk left of a line would spoil the next one.
             state.file.set_len(state.bytes)?;
@@ -155,7 +202,7 @@ impl Audit {
         let mut line = Object::new();
         line.insert("[SEQ]".to_owned(), json!(state.seq + 1));
         line.insert("[PREV]".to_owned(), json!(HEXLOWER.encode(&state.prev)));
-        line.insert("[TES_EVENT]".to_owned(), json!(event));
+        line.insert("[TES_EVENT]".to_owned(), json!(event.name));
         line.insert("[TIMESTAMP]".to_owned(), json!(time));
         line.insert("[ISO_TIME]".to_owned(), json!(rfc3339(time)));
         line.insert("[USER]".to_owned(), json!(self.identity.id.to_string()));
@@ -164,12 +211,14 @@ impl Audit {
         line.insert("[CHANNEL]".to_owned(), json!("COMMAND_CHANNEL"));
         line.insert("[HSL]".to_owned(), json!("#9D4EDD"));
         line.insert("[SIGNED]".to_owned(), json!(format!("cp:{}", state.checkpoints + 1)));
-        for (name, value) in members {
-            line.insert((*name).to_owned(), json!(cleaned(value)));
+        line.insert("hsl".to_owned(), json!(event.hsl));
+        for (name, value) in &event.members {
+            // What is said about an event takes no place of the envelope.
+            line.entry(name.clone()).or_insert_with(|| json!(cleaned(value)));
         }
         let text = Value::Object(line).to_string();
         state.file.write_all(format!("{text}\n").as_bytes())?;
-        if ADMIN.contains(&event) {
+        if event.is_durable {
             state.file.sync_data()?;
         }
         state.seq += 1;
@@ -306,23 +355,6 @@ pub struct AuditReport {
     pub not_yet_signed: u64,
 }
 
-/// The last `count` lines of the audit in `dir`, oldest first.
-///
-/// # Errors
-/// When the files cannot be read.
-pub fn tail(dir: &Path, count: usize) -> std::io::Result<Vec<String>> {
-    let mut lines = std::collections::VecDeque::new();
-    for (_, path) in files(dir)?.into_iter().rev().take(2).rev() {
-        for line in BufReader::new(File::open(path)?).lines() {
-            lines.push_back(line?);
-            if lines.len() > count {
-                lines.pop_front();
-            }
-        }
-    }
-    Ok(lines.into())
-}
-
 /// Members in order of name, as RFC 8785 wants them; all values are small integers and ASCII text.
 fn unsigned_checkpoint(n: u64, from: u64, to: u64, head: &[u8; 32], kid: &str) -> Value {
     json!({
@@ -339,25 +371,9 @@ fn checkpoint_tip(store: &Store) -> Option<(SpaceId, Verified)> {
     let labels = Known::of(store).labels();
     let (space, _) = labels.into_iter().find(|(_, label)| label.kind == AUDIT_KIND)?;
     let view = store.view(&space)?;
-    let tips = view.tip_items();
-    let tip = tips.iter().find(|tip| tip.tip.ib() == "audit")?;
+    let timelines = view.timelines_of("audit");
+    let tip = timelines.first()?.tips.first()?;
     Some((space, view.record(&tip.sid)?))
-}
-
-fn file_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number:04}.jsonl"))
-}
-
-/// The files in order of number.
-fn files(dir: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jsonl")?.parse().ok());
-        files.extend(number.map(|number| (number, path)));
-    }
-    files.sort();
-    Ok(files)
 }
 
 struct End {
@@ -390,6 +406,8 @@ fn cleaned(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     struct Rig {
@@ -437,6 +455,52 @@ mod tests {
         let report = audit.verify().unwrap();
         assert_eq!((report.lines, report.checkpoints, report.not_yet_signed), (7, 3, 2));
         assert!(files(&rig.home.audit_dir()).unwrap().len() > 1);
+    }
+
+    // Proves: GW-80
+    #[test]
+    fn audit_injection() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        let forged = "x\",\"[TES_EVENT]\":\"key_rotate\"}\n{\"[SEQ]\":9";
+        let event = AuditEvent::new("ws:upgrade:host_mismatch", "#FF4500")
+            .member("[TES_EVENT]", "key_rotate")
+            .member("[SEQ]", 7)
+            .member("hsl", "#000000")
+            .member("declaredHost", forged)
+            .member("long", "é".repeat(1_000));
+        audit.event(&event);
+        audit.note("test", &[]);
+        let lines = tail(&rig.home.audit_dir(), 10).unwrap();
+        assert_eq!(lines.len(), 2, "one line for each event");
+        let line: Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!((&line["[TES_EVENT]"], &line["[SEQ]"]), (&json!("ws:upgrade:host_mismatch"), &json!(1)));
+        assert_eq!(line["hsl"], "#FF4500");
+        assert_eq!(line["long"].as_str().unwrap().chars().count(), VALUE_CHARS);
+        assert!(line["declaredHost"].as_str().unwrap().starts_with("x\",\"[TES_EVENT]\""));
+        assert_eq!(audit.verify().unwrap().lines, 2);
+    }
+
+    #[test]
+    fn lines_are_found_by_number_over_all_files() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        for number in 1..=9 {
+            audit.note("test", &[("own", &number.to_string())]);
+            if number % 3 == 0 {
+                audit.lock().bytes = FILE_BYTES;
+            }
+        }
+        let dir = rig.home.audit_dir();
+        let numbers = |since: u64, limit| -> Vec<u64> {
+            let lines = super::since(&dir, since, limit).unwrap();
+            lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["[SEQ]"].as_u64().unwrap()).collect()
+        };
+        assert_eq!(numbers(0, 4), [1, 2, 3, 4]);
+        assert_eq!(numbers(5, 100), [6, 7, 8, 9]);
+        assert!(numbers(9, 100).is_empty() && numbers(100, 100).is_empty() && numbers(0, 0).is_empty());
+        assert!(holds(&dir, |line| line["own"] == "2").unwrap());
+        assert!(!holds(&dir, |line| line["own"] == "10").unwrap());
     }
 
     #[test]

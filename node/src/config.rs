@@ -1,18 +1,23 @@
 //! Settings: flag > variable (`SEALTIDE_<SECTION>_<KEY>`) > file (`config.toml`) > default.
 //!
-//! Every setting is one row of [`SETTINGS`]. An unknown key in the file is an error that names the line.
+//! Every setting is one row of [`settings`]. An unknown key in the file is an error that names the line.
+
+mod gateway;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use sealtide_identity::{NodeId, RelayAddress, RelayHint};
-use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings};
+use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings, Roots};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
 use crate::engine::quota::QuotaLimits;
 use crate::failure::Failure;
+
+pub use gateway::GatewaySettings;
 
 /// One setting there is.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +48,17 @@ impl Setting {
 }
 
 /// All settings.
-pub const SETTINGS: &[Setting] = &[
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(gateway::ROWS.iter().map(|row| &row.setting))
+}
+
+/// The settings of the gateway that `gateway run` takes as options, `--like-this`.
+pub(crate) fn gateway_options() -> impl Iterator<Item = &'static Setting> {
+    gateway::ROWS.iter().map(|row| &row.setting)
+}
+
+/// The settings of everything but the whole door of the gateway.
+const SETTINGS: &[Setting] = &[
     Setting {
         section: "link",
         key: "listen",
@@ -89,6 +104,27 @@ pub const SETTINGS: &[Setting] = &[
         check: are_relays,
     },
     Setting {
+        section: "link",
+        key: "relay_authorities",
+        default: "",
+        about: "file with the certificates (PEM) of those who may vouch for a proxy that ends the TLS in front of a relay;                 without it such relays are not used",
+        check: |_| true,
+    },
+    Setting {
+        section: "relay",
+        key: "rate",
+        default: "6250kB",
+        about: "what one node may send over `relay run` per second, in bytes, as 6250kB; 0 for no limit",
+        check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "relay",
+        key: "trusted_proxies",
+        default: "",
+        about: "networks of proxies in front of `relay run` whose X-Forwarded-For says where a node is seen; commas between                 them",
+        check: |text| gateway::nets(text).is_some(),
+    },
+    Setting {
         section: "gateway",
         key: "listen",
         default: "127.0.0.1:7480",
@@ -100,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "trusted_proxies",
         default: "",
         about: "networks of reverse proxies whose X-Forwarded-For says where a tunnel comes from; commas between them",
-        check: |text| tunnel_door(String::new(), text).is_some(),
+        check: |text| gateway::nets(text).is_some(),
     },
     Setting {
         section: "gateway",
@@ -214,7 +250,7 @@ impl Config {
     /// Exit 2, naming the line or variable that is wrong.
     pub fn load(path: &Path, explicit: bool) -> Result<Self, Failure> {
         let mut values = BTreeMap::new();
-        for setting in SETTINGS {
+        for setting in settings() {
             values.insert((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
         }
         let mut config = Self { values };
@@ -223,12 +259,13 @@ impl Config {
             Err(error) if !explicit && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(Failure::usage("config", format!("{}: {error}", path.display()))),
         }
-        for setting in SETTINGS {
+        for setting in settings() {
             let name = variable(setting);
             if let Ok(value) = std::env::var(&name) {
                 config.put(setting, value, Origin::Variable(name))?;
             }
         }
+        config.read_older_names()?;
         Ok(config)
     }
 
@@ -249,8 +286,7 @@ impl Config {
             for (key, item) in table.iter() {
                 let line = line_of(table.key(key).and_then(|key| key.span()));
                 let setting = find(section, key).ok_or_else(|| unknown(line, &format!("{section}.{key}")))?;
-                let value = item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|n| n.to_string()));
-                let value = value.ok_or_else(|| {
+                let value = text_of(item).ok_or_else(|| {
                     Failure::usage("config", format!("{}:{line}: {section}.{key} must be a text", path.display()))
                 })?;
                 self.put(setting, value, Origin::File(path.to_owned(), line))?;
@@ -295,6 +331,25 @@ impl Config {
         self.text("link", "relays").split(',').filter_map(|part| RelayAddress::decode(part.trim()).ok()).collect()
     }
 
+    /// Who may vouch for proxies in front of relays; `None` when nobody is named.
+    ///
+    /// # Errors
+    /// Exit 2 when the file cannot be read or names nobody.
+    pub fn relay_authorities(&self) -> Result<Option<Roots>, Failure> {
+        let path = self.text("link", "relay_authorities");
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |error: String| Failure::usage("relay_authorities", format!("{path}: {error}"));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        Roots::read(&pem).map(Some).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The networks of the proxies in front of `relay run`.
+    pub fn relay_proxies(&self) -> Vec<IpNet> {
+        gateway::nets(self.text("relay", "trusted_proxies")).unwrap_or_default()
+    }
+
     /// The value of a setting that is a list of addresses.
     pub fn addresses(&self, section: &'static str, key: &'static str) -> Vec<std::net::SocketAddr> {
         self.text(section, key).split(',').filter_map(|part| part.trim().parse().ok()).collect()
@@ -335,8 +390,7 @@ impl Config {
 
     /// `config show`.
     pub fn show(&self) -> Value {
-        let rows: Vec<Value> = SETTINGS
-            .iter()
+        let rows: Vec<Value> = settings()
             .map(|setting| {
                 let (value, origin) = &self.values[&(setting.section, setting.key)];
                 json!({
@@ -376,11 +430,22 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
 }
 
 fn find(section: &str, key: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.section == section && setting.key == key)
+    settings().find(|setting| setting.section == section && setting.key == key)
 }
 
 fn variable(setting: &Setting) -> String {
     format!("SEALTIDE_{}_{}", setting.section.to_uppercase(), setting.key.to_uppercase())
+}
+
+/// The text of a value: a text, a whole number, true or false, or a list of texts, which gets commas.
+fn text_of(item: &toml_edit::Item) -> Option<String> {
+    let plain = item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|number| number.to_string()));
+    let plain = plain.or_else(|| item.as_bool().map(|flag| flag.to_string()));
+    let list = || {
+        let texts: Option<Vec<&str>> = item.as_array()?.iter().map(toml_edit::Value::as_str).collect();
+        texts.map(|texts| texts.join(","))
+    };
+    plain.or_else(list)
 }
 
 /// Addresses with commas between them, or nothing. None of them may be a wildcard: nobody can dial one.
@@ -402,11 +467,8 @@ fn are_relays(text: &str) -> bool {
 
 /// A door for requests that name `host`, behind these proxies; none when one of them is no network.
 fn tunnel_door(host: String, proxies: &str) -> Option<sealtide_gateway::Settings> {
-    let mut settings = sealtide_gateway::Settings { public_host: Some(host), ..Default::default() };
-    for part in proxies.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        settings.trusted_proxies.push(part.parse().ok()?);
-    }
-    Some(settings)
+    let trusted_proxies = gateway::nets(proxies)?;
+    Some(sealtide_gateway::Settings { public_host: Some(host), trusted_proxies, ..Default::default() })
 }
 
 /// The host, with its port, that requests to a tunnel at this URL name; none when it is no such URL.

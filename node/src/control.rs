@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{Progress, Request, execute};
 use crate::failure::Failure;
+use crate::gateway::GatewayHost;
 use crate::node::Node;
 
 /// Bytes of one request, at most: a document to `put`, with room.
@@ -28,29 +29,45 @@ enum Line {
     Error(Failure),
 }
 
+/// Who answers the commands of a home: the node that runs there, or the gateway alone.
+#[derive(Clone)]
+pub enum Host {
+    /// A node, which knows every command.
+    Node(Node),
+    /// `gateway run`.
+    Gateway(GatewayHost),
+}
+
+impl Host {
+    async fn execute(&self, request: Request, progress: &Progress) -> Result<Value, Failure> {
+        match self {
+            Self::Node(node) => execute(node, request, progress).await,
+            Self::Gateway(host) => host.execute(request).await,
+        }
+    }
+}
+
 /// The open socket; its file goes when this is dropped.
 pub struct ControlSocket {
     path: PathBuf,
 }
 
 impl ControlSocket {
-    /// Opens the socket of a running node and serves it.
+    /// Opens the socket of a home, whose lock the caller holds, and serves it.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn open(node: &Node) -> Result<Self, Failure> {
-        let path = node.home().control_socket();
+    pub fn open(path: PathBuf, host: Host) -> Result<Self, Failure> {
         // The lock of the store says that no other node runs here: what lies there is left over.
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path)
             .map_err(|error| Failure::failed("control", format!("{}: {error}", path.display())))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        let node = node.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let uid = rustix::process::getuid().as_raw();
                 if stream.peer_cred().is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0) {
-                    tokio::spawn(serve(node.clone(), stream));
+                    tokio::spawn(serve(host.clone(), stream));
                 }
             }
         });
@@ -64,7 +81,7 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn serve(node: Node, stream: UnixStream) {
+async fn serve(host: Host, stream: UnixStream) {
     let (reader, mut writer) = stream.into_split();
     // It may hold recovery words.
     let mut text = Zeroizing::new(String::new());
@@ -83,7 +100,7 @@ async fn serve(node: Node, stream: UnixStream) {
     };
     let ends_node = matches!(request, Request::Down);
     let (progress, mut told) = mpsc::unbounded_channel();
-    let work = execute(&node, request, &progress);
+    let work = host.execute(request, &progress);
     tokio::pin!(work);
     // A client that goes away ends its command.
     let mut gone = [0u8; 1];

@@ -6,6 +6,7 @@
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
 //!   gateway.key     the gateway's own signing key and the epoch of its ledger, mode 0600 (spec/gateway.md)
 //!   seal.key        where a passphrase is set: what seals the three files above
+//!   bearers         digests of the bearer tokens that the gateway takes, optional
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
 //!   folders/        one scan cache for each shared folder
@@ -142,6 +143,11 @@ impl Home {
         self.root.join("gateway.key")
     }
 
+    /// Digests of the bearer tokens that the gateway takes.
+    pub fn bearers_path(&self) -> PathBuf {
+        self.root.join("bearers")
+    }
+
     /// Where the audit lines are.
     pub fn audit_dir(&self) -> PathBuf {
         self.root.join("audit")
@@ -159,13 +165,22 @@ impl Home {
 
     /// The control socket: in the home, or in the runtime directory when that path is too long for a socket.
     pub fn control_socket(&self) -> PathBuf {
-        let path = self.root.join("control.sock");
+        self.socket("control.sock", "")
+    }
+
+    /// The socket of a relay that runs on this home, in the same places.
+    pub fn relay_socket(&self) -> PathBuf {
+        self.socket("relay.sock", "relay-")
+    }
+
+    fn socket(&self, name: &str, kind: &str) -> PathBuf {
+        let path = self.root.join(name);
         if path.as_os_str().len() <= SOCKET_PATH_MAX {
             return path;
         }
         let digest = sealtide_crypto::sha256(self.root.as_os_str().as_encoded_bytes());
         let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        base.join(format!("sealtide-{}.sock", HEXLOWER.encode(&digest[..8])))
+        base.join(format!("sealtide-{kind}{}.sock", HEXLOWER.encode(&digest[..8])))
     }
 
     /// Makes the node key if there is none. Returns the identity, and whether it is new.

@@ -1,5 +1,6 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
+mod relays;
 mod spaces;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, Server, Settings, TunnelStream, Tunnels};
+use sealtide_gateway::{Gateway, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::Stamp;
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, RelayAddress, Role, SpaceId};
+use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 
@@ -29,10 +30,6 @@ use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
 
-/// Peers that a relay is asked to let in, and for how long: 30 days. One entry is left for guests. Spec: link C.5.
-const RELAY_ALLOWS: usize = 255;
-const ALLOW_SECONDS: u32 = 30 * 86_400;
-
 /// How often the store is looked through for what nobody needs.
 const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
 
@@ -50,9 +47,14 @@ struct Inner {
     store: Store,
     engine: Engine<RealWorld>,
     link: Link,
+    door: Arc<Door>,
+    /// Held while it is worked out whom relays let in and they are told, so that what is newer is told last.
+    relays_told: Mutex<()>,
     audit: Arc<Audit>,
     identities: Identities,
     doors: Mutex<Doors>,
+    /// Keys and registry of this home, once somebody asked for them.
+    desk: Mutex<Option<Arc<Desk>>>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
@@ -109,11 +111,20 @@ impl GatewayDoor {
             Self::Whole(door) => door.address(),
         }
     }
+
+    fn url(&self) -> String {
+        match self {
+            Self::Figures(door) => format!("http://{}", door.address()),
+            Self::Whole(door) => door.url(),
+        }
+    }
 }
 
 /// Who may come in: the invites and grants in the store.
 struct Door {
     known: Known,
+    /// An invite enrolled somebody: relays may have to be told.
+    enrolled: Notify,
 }
 
 impl Admission for Door {
@@ -129,7 +140,10 @@ impl Admission for Door {
         self.known.enrol(id, *peer).map(drop).map_err(|error| {
             tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
             Refused
-        })
+        })?;
+        // Whether a session comes of it or not.
+        self.enrolled.notify_one();
+        Ok(())
     }
 }
 
@@ -154,8 +168,9 @@ impl Node {
         link_config.padding = config.padding();
         link_config.tunnel = config.tunnel().map(|(url, _)| url);
         link_config.proxy = crate::proxy::settings(&config);
-        let link = Link::new(link_config, Arc::new(Door { known: Known::of(&store) }))
-            .map_err(|error| Failure::failed("link", error.to_string()))?;
+        link_config.relay_roots = config.relay_authorities()?;
+        let door = Arc::new(Door { known: Known::of(&store), enrolled: Notify::new() });
+        let link = Link::new(link_config, door.clone()).map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Arc::new(Audit::open(&home, store.clone(), identity.clone())?);
         let (stop, _) = watch::channel(false);
         let inner = Inner {
@@ -165,9 +180,12 @@ impl Node {
             store,
             engine,
             link,
+            door,
+            relays_told: Mutex::default(),
             audit,
             identities,
             doors: Mutex::default(),
+            desk: Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
@@ -323,10 +341,8 @@ impl Node {
                     Failure::usage("settings_conflict", why).hint("unset one: sealtide config set link.tunnel ''")
                 );
             }
-            let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
-            let (desk, told) = Desk::open(self.home(), store, identity, audit, None)?;
-            told.iter().for_each(|line| tracing::warn!("{line}"));
-            let opened = Server::open(Settings::default(), address, probe, Some(desk));
+            let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
+            let opened = Server::open(settings, address, probe, Some(desk));
             GatewayDoor::Whole(opened.await.map_err(failed)?)
         } else {
             let tunnels = self.config().tunnel();
@@ -339,9 +355,40 @@ impl Node {
         Ok(bound)
     }
 
+    /// Keys and registry of this home. Where there are none yet they are made, when `may_begin`.
+    ///
+    /// # Errors
+    /// As [`Desk::open`]; exit 1 when there are none.
+    pub fn desk(&self, may_begin: bool) -> Result<Arc<Desk>, Failure> {
+        let mut held = lock(&self.0.desk);
+        if let Some(desk) = held.as_ref() {
+            return Ok(desk.clone());
+        }
+        if !may_begin && !Desk::exists(self.store()) {
+            return Err(Failure::failed("no_keys", "there are no signing keys in this home yet")
+                .hint("`sealtide gateway run` or `sealtide keys new` makes them"));
+        }
+        let (store, identity, audit) = (self.store().clone(), self.0.identity.clone(), self.0.audit.clone());
+        let settings = self.config().gateway(self.home())?.desk;
+        let (desk, told) = Desk::open(self.home(), store, identity, audit, settings)?;
+        told.iter().for_each(|line| tracing::warn!("{line}"));
+        *held = Some(desk.clone());
+        Ok(desk)
+    }
+
+    /// Keys and registry, when they are open.
+    pub fn open_desk(&self) -> Option<Arc<Desk>> {
+        lock(&self.0.desk).clone()
+    }
+
     /// Where the link door listens.
     pub fn listening(&self) -> Vec<SocketAddr> {
         lock(&self.0.doors).listen.clone()
+    }
+
+    /// The base of the addresses of the gateway door.
+    pub fn gateway_url(&self) -> Option<String> {
+        lock(&self.0.doors).gateway.as_ref().map(GatewayDoor::url)
     }
 
     /// Where the gateway door listens.
@@ -359,7 +406,8 @@ impl Node {
         }
         self.tidy_store();
         self.accept_sessions();
-        self.tell_relays();
+        self.use_relays_of_tickets();
+        self.keep_relays_told();
         self.watch_grants();
         self.open_shares();
         for peer in self.known().peers() {
@@ -497,38 +545,6 @@ impl Node {
         }
     }
 
-    // --- relays ---
-
-    /// Logs in at a relay and stays so.
-    ///
-    /// # Errors
-    /// Exit 2 for an address whose TLS ends elsewhere.
-    pub fn use_relay(&self, relay: &RelayAddress) -> Result<(), Failure> {
-        if relay.bind0 {
-            return Err(Failure::usage("relay", "a relay whose TLS ends in a proxy is not taken")
-                .hint("use the address that `sealtide relay run` printed"));
-        }
-        self.link().use_relay(&relay.relay, relay.token.clone());
-        Ok(())
-    }
-
-    /// Whom the relays are to let in for this node: its peers, and guests while an invite lives. Spec: link C.5.
-    pub(crate) fn tell_relays(&self) {
-        let mut allows: BTreeMap<NodeId, u32> = BTreeMap::new();
-        let peers = self.known().peers();
-        allows.extend(
-            peers.iter().filter(|peer| !peer.revoked).take(RELAY_ALLOWS).map(|peer| (peer.node, ALLOW_SECONDS)),
-        );
-        let now_ms = now().wall_ms;
-        let live =
-            self.known().invites().into_iter().filter(|invite| invite.uses_left > 0 && invite.expires_ms > now_ms);
-        if let Some(end_ms) = live.map(|invite| invite.expires_ms).max() {
-            let seconds = u32::try_from((end_ms - now_ms).div_ceil(1000)).unwrap_or(u32::MAX).min(ALLOW_SECONDS);
-            allows.insert(NodeId::from_bytes([0; 32]), seconds);
-        }
-        self.link().relay_allows(allows);
-    }
-
     // --- dialling ---
 
     /// Keeps a session with a peer open: dials when there is none, with growing pauses.
@@ -646,6 +662,10 @@ impl Node {
         }
         let _ = tokio::time::timeout(Duration::from_secs(3), self.link().shutdown()).await;
         lock(&self.0.doors).gateway = None;
+        // What waits for the audit is written before its last checkpoint.
+        if let Some(desk) = lock(&self.0.desk).take() {
+            desk.close();
+        }
         self.audit().checkpoint();
         let store = self.store().clone();
         let _ = tokio::task::spawn_blocking(move || store.sync()).await;

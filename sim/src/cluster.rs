@@ -264,5 +264,5 @@ impl Cluster {
 
 fn tips_of(engine: &Engine<SimWorld>, space: &SpaceId) -> Vec<[u8; 32]> {
     let view = engine.store().view(space);
-    view.map(|view| view.snapshot().tips.iter().map(|tip| tip.id).collect()).unwrap_or_default()
+    view.map(|view| view.tip_items().iter().map(|tip| tip.id).collect()).unwrap_or_default()
 }

@@ -44,6 +44,8 @@ pub struct FileRule<'a> {
     pub path: &'a str,
     /// Regular expression; its group 1 is the version.
     pub pattern: &'a str,
+    /// Whether a bump of the tree stops when the file, or the place in it, is not there.
+    pub is_required: bool,
 }
 
 /// One entity. Members that this code does not know are kept, and so is the order of all: the bytes are signed.
@@ -139,5 +141,6 @@ impl Entity {
 fn file_rule(value: &Js) -> Option<FileRule<'_>> {
     let object = value.as_object()?;
     let text = |name: &str| object.named(name).as_string().and_then(JsString::as_str);
-    Some(FileRule { path: text("path")?, pattern: text("pattern")? })
+    let is_required = *object.named("required") == Js::Bool(true);
+    Some(FileRule { path: text("path")?, pattern: text("pattern")?, is_required })
 }

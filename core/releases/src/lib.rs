@@ -13,6 +13,7 @@
 mod answer;
 mod bump;
 mod entity;
+mod files;
 mod idempotency;
 mod registry;
 mod request;
@@ -23,6 +24,7 @@ mod version;
 pub use answer::{BumpAnswer, HSL_NORMAL, refresh_text};
 pub use bump::{BumpError, BumpPlan, VersionChange, plan};
 pub use entity::{Entity, EntityKind, FileRule, Strategy};
+pub use files::{EditError, FileEdit};
 pub use idempotency::{Earlier, Idempotency, IdempotencyKey};
 pub use registry::{ImportError, REGISTRY_BYTES_MAX, Registry};
 pub use request::{BumpRequest, Crypto, FieldError};

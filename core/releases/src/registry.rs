@@ -66,6 +66,16 @@ impl Registry {
         Self { entities, revision: self.revision + 1 }
     }
 
+    /// The next revision, with some entities at other versions; none when one of them is not there.
+    pub fn with_versions(&self, versions: &[(String, String)]) -> Option<Self> {
+        versions.iter().all(|(id, _)| self.entity(id).is_some()).then_some(())?;
+        let at = |entity: &Entity| match versions.iter().find(|(id, _)| id == entity.id()) {
+            Some((_, version)) => entity.at_version(version),
+            None => entity.clone(),
+        };
+        Some(self.next(self.entities.iter().map(at).collect()))
+    }
+
     /// From 1.
     pub fn revision(&self) -> u64 {
         self.revision

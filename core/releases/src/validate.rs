@@ -116,7 +116,7 @@ fn check_files(entity: &Entity, report: &mut Report) {
 }
 
 /// A pattern in an engine that takes time linear in its input.
-fn compile(pattern: &str) -> Option<Regex> {
+pub(crate) fn compile(pattern: &str) -> Option<Regex> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return None;
     }
@@ -125,7 +125,7 @@ fn compile(pattern: &str) -> Option<Regex> {
 }
 
 /// Relative, below the root, plain names only.
-fn is_inside(path: &str) -> bool {
+pub(crate) fn is_inside(path: &str) -> bool {
     let drive = path.as_bytes().get(1) == Some(&b':');
     let plain = |name: &str| !name.is_empty() && name != "." && name != "..";
     !path.starts_with('/') && !drive && !path.contains(['\\', '\0']) && path.split('/').all(plain)

@@ -14,6 +14,7 @@ mod saga;
 mod scope;
 mod space;
 mod summary;
+mod tips;
 
 pub use control::{Control, ControlInput, ControlOutput, Introduction, OwnIdentity, Proof, SagaState, SpaceOffer};
 pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError, Refused};
@@ -21,5 +22,7 @@ pub use saga::{
     Chain, ContextKind, Contexts, Direction, Ledger, Limits, Mode, OpenHead, Saga, SagaConfig, SagaId, SagaInput,
     SagaOutcome, SagaOutput, Scope, Strategy,
 };
-pub use space::{CommitRequest, CommitResult, Level, RangeBound, Snapshot, SpaceView, TipItem};
+pub(crate) use space::Level;
+pub use space::{CommitRequest, CommitResult, RangeBound, Snapshot, SpaceView, TipItem};
 pub use summary::{IdSum, LtHash, SetSummary};
+pub use tips::{TipList, TipSet};

@@ -2,12 +2,11 @@
 //!
 //! Taken once, at OPEN. Everything that is served goes through here, so that a peer gets nothing outside the scope.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, order_key};
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::authorship::COMMIT_IB;
 
 use crate::{Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy, negentropy::Run};
@@ -34,8 +33,6 @@ pub(crate) struct Scoped {
     /// Tips and summaries of the scope; the same as `space` for scope `all`.
     snapshot: Arc<Snapshot>,
     roots: Option<Roots>,
-    /// Positions in `snapshot.tips`, sorted by id; made when first asked for.
-    by_id: OnceCell<Vec<u32>>,
 }
 
 /// The dependency graph of some roots, in memory.
@@ -69,10 +66,10 @@ impl Scoped {
                 (Arc::new(graph.snapshot(view)), Some(graph))
             }
         };
-        Self { space, snapshot, roots, by_id: OnceCell::new() }
+        Self { space, snapshot, roots }
     }
 
-    pub(crate) fn snapshot(&self) -> &Snapshot {
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
@@ -168,18 +165,13 @@ impl Scoped {
     }
 
     /// The tips of a timeline at OPEN.
-    pub(crate) fn tips_of(&self, tjp: &Address) -> impl Iterator<Item = &TipItem> {
-        let (order, timeline) = (order_key(tjp, true), tjp.timeline_id());
-        let tips = &self.snapshot.tips;
-        let from = tips.partition_point(|tip| tip.order < order);
-        tips[from..].iter().take_while(move |tip| tip.order == order).filter(move |tip| tip.timeline == timeline)
+    pub(crate) fn tips_of(&self, timeline: &TimelineId) -> Vec<TipItem> {
+        self.snapshot.tips.of(timeline)
     }
 
-    /// First frames of the timelines that had several tips at OPEN.
-    pub(crate) fn diverged(&self) -> BTreeSet<&Address> {
-        let neighbours = self.snapshot.tips.windows(2).filter(|pair| pair[0].order == pair[1].order);
-        let firsts: BTreeSet<&Address> = neighbours.flatten().map(|tip| &tip.tjp).collect();
-        firsts.into_iter().filter(|tjp| self.tips_of(tjp).nth(1).is_some()).collect()
+    /// The timelines that had several tips at OPEN.
+    pub(crate) fn diverged(&self) -> BTreeSet<TimelineId> {
+        self.snapshot.tips.diverged()
     }
 
     /// Whether the tips of the scope are those of the space, and everything behind them is in it.
@@ -190,26 +182,17 @@ impl Scoped {
     /// Whether a record joined the space after OPEN, as far as its counter tells, or the counter of a frame that it
     /// signs: left out of a bulk stream, so that the stream is the set that the facts describe.
     pub(crate) fn is_newer(&self, view: &dyn SpaceView, record: &Verified) -> bool {
-        let newer = |frame: &FrameFacts| self.tips_of(&frame.tjp).map(|tip| tip.n).max() < Some(frame.n);
+        let newer = |frame: &FrameFacts| self.tips_of(&frame.timeline).iter().map(|tip| tip.n).max() < Some(frame.n);
         let signed = || tips_signed(record).first().and_then(|tip| view.frame_facts(tip));
-        self.roots.is_none() && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
+        // Mostly nothing moved, and then no record has to be looked at.
+        self.roots.is_none()
+            && self.moved(view)
+            && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
     }
 
     /// The tip with this level-0 id.
-    pub(crate) fn tip(&self, id: &[u8; 32]) -> Option<&TipItem> {
-        let tips = &self.snapshot.tips;
-        let sorted = self.by_id.get_or_init(|| {
-            let mut positions: Vec<u32> = (0..tips.len() as u32).collect();
-            positions.sort_unstable_by_key(|position| tips[*position as usize].id);
-            positions
-        });
-        let found = sorted.binary_search_by_key(id, |position| tips[*position as usize].id).ok()?;
-        Some(&tips[sorted[found] as usize])
-    }
-
-    /// Level 0 at OPEN as a run in memory.
-    pub(crate) fn tip_run(&self) -> Run {
-        Run::new(self.snapshot.tips.iter().map(|tip| (tip.order, tip.id)).collect())
+    pub(crate) fn tip(&self, id: &[u8; 32]) -> Option<TipItem> {
+        self.snapshot.tips.with_id(id)
     }
 
     /// Level 1 of a scope that is not the whole space, as a run in memory.
@@ -258,11 +241,11 @@ impl Roots {
     }
 
     fn snapshot(&self, view: &dyn SpaceView) -> Snapshot {
-        let mut snapshot = Snapshot::default();
+        let mut item_summary = SetSummary::default();
         let mut tips = BTreeMap::new();
         let mut covered = BTreeMap::new();
         for sid in &self.sids {
-            snapshot.item_summary.add(sid.as_bytes());
+            item_summary.add(sid.as_bytes());
             let Some(record) = view.record(sid) else { continue };
             if let (Some(tip), Some(frame)) = (TipItem::of(&record), record.frame()) {
                 for parent in frame.past.into_iter().chain(frame.orphans) {
@@ -272,9 +255,7 @@ impl Roots {
                 tips.insert(tip.tip.clone(), tip);
             }
         }
-        snapshot.tips = tips.into_values().filter(|tip| covered.get(&tip.tip) <= Some(&tip.n)).collect();
-        snapshot.tips.sort_by_key(|tip| (tip.order, tip.id));
-        snapshot.tips.iter().for_each(|tip| snapshot.tip_summary.add(&tip.id));
-        snapshot
+        let tips = tips.into_values().filter(|tip| covered.get(&tip.tip) <= Some(&tip.n)).collect();
+        Snapshot { item_summary, ..Snapshot::of_tips(tips) }
     }
 }

@@ -1,14 +1,16 @@
 //! What a saga needs of the storage of one space. Reads are answered at once from local storage; everything that
 //! must be durable is a wish of the saga, performed by the driver.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
 
-use crate::{IdSum, SagaId, SetSummary};
+use crate::{IdSum, SagaId, SetSummary, TipList, TipSet};
 
 /// One of the two sets that two nodes reconcile. Spec: ibgib §13.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     /// Level 0: one item for each tip, id [`TipItem::id`], order key of the timeline.
     Tips,
     /// Level 1: one item for each member record, id = sid, order key of the record.
@@ -81,21 +83,36 @@ impl TipItem {
 }
 
 /// The committed state of a space at one moment: made by the store, shared by the sagas that began on it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// All tips, sorted by (order, id).
-    pub tips: Vec<TipItem>,
+    /// All tips.
+    pub tips: Arc<dyn TipSet>,
     /// Summary of level 0, over the ids of `tips`.
     pub tip_summary: SetSummary,
     /// Summary of level 1, over the sids of all member records.
     pub item_summary: SetSummary,
 }
 
+impl Snapshot {
+    /// The snapshot with these tips, and no members yet.
+    pub fn of_tips(tips: Vec<TipItem>) -> Self {
+        let mut tip_summary = SetSummary::default();
+        tips.iter().for_each(|tip| tip_summary.add(&tip.id));
+        Self { tips: Arc::new(TipList::new(tips)), tip_summary, item_summary: SetSummary::default() }
+    }
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::of_tips(Vec::new())
+    }
+}
+
 /// Read access to one space, for one saga. Everything answers about committed members of this space, except the
 /// `staged_*` methods, which answer about what this saga has staged.
 pub trait SpaceView {
     /// The state right now.
-    fn snapshot(&self) -> std::sync::Arc<Snapshot>;
+    fn snapshot(&self) -> Arc<Snapshot>;
     /// Whether the record is a member.
     fn contains(&self, sid: &Sid) -> bool;
     /// A member record.
@@ -111,12 +128,13 @@ pub trait SpaceView {
     fn stones_naming(&self, address: &Address) -> Vec<Sid>;
     /// Members after `after` in (order key, sid) order, at most `limit`: the bulk stream.
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)>;
-    /// How many items of a level are in `lo ≤ (order key, id) < hi`, and the sum of their ids modulo 2²⁵⁶; nothing
-    /// when `hi ≤ lo`. Answers about the space right now, like everything here; called a few hundred times for each
-    /// message of a reconciliation, so it should not read the whole range. Spec: ibgib §13.3.
-    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum);
-    /// The first `limit` items of a level in `lo ≤ (order key, id) < hi`, in ascending order of (order key, id).
-    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])>;
+    /// How many members are in `lo ≤ (order key, sid) < hi`, and the sum of their sids modulo 2²⁵⁶; nothing when
+    /// `hi ≤ lo`. This is level 1; level 0 is in the snapshot. Answers about the space right now, like everything here;
+    /// called a few hundred times for each message of a reconciliation, so it should not read the whole range. Spec:
+    /// ibgib §13.3.
+    fn range_sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum);
+    /// The first `limit` members in `lo ≤ (order key, sid) < hi`, in ascending order of (order key, sid).
+    fn range_list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])>;
     /// Whether the whole chunk is stored on this node, in whatever space.
     fn has_chunk(&self, hash: &ChunkHash) -> bool;
     /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it.

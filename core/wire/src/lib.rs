@@ -1,6 +1,7 @@
 //! The link protocol, pure: frames, the full handshake, the re-handshake, and a session with sequence numbers and channels.
 
 pub mod frame;
+pub mod fuzzing;
 pub mod handshake;
 pub mod padding;
 pub mod rehandshake;

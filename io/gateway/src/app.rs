@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use sealtide_identity::keyring::{KeyVersion, Signed};
+use sealtide_crypto::GatewayContext;
+use sealtide_identity::keyring::{Algorithm, KeyVersion, PublicKeyEntry, Signed, Verdict, VersionState};
 use sealtide_releases::{BumpPlan, BumpRequest, Registry};
+use tokio::sync::broadcast;
 
 use crate::ladder::{KeyFacts, Rung};
 use crate::refusal::Code;
@@ -49,4 +51,139 @@ pub trait App: Send + Sync + 'static {
     fn bump(&self, request: &BumpRequest, way: Way) -> Result<Bumped, Code>;
     /// Milliseconds since 1970.
     fn wall_ms(&self) -> u64;
+    /// Keys that can be asked about and changed; none: those paths are not there.
+    fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        None
+    }
+    /// What happens behind the door and has to be said in front of it; none: nothing does.
+    fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
+        None
+    }
+    /// Takes what happened at the door, for the audit and the figures. It must not wait for the disk.
+    fn note(&self, _event: DoorEvent) {}
+}
+
+/// The keys behind the door, as far as they are told and changed through it. Spec: gateway §7.
+pub trait KeyDesk: Send + Sync {
+    /// The active version, the epoch of the ledger, and every version whose signatures count.
+    fn list(&self) -> KeyList;
+    /// Whether a signature counts now.
+    fn verify(&self, question: &Question<'_>) -> Verdict;
+    /// Changes which version signs, durably; what was told to others by then is a [`Notice`].
+    ///
+    /// # Errors
+    /// What the caller is told.
+    fn change(&self, order: &KeyOrder) -> Result<KeyChange, Code>;
+    /// Ledger records with an epoch above `since`, oldest first, at most `limit`, each as JSON text.
+    ///
+    /// # Errors
+    /// [`Code::StorageError`].
+    fn ledger(&self, since: u64, limit: usize) -> Result<Vec<String>, Code>;
+    /// Lines of the audit with a number above `since`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Code::StorageError`].
+    fn audit(&self, since: u64, limit: usize) -> Result<Vec<String>, Code>;
+}
+
+/// All keys that count.
+#[derive(Clone, Debug)]
+pub struct KeyList {
+    /// Signs.
+    pub active: KeyVersion,
+    /// Of the ledger.
+    pub epoch: u64,
+    /// Lowest first.
+    pub versions: Vec<ListedVersion>,
+}
+
+/// One version of a [`KeyList`].
+#[derive(Clone, Debug)]
+pub struct ListedVersion {
+    /// Which.
+    pub version: KeyVersion,
+    /// What it may do.
+    pub state: VersionState,
+    /// Until when its signatures count, milliseconds since 1970; none: no end is set.
+    pub not_after: Option<u64>,
+    /// Its public keys; empty for a version without a pair.
+    pub keys: Vec<PublicKeyEntry>,
+    /// The name of its HMAC key, when its secret is here.
+    pub hmac_kid: Option<String>,
+}
+
+/// A signature somebody asks about.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// The signed bytes.
+    pub payload: &'a [u8],
+    /// What an Ed25519 signature was made for.
+    pub context: GatewayContext,
+    /// How it was made.
+    pub algorithm: Algorithm,
+    /// By which version.
+    pub version: KeyVersion,
+    /// As it was sent.
+    pub signature: &'a str,
+}
+
+/// Which version shall sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAction {
+    /// This version, or the next one that is loaded.
+    Rotate(Option<KeyVersion>),
+    /// The one before.
+    Rollback,
+    /// This version, and there is no way back.
+    Force(KeyVersion),
+}
+
+/// A change of keys, and who asks for it.
+#[derive(Clone, Debug)]
+pub struct KeyOrder {
+    /// What.
+    pub action: KeyAction,
+    /// The version that must be active.
+    pub expect: Option<KeyVersion>,
+    /// Who asks.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a change came to; `from` equals `to` when it was so already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    /// Signed before.
+    pub from: KeyVersion,
+    /// Signs now.
+    pub to: KeyVersion,
+    /// Of the ledger now.
+    pub epoch: u64,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// What happens behind the door and has to be said in front of it.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// Another version signs.
+    KeyRotated(KeyChange),
+    /// Some version is in another state: rungs may not be kept any more.
+    KeysMoved,
+    /// The registry moved, and nobody at the door did it; the message for readers.
+    VersionChanged(Arc<str>),
+}
+
+/// Something that happened at the door. Spec: gateway §10.3.
+#[derive(Clone, Debug)]
+pub struct DoorEvent {
+    /// Its name, such as `ws:upgrade:csrf_invalid`.
+    pub name: &'static str,
+    /// Its colour.
+    pub hsl: &'static str,
+    /// Fields beyond the envelope; never a token, a key or a query.
+    pub members: Vec<(&'static str, String)>,
+    /// The id of the request, as the caller was told it.
+    pub request_id: Option<String>,
 }

@@ -2,14 +2,19 @@
 //!
 //! It knows HTTP and nothing of spaces or links: what it tells comes in as a [`Probe`].
 
+mod admin;
 mod app;
 mod connection;
+mod counts;
 mod deflate;
 mod extensions;
 mod frames;
 pub mod fuzzing;
 mod handshake;
+mod hear;
+mod key_routes;
 mod ladder;
+pub mod lifecycle;
 mod metrics;
 mod patience;
 mod peer;
@@ -23,6 +28,7 @@ mod settings;
 mod text;
 mod tls;
 mod token;
+mod told;
 mod tunnel;
 
 use std::net::SocketAddr;
@@ -36,13 +42,15 @@ use axum::routing::{any, get};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-pub use app::{App, Bumped, Way};
+pub use app::{
+    App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
+};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
 pub use ladder::{KeyFacts, Mismatch, Offer, Rung, Selected};
 pub use metrics::{Sample, SampleKind};
-pub use peer::{Peer, TwoForwardings};
+pub use peer::{Peer, TwoForwardings, forwarded_client};
 pub use principal::{Bearer, Principal, Role, Unauthenticated};
 pub use rates::{Bucket, Rate};
 pub use refusal::Code;

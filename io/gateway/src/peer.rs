@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
 
 use crate::settings::{Door, ForwardedBy};
 
@@ -47,7 +48,7 @@ impl Peer {
             let other = headers.keys().any(|name: &HeaderName| name.as_str().starts_with("x-forwarded-"));
             other.then_some("x-forwarded-*")
         });
-        let is_proxy = is_trusted(door, tcp);
+        let is_proxy = is_trusted(&door.settings.trusted_proxies, tcp);
         let is_public = door.is_public || header.is_some();
         if !is_proxy {
             return Ok(Self { client: tcp, is_proxy, is_public, ignored: header });
@@ -55,9 +56,10 @@ impl Peer {
         if headers.contains_key("forwarded") && headers.contains_key("x-forwarded-for") {
             return Err(TwoForwardings);
         }
+        let trusted = &door.settings.trusted_proxies;
         let client = match door.settings.forwarded_by {
-            ForwardedBy::XForwardedFor => walk(door, tcp, headers, "x-forwarded-for", address),
-            ForwardedBy::Forwarded => walk(door, tcp, headers, "forwarded", forwarded_for),
+            ForwardedBy::XForwardedFor => walk(trusted, tcp, &lines(headers, "x-forwarded-for"), address),
+            ForwardedBy::Forwarded => walk(trusted, tcp, &lines(headers, "forwarded"), forwarded_for),
             ForwardedBy::CfConnectingIp => {
                 let mut values = headers.get_all("cf-connecting-ip").iter();
                 let value = values.next().filter(|_| values.next().is_none());
@@ -81,14 +83,24 @@ impl Peer {
     }
 }
 
+/// For whom the TCP peer `tcp` speaks, by the lines of `X-Forwarded-For` that came over it; `None` when it is none of the
+/// `trusted` proxies, whose word alone counts. For doors that are not this crate's.
+pub fn forwarded_client(trusted: &[IpNet], tcp: IpAddr, lines: &[&str]) -> Option<IpAddr> {
+    let tcp = plain(tcp);
+    is_trusted(trusted, tcp).then(|| walk(trusted, tcp, lines, address))
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?")).collect()
+}
+
 /// From the right, over trusted hops, to the first address that is not; an entry that is none ends the walk.
-fn walk(door: &Door, tcp: IpAddr, headers: &HeaderMap, name: &str, read: fn(&str) -> Option<IpAddr>) -> IpAddr {
-    let lines: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?")).collect();
+fn walk(trusted: &[IpNet], tcp: IpAddr, lines: &[&str], read: fn(&str) -> Option<IpAddr>) -> IpAddr {
     let mut last_good = tcp;
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let Some(found) = read(entry.trim()) else { return last_good };
         last_good = found;
-        if !is_trusted(door, found) {
+        if !is_trusted(trusted, found) {
             return found;
         }
     }
@@ -110,8 +122,8 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     address(value.strip_prefix('"').map_or(Some(value), |inner| inner.strip_suffix('"'))?)
 }
 
-fn is_trusted(door: &Door, address: IpAddr) -> bool {
-    door.settings.trusted_proxies.iter().any(|net| net.contains(&address))
+fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
 }
 
 /// IPv4 in IPv6 clothes is IPv4.

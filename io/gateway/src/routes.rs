@@ -9,6 +9,11 @@
 //! | `/version/ws`, `/api/dev/version-ws` | holders of a token |
 //! | `/version/registry`, `/api/dev/versions` | readers |
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
+//! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
+//! | `/version/verify` | readers |
+//! | `/api/lifecycle/export` | readers |
+//! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
+//! | `/admin/audit` | admins, from allowed addresses |
 //!
 //! With the echo, every path takes an upgrade, and only the first row answers otherwise.
 
@@ -25,21 +30,24 @@ use sealtide_crypto::{Entropy, sha256};
 use sealtide_ibgib::json::{Js, JsObject, write};
 use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, IdempotencyKey, summary};
 
+use crate::admin::{self, AdminPath};
 use crate::app::{Bumped, Way};
-use crate::handshake::{Caller, Facts, Head, judge, single};
+use crate::counts::Counted;
+use crate::handshake::{Caller, Facts, Grant, Head, Refusal, judge, single};
 use crate::ladder::KeyFacts;
+use crate::peer::Peer;
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::server::{Place, Shared};
 use crate::session::{Broadcast, read_object};
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
-use crate::{App, metrics};
+use crate::{App, Sample, key_routes, metrics, told};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const JSON: &str = "application/json";
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -53,7 +61,7 @@ pub(crate) async fn answer(
         request.headers().contains_key("sec-websocket-key") || request.headers().contains_key(header::UPGRADE);
     let wants_json =
         request.headers().get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(JSON.as_bytes()));
-    let mut answer = match route(&shared, tcp, request, place).await {
+    let mut answer = match route(&shared, tcp, request, place, &id).await {
         Ok(answer) => answer,
         Err(code) => refuse(code, &id, !is_upgrade || wants_json),
     };
@@ -70,6 +78,7 @@ async fn route(
     tcp: SocketAddr,
     request: Request<Incoming>,
     place: Place,
+    id: &str,
 ) -> Result<Answer, Code> {
     let path = request.uri().path().to_owned();
     let get_only =
@@ -82,10 +91,10 @@ async fn route(
     }
     let Some(app) = shared.app.clone() else {
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
-        return if is_upgrade { upgrade(shared, tcp, request, place) } else { Err(Code::NotFound) };
+        return if is_upgrade { upgrade(shared, tcp, request, place, id) } else { Err(Code::NotFound) };
     };
     if path == "/version/ws" || path == "/api/dev/version-ws" {
-        return upgrade(shared, tcp, request, place);
+        return upgrade(shared, tcp, request, place, id);
     }
     let caller = {
         let head = Head {
@@ -96,6 +105,7 @@ async fn route(
         };
         Caller::of(&shared.door, tcp, &head)?
     };
+    note_ignored(shared, app.as_ref(), &caller.peer);
     let limited = shared.door.limits(caller.peer.client, caller.peer.is_public);
     if limited && !shared.requests.take(caller.peer.source(), shared.mono_ms()) {
         return Err(Code::RateLimited);
@@ -110,7 +120,12 @@ async fn route(
         "/metrics" if tcp.ip().is_loopback() && !caller.peer.is_public => figures(shared)?,
         "/api/auth/csrf-token" => {
             get_only(&request)?;
-            token(shared, &caller, &principal, &request)?
+            token(shared, app.as_ref(), &caller, &principal, &request, id)?
+        }
+        "/api/lifecycle/export" => {
+            get_only(&request)?;
+            needs(Role::Reader)?;
+            json(StatusCode::OK, &shared.lives.export(shared.mono_ms(), app.wall_ms()))
         }
         "/version/health" | "/api/dev/version-ws/health" => {
             get_only(&request)?;
@@ -133,7 +148,27 @@ async fn route(
             needs(Role::Bumper)?;
             bump(shared, app, &caller, &principal, request).await?
         }
-        _ => return Err(Code::NotFound),
+        "/version/keys" => {
+            get_only(&request)?;
+            key_routes::list(app.key_desk().ok_or(Code::NotFound)?, needs(Role::Reader).is_ok())
+        }
+        "/version/keys/ledger" => {
+            get_only(&request)?;
+            let query = request.uri().query().unwrap_or_default();
+            key_routes::ledger(app.key_desk().ok_or(Code::NotFound)?, query)?
+        }
+        "/version/verify" => {
+            if request.method() != Method::POST {
+                return Err(Code::Method);
+            }
+            needs(Role::Reader)?;
+            let (_, object) = read_json_up_to(shared, request, key_routes::QUESTION_BYTES_MAX).await?;
+            key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
+        }
+        other => match AdminPath::of(other) {
+            Some(path) => admin::serve(shared, app, &caller, &principal, path, request).await?,
+            None => return Err(Code::NotFound),
+        },
     };
     Ok(with_origin(answer, &caller))
 }
@@ -145,6 +180,7 @@ fn upgrade(
     tcp: SocketAddr,
     mut request: Request<Incoming>,
     place: Place,
+    id: &str,
 ) -> Result<Answer, Code> {
     let none = KeyFacts { ledger: 1, loaded: 1, v1_counts: true };
     let grant = {
@@ -163,13 +199,21 @@ fn upgrade(
             mono_ms,
             rate: &|source| shared.upgrades.take(source, mono_ms),
         };
-        judge(&head, &facts).map_err(|refusal| told(refusal.code, refusal.token))?
+        judge(&head, &facts).map_err(|refusal| refused(shared, tcp, request.headers(), refusal, id))?
     };
     let accept = accept_of(&grant.key).ok_or(Code::WsKey)?;
-    shared.admission.admit(grant.token.as_ref(), grant.peer.source()).map_err(|refusal| match refusal {
-        AdmitRefusal::Full => Code::Overload,
-        AdmitRefusal::Replayed => told(Code::CsrfInvalid, Some(TokenRefusal::Replayed)),
+    shared.admission.admit(grant.token.as_ref(), grant.peer.source()).map_err(|refusal| {
+        let refusal = match refusal {
+            AdmitRefusal::Full => Code::Overload.into(),
+            AdmitRefusal::Replayed => TokenRefusal::Replayed.into(),
+        };
+        refused(shared, tcp, request.headers(), refusal, id)
     })?;
+    shared.counts.add(Counted::Upgrades, &[("code", "none"), ("result", "taken"), ("subprotocol", rung_word(&grant))]);
+    if let Some(app) = &shared.app {
+        note_ignored(shared, app.as_ref(), &grant.peer);
+        app.note(told::validated(&grant, request.headers(), id));
+    }
     let mut answer = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")
@@ -193,14 +237,48 @@ fn upgrade(
     answer.body(Full::default()).map_err(|_| Code::WsKey)
 }
 
-/// The audit's word for a refusal; callers see the code alone.
-fn told(code: Code, token: Option<TokenRefusal>) -> Code {
-    tracing::debug!(code = code.name(), ?token, "upgrade refused");
-    code
+/// Counts a refusal and tells the audit; callers see the code alone.
+// Spec: GW-78
+fn refused(shared: &Shared, tcp: SocketAddr, headers: &HeaderMap, refusal: Refusal, id: &str) -> Code {
+    let labels = [("code", refusal.code.name()), ("result", "refused"), ("subprotocol", "none")];
+    shared.counts.add(Counted::Upgrades, &labels);
+    if let Some(reason) = refusal.token {
+        shared.counts.add(Counted::TokensRejected, &[("reason", reason.word())]);
+    }
+    if let Some(app) = &shared.app {
+        let peer = Peer::of(&shared.door, tcp, headers);
+        let client = peer.map_or(tcp.ip(), |peer| peer.client).to_string();
+        told::refused(&refusal, headers, &client, id).into_iter().for_each(|event| app.note(event));
+    }
+    refusal.code
+}
+
+/// A forwarding header that counts for nothing: counted each time, told once an hour and source.
+fn note_ignored(shared: &Shared, app: &dyn App, peer: &Peer) {
+    if peer.ignored.is_some() {
+        shared.counts.add(Counted::ForwardingIgnored, &[]);
+        shared.seen.public_request(peer, shared.mono_ms()).into_iter().for_each(|event| app.note(event));
+    }
+}
+
+/// The rung of a session as a label: those that everybody has, and one word for the others.
+fn rung_word(grant: &Grant) -> &'static str {
+    match grant.selected.rung.number() {
+        1 => "tes-ui-v1",
+        2 => "tes-ui-v2",
+        _ => "tes-ui-vN",
+    }
 }
 
 // Spec: GW-3, GW-4
-fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Request<Incoming>) -> Result<Answer, Code> {
+fn token(
+    shared: &Shared,
+    app: &dyn App,
+    caller: &Caller,
+    principal: &Principal,
+    request: &Request<Incoming>,
+    id: &str,
+) -> Result<Answer, Code> {
     let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
     let from_elsewhere = matches!(site, Some(b"cross-site" | b"same-site"));
     if !caller.origin_allowed && (caller.origin.is_some() || from_elsewhere) {
@@ -219,9 +297,15 @@ fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Requ
     }
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
     let issued = shared.admission.issue(purpose, &binding, principal, source, mono_ms, &mut OsEntropy);
-    let token = issued.map_err(|_| Code::RateLimited)?;
+    let client = caller.peer.client.to_string();
+    let token = issued.map_err(|_| {
+        app.note(told::capacity(purpose, &client, id));
+        Code::RateLimited
+    })?;
+    shared.counts.add(Counted::TokensIssued, &[("purpose", purpose.name())]);
+    app.note(told::issued(&token, purpose, &client, id));
     let ttl = shared.door.settings.ws_token_ttl_ms;
-    let now = shared.app.as_ref().map_or(0, |app| app.wall_ms());
+    let now = app.wall_ms();
     let body = format!(
         r#"{{"token":"{token}","purpose":"{}","expiresAt":{},"expiresIn":{}}}"#,
         purpose.name(),
@@ -229,6 +313,29 @@ fn token(shared: &Shared, caller: &Caller, principal: &Principal, request: &Requ
         ttl / 1000
     );
     Ok(unstored(json(StatusCode::OK, &body)))
+}
+
+/// The body of a request, which must be a JSON object.
+pub(crate) async fn read_json(shared: &Shared, request: Request<Incoming>) -> Result<(Bytes, JsObject), Code> {
+    read_json_up_to(shared, request, BODY_BYTES_MAX).await
+}
+
+async fn read_json_up_to(
+    shared: &Shared,
+    request: Request<Incoming>,
+    bytes_max: usize,
+) -> Result<(Bytes, JsObject), Code> {
+    let (head, body) = request.into_parts();
+    let media = single(&head.headers, "content-type").unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
+        return Err(Code::UnsupportedMedia);
+    }
+    let deadline = std::time::Duration::from_millis(shared.door.settings.handshake_timeout_ms);
+    let body = tokio::time::timeout(deadline, Limited::new(body, bytes_max).collect()).await;
+    let body = body.map_err(|_| Code::InvalidJson)?.map_err(|_| Code::PayloadTooLarge)?.to_bytes();
+    let text = std::str::from_utf8(&body).map_err(|_| Code::InvalidJson)?;
+    let object = read_object(text).ok_or(Code::InvalidJson)?;
+    Ok((body, object))
 }
 
 // Spec: GW-67
@@ -242,28 +349,20 @@ async fn bump(
     if caller.origin.is_some() && !caller.origin_allowed {
         return Err(Code::OriginDenied);
     }
-    let (head, body) = request.into_parts();
-    let media = single(&head.headers, "content-type").unwrap_or_default();
-    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
-        return Err(Code::UnsupportedMedia);
-    }
-    let deadline = std::time::Duration::from_millis(shared.door.settings.handshake_timeout_ms);
-    let body = tokio::time::timeout(deadline, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let body = body.map_err(|_| Code::InvalidJson)?.map_err(|_| Code::PayloadTooLarge)?.to_bytes();
-    let text = std::str::from_utf8(&body).map_err(|_| Code::InvalidJson)?;
-    let object = read_object(text).ok_or(Code::InvalidJson)?;
-    let version = single(&head.headers, "x-key-version");
+    let headers = request.headers().clone();
+    let (body, object) = read_json(shared, request).await?;
+    let version = single(&headers, "x-key-version");
     let request = BumpRequest::read(&object, &[], version).map_err(|error| match error {
         FieldError::Scope => Code::InvalidScope,
         FieldError::Field(_) => Code::InvalidField,
     })?;
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let digest = single(&head.headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
+    let digest = single(&headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
     shared.admission.check(&digest, Purpose::Http, &binding, shared.mono_ms()).map_err(|_| Code::CsrfInvalid)?;
     if !shared.admission.take(&digest) {
         return Err(Code::CsrfInvalid);
     }
-    let key = idempotency_key(&head.headers, caller, principal)?;
+    let key = idempotency_key(&headers, caller, principal)?;
     let request_hash = sha256(&[body.as_ref(), &[0], version.unwrap_or_default().as_bytes()].concat());
     // The write waits for the disk: not on a thread that serves others.
     let work = {
@@ -343,7 +442,7 @@ fn once(
     }
     let (told, broadcast) = Told::of(&bump()?);
     if let Some(text) = broadcast {
-        let _ = shared.others.send(Broadcast { from: u64::MAX, text: text.into() });
+        let _ = shared.others.send(Broadcast::Said { from: u64::MAX, text: text.into() });
     }
     if let (Some(kept), Some(key)) = (&mut kept, key) {
         kept.keep(key, request, told.kept(), shared.mono_ms());
@@ -427,7 +526,14 @@ fn ready(shared: &Shared) -> Answer {
 }
 
 fn figures(shared: &Shared) -> Result<Answer, Code> {
-    let text = metrics::encode(shared.probe.samples()).map_err(|_| Code::StorageError)?;
+    let (tokens, sessions) = shared.admission.counts();
+    let gauge = |name, help, value: usize| Sample::gauge(name, help, value as u64);
+    let own = [
+        gauge("sealtide_gw_sessions", "Open WebSocket sessions", sessions),
+        gauge("sealtide_gw_tokens_outstanding", "Tokens that wait to be used", tokens),
+    ];
+    let samples = shared.probe.samples().into_iter().chain(own).chain(shared.counts.samples()).collect();
+    let text = metrics::encode(samples).map_err(|_| Code::StorageError)?;
     let mut answer = Response::new(Full::from(text));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     Ok(answer)
@@ -460,14 +566,14 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
     answer
 }
 
-fn json(status: StatusCode, body: &str) -> Answer {
+pub(crate) fn json(status: StatusCode, body: &str) -> Answer {
     let mut answer = Response::new(Full::from(body.to_owned()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer
 }
 
-fn unstored(mut answer: Answer) -> Answer {
+pub(crate) fn unstored(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
@@ -507,7 +613,7 @@ pub(crate) fn accept_of(key: &str) -> Option<String> {
 }
 
 /// The operating system's randomness.
-struct OsEntropy;
+pub(crate) struct OsEntropy;
 
 impl Entropy for OsEntropy {
     fn fill(&mut self, out: &mut [u8]) {

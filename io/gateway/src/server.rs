@@ -13,22 +13,25 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sealtide_releases::Idempotency;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::connection::{Connection, Reply, Times, stopped};
-use crate::frames::{Class, CloseCode, FrameLimits, Receiver, Sender};
+use crate::connection::{Connection, Silence, Times, stopped};
+use crate::counts::Counts;
+use crate::frames::{FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
+use crate::hear::{Hearing, Listener};
+use crate::lifecycle::{Lives, Load, Phase};
 use crate::patience::Patient;
 use crate::rates::Rate;
-use crate::routes;
 use crate::session::{Broadcast, Echo, Session};
 use crate::settings::{Door, Settings, SettingsError};
 use crate::tls::Tls;
 use crate::token::{Admission, AdmissionLimits};
-use crate::{GatewayError, Probe};
+use crate::told::{self, Seen};
+use crate::{GatewayError, Probe, routes};
 
 /// Bytes of a request head. Spec: gateway §3 step 2.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -55,6 +58,9 @@ pub(crate) struct Shared {
     /// Answers to bumps that had a key.
     pub(crate) answers: Mutex<Idempotency>,
     tls: Option<Tls>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) seen: Seen,
+    pub(crate) lives: Arc<Lives>,
     epoch: Instant,
     sessions: AtomicU64,
     stop: watch::Receiver<bool>,
@@ -105,12 +111,18 @@ impl Server {
             others: broadcast::Sender::new(BROADCASTS),
             answers: Mutex::default(),
             tls,
+            counts: Arc::default(),
+            seen: Seen::default(),
+            lives: Arc::new(Lives::new(&mut routes::OsEntropy)),
             epoch: Instant::now(),
             sessions: AtomicU64::new(0),
             stop: stopped,
             door,
         });
         let (admission, has_tls) = (shared.admission.clone(), shared.tls.is_some());
+        if let Some(notices) = shared.app.as_ref().and_then(|app| app.notices()) {
+            tokio::spawn(crate::hear::pass_on(notices, shared.others.clone(), shared.stop.clone()));
+        }
         tokio::spawn(accept(listener, shared.clone()));
         tokio::spawn(sweep(shared));
         Ok(Self { address, has_tls, admission, stop })
@@ -252,17 +264,19 @@ impl Shared {
         };
         let (stream, stop) = (TokioIo::new(upgraded), self.stop.clone());
         let receiver = Receiver::new(limits, grant.deflate.is_some());
-        let (push, pushed) = mpsc::channel(1);
         match &self.app {
             None => {
-                drop(push);
                 let sender = Sender::for_echo(grant.deflate);
-                Connection { stream, receiver, sender, talk: Echo, times, pushed, stop }.run().await;
+                Connection { stream, receiver, sender, talk: Echo, times, hear: Silence, stop }.run().await;
             }
             Some(app) => {
                 let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+                self.lives.begin(number);
+                let (began, protocol) = (self.mono_ms(), grant.selected.rung.to_string());
                 let talk = Session {
                     number,
+                    counts: self.counts.clone(),
+                    lives: self.lives.clone(),
                     door: door.clone(),
                     app: app.clone(),
                     admission: self.admission.clone(),
@@ -272,28 +286,21 @@ impl Shared {
                     rung: grant.selected.rung,
                     faults: Default::default(),
                 };
-                let may_read = grant.principal.may(door, crate::Role::Reader);
-                let heard = tokio::spawn(hear(self.others.subscribe(), number, may_read, push));
+                let listener = Listener {
+                    number,
+                    rung: grant.selected.rung,
+                    may_read: grant.principal.may(door, crate::Role::Reader),
+                    app: app.clone(),
+                    grace: Duration::from_millis(settings.withdraw_grace_ms),
+                };
+                let hear = Hearing::begin(listener, self.others.subscribe());
                 let sender = Sender::new(grant.deflate, settings.compress_min_bytes);
-                Connection { stream, receiver, sender, talk, times, pushed, stop }.run().await;
-                heard.abort();
+                Connection { stream, receiver, sender, talk, times, hear, stop }.run().await;
+                let now = self.mono_ms();
+                self.lives.step(number, Phase::Evict, &Load::default(), now);
+                app.note(told::closed(&protocol, now.saturating_sub(began)));
             }
         }
         self.admission.leave(source);
-    }
-}
-
-/// Passes on what other sessions caused; a session that cannot keep up is told to come again.
-async fn hear(mut others: broadcast::Receiver<Broadcast>, number: u64, may_read: bool, push: mpsc::Sender<Reply>) {
-    loop {
-        let reply = match others.recv().await {
-            Ok(broadcast) if broadcast.from == number || !may_read => continue,
-            Ok(broadcast) => Reply::Text(broadcast.text.to_string(), Class::Public),
-            Err(broadcast::error::RecvError::Lagged(_)) => Reply::Close(CloseCode(1013)),
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        if push.send(reply).await.is_err() {
-            return;
-        }
     }
 }

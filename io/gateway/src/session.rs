@@ -7,10 +7,12 @@ use sealtide_ibgib::json::{Js, JsObject, JsString, Rules, parse, write};
 use sealtide_releases::{BumpAnswer, BumpRequest, FieldError, HSL_NORMAL, refresh_text};
 use tokio::sync::broadcast;
 
-use crate::app::{App, Way};
+use crate::app::{App, DoorEvent, Way};
 use crate::connection::{Reply, Talk};
+use crate::counts::{Counted, Counts};
 use crate::frames::{Class, CloseCode};
 use crate::ladder::Rung;
+use crate::lifecycle::{self, Lives, Load, Phase};
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::settings::Door;
@@ -38,16 +40,24 @@ impl Talk for Echo {
     }
 }
 
-/// A message for every session but the one that caused it.
+/// What every session hears.
 #[derive(Clone, Debug)]
-pub(crate) struct Broadcast {
-    pub(crate) from: u64,
-    pub(crate) text: Arc<str>,
+pub(crate) enum Broadcast {
+    /// A message for readers, but for the session that caused it.
+    Said {
+        /// Its number; `u64::MAX` for none.
+        from: u64,
+        text: Arc<str>,
+    },
+    /// Keys changed: each session looks whether its rung can still be kept. The message is for everybody.
+    Keys { text: Option<Arc<str>> },
 }
 
 /// One session of the real door.
 pub(crate) struct Session {
     pub(crate) number: u64,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) lives: Arc<Lives>,
     pub(crate) door: Arc<Door>,
     pub(crate) app: Arc<dyn App>,
     pub(crate) admission: Arc<Admission>,
@@ -60,10 +70,15 @@ pub(crate) struct Session {
 
 impl Talk for Session {
     fn text(&mut self, text: String, mono_ms: u64) -> Vec<Reply> {
-        match read_object(&text) {
+        self.step(Phase::Active, mono_ms);
+        let replies = match read_object(&text) {
             Some(object) => self.object(&object, mono_ms),
             None => self.fault(Code::InvalidJson, None, mono_ms),
+        };
+        for _ in &replies {
+            self.counts.add(Counted::Messages, &[("dir", "out"), ("type", "answer")]);
         }
+        replies
     }
 
     fn binary(&mut self, bytes: Vec<u8>, mono_ms: u64) -> Vec<Reply> {
@@ -85,7 +100,10 @@ impl Session {
             Js::String(JsString::Text(id)) if id.len() <= ID_BYTES_MAX => Some(id.as_str()),
             _ => return self.fault(Code::InvalidField, None, mono_ms),
         };
-        match object.named("type").as_string().and_then(JsString::as_str) {
+        let word = object.named("type").as_string().and_then(JsString::as_str);
+        let kind = ["ping", "refresh", "bump", "renew"].into_iter().find(|kind| word == Some(kind)).unwrap_or("other");
+        self.counts.add(Counted::Messages, &[("dir", "in"), ("type", kind)]);
+        match word {
             Some("ping") => vec![Reply::Text(pong(id), Class::Public)],
             Some("refresh") if !self.principal.may(&self.door, Role::Reader) => vec![error(Code::Forbidden, id)],
             Some("refresh") => {
@@ -121,7 +139,7 @@ impl Session {
             revision: done.revision,
         };
         if done.signed.is_some() {
-            let _ = self.others.send(Broadcast { from: self.number, text: answer.broadcast().into() });
+            let _ = self.others.send(Broadcast::Said { from: self.number, text: answer.broadcast().into() });
         }
         vec![Reply::Text(answer.message(id), Class::Signed)]
     }
@@ -135,6 +153,8 @@ impl Session {
         });
         match checked {
             Some(principal) => {
+                self.step(Phase::Renew, mono_ms);
+                self.step(Phase::Active, mono_ms);
                 self.principal = principal;
                 let expires = self.app.wall_ms() + self.door.settings.ws_token_ttl_ms;
                 let mut object = JsObject::new();
@@ -143,6 +163,23 @@ impl Session {
                 vec![Reply::Text(with_id(object, id), Class::Secret)]
             }
             None => self.fault(Code::CsrfInvalid, id, mono_ms),
+        }
+    }
+
+    /// The session goes on; a step to another phase is an event.
+    fn step(&mut self, phase: Phase, mono_ms: u64) {
+        self.faults.retain(|at| mono_ms.saturating_sub(*at) < FAULTS_MS);
+        let load = Load { error_rate: self.faults.len() as f64 / FAULTS_MAX as f64, ..Load::default() };
+        if self.lives.step(self.number, phase, &load, mono_ms).is_some() {
+            let tension = lifecycle::tension(phase, &load);
+            let members = vec![
+                ("sessionID", self.lives.pseudonym(self.number)),
+                ("phase", phase.name().to_owned()),
+                ("tension", tension.to_string()),
+                ("level", lifecycle::level(tension).0.to_owned()),
+                ("forecast", lifecycle::forecast(tension).to_owned()),
+            ];
+            self.app.note(DoorEvent { name: "LIFECYCLE_TRANSITION", hsl: HSL_NORMAL, members, request_id: None });
         }
     }
 

@@ -103,6 +103,11 @@ pub struct Settings {
     pub messages_per_second: u32,
     /// Whether rates hold for loopback peers too.
     pub limits_loopback: bool,
+    /// From where keys may be changed over the door; empty: from this machine. Not the same as `trusted_proxies`: a proxy
+    /// is a way in, not an authority.
+    pub admin_allow_from: Vec<IpNet>,
+    /// Milliseconds between the notice that a rung is withdrawn and the end of its sessions.
+    pub withdraw_grace_ms: u64,
     /// Send every message back, for conformance suites. Spec: gateway §2.1.
     pub echo: bool,
     /// Certificate and key; none: plain HTTP, on loopback only.
@@ -144,9 +149,28 @@ impl Default for Settings {
             requests_per_second: 50,
             messages_per_second: 100,
             limits_loopback: false,
+            admin_allow_from: Vec::new(),
+            withdraw_grace_ms: 30_000,
             echo: false,
             tls: None,
         }
+    }
+}
+
+impl Settings {
+    /// Whether this is a host, with or without a port.
+    pub fn is_host(text: &str) -> bool {
+        split_host(text).is_some()
+    }
+
+    /// Whether this is an origin, `https://host[:port]`.
+    pub fn is_origin(text: &str) -> bool {
+        check_origin(text).is_some()
+    }
+
+    /// Whether a listener with these settings counts as public, wherever it listens.
+    pub fn is_public(&self) -> bool {
+        self.public_host.is_some() || !self.trusted_proxies.is_empty()
     }
 }
 
@@ -205,7 +229,7 @@ impl Door {
             return Err(SettingsError::NotLoopback(address));
         }
         check_ranges(&settings)?;
-        let is_public = !is_loopback || settings.public_host.is_some() || !settings.trusted_proxies.is_empty();
+        let is_public = !is_loopback || settings.is_public();
         let auth = settings.auth.unwrap_or(if is_public { Auth::Bearer } else { Auth::None });
         if is_public && auth == Auth::None {
             return Err(SettingsError::OpenToAll);
@@ -268,6 +292,13 @@ impl Door {
     // Spec: GW-95
     pub fn limits(&self, client: IpAddr, is_public: bool) -> bool {
         !client.is_loopback() || is_public || self.settings.limits_loopback
+    }
+
+    /// Whether keys may be changed from this address.
+    // Spec: GW-57
+    pub fn allows_admin(&self, client: IpAddr) -> bool {
+        let listed = &self.settings.admin_allow_from;
+        if listed.is_empty() { client.is_loopback() } else { listed.iter().any(|net| net.contains(&client)) }
     }
 
     /// Tokens of one source that may wait to be used.

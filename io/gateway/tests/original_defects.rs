@@ -125,8 +125,8 @@ const DEFECTS: [(&str, &str, &str, &[&str]); 33] = [
     (
         "D28",
         "whoever is a trusted proxy may rotate keys",
-        "core/identity",
-        &["a_record_of_the_node_alone_is_not_enough"],
+        "io/gateway",
+        &["rotate_authz"],
     ),
     ("D29", "secrets are printed and kept in plain copies", "core/identity", &["no_leak_in_debug_output"]),
     (

@@ -99,12 +99,24 @@ pub(crate) async fn answer_upgrade_at<S>(stream: &mut S, path: &str, welcome: bo
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    answer_with_headers(stream, path, welcome).await.map(|(_, rest)| rest)
+}
+
+/// The same; with the headers of the request.
+pub(crate) async fn answer_with_headers<S>(
+    stream: &mut S,
+    path: &str,
+    welcome: bool,
+) -> Result<(HeaderMap, Vec<u8>), UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (accept, rest) = match read_head(stream).await {
         Ok((head, rest)) => (welcome.then(|| accept_at(path, &head)).flatten(), rest),
         Err(UpgradeError::Head) => (None, Vec::new()),
         Err(error) => return Err(error),
     };
-    let Some(accept) = accept else {
+    let Some((accept, headers)) = accept else {
         stream.write_all(NOT_FOUND).await?;
         stream.shutdown().await?;
         return Err(UpgradeError::NotFound);
@@ -115,11 +127,11 @@ where
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.flush().await?;
-    Ok(rest)
+    Ok((headers, rest))
 }
 
-/// The accept value for a request head that is a proper upgrade at `path`.
-fn accept_at(path: &str, head: &[u8]) -> Option<String> {
+/// The accept value and the headers for a request head that is a proper upgrade at `path`.
+fn accept_at(path: &str, head: &[u8]) -> Option<(String, HeaderMap)> {
     let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut lines);
     match parsed.parse(head) {
@@ -141,7 +153,8 @@ fn accept_at(path: &str, head: &[u8]) -> Option<String> {
     if !proper {
         return None;
     }
-    accept_of(&upgrade_request(key)?)
+    let accept = accept_of(&upgrade_request(key)?)?;
+    Some((accept, headers))
 }
 
 /// Reads up to the empty line that ends a head. Both parts are bounded by [`HEAD_BYTES_MAX`] and one read.
@@ -240,7 +253,7 @@ mod tests {
     use super::*;
 
     fn accept_for(head: &[u8]) -> Option<String> {
-        accept_at(LINK_PATH, head)
+        accept_at(LINK_PATH, head).map(|(accept, _)| accept)
     }
 
     const GOOD: &str = "GET /st/v1/link HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

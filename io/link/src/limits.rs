@@ -69,6 +69,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// A source that only the totals apply to.
+    pub(crate) fn unlimited(remote: SocketAddr) -> Self {
+        Self { limited: false, ..Self::of(remote, false) }
+    }
+
     /// The source of a remote address. Loopback is not limited per source unless `limits_loopback`.
     // Spec: LK-106
     pub(crate) fn of(remote: SocketAddr, limits_loopback: bool) -> Self {

@@ -26,7 +26,8 @@ use crate::proxy::ProxySettings;
 use crate::punch::Punches;
 use crate::quiet_log::QuietLog;
 use crate::registry::{Registry, Reservation};
-use crate::relay::{Accounts, RelayState};
+use crate::relay::{self, Accounts, RelayCheck, RelayState};
+use crate::roots::Roots;
 use crate::rotation::Ages;
 use crate::session::{Session, SessionInfo};
 use crate::tls::LiveCredentials;
@@ -63,6 +64,8 @@ pub struct LinkConfig {
     pub padding: Padding,
     /// When paths and certificates are renewed.
     pub ages: Ages,
+    /// Who vouches for proxies that end the TLS in front of relays; without it no relay is reached by bind 0.
+    pub relay_roots: Option<Roots>,
 }
 
 impl LinkConfig {
@@ -82,6 +85,7 @@ impl LinkConfig {
             tunnel: None,
             padding: Padding::default(),
             ages: Ages::default(),
+            relay_roots: None,
         }
     }
 }
@@ -128,6 +132,7 @@ impl Link {
             announce: config.announce,
             proxy: config.proxy,
             relays: Accounts::default(),
+            relay_roots: config.relay_roots,
             punches: Punches::default(),
             policy: config.policy,
             tunnel: config.tunnel,
@@ -181,7 +186,27 @@ impl Link {
 
     /// Logs in at a relay and stays so; peers that name it are reached over it, and reach this node.
     pub fn use_relay(&self, relay: &RelayHint, token: Option<InviteSecret>) {
-        let _account = self.node.relays.account(&self.node, relay, token);
+        let _account = self.node.relays.account(&self.node, relay, false, token);
+    }
+
+    /// The same for a relay whose TLS ends in a proxy (bind 0): its address says so, or a ticket. Never tried where that is
+    /// not said. Spec: link C.4.1.
+    pub fn use_relay_behind_proxy(&self, relay: &RelayHint, token: Option<InviteSecret>) {
+        let _account = self.node.relays.account(&self.node, relay, true, token);
+    }
+
+    /// Logs in at a relay once and hangs up, to see whether that is possible. Where this node keeps a login there, that one is
+    /// looked at instead: a second would end it. The failure is told in words.
+    ///
+    /// # Errors
+    /// Why there is no login.
+    pub async fn check_relay(
+        &self,
+        relay: &RelayHint,
+        bind0: bool,
+        token: Option<InviteSecret>,
+    ) -> Result<RelayCheck, String> {
+        relay::check(&self.node, relay, bind0, token).await
     }
 
     /// Over what peers reach this node without its address, as tickets tell it: its tunnel, then its relays, whether they

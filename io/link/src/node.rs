@@ -27,6 +27,7 @@ use crate::punch::Punches;
 use crate::quiet_log::QuietLog;
 use crate::registry::Registry;
 use crate::relay::Accounts;
+use crate::roots::Roots;
 use crate::rotation::{self, Ages};
 use crate::routes::NewPath;
 use crate::session::{Facts, Session, Start};
@@ -53,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) announce: Vec<SocketAddr>,
     pub(crate) proxy: ProxySettings,
     pub(crate) relays: Accounts,
+    /// Who vouches for proxies in front of relays.
+    pub(crate) relay_roots: Option<Roots>,
     pub(crate) punches: Punches,
     pub(crate) policy: PathPolicy,
     pub(crate) padding: Padding,

@@ -54,27 +54,41 @@ impl SecureStream {
         config: Arc<rustls::ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, SecureError> {
+        Self::connect_outer(pipe, config, name).await?.checked()
+    }
+
+    /// The dialling end of a TLS that nothing rests on but what the configuration checks: that of a login with bind 0. Any
+    /// key exchange. Spec: link C.2.
+    pub(crate) async fn connect_outer(
+        pipe: Pipe,
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, SecureError> {
         pipe.tcp().iter().for_each(|tcp| tune(tcp));
         let (pipe, tls) = TlsConnector::from(config).connect(name, pipe).await?.into_inner();
-        Self::checked(TlsStream::new(pipe, TlsConnection::Client(tls)))
+        Ok(Self(TlsStream::new(pipe, TlsConnection::Client(tls))))
     }
 
     /// The listening end.
     pub(crate) async fn accept(pipe: Pipe, config: Arc<rustls::ServerConfig>) -> Result<Self, SecureError> {
+        Self::accept_outer(pipe, config).await?.checked()
+    }
+
+    /// The listening end of a TLS that nothing rests on, see [`Self::connect_outer`].
+    pub(crate) async fn accept_outer(pipe: Pipe, config: Arc<rustls::ServerConfig>) -> Result<Self, SecureError> {
         pipe.tcp().iter().for_each(|tcp| tune(tcp));
         let (pipe, tls) = TlsAcceptor::from(config).accept(pipe).await?.into_inner();
-        Self::checked(TlsStream::new(pipe, TlsConnection::Server(tls)))
+        Ok(Self(TlsStream::new(pipe, TlsConnection::Server(tls))))
     }
 
     // Spec: LK-5
-    fn checked(stream: TlsStream<Pipe>) -> Result<Self, SecureError> {
-        let stream = Self(stream);
-        let state = stream.state();
+    fn checked(self) -> Result<Self, SecureError> {
+        let state = self.state();
         let group = state.negotiated_key_exchange_group().map(|group| group.name());
         if group != Some(tls::GROUP) || state.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
             return Err(SecureError::Group);
         }
-        Ok(stream)
+        Ok(self)
     }
 
     /// The peer's certificate; `None` when it showed none.

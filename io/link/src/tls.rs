@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -16,6 +17,7 @@ use sealtide_crypto::Now;
 use crate::certificate::{CertificateError, NodeCertificate};
 use crate::clock::random_below;
 use crate::inspection::ForeignCertificate;
+use crate::roots::Roots;
 use crate::rotation::Ages;
 
 /// The one key exchange group of links. Spec: link C.2.
@@ -176,6 +178,27 @@ pub(crate) fn tunnel_client_config() -> Result<Arc<ClientConfig>, Error> {
     unnamed_client_config(Arc::new(aws_lc_rs::default_provider()))
 }
 
+/// The dialling side of a login with bind 0, whose TLS ends in a proxy: its certificate must be good for the dialled name by
+/// one of `roots`. Any key exchange, since the ids of both ends are proved inside. Spec: link C.4.1.
+///
+/// # Errors
+/// When `roots` cannot be used.
+// Spec: LK-101
+pub(crate) fn outer_client_config(roots: &Roots) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.store(), provider.clone())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_webpki_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}
+
 /// Shows no certificate and takes any.
 fn unnamed_client_config(provider: Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -194,7 +217,22 @@ fn unnamed_client_config(provider: Arc<CryptoProvider>) -> Result<Arc<ClientConf
 /// # Errors
 /// Only when the library refuses the fixed parameters.
 pub(crate) fn relay_server_config(certificate: &NodeCertificate) -> Result<Arc<ServerConfig>, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider().clone())
+    unasking_server_config(provider().clone(), certificate)
+}
+
+/// The relay door behind a proxy that ends the TLS of nodes: proxies may lack the post-quantum group.
+///
+/// # Errors
+/// Only when the library refuses the fixed parameters.
+pub(crate) fn outer_server_config(certificate: &NodeCertificate) -> Result<Arc<ServerConfig>, Error> {
+    unasking_server_config(Arc::new(aws_lc_rs::default_provider()), certificate)
+}
+
+fn unasking_server_config(
+    provider: Arc<CryptoProvider>,
+    certificate: &NodeCertificate,
+) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Shown(certificate.certified_key())));

@@ -105,8 +105,8 @@ async fn suspend_resume() {
     assert_eq!((ours.info().path, ours.info().why_not_direct), (Some("direct"), None));
 }
 
-/// A channel over which forty messages went, each of them acknowledged: 41 frames with the one that opened it.
-async fn forty(ours: &Session, theirs: &Session) -> sealtide_link::Channel {
+/// Both ends of a channel over which forty messages went, each of them acknowledged: 41 frames with the one that opened it.
+async fn forty(ours: &Session, theirs: &Session) -> [sealtide_link::Channel; 2] {
     let channel = ours.open(1, "notes").unwrap();
     for n in 0..40u8 {
         channel.send(Bytes::from(vec![n])).await.unwrap();
@@ -116,14 +116,14 @@ async fn forty(ours: &Session, theirs: &Session) -> sealtide_link::Channel {
         soon(other.recv()).await.unwrap().unwrap();
     }
     until("acknowledged", || ours.info().unacked_bytes == 0).await;
-    channel
+    [channel, other]
 }
 
 // Proves: LK-41
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn suspend_expire() {
     let (a, b, chaos, ours, theirs) = wired(130, |config| config.session.suspend_ms = 300).await;
-    let channel = forty(&ours, &theirs).await;
+    let [channel, _other] = forty(&ours, &theirs).await;
     chaos.open(false);
     chaos.cut();
     channel.send(Bytes::from_static(b"never arrives")).await.unwrap();
@@ -143,7 +143,7 @@ async fn peer_restart() {
     for seed in 140..148 {
         let (a, b, chaos, ours, theirs) = wired(seed, |_| {}).await;
         orders.insert(a.id() < b.id());
-        let _channel = forty(&ours, &theirs).await;
+        let _channels = forty(&ours, &theirs).await;
         // The same key in a new process, in the same place.
         let reborn = node_with(seed + 1, |_| {}).await;
         reborn.allow(&a);

@@ -7,9 +7,11 @@ mod harness;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use harness::{Door, check_all, key, send_all, soon};
+use harness::relay::RawLogin;
+use harness::{Door, check_all, key, send_all, soon, talk, until};
 use sealtide_identity::{InviteSecret, NodeId, RelayHint};
 use sealtide_link::{Admit, DialTarget, Link, LinkConfig, Relay, RelayConfig, Remote, Session};
+use sealtide_wire::relay::{CircuitEnd, CircuitNumber, GoAwayCode, RelayFrame};
 
 struct Guest {
     link: Link,
@@ -148,4 +150,155 @@ async fn the_door_answers_everything_else_with_404() {
         let _end = soon(tls.read_to_string(&mut answer)).await;
         assert_eq!(answer, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "{path}");
     }
+}
+
+/// What a relay that stops says last is written, also to a node that reads late.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_words_of_a_relay_arrive() {
+    let mut config = RelayConfig::new(key(99), Admit::Open);
+    config.settings.drain_ms = 1;
+    config.last_words = std::time::Duration::from_secs(60);
+    let relay = Relay::open(config, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
+    let (key_a, key_b) = (key(1), key(2));
+    let mut a = soon(RawLogin::connect(&hint, relay.address(), &key_a)).await.unwrap();
+    let mut b = soon(RawLogin::connect(&hint, relay.address(), &key_b)).await.unwrap();
+    let (one, two) = (CircuitNumber::new(1).unwrap(), CircuitNumber::new(2).unwrap());
+    let target = NodeId::of(key_b.public());
+    a.say(&RelayFrame::Open { circuit: one, target, show_address: false }).await;
+    assert!(matches!(hear(&mut b).await, Some(RelayFrame::Incoming { .. })));
+    b.say(&RelayFrame::Accept { circuit: two }).await;
+    b.say(&RelayFrame::Credit { circuit: two, increment: 1 << 20 }).await;
+    assert!(matches!(hear(&mut a).await, Some(RelayFrame::Accept { .. })));
+    assert!(matches!(hear(&mut a).await, Some(RelayFrame::Credit { .. })));
+    // More than any buffer on the way to a node that does not read takes.
+    let sent = 1_200_000 / 16_000;
+    for _ in 0..sent {
+        a.say(&RelayFrame::Data { circuit: one, payload: vec![7; 16_000].into() }).await;
+    }
+    soon(async {
+        while relay.stats().bytes_in < sent * 16_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(relay.stats().waiting_bytes > 0, "something waits");
+    let stopping = tokio::spawn({
+        let relay = relay.clone();
+        async move { relay.drain().await }
+    });
+    assert!(matches!(hear(&mut a).await, Some(RelayFrame::GoAway { code: GoAwayCode::Draining, .. })));
+    assert_eq!(hear(&mut a).await, None, "its login is over: the time of the relay is");
+    let mut heard = Vec::new();
+    while let Some(frame) = hear(&mut b).await {
+        heard.push(frame);
+    }
+    assert_eq!(heard.iter().filter(|frame| matches!(frame, RelayFrame::Data { .. })).count() as u64, sent);
+    assert!(heard.iter().any(|frame| matches!(frame, RelayFrame::GoAway { code: GoAwayCode::Draining, .. })));
+    assert_eq!(heard.last(), Some(&RelayFrame::Close { circuit: two, why: CircuitEnd::Draining }));
+    soon(stopping).await.unwrap();
+}
+
+/// Pairs that talk over one relay while it goes away, in order or from one moment to the next, and comes back: all go on,
+/// and every message arrives once, in order.
+// Proves: LK-63
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relay_restart() {
+    for in_order in [true, false] {
+        let mut config = RelayConfig::new(key(98), Admit::Open);
+        config.settings.drain_ms = 100;
+        config.settings.reconnect_ms = (0, 500);
+        let first = Relay::open(config.clone(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (id, address) = (first.id(), first.address());
+        let hint = RelayHint { relay: id, url: format!("wss://{address}") };
+        let mut pairs = Vec::new();
+        for n in 0..4 {
+            pairs.push(pair_of(100 + 2 * n, std::slice::from_ref(&hint)).await);
+        }
+        let mut talking = tokio::task::JoinSet::new();
+        for (_, _, ours, theirs) in &pairs {
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            talking.spawn(async move { talk(&ours, &theirs, 4, 150, 60_000).await });
+        }
+        until("bytes flow", || first.stats().bytes_out > 1_000_000).await;
+        if in_order {
+            patiently(first.drain()).await;
+        } else {
+            first.stop();
+        }
+        let second = patiently(async {
+            loop {
+                match Relay::open(config.clone(), address).await {
+                    Ok(relay) => break relay,
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                }
+            }
+        })
+        .await;
+        patiently(async {
+            while let Some(talked) = talking.join_next().await {
+                talked.unwrap();
+            }
+        })
+        .await;
+        assert!(second.stats().bytes_out > 0 && second.stats().circuits >= 4, "over the relay that came back");
+        for (_, _, ours, theirs) in &pairs {
+            assert_eq!(ours.binding(), theirs.binding(), "the session is the same");
+        }
+        println!("in order: {in_order}; {} bytes before, {} after", first.stats().bytes_out, second.stats().bytes_out);
+    }
+}
+
+/// Nodes that have no way but relays, at two of them: when the one that carries the session goes, the other one does.
+// Proves: LK-64
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relay_failover() {
+    let (mut relays, mut hints) = (Vec::new(), Vec::new());
+    for seed in [96, 97] {
+        let config = RelayConfig::new(key(seed), Admit::Open);
+        let relay = Relay::open(config, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        hints.push(RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) });
+        relays.push(relay);
+    }
+    let (_a, _b, ours, theirs) = pair_of(110, &hints).await;
+    let Remote::Relay { relay: first } = ours.remote() else { panic!("{:?}", ours.remote()) };
+    let (carries, other) = if first == relays[0].id() { (&relays[0], &relays[1]) } else { (&relays[1], &relays[0]) };
+    let talking = tokio::spawn({
+        let (ours, theirs) = (ours.clone(), theirs.clone());
+        async move { talk(&ours, &theirs, 4, 200, 60_000).await }
+    });
+    until("bytes flow", || carries.stats().bytes_out > 1_000_000).await;
+    carries.stop();
+    patiently(talking).await.unwrap();
+    assert!(other.stats().bytes_out > 0);
+    assert_eq!(
+        (ours.remote(), theirs.remote()),
+        (Remote::Relay { relay: other.id() }, Remote::Relay { relay: other.id() })
+    );
+}
+
+/// Two nodes that allow each other, logged in at all of `hints`, with a session over one.
+async fn pair_of(seed: u64, hints: &[RelayHint]) -> (Guest, Guest, Session, Session) {
+    let (a, b) = (guest(seed), guest(seed + 1));
+    a.door.allowed.lock().unwrap().insert(b.link.id());
+    b.door.allowed.lock().unwrap().insert(a.link.id());
+    for hint in hints {
+        a.link.use_relay(hint, None);
+        b.link.use_relay(hint, None);
+    }
+    logged_in(&a.link).await;
+    logged_in(&b.link).await;
+    let relays = hints.to_vec();
+    let ours = soon(a.link.dial(DialTarget { relays, ..target(b.link.id(), &hints[0]) })).await.unwrap();
+    let theirs = soon(b.link.accept()).await.unwrap();
+    (a, b, ours, theirs)
+}
+
+/// For what waits for back-offs on a loaded machine; no claim about speed.
+async fn patiently<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(150), work).await.expect("did not happen within 150 s")
+}
+
+async fn hear(login: &mut RawLogin) -> Option<RelayFrame> {
+    soon(login.hear()).await
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sealtide_ibgib::{Object, Relations, Sid, Stamp, Verified, evolve, genesis};
 use sealtide_store::{Store, conformance};
-use sealtide_sync::{Level, RangeBound, SpaceView};
+use sealtide_sync::{RangeBound, SpaceView};
 
 /// Records of one commit.
 const BATCH: usize = 10_000;
@@ -106,7 +106,7 @@ fn look(home: &Path) {
     }
     print("frames of a timeline by n", records.len(), start);
     let start = Instant::now();
-    let whole = view.range_sum(Level::Items, &RangeBound::START, &RangeBound::END);
+    let whole = view.range_sum(&RangeBound::START, &RangeBound::END);
     assert_eq!(whole.0, space.records);
     print("sum of all", 1, start);
     for parts in [16u64, 4096, 65_536] {
@@ -114,7 +114,7 @@ fn look(home: &Path) {
         let bound = |part: u64| RangeBound { order: (u64::MAX / parts).saturating_mul(part), id: [0; 32] };
         let sum = (0..parts).map(|part| {
             let end = if part + 1 == parts { RangeBound::END } else { bound(part + 1) };
-            view.range_sum(Level::Items, &bound(part), &end).0
+            view.range_sum(&bound(part), &end).0
         });
         assert_eq!(sum.sum::<u64>(), space.records);
         print(&format!("sums of {parts} ranges"), parts as usize, start);
@@ -122,9 +122,7 @@ fn look(home: &Path) {
     let start = Instant::now();
     let listed: usize = items
         .iter()
-        .map(|(order, sid)| {
-            view.range_list(Level::Items, &RangeBound { order: *order, id: sid.0 }, &RangeBound::END, 32).len()
-        })
+        .map(|(order, sid)| view.range_list(&RangeBound { order: *order, id: sid.0 }, &RangeBound::END, 32).len())
         .sum();
     print("lists of 32", listed / 32, start);
     let start = Instant::now();

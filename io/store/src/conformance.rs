@@ -134,7 +134,7 @@ fn spaces_come_and_go(open: &Reopen) {
     assert!(store.adopt_space(adopted).expect("adopting"), "new");
     assert!(!store.adopt_space(adopted).expect("adopting again"), "nothing new");
     let view = store.view(&adopted).expect("it is there");
-    assert_eq!((view.info().map(|info| info.records), view.snapshot().tips.len()), (Some(0), 0), "and empty");
+    assert_eq!((view.info().map(|info| info.records), view.tip_items().len()), (Some(0), 0), "and empty");
     let generation = store.generation();
     store.commit(&adopted, &local(vec![first_frame(1)])).expect("a commit");
     assert!(store.generation() > generation, "a commit counts");
@@ -147,7 +147,7 @@ fn spaces_come_and_go(open: &Reopen) {
     let view = store.view(&adopted).expect("it is there");
     assert!(store.remove_space(&adopted).expect("removing"));
     assert!(!store.remove_space(&adopted).expect("removing again"), "nothing to remove");
-    assert!(!view.contains(&first_frame(1).sid()) && view.snapshot().tips.is_empty(), "an old view is empty");
+    assert!(!view.contains(&first_frame(1).sid()) && view.tip_items().is_empty(), "an old view is empty");
     drop((store, view));
 
     let store = open();
@@ -174,12 +174,12 @@ fn a_commit_survives_reopening(open: &Reopen) {
     assert_eq!(result.moved, [(timeline, vec![], vec![second.sid()])]);
     let again = store.commit(&space, &local(records.clone())).expect("the same again");
     assert_eq!((again.new_records, again.moved.len()), (0, 0), "nothing new");
-    let before = (view.snapshot(), view.info());
+    let before = (view.snapshot(), view.info(), view.tip_items());
     drop((store, view));
 
     let store = open();
     let view = store.view(&space).expect("the space");
-    assert_eq!((view.snapshot().tips.clone(), view.info()), (before.0.tips.clone(), before.1));
+    assert_eq!((view.tip_items(), view.info()), (before.2, before.1));
     assert_eq!(view.snapshot().item_summary, before.0.item_summary);
     assert_eq!(view.snapshot().tip_summary, before.0.tip_summary);
     for record in &records {
@@ -210,7 +210,7 @@ fn staged_records_are_seen_by_their_saga_only(open: &Reopen) {
         assert!(view.staged(&other).is_empty() && view.staged_record(&other, &note.sid()).is_none());
         assert!(!view.contains(&note.sid()) && view.record(&note.sid()).is_none());
         assert!(view.by_address(note.address()).is_empty() && view.frame_facts(first.address()).is_none());
-        assert_eq!((view.bulk(None, 9).len(), view.snapshot().tips.len()), (1, 1), "the frame of the space alone");
+        assert_eq!((view.bulk(None, 9).len(), view.tip_items().len()), (1, 1), "the frame of the space alone");
         assert_eq!(store.saga_state(&saga), SagaState::Staged);
         assert_eq!(store.saga_state(&other), SagaState::Unknown);
     };
@@ -359,7 +359,7 @@ fn a_strict_commit_sees_moved_tips(open: &Reopen) {
     let result = store.commit(&space, &CommitRequest { strict: false, ..late }).expect("both are kept");
     assert_eq!(result.moved.len(), 1);
     assert_eq!((result.moved[0].1.clone(), result.moved[0].2.len()), (vec![left.sid()], 2));
-    assert_eq!(view.snapshot().tips.len(), 3, "two tips and the space");
+    assert_eq!(view.tip_items().len(), 3, "two tips and the space");
 }
 
 fn members_come_in_order(open: &Reopen) {

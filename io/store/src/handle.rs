@@ -9,19 +9,20 @@ use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::negentropy::Ranges;
-use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
+use sealtide_sync::{IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::entry::{CHUNK_LINE_BYTES, HEAD_BYTES};
 use crate::index::{Index, tip_hash};
-use crate::pack::Pack;
+use crate::pack::{Pack, Packs};
 use crate::plan::{by_address, member_frame};
 use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
 use crate::table::{
-    Stored, Table, frame_key, last_sid, maker_key, maker_row, member_row, named_key, read_frame_row, read_maker,
-    read_member_row,
+    Stored, Table, frame_key, kind_key, last_sid, maker_key, maker_row, member_row, named_key, read_frame_row,
+    read_maker, read_member_key, read_member_row,
 };
+use crate::tips::Head;
 use crate::{read, write};
 
 /// The front of a frame row that names space and timeline.
@@ -51,8 +52,8 @@ impl SpaceInfo {
             created_ms: state.created_ms,
             records: state.len(),
             bytes: state.bytes,
-            timelines: state.timeline_count(),
-            tips: state.tip_count(),
+            timelines: state.tips.timelines,
+            tips: state.tips.count,
         }
     }
 }
@@ -79,6 +80,15 @@ impl std::fmt::Debug for SpaceHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SpaceHandle({})", self.space)
     }
+}
+
+/// Reads a record; `None` when it is damaged or cannot be read, which is logged.
+pub(crate) fn load(packs: &Packs, stored: &Stored) -> Option<Verified> {
+    let pack = packs.get(&stored.place.pack)?;
+    read_record(pack, stored).unwrap_or_else(|error| {
+        tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
+        None
+    })
 }
 
 /// Reads a record of the log; `Ok(None)` when what is there is damaged, which is logged.
@@ -172,26 +182,55 @@ impl SpaceHandle {
         self.with(|_, state| Some(SpaceInfo::of(self.space, state)))
     }
 
-    /// The tips of a timeline, sorted by address.
+    /// The tips of a timeline, sorted by address. Reads their records.
     pub fn tips(&self, timeline: &TimelineId) -> Vec<TipItem> {
-        self.with(|_, state| state.tips_of(timeline).into_iter().cloned().collect())
+        let heads = self.seek(|index, state| index.tips_of(state, timeline));
+        let mut tips: Vec<TipItem> = heads.iter().filter_map(|head| self.tip(head)).collect();
+        tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
+        tips
     }
 
-    /// All tips, sorted by (order, id).
-    pub fn tip_items(&self) -> Vec<TipItem> {
-        self.with(|_, state| state.tips().cloned().collect())
+    fn tip(&self, head: &Head) -> Option<TipItem> {
+        TipItem::of(&self.inner.load(|_| Some(head.stored))?)
     }
 
-    /// All timelines with their tips.
-    pub fn timelines(&self) -> Vec<TimelineInfo> {
-        self.with(|_, state| {
-            let info = |timeline: &TimelineId| {
-                let tips: Vec<TipItem> = state.tips_of(timeline).into_iter().cloned().collect();
-                let tjp = tips.first()?.tjp.clone();
-                Some(TimelineInfo { timeline: *timeline, tjp, tips })
-            };
-            state.timelines().filter_map(info).collect()
+    /// Every tip, in ascending order of (timeline, sid).
+    fn heads(&self) -> Vec<Head> {
+        self.seek(|index, state| {
+            let mut heads = Vec::new();
+            state.tips.each(&index.runs, state.number, |head| heads.push(head))?;
+            Ok(heads)
         })
+    }
+
+    /// All tips, sorted by (order, id). Reads the record of every tip: not for large spaces.
+    pub fn tip_items(&self) -> Vec<TipItem> {
+        let mut tips: Vec<TipItem> = self.heads().iter().filter_map(|head| self.tip(head)).collect();
+        tips.sort_by_key(|tip| (tip.order, tip.id));
+        tips
+    }
+
+    /// All timelines with their tips. Reads the record of every tip.
+    pub fn timelines(&self) -> Vec<TimelineInfo> {
+        let heads = self.heads();
+        let timelines = heads.chunk_by(|left, right| left.timeline == right.timeline);
+        timelines.filter_map(|heads| self.timeline(heads.first()?.timeline)).collect()
+    }
+
+    /// The timelines whose first frame has this ib, with their tips.
+    pub fn timelines_of(&self, ib: &str) -> Vec<TimelineInfo> {
+        let rows = self.seek(|index, state| {
+            let front = kind_key(state.number, ib);
+            rows_from(index, Table::Kinds, &state.kinds, (&front, &front), usize::MAX)
+        });
+        let infos = rows.iter().filter_map(|row| self.timeline(TimelineId(last_sid(row).0)));
+        infos.filter(|info| info.tjp.ib() == ib).collect()
+    }
+
+    fn timeline(&self, timeline: TimelineId) -> Option<TimelineInfo> {
+        let tips = self.tips(&timeline);
+        let tjp = tips.first()?.tjp.clone();
+        Some(TimelineInfo { timeline, tjp, tips })
     }
 
     /// The member records with this address, every shape, in ascending order of sid.
@@ -259,7 +298,8 @@ impl SpaceView for SpaceHandle {
             return snapshot;
         }
         let mut index = write(&self.inner.index);
-        index.spaces.get_mut(&self.space).map(SpaceState::make_snapshot).unwrap_or_default()
+        let Index { spaces, runs, packs, .. } = &mut *index;
+        spaces.get_mut(&self.space).map(|state| state.make_snapshot(runs, packs)).unwrap_or_default()
     }
 
     fn contains(&self, sid: &Sid) -> bool {
@@ -324,36 +364,29 @@ impl SpaceView for SpaceHandle {
         })
     }
 
-    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+    fn range_sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
         if hi <= lo {
             return (0, IdSum::default());
         }
         self.seek(|index, state| {
-            let (mut count, mut sum) = state.sorted(&index.records, level).sum(lo, hi);
-            if level == Level::Items {
-                let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
-                let (older, of_older) = index.runs.sum(Table::Members, &key(lo), &key(hi))?;
-                count += older;
-                sum.merge(&of_older);
-            }
-            Ok((count, sum))
+            let (count, mut sum) = state.sorted(&index.records).sum(lo, hi);
+            let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
+            let (older, of_older) = index.runs.sum(Table::Members, &key(lo), &key(hi))?;
+            sum.merge(&of_older);
+            Ok((count + older, sum))
         })
     }
 
-    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+    fn range_list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
         if hi <= lo {
             return Vec::new();
         }
         self.seek(|index, state| {
-            let fresh = state.sorted(&index.records, level).list(lo, hi, limit);
-            if level == Level::Tips {
-                return Ok(fresh);
-            }
+            let fresh = state.sorted(&index.records).list(lo, hi, limit);
             let mut scan = index.runs.scan(Table::Members, &member_row(state.number, lo.order, &lo.id))?;
             let older = || {
                 let row = scan.next_of(&state.number.to_be_bytes())?;
-                let item = row.map(read_member_row).map(|(order, sid)| (order, sid.0));
-                Ok(item.filter(|item| *item < (hi.order, hi.id)))
+                Ok(row.map(read_member_key).filter(|item| *item < (hi.order, hi.id)))
             };
             join(fresh, older, limit)
         })
@@ -415,7 +448,7 @@ fn rows_from<const N: usize>(
 }
 
 /// The first `limit` items of two sorted lists, the second of which is read as far as it is needed.
-fn join<T: Ord>(
+pub(crate) fn join<T: Ord>(
     fresh: Vec<T>,
     mut older: impl FnMut() -> Result<Option<T>, Unreadable>,
     limit: usize,

@@ -3,19 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{CommitLine, Entry, Move, RecordLine, StoneLine};
-use crate::pack::{Pack, Place};
-use crate::run::Unreadable;
+use crate::entry::{CommitLine, Entry, Move, RecordLine, StoneLine, TipLine};
+use crate::pack::{Packs, Place};
+use crate::run::{Run, Unreadable};
 use crate::runs::Runs;
-use crate::space::SpaceState;
+use crate::space::{SpaceState, tip_id};
 use crate::table::{Stored, Table, member_row, read_chunk_row, reference_key};
+use crate::tips::Head;
 
 /// What is kept in memory of one record: 96 bytes.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ pub(crate) enum Sums {
 /// The whole index.
 #[derive(Debug)]
 pub(crate) struct Index {
-    pub(crate) packs: BTreeMap<u32, Arc<Pack>>,
+    pub(crate) packs: Packs,
     /// The packs before the newest: everything below is about the ones that no run covers.
     pub(crate) runs: Runs,
     pub(crate) records: Records,
@@ -189,7 +189,7 @@ impl Index {
     /// An empty index over runs.
     pub(crate) fn new(runs: Runs) -> Self {
         Self {
-            packs: BTreeMap::new(),
+            packs: Packs::new(),
             runs,
             records: Records::default(),
             fresh: 0,
@@ -424,12 +424,11 @@ impl Index {
         }
         state.bytes += chunk_bytes;
         for change in &txn.moves {
-            if !state.apply_move(change, sums) {
-                return Err("a tip move that does not fit");
-            }
+            self.apply_move(&commit.space, change, sums)?;
         }
+        let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
         state.touch();
-        if state.len() != commit.items || state.tip_count() != commit.tips {
+        if state.len() != commit.items || state.tips.count != commit.tips {
             return Err("a commit whose counts do not fit");
         }
         state.stated = Some((commit.item_digest, commit.tip_digest));
@@ -438,6 +437,42 @@ impl Index {
         }
         self.generation += 1;
         Ok(())
+    }
+
+    /// Changes the tips of one timeline. What goes must be a tip, what comes a record that is here and none.
+    fn apply_move(&mut self, space: &SpaceId, change: &Move, sums: Sums) -> Result<(), &'static str> {
+        const MISFIT: &str = "a tip move that does not fit";
+        let state = self.spaces.get(space).ok_or(MISFIT)?;
+        let before = self.tips_of(state, &change.timeline)?;
+        let mut left = before.clone();
+        let mut gone = Vec::with_capacity(change.removed.len());
+        for sid in &change.removed {
+            let at = left.iter().position(|head| head.sid == *sid).ok_or(MISFIT)?;
+            gone.push(left.swap_remove(at));
+        }
+        let mut added = Vec::with_capacity(change.added.len());
+        for TipLine { sid, address, .. } in &change.added {
+            if left.iter().chain(&added).any(|head| head.sid == *sid) {
+                return Err(MISFIT);
+            }
+            let stored = Stored { order: change.order, ..self.stored(sid)?.ok_or(MISFIT)? };
+            added.push(Head { timeline: change.timeline, sid: *sid, id: tip_id(&change.tjp, address, sid), stored });
+        }
+        let state = self.spaces.get_mut(space).ok_or(MISFIT)?;
+        state.apply_move(change, before.len(), &gone, &added, sums);
+        Ok(())
+    }
+
+    /// The tips of a timeline, in ascending order of sid.
+    pub(crate) fn tips_of(&self, state: &SpaceState, timeline: &TimelineId) -> Result<Vec<Head>, Unreadable> {
+        state.tips.of(&self.runs, state.number, timeline)
+    }
+
+    /// A merged run takes the place of its inputs; gives the names of their files.
+    pub(crate) fn replace_runs(&mut self, merged: Run) -> Vec<String> {
+        // Snapshots hold the runs that they were made over.
+        self.spaces.values_mut().for_each(SpaceState::touch);
+        self.runs.replace(merged)
     }
 
     fn remove_space(&mut self, space: &SpaceId) {

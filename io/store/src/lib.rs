@@ -35,6 +35,7 @@ mod staged;
 mod state;
 mod store;
 mod table;
+mod tips;
 mod verify;
 
 pub use collect::Collected;

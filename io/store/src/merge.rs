@@ -1,12 +1,12 @@
 //! Merging runs in small steps, so that no writer waits for the whole of it. Spec: store, "Runs".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::index::ChunkInfo;
-use crate::pack::Pack;
+use crate::pack::Packs;
 use crate::run::{Cursor, Run, RunWriter, Unreadable};
 use crate::runs::{Runs, Scan, cover};
 use crate::state;
@@ -59,7 +59,7 @@ fn choose(packs: &[u32]) -> Option<std::ops::Range<usize>> {
 
 impl Merge {
     /// Begins a merge if one is due.
-    pub(crate) fn begin(runs: &Runs, packs: &BTreeMap<u32, Arc<Pack>>) -> Result<Option<Self>, MergeError> {
+    pub(crate) fn begin(runs: &Runs, packs: &Packs) -> Result<Option<Self>, MergeError> {
         let counts: Vec<u32> = runs.list.iter().map(|run| run.packs()).collect();
         let Some(range) = choose(&counts) else { return Ok(None) };
         let inputs = runs.list[range].to_vec();

@@ -13,6 +13,9 @@ use crate::entry::{
 };
 use crate::error::{Damage, OpenError};
 
+/// All packs by number.
+pub(crate) type Packs = BTreeMap<u32, Arc<Pack>>;
+
 /// The folder of the packs.
 pub(crate) const FOLDER: &str = "packs";
 /// Bytes in front of the first entry.
@@ -279,7 +282,7 @@ impl Freed {
 }
 
 /// Gives the room of the contents of these chunk entries back, durably.
-pub(crate) fn punch(packs: &BTreeMap<u32, Arc<Pack>>, freed: &[Place]) -> io::Result<()> {
+pub(crate) fn punch(packs: &Packs, freed: &[Place]) -> io::Result<()> {
     let mut touched: BTreeMap<u32, &Arc<Pack>> = BTreeMap::new();
     for place in freed {
         let Some(pack) = packs.get(&place.pack) else { continue };

@@ -29,6 +29,11 @@ impl FrameOf {
         let facts = record.frame()?;
         Some(Self { sid: record.sid(), order: record.order_key(), address: record.address().clone(), facts })
     }
+
+    /// What sorts frames.
+    fn place(&self) -> (&TimelineId, &Address, &Sid) {
+        (&self.facts.timeline, &self.address, &self.sid)
+    }
 }
 
 /// Facts of staged frames, by transaction: spares the commit a read of each.
@@ -64,7 +69,8 @@ impl Plan {
             Some(info) => return Err(StoreError::SagaEnded(info.state).into()),
         };
         for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
-            if !same_set(&state.head_sids(timeline), expected) {
+            let heads = index.tips_of(state, timeline)?;
+            if !same_set(&heads.iter().map(|head| head.sid).collect(), expected) {
                 return Err(CommitError::TipMoved(*timeline));
             }
         }
@@ -86,7 +92,7 @@ impl Plan {
                     Some(frame) => Some(frame.clone()),
                     None => load_record(index, &rec.stored()).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
                 };
-                fresh.add(frame.ok_or(CommitError::NotStaged(rec.sid))?);
+                fresh.0.push(frame.ok_or(CommitError::NotStaged(rec.sid))?);
             }
             Ok::<_, CommitError>(())
         };
@@ -120,7 +126,7 @@ impl Plan {
             items.add(&sid.0);
             new_records += 1;
             if let Some(frame) = &frames[at] {
-                fresh.add(frame.clone());
+                fresh.0.push(frame.clone());
             }
         }
         if let Some(taken) = &mut taken {
@@ -132,10 +138,10 @@ impl Plan {
             taken.dedup();
         }
         let staged_count = staged.len() + append.len() + known.len();
-        let (moves, moved) = fresh.settle(index, state);
+        let (moves, moved) = fresh.settle(index, state)?;
         let mut tips = state.tip_summary.clone();
         for change in &moves {
-            let known = state.tips_of(&change.timeline);
+            let known = index.tips_of(state, &change.timeline)?;
             known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
             change.added.iter().for_each(|tip| tips.add(&tip_id(&change.tjp, &tip.address, &tip.sid)));
         }
@@ -144,59 +150,76 @@ impl Plan {
     }
 }
 
-/// Frames that a commit makes members, by timeline and address.
+/// Frames that a commit makes members. A large commit brings millions: one list, sorted once.
 #[derive(Default)]
-struct Fresh(BTreeMap<TimelineId, BTreeMap<Address, FrameOf>>);
+struct Fresh(Vec<FrameOf>);
 
 type Moved = (TimelineId, Vec<Sid>, Vec<Sid>);
 
 impl Fresh {
-    fn add(&mut self, frame: FrameOf) {
-        let frames = self.0.entry(frame.facts.timeline).or_default();
-        match frames.get(&frame.address) {
-            // Two shapes of one address: the order of arrival must not decide.
-            Some(there) if there.sid <= frame.sid => {}
-            _ => {
-                frames.insert(frame.address.clone(), frame);
+    /// The tip moves that these frames cause.
+    fn settle(mut self, index: &Index, state: &SpaceState) -> Result<(Vec<Move>, Vec<Moved>), StoreError> {
+        self.0.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
+        // Of two shapes of one address the smaller counts: the order of arrival must not decide.
+        self.0.dedup_by(|later, first| later.address == first.address && later.facts.timeline == first.facts.timeline);
+        let (mut moves, mut results) = (Vec::new(), Vec::new());
+        for frames in self.0.chunk_by(|left, right| left.facts.timeline == right.facts.timeline) {
+            if let Some((change, moved)) = settle_timeline(index, state, frames)? {
+                moves.push(change);
+                results.push(moved);
             }
         }
+        Ok((moves, results))
     }
+}
 
-    /// The tip moves that these frames cause.
-    fn settle(&self, index: &Index, state: &SpaceState) -> (Vec<Move>, Vec<Moved>) {
-        let (mut moves, mut results) = (Vec::new(), Vec::new());
-        for (timeline, frames) in &self.0 {
-            let before = state.tips_of(timeline);
-            let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
-            let new: Vec<Address> = frames.keys().filter(|address| !known.contains(address)).cloned().collect();
-            let mut load = |address: &Address| match frames.get(address) {
-                Some(frame) => Some(frame.facts.clone()),
-                None => member_frame(index, state, address).map(|(_, facts)| facts),
-            };
-            let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
-            let removed: Vec<Sid> = before.iter().filter(|tip| !after.contains(&tip.tip)).map(|tip| tip.sid).collect();
-            let added: Vec<&FrameOf> =
-                after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| frames.get(tip)).collect();
-            let Some(any) = frames.values().next().filter(|_| !removed.is_empty() || !added.is_empty()) else {
-                continue;
-            };
-            let kept = before.iter().filter(|tip| after.contains(&tip.tip)).map(|tip| (&tip.tip, tip.sid));
-            let mut tips: Vec<_> = kept.chain(added.iter().map(|frame| (&frame.address, frame.sid))).collect();
-            tips.sort_unstable();
-            let after = tips.into_iter().map(|(_, sid)| sid).collect();
-            results.push((*timeline, before.iter().map(|tip| tip.sid).collect(), after));
-            let line =
-                |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
-            moves.push(Move {
-                timeline: *timeline,
-                order: any.order,
-                tjp: any.facts.tjp.to_string(),
-                removed,
-                added: added.iter().map(line).collect(),
-            });
-        }
-        (moves, results)
+/// The move that new frames of one timeline cause, sorted by address; `None` when its tips stay what they are.
+fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Result<Option<(Move, Moved)>, StoreError> {
+    let Some(FrameOf { order, facts: FrameFacts { timeline, tjp, .. }, .. }) = frames.first() else { return Ok(None) };
+    let before = tips_of(index, state, timeline)?;
+    let find = |frames: &[FrameOf], address: &Address| -> Option<FrameOf> {
+        frames.iter().find(|frame| frame.address == *address).cloned()
+    };
+    let known: Vec<Address> = before.iter().map(|tip| tip.address.clone()).collect();
+    let new = frames.iter().map(|frame| frame.address.clone()).filter(|address| !known.contains(address));
+    let mut load = |address: &Address| match frames.binary_search_by(|frame| frame.address.cmp(address)) {
+        Ok(at) => Some(frames[at].facts.clone()),
+        Err(_) => match find(&before, address) {
+            Some(tip) => Some(tip.facts),
+            None => member_frame(index, state, address).map(|(_, facts)| facts),
+        },
+    };
+    let after: BTreeSet<Address> = settle_tips(&known, &new.collect::<Vec<_>>(), &mut load).into_iter().collect();
+    let (kept, gone): (Vec<&FrameOf>, Vec<&FrameOf>) = before.iter().partition(|tip| after.contains(&tip.address));
+    let is_new = |frame: &&FrameOf| after.contains(&frame.address) && !known.contains(&frame.address);
+    let added: Vec<&FrameOf> = frames.iter().filter(is_new).collect();
+    if gone.is_empty() && added.is_empty() {
+        return Ok(None);
     }
+    let line = |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
+    let change = Move {
+        timeline: *timeline,
+        order: *order,
+        tjp: tjp.to_string(),
+        removed: gone.iter().map(|tip| tip.sid).collect(),
+        added: added.iter().map(line).collect(),
+    };
+    let mut tips: Vec<_> = kept.iter().chain(&added).map(|frame| (&frame.address, frame.sid)).collect();
+    tips.sort_unstable();
+    let after = tips.into_iter().map(|(_, sid)| sid).collect();
+    Ok(Some((change, (*timeline, before.iter().map(|tip| tip.sid).collect(), after))))
+}
+
+/// The tips of a timeline as their records say, sorted by address.
+fn tips_of(index: &Index, state: &SpaceState, timeline: &TimelineId) -> Result<Vec<FrameOf>, StoreError> {
+    let mut tips = Vec::new();
+    for head in index.tips_of(state, timeline)? {
+        let record = load_record(index, &head.stored)?;
+        // Without it the tips would come out wrong: nothing may be written over a tip that cannot be read.
+        tips.push(record.as_ref().and_then(FrameOf::of).ok_or(StoreError::Failed)?);
+    }
+    tips.sort_by(|a, b| (&a.address, a.sid).cmp(&(&b.address, b.sid)));
+    Ok(tips)
 }
 
 /// The member with this address that is a frame, and its facts.

@@ -13,13 +13,13 @@ use crate::entry::Cut;
 use crate::error::Damage;
 use crate::filter::Filter;
 use crate::merge::MergeError;
-use crate::table::{PAGE_ROWS, Table};
+use crate::table::{PAGE_ROWS, Table, row_count};
 
 mod writer;
 
 pub(crate) use writer::RunWriter;
 
-const HEAD_MAGIC: &[u8; 16] = b"sealtide run 2\n\0";
+const HEAD_MAGIC: &[u8; 16] = b"sealtide run 3\n\0";
 const TAIL_MAGIC: &[u8; 16] = b"sealtide run end";
 const HEAD_BYTES: u64 = 64;
 const TAIL_BYTES: u64 = 72;
@@ -116,6 +116,22 @@ impl Cover {
     }
 }
 
+/// How many ids, modulo 2⁶⁴, and their sum.
+type Sum = (u64, IdSum);
+
+/// Adds a row of a summed table; one that takes an id away counts as −1.
+fn add_row(table: Table, row: &[u8], (count, sum): &mut Sum) {
+    let shape = table.shape();
+    let id = id_of(row, shape.key);
+    if shape.counted && row_count(row) as i32 <= 0 {
+        *count = count.wrapping_sub(1);
+        sum.sub(&id);
+    } else {
+        *count = count.wrapping_add(1);
+        sum.add(&id);
+    }
+}
+
 /// What is kept in memory of one table of a run.
 #[derive(Debug)]
 struct Part {
@@ -123,8 +139,8 @@ struct Part {
     rows: u64,
     /// The front of the first key of each page.
     fences: Vec<u8>,
-    /// The sum of the ids before each page.
-    sums: Vec<IdSum>,
+    /// How many ids there are before each page, and their sum.
+    sums: Vec<Sum>,
     filter: Filter,
 }
 
@@ -286,17 +302,17 @@ impl Run {
         Ok(part.rows)
     }
 
-    /// Count and sum of the ids below `key`.
-    pub(crate) fn sum_below(&self, cache: &Cache, table: Table, key: &[u8]) -> Result<(u64, IdSum), Unreadable> {
+    /// Count, modulo 2⁶⁴, and sum of the ids below `key`.
+    pub(crate) fn sum_below(&self, cache: &Cache, table: Table, key: &[u8]) -> Result<Sum, Unreadable> {
         let at = self.lower_bound(cache, table, key)?;
         let (part, shape) = (&self.parts[table as usize], table.shape());
         let (page, inside) = ((at / PAGE_ROWS as u64) as usize, (at % PAGE_ROWS as u64) as usize);
         let mut sum = part.sums[page];
         if inside > 0 {
             let rows = self.page(Some(cache), table, page as u32)?;
-            rows.chunks_exact(shape.row).take(inside).for_each(|row| sum.add(&id_of(row, shape.key)));
+            rows.chunks_exact(shape.row).take(inside).for_each(|row| add_row(table, row, &mut sum));
         }
-        Ok((at, sum))
+        Ok(sum)
     }
 
     /// The row with exactly this key.
@@ -335,7 +351,7 @@ impl Run {
 
     fn check_table(&self, table: Table) -> Result<(), (u64, &'static str)> {
         let (part, shape) = (&self.parts[table as usize], table.shape());
-        let (mut last, mut sum) = (Vec::new(), IdSum::default());
+        let (mut last, mut sum) = (Vec::new(), Sum::default());
         for page in 0..part.rows.div_ceil(PAGE_ROWS as u64) as u32 {
             let offset = part.offset + u64::from(page) * (PAGE_ROWS * shape.row + CHECK_BYTES) as u64;
             let rows = self.page(None, table, page).map_err(|_| (offset, "the page does not have its checksum"))?;
@@ -346,7 +362,7 @@ impl Run {
                 last.clear();
                 last.extend_from_slice(&row[..shape.key]);
                 if shape.summed {
-                    sum.add(&id_of(row, shape.key));
+                    add_row(table, row, &mut sum);
                 }
             }
             if !good {
@@ -427,7 +443,7 @@ fn read_footer(bytes: &[u8]) -> Option<Footer> {
         let pages = usize::try_from(rows.div_ceil(PAGE_ROWS as u64)).ok()?;
         let fences = cut.take(pages.checked_mul(shape.fence)?)?.to_vec();
         let sums = if shape.summed { pages + 1 } else { 0 };
-        let sums = (0..sums).map(|_| cut.id().map(IdSum)).collect::<Option<_>>()?;
+        let sums = (0..sums).map(|_| Some((cut.u64()?, IdSum(cut.id()?)))).collect::<Option<_>>()?;
         parts.push(Part { offset, rows, fences, sums, filter: Filter::read(&mut cut)? });
     }
     cut.0.is_empty().then_some((parts, state))

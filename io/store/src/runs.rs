@@ -1,6 +1,5 @@
 //! All runs of an index: which packs they cover, and look-ups over all of them. Spec: store, "Runs".
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -11,9 +10,9 @@ use sealtide_sync::IdSum;
 use crate::cache::Cache;
 use crate::disk::Disk;
 use crate::error::Damage;
-use crate::pack::Pack;
+use crate::pack::Packs;
 use crate::run::{Cover, Cursor, Health, Run, Unreadable};
-use crate::table::{Stored, Table, read_record_row, row_count};
+use crate::table::{Stored, Table, read_record_row, row_count, set_count};
 
 /// The folder of the runs of a store.
 pub(crate) const RUNS_FOLDER: &str = "runs";
@@ -21,7 +20,7 @@ pub(crate) const RUNS_FOLDER: &str = "runs";
 pub(crate) const CHECK_FOLDER: &str = "check";
 
 /// The runs of an index, oldest first, without gaps between their packs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Runs {
     pub(crate) health: Arc<Health>,
     pub(crate) cache: Arc<Cache>,
@@ -30,7 +29,7 @@ pub(crate) struct Runs {
 }
 
 /// What binds a run to its packs; `None` when one of them is not there.
-pub(crate) fn cover(packs: &BTreeMap<u32, Arc<Pack>>, first: u32, last: u32) -> io::Result<Option<Cover>> {
+pub(crate) fn cover(packs: &Packs, first: u32, last: u32) -> io::Result<Option<Cover>> {
     let mut hasher = Blake3::new();
     hasher.update(b"sealtide run");
     for number in first..=last {
@@ -50,7 +49,7 @@ impl Runs {
 
     /// Opens the runs that cover the packs from the first on, and removes all other files: torn ones, those of merges
     /// that did not end, and those that a merge replaced.
-    pub(crate) fn load(&mut self, disk: &dyn Disk, packs: &BTreeMap<u32, Arc<Pack>>) -> io::Result<()> {
+    pub(crate) fn load(&mut self, disk: &dyn Disk, packs: &Packs) -> io::Result<()> {
         self.find(disk, packs)?;
         for name in disk.list(self.folder)? {
             let name = format!("{}/{name}", self.folder);
@@ -64,7 +63,7 @@ impl Runs {
     }
 
     /// Opens the runs that cover the packs from the first on; the larger ones where several do.
-    pub(crate) fn find(&mut self, disk: &dyn Disk, packs: &BTreeMap<u32, Arc<Pack>>) -> io::Result<()> {
+    pub(crate) fn find(&mut self, disk: &dyn Disk, packs: &Packs) -> io::Result<()> {
         let names = disk.list(self.folder)?;
         let mut there: Vec<(u32, u32)> = names.iter().filter_map(|name| Cover::parse(name)).collect();
         there.sort_by_key(|(first, last)| (*first, u32::MAX - last));
@@ -152,11 +151,11 @@ impl Runs {
 
     /// Count and sum of the ids of `lo ≤ key < hi`, where `lo ≤ hi`.
     pub(crate) fn sum(&self, table: Table, lo: &[u8], hi: &[u8]) -> Result<(u64, IdSum), Unreadable> {
-        let (mut count, mut sum) = (0, IdSum::default());
+        let (mut count, mut sum) = (0u64, IdSum::default());
         for run in &self.list {
             let (below, low) = run.sum_below(&self.cache, table, lo)?;
             let (upto, high) = run.sum_below(&self.cache, table, hi)?;
-            count += upto - below;
+            count = count.wrapping_add(upto).wrapping_sub(below);
             sum.add(&high.0);
             sum.sub(&low.0);
         }
@@ -182,9 +181,19 @@ impl Scan {
         Self { cursors, table, row: Vec::new() }
     }
 
-    /// The next row. Rows with the same key come once: counts are added, of chunks the newest row counts, other rows are
-    /// equal.
+    /// The next row. Rows with the same key come once: counts are added, and what adds up to nothing is left out; of
+    /// chunks the newest row counts, other rows are equal.
     pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Unreadable> {
+        while self.advance()? {
+            if !self.table.shape().counted || row_count(&self.row) != 0 {
+                return Ok(Some(&self.row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves to the next key; `false` behind the last one.
+    fn advance(&mut self) -> Result<bool, Unreadable> {
         let shape = self.table.shape();
         self.row.clear();
         for cursor in &mut self.cursors {
@@ -196,7 +205,7 @@ impl Scan {
             }
         }
         if self.row.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
         let mut count = 0u32;
         for cursor in &mut self.cursors {
@@ -204,15 +213,15 @@ impl Scan {
                 && row[..shape.key] == self.row[..shape.key]
             {
                 if shape.counted {
-                    count = count.saturating_add(row_count(row));
+                    count = count.wrapping_add(row_count(row));
                 }
                 cursor.step();
             }
         }
         if shape.counted {
-            self.row[shape.key..].copy_from_slice(&count.to_be_bytes());
+            set_count(&mut self.row, count);
         }
-        Ok(Some(&self.row))
+        Ok(true)
     }
 
     /// The next row if it begins with `front`.

@@ -5,8 +5,13 @@ use std::io;
 use crate::index::Index;
 use crate::run::{Run, RunWriter, Unreadable};
 use crate::runs::{Scan, cover};
+use crate::space::SpaceState;
 use crate::state;
-use crate::table::{Table, address_row, chunk_row, frame_row, member_row, record_row, reference_row, row_count};
+use crate::table::{
+    Table, address_row, chunk_row, frame_row, head_row, member_row, record_row, reference_row, row_count, set_count,
+    tip_place_row, tip_row,
+};
+use crate::tips::Head;
 
 /// The rows of a table that no run has, sorted, one behind the other.
 pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
@@ -14,6 +19,12 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
         let mut rows: Vec<[u8; N]> = rows.collect();
         rows.sort_unstable();
         rows.into_flattened()
+    }
+    fn tips<const N: usize>(
+        state: &SpaceState,
+        row: impl Fn(u32, &Head, bool) -> [u8; N],
+    ) -> impl Iterator<Item = [u8; N]> {
+        state.tips.fresh.heads().map(move |(head, gone)| row(state.number, &head, gone))
     }
     let (last, records, spaces) = (index.runs.last_pack(), &index.records, index.spaces.values());
     match table {
@@ -40,6 +51,10 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
         ),
         Table::Named => sorted(spaces.flat_map(|state| state.named.iter().copied())),
         Table::Makers => sorted(spaces.flat_map(|state| state.makers.iter().copied())),
+        Table::Tips => sorted(spaces.flat_map(|state| tips(state, tip_row))),
+        Table::Heads => sorted(spaces.flat_map(|state| tips(state, head_row))),
+        Table::TipPlaces => sorted(spaces.flat_map(|state| tips(state, tip_place_row))),
+        Table::Kinds => sorted(spaces.flat_map(|state| state.kinds.iter().copied())),
     }
 }
 
@@ -49,7 +64,13 @@ pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
     let cover = cover(&index.packs, first, last)?.ok_or(io::ErrorKind::NotFound)?;
     let records = index.records.list.len() as u64;
     let members = index.spaces.values().map(|state| state.members.len() as u64).sum();
-    let rows_max = [records, members, members, members, index.chunks.len() as u64, 0, 0, 0];
+    let tips = index.spaces.values().map(|state| state.tips.fresh.heads().count() as u64).sum();
+    let rows_max = Table::ALL.map(|table| match table {
+        Table::Records => records,
+        Table::Chunks => index.chunks.len() as u64,
+        Table::Heads | Table::TipPlaces => tips,
+        _ => members,
+    });
     let mut writer = RunWriter::new(&runs.health, runs.folder, cover, rows_max)?;
     let name = writer.file_name().to_owned();
     let write = || {
@@ -110,6 +131,17 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Unreadable> {
+        let counted = self.table.shape().counted;
+        loop {
+            match self.advance()? {
+                // What came and went between two runs adds up to nothing.
+                Some(row) if counted && row_count(&row) == 0 => {}
+                row => return Ok(row),
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Vec<u8>>, Unreadable> {
         let shape = self.table.shape();
         let ahead = match self.ahead.take() {
             Some(ahead) => ahead,
@@ -129,8 +161,8 @@ impl Rows {
         };
         self.at += shape.row;
         if shape.counted {
-            let count = row_count(&row) + other;
-            row[shape.key..].copy_from_slice(&count.to_be_bytes());
+            let count = row_count(&row).wrapping_add(other);
+            set_count(&mut row, count);
         }
         Ok(Some(row))
     }

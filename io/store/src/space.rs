@@ -1,19 +1,18 @@
-//! The index of one space: summaries and all tips, and of what no run covers members, addresses, frames and chunk
-//! references. Spec: ibgib §12.2, §13.3.
+//! The index of one space: summaries, and of what no run covers members, addresses, frames, tips and chunk references. Spec: ibgib §12.2, §13.3.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use sealtide_crypto::sha256_parts;
-use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
-use sealtide_sync::{Level, SagaId, SetSummary, Snapshot, TipItem, negentropy};
+use sealtide_ibgib::{ChunkHash, Sid};
+use sealtide_sync::{SagaId, SetSummary, Snapshot, negentropy};
 
-use crate::entry::{Move, StoneLine, TipLine};
+use crate::entry::{Move, StoneLine};
 use crate::index::{Rec, Records, Sums};
-use crate::table::{MAKER_BYTES, NAMED_BYTES, maker_row, named_row};
-
-/// What sorts the tips: (order key, level-0 id).
-type TipKey = (u64, [u8; 32]);
+use crate::pack::Packs;
+use crate::runs::Runs;
+use crate::table::{KIND_BYTES, MAKER_BYTES, NAMED_BYTES, kind_row, maker_row, named_row};
+use crate::tips::{Head, Tips};
 
 /// One change of a summary.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +40,9 @@ pub(crate) struct SpaceState {
     pub(crate) named: BTreeSet<[u8; NAMED_BYTES]>,
     /// Rows of commit stones by the node that they name.
     pub(crate) makers: BTreeSet<[u8; MAKER_BYTES]>,
-    tips: BTreeMap<TipKey, TipItem>,
-    heads: BTreeMap<TimelineId, Vec<TipKey>>,
+    pub(crate) tips: Tips,
+    /// Rows of the timelines that began since the last run.
+    pub(crate) kinds: BTreeSet<[u8; KIND_BYTES]>,
     /// Chunks that these members list, with the number of members that do.
     pub(crate) chunks: HashMap<ChunkHash, u32>,
     pub(crate) item_summary: SetSummary,
@@ -52,9 +52,8 @@ pub(crate) struct SpaceState {
     /// Sagas with staged records.
     pub(crate) staging: BTreeSet<SagaId>,
     snapshot: Option<Arc<Snapshot>>,
-    /// The members and the tips with sums, made when a range is first asked for after a change.
-    sorted_items: OnceLock<negentropy::Run>,
-    sorted_tips: OnceLock<negentropy::Run>,
+    /// The members with sums, made when a range is first asked for after a change.
+    sorted: OnceLock<negentropy::Run>,
     /// Changes that are not in the summaries yet.
     later: Vec<Change>,
     /// Changes since the log last brought the summaries.
@@ -80,13 +79,6 @@ impl SpaceState {
         Self { number, ..Self::default() }
     }
 
-    /// Takes back a tip that was there when a pack was sealed.
-    pub(crate) fn restore_tip(&mut self, tip: TipItem) {
-        let key = (tip.order, tip.id);
-        self.heads.entry(tip.timeline).or_insert_with(|| Vec::with_capacity(1)).push(key);
-        self.tips.insert(key, tip);
-    }
-
     /// Takes back the number of members.
     pub(crate) fn restore_len(&mut self, members: u64) {
         self.count = members;
@@ -99,8 +91,11 @@ impl SpaceState {
         self.frames.clear();
         self.named.clear();
         self.makers.clear();
+        self.kinds.clear();
         self.chunks.clear();
-        self.sorted_items.take();
+        self.tips.forget_sealed();
+        self.snapshot = None;
+        self.sorted.take();
     }
 
     /// Whether the record is a member that no run covers.
@@ -112,18 +107,10 @@ impl SpaceState {
         self.count
     }
 
-    pub(crate) fn tip_count(&self) -> u64 {
-        self.tips.len() as u64
-    }
-
-    pub(crate) fn timeline_count(&self) -> u64 {
-        self.heads.len() as u64
-    }
-
     /// Adds a member that is none yet. The summary is the caller's.
     pub(crate) fn add_member(&mut self, id: u32, rec: &Rec, chunks: &[ChunkHash]) {
         self.count += 1;
-        self.sorted_items.take();
+        self.sorted.take();
         self.members.insert((rec.order, prefix(&rec.sid), id));
         self.addresses.insert((rec.address, id));
         if let Some((timeline, n)) = rec.frame {
@@ -141,38 +128,16 @@ impl SpaceState {
         self.makers.insert(maker_row(self.number, &stone.by, stone.seq, sid));
     }
 
-    /// Changes the tips of one timeline; `false` when a tip to remove is none, or an address of
-    /// the log cannot be read.
-    pub(crate) fn apply_move(&mut self, change: &Move, sums: Sums) -> bool {
+    /// Changes the tips of one timeline: `gone` are some of `before`, all tips that it has.
+    pub(crate) fn apply_move(&mut self, change: &Move, before: usize, gone: &[Head], added: &[Head], sums: Sums) {
         self.snapshot = None;
-        self.sorted_tips.take();
-        let mut heads = self.heads.remove(&change.timeline).unwrap_or_default();
-        for sid in &change.removed {
-            let found = heads.iter().position(|key| self.tips.get(key).is_some_and(|tip| tip.sid == *sid));
-            let Some(found) = found else { return false };
-            let key = heads.swap_remove(found);
-            self.tips.remove(&key);
-            self.changed(sums, Change::NoTip(key.1));
+        if before == 0 {
+            let ib = change.tjp.rsplit_once('^').map_or("", |(ib, _)| ib);
+            self.kinds.insert(kind_row(self.number, ib, &change.timeline));
         }
-        heads.reserve_exact(change.added.len());
-        for TipLine { sid, n, address } in &change.added {
-            let Ok(tjp) = Address::parse(&change.tjp) else { return false };
-            // The first frame is its own: one text in memory for both.
-            let tip = if *address == change.tjp { Ok(tjp.clone()) } else { Address::parse(address) };
-            let Ok(tip) = tip else { return false };
-            let id = tip_id(&change.tjp, address, sid);
-            let key = (change.order, id);
-            let item = TipItem { order: change.order, id, timeline: change.timeline, tjp, tip, sid: *sid, n: *n };
-            if self.tips.insert(key, item).is_some() {
-                return false;
-            }
-            heads.push(key);
-            self.changed(sums, Change::Tip(id));
-        }
-        if !heads.is_empty() {
-            self.heads.insert(change.timeline, heads);
-        }
-        true
+        self.tips.change(&change.timeline, before, gone, added);
+        gone.iter().for_each(|head| self.changed(sums, Change::NoTip(head.id)));
+        added.iter().for_each(|head| self.changed(sums, Change::Tip(head.id)));
     }
 
     /// A member came.
@@ -203,7 +168,7 @@ impl SpaceState {
         self.later.clear();
         let good = match sums {
             Sums::Keep => items == self.item_summary && tips == self.tip_summary,
-            Sums::Later | Sums::Given => items.count == self.len() && tips.count == self.tip_count(),
+            Sums::Later | Sums::Given => items.count == self.len() && tips.count == self.tips.count,
         };
         (self.item_summary, self.tip_summary) = (items, tips);
         good
@@ -212,22 +177,6 @@ impl SpaceState {
     /// Counts what waits.
     pub(crate) fn settle_sums(&mut self) {
         std::mem::take(&mut self.later).into_iter().for_each(|change| self.count(change));
-    }
-
-    /// The tips of a timeline, sorted by address.
-    pub(crate) fn tips_of(&self, timeline: &TimelineId) -> Vec<&TipItem> {
-        let keys = self.heads.get(timeline).map(Vec::as_slice).unwrap_or_default();
-        let mut tips: Vec<_> = keys.iter().filter_map(|key| self.tips.get(key)).collect();
-        tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
-        tips
-    }
-
-    pub(crate) fn tips(&self) -> impl Iterator<Item = &TipItem> {
-        self.tips.values()
-    }
-
-    pub(crate) fn timelines(&self) -> impl Iterator<Item = &TimelineId> {
-        self.heads.keys()
     }
 
     /// Every timeline that has a frame in memory.
@@ -244,10 +193,10 @@ impl SpaceState {
         self.snapshot.clone()
     }
 
-    pub(crate) fn make_snapshot(&mut self) -> Arc<Snapshot> {
+    pub(crate) fn make_snapshot(&mut self, runs: &Runs, packs: &Packs) -> Arc<Snapshot> {
         let snapshot = self.snapshot.get_or_insert_with(|| {
             Arc::new(Snapshot {
-                tips: self.tips.values().cloned().collect(),
+                tips: Arc::new(self.tips.now(runs, packs, self.number)),
                 tip_summary: self.tip_summary.clone(),
                 item_summary: self.item_summary.clone(),
             })
@@ -301,19 +250,12 @@ impl SpaceState {
         found
     }
 
-    /// The members in memory, or the tips, with sums.
-    pub(crate) fn sorted(&self, records: &Records, level: Level) -> &negentropy::Run {
-        match level {
-            Level::Tips => self.sorted_tips.get_or_init(|| negentropy::Run::new(self.tips.keys().copied().collect())),
-            Level::Items => self.sorted_items.get_or_init(|| {
-                let item = |(order, _, id): &(u64, u64, u32)| (*order, records.get(*id).sid.0);
-                negentropy::Run::new(self.members.iter().map(item).collect())
-            }),
-        }
-    }
-
-    pub(crate) fn head_sids(&self, timeline: &TimelineId) -> BTreeSet<Sid> {
-        self.tips_of(timeline).into_iter().map(|tip| tip.sid).collect()
+    /// The members in memory, with sums.
+    pub(crate) fn sorted(&self, records: &Records) -> &negentropy::Run {
+        self.sorted.get_or_init(|| {
+            let item = |(order, _, id): &(u64, u64, u32)| (*order, records.get(*id).sid.0);
+            negentropy::Run::new(self.members.iter().map(item).collect())
+        })
     }
 }
 

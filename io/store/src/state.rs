@@ -1,13 +1,14 @@
-//! What the index keeps in memory beside its tables, as bytes at the end of a run: spaces with their summaries and
-//! tips, sagas, and what is staged. Spec: store, "Runs".
+//! What the index keeps in memory beside its tables, as bytes at the end of a run: spaces with their summaries, sagas,
+//! and what is staged. Spec: store, "Runs".
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
-use sealtide_ibgib::{Address, Sid, TimelineId};
-use sealtide_sync::{SagaId, SagaState, TipItem};
+use sealtide_ibgib::TimelineId;
+use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{Cut, put_line, put_move, put_sids, put_summary, put_text, put32, put64};
+use crate::entry::{Cut, put_line, put_move, put_sids, put_summary, put32, put64};
 use crate::entry::{read_line, read_move, read_summary};
 use crate::index::{Index, SagaInfo, Txn};
 use crate::pack::Place;
@@ -16,7 +17,7 @@ use crate::space::SpaceState;
 /// Bytes that are handed on at once, about.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Where the bytes go, piece by piece: the tips of a large space need not be in memory twice.
+/// Where the bytes go, piece by piece: what is staged need not be in memory twice.
 struct Out<'a> {
     bytes: Vec<u8>,
     take: &'a mut dyn FnMut(&[u8]) -> io::Result<()>,
@@ -50,7 +51,6 @@ pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>
             out.extend_from_slice(space.as_bytes());
             put_space(out, state);
         })?;
-        state.tips().try_for_each(|tip| out.put(|out| put_tip(out, tip)))?;
     }
     out.put(|out| put32(out, index.sagas.len() as u32))?;
     for (saga, info) in &index.sagas {
@@ -145,18 +145,10 @@ fn put_space(out: &mut Vec<u8>, state: &SpaceState) {
     }
     put_summary(out, &state.item_summary);
     put_summary(out, &state.tip_summary);
-    put64(out, state.tip_count());
-}
-
-fn put_tip(out: &mut Vec<u8>, tip: &TipItem) {
-    put64(out, tip.order);
-    out.extend_from_slice(&tip.id);
-    out.extend_from_slice(&tip.timeline.0);
-    out.extend_from_slice(&tip.sid.0);
-    put64(out, tip.n);
-    put_text(out, tip.tjp.as_str());
-    // The first frame is its own: no second text.
-    put_text(out, if tip.tip == tip.tjp { "" } else { tip.tip.as_str() });
+    put64(out, state.tips.count);
+    put64(out, state.tips.timelines);
+    put32(out, state.tips.diverged.len() as u32);
+    state.tips.diverged.iter().for_each(|timeline| out.extend_from_slice(&timeline.0));
 }
 
 fn read_space(cut: &mut Cut<'_>, number: u32) -> Option<SpaceState> {
@@ -170,14 +162,8 @@ fn read_space(cut: &mut Cut<'_>, number: u32) -> Option<SpaceState> {
     }
     state.item_summary = read_summary(cut)?;
     state.tip_summary = read_summary(cut)?;
-    for _ in 0..cut.u64()? {
-        let (order, id, timeline, sid) = (cut.u64()?, cut.id()?, TimelineId(cut.id()?), Sid(cut.id()?));
-        let n = cut.u64()?;
-        let tjp = Address::parse(&cut.text()?).ok()?;
-        let text = cut.text()?;
-        let tip = if text.is_empty() { tjp.clone() } else { Address::parse(&text).ok()? };
-        state.restore_tip(TipItem { order, id, timeline, tjp, tip, sid, n });
-    }
+    (state.tips.count, state.tips.timelines) = (cut.u64()?, cut.u64()?);
+    state.tips.diverged = Arc::new((0..cut.u32()?).map(|_| cut.id().map(TimelineId)).collect::<Option<_>>()?);
     state.restore_len(members);
     Some(state)
 }

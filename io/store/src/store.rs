@@ -46,9 +46,9 @@ const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// New records after which a pack is sealed also when it is small: what the index keeps in memory at most, apart from
 /// what one transaction brings.
 const SEALED_RECORDS: u64 = 128 * 1024;
-/// Rows that are merged for each entry that is written. A record has about four rows, and each is merged about three
-/// times until there are ten million.
-const MERGED_ROWS: usize = 24;
+/// Rows that are merged for each entry that is written. A record has four rows, the first frame of a timeline eight, and
+/// each is merged about three times until there are ten million.
+const MERGED_ROWS: usize = 32;
 /// Rows that are merged with each append besides.
 const MERGED_ROWS_MIN: usize = 256;
 
@@ -549,7 +549,7 @@ impl Store {
                 match merge.finish(&cache) {
                     Ok(run) => {
                         // The merged run is durable: from here on a crash leaves one of the two, or both.
-                        let gone = write(&self.inner.index).runs.replace(run);
+                        let gone = write(&self.inner.index).replace_runs(run);
                         for name in gone {
                             if let Err(error) = self.inner.disk.remove(&name) {
                                 tracing::warn!(%error, name, "a merged run was not removed; the next open does it");

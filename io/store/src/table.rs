@@ -1,9 +1,11 @@
 //! The tables of the index on disk: rows of a fixed size, sorted as bytes. Spec: store, "Runs".
 
+use sealtide_crypto::sha256;
 use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_identity::NodeId;
 
 use crate::pack::Place;
+use crate::tips::Head;
 
 /// Rows of one page: between two of them lie a first key, a sum and a checksum.
 pub(crate) const PAGE_ROWS: usize = 64;
@@ -27,12 +29,25 @@ pub(crate) enum Table {
     Named,
     /// space number u32, node 32, u64::MAX − seq, sid 32: the commit stones of each node, the greatest seq first.
     Makers,
+    /// space number u32, order key u64, level-0 id 32, count i32: the tips, with sums of their ids. A tip that is none
+    /// any more is a row with the count −1.
+    Tips,
+    /// space number u32, timeline 32, sid 32, level-0 id 32, order key u64, place 12, encoded length u32, count i32: the
+    /// tips of each timeline.
+    Heads,
+    /// space number u32, level-0 id 32, order key u64, place 12, encoded length u32, count i32: where the tips lie.
+    TipPlaces,
+    /// space number u32, first 8 bytes of SHA-256 of the ib of a first frame, timeline 32.
+    Kinds,
 }
 
 /// Bytes of a row of [`Table::Named`].
 pub(crate) const NAMED_BYTES: usize = 44;
 /// Bytes of a row of [`Table::Makers`].
 pub(crate) const MAKER_BYTES: usize = 76;
+
+/// Bytes of a row of [`Table::Kinds`].
+pub(crate) const KIND_BYTES: usize = 44;
 
 /// The sizes of a table's rows, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +61,12 @@ pub(crate) struct Shape {
     pub(crate) filter: usize,
     /// Whether the 32 bytes at the end of the key are summed up.
     pub(crate) summed: bool,
-    /// Whether the row ends with a count that adds up.
+    /// Whether the row ends with a count that adds up; rows that add up to 0 are none.
     pub(crate) counted: bool,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Records,
         Self::Members,
         Self::Addresses,
@@ -60,6 +75,10 @@ impl Table {
         Self::References,
         Self::Named,
         Self::Makers,
+        Self::Tips,
+        Self::Heads,
+        Self::TipPlaces,
+        Self::Kinds,
     ];
 
     pub(crate) const fn shape(self) -> Shape {
@@ -73,6 +92,10 @@ impl Table {
             Self::References => Shape { row: 40, key: 36, fence: 20, counted: true, ..plain },
             Self::Named => Shape { row: NAMED_BYTES, key: NAMED_BYTES, fence: 20, ..plain },
             Self::Makers => Shape { row: MAKER_BYTES, key: MAKER_BYTES, fence: 44, ..plain },
+            Self::Tips => Shape { row: 48, key: 44, fence: 24, summed: true, counted: true, ..plain },
+            Self::Heads => Shape { row: 128, key: 68, fence: 20, filter: 36, counted: true, ..plain },
+            Self::TipPlaces => Shape { row: 64, key: 36, fence: 20, filter: 36, counted: true, ..plain },
+            Self::Kinds => Shape { row: KIND_BYTES, key: KIND_BYTES, fence: 20, ..plain },
         }
     }
 
@@ -117,15 +140,23 @@ pub(crate) struct Stored {
     pub(crate) encoded_len: u32,
 }
 
-pub(crate) fn record_row(sid: &Sid, stored: &Stored) -> [u8; 56] {
+fn stored_bytes(stored: &Stored) -> [u8; 24] {
     let order = stored.order.to_be_bytes();
-    join(&[&sid.0, &order, &place_bytes(stored.place), &stored.encoded_len.to_be_bytes()])
+    join(&[&order, &place_bytes(stored.place), &stored.encoded_len.to_be_bytes()])
+}
+
+fn read_stored(bytes: &[u8]) -> Stored {
+    let mut order = [0; 8];
+    order.copy_from_slice(&bytes[..8]);
+    Stored { order: u64::from_be_bytes(order), place: read_place(&bytes[8..20]), encoded_len: number(&bytes[20..24]) }
+}
+
+pub(crate) fn record_row(sid: &Sid, stored: &Stored) -> [u8; 56] {
+    join(&[&sid.0, &stored_bytes(stored)])
 }
 
 pub(crate) fn read_record_row(row: &[u8]) -> Stored {
-    let mut order = [0; 8];
-    order.copy_from_slice(&row[32..40]);
-    Stored { order: u64::from_be_bytes(order), place: read_place(&row[40..52]), encoded_len: number(&row[52..56]) }
+    read_stored(&row[32..56])
 }
 
 pub(crate) fn member_row(space: u32, order: u64, sid: &[u8; 32]) -> [u8; 44] {
@@ -134,9 +165,21 @@ pub(crate) fn member_row(space: u32, order: u64, sid: &[u8; 32]) -> [u8; 44] {
 
 /// Order key and sid of a member row.
 pub(crate) fn read_member_row(row: &[u8]) -> (u64, Sid) {
+    let (order, sid) = read_member_key(row);
+    (order, Sid(sid))
+}
+
+/// Order key and id of a row of members or tips.
+pub(crate) fn read_member_key(row: &[u8]) -> (u64, [u8; 32]) {
     let mut order = [0; 8];
     order.copy_from_slice(&row[4..12]);
-    (u64::from_be_bytes(order), last_sid(row))
+    (u64::from_be_bytes(order), id_at(row, 12))
+}
+
+fn id_at(row: &[u8], at: usize) -> [u8; 32] {
+    let mut id = [0; 32];
+    id.copy_from_slice(&row[at..at + 32]);
+    id
 }
 
 /// The sid that ends the rows of members, addresses and frames.
@@ -210,9 +253,61 @@ pub(crate) fn read_maker(row: &[u8]) -> NodeId {
     NodeId::from_bytes(node)
 }
 
-/// The count that ends a row of a counted table.
+pub(crate) fn tip_key(space: u32, order: u64, id: &[u8; 32]) -> [u8; 44] {
+    member_row(space, order, id)
+}
+
+/// 1 for a tip, −1 for one of another run that is none any more.
+fn sign(gone: bool) -> [u8; 4] {
+    if gone { (-1i32).to_be_bytes() } else { 1i32.to_be_bytes() }
+}
+
+pub(crate) fn tip_row(space: u32, head: &Head, gone: bool) -> [u8; 48] {
+    join(&[&tip_key(space, head.stored.order, &head.id), &sign(gone)])
+}
+
+pub(crate) fn head_key(space: u32, timeline: &TimelineId) -> [u8; 36] {
+    join(&[&space.to_be_bytes(), &timeline.0])
+}
+
+pub(crate) fn head_row(space: u32, head: &Head, gone: bool) -> [u8; 128] {
+    let key = head_key(space, &head.timeline);
+    join(&[&key, &head.sid.0, &head.id, &stored_bytes(&head.stored), &sign(gone)])
+}
+
+pub(crate) fn read_head_row(row: &[u8]) -> Head {
+    let (timeline, sid) = (TimelineId(id_at(row, 4)), Sid(id_at(row, 36)));
+    Head { timeline, sid, id: id_at(row, 68), stored: read_stored(&row[100..124]) }
+}
+
+pub(crate) fn tip_place_key(space: u32, id: &[u8; 32]) -> [u8; 36] {
+    join(&[&space.to_be_bytes(), id])
+}
+
+pub(crate) fn tip_place_row(space: u32, head: &Head, gone: bool) -> [u8; 64] {
+    join(&[&tip_place_key(space, &head.id), &stored_bytes(&head.stored), &sign(gone)])
+}
+
+pub(crate) fn read_tip_place(row: &[u8]) -> Stored {
+    read_stored(&row[36..60])
+}
+
+pub(crate) fn kind_key(space: u32, ib: &str) -> [u8; 12] {
+    join(&[&space.to_be_bytes(), &sha256(ib.as_bytes())[..8]])
+}
+
+pub(crate) fn kind_row(space: u32, ib: &str, timeline: &TimelineId) -> [u8; KIND_BYTES] {
+    join(&[&kind_key(space, ib), &timeline.0])
+}
+
+/// The count that ends a row of a counted table, as a number modulo 2³².
 pub(crate) fn row_count(row: &[u8]) -> u32 {
     number(&row[row.len() - 4..])
+}
+
+pub(crate) fn set_count(row: &mut [u8], count: u32) {
+    let at = row.len() - 4;
+    row[at..].copy_from_slice(&count.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -234,7 +329,13 @@ mod tests {
         let node = NodeId::from_bytes([5; 32]);
         assert_eq!(read_maker(&maker_row(7, &node, 8, &sid)), node);
         assert!(maker_row(7, &node, 9, &sid) < maker_row(7, &node, 8, &sid), "the greatest seq first");
-        let sizes = [56, 44, 52, 76, 48, 40, 44, 76];
+        let head = Head { timeline, sid, id: [4; 32], stored };
+        assert_eq!(read_head_row(&head_row(7, &head, true)), head);
+        assert_eq!(read_tip_place(&tip_place_row(7, &head, false)), stored);
+        assert_eq!(read_member_key(&tip_row(7, &head, false)), (stored.order, head.id));
+        assert_eq!(row_count(&tip_row(7, &head, false)).wrapping_add(row_count(&tip_row(7, &head, true))), 0);
+        assert_eq!(kind_row(7, "doc", &timeline)[12..], timeline.0);
+        let sizes = [56, 44, 52, 76, 48, 40, 44, 76, 48, 128, 64, 44];
         assert_eq!(Table::ALL.map(|table| table.shape().row), sizes);
         assert_eq!(Table::Frames.space_of(&frame_row(7, &timeline, 5, &sid)), Some(7));
         assert_eq!(Table::Records.space_of(&record_row(&sid, &stored)), None);

@@ -10,7 +10,7 @@ use sealtide_crypto::blake3;
 use sealtide_ibgib::{Address, FrameFacts, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
 use sealtide_sync::negentropy::Ranges;
-use sealtide_sync::{Level, RangeBound, SetSummary, SpaceView};
+use sealtide_sync::{RangeBound, SetSummary, SpaceView};
 
 use crate::cache::Cache;
 use crate::disk::Disk;
@@ -23,7 +23,8 @@ use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_er
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
 use crate::seal::{Rows, write_run};
 use crate::store::{Store, record_line};
-use crate::table::{Table, frame_key, member_row, read_frame_row, read_member_row};
+use crate::table::{Table, frame_key, member_row, read_frame_row, read_member_key};
+use crate::tips::Tips;
 use crate::{guard, read};
 
 /// What a check found.
@@ -305,29 +306,31 @@ impl Check {
                 }
             }
         }
-        let mut counted = recount(live);
+        let mut counted = recount(live, Table::Members);
+        let mut counted_tips = recount(live, Table::Tips);
         for (space, state) in &live.spaces {
             let Some(logged) = logged.spaces.get(space) else { continue };
-            if state.tips().ne(logged.tips()) {
+            let counts = |tips: &Tips| (tips.count, tips.timelines, Arc::clone(&tips.diverged));
+            if counts(&state.tips) != counts(&logged.tips) {
                 wrong(format!("space {space}: the tips in memory are not those of the log"));
             }
             if state.bytes != logged.bytes {
                 wrong(format!("space {space}: its bytes are not those of the log"));
             }
             let items = counted.remove(&state.number).unwrap_or_default();
-            let mut tips = SetSummary::default();
-            state.tips().for_each(|tip| tips.add(&tip.id));
+            let tips = counted_tips.remove(&state.number).unwrap_or_default();
             if items != state.item_summary || items.count != state.len() || tips != state.tip_summary {
                 wrong(format!("space {space}: counts, sums or digests are not those of a recount"));
             }
             let (start, end) = (RangeBound::START, RangeBound::END);
             let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
             let ranged = live.runs.sum(Table::Members, &key(&start), &key(&end)).map(|(count, mut sum)| {
-                let (fresh, of_fresh) = state.sorted(&live.records, Level::Items).sum(&start, &end);
+                let (fresh, of_fresh) = state.sorted(&live.records).sum(&start, &end);
                 sum.merge(&of_fresh);
                 (count + fresh, sum)
             });
-            if ranged != Ok((items.count, items.sum)) {
+            let ranged_tips = state.tips.now(&live.runs, &live.packs, state.number).sum(&start, &end);
+            if ranged != Ok((items.count, items.sum)) || ranged_tips != (tips.count, tips.sum) {
                 wrong(format!("space {space}: the sums of the runs are not those of a recount"));
             }
         }
@@ -340,13 +343,13 @@ impl Check {
     }
 }
 
-/// Counts the members of all spaces anew, by number of the space.
-fn recount(index: &Index) -> BTreeMap<u32, SetSummary> {
+/// Counts the members or tips of all spaces anew, by number of the space.
+fn recount(index: &Index, table: Table) -> BTreeMap<u32, SetSummary> {
     let mut counted: BTreeMap<u32, SetSummary> = BTreeMap::new();
-    let mut rows = index.rows(Table::Members);
+    let mut rows = index.rows(table);
     while let Ok(Some(row)) = rows.next() {
-        if let Some(space) = Table::Members.space_of(&row) {
-            counted.entry(space).or_default().add(&read_member_row(&row).1.0);
+        if let Some(space) = table.space_of(&row) {
+            counted.entry(space).or_default().add(&read_member_key(&row).1);
         }
     }
     counted

@@ -10,7 +10,7 @@ use sealtide_ibgib::Verified;
 use sealtide_identity::SpaceId;
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, Store, conformance};
-use sealtide_sync::{IdSum, Level, RangeBound, SagaId, SpaceView};
+use sealtide_sync::{IdSum, RangeBound, SagaId, SpaceView};
 use support::scale;
 
 fn config(pack_bytes: u64) -> Config {
@@ -42,7 +42,7 @@ fn check(store: &Store, space: &SpaceId, count: u64, what: &str) {
     assert_eq!(view.bulk(None, usize::MAX), items, "{what}");
     let mut sum = IdSum::default();
     items.iter().for_each(|(_, sid)| sum.add(&sid.0));
-    let whole = view.range_sum(Level::Items, &RangeBound::START, &RangeBound::END);
+    let whole = view.range_sum(&RangeBound::START, &RangeBound::END);
     assert_eq!(whole, (count, sum), "{what}");
     assert_eq!(view.snapshot().item_summary.sum, sum, "{what}");
 }
@@ -71,9 +71,9 @@ fn many_packs_have_few_runs_and_the_sums_of_all_ranges() {
             let bound = |at: usize| RangeBound { order: items[at].0, id: items[at].1.0 };
             let mut sum = IdSum::default();
             items[lo..hi].iter().for_each(|(_, sid)| sum.add(&sid.0));
-            let found = view.range_sum(Level::Items, &bound(lo), &bound(hi));
+            let found = view.range_sum(&bound(lo), &bound(hi));
             assert_eq!(found, ((hi - lo) as u64, sum), "{lo} to {hi}");
-            let list = view.range_list(Level::Items, &bound(lo), &bound(hi), 7);
+            let list = view.range_list(&bound(lo), &bound(hi), 7);
             let expect: Vec<_> = items[lo..hi].iter().take(7).map(|(order, sid)| (*order, sid.0)).collect();
             assert_eq!(list, expect);
         }
@@ -170,7 +170,7 @@ fn opening_reads_neither_the_sealed_packs_nor_the_pages_of_runs() {
     assert!(disk.bytes_read() - before < 20_000);
     let before = disk.bytes_read();
     let middle = RangeBound { order: u64::MAX / 4 * 3, id: [0; 32] };
-    assert!(view.range_sum(Level::Items, &RangeBound::START, &middle).0 > 0);
+    assert!(view.range_sum(&RangeBound::START, &middle).0 > 0);
     assert!(disk.bytes_read() - before < 200_000);
 }
 

@@ -76,6 +76,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: GatewayCommand,
     },
+    /// Signing keys of the gateway: which version signs, and the ledger that says so
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Versions and releases
+    Release {
+        #[command(subcommand)]
+        command: ReleaseCommand,
+    },
     /// Stop the running node
     Down,
     /// Tell what is shared, with whom, and whether it is in step
@@ -209,8 +219,9 @@ pub(crate) enum Command {
     },
     /// Measure this machine
     Bench {
-        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS; gateway: the door for
-        /// browsers beside ws and Bun; reconcile: what two large spaces say to find a small difference
+        /// live: how long an edit takes to show up on another node; link: a session beside plain TLS, direct and over a
+        /// relay; gateway: the door for browsers beside ws and Bun; reconcile: what two large spaces say to find a small
+        /// difference; bulk: how fast a new node gets a whole space; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -231,6 +242,18 @@ pub(crate) enum Command {
         /// Folder whose node_modules has ws and Bun, to compare the gateway with
         #[arg(long, value_name = "DIR")]
         peers: Option<PathBuf>,
+        /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
+        #[arg(long)]
+        memory_mib: Option<u64>,
+        /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
+        #[arg(long)]
+        directory: Option<PathBuf>,
+        /// Nodes that log in at a relay and stay
+        #[arg(long, default_value_t = 200)]
+        logins: usize,
+        /// Sessions over that relay that echo once a second, for ten seconds
+        #[arg(long, default_value_t = 50)]
+        relayed: usize,
     },
     /// Settings
     Config {
@@ -280,6 +303,8 @@ pub(crate) struct UpArgs {
 pub(crate) enum RelayCommand {
     /// Run a relay in the foreground; prints its str1… address. It forwards bytes that it cannot read
     Run(RelayArgs),
+    /// What the relay of this home does now
+    Status,
 }
 
 /// `relay run`
@@ -291,6 +316,9 @@ pub(crate) struct RelayArgs {
     /// What str1… names, where that is not --listen: wss://HOST[:PORT][/PATH]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
+    /// Nodes come through a proxy that ends their TLS (needs --url): str1… says so, and the proxy connects here with TLS 1.3
+    #[arg(long, requires = "url")]
+    pub(crate) behind_proxy: bool,
     /// Who is let in: allow-list, token (who has the str1… address; it is a secret then), or open
     #[arg(long, value_name = "MODE", default_value = "allow-list")]
     pub(crate) admit: String,
@@ -372,6 +400,129 @@ pub(crate) enum IdentityCommand {
         /// The file
         file: PathBuf,
     },
+}
+
+/// `keys`
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Which version signs, what the others may do, where each secret came from
+    Status,
+    /// Every change of keys, oldest first
+    Ledger {
+        /// Only records with a greater epoch
+        #[arg(long, value_name = "EPOCH", default_value_t = 0)]
+        since: u64,
+    },
+    /// Let the next version sign; signatures of the one before count on for 30 days
+    Rotate {
+        /// This version instead
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Let the version before sign again
+    Rollback {
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Let a higher version sign, with no way back
+    Force {
+        /// v2, v3, …
+        version: String,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Make a version with a secret of its own, which stays in HOME/gateway.key
+    New {
+        /// v2, v3, … [default: the next number]
+        version: Option<String>,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// End a version that only verifies: its signatures do not count any more
+    Retire {
+        /// v1, v2, …
+        version: String,
+        /// Somebody else may have its secret; a version that signs is left for the next one first
+        #[arg(long)]
+        compromised: bool,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+    /// Delete the secret of a version that has ended
+    Destroy {
+        /// v1, v2, …
+        version: String,
+        #[command(flatten)]
+        common: KeysCommon,
+    },
+}
+
+/// Options of every change of keys.
+#[derive(Debug, Args)]
+pub(crate) struct KeysCommon {
+    /// Only if this version signs now
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) expect: Option<String>,
+    /// Why; it stands in the ledger, for all to read
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Only tell what it would come to
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `release`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleaseCommand {
+    /// Raise the version of an entity and of all that is linked below it
+    Bump {
+        /// What to raise
+        #[arg(default_value = "patch")]
+        scope: ScopeArg,
+        /// Which entity [default: global:main]
+        #[arg(long, value_name = "ID", conflicts_with = "all")]
+        entity: Option<String>,
+        /// Only the entity, not what is linked below it
+        #[arg(long)]
+        no_cascade: bool,
+        /// Every entity of the registry
+        #[arg(long)]
+        all: bool,
+        /// Only tell what it would come to
+        #[arg(long)]
+        dry_run: bool,
+        /// Only if the registry is at this revision
+        #[arg(long, value_name = "REVISION")]
+        expect: Option<u64>,
+        /// Let at least this version sign
+        #[arg(long, value_name = "VERSION")]
+        key_version: Option<String>,
+        /// How it is signed: hmac, or ed25519, which anybody can verify
+        #[arg(long)]
+        crypto: Option<CryptoArg>,
+    },
+}
+
+/// Part of a version.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// The first number
+    Major,
+    /// The second number
+    Minor,
+    /// The third number
+    Patch,
+}
+
+/// How a bump is signed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CryptoArg {
+    /// HMAC-SHA256
+    Hmac,
+    /// Ed25519
+    Ed25519,
 }
 
 /// `ticket`
@@ -586,33 +737,96 @@ pub(crate) enum IbgibOp {
 pub(crate) enum GatewayCommand {
     /// Run the gateway in the foreground, without links or folders
     Run(GatewayArgs),
+    /// Make a bearer token: it is printed once, and its digest added to the file of bearers
+    Bearer {
+        /// Who has it
+        name: String,
+        /// What they may do
+        #[arg(long, default_value = "reader")]
+        role: GatewayRoleArg,
+        /// The file [default: HOME/bearers]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// A role at the gateway as a word.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GatewayRoleArg {
+    /// May read
+    Reader,
+    /// May also bump
+    Bumper,
+    /// May also change keys
+    Admin,
 }
 
 /// `gateway run`
 #[derive(Debug, Args)]
 pub(crate) struct GatewayArgs {
-    /// Where it listens, on this machine; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7480")]
-    pub(crate) listen: SocketAddr,
-    /// The name under which browsers reach it through a proxy
-    #[arg(long, value_name = "HOST")]
-    pub(crate) public_host: Option<String>,
+    /// Where it listens, on this machine; port 0 takes a free one [default: 127.0.0.1:7480 or the next free port]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
     /// A proxy whose forwarding headers count; may be given again
     #[arg(long, value_name = "CIDR")]
-    pub(crate) trusted_proxy: Vec<ipnet::IpNet>,
+    pub(crate) trusted_proxy: Vec<String>,
     /// A further name that is ours; may be given again
     #[arg(long, value_name = "HOST")]
     pub(crate) allowed_host: Vec<String>,
     /// An origin whose pages may connect; may be given again
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allowed_origin: Vec<String>,
-    /// A JSON array of entities, taken when the store has no registry yet
-    #[arg(long, value_name = "FILE")]
-    pub(crate) registry: Option<PathBuf>,
-    /// For clients of the older system: anybody may read, tokens may stand in the query
-    #[arg(long)]
-    pub(crate) compat: bool,
     /// Send every message back, for conformance suites
     #[arg(long)]
     pub(crate) echo: bool,
+    #[command(flatten)]
+    pub(crate) settings: GatewayOptions,
+}
+
+/// Every setting of the section `gateway` as an option with dashes.
+#[derive(Debug)]
+pub(crate) struct GatewayOptions(pub(crate) Vec<(&'static str, String)>);
+
+/// Settings with an option of their own, given once for each entry.
+const LISTS: [&str; 2] = ["allowed_hosts", "allowed_origins"];
+
+impl GatewayOptions {
+    fn add(command: clap::Command) -> clap::Command {
+        let settings = crate::config::gateway_options().filter(|setting| !LISTS.contains(&setting.key));
+        settings.fold(command, |command, setting| {
+            let option = clap::Arg::new(setting.key).long(setting.key.replace('_', "-")).help(setting.about);
+            command.arg(match setting.default {
+                // A flag without a value says yes.
+                "false" => {
+                    option.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false")
+                }
+                _ => option.value_name("VALUE"),
+            })
+        })
+    }
+}
+
+impl Args for GatewayOptions {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Self::add(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::add(command)
+    }
+}
+
+impl clap::FromArgMatches for GatewayOptions {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let given = |setting: &'static crate::config::Setting| {
+            let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
+            Some((setting.key, value.clone()))
+        };
+        Ok(Self(crate::config::gateway_options().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }

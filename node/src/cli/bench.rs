@@ -1,11 +1,16 @@
 //! `bench live`: how long an edit takes until the other folder shows it, between two real nodes on this machine.
-//! `bench reconcile`, `bench link` and `bench gateway` are in files of their own.
+//! The other benches are in files of their own.
 
+mod bulk;
+mod far_end;
 mod gateway;
+mod identity;
 mod link;
+mod memory;
 mod reconcile;
+mod relayed;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,35 +26,62 @@ use crate::node::Node;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How large a bench is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sizes {
     /// Edits of `live`.
     pub(crate) edits: u32,
     /// Bytes of each file of `live`.
     pub(crate) bytes: usize,
-    /// Records of `reconcile`.
+    /// Records of `reconcile` and `bulk`.
     pub(crate) items: usize,
     /// Differences of `reconcile`.
     pub(crate) differences: usize,
     /// Idle sessions of `link`, listeners of `gateway`.
     pub(crate) sessions: usize,
+    /// The most memory that each process of `reconcile` and `bulk` may have, in MiB.
+    pub(crate) memory_mib: Option<u64>,
+    /// Where the stores lie; a temporary folder when there is none.
+    pub(crate) directory: Option<PathBuf>,
+    /// Nodes of `link` that are logged in at a relay.
+    pub(crate) logins: usize,
+    /// Sessions of `link` over a relay, at one time.
+    pub(crate) relayed: usize,
+    /// The folder whose `node_modules` has the servers that `gateway` is compared with.
+    pub(crate) peers: Option<PathBuf>,
 }
 
 /// Runs a bench and prints its figures.
-///
-/// `peers` is the folder whose `node_modules` has the servers that `gateway` is compared with.
-pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes, peers: Option<&Path>) -> Result<u8, Failure> {
-    let dir = std::env::temp_dir().join(format!("sealtide-bench-{}", std::process::id()));
+pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failure> {
+    if let (Some(dir), "far-end" | "bulk-end") = (&sizes.directory, name) {
+        return end(cx, name, dir, sizes.memory_mib).await;
+    }
+    let parent = sizes.directory.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = parent.join(format!("sealtide-bench-{}", std::process::id()));
     let result = match name {
+        "bulk" => bulk::bulk(&dir, &sizes).await,
+        "identity" => identity::identity(&dir, sizes.edits.max(1)).await,
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
-        "link" => link::link(sizes.sessions).await,
-        "gateway" => gateway::gateway(&dir, sizes.sessions, peers).await,
-        "reconcile" => reconcile::reconcile(&dir, sizes.items, sizes.differences),
-        _ => Err(Failure::usage("bench", format!("there is no bench named {name}"))
-            .hint("`live`, `link`, `gateway` or `reconcile`; bench/sync.sh compares whole syncs with other tools")),
+        "gateway" => gateway::gateway(&dir, sizes.sessions, sizes.peers.as_deref()).await,
+        "link" => link::link(&dir, sizes).await,
+        "reconcile" => reconcile::reconcile(&dir, &sizes),
+        _ => Err(Failure::usage("bench", format!("there is no bench named {name}")).hint(
+            "`live`, `link`, `gateway`, `reconcile`, `bulk` or `identity`; bench/sync.sh compares whole syncs with other tools",
+        )),
     };
     let _ = std::fs::remove_dir_all(&dir);
     cx.out.answer(&result?);
+    Ok(0)
+}
+
+/// The other process of a bench.
+async fn end(cx: &Cx, name: &str, dir: &Path, memory_mib: Option<u64>) -> Result<u8, Failure> {
+    if let Some(mib) = memory_mib {
+        memory::limit(mib << 20)?;
+    }
+    match name {
+        "far-end" => far_end::serve(dir)?,
+        _ => cx.out.answer(&bulk::end(dir).await?),
+    }
     Ok(0)
 }
 

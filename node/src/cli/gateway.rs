@@ -1,19 +1,25 @@
-//! `gateway run`: the door for browsers and apps, in the foreground.
+//! `gateway run`: the door for browsers and apps, in the foreground. `gateway bearer`: who may come in.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sealtide_gateway::{App, Probe, Sample, Server, Settings};
+use sealtide_gateway::{App, GatewayError, Probe, Role, Sample, Server, Settings};
 use serde_json::json;
+use tokio::sync::watch;
 
-use crate::audit::Audit;
-use crate::cli::args::GatewayArgs;
-use crate::cli::up::Interrupts;
+use crate::audit::{Audit, AuditEvent};
+use crate::cli::args::{GatewayArgs, GatewayRoleArg};
+use crate::cli::up::{Interrupts, parse, ports};
 use crate::cli::{Cx, make_home};
+use crate::config::{Config, Origin};
+use crate::control::{ControlSocket, Host};
 use crate::failure::Failure;
-use crate::gateway::Desk;
+use crate::gateway::{Desk, GatewayHost, add_bearer};
 
 /// The door is open when it answers.
-struct Open;
+struct Open(Option<Arc<Desk>>);
 
 impl Probe for Open {
     fn ready(&self) -> Result<(), String> {
@@ -21,52 +27,128 @@ impl Probe for Open {
     }
 
     fn samples(&self) -> Vec<Sample> {
-        Vec::new()
+        self.0.as_ref().map(|desk| desk.samples()).unwrap_or_default()
     }
 }
 
-/// Runs the gateway until a signal.
+/// Runs the gateway until a signal or `down`.
 pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let mut interrupts = Interrupts::new()?;
-    let settings = Settings {
-        public_host: args.public_host,
-        trusted_proxies: args.trusted_proxy,
-        allowed_hosts: args.allowed_host,
-        allowed_origins: args.allowed_origin,
-        public_read: args.compat,
-        allow_query_token: args.compat,
-        echo: args.echo,
-        ..Settings::default()
-    };
-    let mut audit = None;
-    let app: Option<Arc<dyn App>> = if args.echo {
-        None
-    } else {
-        make_home(&cx, None, None)?;
-        let (identity, store) = (cx.home.identity()?, cx.home.open_store()?);
-        let log = Arc::new(Audit::open(&cx.home, store.clone(), identity.clone())?);
-        if args.compat {
-            log.note("access:compat_enabled", &[("settings", "public_read,allow_query_token")]);
-        }
-        audit = Some(log.clone());
-        let (desk, told) = Desk::open(&cx.home, store, identity, log, args.registry.as_deref())?;
-        told.iter().for_each(|line| cx.out.note(line));
-        Some(desk)
-    };
-    if args.compat {
+    let config = with_options(&cx.config, &args)?;
+    let mut settings = config.gateway(&cx.home)?;
+    settings.door.echo = args.echo;
+    if std::env::var_os("CSRF_SECRET").is_some() {
+        cx.out.note("CSRF_SECRET is set and not used: tokens are drawn, not derived");
+    }
+    if settings.compat {
         cx.out.note("compat: anybody may read, and tokens may stand in the query");
     }
-    let server = Server::open(settings, args.listen, Arc::new(Open), app).await;
-    let server = server.map_err(|error| Failure::usage("gateway", error.to_string()))?;
+    let addresses = addresses(&config, &args)?;
+    if args.echo {
+        let _server = ready(&cx, open(settings.door, &addresses, None).await?);
+        return Ok(interrupts.next().await.code());
+    }
+    if settings.door.is_public() || addresses.iter().any(|address| !address.ip().is_loopback()) {
+        // What is said on the way to browsers of others is signed by a key that somebody chose.
+        settings.desk.generate.get_or_insert(false);
+    }
+    make_home(&cx, None, None)?;
+    let (identity, store) = (cx.home.identity()?, cx.home.open_store()?);
+    let audit = Arc::new(Audit::open(&cx.home, store.clone(), identity.clone())?);
+    if settings.compat {
+        let both = "public_read,allow_query_token";
+        audit.event(&AuditEvent::new("access:compat_enabled", "#FF8C00").member("settings", both));
+    }
+    let (desk, told) = Desk::open(&cx.home, store, identity, audit.clone(), settings.desk)?;
+    told.iter().for_each(|line| cx.out.note(line));
+    let server = open(settings.door, &addresses, Some(desk.clone())).await?;
+    let (stop, mut stopped) = watch::channel(false);
+    let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop));
+    let control = ControlSocket::open(cx.home.control_socket(), host)?;
+    let server = ready(&cx, server);
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let code = loop {
+        tokio::select! {
+            exit = interrupts.next() => break exit.code(),
+            _ = stopped.wait_for(|stopped| *stopped) => break 0,
+            _ = second.tick() => {
+                let (audit, desk) = (audit.clone(), desk.clone());
+                // Both wait for the disk now and then.
+                let looked = tokio::task::spawn_blocking(move || {
+                    audit.tick();
+                    desk.tick();
+                });
+                let _ = looked.await;
+            }
+        }
+    };
+    drop(control);
+    drop(server);
+    desk.close();
+    audit.checkpoint();
+    Ok(code)
+}
+
+/// The settings with what the command line says.
+fn with_options(config: &Config, args: &GatewayArgs) -> Result<Config, Failure> {
+    let mut config = config.clone();
+    for (key, value) in &args.settings.0 {
+        config.flag("gateway", key, Some(value))?;
+    }
+    let lists = [
+        ("trusted_proxies", &args.trusted_proxy),
+        ("allowed_hosts", &args.allowed_host),
+        ("allowed_origins", &args.allowed_origin),
+    ];
+    for (key, entries) in lists {
+        let joined = (!entries.is_empty()).then(|| entries.join(","));
+        config.flag("gateway", key, joined.as_deref())?;
+    }
+    Ok(config)
+}
+
+/// Where to listen: one address, or the default one and the ports after it.
+fn addresses(config: &Config, args: &GatewayArgs) -> Result<Vec<SocketAddr>, Failure> {
+    let is_default = args.listen.is_none() && *config.origin("gateway", "listen") == Origin::Default;
+    let first = args.listen.map_or_else(|| parse(config.text("gateway", "listen")), Ok)?;
+    Ok(ports(first.port(), is_default).map(|port| SocketAddr::new(first.ip(), port)).collect())
+}
+
+async fn open(settings: Settings, addresses: &[SocketAddr], desk: Option<Arc<Desk>>) -> Result<Server, Failure> {
+    let mut failure = None;
+    for address in addresses {
+        let app = desk.clone().map(|desk| desk as Arc<dyn App>);
+        match Server::open(settings.clone(), *address, Arc::new(Open(desk.clone())), app).await {
+            Ok(server) => return Ok(server),
+            Err(error @ GatewayError::Listen { .. }) => drop(failure.get_or_insert(error)),
+            Err(error) => return Err(Failure::usage("gateway", error.to_string())),
+        }
+    }
+    let told = failure.map_or_else(|| "there is no address to listen on".to_owned(), |error| error.to_string());
+    Err(Failure::usage("gateway", told))
+}
+
+fn ready(cx: &Cx, server: Server) -> Server {
     cx.out.answer(&json!({
         "schema": "sealtide/ready/1",
         "home": cx.home.root(),
-        "gateway": format!("http://{}", server.address()),
+        "gateway": server.url(),
     }));
-    let exit = interrupts.next().await;
-    drop(server);
-    if let Some(audit) = audit {
-        audit.checkpoint();
-    }
-    Ok(exit.code())
+    server
+}
+
+/// `gateway bearer`: the token is the answer, and nowhere else.
+pub(crate) fn bearer(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<PathBuf>) -> Result<u8, Failure> {
+    cx.home.identity()?;
+    let role = match role {
+        GatewayRoleArg::Reader => Role::Reader,
+        GatewayRoleArg::Bumper => Role::Bumper,
+        GatewayRoleArg::Admin => Role::Admin,
+    };
+    let file = file.unwrap_or_else(|| cx.home.bearers_path());
+    let token = add_bearer(&file, name, role)?;
+    cx.out.answer(&json!({
+        "schema": "sealtide/gateway_bearer/1", "token": *token, "name": name, "file": file,
+    }));
+    Ok(0)
 }

@@ -4,12 +4,15 @@ mod args;
 mod bench;
 mod gateway;
 mod identity;
+mod keys;
 mod output;
 mod plumbing;
 mod progress;
 mod relay;
+mod relay_status;
 mod render;
 mod render_identity;
+mod render_keys;
 mod up;
 
 use std::io::Read;
@@ -100,12 +103,41 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Init { name, recovery_out } => init(&cx, name.as_deref(), recovery_out.as_deref()),
         Command::Up(args) => up::up(cx, args).await,
         Command::Relay { command: args::RelayCommand::Run(args) } => relay::run(cx, args).await,
+        Command::Relay { command: args::RelayCommand::Status } => relay_status::status(&cx).await,
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
+        Command::Gateway { command: args::GatewayCommand::Bearer { name, role, file } } => {
+            gateway::bearer(&cx, &name, role, file)
+        }
+        Command::Keys { command } => keys::run(&cx, command).await,
+        Command::Release { command } => keys::release(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes, items, differences, sessions, peers } => {
-            let sizes = bench::Sizes { edits, bytes, items, differences, sessions };
-            bench::bench(&cx, &name, sizes, peers.as_deref()).await
+        Command::Bench {
+            name,
+            edits,
+            bytes,
+            items,
+            differences,
+            sessions,
+            logins,
+            relayed,
+            memory_mib,
+            directory,
+            peers,
+        } => {
+            let sizes = bench::Sizes {
+                edits,
+                bytes,
+                items,
+                differences,
+                sessions,
+                logins,
+                relayed,
+                memory_mib,
+                directory,
+                peers,
+            };
+            bench::bench(&cx, &name, sizes).await
         }
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),

@@ -8,11 +8,12 @@ use data_encoding::HEXLOWER;
 use sealtide_crypto::Entropy;
 use sealtide_gateway::{Gateway, Probe, Sample};
 use sealtide_identity::{InviteSecret, NodeId, RelayAddress, RelayHint};
-use sealtide_link::{Admit, Relay, RelayConfig, RelayError};
+use sealtide_link::{Admit, Proxies, Relay, RelayConfig, RelayError};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::cli::args::RelayArgs;
+use crate::cli::relay_status::StatusSocket;
 use crate::cli::up::Interrupts;
 use crate::cli::{Cx, make_home};
 use crate::failure::{Exit, Failure};
@@ -70,13 +71,23 @@ pub(crate) async fn run(cx: Cx, args: RelayArgs) -> Result<u8, Failure> {
     };
     let mut config = RelayConfig::new(identity.key, admit);
     config.token.clone_from(&token);
+    config.bind0 = args.behind_proxy;
+    config.settings.rate_bytes_s = match cx.config.bytes("relay", "rate") {
+        u64::MAX => 0,
+        rate => rate,
+    };
+    let trusted = cx.config.relay_proxies();
+    if !trusted.is_empty() {
+        config.proxies = Proxies::new(move |peer, lines| sealtide_gateway::forwarded_client(&trusted, peer, lines));
+    }
     let relay = open(&config, args.listen).await?;
     let url = args.url.unwrap_or_else(|| format!("wss://{}", reachable(relay.address())));
     let hint = RelayHint { relay: relay.id(), url };
     if !hint.has_valid_url() {
         return Err(Failure::usage("url", format!("{} is not wss://HOST[:PORT][/PATH]", hint.url)));
     }
-    let address = RelayAddress { relay: hint, bind0: false, token };
+    let url_shown = hint.url.clone();
+    let address = RelayAddress { relay: hint, bind0: args.behind_proxy, token };
     let door = match args.gateway {
         Some(address) => Some(
             Gateway::open(address, Arc::new(Figures(relay.clone())))
@@ -101,10 +112,19 @@ pub(crate) async fn run(cx: Cx, args: RelayArgs) -> Result<u8, Failure> {
     if let Some(door) = &door {
         ready["gateway"] = json!(format!("http://{}", door.address()));
     }
+    let facts = json!({
+        "relay": relay.id().to_string(),
+        "url": url_shown,
+        "listen": [relay.address().to_string()],
+        "admit": args.admit,
+        "bind": u8::from(!args.behind_proxy),
+        "since": crate::commands::rfc3339(crate::real::now().wall_ms),
+    });
+    let status = StatusSocket::open(&cx.home, relay.clone(), facts)?;
     cx.out.answer(&ready);
     let exit = interrupts.next().await;
     relay.drain().await;
-    drop(door);
+    drop((door, status));
     Ok(exit.code())
 }
 

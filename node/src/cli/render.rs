@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use data_encoding::BASE64;
 use serde_json::Value;
 
-use crate::cli::render_identity;
+use crate::cli::{render_identity, render_keys};
 
 /// The text of an answer.
 pub(crate) fn text(answer: &Value) -> String {
@@ -83,6 +83,14 @@ pub(crate) fn text(answer: &Value) -> String {
                 short(&row["peer"])
             )
         }),
+        "gateway_bearer" => {
+            format!("{}\nthis is shown once; a running gateway knows it after its next start", word(&answer["token"]))
+        }
+        "keys" => render_keys::status(answer),
+        "keys_ledger" => table(&answer["records"], &["epoch", "time", "action", "active", "by", "reason"]),
+        "keys_change" => render_keys::change(answer),
+        "keys_preview" => render_keys::preview(answer),
+        "release_bump" => render_keys::bump(answer),
         "verify" => verified(answer),
         "gc" => format!(
             "{} {} chunks, {}",
@@ -136,7 +144,7 @@ pub(super) fn rows(list: &Value, row: impl Fn(&Value) -> String) -> String {
     list.as_array().map(|list| list.iter().map(row).collect::<Vec<_>>().join("\n")).unwrap_or_default()
 }
 
-fn table(list: &Value, columns: &[&str]) -> String {
+pub(super) fn table(list: &Value, columns: &[&str]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| column.replace('_', " ").to_uppercase()));

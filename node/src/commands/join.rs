@@ -118,6 +118,9 @@ async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failu
         standing.close();
         let _ = timeout(STANDING, standing.closed()).await;
     }
+    if ticket.relays_bind0 {
+        node.use_relays_behind_proxies(&ticket.relays)?;
+    }
     let target = DialTarget {
         node: ticket.node,
         addresses: ticket.addresses.clone(),

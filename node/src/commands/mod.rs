@@ -8,6 +8,7 @@ pub(crate) mod history;
 pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod join;
+pub(crate) mod keys;
 pub(crate) mod peers;
 pub(crate) mod share;
 pub(crate) mod spaces;

@@ -1,8 +1,10 @@
 //! `ticket new|list|revoke`: invites, and the texts that carry them.
 
+use std::collections::BTreeSet;
+
 use data_encoding::HEXLOWER;
 use sealtide_crypto::Entropy;
-use sealtide_identity::{Invite, InviteSecret, Role, SpaceId, Ticket};
+use sealtide_identity::{Invite, InviteSecret, RelayHint, Role, SpaceId, Ticket};
 use serde_json::{Value, json};
 
 use crate::commands::{parse_role, rfc3339, role_name, store_failure};
@@ -42,7 +44,7 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         return Err(Failure::usage("ticket", "a ticket needs at least one use and one second"));
     }
     let addresses = ticket_addresses(node);
-    let relays: Vec<_> = node.link().meeting_points().into_iter().take(4).collect();
+    let (relays, relays_bind0) = ticket_relays(node);
     if addresses.is_empty() && relays.is_empty() {
         return Err(Failure::failed(
             "not_listening",
@@ -68,11 +70,23 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         invite: Some((id, secret)),
         single_use: uses == 1,
         relay_only: false,
-        relays_bind0: false,
+        relays_bind0,
         relays,
         addresses,
     };
     Ok(Made { text: ticket.encode(), invite })
+}
+
+/// Over what a holder reaches this node without its address. One flag of a ticket says of all its relays whether their TLS
+/// ends in a proxy, so those where it does are named only when there are no others.
+fn ticket_relays(node: &Node) -> (Vec<RelayHint>, bool) {
+    let behind: BTreeSet<_> =
+        node.link().relays().into_iter().filter(|relay| relay.bind == 0).map(|relay| relay.relay.relay).collect();
+    let all = node.link().meeting_points();
+    let (behind, straight): (Vec<_>, Vec<_>) = all.into_iter().partition(|hint| behind.contains(&hint.relay));
+    let bind0 = straight.is_empty() && !behind.is_empty();
+    let named = if bind0 { behind } else { straight };
+    (named.into_iter().take(4).collect(), bind0)
 }
 
 /// All invites.

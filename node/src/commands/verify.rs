@@ -7,6 +7,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use crate::api::Progress;
+use crate::audit::Audit;
 use crate::engine::authorship::{StoneVerdict, is_stone};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -28,10 +29,13 @@ pub(crate) async fn verify(node: &Node, space: Option<&str>, progress: &Progress
 /// Checks the lines of the audit and their checkpoints.
 pub(crate) async fn audit(node: &Node) -> Result<Value, Failure> {
     let node = node.clone();
-    let checked = tokio::task::spawn_blocking(move || node.audit().verify()).await;
-    let report = checked
-        .map_err(|error| Failure::failed("verify", error.to_string()))?
-        .map_err(|text| Failure::new(Exit::Verification, "audit", text))?;
+    let checked = tokio::task::spawn_blocking(move || audit_report(node.audit())).await;
+    checked.map_err(|error| Failure::failed("verify", error.to_string()))?
+}
+
+/// What there is to say about an audit that was checked.
+pub(crate) fn audit_report(audit: &Audit) -> Result<Value, Failure> {
+    let report = audit.verify().map_err(|text| Failure::new(Exit::Verification, "audit", text))?;
     Ok(json!({
         "schema": "sealtide/audit_verify/1", "ok": true, "lines": report.lines,
         "checkpoints": report.checkpoints, "not_yet_signed": report.not_yet_signed,

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sealtide_crypto::PublicKey;
 use sealtide_ibgib::{
     Address, FileFrame, FrameFacts, MergeStrategy, Reader, Sid, Verified, merge_conflicts, merge_tips, pick_shape,
     yield_frame,
@@ -26,7 +27,6 @@ use crate::world::World;
 pub(super) struct Given<'a> {
     /// The space, without anything of them.
     pub(super) space: &'a SpaceHandle,
-    pub(super) sids: &'a [Sid],
     pub(super) load: &'a dyn Fn(&Sid) -> Option<Verified>,
 }
 
@@ -49,15 +49,16 @@ struct NewFrame {
 struct NewStone {
     sid: Sid,
     says: Commit,
-    /// Whether its signature holds and its tips are here.
-    good: bool,
+    /// Whether its signature holds and its tips are here; `None` while the key of its maker is not known.
+    good: Option<bool>,
     /// What whoever made it may do.
     role: Option<Role>,
 }
 
-/// New records as far as they must be known to judge them.
+/// New records as far as they must be known to judge them. Reading them costs more than judging them, and more keystones
+/// may come meanwhile: so they are read once, and judged as often as something new is known.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     frames: BTreeMap<Address, NewFrame>,
     stones: BTreeMap<Address, NewStone>,
     /// Everything else.
@@ -71,10 +72,22 @@ struct Batch {
 impl<W: World> Engine<W> {
     /// Judges new records of a space that goes by members.
     // Spec: SY-102
-    pub(super) fn judge(&self, space: &SpaceId, members: &SpaceMembers, given: &Given<'_>) -> Verdict {
-        let mut batch = Batch::of(given);
-        let list = self.judge_members(space, members, given, &mut batch);
-        self.judge_stones(&list, given, &mut batch);
+    pub(super) fn judge(&self, space: &SpaceId, members: &SpaceMembers, given: &Given<'_>, sids: &[Sid]) -> Verdict {
+        self.judge_batch(space, members, given, &mut Batch::of(given, sids))
+    }
+
+    /// Judges records that were read, by what is known now. A signature that was checked is not checked again.
+    pub(super) fn judge_batch(
+        &self,
+        space: &SpaceId,
+        members: &SpaceMembers,
+        given: &Given<'_>,
+        batch: &mut Batch,
+    ) -> Verdict {
+        batch.members_taken.clear();
+        batch.wanted.clear();
+        let list = self.judge_members(space, members, given, batch);
+        self.judge_stones(&list, given, batch);
         let (frames, stones) = batch.settle(given);
         if frames.is_empty() && stones.is_empty() {
             return Verdict::default();
@@ -83,7 +96,7 @@ impl<W: World> Engine<W> {
         // Who is whose device may be told by newer frames of owners.
         let owners = list.members.values().map(|member| &member.keystone);
         batch.wanted.extend(owners.filter(|keystone| self.keystones().node_key(keystone).is_none()).cloned());
-        Verdict { held, wanted: batch.wanted }
+        Verdict { held, wanted: std::mem::take(&mut batch.wanted) }
     }
 
     /// Finds the members frames that are taken; gives what the members are with them.
@@ -159,12 +172,11 @@ impl<W: World> Engine<W> {
         let mut roles: BTreeMap<Address, Option<Role>> = BTreeMap::new();
         let mut judged = Vec::new();
         for (address, stone) in &batch.stones {
-            let Some(key) = self.keystones().node_key(&stone.says.keystone) else {
+            let key = || self.keystones().node_key(&stone.says.keystone);
+            let Some(good) = stone.good.or_else(|| key().map(|key| batch.is_good(given, stone, &key))) else {
                 batch.wanted.insert(stone.says.keystone.clone());
                 continue;
             };
-            let signed = (given.load)(&stone.sid).is_some_and(|record| check_commit(&record, &key).is_ok());
-            let good = signed && tips_fit(&stone.says, &|address| batch.sids_of(given, address).into_iter().collect());
             let device = stone.says.keystone.clone();
             let role = *roles.entry(device).or_insert_with_key(|device| self.role_of_device(list, device));
             let written = before_removal.contains(address).then_some(Role::Write);
@@ -172,7 +184,7 @@ impl<W: World> Engine<W> {
         }
         for (address, good, role) in judged {
             if let Some(stone) = batch.stones.get_mut(&address) {
-                (stone.good, stone.role) = (good, role);
+                (stone.good, stone.role) = (Some(good), role);
             }
         }
     }
@@ -185,10 +197,10 @@ impl<W: World> Engine<W> {
 }
 
 impl Batch {
-    fn of(given: &Given<'_>) -> Self {
+    pub(super) fn of(given: &Given<'_>, sids: &[Sid]) -> Self {
         let mut batch = Self::default();
         let mut by_rule = Vec::new();
-        for record in given.sids.iter().filter_map(given.load) {
+        for record in sids.iter().filter_map(given.load) {
             let (sid, address) = (record.sid(), record.address().clone());
             if let Some(facts) = record.frame_ref().cloned() {
                 if merge_conflicts(&record).is_some() || is_yield(&record) {
@@ -201,7 +213,7 @@ impl Batch {
             } else if address.ib() == COMMIT_IB
                 && let Some(says) = read_commit(&record)
             {
-                batch.stones.insert(address, NewStone { sid, says, good: false, role: None });
+                batch.stones.insert(address, NewStone { sid, says, good: None, role: None });
             } else {
                 batch.others.entry(address).or_default().insert(sid);
             }
@@ -215,6 +227,12 @@ impl Batch {
             }
         }
         batch
+    }
+
+    /// Whether the signature of a commit stone holds and its tips are here.
+    fn is_good(&self, given: &Given<'_>, stone: &NewStone, key: &PublicKey) -> bool {
+        (given.load)(&stone.sid).is_some_and(|record| check_commit(&record, key).is_ok())
+            && tips_fit(&stone.says, &|address| self.sids_of(given, address).into_iter().collect())
     }
 
     /// Whether the rules give exactly this frame: a merge of its parents, or the end of a path that another one owns.
@@ -272,7 +290,7 @@ impl Batch {
     /// The commit stones that vouch for each frame: those that name it, or the next named frames that lead to it.
     fn covers(&self) -> BTreeMap<&Address, BTreeSet<&Address>> {
         let mut covers: BTreeMap<&Address, BTreeSet<&Address>> = BTreeMap::new();
-        for (stone, says) in self.stones.iter().filter(|(_, stone)| stone.good) {
+        for (stone, says) in self.stones.iter().filter(|(_, stone)| stone.good == Some(true)) {
             for tip in &says.says.tips {
                 covers.entry(tip).or_default().insert(stone);
             }
@@ -329,7 +347,7 @@ impl Batch {
                     true => !stones.contains(prev),
                     false => here(prev),
                 });
-                if !stone.good || !follows || !stone.says.tips.iter().all(tip_ok) {
+                if stone.good != Some(true) || !follows || !stone.says.tips.iter().all(tip_ok) {
                     stones.insert((*address).clone());
                 }
             }

@@ -2,7 +2,7 @@
 //! members change. Spec: ibgib §12.5; sync §13
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sealtide_ibgib::{Address, Sid, TimelineId, Verified, merge_conflicts, settle_tips};
 use sealtide_identity::authorship::Tip;
@@ -11,7 +11,7 @@ use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_store::{CommitError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 
-use super::admission::{Given, Verdict};
+use super::admission::{Batch, Given, Verdict};
 use super::members::{FETCH_ROUNDS, MembersRefused, founder_of, frames_of, members_timelines};
 use super::room::{Room, held_space};
 use crate::engine::authorship::is_yield;
@@ -83,18 +83,27 @@ impl<W: World> Engine<W> {
         if self.members(&room.space().id()).is_none() {
             return Verdict::default();
         }
+        let made: BTreeMap<Sid, Verified> =
+            request.records.iter().map(|record| (record.sid(), record.clone())).collect();
+        let made = Arc::new(made);
+        let mut read = None;
         loop {
-            let (engine, space, saga) = (self.clone(), room.space().clone(), saga);
-            let (staged, records) = (request.staged.clone(), request.records.clone());
+            let (engine, space, saga, made) = (self.clone(), room.space().clone(), saga, made.clone());
+            let (staged, last) = (request.staged.clone(), read.take());
             let judging = tokio::task::spawn_blocking(move || {
-                let Some(members) = engine.members(&space.id()) else { return Verdict::default() };
-                let staged = staged.unwrap_or_else(|| space.staged(&saga));
-                let made: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
-                let sids: Vec<Sid> = staged.into_iter().chain(made.keys().copied()).collect();
+                let Some(members) = engine.members(&space.id()) else { return (Verdict::default(), None) };
                 let load = |sid: &Sid| made.get(sid).cloned().or_else(|| space.staged_record(&saga, sid));
-                engine.judge(&space.id(), &members, &Given { space: &space, sids: &sids, load: &load })
+                let mut batch = last.unwrap_or_else(|| {
+                    let staged = staged.unwrap_or_else(|| space.staged(&saga));
+                    let sids: Vec<Sid> = staged.into_iter().chain(made.keys().copied()).collect();
+                    Batch::of(&Given { space: &space, load: &load }, &sids)
+                });
+                let given = Given { space: &space, load: &load };
+                let verdict = engine.judge_batch(&space.id(), &members, &given, &mut batch);
+                (verdict, Some(batch))
             });
-            let verdict = judging.await.expect("judging does not panic");
+            let (verdict, batch) = judging.await.expect("judging does not panic");
+            read = batch;
             let wanted: Vec<Address> = verdict.wanted.iter().filter(|first| !asked.contains(*first)).cloned().collect();
             match connection {
                 Some(connection) if !wanted.is_empty() && asked.len() < FETCH_ROUNDS * WANTED_MAX => {
@@ -238,7 +247,7 @@ impl<W: World> Engine<W> {
             let by_sid: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
             let sids: Vec<Sid> = by_sid.keys().copied().collect();
             let load = |sid: &Sid| by_sid.get(sid).cloned();
-            let verdict = self.judge(space, &members, &Given { space: &view, sids: &sids, load: &load });
+            let verdict = self.judge(space, &members, &Given { space: &view, load: &load }, &sids);
             let records: Vec<Verified> = by_sid
                 .iter()
                 .filter(|(sid, _)| !verdict.held.contains(*sid))
@@ -270,6 +279,28 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// What of these new records would be held, judged three times; `meanwhile` happens behind the first.
+    #[cfg(test)]
+    pub(crate) fn judged_again(
+        &self,
+        space: &SpaceId,
+        sids: &[Sid],
+        load: &dyn Fn(&Sid) -> Option<Verified>,
+        meanwhile: &dyn Fn(),
+    ) -> [BTreeSet<Sid>; 3] {
+        let view = self.store().view(space).expect("the space is here");
+        let given = Given { space: &view, load };
+        let mut batch = Batch::of(&given, sids);
+        [0, 1, 2].map(|round| {
+            let members = self.members(space).expect("a list of members");
+            let held = self.judge_batch(space, &members, &given, &mut batch).held;
+            if round == 0 {
+                meanwhile();
+            }
+            held
+        })
+    }
+
     /// What of these new records would be held.
     #[cfg(test)]
     pub(crate) fn judged(
@@ -280,7 +311,7 @@ impl<W: World> Engine<W> {
     ) -> BTreeSet<Sid> {
         let (members, view) = (self.members(space).expect("a list of members"), self.store().view(space));
         let view = view.expect("the space is here");
-        self.judge(space, &members, &Given { space: &view, sids, load }).held
+        self.judge(space, &members, &Given { space: &view, load }, sids).held
     }
 
     /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all

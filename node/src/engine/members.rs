@@ -408,7 +408,7 @@ impl<W: World> Engine<W> {
 
 /// The members timelines of a space: one, unless somebody made more.
 pub(super) fn members_timelines(view: &SpaceHandle) -> BTreeSet<TimelineId> {
-    view.snapshot().tips.iter().filter(|tip| tip.tjp.ib() == MEMBERS_IB).map(|tip| tip.timeline).collect()
+    view.timelines_of(MEMBERS_IB).into_iter().map(|info| info.timeline).collect()
 }
 
 fn members_timelines_known<W: World>(engine: &Engine<W>, space: &SpaceId, view: &SpaceHandle) -> BTreeSet<TimelineId> {

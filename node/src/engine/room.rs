@@ -13,7 +13,8 @@ use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified, 
 use sealtide_identity::authorship::COMMIT_IB;
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{SpaceHandle, Store};
-use sealtide_sync::{IdSum, Level, RangeBound, SagaId, Snapshot, SpaceView, TipItem};
+use sealtide_sync::negentropy::{Ranges, Run};
+use sealtide_sync::{IdSum, RangeBound, SagaId, Snapshot, SpaceView, TipItem, TipSet};
 
 /// The space of the store in which lies what is held of a space from one peer. It has no label, so nobody lists it.
 pub(super) fn held_space(space: &SpaceId, peer: &NodeId) -> SpaceId {
@@ -56,15 +57,6 @@ impl Room {
     /// The space without what is held.
     pub(super) fn space(&self) -> &SpaceHandle {
         &self.space
-    }
-
-    /// Level 0 with what is held, in order: tips that are held take the place of those of the space below them.
-    fn tips_in_range(&self, lo: &RangeBound, hi: &RangeBound) -> impl Iterator<Item = (u64, [u8; 32])> + use<> {
-        let snapshot = self.snapshot();
-        let below =
-            |bound: &RangeBound| snapshot.tips.partition_point(|tip| (tip.order, tip.id) < (bound.order, bound.id));
-        let (from, to) = (below(lo), below(hi));
-        (from..to.max(from)).map(move |at| (snapshot.tips[at].order, snapshot.tips[at].id))
     }
 
     /// Whether frames of a timeline are held.
@@ -122,6 +114,7 @@ impl Held {
             return made.clone();
         }
         let mut made = Snapshot::clone(base);
+        let (mut timelines, mut added, mut gone) = (BTreeMap::new(), Vec::new(), Vec::new());
         self.items.keys().filter(|sid| !space.contains(sid)).for_each(|sid| made.item_summary.add(sid.as_bytes()));
         for (timeline, frames) in &self.frames {
             let before: Vec<TipItem> = space.tips(timeline);
@@ -134,28 +127,77 @@ impl Held {
                 None => space.frame_facts(address),
             };
             let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
-            for gone in before.iter().filter(|tip| !after.contains(&tip.tip)) {
-                made.tips.retain(|tip| tip.id != gone.id);
-                made.tip_summary.sub(&gone.id);
-            }
+            let (mut left, covered): (Vec<_>, Vec<_>) = before.into_iter().partition(|tip| after.contains(&tip.tip));
+            covered.iter().for_each(|tip| made.tip_summary.sub(&tip.id));
+            gone.extend(covered.iter().map(|tip| (tip.order, tip.id)));
             let sids = after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| by_address.get(tip));
             for tip in sids.filter_map(|(_, sid)| TipItem::of(&self.records.record(sid)?)) {
                 made.tip_summary.add(&tip.id);
-                made.tips.push(tip);
+                added.push((tip.order, tip.id));
+                left.push(tip);
             }
+            left.sort_by_key(|tip| tip.id);
+            timelines.insert(*timeline, left);
         }
-        made.tips.sort_by_key(|tip| (tip.order, tip.id));
+        let (added, gone) = (Run::new(added), Run::new(gone));
+        made.tips = Arc::new(HeldTips { space: Arc::clone(&base.tips), timelines, added, gone });
         let made = Arc::new(made);
         *last = Some((base.clone(), made.clone()));
         made
     }
 
     fn in_range(&self, lo: &RangeBound, hi: &RangeBound) -> impl Iterator<Item = (u64, [u8; 32])> {
-        let (lo, hi) = ((lo.order, lo.id), (hi.order, hi.id));
         let mut items: Vec<(u64, [u8; 32])> = self.items.iter().map(|(sid, (order, _))| (*order, sid.0)).collect();
-        items.retain(|item| lo <= *item && *item < hi);
+        items.retain(|item| (lo.order, lo.id) <= *item && *item < (hi.order, hi.id));
         items.sort_unstable();
         items.into_iter()
+    }
+}
+
+/// The tips of a space with what is held: tips that are held take the place of those of the space below them.
+#[derive(Debug)]
+struct HeldTips {
+    space: Arc<dyn TipSet>,
+    /// All tips of the timelines of which frames are held, in ascending order of id.
+    timelines: BTreeMap<TimelineId, Vec<TipItem>>,
+    /// The tips that are held.
+    added: Run,
+    /// The tips of the space that are none with what is held.
+    gone: Run,
+}
+
+impl Ranges for HeldTips {
+    fn sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        let (count, mut sum) = self.space.sum(lo, hi);
+        let ((more, of_added), (less, of_gone)) = (self.added.sum(lo, hi), self.gone.sum(lo, hi));
+        sum.merge(&of_added);
+        sum.sub(&of_gone.0);
+        ((count + more).saturating_sub(less), sum)
+    }
+
+    fn list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        // As many more as may be gone.
+        let mut there = self.space.list(lo, hi, limit.saturating_add(self.gone.len()));
+        there.retain(|item| self.gone.items().binary_search(item).is_err());
+        joined(there, self.added.list(lo, hi, limit).into_iter(), limit)
+    }
+}
+
+impl TipSet for HeldTips {
+    fn of(&self, timeline: &TimelineId) -> Vec<TipItem> {
+        self.timelines.get(timeline).cloned().unwrap_or_else(|| self.space.of(timeline))
+    }
+
+    fn with_id(&self, id: &[u8; 32]) -> Option<TipItem> {
+        let held = self.timelines.values().flatten().find(|tip| tip.id == *id);
+        let there = || self.space.with_id(id).filter(|tip| !self.timelines.contains_key(&tip.timeline));
+        held.cloned().or_else(there)
+    }
+
+    fn diverged(&self) -> BTreeSet<TimelineId> {
+        let there = self.space.diverged().into_iter().filter(|timeline| !self.timelines.contains_key(timeline));
+        let held = self.timelines.iter().filter(|(_, tips)| tips.len() > 1).map(|(timeline, _)| *timeline);
+        there.chain(held).collect()
     }
 }
 
@@ -214,32 +256,21 @@ impl SpaceView for Room {
         joined(there, more.filter(|item| after.is_none_or(|after| *item > after)), limit)
     }
 
-    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
-        let Some(held) = &self.held else { return self.space.range_sum(level, lo, hi) };
-        let (mut count, mut sum) = match level {
-            Level::Tips => (0, IdSum::default()),
-            Level::Items => self.space.range_sum(level, lo, hi),
-        };
-        let more: Vec<[u8; 32]> = match level {
-            Level::Tips => self.tips_in_range(lo, hi).map(|(_, id)| id).collect(),
-            Level::Items => {
-                held.in_range(lo, hi).map(|(_, id)| id).filter(|id| !self.space.contains(&Sid(*id))).collect()
-            }
-        };
-        for id in more {
+    fn range_sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        let (mut count, mut sum) = self.space.range_sum(lo, hi);
+        let held = self.held.iter().flat_map(|held| held.in_range(lo, hi));
+        for (_, id) in held.filter(|(_, id)| !self.space.contains(&Sid(*id))) {
             sum.add(&id);
             count += 1;
         }
         (count, sum)
     }
 
-    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
-        match (&self.held, level) {
-            (None, _) => self.space.range_list(level, lo, hi, limit),
-            (Some(_), Level::Tips) => self.tips_in_range(lo, hi).take(limit).collect(),
-            (Some(held), Level::Items) => {
-                joined(self.space.range_list(level, lo, hi, limit), held.in_range(lo, hi), limit)
-            }
+    fn range_list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        let there = self.space.range_list(lo, hi, limit);
+        match &self.held {
+            None => there,
+            Some(held) => joined(there, held.in_range(lo, hi), limit),
         }
     }
 

@@ -2,39 +2,59 @@
 //!
 //! Both are timelines (ib `keyring`, ib `registry`) in one space of kind `app`. A frame holds the
 //! whole state, so the newest is all that is needed of the registry; of the ledger every record is verified at start.
+//!
+//! Whoever changes something holds the [`Turn`]; readers look at the [`State`] and never wait for the disk.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use sealtide_crypto::GatewayContext;
-use sealtide_gateway::{App, Bumped, Code, KeyFacts, Way};
-use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
-use sealtide_identity::SpaceId;
+use sealtide_gateway::{App, Bumped, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
+use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
-    Algorithm, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadWarning, LoadedKeys, SignError,
-    VersionState, environment_name,
+    KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadWarning, LoadedKeys, Order, VersionState,
+    environment_name, parse_time,
 };
-use sealtide_releases::{BumpError, BumpRequest, Crypto, REGISTRY_BYTES_MAX, Registry, plan};
-use sealtide_store::{SpaceLabel, Store};
-use sealtide_sync::{CommitRequest, SpaceView};
-use serde_json::{Value, json};
+use sealtide_identity::{NodeId, SpaceId};
+use sealtide_releases::{BumpRequest, Registry};
+use sealtide_store::Store;
+use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
-use super::key_file::KeyFile;
-use crate::audit::Audit;
+use super::alerts::{Alerts, Fact};
+use super::changes::Ordered;
+use super::events::Events;
+use super::figures::Figures;
+use super::key_file::{KeyFile, Keys};
+use super::registry::{self, Origin};
+use super::thread_state::ThreadState;
+use super::timelines::{Frames, app_space, data_of, known_space, member};
+use super::watch::Told;
+use crate::audit::{Audit, AuditEvent};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
-use crate::known::Known;
 use crate::real::now;
 use crate::world::OsEntropy;
 
-/// The app whose registry this is.
-const APP: &str = "default";
-/// The entity whose tree moves when none is named.
-const ROOT: &str = "global:main";
-/// The kind of the space of an app. It is not shared: that a registry has one writer is not enforced at sync yet.
-pub const APP_KIND: &str = "app";
+/// Notices that wait for the door; one that is further behind looks at everything anew.
+const NOTICES: usize = 64;
+
+/// What an operator decides about keys and registry.
+#[derive(Clone, Debug, Default)]
+pub struct DeskSettings {
+    /// A JSON array of entities, for a store without a registry.
+    pub registry: Option<PathBuf>,
+    /// Grace, probation, fallback.
+    pub policy: KeyPolicy,
+    /// Nodes whose signals are followed.
+    pub supervisors: Vec<NodeId>,
+    /// Days after which a version is said to be old; 0: never.
+    pub rotate_after_days: u64,
+    /// Whether the daily look rotates by itself.
+    pub auto_rotate: bool,
+    /// Whether v1 may be made when no key is configured; none: where the listener is not public.
+    pub generate: Option<bool>,
+}
 
 /// Keys and registry of a node.
 pub struct Desk {
@@ -42,89 +62,215 @@ pub struct Desk {
     space: SpaceId,
     identity: Identity,
     audit: Arc<Audit>,
-    state: Mutex<State>,
+    key_file: KeyFile,
+    pub(super) settings: DeskSettings,
+    turn: Mutex<Turn>,
+    state: RwLock<State>,
+    notices: broadcast::Sender<Notice>,
+    events: Events,
+    pub(super) figures: Figures,
+    told: Mutex<Told>,
+    alerts: Mutex<Alerts>,
+    thread: Mutex<ThreadState>,
+    events_by_name: Mutex<BTreeMap<String, u64>>,
 }
 
-struct State {
-    ring: Keyring,
-    registry: Arc<Registry>,
-    frame: Verified,
-    last: Option<KeyVersion>,
+/// What the one writer has in hand.
+pub(super) struct Turn {
+    pub(super) keys: Keys,
+    pub(super) ledger: Verified,
+    pub(super) registry: Verified,
+}
+
+/// What everybody sees.
+pub(super) struct State {
+    pub(super) ring: Keyring,
+    pub(super) registry: Arc<Registry>,
+    pub(super) last: Option<KeyVersion>,
 }
 
 impl Desk {
-    /// Opens what the store holds, or begins: keys from the environment or the key file, the registry from `file` or the
-    /// built-in sample. Returns what the operator should know.
+    /// Whether the store holds keys and a registry of before.
+    pub fn exists(store: &Store) -> bool {
+        known_space(store).is_some()
+    }
+
+    /// Opens what the store holds, or begins: keys from the environment or the key file, the registry from a file or the
+    /// built-in sample. Returns what the operator should know. Versions that are configured and new join the ledger, and
+    /// what a crash left unfinished is finished.
     ///
     /// # Errors
     /// Exit 2 for secrets or a registry that are refused, 5 for a ledger that does not verify.
-    // Spec: GW-45, GW-47, GW-56, GW-97
+    // Spec: GW-45, GW-47, GW-56, GW-59, GW-97
     pub fn open(
         home: &Home,
         store: Store,
         identity: Identity,
         audit: Arc<Audit>,
-        file: Option<&Path>,
+        settings: DeskSettings,
     ) -> Result<(Arc<Self>, Vec<String>), Failure> {
-        let keys_at = KeyFile::of(home)?;
-        let mut keys = keys_at.read()?;
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok().filter(|name| environment_name(name).is_some())?;
-            Some((name, value.into_encoded_bytes()))
-        });
-        let offers = KeyOffers {
-            environment: environment.collect(),
-            stored: keys.made.as_deref().copied(),
-            may_generate: true,
-            ..KeyOffers::default()
-        };
-        let loaded = LoadedKeys::load(&offers, &mut OsEntropy);
-        let loaded = loaded.map_err(|error| Failure::usage("signing_key", error.to_string()))?;
+        let key_file = KeyFile::of(home)?;
+        let mut keys = key_file.read()?;
+        let loaded = load_keys(&keys, settings.generate.unwrap_or(true))?;
         let mut told: Vec<String> = loaded.warnings.iter().map(|warning| warning_text(*warning)).collect();
         if let Some(made) = loaded.generated() {
-            keys.made = Some(Zeroizing::new(*made));
-            keys_at.write(&keys)?;
+            keys.made.insert(KeyVersion::V1, Zeroizing::new(*made));
+            key_file.write(&keys)?;
         }
         let space = app_space(&store, &identity)?;
-        let ledger = Frames { store: &store, space: &space, ib: "keyring" };
-        let mut frames = ledger.all()?;
-        if frames.is_empty() && keys.epoch > 0 {
-            let found = "the key file has seen a key ledger, and the store holds none";
-            return Err(Failure::new(Exit::Verification, "key_ledger", found));
+        let (ring, ledger) = open_ring(&store, &space, &identity, loaded, keys.epoch, settings.policy)?;
+        let epoch = ring.ledger().tip().epoch;
+        let is_gone = |version: &KeyVersion| ring.ledger().state(*version) == Some(VersionState::Destroyed);
+        let gone: Vec<KeyVersion> = keys.made.keys().copied().filter(is_gone).collect();
+        if keys.epoch != epoch || !gone.is_empty() {
+            keys.epoch = epoch;
+            gone.iter().for_each(|version| drop(keys.made.remove(version)));
+            key_file.write(&keys)?;
         }
-        if frames.is_empty() {
-            let first = Keyring::first_record(&loaded, &identity.key, &identity.id.to_string(), now());
-            let first = first.map_err(|error| Failure::failed("key_ledger", error.to_string()))?;
-            frames.push(ledger.begin("record", first.to_value())?);
-        }
-        let records: Result<Vec<LedgerRecord>, _> =
-            frames.iter().map(|frame| LedgerRecord::parse(&member(frame, "record"))).collect();
-        let broken = |error: String| Failure::new(Exit::Verification, "key_ledger", error);
-        let records = records.map_err(|error| broken(error.to_string()))?;
-        let (first, tip) = (&frames[0], &records[records.len() - 1]);
-        let row = LedgerRow::of(tip, first.address().as_str(), None);
-        let public = identity.key.public();
-        let policy = KeyPolicy::default();
-        let ring = Keyring::open(loaded, first.address().as_str(), &records, &row, keys.epoch, public, policy);
-        let ring = ring.map_err(|error| broken(error.to_string()))?;
-        if keys.epoch != tip.epoch {
-            keys.epoch = tip.epoch;
-            keys_at.write(&keys)?;
-        }
-        let (frame, registry) = open_registry(&store, &space, file, &mut told)?;
+        let frames = Frames { store: &store, space: &space, ib: "registry" };
+        let origin = Origin { writer: &identity.id, ring: &ring, last: None };
+        let (frame, registry) = registry::open(&frames, &origin, settings.registry.as_deref(), &mut told)?;
         let last = member(&frame, "lastSigVersion").as_str().and_then(KeyVersion::parse);
-        let state = Mutex::new(State { ring, registry: Arc::new(registry), frame, last });
-        Ok((Arc::new(Self { store, space, identity, audit, state }), told))
+        let events = Events::new(audit.clone())?;
+        let desk = Self {
+            store,
+            space,
+            identity,
+            audit,
+            key_file,
+            settings,
+            turn: Mutex::new(Turn { keys, ledger, registry: frame }),
+            state: RwLock::new(State { ring, registry: Arc::new(registry), last }),
+            notices: broadcast::Sender::new(NOTICES),
+            events,
+            figures: Figures::default(),
+            told: Mutex::default(),
+            alerts: Mutex::default(),
+            thread: Mutex::default(),
+            events_by_name: Mutex::default(),
+        };
+        desk.finish_outbox()?;
+        desk.add_unknown(&mut told);
+        Ok((Arc::new(desk), told))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Versions that are configured and that the ledger does not know become prepared.
+    fn add_unknown(&self, told: &mut Vec<String>) {
+        let mut turn = self.turn();
+        let unknown = self.read().ring.unknown();
+        for version in unknown {
+            let order = Ordered { order: Order::Add(version), expect: None, by: "configuration", reason: "" };
+            match self.follow(&mut turn, &order) {
+                Ok(_) => told.push(format!("{version} joined the key ledger; `sealtide keys rotate` makes it sign")),
+                Err(refused) => told.push(format!("{version} did not join the key ledger: {refused}")),
+            }
+        }
+    }
+
+    /// Who keeps these keys.
+    pub fn node(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The audit of the node.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Looks at everything from outside and changes something, one after the other.
+    pub(super) fn turn(&self) -> MutexGuard<'_, Turn> {
+        lock(&self.turn)
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        lock(&self.told)
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn space(&self) -> &SpaceId {
+        &self.space
+    }
+
+    pub(super) fn key_file(&self) -> &KeyFile {
+        &self.key_file
+    }
+
+    /// Writes what waits for the audit. Events of later are lost.
+    pub fn close(&self) {
+        self.events.close();
+    }
+
+    /// The figures of keys, registry and audit.
+    // Spec: GW-81
+    pub fn samples(&self) -> Vec<Sample> {
+        let mut samples = self.figures.samples();
+        let (active, since) = {
+            let state = self.read();
+            let tip = state.ring.ledger().tip();
+            (tip.active().number(), parse_time(&tip.rotation_timestamp).unwrap_or(0))
+        };
+        let age = now().wall_ms.saturating_sub(since) / 1000;
+        samples.push(Sample::gauge("sealtide_gw_key_active_version", "The key version that signs", active.into()));
+        samples.push(Sample::gauge("sealtide_gw_key_age_seconds", "Since the keys changed last", age));
+        let errors = self.audit.write_errors();
+        samples.push(Sample::counter("sealtide_gw_audit_write_errors", "Lines that could not be written", errors));
+        for (event, count) in lock(&self.events_by_name).iter() {
+            samples.push(Sample::counter("sealtide_gw_audit_events", "Events", *count).label("event", event));
+        }
+        samples
+    }
+
+    /// Lets the rules about alerts look at a fact; what they find stands in the audit.
+    pub(super) fn alert(&self, fact: &Fact<'_>) {
+        let found = lock(&self.alerts).take(fact, now().wall_ms);
+        for alert in found {
+            let (words, hsl) = alert.words();
+            tracing::warn!("gateway: {words}");
+            self.note_event(
+                AuditEvent::new("CHANNEL_NOTIFY", hsl)
+                    .member("channel", "EVENT_CHANNEL")
+                    .member("threadId", "0x5003")
+                    .member("payload", words),
+            );
+        }
+    }
+
+    pub(super) fn lost_events(&self) -> u64 {
+        self.events.lost()
+    }
+
+    /// What version management does, for whoever changes it.
+    pub(super) fn thread(&self) -> MutexGuard<'_, ThreadState> {
+        lock(&self.thread)
+    }
+
+    /// Tells the door, if one is open.
+    pub(super) fn notify(&self, notice: Notice) {
+        let _ = self.notices.send(notice);
+    }
+
+    /// Gives an event to the audit without waiting for it.
+    pub(super) fn note_event(&self, event: AuditEvent) {
+        // Names come from this code: fallbacks name versions, of which a ledger has at most 64.
+        *lock(&self.events_by_name).entry(event.name().to_owned()).or_default() += 1;
+        self.events.note(event);
     }
 }
 
 impl App for Desk {
     fn keys(&self) -> KeyFacts {
-        let state = self.lock();
+        let state = self.read();
         let v1 = state.ring.ledger().state_at(KeyVersion::V1, now().wall_ms);
         KeyFacts {
             ledger: state.ring.ledger().tip().active().number(),
@@ -135,176 +281,101 @@ impl App for Desk {
     }
 
     fn key_status(&self) -> (KeyVersion, u64, Option<KeyVersion>) {
-        let state = self.lock();
+        let state = self.read();
         (state.ring.ledger().tip().active(), state.ring.ledger().tip().epoch, state.last)
     }
 
     fn registry(&self) -> Arc<Registry> {
-        self.lock().registry.clone()
+        self.read().registry.clone()
     }
 
     fn lifecycle(&self) -> &'static str {
-        "RUNNING"
+        self.thread().word(now().mono_ms)
     }
 
-    // Spec: GW-65, GW-66
     fn bump(&self, request: &BumpRequest, way: Way) -> Result<Bumped, Code> {
-        let mut state = self.lock();
-        let now = now();
-        let plan = plan(&state.registry, request, ROOT).map_err(|error| match error {
-            BumpError::NotFound(_) => Code::EntityNotFound,
-            _ => Code::InvalidVersion,
-        })?;
-        let (algorithm, may_fall_back) = match (way, request.crypto) {
-            (Way::Rung(rung), Some(Crypto::Hmac)) if rung.number() > 1 => return Err(Code::InvalidField),
-            (Way::Rung(rung), _) if rung.number() > 1 => (Algorithm::Ed25519, false),
-            (_, Some(Crypto::Ed25519)) => (Algorithm::Ed25519, true),
-            _ => (Algorithm::HmacSha256, true),
-        };
-        let (bytes, context) = (plan.bumped.as_bytes(), GatewayContext::Bump);
-        let signed = state.ring.sign(bytes, context, algorithm, request.key_version, may_fall_back, now.wall_ms);
-        let signed = signed.map_err(|error| match error {
-            SignError::Algorithm { .. } => Code::InvalidField,
-            _ => Code::KeyUnavailable,
-        })?;
-        let (key_version, timestamp) = (signed.version, now.wall_ms);
-        if request.dry_run {
-            let revision = state.registry.revision();
-            return Ok(Bumped { plan, signed: None, key_version, timestamp, revision });
-        }
-        let data = registry_data(&plan.after, Some(signed.version)).ok_or(Code::StorageError)?;
-        let frame = try_evolve(&state.frame, data, Relations::new(), Stamp { ms: now.wall_ms });
-        let frame = frame.map_err(|_| Code::StorageError)?;
-        commit(&self.store, &self.space, frame.clone()).map_err(|_| Code::StorageError)?;
-        (state.registry, state.frame) = (Arc::new(plan.after.clone()), frame);
-        state.last = Some(signed.version);
-        let revision = plan.after.revision();
-        drop(state);
-        let (scope, entity) = (request.scope.name(), request.entity.as_deref().unwrap_or(ROOT));
-        let (revision_text, version) = (revision.to_string(), key_version.to_string());
-        let members = [("scope", scope), ("entityId", entity), ("revision", &revision_text), ("keyVersion", &version)];
-        self.audit.note("version_bump_success", &members);
-        Ok(Bumped { plan, signed: Some(signed), key_version, timestamp, revision })
+        self.bump_by(request, way, None).map_err(|refused| refused.code())
     }
 
     fn wall_ms(&self) -> u64 {
         now().wall_ms
     }
-}
 
-impl Desk {
-    /// Who keeps these keys.
-    pub fn node(&self) -> &Identity {
-        &self.identity
+    fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        Some(self)
+    }
+
+    fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
+        Some(self.notices.subscribe())
+    }
+
+    fn note(&self, event: DoorEvent) {
+        let member = |name: &str| event.members.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str());
+        match event.name {
+            "ws:upgrade:headers_validated" => self.thread().active(now().mono_ms),
+            "ws:upgrade:csrf_invalid" if matches!(member("reason"), Some("unknown" | "replayed")) => {
+                self.alert(&Fact::TokenRefused(member("clientIP").unwrap_or_default()));
+            }
+            _ => {}
+        }
+        let told = event
+            .members
+            .iter()
+            .fold(AuditEvent::new(event.name, event.hsl), |told, (name, value)| told.member(name, value));
+        self.note_event(match event.request_id {
+            Some(id) => told.member("[REQUEST_ID]", id),
+            None => told,
+        });
     }
 }
 
-/// The frames of the one timeline with this ib.
-struct Frames<'a> {
-    store: &'a Store,
-    space: &'a SpaceId,
-    ib: &'static str,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Frames<'_> {
-    /// All, oldest first.
-    fn all(&self) -> Result<Vec<Verified>, Failure> {
-        let Some(view) = self.store.view(self.space) else { return Ok(Vec::new()) };
-        let tips: Vec<_> = view.tip_items().into_iter().filter(|tip| tip.tip.ib() == self.ib).collect();
-        let [tip] = tips.as_slice() else {
-            let told = format!("{} timelines {} in the space of the gateway", tips.len(), self.ib);
-            let forked = Failure::new(Exit::Verification, "forked", told);
-            return if tips.is_empty() { Ok(Vec::new()) } else { Err(forked) };
-        };
-        let lost = || Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib));
-        let record = view.record(&tip.sid).ok_or_else(lost)?;
-        let facts = record.frame().ok_or_else(lost)?;
-        let sids = view.frames(&facts.timeline, 0, facts.n, usize::MAX);
-        sids.iter().map(|sid| view.record(sid).ok_or_else(lost)).collect()
-    }
-
-    fn begin(&self, name: &str, value: Value) -> Result<Verified, Failure> {
-        let data = Object::from_iter([(name.to_owned(), value)]);
-        let frame = genesis(self.ib, data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
-        commit(self.store, self.space, frame.clone())?;
-        Ok(frame)
-    }
+fn load_keys(keys: &Keys, may_generate: bool) -> Result<LoadedKeys, Failure> {
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| environment_name(name).is_some())?;
+        Some((name, value.into_encoded_bytes()))
+    });
+    let offers = KeyOffers {
+        environment: environment.collect(),
+        stored: keys.made.iter().map(|(version, key)| (*version, **key)).collect(),
+        may_generate,
+        ..KeyOffers::default()
+    };
+    let loaded = LoadedKeys::load(&offers, &mut OsEntropy);
+    loaded.map_err(|error| Failure::usage("signing_key", error.to_string()))
 }
 
-fn open_registry(
+/// The keys with their ledger, and the newest frame of it.
+fn open_ring(
     store: &Store,
     space: &SpaceId,
-    file: Option<&Path>,
-    told: &mut Vec<String>,
-) -> Result<(Verified, Registry), Failure> {
-    let frames = Frames { store, space, ib: "registry" };
-    if let Some(frame) = frames.all()?.pop() {
-        if file.is_some() {
-            told.push("--registry is ignored: the store holds a registry".to_owned());
-        }
-        let revision = member(&frame, "revision").as_u64().unwrap_or(0);
-        let read = Registry::read(member(&frame, "entities").to_string().as_bytes(), revision);
-        let damaged = |error| Failure::new(Exit::Verification, "registry", format!("the stored registry: {error}"));
-        return Ok((frame, read.map_err(damaged)?));
+    identity: &Identity,
+    loaded: LoadedKeys,
+    epoch_seen: u64,
+    policy: KeyPolicy,
+) -> Result<(Keyring, Verified), Failure> {
+    let broken = |error: String| Failure::new(Exit::Verification, "key_ledger", error);
+    let ledger = Frames { store, space, ib: "keyring" };
+    let mut frames = ledger.all()?;
+    if frames.is_empty() && epoch_seen > 0 {
+        return Err(broken("the key file has seen a key ledger, and the store holds none".to_owned()));
     }
-    let registry = match file {
-        Some(path) => {
-            let size = std::fs::metadata(path)?.len();
-            if size > REGISTRY_BYTES_MAX as u64 {
-                return Err(Failure::usage("registry", format!("{} is too long", path.display())));
-            }
-            Registry::read(&std::fs::read(path)?, 1)
-                .map_err(|error| Failure::usage("registry", format!("{}: {error}", path.display())))?
-        }
-        None => {
-            told.push("no registry yet: the built-in sample is shown; --registry FILE brings one".to_owned());
-            Registry::sample()
-        }
-    };
-    let refused = || Failure::usage("registry", "the registry holds text that is not Unicode");
-    let data = registry_data(&registry, None).ok_or_else(refused)?;
-    let frame = genesis("registry", data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
-    commit(store, space, frame.clone())?;
-    Ok((frame, registry))
-}
-
-/// The members of a registry frame; none for entities that cannot be written as Unicode.
-fn registry_data(registry: &Registry, last: Option<KeyVersion>) -> Option<Object> {
-    let entities: Value = serde_json::from_str(&registry.text()).ok()?;
-    let members: BTreeMap<&str, Value> = BTreeMap::from([
-        ("app", json!(APP)),
-        ("revision", json!(registry.revision())),
-        ("entities", entities),
-        ("lastSigVersion", json!(last.map(|version| version.to_string()))),
-    ]);
-    Some(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-}
-
-fn member(frame: &Verified, name: &str) -> Value {
-    frame.object().and_then(|data| data.get(name).cloned()).unwrap_or_default()
-}
-
-fn commit(store: &Store, space: &SpaceId, record: Verified) -> Result<(), Failure> {
-    let request =
-        CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
-    store.commit(space, &request).map(drop).map_err(|error| Failure::failed("store", error.to_string()))
-}
-
-/// The space of the app, made at the first start. Its id is kept as a setting: another space may have its name.
-fn app_space(store: &Store, identity: &Identity) -> Result<SpaceId, Failure> {
-    const SETTING: &str = "gateway.space";
-    let failed = |error: &dyn std::fmt::Display| Failure::failed("store", error.to_string());
-    let known = Known::of(store);
-    if let Some(space) = known.setting(SETTING).and_then(|text| text.parse().ok()) {
-        return Ok(space);
+    if frames.is_empty() {
+        let first = Keyring::first_record(&loaded, &identity.key, "configuration", now());
+        let first = first.map_err(|error| Failure::failed("key_ledger", error.to_string()))?;
+        frames.push(ledger.begin(data_of("record", first.to_value()))?);
     }
-    let stamp = Stamp { ms: now().wall_ms };
-    let first = space_genesis(APP, APP_KIND, &identity.id.to_string(), stamp, &uuid(&mut OsEntropy));
-    let space = store.create_space(first).map_err(|error| failed(&error))?;
-    let label = SpaceLabel { name: format!("app-{APP}"), kind: APP_KIND.to_owned(), dir: None };
-    known.put_label(&space, Some(&label)).map_err(|error| failed(&error))?;
-    known.put_setting(SETTING, Some(&space.to_string())).map_err(|error| failed(&error))?;
-    Ok(space)
+    let records: Result<Vec<LedgerRecord>, _> =
+        frames.iter().map(|frame| LedgerRecord::parse(&member(frame, "record"))).collect();
+    let records = records.map_err(|error| broken(error.to_string()))?;
+    let address = frames[0].address().as_str().to_owned();
+    let row = LedgerRow::of(&records[records.len() - 1], &address, None);
+    let ring = Keyring::open(loaded, &address, &records, &row, epoch_seen, identity.key.public(), policy);
+    let ring = ring.map_err(|error| broken(error.to_string()))?;
+    Ok((ring, frames.swap_remove(records.len() - 1)))
 }
 
 fn warning_text(warning: LoadWarning) -> String {

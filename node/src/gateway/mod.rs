@@ -1,6 +1,23 @@
 //! What stands behind the gateway's door: signing keys with their ledger, and the registry, both in the node's store.
 
+mod alerts;
+mod bearers;
+mod bumps;
+mod changes;
 mod desk;
+mod events;
+mod figures;
+mod host;
 mod key_file;
+mod registry;
+mod thread_state;
+mod timelines;
+mod watch;
 
-pub use desk::{APP_KIND, Desk};
+pub use bearers::{add_bearer, read_bearers};
+pub use bumps::BumpRefused;
+pub(crate) use changes::end_ms;
+pub use changes::{KeysShown, OrderRefused, Ordered, ShownVersion};
+pub use desk::{Desk, DeskSettings};
+pub use host::GatewayHost;
+pub use timelines::APP_KIND;

@@ -139,8 +139,8 @@ impl Frames {
 
     /// The first frames of all keystones here.
     pub(super) fn keystones(&self) -> Vec<Address> {
-        let timelines = self.view().map(|view| view.timelines()).unwrap_or_default();
-        timelines.into_iter().map(|info| info.tjp).filter(|first| first.ib() == KEYSTONE_IB).collect()
+        let timelines = self.view().map(|view| view.timelines_of(KEYSTONE_IB)).unwrap_or_default();
+        timelines.into_iter().map(|info| info.tjp).collect()
     }
 }
 

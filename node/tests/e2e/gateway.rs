@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::support::{Machine, write};
 
 /// A running gateway; it is killed when dropped.
-struct Gateway {
+pub(crate) struct Gateway {
     /// None for the door of a node.
-    child: Option<Child>,
-    at: String,
+    pub(crate) child: Option<Child>,
+    pub(crate) at: String,
 }
 
 impl Drop for Gateway {
@@ -25,7 +25,7 @@ impl Drop for Gateway {
     }
 }
 
-fn command(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Command {
+pub(crate) fn command(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
     for (name, _) in std::env::vars() {
         if name.starts_with("SEALTIDE_") || name.starts_with("VERSION_SIGNING_KEY") {
@@ -40,7 +40,7 @@ fn command(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Command {
     command
 }
 
-fn start(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Gateway {
+pub(crate) fn start(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Gateway {
     let mut child = command(home, args, variables).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -54,14 +54,14 @@ fn start(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Gateway {
 }
 
 /// The exit status of a gateway that does not start, and what it said.
-fn refused(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+pub(crate) fn refused(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let done = command(home, args, variables).output().unwrap();
     let told = [done.stdout, done.stderr].concat();
     (done.status.code().unwrap(), String::from_utf8(told).unwrap())
 }
 
 impl Gateway {
-    fn ask(&self, request: &str, lines: &[String], body: &str) -> String {
+    pub(crate) fn ask(&self, request: &str, lines: &[String], body: &str) -> String {
         let mut stream = TcpStream::connect(&self.at).unwrap();
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -72,12 +72,12 @@ impl Gateway {
         answer
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let answer = self.ask(&format!("GET {path}"), &[], "");
         serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|_| panic!("{answer}"))
     }
 
-    fn bump(&self, body: &str) -> Value {
+    pub(crate) fn bump(&self, body: &str) -> Value {
         let token = self.get("/api/auth/csrf-token")["token"].as_str().unwrap().to_owned();
         let lines = ["Content-Type: application/json".to_owned(), format!("X-CSRF-Token: {token}")];
         let answer = self.ask("POST /version/bump", &lines, body);

@@ -43,8 +43,8 @@ pub struct KeyOffers {
     pub credentials: BTreeMap<KeyVersion, Vec<u8>>,
     /// Values of environment variables by name; names that are none of ours are skipped.
     pub environment: BTreeMap<String, Vec<u8>>,
-    /// The raw v1 key that an earlier start kept.
-    pub stored: Option<[u8; 32]>,
+    /// Raw keys that this node made and kept: v1 at its first start, others when somebody asked for a new version.
+    pub stored: BTreeMap<KeyVersion, [u8; 32]>,
     /// Whether a v1 key may be made when there is none.
     pub may_generate: bool,
 }
@@ -115,8 +115,8 @@ impl LoadedKeys {
         take(&mut found, &offers.files, KeySource::File, KeySecret::from_file)?;
         take(&mut found, &offers.credentials, KeySource::Credential, KeySecret::from_file)?;
         take(&mut found, &environment, KeySource::Environment, KeySecret::from_text)?;
-        if let (false, Some(stored)) = (found.contains_key(&KeyVersion::V1), offers.stored) {
-            found.insert(KeyVersion::V1, (KeySecret::from_raw(stored), KeySource::Stored));
+        for (version, stored) in &offers.stored {
+            found.entry(*version).or_insert_with(|| (KeySecret::from_raw(*stored), KeySource::Stored));
         }
         let mut warnings = Vec::new();
         if !found.contains_key(&KeyVersion::V1) && offers.may_generate {

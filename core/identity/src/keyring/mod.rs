@@ -25,6 +25,7 @@ mod probation;
 mod record;
 mod ring;
 mod secret;
+mod signal;
 mod signature;
 mod version;
 
@@ -38,5 +39,6 @@ pub use probation::{Probation, ProbationVerdict};
 pub use record::{Action, Deadline, LastGood, LedgerRecord, RecordError, RecordSignature};
 pub use ring::{Keyring, KeyringError, LedgerRow, SignError, Signed, Verdict};
 pub use secret::{KeySecret, SecretRefused};
+pub use signal::{RotationSignal, SignalAction, SignalIgnored};
 pub use signature::{Algorithm, decode_hmac, decode_signature, encode_hmac, encode_signature};
 pub use version::KeyVersion;

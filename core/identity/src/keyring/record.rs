@@ -223,6 +223,11 @@ impl LedgerRecord {
         self.state.forced
     }
 
+    /// Every version and its state after this record, lowest first.
+    pub fn versions(&self) -> impl Iterator<Item = (KeyVersion, VersionState)> {
+        self.state.states.iter().map(|(version, state)| (*version, *state))
+    }
+
     /// Until when signatures of a version count, when that is said.
     pub fn not_after(&self, version: KeyVersion) -> Option<Deadline> {
         self.state.not_after.get(&version).copied()

@@ -8,8 +8,8 @@ use super::change::{sign, sign_by_node};
 use super::ledger::KeyStates;
 use super::record::Draft;
 use super::{
-    Action, Algorithm, ChoiceRefused, KeyPolicy, KeySource, KeyVersion, Ledger, LedgerError, LedgerRecord, LoadedKeys,
-    Probation, ProbationVerdict, VersionKeys, VersionState, decode_signature, write_time,
+    Action, Algorithm, ChoiceRefused, KeyPolicy, KeySecret, KeySource, KeyVersion, Ledger, LedgerError, LedgerRecord,
+    LoadedKeys, Probation, ProbationVerdict, VersionKeys, VersionState, decode_signature, write_time,
 };
 use crate::NodeId;
 
@@ -287,9 +287,24 @@ impl Keyring {
         LedgerRow::of(self.ledger.tip(), tip, last_sig_version)
     }
 
-    /// Forgets the secret of a version that was destroyed.
+    /// Takes in the keys of a version that was made while the gateway runs; the ledger does not know it yet.
+    ///
+    /// # Errors
+    /// [`KeyringError::OtherSecret`] for a version that has keys already, or that the ledger knows.
+    pub fn take_in(&mut self, version: KeyVersion, secret: KeySecret) -> Result<(), KeyringError> {
+        let keys = VersionKeys::derive(version, secret);
+        let is_twin = self.keys.values().any(|(other, _)| other.secret().is(keys.secret()));
+        if is_twin || self.keys.contains_key(&version) || self.ledger.state(version).is_some() {
+            return Err(KeyringError::OtherSecret(version));
+        }
+        self.keys.insert(version, (keys, KeySource::Stored));
+        Ok(())
+    }
+
+    /// Takes a version out again that [`Keyring::take_in`] brought and that the ledger did not get to know, or that was
+    /// destroyed.
     pub fn forget(&mut self, version: KeyVersion) {
-        if self.ledger.state(version) == Some(VersionState::Destroyed) {
+        if matches!(self.ledger.state(version), None | Some(VersionState::Destroyed)) {
             self.keys.remove(&version);
         }
     }

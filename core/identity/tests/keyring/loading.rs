@@ -28,7 +28,7 @@ fn key_loading_takes_the_first_place_that_has_a_secret() {
         files: BTreeMap::from([(v(1), secret(1).into_bytes())]),
         credentials: BTreeMap::from([(v(1), secret(2).into_bytes())]),
         environment: environment(&[("VERSION_SIGNING_KEY", &secret(3))]),
-        stored: Some([4; 32]),
+        stored: BTreeMap::from([(v(1), [4; 32])]),
         may_generate: true,
     };
     let of = |text: &str| VersionKeys::derive(v(1), KeySecret::from_text(text.as_bytes()).unwrap()).hmac(b"[]");
@@ -44,13 +44,14 @@ fn key_loading_takes_the_first_place_that_has_a_secret() {
             KeySource::File => offers.files.clear(),
             KeySource::Credential => offers.credentials.clear(),
             KeySource::Environment => offers.environment.clear(),
-            _ => offers.stored = None,
+            _ => offers.stored.clear(),
         }
     }
     let made = load(&offers).unwrap();
     assert_eq!(made.warnings, [LoadWarning::Generated]);
     // Proves: GW-47
-    let again = load(&KeyOffers { stored: made.generated().copied(), ..KeyOffers::default() }).unwrap();
+    let stored = made.generated().map(|key| (v(1), *key)).into_iter().collect();
+    let again = load(&KeyOffers { stored, ..KeyOffers::default() }).unwrap();
     assert_eq!(hmac(&made, 1), hmac(&again, 1));
     assert_eq!(made.keys[&v(1)].0.public_keys(), again.keys[&v(1)].0.public_keys());
     offers.may_generate = false;

@@ -6,6 +6,7 @@ mod changes;
 mod choice;
 mod ledger;
 mod loading;
+mod signals;
 mod signatures;
 mod support;
 mod vectors;

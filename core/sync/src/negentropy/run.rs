@@ -1,4 +1,4 @@
-//! A sorted run in memory: tips of a snapshot, the graph of a scope, salted ids, and what a store has not on disk yet.
+//! A sorted run in memory: tips, the graph of a scope, salted ids, and what a store has not on disk yet.
 
 use super::Ranges;
 use crate::{IdSum, RangeBound};

@@ -36,9 +36,9 @@ impl Run {
         self.receive.close(context, &mut self.scoped)?;
         let index = &self.receive.index;
         let (mut after, mut moved) = (BTreeMap::new(), Vec::new());
-        for timeline in index.timelines.values() {
-            let tips = index.tips_after(timeline, &self.scoped);
-            if tips == self.tips_before(&timeline.tjp) {
+        for (id, timeline) in &index.timelines {
+            let tips = index.tips_after(id, timeline, &self.scoped);
+            if tips == self.tips_before(id) {
                 continue;
             }
             // Spec: SY-64
@@ -46,7 +46,7 @@ impl Run {
                 return Err(Fault::new(AbortCode::Divergence, format!("{} diverged", timeline.tjp)));
             }
             moved.push(timeline.tjp.clone());
-            after.insert(timeline.tjp.timeline_id(), (timeline.tjp.clone(), tips));
+            after.insert(*id, (timeline.tjp.clone(), tips));
         }
         check_moves(context, &moved)?;
         let sids = index.sids();
@@ -60,8 +60,8 @@ impl Run {
             facts = self.facts_after(&after, &sids, &merges.frames);
         }
         let (mut moves, mut expected) = (Vec::new(), BTreeMap::new());
-        for (id, (tjp, tips)) in &after {
-            let before = self.tips_before(tjp);
+        for (id, (_, tips)) in &after {
+            let before = self.tips_before(id);
             note_moves(*id, &before, tips, &mut moves);
             expected.insert(*id, before.iter().map(|tip| tip.sid).collect());
         }
@@ -82,8 +82,8 @@ impl Run {
     }
 
     /// The tips of a timeline at OPEN, sorted by sid.
-    pub(super) fn tips_before(&self, tjp: &Address) -> Vec<TipItem> {
-        let mut tips: Vec<TipItem> = self.scoped.tips_of(tjp).cloned().collect();
+    pub(super) fn tips_before(&self, timeline: &TimelineId) -> Vec<TipItem> {
+        let mut tips = self.scoped.tips_of(timeline);
         tips.sort_by_key(|tip| tip.sid);
         tips
     }
@@ -93,8 +93,8 @@ impl Run {
         let snapshot = self.scoped.snapshot();
         let (mut tips, mut items) = (snapshot.tip_summary.clone(), snapshot.item_summary.clone());
         sids.iter().copied().chain(merged.iter().map(Verified::sid)).for_each(|sid| items.add(sid.as_bytes()));
-        for (tjp, after) in after.values() {
-            let before = self.tips_before(tjp);
+        for (timeline, (_, after)) in after {
+            let before = self.tips_before(timeline);
             let (gone, new) = differences(&before, after);
             gone.iter().for_each(|tip| tips.sub(&tip.id));
             new.iter().for_each(|tip| tips.add(&tip.id));
@@ -438,12 +438,9 @@ impl Committing {
 /// Whether one of the timelines that are to move has other tips now than at OPEN.
 fn moved_since(own: &OwnStaged, context: &Context<'_>) -> bool {
     let now = context.view.snapshot();
-    let mut tips: BTreeMap<TimelineId, Vec<Sid>> = own.expected.keys().map(|id| (*id, Vec::new())).collect();
-    for tip in &now.tips {
-        if let Some(sids) = tips.get_mut(&tip.timeline) {
-            sids.push(tip.sid);
-        }
-    }
-    tips.values_mut().for_each(|sids| sids.sort_unstable());
-    tips != own.expected
+    own.expected.iter().any(|(timeline, expected)| {
+        let mut sids: Vec<Sid> = now.tips.of(timeline).iter().map(|tip| tip.sid).collect();
+        sids.sort_unstable();
+        sids != *expected
+    })
 }

@@ -141,9 +141,10 @@ impl Index {
 
     /// The tips of a timeline after the commit: those at OPEN and the received heads, without those that a received
     /// frame has as ancestor. The same as `settle_tips`, since everything received is closed. Sorted by sid.
-    pub(super) fn tips_after(&self, timeline: &Timeline, scoped: &Scoped) -> Vec<TipItem> {
-        let kept = scoped.tips_of(&timeline.tjp).filter(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n));
-        let mut tips: Vec<_> = kept.chain(&timeline.heads).cloned().collect();
+    pub(super) fn tips_after(&self, id: &TimelineId, timeline: &Timeline, scoped: &Scoped) -> Vec<TipItem> {
+        let mut tips = scoped.tips_of(id);
+        tips.retain(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n));
+        tips.extend(timeline.heads.iter().cloned());
         tips.sort_by_key(|tip| tip.sid);
         tips.dedup_by_key(|tip| tip.sid);
         tips

@@ -44,10 +44,10 @@ impl Run {
             return merges;
         }
         let mut diverged: TipsAfter = after.iter().filter(|(_, (_, tips))| tips.len() > 1).map(own).collect();
-        for tjp in self.scoped.diverged() {
-            let id = tjp.timeline_id();
-            if !after.contains_key(&id) {
-                diverged.insert(id, (tjp.clone(), self.tips_before(tjp)));
+        for id in self.scoped.diverged().into_iter().filter(|id| !after.contains_key(id)) {
+            let tips = self.tips_before(&id);
+            if let Some(tjp) = tips.first().map(|tip| tip.tjp.clone()) {
+                diverged.insert(id, (tjp, tips));
             }
         }
         let read = Cell::new(0);
@@ -80,7 +80,9 @@ impl Run {
             return merge_all(records, &mut load);
         }
         // Spec: SY-64
-        let ([left, right], own) = (&records[..], self.tips_before(tjp)) else { return MergedAll::default() };
+        let ([left, right], own) = (&records[..], self.tips_before(&tjp.timeline_id())) else {
+            return MergedAll::default();
+        };
         let is_own = |tip: &Verified| own.iter().any(|own| own.tip == *tip.address());
         let (own, other) = match (is_own(left), is_own(right)) {
             (true, false) => (left, right),

@@ -235,7 +235,7 @@ impl Receive {
                 continue;
             }
             self.index.need(&tip.tip);
-            let own = scoped.tips_of(&tip.tjp).map(|own| own.n).max();
+            let own = scoped.tips_of(&tip.tjp.timeline_id()).iter().map(|own| own.n).max();
             let from = match own {
                 _ if !scoped.follows("past") => tip.n,
                 Some(own) if own < tip.n => own + 1,

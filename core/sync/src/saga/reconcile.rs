@@ -1,6 +1,8 @@
 //! The runs of reconciliation in a saga: level 0 once, then, when that was not enough, level 1 once as it is and once
 //! salted. Both sides know which run comes next, so each says nothing but its number. Spec: ibgib §13.2, §13.4
 
+use std::sync::Arc;
+
 use sealtide_ibgib::Sid;
 
 use super::salted::{Salt, SaltedSet, all_items};
@@ -8,7 +10,7 @@ use super::{Context, Fault, Side};
 use crate::message::Message;
 use crate::negentropy::{Difference, Ranges, Run};
 use crate::scope::Scoped;
-use crate::{AbortCode, IdSum, Level, RangeBound, SpaceView};
+use crate::{AbortCode, IdSum, Level, RangeBound, Snapshot, SpaceView};
 
 /// Messages of one run before it counts as endless. Two of them cut ranges by 256, so honest runs need a handful.
 const MESSAGES_MAX: u32 = 256;
@@ -58,7 +60,11 @@ struct Current {
 /// Where sums and lists come from.
 #[derive(Debug)]
 enum Set {
-    View(Level),
+    /// Level 0, as it was at OPEN.
+    Tips(Arc<Snapshot>),
+    /// Level 1 of the whole space.
+    Items,
+    /// Level 1 of a part of it.
     Run(Run),
     /// [`Reconcile::salted`].
     Salted,
@@ -73,16 +79,16 @@ pub(super) enum Step {
     Finished(Difference),
 }
 
-/// A level of a space as the splitter sees it.
-struct LevelOf<'a>(&'a dyn SpaceView, Level);
+/// The members of a space as the splitter sees them.
+struct Items<'a>(&'a dyn SpaceView);
 
-impl Ranges for LevelOf<'_> {
+impl Ranges for Items<'_> {
     fn sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
-        self.0.range_sum(self.1, lo, hi)
+        self.0.range_sum(lo, hi)
     }
 
     fn list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
-        self.0.range_list(self.1, lo, hi, limit)
+        self.0.range_list(lo, hi, limit)
     }
 }
 
@@ -147,9 +153,8 @@ impl Reconcile {
         }
         self.begun.push(kind);
         let set = match kind {
-            Kind::Tips if scoped.is_whole() => Set::View(Level::Tips),
-            Kind::Tips => Set::Run(scoped.tip_run()),
-            Kind::Items => scoped.item_run().map_or(Set::View(Level::Items), Set::Run),
+            Kind::Tips => Set::Tips(Arc::clone(scoped.snapshot())),
+            Kind::Items => scoped.item_run().map_or(Set::Items, Set::Run),
             Kind::Salted => {
                 let salt = Salt { saga: context.config.saga, run: self.begun.len() as u32 };
                 self.salted = Some(match scoped.item_run() {
@@ -181,7 +186,6 @@ impl Reconcile {
     pub(super) fn take(
         &mut self,
         context: &Context<'_>,
-        scoped: &Scoped,
         (kind, run): (Kind, u64),
         payload: &[u8],
         need_max: u64,
@@ -193,10 +197,6 @@ impl Reconcile {
         current.messages += 1;
         if current.messages > MESSAGES_MAX {
             return Err(Fault::new(AbortCode::Limit, "a reconciliation without end"));
-        }
-        // Tips are named as they were at OPEN: when they change, the run goes on over the snapshot.
-        if matches!(current.set, Set::View(Level::Tips)) && scoped.moved(context.view) {
-            current.set = Set::Run(scoped.tip_run());
         }
         let splitter = context.config.splitter;
         let answer = if side == Side::Answerer {
@@ -250,7 +250,9 @@ impl Reconcile {
 impl Current {
     fn with<T>(&self, view: &dyn SpaceView, salted: Option<&SaltedSet>, act: impl FnOnce(&dyn Ranges) -> T) -> T {
         match &self.set {
-            Set::View(level) => act(&LevelOf(view, *level)),
+            // Tips are named as they were at OPEN, whatever moves meanwhile.
+            Set::Tips(snapshot) => act(&*snapshot.tips),
+            Set::Items => act(&Items(view)),
             Set::Run(run) => act(run),
             Set::Salted => match salted {
                 Some(set) => act(&set.run),

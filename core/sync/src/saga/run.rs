@@ -212,7 +212,7 @@ impl Run {
             Kind::Tips => self.terms.peer.tip_count,
             _ => self.terms.peer.item_count.saturating_add(GROWTH_MAX),
         };
-        match self.reconcile.take(context, &self.scoped, (kind, run), payload, need_max)? {
+        match self.reconcile.take(context, (kind, run), payload, need_max)? {
             Step::Answer(message) => _ = context.out.send(&message),
             Step::Finished(difference) if kind != Kind::Tips => self.items_known(difference),
             Step::Finished(difference) => {

@@ -4,7 +4,7 @@
 use sealtide_ibgib::Sid;
 
 use crate::negentropy::Run;
-use crate::{Level, RangeBound, SagaId, SpaceView};
+use crate::{RangeBound, SagaId, SpaceView};
 
 /// What ids are hashed with: the saga and the run. The opener alone chooses both, so a salted run is as good as the
 /// chance in its saga ids.
@@ -61,7 +61,7 @@ pub(super) fn all_items(view: &dyn SpaceView) -> impl Iterator<Item = (u64, [u8;
             && let Some(from) = lo.take()
         {
             // One more than a page: it tells where the next one begins.
-            let mut items = view.range_list(Level::Items, &from, &RangeBound::END, PAGE + 1);
+            let mut items = view.range_list(&from, &RangeBound::END, PAGE + 1);
             if items.len() > PAGE {
                 lo = items.pop().map(|(order, id)| RangeBound { order, id });
             }

@@ -265,7 +265,7 @@ fn list_tips(want: u64, ids: &mut VecDeque<[u8; 32]>, scoped: &Scoped) -> (Messa
     {
         if let Some(tip) = scoped.tip(&id) {
             bytes += tip.tjp.as_str().len() + tip.tip.as_str().len() + 100;
-            tips.push(ListedTip { id, tjp: tip.tjp.clone(), tip: tip.tip.clone(), sid: tip.sid, n: tip.n });
+            tips.push(ListedTip { id, tjp: tip.tjp, tip: tip.tip, sid: tip.sid, n: tip.n });
         }
     }
     let last = ids.is_empty();

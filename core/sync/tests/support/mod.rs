@@ -15,7 +15,7 @@ use sealtide_ibgib::{
 use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_sync::negentropy::Splitter;
 use sealtide_sync::{
-    AbortCode, Chain, CommitRequest, CommitResult, Contexts, Direction, IdSum, Ledger, Level, Limits, Message, Mode,
+    AbortCode, Chain, CommitRequest, CommitResult, Contexts, Direction, IdSum, Ledger, Limits, Message, Mode,
     RangeBound, Refused, Saga, SagaConfig, SagaId, SagaInput, SagaOutcome, SagaOutput, Scope, Snapshot, SpaceView,
     Strategy, TipItem,
 };
@@ -135,15 +135,8 @@ impl SpaceView for MemSpace {
         let mut cache = self.cache.borrow_mut();
         cache
             .get_or_insert_with(|| {
-                let mut snapshot = Snapshot::default();
-                for tips in self.tips.values() {
-                    for tip in tips {
-                        let frames = self.addresses[tip].iter().filter_map(|sid| TipItem::of(&self.records[sid]));
-                        snapshot.tips.extend(frames);
-                    }
-                }
-                snapshot.tips.sort_by_key(|tip| (tip.order, tip.id));
-                snapshot.tips.iter().for_each(|tip| snapshot.tip_summary.add(&tip.id));
+                let sids = self.tips.values().flatten().flat_map(|tip| &self.addresses[tip]);
+                let mut snapshot = Snapshot::of_tips(sids.filter_map(|sid| TipItem::of(&self.records[sid])).collect());
                 self.records.keys().for_each(|sid| snapshot.item_summary.add(sid.as_bytes()));
                 Arc::new(snapshot)
             })
@@ -193,27 +186,19 @@ impl SpaceView for MemSpace {
         self.bulk.range((from, Unbounded)).take(limit).copied().collect()
     }
 
-    fn range_sum(&self, level: Level, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+    fn range_sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
         let mut sum = IdSum::default();
-        let items = self.range_list(level, lo, hi, usize::MAX);
+        let items = self.range_list(lo, hi, usize::MAX);
         items.iter().for_each(|(_, id)| sum.add(id));
         (items.len() as u64, sum)
     }
 
-    fn range_list(&self, level: Level, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+    fn range_list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
         if hi <= lo {
             return Vec::new();
         }
-        let inside = |item: &(u64, [u8; 32])| (lo.order, lo.id) <= *item && *item < (hi.order, hi.id);
-        match level {
-            Level::Tips => {
-                self.snapshot().tips.iter().map(|tip| (tip.order, tip.id)).filter(inside).take(limit).collect()
-            }
-            Level::Items => {
-                let here = self.bulk.range((lo.order, Sid(lo.id))..(hi.order, Sid(hi.id)));
-                here.map(|(order, sid)| (*order, sid.0)).take(limit).collect()
-            }
-        }
+        let here = self.bulk.range((lo.order, Sid(lo.id))..(hi.order, Sid(hi.id)));
+        here.map(|(order, sid)| (*order, sid.0)).take(limit).collect()
     }
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {

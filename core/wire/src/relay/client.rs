@@ -10,6 +10,9 @@ use crate::handshake::RelayLimits;
 
 /// Bytes that a circuit takes from its writer before the socket has taken them.
 const UNSENT_BYTES_MAX: usize = 128 * 1024;
+/// Frames other than R_DATA in turn that wait for the socket. A relay that has more to be answered than this and reads
+/// nothing means harm.
+const STEERING_MAX: usize = 4096;
 
 /// What the relay told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,9 @@ pub enum RelayViolation {
     /// More circuits than agreed.
     #[error("more circuits than agreed")]
     TooMany,
+    /// Asks for more answers than it reads.
+    #[error("asks for answers and does not read them")]
+    Unread,
 }
 
 /// What a circuit gives to its reader.
@@ -101,6 +107,8 @@ pub struct RelayClient {
     next_odd: u32,
     circuits: BTreeMap<CircuitNumber, Circuit>,
     steering: VecDeque<Bytes>,
+    /// More was to be said than [`STEERING_MAX`] frames: the login is over with the next message.
+    overflowed: bool,
     /// Circuits with unsent bytes and credit, in the order of their turns.
     turns: VecDeque<CircuitNumber>,
     events: VecDeque<ClientEvent>,
@@ -120,6 +128,7 @@ impl RelayClient {
             next_odd: 1,
             circuits: BTreeMap::new(),
             steering: VecDeque::new(),
+            overflowed: false,
             turns: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -162,7 +171,7 @@ impl RelayClient {
         self.push(&RelayFrame::Ping(token));
     }
 
-    /// One message of the relay.
+    /// One message of the relay. Answers that it does not read pile up to a bound; beyond it the login is over.
     ///
     /// # Errors
     /// [`RelayViolation`]: the login is to be closed.
@@ -222,7 +231,7 @@ impl RelayClient {
                 return Err(RelayViolation::Direction);
             }
         }
-        Ok(())
+        if self.overflowed { Err(RelayViolation::Unread) } else { Ok(()) }
     }
 
     /// How a circuit stands; `None`: this node has closed it.
@@ -330,8 +339,13 @@ impl RelayClient {
         Circuit { state, received: VecDeque::new(), window, read: 0, credit: window, unsent: BytesMut::new() }
     }
 
+    /// Puts a frame in line. What finds no place is lost, and with it the login: the relay has stopped reading.
     fn push(&mut self, frame: &RelayFrame) {
-        self.steering.push_back(frame.encode());
+        if self.steering.len() >= STEERING_MAX {
+            self.overflowed = true;
+        } else {
+            self.steering.push_back(frame.encode());
+        }
     }
 }
 
@@ -346,3 +360,6 @@ fn take_payload(circuit: &mut Circuit) -> Bytes {
     }
     payload
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sealtide_identity::NodeId;
 
 /// Stands for guests in R_ALLOW.
-const GUESTS: NodeId = NodeId::from_bytes([0; 32]);
+pub(super) const GUESTS: NodeId = NodeId::from_bytes([0; 32]);
 
 /// Who may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,20 +39,34 @@ pub enum Standing {
     Guest,
 }
 
+/// One R_ALLOW: who is let in, or [`GUESTS`], and the member that says so.
+type Entry = (NodeId, NodeId);
+
 /// The operator's rule and the entries of the members.
 #[derive(Debug)]
 pub(super) struct GuestList {
     admit: Admit,
     /// Nodes that proved the token.
     proved: BTreeSet<NodeId>,
-    /// (id or [`GUESTS`], maker) → end on the monotonic clock, ms.
-    entries: BTreeMap<(NodeId, NodeId), u64>,
+    /// Each entry with its end on the monotonic clock, ms.
+    entries: BTreeMap<Entry, u64>,
+    /// The same by their ends.
+    ends: BTreeSet<(u64, Entry)>,
+    /// How many entries each member made.
+    made: BTreeMap<NodeId, usize>,
     per_maker_max: usize,
 }
 
 impl GuestList {
     pub(super) fn new(admit: Admit, per_maker_max: usize) -> Self {
-        Self { admit, proved: BTreeSet::new(), entries: BTreeMap::new(), per_maker_max }
+        Self {
+            admit,
+            proved: BTreeSet::new(),
+            entries: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            made: BTreeMap::new(),
+            per_maker_max,
+        }
     }
 
     /// How `node` would stand; `None`: it is not let in.
@@ -80,16 +94,20 @@ impl GuestList {
 
     /// R_ALLOW of a member; false when it has too many entries.
     pub(super) fn allow(&mut self, now_ms: u64, maker: NodeId, node: NodeId, seconds: u32) -> bool {
+        let entry = (node, maker);
         if seconds == 0 {
-            self.entries.remove(&(node, maker));
+            self.remove(entry);
             return true;
         }
-        self.entries.retain(|_, end| *end > now_ms);
-        let is_new = !self.entries.contains_key(&(node, maker));
-        if is_new && self.entries.keys().filter(|(_, by)| *by == maker).count() >= self.per_maker_max {
+        let made = self.made.get(&maker).copied().unwrap_or(0);
+        if made >= self.per_maker_max && !self.entries.contains_key(&entry) {
             return false;
         }
-        self.entries.insert((node, maker), now_ms + u64::from(seconds) * 1000);
+        self.remove(entry);
+        let end = now_ms + u64::from(seconds) * 1000;
+        self.entries.insert(entry, end);
+        self.ends.insert((end, entry));
+        *self.made.entry(maker).or_default() += 1;
         true
     }
 
@@ -99,21 +117,34 @@ impl GuestList {
         if !matches!(self.admit, Admit::Token(_)) {
             self.proved.clear();
         }
-        let mut entries = std::mem::take(&mut self.entries);
-        entries.retain(|(_, maker), _| self.is_member(maker));
-        self.entries = entries;
+        let lost: Vec<_> = self.entries.keys().filter(|(_, maker)| !self.is_member(maker)).copied().collect();
+        lost.into_iter().for_each(|entry| self.remove(entry));
     }
 
     /// When the next entry ends.
     pub(super) fn next_end(&self) -> Option<u64> {
-        self.entries.values().min().copied()
+        self.ends.first().map(|(end, _)| *end)
     }
 
     /// Forgets what has ended; true when something had.
     pub(super) fn expire(&mut self, now_ms: u64) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|_, end| *end > now_ms);
-        self.entries.len() != before
+        let mut expired = false;
+        while let Some((_, entry)) = self.ends.first().copied().filter(|(end, _)| *end <= now_ms) {
+            self.remove(entry);
+            expired = true;
+        }
+        expired
+    }
+
+    fn remove(&mut self, entry: Entry) {
+        let Some(end) = self.entries.remove(&entry) else { return };
+        self.ends.remove(&(end, entry));
+        if let Some(made) = self.made.get_mut(&entry.1) {
+            *made -= 1;
+            if *made == 0 {
+                self.made.remove(&entry.1);
+            }
+        }
     }
 
     fn is_member(&self, node: &NodeId) -> bool {

@@ -21,7 +21,7 @@ use sealtide_crypto::{Entropy, Now};
 use sealtide_identity::{LinkAddress, NodeId};
 
 use super::frame::{CircuitEnd, CircuitNumber, GoAwayCode, RelayFrame, RelayFrameError};
-use super::guest_list::{Admit, GuestList, Standing};
+use super::guest_list::{Admit, GUESTS, GuestList, Standing};
 use super::settings::RelaySettings;
 
 use circuits::Circuits;
@@ -120,7 +120,11 @@ pub struct Hub {
     circuits: Circuits,
     timers: BTreeSet<(u64, Timer)>,
     outputs: VecDeque<Output>,
+    /// Who sent while the relay was full, in the order of their turns.
+    starved: VecDeque<LoginId>,
     draining: bool,
+    /// The time of the relay is over: nobody comes in any more.
+    dismissed: bool,
     stats: RelayStats,
 }
 
@@ -130,6 +134,8 @@ enum Timer {
     Refuse(LoginId, CircuitNumber),
     /// Whoever is held up by a node that does not read is set free.
     Blocked(LoginId),
+    /// Somebody has waited for room in the relay.
+    Starved,
     /// A guest has had its time.
     GuestOver(LoginId),
     /// A login without a sign of life.
@@ -147,7 +153,9 @@ impl Hub {
             circuits: Circuits::default(),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
+            starved: VecDeque::new(),
             draining: false,
+            dismissed: false,
             stats: RelayStats::default(),
         }
     }
@@ -173,6 +181,9 @@ impl Hub {
         token: bool,
         entropy: &mut dyn Entropy,
     ) -> bool {
+        if self.dismissed {
+            return false;
+        }
         if token {
             self.guest_list.proved_token(node);
         }
@@ -188,11 +199,11 @@ impl Hub {
             if let Some(bucket) = self.logins.get(old).map(Login::bucket) {
                 login.set_bucket(bucket);
             }
-            self.send_away(now, old, code, 0);
+            self.send_away(old, code, 0);
             if fight {
                 self.outputs.push_back(Output::DuplicateIdentity(node));
                 self.logins.insert(id, login);
-                self.send_away(now, id, code, 60_000);
+                self.send_away(id, code, 60_000);
                 return true;
             }
         }
@@ -201,6 +212,10 @@ impl Hub {
         }
         self.timers.insert((now.mono_ms + self.settings.idle_ms, Timer::Idle(id)));
         self.logins.insert(id, login);
+        if let Some(address) = address {
+            // An address never changes while a connection lives: once is enough. Spec: LK-51
+            let _full = self.steer(id, &RelayFrame::Observed { address });
+        }
         if self.draining {
             self.say_draining(id, entropy);
         }
@@ -217,12 +232,12 @@ impl Hub {
         login.alive_at_ms = now.mono_ms;
         match frame {
             RelayFrame::Open { circuit, target, show_address } => self.open(now, id, circuit, target, show_address),
-            RelayFrame::Accept { circuit } => self.accept(now, id, circuit),
+            RelayFrame::Accept { circuit } => self.accept(id, circuit),
             RelayFrame::Refuse { circuit, .. } => self.refused_by_target(id, circuit),
             RelayFrame::Data { circuit, payload } => self.data(now, id, circuit, payload),
             RelayFrame::Credit { circuit, increment } => self.credit(id, circuit, increment),
             RelayFrame::Close { circuit, why } => {
-                self.close(now, id, circuit, why);
+                self.close(id, circuit, why);
                 Ok(())
             }
             RelayFrame::Ping(token) => self.steer(id, &RelayFrame::Pong(token)),
@@ -244,9 +259,11 @@ impl Hub {
         let login = self.logins.get_mut(id)?;
         let sent = login.outbox.next()?;
         if sent.data_bytes > 0 {
+            login.took_at_ms = now.mono_ms;
             self.stats.waiting_bytes -= sent.data_bytes as u64;
             self.stats.bytes_out += sent.data_bytes as u64;
-            self.unblock(now, id);
+            self.unblock(id);
+            self.feed();
         }
         Some(sent.message)
     }
@@ -255,7 +272,7 @@ impl Hub {
     // Spec: LK-60, LK-62
     pub fn gate(&mut self, now: Now, id: LoginId) -> Gate {
         let Some(login) = self.logins.get_mut(id) else { return Gate::Closed };
-        if login.is_leaving() || login.blocked_by.is_some() {
+        if login.is_leaving() || login.held.is_some() {
             return Gate::Closed;
         }
         match login.ready_at(now.mono_ms, &self.settings) {
@@ -274,12 +291,14 @@ impl Hub {
     }
 
     /// The connection of this login is gone.
-    pub fn lost(&mut self, now: Now, id: LoginId) {
-        self.end_circuits(now, id, CircuitEnd::Unreachable);
-        self.unblock_all(now, id);
+    pub fn lost(&mut self, id: LoginId) {
+        self.end_circuits(id, CircuitEnd::Unreachable);
+        self.unblock_all(id);
         if let Some(login) = self.logins.remove(id) {
             self.stats.waiting_bytes -= login.outbox.waiting_bytes() as u64;
         }
+        self.starved.retain(|starved| *starved != id);
+        self.feed();
         self.timers.retain(|(_, timer)| !timer.is_of(id));
         self.drained_early();
     }
@@ -302,6 +321,19 @@ impl Hub {
         self.drained_early();
     }
 
+    /// The time of a drained relay is over: every login ends once what is said to it last is written. The driver waits for
+    /// that, within its own patience.
+    pub fn dismiss(&mut self) {
+        self.dismissed = true;
+        for id in self.logins.ids() {
+            self.end_circuits(id, CircuitEnd::Draining);
+            if let Some(login) = self.logins.get_mut(id) {
+                login.leave();
+            }
+            self.outputs.push_back(Output::Wake(id));
+        }
+    }
+
     /// The operator's new rule; who is let in no longer is sent away.
     // Spec: LK-108
     pub fn set_admit(&mut self, now: Now, admit: Admit) {
@@ -320,12 +352,13 @@ impl Hub {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono_ms) {
             self.timers.remove(&(at, timer));
             match timer {
-                Timer::Refuse(id, circuit) => self.refuse_in_time(now, id, circuit),
-                Timer::Blocked(receiver) => self.blocked_too_long(now, receiver),
+                Timer::Refuse(id, circuit) => self.refuse_in_time(id, circuit),
+                Timer::Blocked(receiver) => self.blocked_too_long(receiver),
+                Timer::Starved => self.starved_too_long(now),
                 Timer::GuestOver(id) => {
                     let is_guest = self.logins.get(id).is_some_and(|login| login.standing == Standing::Guest);
                     if is_guest {
-                        self.send_away(now, id, GoAwayCode::NotAdmitted, 0);
+                        self.send_away(id, GoAwayCode::NotAdmitted, 0);
                     }
                 }
                 Timer::Idle(id) => self.idle(now, id),
@@ -359,7 +392,10 @@ impl Hub {
         }
         let maker = login.node;
         self.guest_list.allow(now.mono_ms, maker, node, seconds);
-        self.look_at_standings(now);
+        // Only these can stand otherwise now: a member may say so often, and there may be many logins.
+        let concerned =
+            if node == GUESTS { self.logins.guest_ids() } else { self.logins.of(&node).into_iter().collect() };
+        self.look_at(now, concerned);
     }
 
     fn probe(&mut self, now: Now, id: LoginId, port: u16) -> Result<(), Violation> {
@@ -377,15 +413,19 @@ impl Hub {
 
     /// Standings follow the entries: a guest that was let in for good stays, who lost its place goes.
     fn look_at_standings(&mut self, now: Now) {
-        for id in self.logins.ids() {
-            let Some(login) = self.logins.get_mut(id).filter(|login| !login.is_leaving()) else { continue };
+        self.look_at(now, self.logins.ids());
+    }
+
+    fn look_at(&mut self, now: Now, concerned: Vec<LoginId>) {
+        for id in concerned {
+            let Some(login) = self.logins.get(id).filter(|login| !login.is_leaving()) else { continue };
             match self.guest_list.standing(now.mono_ms, &login.node) {
-                None => self.send_away(now, id, GoAwayCode::NotAdmitted, 0),
+                None => self.send_away(id, GoAwayCode::NotAdmitted, 0),
                 // Whose entry ended is not a guest by that: guests come as such.
                 Some(Standing::Guest) if login.standing != Standing::Guest => {
-                    self.send_away(now, id, GoAwayCode::NotAdmitted, 0);
+                    self.send_away(id, GoAwayCode::NotAdmitted, 0);
                 }
-                Some(standing) => login.standing = standing,
+                Some(standing) => self.logins.set_standing(id, standing),
             }
         }
     }
@@ -393,7 +433,7 @@ impl Hub {
     fn idle(&mut self, now: Now, id: LoginId) {
         let Some(login) = self.logins.get_mut(id) else { return };
         // Who is not read cannot show that it lives.
-        if login.blocked_by.is_some() {
+        if login.held.is_some() {
             login.alive_at_ms = now.mono_ms;
         }
         let at = login.alive_at_ms + self.settings.idle_ms;
@@ -404,13 +444,14 @@ impl Hub {
             self.stats.waiting_bytes -= login.outbox.waiting_bytes() as u64;
             login.outbox = Default::default();
             self.outputs.push_back(Output::Wake(id));
+            self.feed();
         }
     }
 
     /// GOAWAY, and the end of the login once it is written.
-    fn send_away(&mut self, now: Now, id: LoginId, code: GoAwayCode, reconnect_ms: u32) {
-        self.end_circuits(now, id, CircuitEnd::Unreachable);
-        self.unblock_all(now, id);
+    fn send_away(&mut self, id: LoginId, code: GoAwayCode, reconnect_ms: u32) {
+        self.end_circuits(id, CircuitEnd::Unreachable);
+        self.unblock_all(id);
         let _full = self.steer(id, &RelayFrame::GoAway { code, reconnect_ms, relays: Vec::new() });
         if let Some(login) = self.logins.get_mut(id) {
             login.leave();
@@ -451,7 +492,7 @@ impl Timer {
     fn is_of(&self, login: LoginId) -> bool {
         match self {
             Self::Refuse(id, _) | Self::Blocked(id) | Self::GuestOver(id) | Self::Idle(id) => *id == login,
-            Self::Drained => false,
+            Self::Starved | Self::Drained => false,
         }
     }
 }

@@ -76,6 +76,11 @@ impl Outbox {
         bytes
     }
 
+    /// Whether something of the circuit `number` waits.
+    pub(super) fn waits(&self, number: u32) -> bool {
+        self.queues.contains_key(&number)
+    }
+
     /// The next message to write.
     pub(super) fn next(&mut self) -> Option<Sent> {
         if let Some(message) = self.steering.pop_front() {

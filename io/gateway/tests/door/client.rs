@@ -5,13 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::{GatewayContext, Now, Seed, SeededEntropy, SigningKey};
-use sealtide_gateway::{App, Bumped, Code, KeyFacts, Probe, Sample, Server, Settings, Way};
+use sealtide_gateway::{
+    App, Bumped, Code, DoorEvent, KeyChange, KeyDesk, KeyFacts, Notice, Probe, Sample, Server, Settings, Way,
+};
 use sealtide_identity::keyring::{
-    Algorithm, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRow, LoadedKeys, Order, VersionState,
+    Algorithm, ChangeRefused, ChangeRequest, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRow, LoadedKeys, Order,
+    VersionState,
 };
 use sealtide_releases::{BumpError, BumpRequest, Crypto, Registry, plan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::broadcast;
 
 pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -30,7 +34,9 @@ impl Probe for Ready {
 /// Keys v1 and v2 and a registry, as a node would have them.
 pub(crate) struct Desk {
     node: SigningKey,
-    inner: Mutex<(Keyring, Arc<Registry>)>,
+    pub(crate) inner: Mutex<(Keyring, Arc<Registry>)>,
+    pub(crate) notices: broadcast::Sender<Notice>,
+    pub(crate) events: Mutex<Vec<DoorEvent>>,
     pub(crate) fail: Mutex<Option<Code>>,
 }
 
@@ -46,17 +52,25 @@ impl Desk {
         let first = Keyring::first_record(&load(), &node, "test", now).unwrap();
         let row = LedgerRow::of(&first, "tip", None);
         let ring = Keyring::open(load(), "keyring^1", &[first], &row, 1, node.public(), KeyPolicy::default()).unwrap();
-        Arc::new(Self { node, inner: Mutex::new((ring, Arc::new(Registry::sample()))), fail: Mutex::new(None) })
+        let inner = Mutex::new((ring, Arc::new(Registry::sample())));
+        let notices = broadcast::Sender::new(16);
+        Arc::new(Self { node, inner, notices, events: Mutex::default(), fail: Mutex::new(None) })
     }
 
     pub(crate) fn rotate(&self) {
+        let order = Order::Rotate { to: None, keep_until: None };
+        self.order(order, None).unwrap().unwrap();
+    }
+
+    /// Follows an order, without a word to the door; none when it is so already.
+    pub(crate) fn order(&self, order: Order, expect: Option<KeyVersion>) -> Result<Option<KeyChange>, ChangeRefused> {
         let mut inner = self.inner.lock().unwrap();
         let now = Now { mono_ms: 0, wall_ms: WALL_MS };
-        let order = Order::Rotate { to: None, keep_until: None };
-        let request =
-            sealtide_identity::keyring::ChangeRequest { order, expect: None, auto: false, by: "", reason: "" };
-        let change = inner.0.propose(&request, &self.node, now).unwrap().unwrap();
-        inner.0.apply(change, &self.node, now).unwrap();
+        let request = ChangeRequest { order, expect, auto: false, by: "", reason: "" };
+        let Some(change) = inner.0.propose(&request, &self.node, now)? else { return Ok(None) };
+        let (from, to, epoch) = (change.from, change.to, change.record.epoch);
+        inner.0.apply(change, &self.node, now)?;
+        Ok(Some(KeyChange { from, to, epoch, at_ms: WALL_MS }))
     }
 
     /// The public Ed25519 key of the active version: what a user would pin.
@@ -80,7 +94,8 @@ impl App for Desk {
         KeyFacts {
             ledger: inner.0.ledger().tip().active().number(),
             loaded: inner.0.loaded().last().map_or(0, KeyVersion::number),
-            v1_counts: matches!(state, Some(VersionState::Active | VersionState::VerifyOnly)),
+            v1_counts: matches!(state, Some(VersionState::Active | VersionState::VerifyOnly))
+                && !inner.0.ledger().tip().forced(),
         }
     }
 
@@ -124,6 +139,18 @@ impl App for Desk {
 
     fn wall_ms(&self) -> u64 {
         WALL_MS
+    }
+
+    fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        Some(self)
+    }
+
+    fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
+        Some(self.notices.subscribe())
+    }
+
+    fn note(&self, event: DoorEvent) {
+        self.events.lock().unwrap().push(event);
     }
 }
 

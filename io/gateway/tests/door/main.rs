@@ -11,6 +11,7 @@ mod conformance;
 mod echo;
 mod hostile;
 mod http;
+mod keys;
 mod limits;
 mod nginx;
 mod outputs;

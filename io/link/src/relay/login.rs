@@ -6,16 +6,18 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use sealtide_identity::{InviteSecret, NodeId, RelayHint};
 use sealtide_wire::handshake::{
-    Admission, CertificateCheck, CertificateFacts, CertificateRejected, HANDSHAKE_PAYLOAD_BYTES_MAX,
-    HELLO_PAYLOAD_BYTES, HandshakeError, Initiator, LocalEnd, Proof, RelayLimits, RelayLogin, Responder, Step,
+    Admission, Binding, CertificateCheck, CertificateFacts, CertificateRejected, Connection,
+    HANDSHAKE_PAYLOAD_BYTES_MAX, HELLO_PAYLOAD_BYTES, HandshakeError, Initiator, LocalEnd, Proof, RelayLimits,
+    RelayLogin, Responder, Step,
 };
 use tokio::time::{Instant, timeout};
 
 use super::RELAY_PATH;
+use super::proxies::Proxies;
 use crate::clock::SystemEntropy;
 use crate::framing::Framing;
 use crate::http;
-use crate::limits::{Limits, Place};
+use crate::limits::{Gate, Limits, Place, Source};
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::{Pipe, Remote};
@@ -25,6 +27,8 @@ use crate::stream::SecureStream;
 use crate::tls;
 use crate::websocket::End;
 
+/// Stands for the port of a node behind a proxy, which tells none: an address needs one, and nobody dials this.
+const UNKNOWN_PORT: u16 = 1;
 /// What one handshake message may hold: RESPONSE and ESTABLISHED come together.
 const MESSAGE_BYTES_MAX: usize = 40_000;
 
@@ -60,9 +64,13 @@ pub(crate) fn place_of(url: &str, default_path: &str) -> Option<(String, u16, St
 }
 
 /// Logs in at a relay, from the listening port where that is possible: the last value tells. Spec: link C.10.
+/// With `bind0` the TLS ends in a proxy, whose certificate must be good for the name of the relay by an authority that this
+/// node was told; there is no way from one bind to the other. Spec: link C.4.1.
+// Spec: LK-19, LK-101
 pub(crate) async fn log_in(
     node: &Arc<Node>,
     relay: &RelayHint,
+    bind0: bool,
     token: Option<InviteSecret>,
 ) -> Result<(Path, RelayLogin, bool), ProofError> {
     let bad = |text: &str| PathError::Io(std::io::Error::other(text.to_owned()));
@@ -75,11 +83,18 @@ pub(crate) async fn log_in(
         Ok(ip) => ServerName::IpAddress(ip.into()),
         Err(_) => ServerName::try_from(host.clone()).map_err(|_| bad("the host of the relay is no name"))?,
     };
-    let config = tls::relay_client_config().map_err(|error| bad(&error.to_string()))?;
-    let mut stream = SecureStream::connect_to(Pipe::from(tcp), config, name).await.map_err(PathError::from)?;
+    let mut stream = if bind0 {
+        let roots = node.relay_roots.as_ref();
+        let roots = roots.ok_or_else(|| bad("no authority is named that could vouch for the proxy of the relay"))?;
+        let config = tls::outer_client_config(roots).map_err(|error| bad(&error.to_string()))?;
+        SecureStream::connect_outer(Pipe::from(tcp), config, name).await.map_err(PathError::from)?
+    } else {
+        let config = tls::relay_client_config().map_err(|error| bad(&error.to_string()))?;
+        SecureStream::connect_to(Pipe::from(tcp), config, name).await.map_err(PathError::from)?
+    };
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let early = http::request_upgrade_at(&mut stream, &http_path, &authority).await.map_err(PathError::from)?;
-    let connection = stream.login_connection([0; 32], address)?;
+    let connection = if bind0 { unbound(None) } else { stream.login_connection([0; 32], address)? };
     let own = node.credentials.current(node.clock.now()).certificate;
     let mut path = Path::over(stream, Remote::Direct(address), own, Framing::messages(End::Client), &early);
 
@@ -112,6 +127,16 @@ pub(super) struct Desk<'a> {
     pub(super) admission: &'a (dyn Admission + Send + Sync),
     pub(super) workers: &'a Workers,
     pub(super) limits: &'a Limits,
+    /// Whether nodes come through a proxy that ends their TLS.
+    pub(super) bind0: bool,
+    pub(super) proxies: &'a Proxies,
+    pub(super) gate: &'a Arc<Gate>,
+    pub(super) limits_loopback: bool,
+}
+
+/// What a login with bind 0 is bound to.
+fn unbound(remote: Option<SocketAddr>) -> Connection {
+    Connection { binding: Binding::relay_without_channel(), remote }
 }
 
 /// The relay's end, from the TCP connection on.
@@ -121,12 +146,32 @@ pub(super) async fn answer(
     address: SocketAddr,
     shown: crate::tls::Credentials,
     place: &Place,
-) -> Result<(Path, RelayLogin), ProofError> {
-    let config =
-        tls::relay_server_config(&shown.certificate).map_err(|error| PathError::Io(std::io::Error::other(error)))?;
-    let mut stream = SecureStream::accept(pipe, config).await.map_err(PathError::from)?;
-    let early = http::answer_upgrade_at(&mut stream, RELAY_PATH, true).await.map_err(PathError::from)?;
-    let connection = stream.login_connection(shown.certificate.fingerprint(), address)?;
+) -> Result<(Path, RelayLogin, SocketAddr), ProofError> {
+    let refused = |error| PathError::Io(std::io::Error::other(error));
+    let mut stream = if desk.bind0 {
+        let config = tls::outer_server_config(&shown.certificate).map_err(refused)?;
+        SecureStream::accept_outer(pipe, config).await.map_err(PathError::from)?
+    } else {
+        let config = tls::relay_server_config(&shown.certificate).map_err(refused)?;
+        SecureStream::accept(pipe, config).await.map_err(PathError::from)?
+    };
+    let answered = http::answer_with_headers(&mut stream, RELAY_PATH, true).await;
+    let (headers, early) = answered.map_err(PathError::from)?;
+    // Behind a proxy the source is whom the proxy speaks for: it has a place of its own from here on.
+    let client = desk.proxies.client(address.ip(), &headers);
+    let own_place =
+        client.map(|client| desk.gate.enter(Source::of((client, UNKNOWN_PORT).into(), desk.limits_loopback)));
+    let own_place = own_place.transpose().map_err(|_| ProofError::Busy)?;
+    let (place, _until_evicted) = match &own_place {
+        Some((place, evicted)) => (place, Some(evicted)),
+        None => (place, None),
+    };
+    let address = client.map_or(address, |client| (client, UNKNOWN_PORT).into());
+    let connection = if desk.bind0 {
+        unbound(Some(address))
+    } else {
+        stream.login_connection(shown.certificate.fingerprint(), address)?
+    };
     let framing = Framing::messages(End::Server);
     let mut path = Path::over(stream, Remote::Direct(address), shown.certificate, framing, &early);
     let mut responder = Responder::relay(desk.local.clone(), connection, desk.granted);
@@ -148,7 +193,7 @@ pub(super) async fn answer(
             Ok(Step::LoggedIn { send, login }) => {
                 place.proved();
                 path.send(&send).await?;
-                return Ok((path, *login));
+                return Ok((path, *login, address));
             }
             Ok(Step::Done { .. }) => return Err(ProofError::NoAnswer),
             Err(error) => {

@@ -5,14 +5,19 @@
 //! client: the same from the other end ─▶ RelayClient ─▶ circuits, each a pipe below the TLS of a path
 //! ```
 
+mod check;
 mod circuit;
 mod client;
 mod login;
+mod proxies;
 mod server;
 
+pub use check::RelayCheck;
+pub(crate) use check::check;
 pub use client::RelayState;
 pub(crate) use client::{Accounts, reach};
 pub(crate) use login::place_of;
+pub use proxies::Proxies;
 pub use server::{Relay, RelayConfig, RelayError};
 
 /// The path of the relay door.

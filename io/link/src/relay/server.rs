@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::login::{Desk, answer};
+use super::proxies::Proxies;
 use crate::certificate::CertificateError;
 use crate::clock::{Clock, SystemEntropy};
 use crate::limits::{Gate, Limits, Source};
@@ -56,6 +57,13 @@ pub struct RelayConfig {
     pub limits_loopback: bool,
     /// Whether logs show whole addresses.
     pub log_addresses: bool,
+    /// Whether nodes come through a proxy that ends their TLS, so that logins cannot be bound to it. Then only such logins
+    /// are taken, else only bound ones. Spec: link C.4.1.
+    pub bind0: bool,
+    /// Whose `X-Forwarded-For` is believed.
+    pub proxies: Proxies,
+    /// How long a relay that stops waits for what it said last to be written.
+    pub last_words: Duration,
 }
 
 impl RelayConfig {
@@ -69,6 +77,9 @@ impl RelayConfig {
             limits: Limits::default(),
             limits_loopback: false,
             log_addresses: false,
+            bind0: false,
+            proxies: Proxies::default(),
+            last_words: Duration::from_secs(5),
         }
     }
 }
@@ -90,6 +101,8 @@ struct Inner {
     timers: Notify,
     stop: watch::Sender<bool>,
     drained: watch::Sender<bool>,
+    /// Connections that have logged in and are not closed yet.
+    logins: watch::Sender<usize>,
 }
 
 struct State {
@@ -138,6 +151,7 @@ impl Relay {
             timers: Notify::new(),
             stop: watch::Sender::new(false),
             drained: watch::Sender::new(false),
+            logins: watch::Sender::new(0),
             config,
         });
         tokio::spawn(accept(inner.clone(), listener));
@@ -160,14 +174,16 @@ impl Relay {
         self.0.state().hub.stats()
     }
 
-    /// Tells every node to come back later, lets circuits end for a while, and closes the door.
+    /// Tells every node to come back later, lets circuits end for a while, writes what was said last and closes the door.
     pub async fn drain(&self) {
         let now = self.0.clock.now();
         self.0.act(|hub| hub.drain(now, &mut SystemEntropy));
         let mut drained = self.0.drained.subscribe();
-        let _either_way = drained.wait_for(|drained| *drained).await;
-        // What was said last is written by the tasks of the logins.
-        tokio::task::yield_now().await;
+        drop(drained.wait_for(|drained| *drained).await);
+        self.0.act(Hub::dismiss);
+        let mut logins = self.0.logins.subscribe();
+        // Each login ends by itself when everything is written. Who does not read is not waited for without end.
+        drop(timeout(self.0.config.last_words, logins.wait_for(|logins| *logins == 0)).await);
         self.stop();
     }
 
@@ -269,7 +285,10 @@ async fn accept(relay: Arc<Inner>, listener: TcpListener) {
         };
         match accepted {
             Ok((tcp, remote)) => {
-                let source = Source::of(remote, relay.config.limits_loopback);
+                // A proxy is not a source: whom it speaks for is known later.
+                let is_proxy = relay.config.proxies.trust(remote.ip());
+                let source =
+                    if is_proxy { Source::unlimited(remote) } else { Source::of(remote, relay.config.limits_loopback) };
                 match relay.gate.enter(source) {
                     Ok((place, evicted)) => {
                         let relay = relay.clone();
@@ -300,10 +319,14 @@ async fn greet(relay: &Arc<Inner>, tcp: TcpStream, remote: SocketAddr, place: cr
         admission: &desktop,
         workers: &relay.workers,
         limits: &relay.config.limits,
+        bind0: relay.config.bind0,
+        proxies: &relay.config.proxies,
+        gate: &relay.gate,
+        limits_loopback: relay.config.limits_loopback,
     };
     let shown = relay.credentials.current(relay.clock.now());
     let whole = answer(&desk, tcp.into(), remote, shown, &place);
-    let (path, login) = match timeout(relay.config.limits.handshake_deadline, whole).await {
+    let (path, login, seen) = match timeout(relay.config.limits.handshake_deadline, whole).await {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => return relay.log.failure("login", Remote::Direct(remote), &error),
         Err(_) => return relay.log.failure("silent", Remote::Direct(remote), &"nothing came for too long"),
@@ -314,13 +337,14 @@ async fn greet(relay: &Arc<Inner>, tcp: TcpStream, remote: SocketAddr, place: cr
         let mut state = relay.state();
         state.last += 1;
         let id = LoginId(state.last);
+        relay.logins.send_modify(|logins| *logins += 1);
         state.wakers.insert(id, waker.clone());
         id
     };
     let now = relay.clock.now();
     let address = sealtide_identity::LinkAddress {
         source: sealtide_identity::LinkAddress::RELAY_OBSERVED,
-        socket: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+        socket: SocketAddr::new(seen.ip().to_canonical(), seen.port()),
     };
     let (node, token) = (login.peer, login.token);
     if relay.act(|hub| hub.logged_in(now, id, node, Some(address), token, &mut SystemEntropy)) {
@@ -336,9 +360,9 @@ async fn greet(relay: &Arc<Inner>, tcp: TcpStream, remote: SocketAddr, place: cr
             Err(error) => tracing::debug!(node = node.short(), "relay: login over: {error}"),
         }
     }
-    let now = relay.clock.now();
-    relay.act(|hub| hub.lost(now, id));
+    relay.act(|hub| hub.lost(id));
     relay.state().wakers.remove(&id);
+    relay.logins.send_modify(|logins| *logins -= 1);
 }
 
 /// The task of one login.

@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod inspector;
 pub mod proxies;
 pub mod raw;
+pub mod relay;
 pub mod scripted;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,7 +15,7 @@ use sealtide_wire::frame::Frame as LinkFrame;
 use sealtide_wire::handshake::{
     Binding, CertificateCheck, CertificateFacts, CertificateRejected, Connection, Exporter, LocalEnd, PipeKind,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::codec::{Decoder as _, Encoder as _};
@@ -132,7 +132,7 @@ impl Raw {
         Ok(Self::new(tls, yawc::Role::Server))
     }
 
-    fn new(tls: TlsStream<TcpStream>, role: yawc::Role) -> Self {
+    pub fn new(tls: TlsStream<TcpStream>, role: yawc::Role) -> Self {
         let (decoder, encoder) = (Decoder::new(role, 70_000), Encoder::new(role));
         Self { tls, decoder, encoder, received: BytesMut::new(), message: Bytes::new() }
     }
@@ -155,12 +155,18 @@ impl Raw {
                 let length = self.message.len() - rest.len();
                 return Some(self.message.split_to(length));
             }
+            self.message = self.message().await?;
+        }
+    }
+
+    /// The next whole message; `None` when the peer closed.
+    pub async fn message(&mut self) -> Option<Bytes> {
+        loop {
             if let Some(frame) = self.decoder.decode(&mut self.received).unwrap() {
                 if frame.opcode() == yawc::frame::OpCode::Close {
                     return None;
                 }
-                self.message = frame.into_payload();
-                continue;
+                return Some(frame.into_payload());
             }
             if self.tls.read_buf(&mut self.received).await.ok()? == 0 {
                 return None;
@@ -168,16 +174,72 @@ impl Raw {
         }
     }
 
+    /// The same connection in two halves, for whole messages both ways at once.
+    pub fn into_halves(self) -> (MessagesIn, MessagesOut) {
+        let (reading, writing) = tokio::io::split(self.tls);
+        let reading = MessagesIn { tls: reading, decoder: self.decoder, received: self.received };
+        (reading, MessagesOut { tls: writing, encoder: self.encoder })
+    }
+
     /// What the handshake is bound to; `own` is the certificate this end showed.
     pub fn connection(&self, own: &TestCertificate) -> Connection {
-        let peer = sha256(&self.tls.get_ref().1.peer_certificates().unwrap()[0]);
+        self.connection_of(PipeKind::Direct, own)
+    }
+
+    /// The same of a login at a relay, where only the relay shows a certificate.
+    pub fn login_connection(&self, own: &TestCertificate) -> Connection {
+        self.connection_of(PipeKind::RelayControl, own)
+    }
+
+    fn connection_of(&self, kind: PipeKind, own: &TestCertificate) -> Connection {
+        let peer = self.tls.get_ref().1.peer_certificates().map_or([0; 32], |shown| sha256(&shown[0]));
         let client = matches!(self.tls, TlsStream::Client(_));
-        let (fp_client, fp_server) = if client { (own.fingerprint(), peer) } else { (peer, own.fingerprint()) };
+        let own = if client && kind == PipeKind::RelayControl { [0; 32] } else { own.fingerprint() };
+        let (fp_client, fp_server) = if client { (own, peer) } else { (peer, own) };
         let cb = self.export("EXPORTER-Channel-Binding", &[]);
         Connection {
-            binding: Binding::channel(PipeKind::Direct, cb, fp_client, fp_server).unwrap(),
+            binding: Binding::channel(kind, cb, fp_client, fp_server).unwrap(),
             remote: Some("127.0.0.1:1".parse().unwrap()),
         }
+    }
+}
+
+/// The receiving half of a [`Raw`].
+pub struct MessagesIn {
+    tls: ReadHalf<TlsStream<TcpStream>>,
+    decoder: Decoder,
+    received: BytesMut,
+}
+
+impl MessagesIn {
+    /// The next whole message; `None` when the peer closed.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.decoder.decode(&mut self.received).unwrap() {
+                if frame.opcode() == yawc::frame::OpCode::Close {
+                    return None;
+                }
+                return Some(frame.into_payload());
+            }
+            if self.tls.read_buf(&mut self.received).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+}
+
+/// The sending half of a [`Raw`].
+pub struct MessagesOut {
+    tls: WriteHalf<TlsStream<TcpStream>>,
+    encoder: Encoder,
+}
+
+impl MessagesOut {
+    pub async fn send(&mut self, payload: Bytes) -> std::io::Result<()> {
+        let mut out = BytesMut::new();
+        self.encoder.encode(Frame::binary(payload), &mut out).unwrap();
+        self.tls.write_all(&out).await?;
+        self.tls.flush().await
     }
 }
 

@@ -3,14 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use sealtide_crypto::{Blake3, blake3};
-use sealtide_sync::IdSum;
-
-use super::{Cover, HEAD_BYTES, Health, Part, Run, TAIL_MAGIC, id_of};
+use super::{Cover, HEAD_BYTES, Health, Part, Run, Sum, TAIL_MAGIC, add_row};
 use crate::cache::Cache;
 use crate::disk::DiskFile;
 use crate::filter::Filter;
 use crate::table::{PAGE_ROWS, Table};
+use sealtide_crypto::{Blake3, blake3};
 
 /// Bytes that are appended at once.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -27,7 +25,7 @@ pub(crate) struct RunWriter {
     parts: Vec<Part>,
     /// Rows of the table at work that wait for their page to be full.
     page: Vec<u8>,
-    sum: IdSum,
+    sum: Sum,
     buffer: Vec<u8>,
     /// Bytes of the file with those that wait.
     len: u64,
@@ -60,7 +58,7 @@ impl RunWriter {
             folder: folder.to_owned(),
             parts: Vec::new(),
             page: Vec::new(),
-            sum: IdSum::default(),
+            sum: Sum::default(),
             buffer: cover.head(),
             len: HEAD_BYTES,
             synced: 0,
@@ -83,7 +81,7 @@ impl RunWriter {
         let part =
             Part { offset: self.len, rows: 0, fences: Vec::new(), sums: Vec::new(), filter: Filter::sized(filter) };
         self.parts.push(part);
-        self.sum = IdSum::default();
+        self.sum = Sum::default();
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -116,7 +114,7 @@ impl RunWriter {
             part.filter.add(&row[..shape.filter]);
         }
         if shape.summed {
-            self.sum.add(&id_of(row, shape.key));
+            add_row(table, row, &mut self.sum);
         }
         part.rows += 1;
         self.page.extend_from_slice(row);
@@ -213,7 +211,10 @@ fn write_footer(parts: &[Part], state: &(u64, u64, [u8; 32])) -> Vec<u8> {
         out.extend_from_slice(&part.offset.to_le_bytes());
         out.extend_from_slice(&part.rows.to_le_bytes());
         out.extend_from_slice(&part.fences);
-        part.sums.iter().for_each(|sum| out.extend_from_slice(&sum.0));
+        for (count, sum) in &part.sums {
+            out.extend_from_slice(&count.to_le_bytes());
+            out.extend_from_slice(&sum.0);
+        }
         part.filter.write(&mut out);
     }
     out
@@ -223,10 +224,12 @@ fn write_footer(parts: &[Part], state: &(u64, u64, [u8; 32])) -> Vec<u8> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use sealtide_sync::IdSum;
+
     use super::*;
     use crate::disk::Disk;
     use crate::mem::MemDisk;
-    use crate::run::Cursor;
+    use crate::run::{Cursor, id_of};
     use crate::runs::{RUNS_FOLDER, Scan};
     use crate::table::member_row;
 

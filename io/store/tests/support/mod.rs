@@ -11,9 +11,11 @@ use bytes::Bytes;
 use sealtide_crypto::{Entropy, SeededEntropy};
 use sealtide_ibgib::{Address, ChunkHash, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
+use sealtide_store::SpaceHandle;
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{CommitError, Config, OpenError, Store, StoreError, conformance};
-use sealtide_sync::{CommitRequest, IdSum, Level, RangeBound, SagaId, SagaState, SetSummary, SpaceView};
+use sealtide_sync::negentropy::Ranges;
+use sealtide_sync::{CommitRequest, IdSum, RangeBound, SagaId, SagaState, SetSummary, SpaceView, TipItem, TipSet};
 
 /// The size of long tests.
 pub fn scale() -> u64 {
@@ -246,12 +248,14 @@ impl Model {
         members.iter().for_each(|sid| items.add(&sid.0));
         assert_eq!(snapshot.item_summary, items);
         let mut tips = SetSummary::default();
-        snapshot.tips.iter().for_each(|tip| tips.add(&tip.id));
+        let all = view.tip_items();
+        all.iter().for_each(|tip| tips.add(&tip.id));
         assert_eq!(snapshot.tip_summary, tips);
-        assert_eq!(snapshot.tips.iter().map(|tip| tip.sid).collect::<BTreeSet<_>>(), naive_tips(&inside));
-        assert!(snapshot.tips.is_sorted_by_key(|tip| (tip.order, tip.id)));
-        check_ranges(&view, Level::Items, &bulk.iter().map(|(order, sid)| (*order, sid.0)).collect::<Vec<_>>());
-        check_ranges(&view, Level::Tips, &snapshot.tips.iter().map(|tip| (tip.order, tip.id)).collect::<Vec<_>>());
+        assert_eq!(all.iter().map(|tip| tip.sid).collect::<BTreeSet<_>>(), naive_tips(&inside));
+        assert!(all.is_sorted_by_key(|tip| (tip.order, tip.id)));
+        check_ranges(&Members(&view), &bulk.iter().map(|(order, sid)| (*order, sid.0)).collect::<Vec<_>>());
+        check_ranges(&*snapshot.tips, &all.iter().map(|tip| (tip.order, tip.id)).collect::<Vec<_>>());
+        check_tips(&*snapshot.tips, &all);
         self.check_frames(&view, &inside);
     }
 
@@ -272,8 +276,36 @@ impl Model {
     }
 }
 
+struct Members<'a>(&'a SpaceHandle);
+
+impl Ranges for Members<'_> {
+    fn sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
+        self.0.range_sum(lo, hi)
+    }
+
+    fn list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])> {
+        self.0.range_list(lo, hi, limit)
+    }
+}
+
+/// Every way to find a tip gives the same.
+pub fn check_tips(set: &dyn TipSet, all: &[TipItem]) {
+    let mut by_timeline: BTreeMap<TimelineId, Vec<TipItem>> = BTreeMap::new();
+    for tip in all {
+        assert_eq!(set.with_id(&tip.id).as_ref(), Some(tip));
+        by_timeline.entry(tip.timeline).or_default().push(tip.clone());
+    }
+    let diverged = by_timeline.iter().filter(|(_, tips)| tips.len() > 1).map(|(timeline, _)| *timeline);
+    assert_eq!(set.diverged(), diverged.collect());
+    for (timeline, mut tips) in by_timeline {
+        tips.sort_by_key(|tip| tip.id);
+        assert_eq!(set.of(&timeline), tips);
+    }
+    assert_eq!(set.with_id(&[0; 32]), None);
+}
+
 /// Compares sums and lists of ranges that begin and end at, before and behind some of the items.
-fn check_ranges(view: &impl SpaceView, level: Level, items: &[(u64, [u8; 32])]) {
+pub fn check_ranges(set: &(impl Ranges + ?Sized), items: &[(u64, [u8; 32])]) {
     let mut bounds = vec![RangeBound::START, RangeBound::END];
     for (order, id) in items.iter().step_by(items.len() / 6 + 1) {
         bounds.extend([*id, [0; 32], [0xff; 32]].map(|id| RangeBound { order: *order, id }));
@@ -283,9 +315,9 @@ fn check_ranges(view: &impl SpaceView, level: Level, items: &[(u64, [u8; 32])]) 
         let expect: Vec<_> = items.iter().filter(inside).copied().collect();
         let mut sum = IdSum::default();
         expect.iter().for_each(|(_, id)| sum.add(id));
-        assert_eq!(view.range_sum(level, lo, hi), (expect.len() as u64, sum));
-        assert_eq!(view.range_list(level, lo, hi, usize::MAX), expect);
-        assert_eq!(view.range_list(level, lo, hi, 2), expect[..expect.len().min(2)]);
+        assert_eq!(set.sum(lo, hi), (expect.len() as u64, sum));
+        assert_eq!(set.list(lo, hi, usize::MAX), expect);
+        assert_eq!(set.list(lo, hi, 2), expect[..expect.len().min(2)]);
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) async fn gateway(dir: &Path, sessions: usize, peers: Option<&Path>) -
         told.insert("machine".into(), super::link::machine());
         told.insert("servers".into(), bench.servers.iter().map(|server| server.kind.name()).collect());
         told.insert("turns".into(), json!(TURNS));
+        // First: what was used and given back would hide what a connection needs.
+        told.insert("idle_connection".into(), bench.idle()?);
         told.insert("upgrades".into(), bench.upgrades()?);
         for connections in [1, 64, 512] {
             told.insert(format!("round_trips_{connections}"), bench.round_trips(connections)?);
@@ -63,7 +65,6 @@ pub(super) async fn gateway(dir: &Path, sessions: usize, peers: Option<&Path>) -
         for listeners in [1_000, 10_000].into_iter().filter(|count| *count <= sessions) {
             told.insert(format!("fan_out_{listeners}"), bench.fan_out(listeners)?);
         }
-        told.insert("idle_connection".into(), bench.idle()?);
         Ok(Value::Object(told))
     };
     // The load is on a thread of its own, with a runtime of its own.

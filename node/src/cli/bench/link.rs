@@ -3,6 +3,7 @@
 //! figures: both ends share the cores. Spec: LK-80, LK-85, LK-87, LK-89, LK-94, LK-95
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,13 @@ use sealtide_link::{Admission, Ages, Channel, DialTarget, GROUP_NAME, Link, Link
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::cli::bench::{Sizes, relayed};
 use crate::failure::Failure;
 use crate::real::now;
 use crate::world::OsEntropy;
 
 /// Repetitions of each measurement.
-const REPETITIONS: usize = 5;
+pub(super) const REPETITIONS: usize = 5;
 /// Handshakes of one repetition.
 const HANDSHAKES: usize = 40;
 /// Echoes of one repetition.
@@ -40,7 +42,7 @@ const AROUND_MS: f64 = 40.0;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Lets everybody in.
-struct Everyone;
+pub(super) struct Everyone;
 
 impl Admission for Everyone {
     fn allowed(&self, _: &NodeId) -> bool {
@@ -56,8 +58,8 @@ impl Admission for Everyone {
     }
 }
 
-/// Runs the bench; `sessions` is how many idle sessions are weighed.
-pub(super) async fn link(sessions: usize) -> Result<Value, Failure> {
+/// Runs the bench; what a relay needs on the disk is below `dir`.
+pub(super) async fn link(dir: &Path, sizes: Sizes) -> Result<Value, Failure> {
     let plain = PlainTls::new(now()).await?;
     let door = door().await?;
     let handshakes = handshakes(&plain, &door).await?;
@@ -69,8 +71,9 @@ pub(super) async fn link(sessions: usize) -> Result<Value, Failure> {
     let suite = ours.info().suite;
     dialler.shutdown().await;
     let switches = switches().await?;
-    let idle = idle(&door, sessions).await?;
+    let idle = idle(&door, sizes.sessions).await?;
     door.link.shutdown().await;
+    let relayed = relayed::relayed(dir, &plain, sizes).await?;
     Ok(json!({
         "schema": "sealtide/bench_link/1",
         "machine": machine(),
@@ -82,6 +85,7 @@ pub(super) async fn link(sessions: usize) -> Result<Value, Failure> {
         "throughput": throughput,
         "planned_switch": switches,
         "idle": idle,
+        "relay": relayed,
     }))
 }
 
@@ -125,7 +129,7 @@ async fn door_of(link: Link) -> Result<OpenDoor, Failure> {
     Ok(OpenDoor { link, address })
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed("bench", error.to_string())
 }
 
@@ -156,7 +160,7 @@ async fn handshakes(plain: &PlainTls, door: &OpenDoor) -> Result<Value, Failure>
 }
 
 // Spec: LK-85
-async fn echoes(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Value, Failure> {
+pub(super) async fn echoes(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Value, Failure> {
     let (mut linked, mut bare) = (Vec::new(), Vec::new());
     let channel = ours.open(1, "echo").map_err(failed)?;
     let message = Bytes::from(vec![7; ECHO_BYTES]);
@@ -211,7 +215,7 @@ async fn echoes(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Va
     }))
 }
 
-async fn take(channel: &Channel) -> Result<(), Failure> {
+pub(super) async fn take(channel: &Channel) -> Result<(), Failure> {
     let message = channel.recv().await.map_err(failed)?.ok_or_else(|| failed("the channel ended"))?;
     channel.release(message.len() as u64);
     Ok(())
@@ -246,7 +250,7 @@ impl Rates {
 }
 
 // Spec: LK-87
-async fn throughput(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Value, Failure> {
+pub(super) async fn throughput(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Value, Failure> {
     let (mut up, mut down, mut bare) = (Rates::default(), Rates::default(), Rates::default());
     for _ in 0..REPETITIONS {
         let (client, server) = plain.pair().await?;
@@ -395,32 +399,37 @@ async fn switches() -> Result<Value, Failure> {
 
 // --- figures ---
 
-struct Figures(Vec<f64>);
+pub(super) struct Figures(pub(super) Vec<f64>);
 
 impl Figures {
     /// The figure that the part `share` (0 to 1) of all does not exceed.
-    fn at(&self, share: f64) -> f64 {
+    pub(super) fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         sorted[((sorted.len() - 1) as f64 * share).round() as usize]
     }
 
-    fn shown(&self) -> Value {
+    pub(super) fn shown(&self) -> Value {
         json!({"p50": round(self.at(0.5)), "p99": round(self.at(0.99)), "max": round(self.at(1.0))})
     }
 }
 
-fn ms(began: Instant) -> f64 {
+pub(super) fn ms(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
 }
 
-fn round(figure: f64) -> f64 {
+pub(super) fn round(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }
 
 /// Processor time of this process, in steps of 10 ms; zero where the system does not tell.
-fn processor_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+pub(super) fn processor_time() -> Duration {
+    processor_time_of("self")
+}
+
+/// The same of another process.
+pub(super) fn processor_time_of(process: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // Behind the name, which may hold anything: user and system time are the 12th and 13th.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).take(2);
     Duration::from_millis(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
@@ -428,7 +437,12 @@ fn processor_time() -> Duration {
 
 /// Bytes of memory that this process has; zero where the system does not tell.
 fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_bytes_of("self")
+}
+
+/// The same of another process.
+pub(super) fn resident_bytes_of(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

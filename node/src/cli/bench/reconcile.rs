@@ -1,5 +1,5 @@
-//! `bench reconcile`: what two large spaces must say to each other to find a small difference. Two stores on disk, both
-//! ends of real sagas, a channel in memory that counts. Spec: SY-40, SY-41, SY-42
+//! `bench reconcile`: what two large spaces must say to each other to find a small difference, and how much memory that
+//! takes. Two stores on disk, both ends of real sagas, a channel that counts. Spec: SY-40, SY-41, SY-42, SY-44
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -17,6 +17,9 @@ use sealtide_sync::{
 };
 use serde_json::{Value, json};
 
+use super::Sizes;
+use super::far_end::{Far, Order, Remote, Reply};
+use super::memory::{self, Watch};
 use crate::failure::Failure;
 
 const SPACE: SpaceId = SpaceId::from_bytes([7; 32]);
@@ -68,30 +71,68 @@ pub(super) struct Costs {
     pub(super) tips: Cost,
     /// One side has one new frame of an old timeline.
     pub(super) frame: Cost,
+    /// Seconds of sixteen sagas at once, that find as many differences as there were before.
+    pub(super) sixteen: f64,
 }
 
-/// Fills two stores below `dir` and measures.
-pub(super) fn reconcile(dir: &Path, items: usize, differences: usize) -> Result<Value, Failure> {
+/// Fills two stores below `dir` and measures. With a limit of memory the other end is a process of its own, and each of
+/// the two has the limit.
+pub(super) fn reconcile(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
+    let (items, differences) = (sizes.items, sizes.differences);
+    if let Some(mib) = sizes.memory_mib {
+        memory::limit(mib << 20)?;
+    }
+    let watch = Watch::start();
     let started = Instant::now();
-    let bench = Bench::fill(dir, items)?;
-    let filled = started.elapsed().as_secs_f64();
+    fill(dir, items)?;
+    let (filled, filling) = (started.elapsed().as_secs_f64(), watch.peak());
+    drop(watch);
+    let started = Instant::now();
+    let remote = Remote::start(&dir.join("b"), sizes.memory_mib)?;
+    let watch = Watch::start();
+    let mut bench = Bench::open(&dir.join("a"), Box::new(remote))?;
+    let (opened, open_seconds) = (memory::anonymous(), started.elapsed().as_secs_f64());
     let costs = bench.measure(differences)?;
+    let far = bench.far.ask(Order::Memory)?;
+    let Reply::Memory(far_opened, far_peak) = far else { return Err(Failure::failed("bench", "no memory")) };
+    let mib = |bytes: u64| (bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0;
+    let seconds = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
     Ok(json!({
-        "schema": "sealtide/bench_reconcile/1",
+        "schema": "sealtide/bench_reconcile/2",
         "items": items,
         "differences": differences,
-        "fill_seconds": filled.round(),
+        "fill_seconds": seconds(filled),
+        "open_seconds": seconds(open_seconds),
         "equal": costs.equal.json(),
         "scattered_items": costs.items.json(),
         "scattered_tips": costs.tips.json(),
         "one_frame": costs.frame.json(),
+        "sixteen_at_once_seconds": seconds(costs.sixteen),
+        "anonymous_mib": {
+            "limit": sizes.memory_mib,
+            "peak_while_filling": mib(filling),
+            "opened": [mib(opened), mib(far_opened)],
+            "peak": [mib(watch.peak()), mib(far_peak)],
+        },
     }))
 }
 
-/// Two stores with the same records.
-pub(super) struct Bench {
-    ends: [Store; 2],
-    first: Verified,
+/// Records that one side has and the other has not.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Stones that nothing refers to.
+    Items,
+    /// First frames.
+    Tips,
+}
+
+/// These records, different for every name.
+pub(super) fn differences(kind: Kind, name: &str, count: usize) -> Vec<Verified> {
+    let record = |number| match kind {
+        Kind::Items => loose(name, number),
+        Kind::Tips => frame(name, number),
+    };
+    (0..count).map(record).collect()
 }
 
 fn text(name: &str, number: usize) -> Object {
@@ -111,131 +152,209 @@ fn loose(name: &str, number: usize) -> Verified {
     stone("note", Data::Json(text(name, number).into()), Relations::new())
 }
 
-fn put(store: &Store, records: Vec<Verified>) -> Result<(), Failure> {
+pub(super) fn put(store: &Store, records: Vec<Verified>) -> Result<(), Failure> {
     let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-    store.commit(&SPACE, &request).map_err(|error| Failure::failed("bench", error.to_string()))?;
+    store.commit(&SPACE, &request).map_err(|error| failed(&error))?;
     Ok(())
 }
 
-impl Bench {
-    /// Half of the records are first frames, half are stones.
-    pub(super) fn fill(dir: &Path, items: usize) -> Result<Self, Failure> {
-        let failed = |error: &dyn std::fmt::Display| Failure::failed("bench", error.to_string());
-        let open = |name: &str| Store::open_dir(dir.join(name)).map_err(|error| failed(&error));
-        let ends = [open("a")?, open("b")?];
-        for store in &ends {
-            store.adopt_space(SPACE).map_err(|error| failed(&error))?;
+fn failed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::failed("bench", error.to_string())
+}
+
+/// Fills the store `a` below `dir` and copies it to `b`. Half of the records are first frames, half are stones.
+pub(super) fn fill(dir: &Path, items: usize) -> Result<(), Failure> {
+    let store = Store::open_dir(dir.join("a")).map_err(|error| failed(&error))?;
+    store.adopt_space(SPACE).map_err(|error| failed(&error))?;
+    for from in (0..items).step_by(FILL) {
+        let record = |number| if number % 2 == 0 { frame("shared", number) } else { loose("shared", number) };
+        put(&store, (from..items.min(from + FILL)).map(record).collect())?;
+    }
+    drop(store);
+    copy(&dir.join("a"), &dir.join("b")).map_err(|error| failed(&error))
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &name)?;
+        } else {
+            std::fs::copy(entry.path(), name)?;
         }
-        for from in (0..items).step_by(FILL) {
-            let some = from..items.min(from + FILL);
-            let record = |number| if number % 2 == 0 { frame("shared", number) } else { loose("shared", number) };
-            let records: Vec<_> = some.map(record).collect();
-            ends.iter().try_for_each(|store| put(store, records.clone()))?;
+    }
+    Ok(())
+}
+
+/// A store with the same records as the far end.
+pub(super) struct Bench {
+    store: Store,
+    far: Box<dyn Far>,
+}
+
+/// A saga under way, and what was said in it.
+struct Running {
+    saga: u8,
+    near: End,
+    started: Instant,
+    /// Bytes of reconciliation, payload and everything else.
+    bytes: [usize; 3],
+    rounds: usize,
+    turns: usize,
+    over: bool,
+}
+
+impl Running {
+    fn count(&mut self, messages: &[Bytes]) {
+        self.turns += usize::from(!messages.is_empty());
+        for message in messages {
+            let kind = match message.first() {
+                Some(0x12 | 0x1a | 0x1b) => 0,
+                Some(0x14) => 1,
+                _ => 2,
+            };
+            self.bytes[kind] += message.len();
         }
-        Ok(Self { ends, first: frame("shared", 0) })
     }
 
-    pub(super) fn measure(&self, differences: usize) -> Result<Costs, Failure> {
-        let equal = self.saga(1)?;
-        let half = differences / 2;
-        for (store, name) in self.ends.iter().zip(["left", "right"]) {
-            put(store, (0..half).map(|number| loose(name, number)).collect())?;
-        }
-        let items = self.saga(2)?;
-        for (store, name) in self.ends.iter().zip(["left", "right"]) {
-            put(store, (0..half).map(|number| frame(name, number)).collect())?;
-        }
-        let tips = self.saga(3)?;
-        let next = evolve(&self.first, text("new", 0), Relations::new(), Stamp { ms: 1_800_000_000_000 });
-        put(&self.ends[0], vec![next])?;
-        let frame = self.saga(4)?;
-        Ok(Costs { equal, items, tips, frame })
+    /// All that this side has to say, then all that the other has.
+    fn round(&mut self, far: &mut dyn Far, inbox: Vec<Bytes>) -> Result<Vec<Bytes>, Failure> {
+        let out = self.near.turn(inbox)?;
+        self.rounds += out.iter().filter(|message| message.first() == Some(&0x12)).count();
+        self.count(&out);
+        let quiet = out.is_empty();
+        let Reply::Said(answer) = far.ask(Order::Turn(self.saga, out))? else {
+            return Err(failed(&"an answer of another kind"));
+        };
+        self.count(&answer);
+        self.over = quiet && answer.is_empty();
+        Ok(answer)
     }
 
-    /// Runs one saga to its end.
-    fn saga(&self, number: u8) -> Result<Cost, Failure> {
-        let removed = || Failure::failed("bench", "the space is gone");
-        let views = [self.ends[0].view(&SPACE).ok_or_else(removed)?, self.ends[1].view(&SPACE).ok_or_else(removed)?];
-        let started = Instant::now();
-        let now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
-        let config = |peer: u8| SagaConfig {
-            saga: SagaId([number; 32]),
-            space: SPACE,
-            peer: NodeId::from_bytes([peer; 32]),
-            peer_role: Some(Role::Admin),
-            zstd: true,
-            recon: true,
-            splitter: Splitter::default(),
-            limits: Limits::default(),
-            contexts: None,
-            fresh: false,
+    fn cost(self, far: &mut dyn Far) -> Result<Cost, Failure> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let (left, mode) = self.near.received()?;
+        let Reply::Received(right) = far.ask(Order::Outcome(self.saga))? else {
+            return Err(failed(&"an answer of another kind"));
         };
-        let opener = Saga::open(now, config(2), Scope::All, Direction::Both, Strategy::Optimistic, &views[0]);
-        let mut ends = [opener, Saga::answer(now, config(1), &views[1])].map(|saga| End { saga, outcome: None });
-        let mut sent: [Vec<Bytes>; 2] = Default::default();
-        let (mut inbox, mut turn, mut quiet, mut turns) = (VecDeque::new(), 0, 0, 0usize);
-        while quiet < 2 {
-            let mut out = Vec::new();
-            let id = SagaId([number; 32]);
-            ends[turn].turn(now, inbox, (&self.ends[turn], &views[turn], id), &mut out)?;
-            quiet = if out.is_empty() { quiet + 1 } else { 0 };
-            turns += usize::from(!out.is_empty());
-            sent[turn].extend(out.iter().cloned());
-            (inbox, turn) = (out.into(), 1 - turn);
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        let received = |end: &End| match &end.outcome {
-            Some(SagaOutcome::Committed { received, mode, .. }) => Ok((*received, *mode)),
-            other => Err(Failure::failed("bench", format!("a saga did not end well: {other:?}"))),
-        };
-        let ((left, mode), (right, _)) = (received(&ends[0])?, received(&ends[1])?);
-        let bytes_of = |kinds: &[u8]| {
-            let messages = sent.iter().flatten().filter(|message| kinds.contains(&message[0]));
-            messages.map(Bytes::len).sum::<usize>()
-        };
-        let (reconciliation_bytes, payload_bytes) = (bytes_of(&[0x12, 0x1a, 0x1b]), bytes_of(&[0x14]));
-        let all: usize = sent.iter().flatten().map(Bytes::len).sum();
-        Ok(Cost {
-            mode,
-            reconciliation_bytes,
-            payload_bytes,
-            other_bytes: all - reconciliation_bytes - payload_bytes,
-            rounds: sent[0].iter().filter(|message| message[0] == 0x12).count(),
-            round_trips: turns.div_ceil(2),
-            records: left + right,
-            seconds,
-        })
+        let [reconciliation_bytes, payload_bytes, other_bytes] = self.bytes;
+        let (rounds, round_trips) = (self.rounds, self.turns.div_ceil(2));
+        let records = left + right;
+        Ok(Cost { mode, reconciliation_bytes, payload_bytes, other_bytes, rounds, round_trips, records, seconds })
     }
 }
 
+impl Bench {
+    pub(super) fn open(dir: &Path, far: Box<dyn Far>) -> Result<Self, Failure> {
+        Ok(Self { store: Store::open_dir(dir).map_err(|error| failed(&error))?, far })
+    }
+
+    pub(super) fn measure(&mut self, differences: usize) -> Result<Costs, Failure> {
+        let half = differences / 2;
+        let equal = self.saga(1)?;
+        self.differ(Kind::Items, "left", half)?;
+        let items = self.saga(2)?;
+        self.differ(Kind::Tips, "left", half)?;
+        let tips = self.saga(3)?;
+        let next = evolve(&frame("shared", 0), text("new", 0), Relations::new(), Stamp { ms: 1_800_000_000_000 });
+        put(&self.store, vec![next])?;
+        let frame = self.saga(4)?;
+        // Only this side: what the far end makes would be what it made before.
+        put(&self.store, self::differences(Kind::Tips, "more", half))?;
+        put(&self.store, self::differences(Kind::Items, "more", half))?;
+        let started = Instant::now();
+        self.sagas(10..26)?;
+        Ok(Costs { equal, items, tips, frame, sixteen: started.elapsed().as_secs_f64() })
+    }
+
+    fn differ(&mut self, kind: Kind, name: &str, count: usize) -> Result<(), Failure> {
+        put(&self.store, differences(kind, name, count))?;
+        self.far.ask(Order::Put(kind, count as u32)).map(|_| ())
+    }
+
+    /// Runs one saga to its end.
+    fn saga(&mut self, saga: u8) -> Result<Cost, Failure> {
+        let mut running = self.begin(saga)?;
+        let mut inbox = Vec::new();
+        while !running.over {
+            inbox = running.round(&mut *self.far, inbox)?;
+        }
+        running.cost(&mut *self.far)
+    }
+
+    fn begin(&mut self, saga: u8) -> Result<Running, Failure> {
+        self.far.ask(Order::Begin(saga))?;
+        let started = Instant::now();
+        let near = End::open(&self.store, saga)?;
+        Ok(Running { saga, near, started, bytes: [0; 3], rounds: 0, turns: 0, over: false })
+    }
+
+    /// Runs sagas at the same time, one turn of each after the other.
+    fn sagas(&mut self, sagas: std::ops::Range<u8>) -> Result<(), Failure> {
+        let running = sagas.map(|saga| self.begin(saga)).collect::<Result<Vec<_>, _>>()?;
+        let mut running: Vec<(Running, Vec<Bytes>)> = running.into_iter().map(|saga| (saga, Vec::new())).collect();
+        while running.iter().any(|(saga, _)| !saga.over) {
+            for (saga, inbox) in running.iter_mut().filter(|(saga, _)| !saga.over) {
+                *inbox = saga.round(&mut *self.far, std::mem::take(inbox))?;
+            }
+        }
+        running.into_iter().try_for_each(|(saga, _)| saga.cost(&mut *self.far).map(|_| ()))
+    }
+}
+
+const NOW: Now = Now { mono_ms: 0, wall_ms: 1_700_000_000_000 };
+
 /// One end of a saga.
-struct End {
+pub(super) struct End {
+    id: SagaId,
+    store: Store,
+    view: SpaceHandle,
     saga: Saga,
     outcome: Option<SagaOutcome>,
 }
 
 impl End {
-    /// Takes what the other end said and performs every wish that follows; what is to be sent goes to `out`.
-    fn turn(
-        &mut self,
-        now: Now,
-        inbox: VecDeque<Bytes>,
-        (store, view, id): (&Store, &SpaceHandle, SagaId),
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), Failure> {
-        let failed = |error: &dyn std::fmt::Display| Failure::failed("bench", error.to_string());
+    fn open(store: &Store, number: u8) -> Result<Self, Failure> {
+        let begin = |view: &SpaceHandle| {
+            Saga::open(NOW, config(number, 2), Scope::All, Direction::Both, Strategy::Optimistic, view)
+        };
+        Self::with(store, number, begin)
+    }
+
+    pub(super) fn answer(store: &Store, number: u8) -> Result<Self, Failure> {
+        Self::with(store, number, |view| Saga::answer(NOW, config(number, 1), view))
+    }
+
+    fn with(store: &Store, number: u8, begin: impl FnOnce(&SpaceHandle) -> Saga) -> Result<Self, Failure> {
+        let view = store.view(&SPACE).ok_or_else(|| failed(&"the space is gone"))?;
+        Ok(Self { id: SagaId([number; 32]), store: store.clone(), saga: begin(&view), view, outcome: None })
+    }
+
+    /// How many records came, and in which mode.
+    pub(super) fn received(&self) -> Result<(u64, Mode), Failure> {
+        match &self.outcome {
+            Some(SagaOutcome::Committed { received, mode, .. }) => Ok((*received, *mode)),
+            other => Err(failed(&format!("a saga did not end well: {other:?}"))),
+        }
+    }
+
+    /// Takes what the other end said and performs every wish that follows; gives what is to be sent.
+    pub(super) fn turn(&mut self, inbox: Vec<Bytes>) -> Result<Vec<Bytes>, Failure> {
         let mut inputs: VecDeque<SagaInput> = inbox.into_iter().map(SagaInput::Message).collect();
+        let mut out = Vec::new();
         loop {
             let mut durable = None;
-            while let Some(wish) = self.saga.poll(view as &dyn SpaceView) {
+            while let Some(wish) = self.saga.poll(&self.view as &dyn SpaceView) {
                 match wish {
                     SagaOutput::Send(message) => out.push(message),
                     SagaOutput::Stage { ticket, records, chunks } => {
-                        store.stage(&SPACE, &id, &records, &chunks).map_err(|error| failed(&error))?;
+                        self.store.stage(&SPACE, &self.id, &records, &chunks).map_err(|error| failed(&error))?;
                         durable = Some(ticket);
                     }
                     SagaOutput::Commit(request) => {
-                        let result = store.commit(&SPACE, &request).map_err(|error| failed(&error))?;
+                        let result = self.store.commit(&SPACE, &request).map_err(|error| failed(&error))?;
                         inputs.push_front(SagaInput::Committed(result));
                     }
                     SagaOutput::Done(outcome) => self.outcome = Some(outcome),
@@ -244,20 +363,36 @@ impl End {
                 }
             }
             if let Some(ticket) = durable {
-                store.sync().map_err(|error| failed(&error))?;
+                self.store.sync().map_err(|error| failed(&error))?;
                 inputs.push_front(SagaInput::Durable(ticket));
             }
             match inputs.pop_front() {
-                Some(input) => self.saga.handle(now, input, view),
-                None => return Ok(()),
+                Some(input) => self.saga.handle(NOW, input, &self.view),
+                None => return Ok(out),
             }
         }
+    }
+}
+
+fn config(saga: u8, peer: u8) -> SagaConfig {
+    SagaConfig {
+        saga: SagaId([saga; 32]),
+        space: SPACE,
+        peer: NodeId::from_bytes([peer; 32]),
+        peer_role: Some(Role::Admin),
+        zstd: true,
+        recon: true,
+        splitter: Splitter::default(),
+        limits: Limits::default(),
+        contexts: None,
+        fresh: false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::far_end::FarEnd;
 
     // Proves: SY-40, SY-41, SY-42
     #[test]
@@ -265,9 +400,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let scale: usize = std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
         let (items, differences) = (20_000 * scale, 200 * scale.min(5));
-        let costs = Bench::fill(dir.path(), items).unwrap().measure(differences).unwrap();
+        fill(dir.path(), items).unwrap();
+        let far = Box::new(FarEnd::open(&dir.path().join("b")).unwrap());
+        let costs = Bench::open(&dir.path().join("a"), far).unwrap().measure(differences).unwrap();
         println!("{items} items, {differences} differences: {costs:#?}");
-        let Costs { equal, items, tips, frame } = &costs;
+        let Costs { equal, items, tips, frame, .. } = &costs;
         assert_eq!([equal.mode, items.mode, tips.mode, frame.mode], [Mode::Equal, Mode::Recon, Mode::Walk, Mode::Walk]);
         assert_eq!((equal.records, equal.reconciliation_bytes, equal.payload_bytes), (0, 0, 0));
         assert!(equal.other_bytes < 4096);

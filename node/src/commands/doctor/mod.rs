@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use sealtide_identity::{LinkAddress, NodeId, RelayAddress, RelayHint};
-use sealtide_link::{DialError, DialTarget, Session};
+use sealtide_link::{DialError, DialTarget, RelayCheck, Session};
 use serde_json::Value;
 
 use crate::commands::join::read_ticket;
@@ -26,7 +26,7 @@ pub(crate) use findings::verdict;
 /// What is looked for.
 enum Target {
     Node { id: NodeId, addresses: Vec<LinkAddress>, relays: Vec<RelayHint> },
-    Relay(RelayHint),
+    Relay(RelayAddress),
     Place(Place),
 }
 
@@ -41,7 +41,7 @@ impl Target {
             "str1" => {
                 let relay = RelayAddress::decode(text)
                     .map_err(|error| Failure::usage("relay", format!("the relay address is mistyped: {error}")))?;
-                Ok(Self::Relay(relay.relay))
+                Ok(Self::Relay(relay))
             }
             _ => match Place::parse(text) {
                 Some(place) => Ok(Self::Place(place)),
@@ -65,7 +65,13 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
     match target {
         None => {}
         Some(Target::Place(place)) => look_at_place(node, &place, &mut findings).await,
-        Some(Target::Relay(relay)) => drop(look_at_relay(node, &relay, &mut findings).await),
+        Some(Target::Relay(relay)) => {
+            if look_at_relay(node, &relay.relay, &mut findings).await {
+                log_in(node, &relay, &mut findings).await;
+            } else {
+                findings.skip("login", "the relay is not reached");
+            }
+        }
         Some(Target::Node { id, addresses, relays }) => {
             look_at_node(node, id, addresses, &relays, &mut findings).await;
         }
@@ -243,6 +249,26 @@ async fn look_at_relay(node: &Node, relay: &RelayHint, findings: &mut Findings) 
             let todo = "is `sealtide relay run` running there? is its port open?";
             findings.add("relay", Verdict::Fail, format!("{place}: {why}"), Some(todo));
             false
+        }
+    }
+}
+
+/// Whether the relay proves its id and lets this node in.
+async fn log_in(node: &Node, relay: &RelayAddress, findings: &mut Findings) {
+    let checked = node.link().check_relay(&relay.relay, relay.bind0, relay.token.clone()).await;
+    let short = relay.relay.relay.short();
+    match checked {
+        Ok(RelayCheck { took, .. }) if took.is_zero() => {
+            findings.ok("login", format!("this node is logged in at relay {short}"));
+        }
+        Ok(RelayCheck { took, observed, .. }) => {
+            let seen = observed.map_or_else(String::new, |seen| format!("; it sees this node at {}", seen.socket.ip()));
+            findings.ok("login", format!("relay {short} let this node in within {} ms{seen}", took.as_millis()));
+        }
+        Err(why) => {
+            let todo =
+                "is this the whole address? does its operator let this node in (`--allow` with the id of this node)?";
+            findings.add("login", Verdict::Fail, format!("relay {short}: {why}"), Some(todo));
         }
     }
 }

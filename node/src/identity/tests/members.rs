@@ -1,5 +1,6 @@
 //! Members of a space, by engines over real keystones: what is allowed, what counts, what is held.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealtide_ibgib::{Object, Relations, Sid, genesis, space_genesis, uuid};
@@ -220,4 +221,36 @@ fn members_frames_of_others_are_held() {
     assert_eq!(a.would_hold(&b, &space), (0, 2), "an admin of today");
     a.engine.remove_member(&b.id()).unwrap();
     assert_eq!(a.would_hold(&b, &space), (2, 2), "an admin of yesterday");
+}
+
+/// A saga may bring much, and keystones come in several rounds: each record is read once, a commit stone once more when
+/// the key of its maker is known.
+#[test]
+fn what_came_is_read_once_however_often_it_is_judged() {
+    let (a, b, c) = (Home::new(21), Home::new(22), Home::new(23));
+    let space = a.space();
+    for other in [&b, &c] {
+        a.meets(other);
+        a.enters(space, other, Role::Write);
+        other.meets(&a);
+        other.takes_all(&a, &space);
+    }
+    (0..5).for_each(|number| c.writes(&space, &format!("document {number}")));
+    let (own, theirs) = (b.records(&space), c.records(&space));
+    let new: Vec<Sid> = theirs.keys().filter(|sid| !own.contains_key(*sid)).copied().collect();
+    let reads: RefCell<BTreeMap<Sid, usize>> = RefCell::default();
+    let load = |sid: &Sid| {
+        *reads.borrow_mut().entry(*sid).or_default() += 1;
+        theirs.get(sid).cloned()
+    };
+    let [first, second, third] = b.engine.judged_again(&space, &new, &load, &|| {
+        // To say what is held with them, what is held is read again.
+        reads.borrow_mut().clear();
+        b.meets(&c);
+    });
+    assert_eq!((first.len(), new.len()), (10, 10), "nobody knows whose they are");
+    assert_eq!((second.len(), third.len()), (0, 0), "a writer's");
+    let read: BTreeMap<Sid, usize> = reads.take();
+    assert!(read.keys().all(|sid| theirs[sid].address().ib() == "commit") && read.len() == 5, "{read:?}");
+    assert!(read.values().all(|count| *count == 1), "{read:?}");
 }

@@ -259,9 +259,15 @@ impl Machine {
     /// Starts a command that goes on until it is stopped, and waits until its doors are open.
     #[track_caller]
     pub(crate) fn serve(&self, args: &[&str]) -> Running {
+        self.serve_in(&[], args)
+    }
+
+    /// As [`Machine::serve`], with these variables.
+    #[track_caller]
+    pub(crate) fn serve_in(&self, variables: &[(&str, &str)], args: &[&str]) -> Running {
         let mut words = vec!["--json"];
         words.extend(args);
-        let mut running = self.spawn_words(&[], &words);
+        let mut running = self.spawn_words(variables, &words);
         running.wait_ready().unwrap_or_else(|status| panic!("it ended with {status}: {}", self.log()));
         running
     }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use sealtide_crypto::Now;
 use sealtide_identity::NodeId;
 
-use super::super::frame::{CircuitEnd, CircuitNumber, RelayFrame};
+use super::super::frame::{CircuitEnd, CircuitNumber, RELAY_DATA_BYTES_MAX, RELAY_HEAD_BYTES, RelayFrame};
 use super::super::guest_list::Standing;
+use super::logins::{Held, Login};
 use super::{Hub, LoginId, Output, Timer, Violation};
 
 /// Names a circuit inside the relay.
@@ -129,7 +130,7 @@ impl Hub {
         })
     }
 
-    pub(super) fn accept(&mut self, now: Now, id: LoginId, number: CircuitNumber) -> Result<(), Violation> {
+    pub(super) fn accept(&mut self, id: LoginId, number: CircuitNumber) -> Result<(), Violation> {
         let Some(key) = self.key_of(id, number)? else { return Ok(()) };
         let Some(circuit) = self.circuits.all.get_mut(&key) else { return Ok(()) };
         if number.is_openers() || circuit.open {
@@ -140,7 +141,6 @@ impl Hub {
         self.stats.circuits_opened += 1;
         let opener = circuit.ends[0];
         self.timers.retain(|(_, timer)| *timer != Timer::Refuse(opener.login, opener.number));
-        let _ = now;
         self.steer(opener.login, &RelayFrame::Accept { circuit: opener.number }).or(Ok(()))
     }
 
@@ -159,7 +159,7 @@ impl Hub {
     }
 
     /// Time is up for an R_OPEN that nobody accepted.
-    pub(super) fn refuse_in_time(&mut self, now: Now, id: LoginId, number: CircuitNumber) {
+    pub(super) fn refuse_in_time(&mut self, id: LoginId, number: CircuitNumber) {
         let Some(key) = self.logins.get(id).and_then(|login| login.circuits.get(&number)).copied() else { return };
         let Some(circuit) = self.circuits.remove(key) else { return };
         self.stats.refused += 1;
@@ -171,7 +171,6 @@ impl Hub {
             let frame = RelayFrame::Close { circuit: target.number, why: CircuitEnd::Unreachable };
             let _full = self.steer(target.login, &frame);
         }
-        let _ = now;
         let _full = self.steer(id, &RelayFrame::Refuse { circuit: number, why: CircuitEnd::Unreachable });
         self.drained_early();
     }
@@ -201,13 +200,16 @@ impl Hub {
         let Some(to) = self.logins.get_mut(receiver.login) else { return Ok(()) };
         let message = RelayFrame::Data { circuit: receiver.number, payload }.encode();
         self.stats.waiting_bytes += message.len() as u64;
+        if to.outbox.waiting_bytes() == 0 {
+            to.took_at_ms = now.mono_ms;
+        }
         to.outbox.data(receiver.number.as_u32(), from, message);
-        let full = to.outbox.waiting_bytes() + super::super::frame::RELAY_DATA_BYTES_MAX
-            > self.settings.waiting_per_node
-            || self.stats.waiting_bytes > self.settings.waiting_total as u64;
+        let full = to.outbox.waiting_bytes() + RELAY_DATA_BYTES_MAX > self.settings.waiting_per_node;
         self.outputs.push_back(Output::Wake(receiver.login));
         if full {
             self.block(now, id, receiver.login);
+        } else if !self.has_room_for(1) {
+            self.starve(now, id);
         }
         Ok(())
     }
@@ -228,7 +230,7 @@ impl Hub {
     }
 
     /// One end ends the circuit: what waits for the other is delivered first, what waits for this one is not wanted.
-    pub(super) fn close(&mut self, now: Now, id: LoginId, number: CircuitNumber, why: CircuitEnd) {
+    pub(super) fn close(&mut self, id: LoginId, number: CircuitNumber, why: CircuitEnd) {
         let Ok(Some(key)) = self.key_of(id, number) else { return };
         let Some(circuit) = self.circuits.remove(key) else { return };
         let side = circuit.side(id, number);
@@ -236,7 +238,7 @@ impl Hub {
         if !circuit.open {
             self.timers.retain(|(_, timer)| *timer != Timer::Refuse(circuit.ends[0].login, circuit.ends[0].number));
         }
-        self.drop_waiting(now, own);
+        self.drop_waiting(own);
         self.unlink(own);
         if other.login != own.login || other.number != own.number {
             self.say_closed(own.login, other, why);
@@ -245,7 +247,7 @@ impl Hub {
     }
 
     /// Ends every circuit of a login that goes.
-    pub(super) fn end_circuits(&mut self, now: Now, id: LoginId, why: CircuitEnd) {
+    pub(super) fn end_circuits(&mut self, id: LoginId, why: CircuitEnd) {
         let Some(login) = self.logins.get(id) else { return };
         let numbers: Vec<_> = login.circuits.keys().copied().collect();
         for number in numbers {
@@ -254,7 +256,7 @@ impl Hub {
             if opening.is_some_and(|circuit| !circuit.open) && !number.is_openers() {
                 let _unknown = self.refused_by_target(id, number);
             } else {
-                self.close(now, id, number, why);
+                self.close(id, number, why);
             }
         }
     }
@@ -262,7 +264,7 @@ impl Hub {
     /// `id` sent to a receiver that does not read: it is not read either until there is room.
     fn block(&mut self, now: Now, id: LoginId, receiver: LoginId) {
         if let Some(login) = self.logins.get_mut(id) {
-            login.blocked_by = Some(receiver);
+            login.held = Some(Held::By(receiver));
         }
         if let Some(login) = self.logins.get_mut(receiver) {
             login.blocks.insert(id);
@@ -274,21 +276,20 @@ impl Hub {
     }
 
     /// There is room at `receiver` again, perhaps.
-    pub(super) fn unblock(&mut self, now: Now, receiver: LoginId) {
+    pub(super) fn unblock(&mut self, receiver: LoginId) {
         let Some(login) = self.logins.get(receiver) else { return };
-        let room = login.outbox.waiting_bytes() <= self.settings.waiting_per_node / 2
-            && self.stats.waiting_bytes <= self.settings.waiting_total as u64;
+        let room = login.outbox.waiting_bytes() <= self.settings.waiting_per_node / 2;
         if room && !login.blocks.is_empty() {
-            self.unblock_all(now, receiver);
+            self.unblock_all(receiver);
         }
     }
 
     /// Nobody is held up by `receiver` any more.
-    pub(super) fn unblock_all(&mut self, _now: Now, receiver: LoginId) {
+    pub(super) fn unblock_all(&mut self, receiver: LoginId) {
         let Some(login) = self.logins.get_mut(receiver) else { return };
         for id in std::mem::take(&mut login.blocks) {
-            if let Some(sender) = self.logins.get_mut(id).filter(|sender| sender.blocked_by == Some(receiver)) {
-                sender.blocked_by = None;
+            if let Some(sender) = self.logins.get_mut(id).filter(|sender| sender.held == Some(Held::By(receiver))) {
+                sender.held = None;
                 self.outputs.push_back(Output::Wake(id));
             }
         }
@@ -297,20 +298,89 @@ impl Hub {
 
     /// A receiver has taken nothing for long while others are held up by it: the circuits between them end, so that
     /// one node cannot stop another from talking to third ones.
-    pub(super) fn blocked_too_long(&mut self, now: Now, receiver: LoginId) {
+    pub(super) fn blocked_too_long(&mut self, receiver: LoginId) {
         let Some(login) = self.logins.get(receiver) else { return };
         let held_up = login.blocks.clone();
+        self.end_circuits_towards(receiver, |sender, _| held_up.contains(&sender));
+        self.unblock_all(receiver);
+    }
+
+    /// The relay is full: `id`, who sent last, is not read until somebody, whoever it is, has taken something.
+    fn starve(&mut self, now: Now, id: LoginId) {
+        let Some(login) = self.logins.get_mut(id) else { return };
+        login.held = Some(Held::Total);
+        self.starved.push_back(id);
+        self.stats.blocked += 1;
+        self.arm_starved(now);
+    }
+
+    /// Something was taken: as many of those who wait for room go on as messages fit, who has waited longest first.
+    pub(super) fn feed(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        let mut fed = 0;
+        while self.has_room_for(fed + 1)
+            && let Some(id) = self.starved.pop_front()
+        {
+            let Some(login) = self.logins.get_mut(id).filter(|login| login.held == Some(Held::Total)) else { continue };
+            login.held = None;
+            self.outputs.push_back(Output::Wake(id));
+            fed += 1;
+        }
+        if self.starved.is_empty() {
+            self.timers.retain(|(_, timer)| *timer != Timer::Starved);
+        }
+    }
+
+    /// The relay has been full for long. Who has taken nothing for as long is what fills it: what waits for such nodes
+    /// ends, with the circuits that it came by.
+    pub(super) fn starved_too_long(&mut self, now: Now) {
+        let stale = |login: &Login| {
+            login.outbox.waiting_bytes() > 0 && now.mono_ms >= login.took_at_ms + self.settings.blocked_ms
+        };
+        let stale: Vec<_> =
+            self.logins.ids().into_iter().filter(|id| self.logins.get(*id).is_some_and(stale)).collect();
+        for receiver in stale {
+            self.end_circuits_towards(receiver, |_, waits| waits);
+            self.unblock_all(receiver);
+        }
+        self.feed();
+        if !self.starved.is_empty() {
+            self.arm_starved(now);
+        }
+    }
+
+    fn arm_starved(&mut self, now: Now) {
+        if !self.timers.iter().any(|(_, timer)| *timer == Timer::Starved) {
+            self.timers.insert((now.mono_ms + self.settings.blocked_ms, Timer::Starved));
+        }
+    }
+
+    /// Whether so many messages of any size fit into what may wait for all nodes together.
+    fn has_room_for(&self, messages: usize) -> bool {
+        let wanted = messages.saturating_mul(RELAY_HEAD_BYTES + RELAY_DATA_BYTES_MAX);
+        self.stats.waiting_bytes + wanted as u64 <= self.settings.waiting_total as u64
+    }
+
+    /// Ends the circuits of `receiver` that `which` names, given the node at the other end and whether something waits:
+    /// what waits is dropped, and both ends are told.
+    fn end_circuits_towards(&mut self, receiver: LoginId, which: impl Fn(LoginId, bool) -> bool) {
+        let Some(login) = self.logins.get(receiver) else { return };
         let numbers: Vec<_> = login.circuits.iter().map(|(number, key)| (*number, *key)).collect();
         for (number, key) in numbers {
             let Some(circuit) = self.circuits.all.get(&key).filter(|circuit| circuit.open) else { continue };
-            let other = circuit.ends[1 - circuit.side(receiver, number)];
-            if held_up.contains(&other.login) {
-                let _full =
-                    self.steer(other.login, &RelayFrame::Close { circuit: other.number, why: CircuitEnd::Busy });
-                self.close(now, other.login, other.number, CircuitEnd::Busy);
+            let side = circuit.side(receiver, number);
+            let (own, other) = (circuit.ends[side], circuit.ends[1 - side]);
+            let login = self.logins.get(receiver);
+            let waits = login.is_some_and(|login| login.outbox.waits(number.as_u32()));
+            if which(other.login, waits) {
+                let told = RelayFrame::Close { circuit: other.number, why: CircuitEnd::Busy };
+                let _full = self.steer(other.login, &told);
+                self.drop_waiting(own);
+                self.close(other.login, other.number, CircuitEnd::Busy);
             }
         }
-        self.unblock_all(now, receiver);
     }
 
     /// Tells `to` that its circuit is over, behind everything that waits for it on that circuit.
@@ -324,10 +394,11 @@ impl Hub {
         self.outputs.push_back(Output::Wake(to.login));
     }
 
-    fn drop_waiting(&mut self, now: Now, end: End) {
+    fn drop_waiting(&mut self, end: End) {
         let Some(login) = self.logins.get_mut(end.login) else { return };
         self.stats.waiting_bytes -= login.outbox.drop_circuit(end.number.as_u32()) as u64;
-        self.unblock(now, end.login);
+        self.unblock(end.login);
+        self.feed();
     }
 
     fn unlink(&mut self, end: End) {

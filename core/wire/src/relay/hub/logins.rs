@@ -16,6 +16,15 @@ const PROBE_MS: u64 = 10_000;
 /// Replacements are counted over this time, ms.
 const MINUTE_MS: u64 = 60_000;
 
+/// Why a login is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// This receiver has no room for what it sends.
+    By(LoginId),
+    /// The relay has no room, whoever the receiver is.
+    Total,
+}
+
 #[derive(Debug)]
 pub(super) struct Login {
     pub(super) node: NodeId,
@@ -25,11 +34,13 @@ pub(super) struct Login {
     pub(super) outbox: Outbox,
     /// The circuits by the number that this node knows.
     pub(super) circuits: BTreeMap<CircuitNumber, CircuitKey>,
-    /// The receiver that does not read, and holds this node up.
-    pub(super) blocked_by: Option<LoginId>,
+    /// What holds this node up, if anything does.
+    pub(super) held: Option<Held>,
     /// Whom this node holds up.
     pub(super) blocks: BTreeSet<LoginId>,
     pub(super) alive_at_ms: u64,
+    /// When it last took bytes, or got the first ones that wait.
+    pub(super) took_at_ms: u64,
     leaving: bool,
     next_even: u32,
     bucket: Bucket,
@@ -74,9 +85,10 @@ impl Login {
             address,
             outbox: Outbox::default(),
             circuits: BTreeMap::new(),
-            blocked_by: None,
+            held: None,
             blocks: BTreeSet::new(),
             alive_at_ms: now_ms,
+            took_at_ms: now_ms,
             leaving: false,
             next_even: 2,
             bucket: Bucket::full(settings.burst, now_ms),
@@ -153,13 +165,30 @@ impl Login {
 pub(super) struct Logins {
     all: BTreeMap<LoginId, Login>,
     of_nodes: BTreeMap<NodeId, LoginId>,
+    /// Those of `of_nodes` that are guests.
+    guests: BTreeSet<LoginId>,
     replaced: BTreeMap<NodeId, VecDeque<u64>>,
 }
 
 impl Logins {
     pub(super) fn insert(&mut self, id: LoginId, login: Login) {
-        self.of_nodes.insert(login.node, id);
+        let (node, standing) = (login.node, login.standing);
         self.all.insert(id, login);
+        if let Some(old) = self.of_nodes.insert(node, id) {
+            self.guests.remove(&old);
+        }
+        self.set_standing(id, standing);
+    }
+
+    /// How the login `id` stands from now on.
+    pub(super) fn set_standing(&mut self, id: LoginId, standing: Standing) {
+        let Some(login) = self.all.get_mut(&id) else { return };
+        login.standing = standing;
+        if standing == Standing::Guest && self.of_nodes.get(&login.node) == Some(&id) {
+            self.guests.insert(id);
+        } else {
+            self.guests.remove(&id);
+        }
     }
 
     /// The login no longer stands for its node.
@@ -168,6 +197,7 @@ impl Logins {
             && self.of_nodes.get(&login.node) == Some(&id)
         {
             self.of_nodes.remove(&login.node);
+            self.guests.remove(&id);
         }
     }
 
@@ -208,6 +238,10 @@ impl Logins {
     }
 
     pub(super) fn guests(&self) -> usize {
-        self.of_nodes.values().filter(|id| self.all.get(id).is_some_and(|l| l.standing == Standing::Guest)).count()
+        self.guests.len()
+    }
+
+    pub(super) fn guest_ids(&self) -> Vec<LoginId> {
+        self.guests.iter().copied().collect()
     }
 }

@@ -284,3 +284,133 @@ fn frames_of_the_wrong_side_or_circuit_end_the_login() {
     assert_eq!(relay.say(1, A, &credit), Err(Violation::Credit));
     assert_eq!(relay.say(1, A, &data(77, 1)), Ok(()), "a circuit that is over already");
 }
+
+/// A relay whose memory for all nodes holds ten messages and a half, with one bulk circuit 1 → 2 and another 3 → 4.
+fn two_pairs(settings: RelaySettings) -> Relay {
+    let mut relay = Relay::pair(RelaySettings { waiting_total: 10 * 16_648 + 8_000, ..settings });
+    assert!(relay.login(0, LoginId(3), 3) && relay.login(0, LoginId(4), 4));
+    relay.say(0, LoginId(3), &RelayFrame::Open { circuit: number(1), target: id(4), show_address: false }).unwrap();
+    relay.heard(0, LoginId(4));
+    relay.say(0, LoginId(4), &RelayFrame::Accept { circuit: number(2) }).unwrap();
+    relay.heard(0, LoginId(3));
+    relay
+}
+
+/// Who is held back because the relay is full goes on when anybody takes something, not only its own receiver.
+#[test]
+fn whoever_reads_makes_room_for_everybody() {
+    let mut relay = two_pairs(RelaySettings::default());
+    let (c, d) = (LoginId(3), LoginId(4));
+    while relay.hub.gate(at(1), A) == Gate::Open {
+        relay.say(1, A, &data(1, 16_640)).unwrap();
+    }
+    assert_eq!(relay.hub.gate(at(1), A), Gate::Closed, "full");
+    relay.say(1, c, &data(1, 16_640)).unwrap();
+    assert_eq!(relay.hub.gate(at(1), c), Gate::Closed, "for everybody");
+    relay.hub.transmit(at(2), B).unwrap();
+    assert_eq!(relay.hub.gate(at(2), A), Gate::Closed, "not room enough yet");
+    while relay.hub.poll().is_some() {}
+    // The receiver of C takes its message: now one message has room, and A has waited longest.
+    relay.hub.transmit(at(2), d).unwrap();
+    assert_eq!((relay.hub.gate(at(2), A), relay.hub.gate(at(2), c)), (Gate::Open, Gate::Closed));
+    assert!(std::iter::from_fn(|| relay.hub.poll()).any(|output| output == Output::Wake(A)), "it is told");
+    relay.say(2, A, &data(1, 16_640)).unwrap();
+    assert_eq!(relay.hub.gate(at(2), A), Gate::Closed);
+    // B takes one: the turn of C, though nothing waits for its own receiver.
+    relay.hub.transmit(at(3), B).unwrap();
+    assert_eq!((relay.hub.gate(at(3), A), relay.hub.gate(at(3), c)), (Gate::Closed, Gate::Open));
+    assert!(relay.hub.stats().waiting_bytes <= 10 * 16_648);
+}
+
+/// A full relay ends the circuits of who does not read, and nobody else's.
+#[test]
+fn a_full_relay_ends_the_circuits_of_who_does_not_read() {
+    let settings = RelaySettings::default();
+    let mut relay = two_pairs(settings);
+    let (c, d) = (LoginId(3), LoginId(4));
+    while relay.hub.gate(at(1), A) == Gate::Open {
+        relay.say(1, A, &data(1, 16_640)).unwrap();
+    }
+    relay.say(1, c, &data(1, 100)).unwrap();
+    let due = 1 + settings.blocked_ms;
+    assert_eq!(relay.heard(due - 5, d).len(), 1, "the receiver of C reads");
+    relay.say(due - 5, A, &data(1, 16_640)).unwrap();
+    relay.say(due - 5, c, &data(1, 100)).unwrap();
+    relay.hub.handle_timeout(at(due));
+    let busy = RelayFrame::Close { circuit: number(1), why: CircuitEnd::Busy };
+    assert!(relay.heard(due, A).contains(&busy), "nothing was taken at the other end");
+    assert_eq!(relay.hub.gate(at(due), c), Gate::Open);
+    assert!(!relay.heard(due, c).contains(&busy), "whose receiver reads");
+    assert_eq!(relay.heard(due, d), [data(2, 100)], "and nothing of it is lost");
+    assert_eq!(relay.heard(due, B), [RelayFrame::Close { circuit: number(2), why: CircuitEnd::Busy }]);
+    assert_eq!(relay.hub.stats().waiting_bytes, 0);
+}
+
+/// A node that neither reads nor speaks is given up, and what waited for it counts no longer.
+#[test]
+fn what_waited_for_a_silent_node_counts_no_longer() {
+    let settings = RelaySettings { waiting_total: 60_000, ..RelaySettings::default() };
+    let mut relay = Relay::pair(settings);
+    while relay.hub.gate(at(1), A) == Gate::Open {
+        relay.say(1, A, &data(1, 10_000)).unwrap();
+    }
+    assert!(relay.hub.stats().waiting_bytes > 40_000);
+    // A is held up, which is no silence; B is silent.
+    relay.hub.handle_timeout(at(settings.idle_ms));
+    assert!(relay.hub.is_over(B) && !relay.hub.is_over(A));
+    assert_eq!(relay.hub.stats().waiting_bytes, 0);
+    assert_eq!(relay.hub.gate(at(settings.idle_ms), A), Gate::Open, "the room is free for others");
+    relay.hub.lost(B);
+    assert_eq!((relay.hub.stats().waiting_bytes, relay.hub.stats().nodes), (0, 1));
+}
+
+/// The last words of a relay that stops are written before its logins are over.
+#[test]
+fn dismissed_logins_end_after_their_last_words() {
+    let mut relay = Relay::pair(RelaySettings::default());
+    relay.hub.drain(at(1), &mut SeededEntropy::new(2));
+    assert!(!relay.hub.is_over(A), "circuits live on");
+    relay.hub.dismiss();
+    assert!(!relay.hub.is_over(A) && !relay.hub.is_over(B), "not everything is written");
+    assert!(!relay.login(2, LoginId(3), 3), "nobody comes in any more");
+    let go_away = |frame: &RelayFrame| matches!(frame, RelayFrame::GoAway { code: GoAwayCode::Draining, .. });
+    let (a, b) = (relay.heard(2, A), relay.heard(2, B));
+    assert!(go_away(&a[0]) && go_away(&b[0]), "{a:?} {b:?}");
+    assert_eq!(b[1..], [RelayFrame::Close { circuit: number(2), why: CircuitEnd::Draining }]);
+    assert!(relay.hub.is_over(A) && relay.hub.is_over(B));
+}
+
+/// A member has a bounded number of entries, and each counts until its end.
+#[test]
+fn entries_of_a_member_are_counted_until_they_end() {
+    let mut list = GuestList::new(Admit::AllowList([id(1)].into()), 2);
+    assert!(list.allow(0, id(1), id(5), 10) && list.allow(0, id(1), id(6), 20));
+    assert!(!list.allow(0, id(1), id(7), 10), "two at most");
+    assert!(list.allow(5_000, id(1), id(6), 30), "renewed");
+    assert_eq!(list.next_end(), Some(10_000));
+    assert!(!list.expire(9_999) && list.expire(10_000));
+    assert_eq!(list.standing(10_000, &id(5)), None);
+    assert_eq!(list.standing(30_000, &id(6)), Some(Standing::Friend));
+    assert!(list.allow(10_000, id(1), id(7), 10), "the place of the first is free");
+    list.set_admit(Admit::AllowList([id(2)].into()));
+    assert_eq!((list.next_end(), list.standing(10_001, &id(6))), (None, None));
+}
+
+/// A node hears where it is seen, and an opener decides whether its target does.
+// Proves: LK-51
+#[test]
+fn nodes_are_told_where_they_are_seen() {
+    let mut relay = Relay::new(RelaySettings::default(), Admit::Open);
+    let address = LinkAddress { source: LinkAddress::RELAY_OBSERVED, socket: "203.0.113.7:50000".parse().unwrap() };
+    let entropy = &mut SeededEntropy::new(3);
+    assert!(relay.hub.logged_in(at(0), A, id(1), Some(address), false, entropy));
+    assert!(relay.login(0, B, 2));
+    assert_eq!(relay.heard(0, A), [RelayFrame::Observed { address }]);
+    assert_eq!(relay.heard(0, B), [], "nothing is known");
+    for (circuit, show_address, shown) in [(1, true, Some(address)), (3, false, None)] {
+        let open = RelayFrame::Open { circuit: number(circuit), target: id(2), show_address };
+        relay.say(0, A, &open).unwrap();
+        let offered = RelayFrame::Incoming { circuit: number(circuit + 1), opener: id(1), address: shown };
+        assert_eq!(relay.heard(0, B), [offered]);
+    }
+}

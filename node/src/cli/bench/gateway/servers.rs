@@ -72,7 +72,8 @@ pub(super) fn all(dir: &Path, peers: Option<&Path>) -> Result<Vec<Serving>, Fail
             told["gateway"].as_str()?.rsplit_once('/')?.1.parse().ok()
         })
     };
-    let mut servers = vec![ours(Kind::Door, "door", &[])?, ours(Kind::Echo, "echo", &["--echo"])?];
+    let many = ["--max-sessions", "20000"];
+    let mut servers = vec![ours(Kind::Door, "door", &many)?, ours(Kind::Echo, "echo", &["--echo", many[0], many[1]])?];
     for (kind, program) in programs(peers) {
         let mut command = Command::new(program);
         let script = match kind {

@@ -1,0 +1,137 @@
+//! What the audit is told of the door: refused and taken upgrades, tokens, requests from elsewhere. Spec: gateway §10.3.
+//!
+//! Never in an event: a token, a key of a WebSocket in full, a credential, a query.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::HeaderMap;
+use http::header::{HOST, ORIGIN};
+
+use crate::app::DoorEvent;
+use crate::handshake::{Grant, Refusal};
+use crate::ladder::CARRIER;
+use crate::peer::Peer;
+use crate::refusal::Code;
+use crate::token::{Purpose, TokenDigest, TokenRefusal};
+
+const HSL_NORMAL: &str = "#9D4EDD";
+const HSL_WARNING: &str = "#FF8C00";
+/// Characters of a key that are shown.
+const KEY_PREVIEW: usize = 8;
+/// Sources that are remembered, at most; when all are taken nothing more is told until the hour is over.
+const SOURCES_MAX: usize = 4_096;
+const HOUR_MS: u64 = 3_600_000;
+
+/// A refused upgrade as an event; none for refusals that say nothing about anybody.
+pub(crate) fn refused(refusal: &Refusal, headers: &HeaderMap, client: &str, id: &str) -> Option<DoorEvent> {
+    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let host = || ("declaredHost", text(HOST.as_str()).unwrap_or_default());
+    let origin = || ("origin", text(ORIGIN.as_str()).unwrap_or_default());
+    let from = ("clientIP", client.to_owned());
+    let (name, mut members) = match refusal.code {
+        Code::HostMismatch => ("ws:upgrade:host_mismatch", vec![host(), ("expectedHost", "configured".to_owned())]),
+        Code::WsKey => {
+            let key = text("sec-websocket-key").unwrap_or_default();
+            let length = key.chars().count().to_string();
+            ("ws:upgrade:invalid_key", vec![("wsKeyPreview", preview(&key)), ("wsKeyLength", length)])
+        }
+        Code::CsrfInvalid => {
+            let reason = refusal.token.map_or("missing", TokenRefusal::word);
+            ("ws:upgrade:csrf_invalid", vec![("reason", reason.to_owned()), origin()])
+        }
+        Code::OriginDenied => ("ws:upgrade:origin_denied", vec![origin()]),
+        Code::WsVersion => {
+            ("ws:upgrade:version_mismatch", vec![("version", text("sec-websocket-version").unwrap_or_default())])
+        }
+        Code::RateLimited | Code::Overload => ("ws:upgrade:rate_limited", vec![("source", client.to_owned())]),
+        Code::Subprotocol | Code::Deprecated => {
+            let reason = if refusal.code == Code::Deprecated { "keys" } else { "unsupported" };
+            ("ws:subproto:mismatch", vec![("offered", offered(headers)), ("reason", reason.to_owned())])
+        }
+        _ => return None,
+    };
+    members.push(from);
+    Some(DoorEvent { name, hsl: refusal.code.hsl(), members, request_id: Some(id.to_owned()) })
+}
+
+/// An upgrade that is taken.
+pub(crate) fn validated(grant: &Grant, headers: &HeaderMap, id: &str) -> DoorEvent {
+    let host = headers.get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let members = vec![
+        ("declaredHost", host.unwrap_or_default()),
+        ("wsKey", preview(&grant.key)),
+        ("clientIP", grant.peer.client.to_string()),
+        ("proxyTrusted", grant.peer.is_proxy.to_string()),
+        ("selectedProtocol", grant.selected.name.clone().unwrap_or_else(|| "none".to_owned())),
+        ("requestedProtocols", offered(headers)),
+    ];
+    DoorEvent { name: "ws:upgrade:headers_validated", hsl: HSL_NORMAL, members, request_id: Some(id.to_owned()) }
+}
+
+/// The end of a session.
+pub(crate) fn closed(protocol: &str, duration_ms: u64) -> DoorEvent {
+    let members = vec![("protocol", protocol.to_owned()), ("durationMs", duration_ms.to_string())];
+    DoorEvent { name: "ws:close", hsl: HSL_NORMAL, members, request_id: None }
+}
+
+/// A token that was given out; its hash says which, and nobody can go back from it.
+pub(crate) fn issued(token: &str, purpose: Purpose, client: &str, id: &str) -> DoorEvent {
+    let nonce = TokenDigest::of(token).map(|digest| digest.nonce_hash()).unwrap_or_default();
+    let members = vec![("purpose", purpose.name().to_owned()), ("nonceHash", nonce), ("source", client.to_owned())];
+    DoorEvent { name: "csrf:issued", hsl: HSL_NORMAL, members, request_id: Some(id.to_owned()) }
+}
+
+/// No more tokens for a source, or for anybody.
+pub(crate) fn capacity(purpose: Purpose, client: &str, id: &str) -> DoorEvent {
+    let members = vec![("purpose", purpose.name().to_owned()), ("source", client.to_owned())];
+    DoorEvent { name: "csrf:capacity", hsl: HSL_WARNING, members, request_id: Some(id.to_owned()) }
+}
+
+/// Names offered, without the tokens among them.
+fn offered(headers: &HeaderMap) -> String {
+    let lines = headers.get_all("sec-websocket-protocol").iter().filter_map(|value| value.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.starts_with(CARRIER));
+    names.collect::<Vec<_>>().join(",")
+}
+
+fn preview(key: &str) -> String {
+    let shown: String = key.chars().take(KEY_PREVIEW).collect();
+    if shown.is_empty() { "none".to_owned() } else { format!("{shown}...") }
+}
+
+/// Which sources were told of in this hour.
+#[derive(Default)]
+pub(crate) struct Seen(Mutex<(u64, HashMap<[u8; 9], ()>)>);
+
+impl Seen {
+    /// The event of a request that counts as public for a header that nobody trusts: once an hour and source.
+    // Spec: GW-16
+    pub(crate) fn public_request(&self, peer: &Peer, mono_ms: u64) -> Option<DoorEvent> {
+        let header = peer.ignored?;
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hour = mono_ms / HOUR_MS;
+        if seen.0 != hour {
+            *seen = (hour, HashMap::new());
+        }
+        let is_new = seen.1.len() < SOURCES_MAX && seen.1.insert(peer.source(), ()).is_none();
+        let members = vec![("source", peer.client.to_string()), ("header", header.to_owned())];
+        is_new.then_some(DoorEvent { name: "access:public_request", hsl: HSL_WARNING, members, request_id: None })
+    }
+}
+
+impl TokenRefusal {
+    /// The audit's word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Carrier => "carrier",
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Purpose => "purpose",
+            Self::Binding => "binding",
+            Self::Replayed => "replayed",
+        }
+    }
+}

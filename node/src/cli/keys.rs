@@ -1,0 +1,71 @@
+//! `keys …` and `release …`. What nothing brings back is shown first, and a person says yes.
+
+use std::io::{IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use crate::api::Request;
+use crate::cli::args::{KeysCommand, KeysCommon, ReleaseCommand};
+use crate::cli::{Cx, answer, ask};
+use crate::commands::keys::{KeysChange, KeysRequest};
+use crate::failure::{Exit, Failure};
+
+/// Runs one of the commands about keys.
+pub(crate) async fn run(cx: &Cx, command: KeysCommand) -> Result<u8, Failure> {
+    let (change, common) = match command {
+        KeysCommand::Status => return ask(cx, Request::Keys(KeysRequest::Status)).await,
+        KeysCommand::Ledger { since } => return ask(cx, Request::Keys(KeysRequest::Ledger { since })).await,
+        KeysCommand::Rotate { to, common } => (KeysChange::Rotate { to }, common),
+        KeysCommand::Rollback { common } => (KeysChange::Rollback, common),
+        KeysCommand::Force { version, common } => (KeysChange::Force { to: version }, common),
+        KeysCommand::New { version, common } => (KeysChange::New { version }, common),
+        KeysCommand::Retire { version, compromised, common } => (KeysChange::Retire { version, compromised }, common),
+        KeysCommand::Destroy { version, common } => (KeysChange::Destroy { version }, common),
+    };
+    let KeysCommon { expect, reason, dry_run } = common;
+    let is_final = change.is_final();
+    let request = |dry_run, expect| {
+        Request::Keys(KeysRequest::Change { change: change.clone(), expect, reason: reason.clone(), dry_run })
+    };
+    if dry_run {
+        return ask(cx, request(true, expect)).await;
+    }
+    if !is_final || cx.yes {
+        return ask(cx, request(false, expect)).await;
+    }
+    let preview = answer(cx, request(true, expect.clone())).await?;
+    let active = preview["active"].as_str().map(str::to_owned);
+    if let Some(code) = confirm(cx, preview)? {
+        return Ok(code);
+    }
+    // What was shown holds only while the version that signed then still signs.
+    ask(cx, request(false, expect.or(active))).await
+}
+
+/// Asks a person; the exit code when the answer is not yes.
+fn confirm(cx: &Cx, preview: Value) -> Result<Option<u8>, Failure> {
+    let held = Failure::new(Exit::Held, "not_confirmed", "nothing brings back what this ends, and nobody said yes");
+    let held = held.hint("--yes says it; --dry-run only shows what would change");
+    if !cx.out.is_terminal() || !std::io::stdin().is_terminal() {
+        return Ok(Some(cx.out.answer_checked(preview, Err(held))));
+    }
+    cx.out.answer(&preview);
+    let _ = write!(anstream::stderr().lock(), "nothing brings this back. go on? [y/N] ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    if ["y", "yes"].contains(&line.trim().to_lowercase().as_str()) { Ok(None) } else { Err(held) }
+}
+
+/// Runs one of the commands about releases.
+pub(crate) async fn release(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure> {
+    let ReleaseCommand::Bump { scope, entity, no_cascade, all, dry_run, expect, key_version, crypto } = command;
+    let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
+    let mut request = json!({"scope": word(&scope), "cascade": !no_cascade, "all": all, "dryRun": dry_run});
+    let texts = [("entityId", entity), ("keyVersion", key_version), ("crypto", crypto.map(|crypto| word(&crypto)))];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            request[name] = json!(value);
+        }
+    }
+    ask(cx, Request::Keys(KeysRequest::Bump { request, expect })).await
+}

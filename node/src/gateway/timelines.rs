@@ -1,0 +1,102 @@
+//! The timelines of an app in the store: the key ledger and the registry, one frame for each change.
+
+use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
+use sealtide_identity::SpaceId;
+use sealtide_store::{SpaceLabel, Store};
+use sealtide_sync::{CommitRequest, SpaceView};
+use serde_json::Value;
+
+use crate::failure::{Exit, Failure};
+use crate::home::Identity;
+use crate::known::Known;
+use crate::real::now;
+use crate::world::OsEntropy;
+
+/// The app whose registry this is.
+pub(super) const APP: &str = "default";
+/// The kind of the space of an app. It is not shared: other nodes could not tell a frame of its writer from another's.
+pub const APP_KIND: &str = "app";
+/// Where the id of that space is kept: another space may have its name.
+const SPACE_SETTING: &str = "gateway.space";
+
+/// The frames of the one timeline with this ib.
+pub(super) struct Frames<'a> {
+    pub(super) store: &'a Store,
+    pub(super) space: &'a SpaceId,
+    pub(super) ib: &'static str,
+}
+
+impl Frames<'_> {
+    /// All, oldest first.
+    pub(super) fn all(&self) -> Result<Vec<Verified>, Failure> {
+        self.from(0, usize::MAX)
+    }
+
+    /// Those from counter `from` on, at most `limit`.
+    pub(super) fn from(&self, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
+        let Some(view) = self.store.view(self.space) else { return Ok(Vec::new()) };
+        let tips: Vec<_> = view.timelines_of(self.ib).into_iter().flat_map(|info| info.tips).collect();
+        let [tip] = tips.as_slice() else {
+            let told = format!("{} timelines {} in the space of the gateway", tips.len(), self.ib);
+            let forked = Failure::new(Exit::Verification, "forked", told);
+            return if tips.is_empty() { Ok(Vec::new()) } else { Err(forked) };
+        };
+        let lost = || Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib));
+        let record = view.record(&tip.sid).ok_or_else(lost)?;
+        let facts = record.frame().ok_or_else(lost)?;
+        let sids = view.frames(&facts.timeline, from, facts.n, limit);
+        sids.iter().map(|sid| view.record(sid).ok_or_else(lost)).collect()
+    }
+
+    /// Makes the first frame, durably.
+    pub(super) fn begin(&self, data: Object) -> Result<Verified, Failure> {
+        let frame = genesis(self.ib, data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
+        commit(self.store, self.space, frame.clone())?;
+        Ok(frame)
+    }
+
+    /// Makes the frame after `tip`, durably.
+    pub(super) fn next(&self, tip: &Verified, data: Object) -> Result<Verified, Failure> {
+        let frame = try_evolve(tip, data, Relations::new(), Stamp { ms: now().wall_ms });
+        let frame = frame.map_err(|error| Failure::failed("store", format!("{}: {error}", self.ib)))?;
+        commit(self.store, self.space, frame.clone())?;
+        Ok(frame)
+    }
+}
+
+/// The data of a frame with one member.
+pub(super) fn data_of(name: &str, value: Value) -> Object {
+    Object::from_iter([(name.to_owned(), value)])
+}
+
+/// A member of a frame's data; null when it is not there.
+pub(super) fn member(frame: &Verified, name: &str) -> Value {
+    frame.object().and_then(|data| data.get(name).cloned()).unwrap_or_default()
+}
+
+fn commit(store: &Store, space: &SpaceId, record: Verified) -> Result<(), Failure> {
+    let request =
+        CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
+    store.commit(space, &request).map(drop).map_err(|error| Failure::failed("store", error.to_string()))
+}
+
+/// The space of the app, when it was made.
+pub(super) fn known_space(store: &Store) -> Option<SpaceId> {
+    Known::of(store).setting(SPACE_SETTING).and_then(|text| text.parse().ok())
+}
+
+/// The space of the app, made at the first start.
+pub(super) fn app_space(store: &Store, identity: &Identity) -> Result<SpaceId, Failure> {
+    if let Some(space) = known_space(store) {
+        return Ok(space);
+    }
+    let failed = |error: &dyn std::fmt::Display| Failure::failed("store", error.to_string());
+    let known = Known::of(store);
+    let stamp = Stamp { ms: now().wall_ms };
+    let first = space_genesis(APP, APP_KIND, &identity.id.to_string(), stamp, &uuid(&mut OsEntropy));
+    let space = store.create_space(first).map_err(|error| failed(&error))?;
+    let label = SpaceLabel { name: format!("app-{APP}"), kind: APP_KIND.to_owned(), dir: None };
+    known.put_label(&space, Some(&label)).map_err(|error| failed(&error))?;
+    known.put_setting(SPACE_SETTING, Some(&space.to_string())).map_err(|error| failed(&error))?;
+    Ok(space)
+}

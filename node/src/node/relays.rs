@@ -1,0 +1,112 @@
+//! The relays of a node: where it logs in, and whom they let in for it. Spec: link C.5.
+
+use std::collections::BTreeMap;
+
+use sealtide_identity::{NodeId, RelayAddress, RelayHint};
+
+use super::{Node, lock};
+use crate::commands::store_failure;
+use crate::failure::Failure;
+use crate::real::now;
+
+/// Peers that a relay is asked to let in, and for how long: 30 days. One entry is left for guests.
+const ALLOWS: usize = 255;
+const ALLOW_SECONDS: u32 = 30 * 86_400;
+/// The setting that keeps the relays of tickets whose TLS ends in a proxy, and how many of them.
+const BEHIND_PROXIES: &str = "relays_behind_proxies";
+const BEHIND_PROXIES_MAX: usize = 8;
+
+impl Node {
+    /// Logs in at a relay and stays so.
+    ///
+    /// # Errors
+    /// Exit 2 for one whose TLS ends in a proxy, while nobody is named who could vouch for the proxy.
+    // Spec: LK-101
+    pub fn use_relay(&self, relay: &RelayAddress) -> Result<(), Failure> {
+        if !relay.bind0 {
+            self.link().use_relay(&relay.relay, relay.token.clone());
+            return Ok(());
+        }
+        if self.config().text("link", "relay_authorities").is_empty() {
+            let why = "the TLS of this relay ends in a proxy, and nobody is named who may vouch for that proxy";
+            return Err(Failure::usage("relay_authorities", why).hint(
+                "sealtide config set link.relay_authorities FILE, the certificates of its authority; on Debian those of \
+                 the web are in /etc/ssl/certs/ca-certificates.crt",
+            ));
+        }
+        self.link().use_relay_behind_proxy(&relay.relay, relay.token.clone());
+        Ok(())
+    }
+
+    /// Uses the relays of a ticket that says that their TLS ends in proxies, now and after every start: what peers say later
+    /// does not tell it. Spec: link C.3, flag 8.
+    ///
+    /// # Errors
+    /// As [`Node::use_relay`]; when the store cannot be written.
+    pub(crate) fn use_relays_behind_proxies(&self, relays: &[RelayHint]) -> Result<(), Failure> {
+        let mut all = self.relays_behind_proxies();
+        for hint in relays {
+            let relay = RelayAddress { relay: hint.clone(), bind0: true, token: None };
+            self.use_relay(&relay)?;
+            all.retain(|known| known.relay.relay != hint.relay);
+            all.push(relay);
+        }
+        let kept = all.iter().rev().take(BEHIND_PROXIES_MAX).map(RelayAddress::encode).collect::<Vec<_>>().join(",");
+        self.known().put_setting(BEHIND_PROXIES, Some(&kept)).map_err(store_failure)
+    }
+
+    fn relays_behind_proxies(&self) -> Vec<RelayAddress> {
+        let kept = self.known().setting(BEHIND_PROXIES).unwrap_or_default();
+        kept.split(',').filter_map(|text| RelayAddress::decode(text).ok()).collect()
+    }
+
+    /// Logs in at the relays that tickets brought.
+    pub(super) fn use_relays_of_tickets(&self) {
+        for relay in self.relays_behind_proxies() {
+            if let Err(failure) = self.use_relay(&relay) {
+                tracing::warn!(
+                    relay = relay.relay.relay.short(),
+                    "a relay of a ticket is not used: {}",
+                    failure.message
+                );
+            }
+        }
+    }
+
+    /// Whom the relays are to let in for this node: its peers, and guests while an invite lives.
+    pub(crate) fn tell_relays(&self) {
+        let _one_after_the_other = lock(&self.0.relays_told);
+        let mut allows: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let peers = self.known().peers();
+        allows.extend(peers.iter().filter(|peer| !peer.revoked).take(ALLOWS).map(|peer| (peer.node, ALLOW_SECONDS)));
+        let now_ms = now().wall_ms;
+        let live =
+            self.known().invites().into_iter().filter(|invite| invite.uses_left > 0 && invite.expires_ms > now_ms);
+        if let Some(end_ms) = live.map(|invite| invite.expires_ms).max() {
+            let seconds = u32::try_from((end_ms - now_ms).div_ceil(1000)).unwrap_or(u32::MAX).min(ALLOW_SECONDS);
+            allows.insert(NodeId::from_bytes([0; 32]), seconds);
+        }
+        self.link().relay_allows(allows);
+    }
+
+    /// Tells them now, and whenever an invite has enrolled somebody: it may be used up, whether a session came of it or
+    /// not.
+    pub(super) fn keep_relays_told(&self) {
+        self.tell_relays();
+        let (node, mut stop) = (self.clone(), self.0.stop.subscribe());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = node.0.door.enrolled.notified() => {}
+                    _ = stop.wait_for(|stopped| *stopped) => return,
+                }
+                let told = node.clone();
+                // The store is read, which may wait for the disk.
+                let _ = tokio::task::spawn_blocking(move || told.tell_relays()).await;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

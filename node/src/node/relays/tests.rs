@@ -1,0 +1,123 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealtide_crypto::{Seed, SeededEntropy, SigningKey};
+use sealtide_identity::{Invite, InviteId, InviteSecret, Role};
+use sealtide_link::{Admission, Admit, Link, LinkConfig, Refused, Relay, RelayConfig};
+use sealtide_store::Peer;
+
+use super::*;
+use crate::config::Config;
+use crate::home::Home;
+
+/// A node that serves, logged in at a relay which lets in nobody else by itself.
+struct Rig {
+    node: Node,
+    relay: Relay,
+    hint: RelayHint,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let config = Config::load(&dir.path().join("none"), false).unwrap();
+        let node = Node::open(home, config).unwrap();
+        let admit = Admit::AllowList([node.id()].into());
+        let relay = Relay::open(RelayConfig::new(key(1), admit), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
+        node.use_relay(&RelayAddress { relay: hint.clone(), bind0: false, token: None }).unwrap();
+        node.serve().unwrap();
+        let rig = Self { node, relay, hint, _dir: dir };
+        until("the node is logged in", || rig.node.link().relays()[0].up).await;
+        rig
+    }
+
+    /// A stranger that tries to stay logged in at the same relay.
+    fn visitor(&self, seed: u64) -> Link {
+        let key = key(seed);
+        let id = NodeId::of(key.public());
+        let link = Link::new(LinkConfig::new(key, id), Arc::new(Nobody)).unwrap();
+        link.use_relay(&self.hint, None);
+        link
+    }
+
+    fn invite(&self, uses_left: u32) -> InviteId {
+        let id = [7; 16];
+        let space = self.node.create_space("Notes", "folder").unwrap();
+        let (secret, role, expires_ms) = (InviteSecret::from_bytes([8; 32]), Role::Read, now().wall_ms + 3_600_000);
+        let invite = Invite { id, secret, space, role, expires_ms, uses_left, enrolled: Vec::new() };
+        self.node.known().put_invite(&invite).unwrap();
+        id
+    }
+}
+
+/// Lets in nobody.
+struct Nobody;
+
+impl Admission for Nobody {
+    fn allowed(&self, _peer: &NodeId) -> bool {
+        false
+    }
+
+    fn invite_secret(&self, _invite: &InviteId) -> Option<InviteSecret> {
+        None
+    }
+
+    fn enrol(&self, _invite: &InviteId, _peer: &NodeId) -> Result<(), Refused> {
+        Err(Refused)
+    }
+}
+
+fn key(seed: u64) -> Arc<SigningKey> {
+    Arc::new(SigningKey::from_seed(&Seed::generate(&mut SeededEntropy::new(seed))))
+}
+
+/// Waits until something holds.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..6_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// The last use of an invite ends the welcome of guests at once, though no session came of it.
+// Proves: LK-108
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_that_is_used_up_is_told_to_relays_at_once() {
+    let rig = Rig::new().await;
+    let invite = rig.invite(2);
+    rig.node.tell_relays();
+    let guest = rig.visitor(2);
+    until("a guest is let in", || guest.relays()[0].up).await;
+    rig.node.0.door.enrol(&invite, &NodeId::from_bytes([3; 32])).unwrap();
+    rig.node.0.door.enrol(&invite, &NodeId::from_bytes([4; 32])).unwrap();
+    until("the guest is sent away", || {
+        guest.relays()[0].why_not.as_deref() == Some("the relay lets this node in no longer")
+    })
+    .await;
+    assert_eq!(rig.relay.stats().guests, 0);
+}
+
+/// A peer that is thrown out is let in no longer by the relays of this node.
+// Proves: LK-104
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_revoked_is_let_in_no_longer() {
+    let rig = Rig::new().await;
+    let id = NodeId::of(key(2).public());
+    rig.node.with_peers(|known| known.put_peer(&Peer::new(id, now()))).unwrap();
+    rig.node.tell_relays();
+    let peer = rig.visitor(2);
+    until("the peer is let in", || peer.relays()[0].up).await;
+    crate::commands::peers::revoke(&rig.node, &peer.id().to_string()).await.unwrap();
+    until("the peer is sent away", || {
+        peer.relays()[0].why_not.as_deref() == Some("the relay lets this node in no longer")
+    })
+    .await;
+    assert_eq!(rig.relay.stats().nodes, 1);
+}

@@ -1,0 +1,53 @@
+//! Large spaces under a limit of memory that the kernel keeps: whoever asks for more is ended.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::scale;
+
+/// Records of the space; ten million by hand: `sealtide bench reconcile --items 10000000 --memory-mib 256`.
+const RECORDS: u64 = 200_000;
+/// What a process gets: less than the tips of that many records alone took when they were all in memory.
+const LIMIT_MIB: u64 = 112;
+/// The most whatever the number is. Spec: ibgib §14
+const LIMIT_MIB_MAX: u64 = 256;
+
+fn bench(items: u64, memory_mib: u64) -> Output {
+    let place = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+    command.args(["bench", "reconcile", "--json", "--items", &items.to_string()]);
+    command.args(["--differences", "200", "--memory-mib", &memory_mib.to_string(), "--directory"]).arg(place.path());
+    command.output().unwrap()
+}
+
+/// Filling, opening, the four sagas, and sixteen at once, in two processes with the limit each.
+// Proves: SY-40, SY-41, SY-42, SY-44
+#[test]
+fn large_spaces_are_reconciled_under_a_limit_of_memory() {
+    let items = RECORDS * scale();
+    let limit = if scale() == 1 { LIMIT_MIB } else { LIMIT_MIB_MAX };
+    let done = bench(items, limit);
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {told}", done.status);
+    let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+    println!("{items} records: {found:#}");
+    let number = |saga: &str, name: &str| found[saga][name].as_u64().unwrap();
+    let modes = ["equal", "scattered_items", "scattered_tips", "one_frame"].map(|saga| found[saga]["mode"].as_str());
+    assert_eq!(modes, [Some("equal"), Some("recon"), Some("walk"), Some("walk")]);
+    assert!(number("equal", "other_bytes") < 4096);
+    for saga in ["scattered_items", "scattered_tips"] {
+        assert_eq!(number(saga, "records"), 200);
+        assert!(number(saga, "rounds") <= 6);
+        assert!(number(saga, "reconciliation_bytes") < 200 * 2 * 1024 * 1024 / 1000);
+    }
+    assert!(number("one_frame", "reconciliation_bytes") + number("one_frame", "other_bytes") < 8 * 1024);
+    assert!(number("one_frame", "rounds") <= 3);
+}
+
+/// The limit is one: with too little the bench ends, and not well.
+// Proves: SY-44
+#[test]
+fn a_process_over_its_limit_of_memory_is_ended() {
+    assert!(!bench(20_000, 16).status.success());
+}
