@@ -111,6 +111,13 @@ impl GatewayDoor {
             Self::Whole(door) => door.address(),
         }
     }
+
+    fn url(&self) -> String {
+        match self {
+            Self::Figures(door) => format!("http://{}", door.address()),
+            Self::Whole(door) => door.url(),
+        }
+    }
 }
 
 /// Who may come in: the invites and grants in the store.
@@ -377,6 +384,11 @@ impl Node {
     /// Where the link door listens.
     pub fn listening(&self) -> Vec<SocketAddr> {
         lock(&self.0.doors).listen.clone()
+    }
+
+    /// The base of the addresses of the gateway door.
+    pub fn gateway_url(&self) -> Option<String> {
+        lock(&self.0.doors).gateway.as_ref().map(GatewayDoor::url)
     }
 
     /// Where the gateway door listens.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::frames::{Class, CloseCode, Event, Receiver, Sender};
@@ -42,6 +42,21 @@ pub(crate) trait Talk: Send {
     fn binary(&mut self, bytes: Vec<u8>, mono_ms: u64) -> Vec<Reply>;
 }
 
+/// What is said on a connection although nobody on it asked.
+pub(crate) trait Hear: Send {
+    /// The next thing; `None` when there is nothing to come. Nothing is lost when the future is dropped before its end.
+    fn next(&mut self) -> impl Future<Output = Option<Reply>> + Send;
+}
+
+/// A connection on which nobody speaks unasked.
+pub(crate) struct Silence;
+
+impl Hear for Silence {
+    async fn next(&mut self) -> Option<Reply> {
+        None
+    }
+}
+
 /// When pings go out, and when nobody is there any more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
@@ -54,14 +69,14 @@ pub(crate) struct Times {
 }
 
 /// Everything that belongs to one connection.
-pub(crate) struct Connection<S, T> {
+pub(crate) struct Connection<S, T, H> {
     pub(crate) stream: S,
     pub(crate) receiver: Receiver,
     pub(crate) sender: Sender,
     pub(crate) talk: T,
     pub(crate) times: Times,
     /// What others want said on it.
-    pub(crate) pushed: mpsc::Receiver<Reply>,
+    pub(crate) hear: H,
     /// Turns true when the gateway stops.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -71,7 +86,7 @@ enum Woke {
     /// So many bytes; 0: nobody is there any more.
     Read(usize),
     Timer,
-    Pushed(Option<Reply>),
+    Heard(Option<Reply>),
 }
 
 /// Returns when the gateway stops.
@@ -107,10 +122,11 @@ enum Course {
     Closing,
 }
 
-impl<S, T> Connection<S, T>
+impl<S, T, H> Connection<S, T, H>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: Talk,
+    H: Hear,
 {
     /// Serves it until it ends.
     ///
@@ -140,8 +156,8 @@ where
             let woke = tokio::select! {
                 read = read_some(&mut self.stream, &mut input) => Woke::Read(read.unwrap_or(0)),
                 () = timer.as_mut() => Woke::Timer,
-                reply = self.pushed.recv(), if others_talk => Woke::Pushed(reply),
-                () = stopped(&mut self.stop) => Woke::Pushed(Some(Reply::Close(CloseCode::AWAY))),
+                reply = self.hear.next(), if others_talk => Woke::Heard(reply),
+                () = stopped(&mut self.stop) => Woke::Heard(Some(Reply::Close(CloseCode::AWAY))),
             };
             match woke {
                 Woke::Read(0) => return,
@@ -157,8 +173,8 @@ where
                     }
                     timer.as_mut().reset(ping_at.min(last_frame + self.times.idle));
                 }
-                Woke::Pushed(None) => others_talk = false,
-                Woke::Pushed(Some(reply)) => {
+                Woke::Heard(None) => others_talk = false,
+                Woke::Heard(Some(reply)) => {
                     if self.say(reply, &mut output) == Course::Closing {
                         self.flush(&mut output).await;
                         return self.linger().await;

@@ -7,16 +7,17 @@
 //!     └────────── keys moved, rung kept ────────┘
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealtide_ibgib::json::{Js, JsObject, write};
 use sealtide_releases::HSL_NORMAL;
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::app::{App, DoorEvent, KeyChange, Notice};
-use crate::connection::{Reply, stopped};
+use crate::connection::{Hear, Reply, stopped};
 use crate::frames::{Class, CloseCode};
 use crate::ladder::Rung;
 use crate::session::Broadcast;
@@ -54,57 +55,77 @@ pub(crate) async fn pass_on(
     }
 }
 
-/// One session, as far as it is spoken to.
-pub(crate) struct Hearing {
+/// Who hears, and what counts for them.
+pub(crate) struct Listener {
     pub(crate) number: u64,
     pub(crate) rung: Rung,
     pub(crate) may_read: bool,
     pub(crate) app: Arc<dyn App>,
     pub(crate) grace: Duration,
-    pub(crate) push: mpsc::Sender<Reply>,
+}
+
+/// One session, as far as it is spoken to.
+pub(crate) struct Hearing {
+    listener: Listener,
+    others: broadcast::Receiver<Broadcast>,
+    looks: Interval,
+    closes: Option<Instant>,
+    told_day: Option<u64>,
+    /// What follows from one thing that was heard and was not said yet.
+    waiting: VecDeque<Reply>,
 }
 
 impl Hearing {
-    /// Speaks until the session ends.
-    // Spec: GW-29
-    pub(crate) async fn run(self, mut others: broadcast::Receiver<Broadcast>) {
-        let (mut closes, mut told_day) = (None, None);
-        let mut looks = interval(LOOK_EVERY);
+    /// From here on everything is heard. The first look is now, so that it does not run into what is said later.
+    pub(crate) fn begin(listener: Listener, others: broadcast::Receiver<Broadcast>) -> Self {
+        let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut closes, mut told_day) = (None, None);
+        let waiting = listener.look(&mut closes, &mut told_day).into();
+        Self { listener, others, looks, closes, told_day, waiting }
+    }
+}
+
+impl Hear for Hearing {
+    // Spec: GW-29
+    async fn next(&mut self) -> Option<Reply> {
         loop {
+            if let Some(reply) = self.waiting.pop_front() {
+                return Some(reply);
+            }
+            let closes = self.closes;
             let over = async {
                 match closes {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
+            let listener = &self.listener;
             let replies = tokio::select! {
                 // What was said is heard before what follows from it.
                 biased;
-                heard = others.recv() => match heard {
-                    Ok(Broadcast::Said { from, .. }) if from == self.number || !self.may_read => continue,
-                    Ok(Broadcast::Said { text, .. }) => vec![said(text.to_string())],
+                heard = self.others.recv() => match heard {
+                    Ok(Broadcast::Said { from, .. }) if from == listener.number || !listener.may_read => continue,
+                    Ok(Broadcast::Said { text, .. }) => return Some(said(text.to_string())),
                     Ok(Broadcast::Keys { text }) => {
                         let rotated = text.map(|text| said(text.to_string()));
-                        rotated.into_iter().chain(self.look(&mut closes, &mut told_day)).collect()
+                        rotated.into_iter().chain(listener.look(&mut self.closes, &mut self.told_day)).collect()
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => vec![Reply::Close(BEHIND)],
-                    Err(broadcast::error::RecvError::Closed) => return,
+                    Err(broadcast::error::RecvError::Closed) => return None,
                 },
-                _ = looks.tick() => self.look(&mut closes, &mut told_day),
+                _ = self.looks.tick() => listener.look(&mut self.closes, &mut self.told_day),
                 () = over => {
-                    self.app.note(self.withdrawn());
+                    listener.app.note(listener.withdrawn());
                     vec![Reply::Close(WITHDRAWN)]
                 }
             };
-            for reply in replies {
-                if self.push.send(reply).await.is_err() {
-                    return;
-                }
-            }
+            self.waiting.extend(replies);
         }
     }
+}
 
+impl Listener {
     /// Whether the rung can still be kept, and whether its keys end soon: told once a day.
     fn look(&self, closes: &mut Option<Instant>, told_day: &mut Option<u64>) -> Vec<Reply> {
         let now = self.app.wall_ms();

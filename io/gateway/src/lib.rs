@@ -9,6 +9,7 @@ mod counts;
 mod deflate;
 mod extensions;
 mod frames;
+pub mod fuzzing;
 mod handshake;
 mod hear;
 mod key_routes;

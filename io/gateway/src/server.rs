@@ -13,16 +13,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sealtide_releases::Idempotency;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::connection::{Connection, Times, stopped};
+use crate::connection::{Connection, Silence, Times, stopped};
 use crate::counts::Counts;
 use crate::frames::{FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
-use crate::hear::Hearing;
+use crate::hear::{Hearing, Listener};
 use crate::lifecycle::{Lives, Load, Phase};
 use crate::patience::Patient;
 use crate::rates::Rate;
@@ -264,12 +264,10 @@ impl Shared {
         };
         let (stream, stop) = (TokioIo::new(upgraded), self.stop.clone());
         let receiver = Receiver::new(limits, grant.deflate.is_some());
-        let (push, pushed) = mpsc::channel(1);
         match &self.app {
             None => {
-                drop(push);
                 let sender = Sender::for_echo(grant.deflate);
-                Connection { stream, receiver, sender, talk: Echo, times, pushed, stop }.run().await;
+                Connection { stream, receiver, sender, talk: Echo, times, hear: Silence, stop }.run().await;
             }
             Some(app) => {
                 let number = self.sessions.fetch_add(1, Ordering::Relaxed);
@@ -288,18 +286,16 @@ impl Shared {
                     rung: grant.selected.rung,
                     faults: Default::default(),
                 };
-                let hearing = Hearing {
+                let listener = Listener {
                     number,
                     rung: grant.selected.rung,
                     may_read: grant.principal.may(door, crate::Role::Reader),
                     app: app.clone(),
                     grace: Duration::from_millis(settings.withdraw_grace_ms),
-                    push,
                 };
-                let heard = tokio::spawn(hearing.run(self.others.subscribe()));
+                let hear = Hearing::begin(listener, self.others.subscribe());
                 let sender = Sender::new(grant.deflate, settings.compress_min_bytes);
-                Connection { stream, receiver, sender, talk, times, pushed, stop }.run().await;
-                heard.abort();
+                Connection { stream, receiver, sender, talk, times, hear, stop }.run().await;
                 let now = self.mono_ms();
                 self.lives.step(number, Phase::Evict, &Load::default(), now);
                 app.note(told::closed(&protocol, now.saturating_sub(began)));

@@ -220,8 +220,8 @@ pub(crate) enum Command {
     /// Measure this machine
     Bench {
         /// live: how long an edit takes to show up on another node; link: a session beside plain TLS, direct and over a
-        /// relay; reconcile: what two large spaces say to find a small difference; bulk: how fast a new node gets a whole
-        /// space; identity: what the proofs of identities cost
+        /// relay; gateway: the door for browsers beside ws and Bun; reconcile: what two large spaces say to find a small
+        /// difference; bulk: how fast a new node gets a whole space; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
         /// Edits to measure
@@ -236,9 +236,12 @@ pub(crate) enum Command {
         /// Records that differ, half of them on each side
         #[arg(long, default_value_t = 1_000)]
         differences: usize,
-        /// Idle sessions to weigh
+        /// Idle sessions to weigh, and most listeners of the gateway
         #[arg(long, default_value_t = 1_000)]
         sessions: usize,
+        /// Folder whose node_modules has ws and Bun, to compare the gateway with
+        #[arg(long, value_name = "DIR")]
+        peers: Option<PathBuf>,
         /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
         #[arg(long)]
         memory_mib: Option<u64>,

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod far_end;
+mod gateway;
 mod identity;
 mod link;
 mod memory;
@@ -35,7 +36,7 @@ pub(crate) struct Sizes {
     pub(crate) items: usize,
     /// Differences of `reconcile`.
     pub(crate) differences: usize,
-    /// Idle sessions of `link`.
+    /// Idle sessions of `link`, listeners of `gateway`.
     pub(crate) sessions: usize,
     /// The most memory that each process of `reconcile` and `bulk` may have, in MiB.
     pub(crate) memory_mib: Option<u64>,
@@ -45,6 +46,8 @@ pub(crate) struct Sizes {
     pub(crate) logins: usize,
     /// Sessions of `link` over a relay, at one time.
     pub(crate) relayed: usize,
+    /// The folder whose `node_modules` has the servers that `gateway` is compared with.
+    pub(crate) peers: Option<PathBuf>,
 }
 
 /// Runs a bench and prints its figures.
@@ -58,10 +61,11 @@ pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failu
         "bulk" => bulk::bulk(&dir, &sizes).await,
         "identity" => identity::identity(&dir, sizes.edits.max(1)).await,
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
+        "gateway" => gateway::gateway(&dir, sizes.sessions, sizes.peers.as_deref()).await,
         "link" => link::link(&dir, sizes).await,
         "reconcile" => reconcile::reconcile(&dir, &sizes),
         _ => Err(Failure::usage("bench", format!("there is no bench named {name}")).hint(
-            "`live`, `link`, `reconcile`, `bulk` or `identity`; bench/sync.sh compares whole syncs with other tools",
+            "`live`, `link`, `gateway`, `reconcile`, `bulk` or `identity`; bench/sync.sh compares whole syncs with other tools",
         )),
     };
     let _ = std::fs::remove_dir_all(&dir);

@@ -48,7 +48,7 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         let _server = ready(&cx, open(settings.door, &addresses, None).await?);
         return Ok(interrupts.next().await.code());
     }
-    if settings.door.is_public() {
+    if settings.door.is_public() || addresses.iter().any(|address| !address.ip().is_loopback()) {
         // What is said on the way to browsers of others is signed by a key that somebody chose.
         settings.desk.generate.get_or_insert(false);
     }
@@ -132,7 +132,7 @@ fn ready(cx: &Cx, server: Server) -> Server {
     cx.out.answer(&json!({
         "schema": "sealtide/ready/1",
         "home": cx.home.root(),
-        "gateway": format!("http://{}", server.address()),
+        "gateway": server.url(),
     }));
     server
 }

@@ -56,7 +56,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
         cx.out.note(&format!("made node {} in {}", node.id().short(), cx.home.root().display()));
     }
     let listen = open_link(&cx, &node, args.listen).await?;
-    let gateway = open_gateway(&cx, &node, args.gateway).await?;
+    open_gateway(&cx, &node, args.gateway).await?;
     let events = node.engine().subscribe();
     for relay in relays {
         node.use_relay(&relay)?;
@@ -66,7 +66,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let control = ControlSocket::open(node.home().control_socket(), Host::Node(node.clone()))?;
     let tickets = tickets(&node, &dirs)?;
     node.audit().note("up", &[("listen", &listen.to_string())]);
-    tell_ready(&cx, &node, listen, gateway, &tickets);
+    tell_ready(&cx, &node, listen, &tickets);
     let exit = serve(&cx, &node, events, interrupts).await;
     drop(control);
     node.audit().note("stopped", &[]);
@@ -90,13 +90,13 @@ async fn open_link(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Result<S
     Err(failure.unwrap_or_else(|| Failure::failed("listen", "no port is free")))
 }
 
-async fn open_gateway(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
+async fn open_gateway(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Result<(), Failure> {
     let is_default = wanted.is_none() && *cx.config.origin("gateway", "listen") == Origin::Default;
     let address = wanted.unwrap_or(parse(cx.config.text("gateway", "listen"))?);
     let mut failure = None;
     for port in ports(address.port(), is_default) {
         match node.open_gateway(SocketAddr::new(address.ip(), port)).await {
-            Ok(bound) => return Ok(bound),
+            Ok(_) => return Ok(()),
             Err(error) => drop(failure.get_or_insert(error)),
         }
     }
@@ -131,13 +131,13 @@ fn tickets(node: &Node, dirs: &[PathBuf]) -> Result<Vec<(String, String)>, Failu
         .collect()
 }
 
-fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, gateway: SocketAddr, tickets: &[(String, String)]) {
+fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, tickets: &[(String, String)]) {
     let mut ready = json!({
         "schema": "sealtide/ready/1",
         "node": node.id().to_string(),
         "home": cx.home.root(),
         "listen": [listen.to_string()],
-        "gateway": format!("http://{gateway}"),
+        "gateway": node.gateway_url(),
     });
     if let Some((_, ticket)) = tickets.first() {
         ready["ticket"] = json!(ticket);

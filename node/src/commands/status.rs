@@ -24,7 +24,7 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
         "running": !listen.is_empty(),
         "since": rfc3339(node.started_ms()),
         "listen": listen,
-        "gateway": node.gateway().map(|address| format!("http://{address}")),
+        "gateway": node.gateway_url(),
         "spaces": spaces,
         "links": links(node),
         "relays": relays(node),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use sealtide_gateway::{Auth, ForwardedBy, Rung, Settings};
+use sealtide_gateway::{Auth, ForwardedBy, Rung, Settings, TlsFiles};
 use sealtide_identity::NodeId;
 use sealtide_identity::keyring::Fallback;
 
@@ -28,6 +28,8 @@ pub struct GatewaySettings {
     /// Whether the settings for clients of the older system were asked for.
     pub compat: bool,
     bearers: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 /// Puts the text of a setting where it belongs; none when it is no value.
@@ -146,6 +148,24 @@ pub(super) const ROWS: &[Row] = &[
         "networks from which keys may be changed over the door [this machine]; commas between them",
         |text, it| {
             it.door.admin_allow_from = nets(text)?;
+            Some(())
+        }
+    ),
+    row!(
+        "tls_cert",
+        "",
+        "PEM file with the certificate chain of the door; with it and tls_key the door may be outside of this machine",
+        |text, it| {
+            it.tls_cert = some_text(text).map(PathBuf::from);
+            Some(())
+        }
+    ),
+    row!(
+        "tls_key",
+        "",
+        "PEM file with the key of that certificate; both are read again when they change",
+        |text, it| {
+            it.tls_key = some_text(text).map(PathBuf::from);
             Some(())
         }
     ),
@@ -313,6 +333,11 @@ impl Config {
             })?;
         }
         settings.door.trusted_proxies = nets(self.text("gateway", "trusted_proxies")).unwrap_or_default();
+        settings.door.tls = match (settings.tls_cert.take(), settings.tls_key.take()) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            _ => return Err(Failure::usage("config", "gateway.tls_cert and gateway.tls_key go together")),
+        };
         let named = settings.bearers.take();
         let path = named.clone().unwrap_or_else(|| home.bearers_path());
         settings.door.bearers = read_bearers(&path, named.is_some())?;

@@ -170,3 +170,68 @@ fn token_carriers_with_and_without_compat() {
         assert_eq!(status(&public), if compat { 200 } else { 401 });
     }
 }
+
+/// A certificate and its key, as PEM files in a folder.
+fn certify(dir: &Path) -> Vec<String> {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=tides.example", "-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    vec!["--tls-cert".into(), path("cert.pem"), "--tls-key".into(), path("key.pem")]
+}
+
+fn run(home: &Path, args: &[String], key: Option<&str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("SEALTIDE_") || name.starts_with("VERSION_SIGNING_KEY") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(key.map(|key| ("VERSION_SIGNING_KEY", key)));
+    command.arg("--home").arg(home).args(["--json", "gateway", "run"]).args(args).stdin(Stdio::null());
+    command
+}
+
+/// A listener that counts as public has a key that somebody configured, a host, and outside of loopback a certificate.
+// Proves: GW-48
+#[test]
+fn a_public_listener_without_key_host_or_certificate_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let tls = certify(dir.path());
+    let (everywhere, here) = (words(&["--listen", "0.0.0.0:0"]), words(&["--listen", "127.0.0.1:0"]));
+    let host = words(&["--public-host", "tides.example"]);
+    let key = "a1".repeat(32);
+    let key = Some(key.as_str());
+    for (why, args, key) in [
+        ("no certificate", [everywhere.clone(), host.clone()].concat(), key),
+        ("half of it", [everywhere.clone(), host.clone(), tls[..2].to_vec()].concat(), key),
+        ("no host", [everywhere.clone(), tls.clone()].concat(), key),
+        ("no key", [everywhere.clone(), host.clone(), tls.clone()].concat(), None),
+        ("no key behind a proxy", [here.clone(), host.clone()].concat(), None),
+        ("anybody bumps", [here, host.clone(), words(&["--auth", "none"])].concat(), key),
+    ] {
+        let done = run(&home, &args, key).output().unwrap();
+        assert_eq!(done.status.code(), Some(2), "{why}: {}", String::from_utf8_lossy(&done.stdout));
+    }
+    let mut child = run(&home, &[everywhere, host, tls].concat(), key).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).unwrap();
+    let url = ready["gateway"].as_str().unwrap().to_owned();
+    let port = url.rsplit_once(':').unwrap().1;
+    assert!(url.starts_with("https://"), "{url}");
+    let at = format!("https://127.0.0.1:{port}/version/keys");
+    let told = Command::new("curl")
+        .args(["-sk", "--tlsv1.3", "-H", "Host: tides.example", "-w", "%{http_code}", &at])
+        .output();
+    let told = String::from_utf8(told.unwrap().stdout).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(told.ends_with("200") && told.contains("Ed25519"), "{told}");
+}

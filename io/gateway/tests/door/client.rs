@@ -166,6 +166,20 @@ pub(crate) async fn echo_door() -> Server {
     Server::open(settings, "127.0.0.1:0".parse().unwrap(), Arc::new(Ready), None).await.unwrap()
 }
 
+/// While this lives, a paused clock stands still: it does not run ahead when bytes are on their way and nobody has work.
+pub(crate) struct Still {
+    _end: std::sync::mpsc::Sender<()>,
+}
+
+impl Still {
+    /// A runtime does not move its clock while something blocks beside it.
+    pub(crate) fn new() -> Self {
+        let (end, ended) = std::sync::mpsc::channel();
+        tokio::task::spawn_blocking(move || ended.recv());
+        Self { _end: end }
+    }
+}
+
 /// The address that requests come from where it does not matter.
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use sealtide_gateway::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, advance, sleep};
 
-use crate::client::{Client, Desk, ask_from, body, connect, door, frame, status};
+use crate::client::{Client, Desk, Still, ask_from, body, connect, door, frame, status};
 
 fn source(last: u8) -> IpAddr {
     IpAddr::from([127, 0, 0, last])
@@ -63,6 +63,7 @@ async fn limits() {
 // Proves: GW-86, GW-95
 #[tokio::test(start_paused = true)]
 async fn rates_are_counted_by_source() {
+    let _still = Still::new();
     let tokens = limited(|settings| settings.tokens_per_second = 2).await;
     let upgrades = limited(|settings| settings.upgrades_per_second = 2).await;
     let requests = limited(|settings| settings.requests_per_second = 2).await;
@@ -78,7 +79,7 @@ async fn rates_are_counted_by_source() {
         let refused = ask_from(from, requests.address(), "GET /version/registry", &[], "").await;
         assert!(status(&refused) == 429 && refused.to_lowercase().contains("retry-after: 1"), "{refused}");
     }
-    sleep(Duration::from_millis(500)).await;
+    advance(Duration::from_millis(500)).await;
     assert!(token(source(2), tokens.address()).await.is_ok(), "half a second brings one");
     assert_eq!(token(source(2), tokens.address()).await.err(), Some(429));
 }
@@ -87,6 +88,7 @@ async fn rates_are_counted_by_source() {
 // Proves: GW-86
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_session_are_counted() {
+    let _still = Still::new();
     for (first, payload) in [(0x81, br#"{"type":"ping"}"#.as_slice()), (0x89, b"x")] {
         let server = limited(|settings| settings.messages_per_second = 3).await;
         let mut client = enter(source(2), server.address()).await.unwrap();
@@ -138,6 +140,11 @@ async fn slow_heads_and_silence_are_ended() {
         let mut stream = connect(source(1), at).await;
         stream.write_all(before.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
+        let still = Still::new();
+        while !before.is_empty() && !answer.ends_with(b"}") {
+            stream.read_buf(&mut answer).await.unwrap();
+        }
+        drop(still);
         let _ = stream.read_to_end(&mut answer).await;
         let taken = begin.elapsed().as_secs();
         assert!((5..=10).contains(&taken), "{taken} s after {before:?}");
@@ -167,7 +174,9 @@ async fn a_client_that_never_reads_is_given_up() {
     while deaf.write_all(request.as_bytes()).await.is_ok() {}
     let taken = begin.elapsed().as_secs();
     assert!((60..=180).contains(&taken), "{taken} s");
+    let still = Still::new();
     let mut session = Client::enter(at, "tes-ui-v1").await;
+    drop(still);
     let begin = Instant::now();
     while session.try_raw(&frame(0x81, br#"{"type":"refresh"}"#).repeat(64)).await.is_ok() {}
     let taken = begin.elapsed().as_secs();

@@ -4,6 +4,7 @@
 
 mod access;
 mod bumps;
+mod checklist;
 mod client;
 mod clients;
 mod conformance;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sealtide_gateway::Server;
 use tokio::time::{Duration, advance};
 
-use crate::client::{Client, Desk, ask, ask_from, body, door, frame, status, token};
+use crate::client::{Client, Desk, Still, ask, ask_from, body, door, frame, status, token};
 use crate::scale;
 
 /// Everything of an answer but the time of day.
@@ -19,6 +19,7 @@ fn undated(answer: &str) -> String {
 // Proves: GW-23, GW-14
 #[tokio::test(start_paused = true)]
 async fn token_refusal_uniform() {
+    let _still = Still::new();
     let server = door(&Desk::new(), |settings| settings.allow_query_token = true).await;
     let at = server.address();
     let elsewhere: IpAddr = [127, 0, 0, 9].into();

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, Instant, advance};
 use tokio_rustls::TlsConnector;
 
-use crate::client::{Client, Desk, Ready, ask, body, status};
+use crate::client::{Client, Desk, Ready, Still, ask, body, status};
 
 fn write(dir: &Path, name: &str, text: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
@@ -236,6 +236,7 @@ async fn a_handshake_that_takes_too_long_is_ended() {
 /// New files hold for new connections; faulty ones for none, and running connections keep what they have.
 #[tokio::test(start_paused = true)]
 async fn certificates_are_read_again_when_they_change() {
+    let _still = Still::new();
     let dir = tempfile::tempdir().unwrap();
     let first = certify(dir.path());
     let server = open("127.0.0.1:0", settings(dir.path())).await.unwrap();

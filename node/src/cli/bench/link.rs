@@ -447,7 +447,7 @@ pub(super) fn resident_bytes_of(process: &str) -> u64 {
     line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-fn machine() -> Value {
+pub(super) fn machine() -> Value {
     let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     json!({
