@@ -9,6 +9,7 @@ mod apart;
 mod authorship;
 mod between_nats;
 mod big;
+mod bumps;
 mod cli;
 mod crash;
 mod faults;
