@@ -12,7 +12,7 @@ use serde_json::json;
 use super::alerts::Fact;
 use super::changes::Ordered;
 use super::desk::{Desk, Turn};
-use super::registry::{Origin, frame_data};
+use super::registry::{Origin, frame_data, signature_of};
 use super::timelines::Frames;
 use super::tree::TreeRefused;
 use crate::audit::AuditEvent;
@@ -166,8 +166,10 @@ impl Desk {
             BumpRefused::Store
         })?;
         failpoint::hit("bump_committed");
+        let signature = signature_of(&frame);
         turn.registry = frame;
         let mut state = self.write();
+        state.signature = signature;
         state.registry = Arc::new(after.clone());
         state.last = Some(key_version);
         Ok(())

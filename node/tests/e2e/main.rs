@@ -12,6 +12,7 @@ mod big;
 mod bumps;
 mod cli;
 mod crash;
+mod door_settings;
 mod faults;
 mod gateway;
 mod identity;

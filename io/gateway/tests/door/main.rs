@@ -5,6 +5,7 @@
 mod bumps;
 mod client;
 mod echo;
+mod events;
 mod http;
 mod keys;
 mod sessions;
