@@ -450,6 +450,20 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: KeysCommon,
     },
+    /// Print a signed request to another node that names this one among its supervisors
+    ///
+    /// Put it as a document into a space that both share: `sealtide keys signal … | sealtide put SPACE NAME`. It counts while
+    /// the key ledger there is at that epoch.
+    Signal {
+        /// What the other node is to do
+        action: SignalArg,
+        /// Address of its key ledger, as its `keys status --json` tells
+        #[arg(long, value_name = "ADDRESS")]
+        ledger: String,
+        /// The epoch that its key ledger is at
+        #[arg(long)]
+        epoch: u64,
+    },
     /// Delete the secret of a version that has ended
     Destroy {
         /// v1, v2, …
@@ -457,6 +471,15 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: KeysCommon,
     },
+}
+
+/// What a supervisor asks for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SignalArg {
+    /// The next version signs
+    Rotate,
+    /// The version before signs again
+    Rollback,
 }
 
 /// Options of every change of keys.
@@ -500,8 +523,22 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "VERSION")]
         key_version: Option<String>,
         /// How it is signed: hmac, or ed25519, which anybody can verify
-        #[arg(long)]
+        #[arg(long, conflicts_with = "tree")]
         crypto: Option<CryptoArg>,
+        /// Change the places in this source tree too that the registry names
+        #[arg(long, value_name = "DIR")]
+        tree: Option<PathBuf>,
+        /// Really change the files; without it the changes are shown, and nothing is written
+        #[arg(long, requires = "tree")]
+        confirm: bool,
+    },
+    /// Take back a bump of a source tree: its files and versions are as they were
+    Revert {
+        /// The transaction that the bump named
+        id: String,
+        /// The source tree
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        tree: PathBuf,
     },
 }
 
