@@ -235,6 +235,9 @@ pub(crate) enum Command {
         /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
         #[arg(long)]
         directory: Option<PathBuf>,
+        /// Where reconcile keeps the store that it fills, for the next time with as many records or more
+        #[arg(long)]
+        keep: Option<PathBuf>,
     },
     /// Settings
     Config {

@@ -40,6 +40,8 @@ pub(crate) struct Sizes {
     pub(crate) memory_mib: Option<u64>,
     /// Where the stores lie; a temporary folder when there is none.
     pub(crate) directory: Option<PathBuf>,
+    /// Where `reconcile` keeps the store that it fills, and finds it again.
+    pub(crate) keep: Option<PathBuf>,
 }
 
 /// Runs a bench and prints its figures.

@@ -103,8 +103,8 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench { name, edits, bytes, items, differences, sessions, memory_mib, directory } => {
-            let sizes = bench::Sizes { edits, bytes, items, differences, sessions, memory_mib, directory };
+        Command::Bench { name, edits, bytes, items, differences, sessions, memory_mib, directory, keep } => {
+            let sizes = bench::Sizes { edits, bytes, items, differences, sessions, memory_mib, directory, keep };
             bench::bench(&cx, &name, sizes).await
         }
         Command::Config { command } => configure(&cx, &command),
