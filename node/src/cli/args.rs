@@ -224,36 +224,8 @@ pub(crate) enum Command {
         /// difference; bulk: how fast a new node gets a whole space; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
-        /// Edits to measure
-        #[arg(long, default_value_t = 100)]
-        edits: u32,
-        /// Bytes of each file
-        #[arg(long, default_value_t = 65_536)]
-        bytes: usize,
-        /// Records of each space
-        #[arg(long, default_value_t = 1_000_000)]
-        items: usize,
-        /// Records that differ, half of them on each side
-        #[arg(long, default_value_t = 1_000)]
-        differences: usize,
-        /// Idle sessions to weigh, and most listeners of the gateway
-        #[arg(long, default_value_t = 1_000)]
-        sessions: usize,
-        /// Folder whose node_modules has ws and Bun, to compare the gateway with
-        #[arg(long, value_name = "DIR")]
-        peers: Option<PathBuf>,
-        /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
-        #[arg(long)]
-        memory_mib: Option<u64>,
-        /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
-        #[arg(long)]
-        directory: Option<PathBuf>,
-        /// Nodes that log in at a relay and stay
-        #[arg(long, default_value_t = 200)]
-        logins: usize,
-        /// Sessions over that relay that echo once a second, for ten seconds
-        #[arg(long, default_value_t = 50)]
-        relayed: usize,
+        #[command(flatten)]
+        sizes: super::bench::Sizes,
     },
     /// Settings
     Config {
