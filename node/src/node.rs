@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtide_gateway::{Gateway, Server, TunnelStream, Tunnels};
-use sealtide_ibgib::Stamp;
+use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
+use sealtide_sync::SpaceView;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::Audit;
+use crate::commands::target::DOC_IB;
 use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
@@ -506,6 +508,7 @@ impl Node {
                     Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
                     Ok(Event::PeerReady(peer)) => drop(lock(&node.0.met).insert(peer)),
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
+                    Ok(Event::Changed { space, timelines, .. }) => node.look_for_signals(&space, &timelines),
                     Ok(Event::MemberRemoved { space, peer }) => node.part_from(space, peer),
                     Ok(Event::Held { space, peer }) => {
                         node.audit().note("writer_held", &[("space", &space.to_string()), ("peer", &peer.to_string())])
@@ -521,6 +524,21 @@ impl Node {
                 }
             }
         });
+    }
+
+    /// Documents that moved may be signals of supervisors, on which keys are changed.
+    fn look_for_signals(&self, space: &SpaceId, timelines: &[TimelineId]) {
+        let (Some(desk), Some(view)) = (self.open_desk(), self.store().view(space)) else { return };
+        let tips = view.tip_items().into_iter().filter(|tip| tip.tip.ib() == DOC_IB);
+        let moved = tips
+            .filter_map(|tip| view.record(&tip.sid))
+            .filter(|record| record.frame().is_some_and(|facts| timelines.contains(&facts.timeline)));
+        let signals: Vec<serde_json::Value> =
+            moved.filter_map(|record| record.object()?.get("doc").filter(|doc| doc.is_object()).cloned()).collect();
+        if !signals.is_empty() {
+            // A change of keys waits for the disk.
+            tokio::task::spawn_blocking(move || signals.iter().for_each(|signal| desk.honour(signal)));
+        }
     }
 
     /// A peer is no member of a space any more. Its sagas there have ended; where nothing else is shared, so does its

@@ -84,8 +84,9 @@ fn demanded(before: &Frame, target: &str) -> Vec<String> {
 }
 
 /// SC-1 over the driver with real keystones: A has records, B nothing. Afterwards both hold I1, which authorises S for B,
-/// and J1, which authorises R for A, and S and R whole: first frame, connect, opening, closing.
-/// Proves: SY-33, SY-35
+/// and J1, which authorises R for A, and S and R whole: first frame, connect, opening, closing. Neither asked the other for
+/// challenges: the two had never met, and the demands follow from the target.
+/// Proves: SY-33, SY-35, SY-88
 #[test]
 fn sc_1_leaves_both_authorisations_and_both_sessions_whole_on_both_sides() {
     in_virtual_time(async {
@@ -125,7 +126,7 @@ fn sc_1_leaves_both_authorisations_and_both_sessions_whole_on_both_sides() {
 }
 
 /// Each frame of S spends exactly the two challenges that its claim demands, and puts two new ones in their place.
-/// Proves: SY-33
+/// Proves: SY-33, SY-88
 #[test]
 fn exactly_the_demanded_challenges_are_spent() {
     in_virtual_time(async {

@@ -116,7 +116,7 @@ impl Line {
             return false;
         };
         let header = Header::parse(&bytes, u32::MAX).unwrap().unwrap();
-        self.ends[to].handle_frame(self.now, path, header, bytes.slice(header.bytes()..)).unwrap();
+        self.ends[to].handle_frame(self.now, path, header, &bytes[header.bytes()..]).unwrap();
         true
     }
 

@@ -104,8 +104,8 @@ fn session_in_memory(bencher: Bencher) {
                 while let Some(frame) = ends[from].poll_transmit(now, PATH, usize::MAX) {
                     let header = Header::parse(frame.head.as_ref(), u32::MAX).unwrap().unwrap();
                     let payload = match &frame.payload {
-                        payload if payload.is_empty() => Bytes::copy_from_slice(&frame.head.as_ref()[header.bytes()..]),
-                        payload => payload.clone(),
+                        payload if payload.is_empty() => &frame.head.as_ref()[header.bytes()..],
+                        payload => payload,
                     };
                     ends[1 - from].handle_frame(now, PATH, header, payload).unwrap();
                 }

@@ -42,6 +42,10 @@ pub trait App: Send + Sync + 'static {
     fn key_status(&self) -> (KeyVersion, u64, Option<KeyVersion>);
     /// The registry as it stands.
     fn registry(&self) -> Arc<Registry>;
+    /// The Ed25519 signature of the registry as it stands, over its envelope; none without a pair. Spec: gateway §8.1.
+    fn registry_signature(&self) -> Option<String> {
+        None
+    }
     /// What version management does right now.
     fn lifecycle(&self) -> &'static str;
     /// Plans, signs, and makes durable; one at a time. A failure leaves nothing changed.

@@ -31,10 +31,10 @@ use sealtide_ibgib::json::{Js, JsObject, write};
 use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, IdempotencyKey, summary};
 
 use crate::admin::{self, AdminPath};
-use crate::app::{Bumped, Way};
+use crate::app::{Bumped, ListedVersion, Way};
 use crate::counts::Counted;
 use crate::handshake::{Caller, Facts, Grant, Head, Refusal, judge, single};
-use crate::ladder::KeyFacts;
+use crate::ladder::{KeyFacts, Rung};
 use crate::peer::Peer;
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
@@ -469,12 +469,14 @@ fn registry(app: &dyn App, headers: &HeaderMap) -> Answer {
     let registry = app.registry();
     let tag = format!("\"{}\"", registry.revision());
     let same = single(headers, "if-none-match") == Some(tag.as_str());
+    let signature = app.registry_signature().map(|text| format!(r#","registrySignature":"{text}""#));
     let body = format!(
-        r#"{{"entities":{},"lifecycle":"{}","hsl":"{}","revision":{}}}"#,
+        r#"{{"entities":{},"lifecycle":"{}","hsl":"{}","revision":{}{}}}"#,
         registry.text(),
         app.lifecycle(),
         sealtide_releases::HSL_NORMAL,
-        registry.revision()
+        registry.revision(),
+        signature.unwrap_or_default()
     );
     let mut answer = if same { json(StatusCode::NOT_MODIFIED, "") } else { json(StatusCode::OK, &body) };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -508,6 +510,21 @@ fn long_health(shared: &Shared, app: &dyn App, may_read: bool) -> Answer {
         object.set("threadId", Js::text("0x6001"));
         object.set("keyVersion", Js::text(active.digits()));
         object.set("keyEpoch", Js::Number(epoch as f64));
+        if let Some(desk) = app.key_desk() {
+            let list = desk.list();
+            object.set("keys", Js::Array(list.versions.iter().map(health_key).collect()));
+        }
+        let rungs = |keep: &dyn Fn(Rung) -> bool| {
+            let spoken = shared.door.settings.subprotocols.iter().filter(|rung| keep(**rung));
+            Js::Array(spoken.map(|rung| Js::text(rung.to_string())).collect())
+        };
+        let facts = app.keys();
+        let mut subprotocols = JsObject::new();
+        subprotocols.set("supported", rungs(&|_| true));
+        subprotocols.set("eligible", rungs(&|rung| facts.allow(rung)));
+        object.set("subprotocols", Js::Object(subprotocols));
+        object.set("algorithms", algorithms());
+        object.set("uptimeMs", Js::Number(shared.mono_ms() as f64));
         object.set("lastSigVersion", last.map_or(Js::Null, |version| Js::text(version.to_string())));
         object.set("sessions", Js::Number(sessions as f64));
         object.set("tokensOutstanding", Js::Number(tokens as f64));
@@ -516,6 +533,32 @@ fn long_health(shared: &Shared, app: &dyn App, may_read: bool) -> Answer {
     }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &write(&Js::Object(object)).unwrap_or_default())
+}
+
+/// A version in the long health; no names of keys.
+fn health_key(listed: &ListedVersion) -> Js {
+    let mut object = JsObject::new();
+    object.set("keyVersion", Js::text(listed.version.digits()));
+    object.set("state", Js::text(listed.state.name()));
+    if let Some(ms) = listed.not_after {
+        object.set("notAfter", Js::Number(ms as f64));
+    }
+    Js::Object(object)
+}
+
+/// What each signature rests on. Spec: gateway §7.11.
+fn algorithms() -> Js {
+    let mut object = JsObject::new();
+    for (what, algorithm) in [
+        ("tes-ui-v1", "HMAC-SHA256"),
+        ("tes-ui-v2", "Ed25519"),
+        ("registry", "Ed25519"),
+        ("ledger", "ML-DSA-87 + Ed25519"),
+        ("checkpoint", "ML-DSA-87"),
+    ] {
+        object.set(what, Js::text(algorithm));
+    }
+    Js::Object(object)
 }
 
 fn ready(shared: &Shared) -> Answer {

@@ -122,12 +122,7 @@ const DEFECTS: [(&str, &str, &str, &[&str]); 33] = [
     ),
     ("D26", "a date is compared as text with a number", "core/identity", &["expiry", "unreadable_dates_are_over"]),
     ("D27", "browsers are shown signatures that they cannot check", "io/gateway", &["chromium"]),
-    (
-        "D28",
-        "whoever is a trusted proxy may rotate keys",
-        "io/gateway",
-        &["rotate_authz"],
-    ),
+    ("D28", "whoever is a trusted proxy may rotate keys", "io/gateway", &["rotate_authz"]),
     ("D29", "secrets are printed and kept in plain copies", "core/identity", &["no_leak_in_debug_output"]),
     (
         "D30",

@@ -62,6 +62,9 @@ pub enum ChannelClosed {
     },
 }
 
+/// Released bytes that the node's count of held bytes may not know of yet.
+const UNCOUNTED_BYTES: u64 = 256 * 1024;
+
 /// Why a message was not taken at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -184,8 +187,14 @@ impl Channel {
 
     /// Gives `bytes` that were received back to the channel's window: its peer may send as many more.
     pub fn release(&self, bytes: u64) {
-        self.inner.with(|core| core.session.release(self.inner.id, bytes));
-        self.inner.shared.pump.wake();
+        let wake = self.inner.with(|core| {
+            core.session.release(self.inner.id, bytes);
+            core.uncounted += bytes;
+            core.has_news()
+        });
+        if wake == Some(true) {
+            self.inner.shared.pump.wake();
+        }
     }
 
     /// Ends our direction after everything sent; receiving goes on.
@@ -216,13 +225,13 @@ impl Channel {
             let readable = self.inner.waiters.readable.notified();
             tokio::pin!(readable);
             readable.as_mut().enable();
-            let taken = self.inner.with(|core| take(core, self.inner.id)).ok_or(ChannelClosed::Closed)?;
+            let taken = self.inner.with(|core| (take(core, self.inner.id), core.has_news()));
+            let (taken, has_news) = taken.ok_or(ChannelClosed::Closed)?;
+            if has_news {
+                self.inner.shared.pump.wake();
+            }
             match taken {
-                Ok(Some(found)) => {
-                    // Taking gives bytes back to the session, which may make a CREDIT due.
-                    self.inner.shared.pump.wake();
-                    return Ok(Some(found));
-                }
+                Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
                 Err(RecvError::Ended) => return Ok(None),
                 Err(RecvError::Reset(code)) => return Err(ChannelClosed::Reset(code)),
@@ -275,6 +284,12 @@ pub(crate) struct Parked {
 }
 
 impl Core {
+    /// Whether reading or releasing made something for the session's task to do: a CREDIT to write, or enough bytes to
+    /// count that others may be waiting for.
+    fn has_news(&self) -> bool {
+        self.session.credit_is_due() || self.session.holds_credit() || self.uncounted >= UNCOUNTED_BYTES
+    }
+
     /// Sends, but never past a message that waits.
     fn send(&mut self, id: ChannelId, message: Bytes) -> Result<(), SendError> {
         if self.parked.contains_key(&id) { Err(SendError::WouldBlock(message)) } else { self.session.send(id, message) }

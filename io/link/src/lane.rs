@@ -251,10 +251,7 @@ impl Lane {
             let header = header.ok_or_else(|| io::Error::other("a frame that is cut by the end of its message"))?;
             let mut frame = message.split_to(header.frame_bytes());
             frame.advance(header.bytes());
-            // Kept slices would keep the whole read buffer alive: what may wait is copied, so that memory is what
-            // the windows say.
-            let payload = if header.kind == FrameType::Data { Bytes::copy_from_slice(&frame) } else { frame };
-            match core.session.handle_frame(now, self.id, header, payload) {
+            match core.session.handle_frame(now, self.id, header, &frame) {
                 // The listener of a re-handshake has committed.
                 Ok(()) => core.ratchet.heard(self.id),
                 Err(error) => self.offence(core, error),

@@ -354,7 +354,11 @@ impl Pump {
 
     /// Adds what happened since the last time to the counters of the node.
     fn count(&mut self, shared: &Shared) {
-        let stats = shared.core().session.stats();
+        let stats = {
+            let mut core = shared.core();
+            core.uncounted = 0;
+            core.session.stats()
+        };
         let (counters, before) = (&self.node.counters, self.counted);
         counters.bytes_sent.add(stats.bytes_sent - before.bytes_sent);
         counters.bytes_received.add(stats.bytes_received - before.bytes_received);

@@ -185,6 +185,8 @@ pub(crate) struct Facts {
 pub(crate) struct Core {
     pub(crate) peer: NodeId,
     pub(crate) session: wire::Session,
+    /// Bytes released since the task counted.
+    pub(crate) uncounted: u64,
     pub(crate) ratchet: Ratchet,
     pub(crate) pins: Pins,
     /// The attached paths.
@@ -249,6 +251,7 @@ impl Session {
         let core = Core {
             peer: facts.peer,
             session,
+            uncounted: 0,
             ratchet,
             pins,
             paths: BTreeMap::new(),

@@ -45,7 +45,7 @@ const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// New records after which a pack is sealed also when it is small: what the index keeps in memory at most, apart from
 /// what one transaction brings.
-const SEALED_RECORDS: u64 = 128 * 1024;
+const SEALED_RECORDS: u64 = 64 * 1024;
 /// Rows that are merged for each entry that is written. A record has four rows, the first frame of a timeline eight, and
 /// each is merged about three times until there are ten million.
 const MERGED_ROWS: usize = 32;

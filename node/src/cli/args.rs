@@ -224,36 +224,8 @@ pub(crate) enum Command {
         /// difference; bulk: how fast a new node gets a whole space; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
-        /// Edits to measure
-        #[arg(long, default_value_t = 100)]
-        edits: u32,
-        /// Bytes of each file
-        #[arg(long, default_value_t = 65_536)]
-        bytes: usize,
-        /// Records of each space
-        #[arg(long, default_value_t = 1_000_000)]
-        items: usize,
-        /// Records that differ, half of them on each side
-        #[arg(long, default_value_t = 1_000)]
-        differences: usize,
-        /// Idle sessions to weigh, and most listeners of the gateway
-        #[arg(long, default_value_t = 1_000)]
-        sessions: usize,
-        /// Folder whose node_modules has ws and Bun, to compare the gateway with
-        #[arg(long, value_name = "DIR")]
-        peers: Option<PathBuf>,
-        /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
-        #[arg(long)]
-        memory_mib: Option<u64>,
-        /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
-        #[arg(long)]
-        directory: Option<PathBuf>,
-        /// Nodes that log in at a relay and stay
-        #[arg(long, default_value_t = 200)]
-        logins: usize,
-        /// Sessions over that relay that echo once a second, for ten seconds
-        #[arg(long, default_value_t = 50)]
-        relayed: usize,
+        #[command(flatten)]
+        sizes: super::bench::Sizes,
     },
     /// Settings
     Config {
@@ -450,6 +422,20 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: KeysCommon,
     },
+    /// Print a signed request to another node that names this one among its supervisors
+    ///
+    /// Put it as a document into a space that both share: `sealtide keys signal … | sealtide put SPACE NAME`. It counts while
+    /// the key ledger there is at that epoch.
+    Signal {
+        /// What the other node is to do
+        action: SignalArg,
+        /// Address of its key ledger, as its `keys status --json` tells
+        #[arg(long, value_name = "ADDRESS")]
+        ledger: String,
+        /// The epoch that its key ledger is at
+        #[arg(long)]
+        epoch: u64,
+    },
     /// Delete the secret of a version that has ended
     Destroy {
         /// v1, v2, …
@@ -457,6 +443,15 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: KeysCommon,
     },
+}
+
+/// What a supervisor asks for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SignalArg {
+    /// The next version signs
+    Rotate,
+    /// The version before signs again
+    Rollback,
 }
 
 /// Options of every change of keys.
@@ -500,8 +495,22 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "VERSION")]
         key_version: Option<String>,
         /// How it is signed: hmac, or ed25519, which anybody can verify
-        #[arg(long)]
+        #[arg(long, conflicts_with = "tree")]
         crypto: Option<CryptoArg>,
+        /// Change the places in this source tree too that the registry names
+        #[arg(long, value_name = "DIR")]
+        tree: Option<PathBuf>,
+        /// Really change the files; without it the changes are shown, and nothing is written
+        #[arg(long, requires = "tree")]
+        confirm: bool,
+    },
+    /// Take back a bump of a source tree: its files and versions are as they were
+    Revert {
+        /// The transaction that the bump named
+        id: String,
+        /// The source tree
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        tree: PathBuf,
     },
 }
 

@@ -25,29 +25,42 @@ use crate::node::Node;
 /// How long an edit may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How large a bench is.
-#[derive(Clone, Debug)]
+// No doc comment: clap would show it as the text of the command.
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Sizes {
-    /// Edits of `live`.
+    /// Edits to measure
+    #[arg(long, default_value_t = 100)]
     pub(crate) edits: u32,
-    /// Bytes of each file of `live`.
+    /// Bytes of each file
+    #[arg(long, default_value_t = 65_536)]
     pub(crate) bytes: usize,
-    /// Records of `reconcile` and `bulk`.
+    /// Records of each space
+    #[arg(long, default_value_t = 1_000_000)]
     pub(crate) items: usize,
-    /// Differences of `reconcile`.
+    /// Records that differ, half of them on each side
+    #[arg(long, default_value_t = 1_000)]
     pub(crate) differences: usize,
-    /// Idle sessions of `link`, listeners of `gateway`.
+    /// Idle sessions to weigh, and most listeners of the gateway
+    #[arg(long, default_value_t = 1_000)]
     pub(crate) sessions: usize,
-    /// The most memory that each process of `reconcile` and `bulk` may have, in MiB.
-    pub(crate) memory_mib: Option<u64>,
-    /// Where the stores lie; a temporary folder when there is none.
-    pub(crate) directory: Option<PathBuf>,
-    /// Nodes of `link` that are logged in at a relay.
-    pub(crate) logins: usize,
-    /// Sessions of `link` over a relay, at one time.
-    pub(crate) relayed: usize,
-    /// The folder whose `node_modules` has the servers that `gateway` is compared with.
+    /// Folder whose node_modules has ws and Bun, to compare the gateway with
+    #[arg(long, value_name = "DIR")]
     pub(crate) peers: Option<PathBuf>,
+    /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
+    #[arg(long)]
+    pub(crate) memory_mib: Option<u64>,
+    /// Where the stores of reconcile and bulk lie while it runs [default: a temporary folder]
+    #[arg(long)]
+    pub(crate) directory: Option<PathBuf>,
+    /// Nodes that log in at a relay and stay
+    #[arg(long, default_value_t = 200)]
+    pub(crate) logins: usize,
+    /// Sessions over that relay that echo once a second, for ten seconds
+    #[arg(long, default_value_t = 50)]
+    pub(crate) relayed: usize,
+    /// Where reconcile keeps the store that it fills, for the next time with as many records or more
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
 }
 
 /// Runs a bench and prints its figures.

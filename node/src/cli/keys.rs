@@ -2,19 +2,23 @@
 
 use std::io::{IsTerminal, Write};
 
+use sealtide_crypto::Entropy;
+use sealtide_identity::keyring::{RotationSignal, SignalAction};
 use serde_json::{Value, json};
 
 use crate::api::Request;
-use crate::cli::args::{KeysCommand, KeysCommon, ReleaseCommand};
+use crate::cli::args::{KeysCommand, KeysCommon, ReleaseCommand, SignalArg};
 use crate::cli::{Cx, answer, ask};
 use crate::commands::keys::{KeysChange, KeysRequest};
 use crate::failure::{Exit, Failure};
+use crate::world::OsEntropy;
 
 /// Runs one of the commands about keys.
 pub(crate) async fn run(cx: &Cx, command: KeysCommand) -> Result<u8, Failure> {
     let (change, common) = match command {
         KeysCommand::Status => return ask(cx, Request::Keys(KeysRequest::Status)).await,
         KeysCommand::Ledger { since } => return ask(cx, Request::Keys(KeysRequest::Ledger { since })).await,
+        KeysCommand::Signal { action, ledger, epoch } => return signal(cx, action, &ledger, epoch),
         KeysCommand::Rotate { to, common } => (KeysChange::Rotate { to }, common),
         KeysCommand::Rollback { common } => (KeysChange::Rollback, common),
         KeysCommand::Force { version, common } => (KeysChange::Force { to: version }, common),
@@ -42,6 +46,19 @@ pub(crate) async fn run(cx: &Cx, command: KeysCommand) -> Result<u8, Failure> {
     ask(cx, request(false, expect.or(active))).await
 }
 
+/// The signal is the answer, as it is put into a document.
+fn signal(cx: &Cx, action: SignalArg, ledger: &str, epoch: u64) -> Result<u8, Failure> {
+    let identity = cx.home.identity()?;
+    let action = match action {
+        SignalArg::Rotate => SignalAction::Rotate,
+        SignalArg::Rollback => SignalAction::Rollback,
+    };
+    let mut nonce = [0; 16];
+    OsEntropy.fill(&mut nonce);
+    cx.out.line(&RotationSignal::make(action, ledger, epoch, nonce, &identity.key).to_string());
+    Ok(0)
+}
+
 /// Asks a person; the exit code when the answer is not yes.
 fn confirm(cx: &Cx, preview: Value) -> Result<Option<u8>, Failure> {
     let held = Failure::new(Exit::Held, "not_confirmed", "nothing brings back what this ends, and nobody said yes");
@@ -58,14 +75,37 @@ fn confirm(cx: &Cx, preview: Value) -> Result<Option<u8>, Failure> {
 
 /// Runs one of the commands about releases.
 pub(crate) async fn release(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure> {
-    let ReleaseCommand::Bump { scope, entity, no_cascade, all, dry_run, expect, key_version, crypto } = command;
-    let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-    let mut request = json!({"scope": word(&scope), "cascade": !no_cascade, "all": all, "dryRun": dry_run});
-    let texts = [("entityId", entity), ("keyVersion", key_version), ("crypto", crypto.map(|crypto| word(&crypto)))];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            request[name] = json!(value);
+    match command {
+        ReleaseCommand::Bump {
+            scope,
+            entity,
+            no_cascade,
+            all,
+            dry_run,
+            expect,
+            key_version,
+            crypto,
+            tree,
+            confirm,
+        } => {
+            let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
+            // Files are changed for who says so; everybody else is shown what would change.
+            let is_unconfirmed = tree.is_some() && !confirm && !dry_run;
+            let is_dry = dry_run || is_unconfirmed;
+            let mut request = json!({"scope": word(&scope), "cascade": !no_cascade, "all": all, "dryRun": is_dry});
+            let crypto = crypto.map(|crypto| word(&crypto));
+            for (name, value) in [("entityId", entity), ("keyVersion", key_version), ("crypto", crypto)] {
+                if let Some(value) = value {
+                    request[name] = json!(value);
+                }
+            }
+            let tree = tree.map(std::path::absolute).transpose()?;
+            let told = answer(cx, Request::Keys(KeysRequest::Bump { request, expect, tree })).await?;
+            let unconfirmed = Failure::usage("not_confirmed", "nothing was written: files change with --confirm only");
+            Ok(cx.out.answer_checked(told, if is_unconfirmed { Err(unconfirmed) } else { Ok(()) }))
+        }
+        ReleaseCommand::Revert { id, tree } => {
+            ask(cx, Request::Keys(KeysRequest::Revert { id, tree: std::path::absolute(tree)? })).await
         }
     }
-    ask(cx, Request::Keys(KeysRequest::Bump { request, expect })).await
 }

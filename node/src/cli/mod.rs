@@ -112,33 +112,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Release { command } => keys::release(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
-        Command::Bench {
-            name,
-            edits,
-            bytes,
-            items,
-            differences,
-            sessions,
-            logins,
-            relayed,
-            memory_mib,
-            directory,
-            peers,
-        } => {
-            let sizes = bench::Sizes {
-                edits,
-                bytes,
-                items,
-                differences,
-                sessions,
-                logins,
-                relayed,
-                memory_mib,
-                directory,
-                peers,
-            };
-            bench::bench(&cx, &name, sizes).await
-        }
+        Command::Bench { name, sizes } => bench::bench(&cx, &name, sizes).await,
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
         Command::Doctor { target } => {

@@ -91,6 +91,12 @@ pub(crate) fn text(answer: &Value) -> String {
         "keys_change" => render_keys::change(answer),
         "keys_preview" => render_keys::preview(answer),
         "release_bump" => render_keys::bump(answer),
+        "release_revert" => format!(
+            "took back {}: {} files as they were, revision {}",
+            word(&answer["reverted"]),
+            answer["files"].as_array().map_or(0, Vec::len),
+            answer["revision"]
+        ),
         "verify" => verified(answer),
         "gc" => format!(
             "{} {} chunks, {}",

@@ -49,8 +49,16 @@ pub(super) fn bump(answer: &Value) -> String {
     let changes = rows(&answer["changes"], |change| {
         format!("{}: {} → {}", word(&change["entity"]), word(&change["from"]), word(&change["to"]))
     });
+    let files = rows(&answer["files"], |file| format!("\n{}: {} places", word(&file["path"]), file["places"]));
+    let transaction =
+        answer["transaction"].as_str().map(|id| format!("; `sealtide release revert {id}` takes it back"));
     match answer["dry_run"].as_bool() {
-        Some(true) => format!("{changes}\nnothing was changed"),
-        _ => format!("{changes}\nrevision {}, signed by {}", answer["revision"], word(&answer["key_version"])),
+        Some(true) => format!("{changes}{files}\nnothing was changed"),
+        _ => format!(
+            "{changes}{files}\nrevision {}, signed by {}{}",
+            answer["revision"],
+            word(&answer["key_version"]),
+            transaction.unwrap_or_default()
+        ),
     }
 }

@@ -1,5 +1,6 @@
 //! `keys …` and `release bump`: the same whether the gateway runs, the node does, or nobody.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::commands::rfc3339;
 use crate::failure::{Exit, Failure};
-use crate::gateway::{BumpRefused, Desk, OrderRefused, Ordered, end_ms};
+use crate::gateway::{BumpRefused, Desk, OrderRefused, Ordered, TreeRefused, end_ms};
 
 /// Who orders by a command.
 const BY: &str = "command";
@@ -45,6 +46,15 @@ pub enum KeysRequest {
         request: Value,
         /// The revision that the registry must have.
         expect: Option<u64>,
+        /// Absolute path of a source tree whose files change too.
+        tree: Option<PathBuf>,
+    },
+    /// `release revert`
+    Revert {
+        /// The transaction.
+        id: String,
+        /// Absolute path of the source tree.
+        tree: PathBuf,
     },
 }
 
@@ -120,7 +130,8 @@ pub(crate) async fn execute(desk: Arc<Desk>, request: KeysRequest) -> Result<Val
             let expect = expect.as_deref().map(version).transpose()?;
             if dry_run { preview(&desk, &change, expect) } else { follow(&desk, &change, expect, &reason) }
         }
-        KeysRequest::Bump { request, expect } => bump(&desk, &request, expect),
+        KeysRequest::Bump { request, expect, tree } => bump(&desk, &request, expect, tree.as_deref()),
+        KeysRequest::Revert { id, tree } => revert(&desk, &id, &tree),
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("keys", error.to_string()))?
 }
@@ -258,13 +269,20 @@ fn follow(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>, reason: 
     }))
 }
 
-fn bump(desk: &Desk, members: &Value, expect: Option<u64>) -> Result<Value, Failure> {
+fn bump(desk: &Desk, members: &Value, expect: Option<u64>, tree: Option<&Path>) -> Result<Value, Failure> {
     let object: JsObject = match parse(&members.to_string(), Rules::Strict) {
         Ok(Js::Object(object)) => object,
         _ => return Err(Failure::usage("bump", "the request is no object")),
     };
     let request = BumpRequest::read(&object, &[], None).map_err(|error| Failure::usage("bump", error.to_string()))?;
-    let done = desk.bump_by_command(&request, expect).map_err(|refused| bump_failure(&refused))?;
+    let (done, files, transaction) = match tree {
+        None => (desk.bump_by_command(&request, expect).map_err(|refused| bump_failure(&refused))?, None, None),
+        Some(root) => {
+            let done = desk.bump_tree(&request, expect, root).map_err(|refused| bump_failure(&refused))?;
+            let row = |(path, places): &(String, usize)| json!({"path": path, "places": places});
+            (done.bumped, Some(done.files.iter().map(row).collect::<Vec<_>>()), done.transaction)
+        }
+    };
     let changes: Vec<Value> = done
         .plan
         .changes
@@ -280,12 +298,24 @@ fn bump(desk: &Desk, members: &Value, expect: Option<u64>) -> Result<Value, Fail
         "revision": done.revision,
         "key_version": done.key_version.to_string(),
     });
+    if let Some(files) = files {
+        document["files"] = json!(files);
+        document["transaction"] = json!(transaction);
+    }
     if let Some(signed) = &done.signed {
         document["signature"] = json!(signed.text);
         document["alg"] = json!(signed.algorithm.name());
         document["kid"] = json!(signed.kid);
     }
     Ok(document)
+}
+
+fn revert(desk: &Desk, id: &str, tree: &Path) -> Result<Value, Failure> {
+    let done = desk.revert_tree(id, tree).map_err(|refused| bump_failure(&refused))?;
+    Ok(json!({
+        "schema": "sealtide/release_revert/1", "reverted": id, "transaction": done.transaction,
+        "files": done.files, "revision": done.revision,
+    }))
 }
 
 /// Reads `vN`, or `N`.
@@ -318,6 +348,10 @@ fn failure(refused: &OrderRefused) -> Failure {
 
 fn bump_failure(refused: &BumpRefused) -> Failure {
     let code = match refused {
+        BumpRefused::Tree(TreeRefused::Manifest(_)) => {
+            return Failure::new(Exit::Verification, "manifest", refused.to_string());
+        }
+        BumpRefused::Tree(_) => "tree",
         BumpRefused::Plan(_) => "bump",
         BumpRefused::Revision { .. } => "revision",
         BumpRefused::Sign(_) | BumpRefused::Algorithm => "key_unavailable",

@@ -6,13 +6,15 @@ use std::time::Instant;
 use sealtide_crypto::GatewayContext;
 use sealtide_gateway::{Bumped, Code, Notice, Way};
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Order, ProbationVerdict, SignError, Signed};
-use sealtide_releases::{BumpAnswer, BumpError, BumpPlan, BumpRequest, Crypto, plan};
+use sealtide_releases::{BumpAnswer, BumpError, BumpPlan, BumpRequest, Crypto, Registry, plan};
+use serde_json::json;
 
 use super::alerts::Fact;
 use super::changes::Ordered;
 use super::desk::{Desk, Turn};
-use super::registry::{Origin, frame_data};
+use super::registry::{Origin, frame_data, signature_of};
 use super::timelines::Frames;
+use super::tree::TreeRefused;
 use crate::audit::AuditEvent;
 use crate::failpoint;
 use crate::real::now;
@@ -21,7 +23,7 @@ use crate::real::now;
 const ROOT: &str = "global:main";
 
 /// Why nothing was bumped.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BumpRefused {
     /// The request does not fit the registry.
@@ -41,6 +43,9 @@ pub enum BumpRefused {
     /// The algorithm is none of this rung.
     #[error("this algorithm is not spoken on this subprotocol")]
     Algorithm,
+    /// The files of the source tree do not allow it.
+    #[error("{0}")]
+    Tree(#[from] TreeRefused),
     /// The store failed; nothing changed.
     #[error("the store failed")]
     Store,
@@ -52,7 +57,7 @@ impl BumpRefused {
         match self {
             Self::Plan(BumpError::NotFound(_)) => Code::EntityNotFound,
             Self::Plan(_) => Code::InvalidVersion,
-            Self::Revision { .. } => Code::StateConflict,
+            Self::Revision { .. } | Self::Tree(_) => Code::StateConflict,
             Self::Sign(SignError::Algorithm { .. }) | Self::Algorithm => Code::InvalidField,
             Self::Sign(_) => Code::KeyUnavailable,
             Self::Store => Code::StorageError,
@@ -107,7 +112,7 @@ impl Desk {
         done
     }
 
-    fn bump_in(
+    pub(super) fn bump_in(
         &self,
         turn: &mut Turn,
         request: &BumpRequest,
@@ -126,11 +131,28 @@ impl Desk {
             let revision = self.read().registry.revision();
             return Ok(Bumped { plan, signed: None, key_version, timestamp, revision });
         }
-        let data = {
+        self.commit_revision(turn, &plan.after, key_version, None)?;
+        self.note_signed(&signed);
+        let revision = plan.after.revision();
+        Ok(Bumped { plan, signed: Some(signed), key_version, timestamp, revision })
+    }
+
+    /// Makes the next revision durable, with the name of the transaction that changed files together with it.
+    pub(super) fn commit_revision(
+        &self,
+        turn: &mut Turn,
+        after: &Registry,
+        key_version: KeyVersion,
+        transaction: Option<&str>,
+    ) -> Result<(), BumpRefused> {
+        let mut data = {
             let state = self.read();
             let origin = Origin { writer: &self.node().id, ring: &state.ring, last: Some(key_version) };
-            frame_data(&plan.after, &origin).ok_or(BumpRefused::Store)?
+            frame_data(after, &origin).ok_or(BumpRefused::Store)?
         };
+        if let Some(id) = transaction {
+            data.insert("transaction".to_owned(), json!(id));
+        }
         failpoint::hit("bump_signed");
         let frames = Frames { store: self.store(), space: self.space(), ib: "registry" };
         self.thread().begin(now().mono_ms);
@@ -141,17 +163,16 @@ impl Desk {
             BumpRefused::Store
         })?;
         failpoint::hit("bump_committed");
+        let signature = signature_of(&frame);
         turn.registry = frame;
         let mut state = self.write();
-        state.registry = Arc::new(plan.after.clone());
+        state.signature = signature;
+        state.registry = Arc::new(after.clone());
         state.last = Some(key_version);
-        drop(state);
-        self.note_signed(&signed);
-        let revision = plan.after.revision();
-        Ok(Bumped { plan, signed: Some(signed), key_version, timestamp, revision })
+        Ok(())
     }
 
-    fn plan_of(&self, request: &BumpRequest, expect: Option<u64>) -> Result<BumpPlan, BumpRefused> {
+    pub(super) fn plan_of(&self, request: &BumpRequest, expect: Option<u64>) -> Result<BumpPlan, BumpRefused> {
         let state = self.read();
         let found = state.registry.revision();
         match expect {
@@ -163,7 +184,7 @@ impl Desk {
     /// Signs; the first signatures of a new version are verified before anybody gets them, and one that fails takes the
     /// version back and is made again by the one before.
     // Spec: GW-49, GW-50, GW-54
-    fn sign(
+    pub(super) fn sign(
         &self,
         turn: &mut Turn,
         plan: &BumpPlan,
@@ -204,7 +225,7 @@ impl Desk {
             .and_then(|again| if again.version == signed.version { Err(BumpRefused::Store) } else { Ok(again) })
     }
 
-    fn note_signed(&self, signed: &Signed) {
+    pub(super) fn note_signed(&self, signed: &Signed) {
         self.figures.signed(signed);
         self.alert(&Fact::Signed { version: signed.version.number(), fallback: signed.instead_of.is_some() });
         let preview: String = signed.text.chars().take(16).collect();

@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) ring: Keyring,
     pub(super) registry: Arc<Registry>,
     pub(super) last: Option<KeyVersion>,
+    /// Of the registry.
+    pub(super) signature: Option<String>,
 }
 
 impl Desk {
@@ -139,8 +141,13 @@ impl Desk {
             audit,
             key_file,
             settings,
+            state: RwLock::new(State {
+                ring,
+                registry: Arc::new(registry),
+                last,
+                signature: registry::signature_of(&frame),
+            }),
             turn: Mutex::new(Turn { keys, ledger, registry: frame }),
-            state: RwLock::new(State { ring, registry: Arc::new(registry), last }),
             notices: broadcast::Sender::new(NOTICES),
             events,
             figures: Figures::default(),
@@ -287,6 +294,10 @@ impl App for Desk {
 
     fn registry(&self) -> Arc<Registry> {
         self.read().registry.clone()
+    }
+
+    fn registry_signature(&self) -> Option<String> {
+        self.read().signature.clone()
     }
 
     fn lifecycle(&self) -> &'static str {

@@ -10,8 +10,11 @@ mod figures;
 mod host;
 mod key_file;
 mod registry;
+mod signals;
 mod thread_state;
 mod timelines;
+mod tree;
+mod tree_bumps;
 mod watch;
 
 pub use bearers::{add_bearer, read_bearers};
@@ -21,3 +24,5 @@ pub use changes::{KeysShown, OrderRefused, Ordered, ShownVersion};
 pub use desk::{Desk, DeskSettings};
 pub use host::GatewayHost;
 pub use timelines::APP_KIND;
+pub use tree::TreeRefused;
+pub use tree_bumps::{Reverted, TreeBumped};

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
+use sealtide_crypto::{Ed25519PublicKey, GatewayContext};
 use sealtide_ibgib::{Object, Verified};
 use sealtide_identity::NodeId;
-use sealtide_identity::keyring::{KeyVersion, Keyring};
+use sealtide_identity::keyring::{Algorithm, KeyVersion, Keyring, PublicKeyEntry, VersionState, decode_signature};
 use sealtide_releases::{REGISTRY_BYTES_MAX, Registry};
 use serde_json::{Value, json};
 
 use super::timelines::{APP, Frames, member};
 use crate::failure::{Exit, Failure};
+
+/// The member with the signature: Ed25519, context `registry`, over the envelope.
+const SIGNATURE: &str = "registrySignature";
 
 /// What a frame says beside the entities.
 pub(super) struct Origin<'a> {
@@ -34,9 +38,15 @@ pub(super) fn frame_data(registry: &Registry, origin: &Origin<'_>) -> Option<Obj
         ("lastSigVersion".to_owned(), json!(origin.last.map(|version| version.to_string()))),
     ]);
     if let Some(signed) = signed {
-        data.insert("registrySignature".to_owned(), json!(signed.text));
+        data.insert("signedBy".to_owned(), json!(signed.version.to_string()));
+        data.insert(SIGNATURE.to_owned(), json!(signed.text));
     }
     Some(data)
+}
+
+/// The signature of a frame, as it is told to readers.
+pub(super) fn signature_of(frame: &Verified) -> Option<String> {
+    member(frame, SIGNATURE).as_str().map(str::to_owned)
 }
 
 /// The registry of the store or, when it holds none, that of `file` or the built-in sample.
@@ -89,5 +99,80 @@ fn read(frame: &Verified, origin: &Origin<'_>) -> Result<Registry, Failure> {
     if writer != json!(origin.writer.to_string()) || ledger != json!(origin.ring.ledger().address()) {
         return Err(damaged("it was written by another node".to_owned()));
     }
+    if let Some(text) = signature_of(frame)
+        && !is_signed(&registry, origin, &member(frame, "signedBy"), &text)
+    {
+        return Err(damaged("its signature does not verify".to_owned()));
+    }
     Ok(registry)
+}
+
+/// Whether the version that a frame names signed it. With a destroyed version nothing can be checked any more.
+fn is_signed(registry: &Registry, origin: &Origin<'_>, by: &Value, text: &str) -> bool {
+    let Some(version) = by.as_str().and_then(KeyVersion::parse) else { return false };
+    let ledger = origin.ring.ledger();
+    if ledger.state(version) == Some(VersionState::Destroyed) {
+        return true;
+    }
+    let of_version = |key: &&PublicKeyEntry| key.version == version && key.algorithm == Algorithm::Ed25519;
+    let key = ledger.keys().iter().find(of_version).and_then(|key| Ed25519PublicKey::parse(&key.public_key).ok());
+    let envelope = registry.envelope(APP, &origin.writer.to_string(), ledger.address());
+    let signature = decode_signature(Algorithm::Ed25519, text);
+    // A version that ended since signed it in its time: what counts here is that nobody else did.
+    key.zip(envelope).zip(signature).is_some_and(|((key, envelope), signature)| {
+        key.verify_alone(GatewayContext::Registry, envelope.as_bytes(), &signature).is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sealtide_crypto::{Now, Seed, SeededEntropy, SigningKey};
+    use sealtide_ibgib::{Relations, Stamp, genesis};
+    use sealtide_identity::keyring::{KeyOffers, KeyPolicy, LedgerRow, LoadedKeys};
+
+    use super::*;
+
+    fn ring(node: &SigningKey) -> Keyring {
+        let load = || {
+            let files = BTreeMap::from([(KeyVersion::V1, "a1".repeat(32).into_bytes())]);
+            LoadedKeys::load(&KeyOffers { files, ..KeyOffers::default() }, &mut SeededEntropy::new(1)).unwrap()
+        };
+        let first = Keyring::first_record(&load(), node, "test", Now { mono_ms: 0, wall_ms: 1 }).unwrap();
+        let row = LedgerRow::of(&first, "tip", None);
+        Keyring::open(load(), "keyring^1", &[first], &row, 1, node.public(), KeyPolicy::default()).unwrap()
+    }
+
+    // Proves: GW-108
+    #[test]
+    fn a_frame_of_another_writer_or_with_another_signature_is_refused() {
+        let node = SigningKey::from_seed(&Seed::from_bytes([3; 32]));
+        let (ring, writer) = (ring(&node), NodeId::of(node.public()));
+        let origin = Origin { writer: &writer, ring: &ring, last: None };
+        let registry = Registry::sample();
+        let data = frame_data(&registry, &origin).unwrap();
+        let frame = |data: Object| genesis("registry", data, Relations::new(), Stamp { ms: 1 }, "u");
+        assert_eq!(read(&frame(data.clone()), &origin).unwrap(), registry);
+        let other = NodeId::from_bytes([9; 32]).to_string();
+        for (name, value) in [
+            ("writer", json!(other)),
+            ("ledger", json!("keyring^2")),
+            ("revision", json!(2)),
+            ("signedBy", json!("v2")),
+            ("signedBy", json!(null)),
+            (SIGNATURE, json!("AAAA")),
+            ("entities", json!([])),
+        ] {
+            let mut changed = data.clone();
+            changed.insert(name.to_owned(), value);
+            assert!(read(&frame(changed), &origin).is_err(), "{name}");
+        }
+        // Frames of before have neither.
+        let mut plain = data;
+        for name in ["writer", "ledger", SIGNATURE, "signedBy"] {
+            plain.shift_remove(name);
+        }
+        assert!(read(&frame(plain), &origin).is_ok());
+    }
 }

@@ -1,6 +1,9 @@
 //! What happens to keys without anybody asking: their date comes, or the daily look finds them old. Spec: gateway §7.9,
 //! §7.10.
 
+use std::collections::BTreeSet;
+
+use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Deadline, KeyVersion, Order, VersionState, parse_time};
 
 use super::alerts::Fact;
@@ -20,6 +23,8 @@ pub(super) struct Told {
     day: Option<u64>,
     /// Lines of the audit that were lost until then.
     lost: u64,
+    /// Signals that were followed or could not be; only supervisors can add one, one for each change.
+    pub(super) signals: BTreeSet<(NodeId, [u8; 16])>,
 }
 
 impl Desk {

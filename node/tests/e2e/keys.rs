@@ -461,3 +461,57 @@ fn rotate_under_load() {
     let epochs: Vec<u64> = told.iter().map(|(_, epoch)| *epoch).collect();
     assert_eq!(epochs, (1..=epochs.len() as u64).collect::<Vec<u64>>(), "each change was told once, in order");
 }
+
+// Proves: GW-58
+#[test]
+fn rotate_signal() {
+    let (a, b) = (Machine::new(), Machine::new());
+    let supervisor = b.ok(&["init"])["node"].as_str().unwrap().to_owned();
+    let (first, second) = ("a1".repeat(32), "b2".repeat(32));
+    let variables = [
+        ("VERSION_SIGNING_KEY", first.as_str()),
+        ("VERSION_SIGNING_KEY_V2", &second),
+        ("SEALTIDE_GATEWAY_APP", "yes"),
+        ("SEALTIDE_GATEWAY_SUPERVISORS", &supervisor),
+    ];
+    crate::support::write(&a.notes(), "plan.md", "plan\n");
+    let mut node = a.up_in(&variables, &[a.notes_text()]);
+    let joined = b.ok(&["join", node.ticket(), b.notes_text(), "--wait"]);
+    assert_eq!(joined["in_step"], true);
+    let mut other = b.up(&[]);
+    let status = a.ok(&["keys", "status"]);
+    let ledger = status["ledger"].as_str().unwrap().to_owned();
+    let signal = |machine: &Machine, action: &str, epoch: &str| {
+        machine.plain(&["keys", "signal", action, "--ledger", &ledger, "--epoch", epoch]).stdout
+    };
+    let put = |name: &str, text: &str| {
+        let done = b.run_with(&["put", "Notes", name], text);
+        assert_eq!(done.code, 0, "{done:?}");
+    };
+    let active = || a.ok(&["keys", "status"])["active"].as_str().unwrap().to_owned();
+    let audit = |what: &str| {
+        let lines = a.plain(&["audit", "tail", "-n", "100000"]).stdout;
+        lines.lines().filter(|line| line.contains(what)).count()
+    };
+    // Of a node that is not listed, and of another epoch: nothing happens.
+    put("stranger", &signal(&a, "rotate", "1"));
+    until("the signal of a stranger is in the audit", || {
+        if audit("no supervisor") == 1 { Ok(()) } else { Err(String::new()) }
+    });
+    put("early", &signal(&b, "rotate", "2"));
+    let good = signal(&b, "rotate", "1");
+    put("rotate", &good);
+    until("the signal is followed", || if active() == "v2" { Ok(()) } else { Err(active()) });
+    let record = a.ok(&["keys", "ledger"])["records"][1].clone();
+    assert_eq!(record["by"], format!("signal:{supervisor}"));
+    // The same signal again, and then one that counts: only that one is followed.
+    put("again", &good);
+    put("back", &signal(&b, "rollback", "2"));
+    until("the second signal is followed", || if active() == "v1" { Ok(()) } else { Err(active()) });
+    put("once more", &good);
+    put("back again", &signal(&b, "rotate", "3"));
+    until("the third signal is followed", || if active() == "v2" { Ok(()) } else { Err(active()) });
+    assert_eq!(a.ok(&["keys", "status"])["epoch"], 4, "three signals, three changes");
+    other.stop();
+    node.stop();
+}

@@ -10,9 +10,9 @@ use crate::handshake::RelayLimits;
 
 /// Bytes that a circuit takes from its writer before the socket has taken them.
 const UNSENT_BYTES_MAX: usize = 128 * 1024;
-/// Frames other than R_DATA in turn that wait for the socket. A relay that has more to be answered than this and reads
-/// nothing means harm.
-const STEERING_MAX: usize = 4096;
+/// Frames that answer the relay, or that it can bring about, and that wait for the socket. A relay that has more to be said
+/// than this and reads nothing means harm.
+const ANSWERS_MAX: usize = 4096;
 
 /// What the relay told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +106,11 @@ pub struct RelayClient {
     limits: RelayLimits,
     next_odd: u32,
     circuits: BTreeMap<CircuitNumber, Circuit>,
-    steering: VecDeque<Bytes>,
-    /// More was to be said than [`STEERING_MAX`] frames: the login is over with the next message.
+    /// What steers, in order; whether each counts as an answer.
+    steering: VecDeque<(Bytes, bool)>,
+    /// Answers among them.
+    answers: usize,
+    /// More was to be answered than [`ANSWERS_MAX`] frames: the login is over with the next message.
     overflowed: bool,
     /// Circuits with unsent bytes and credit, in the order of their turns.
     turns: VecDeque<CircuitNumber>,
@@ -128,6 +131,7 @@ impl RelayClient {
             next_odd: 1,
             circuits: BTreeMap::new(),
             steering: VecDeque::new(),
+            answers: 0,
             overflowed: false,
             turns: VecDeque::new(),
             events: VecDeque::new(),
@@ -150,20 +154,20 @@ impl RelayClient {
     pub fn accept(&mut self, circuit: CircuitNumber) {
         if let Some(found) = self.circuits.get_mut(&circuit).filter(|found| found.state == CircuitState::Offered) {
             found.state = CircuitState::Open;
-            self.push(&RelayFrame::Accept { circuit });
+            self.answer(&RelayFrame::Accept { circuit });
         }
     }
 
     /// Does not take a circuit that was offered. The opener is not told that this node is here.
     pub fn refuse(&mut self, circuit: CircuitNumber) {
         if self.circuits.remove(&circuit).is_some_and(|found| found.state == CircuitState::Offered) {
-            self.push(&RelayFrame::Refuse { circuit, why: CircuitEnd::Unreachable });
+            self.answer(&RelayFrame::Refuse { circuit, why: CircuitEnd::Unreachable });
         }
     }
 
     /// Lets `node` in at the relay for so long, 0 takes it back; zeros are guests.
     pub fn allow(&mut self, node: NodeId, seconds: u32) {
-        self.push(&RelayFrame::Allow { node, seconds });
+        self.answer(&RelayFrame::Allow { node, seconds });
     }
 
     /// Asks for a sign of life.
@@ -225,7 +229,7 @@ impl RelayClient {
             RelayFrame::GoAway { code, reconnect_ms, .. } => {
                 self.events.push_back(ClientEvent::GoAway { code, reconnect_ms });
             }
-            RelayFrame::Ping(token) => self.push(&RelayFrame::Pong(token)),
+            RelayFrame::Ping(token) => self.answer(&RelayFrame::Pong(token)),
             RelayFrame::Pong(_) | RelayFrame::ProbeResult { .. } => {}
             RelayFrame::Open { .. } | RelayFrame::Probe { .. } | RelayFrame::Allow { .. } => {
                 return Err(RelayViolation::Direction);
@@ -257,7 +261,7 @@ impl RelayClient {
         if found.read >= u64::from(self.limits.credit) / 2 && found.state == CircuitState::Open {
             let increment = u32::try_from(std::mem::take(&mut found.read)).unwrap_or(u32::MAX);
             found.window += u64::from(increment);
-            self.push(&RelayFrame::Credit { circuit, increment });
+            self.answer(&RelayFrame::Credit { circuit, increment });
         }
         ReadOutcome::Bytes(bytes)
     }
@@ -295,7 +299,8 @@ impl RelayClient {
 
     /// The next message to write: what steers, then the circuits in turn.
     pub fn transmit(&mut self) -> Option<Bytes> {
-        if let Some(message) = self.steering.pop_front() {
+        if let Some((message, is_answer)) = self.steering.pop_front() {
+            self.answers -= usize::from(is_answer);
             return Some(message);
         }
         let circuit = self.turns.pop_front()?;
@@ -339,12 +344,19 @@ impl RelayClient {
         Circuit { state, received: VecDeque::new(), window, read: 0, credit: window, unsent: BytesMut::new() }
     }
 
-    /// Puts a frame in line. What finds no place is lost, and with it the login: the relay has stopped reading.
+    /// Puts a frame in line that this node sends of its own accord: one for each circuit, and what was written to it.
     fn push(&mut self, frame: &RelayFrame) {
-        if self.steering.len() >= STEERING_MAX {
+        self.steering.push_back((frame.encode(), false));
+    }
+
+    /// Puts a frame in line that a relay can have as often as it likes. What finds no place is lost, and with it the login:
+    /// the relay has stopped reading.
+    fn answer(&mut self, frame: &RelayFrame) {
+        if self.answers >= ANSWERS_MAX {
             self.overflowed = true;
         } else {
-            self.steering.push_back(frame.encode());
+            self.answers += 1;
+            self.steering.push_back((frame.encode(), true));
         }
     }
 }

@@ -62,7 +62,7 @@ impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             send_buffer_bytes: 4 << 20,
-            queue_bytes: 64 << 10,
+            queue_bytes: 256 << 10,
             channels_per_side: 256,
             control_unacked_max: 64,
             data_payload_bytes: DATA_PAYLOAD_BYTES,

@@ -15,13 +15,13 @@ use super::{Over, Session};
 use crate::frame::{FrameType, Header, Notice};
 
 impl Session {
-    /// Takes one frame. `payload` has `header.len` bytes; slices of it of 4 KiB or more are kept until readers take
-    /// them, so the buffers that the driver reads into should not be much larger than a few frames.
+    /// Takes one frame. `payload` has `header.len` bytes; what readers have not taken is kept as a copy, so the driver's
+    /// buffer is free again afterwards.
     ///
     /// # Errors
     /// [`SessionError`]: the peer broke a rule; [`SessionError::scope`] says what dies, and has been detached or
     /// aborted already.
-    pub fn handle_frame(&mut self, now: Now, path: PathId, header: Header, payload: Bytes) -> Result<(), SessionError> {
+    pub fn handle_frame(&mut self, now: Now, path: PathId, header: Header, payload: &[u8]) -> Result<(), SessionError> {
         self.now = now.mono_ms;
         if self.over.is_some() {
             return Err(SessionError::Over);
@@ -37,7 +37,7 @@ impl Session {
             _ if payload.len() != header.len as usize || header.len > self.config.ours.max_payload => {
                 Err(SessionError::Malformed(header.kind))
             }
-            None => self.plain(path, header, &payload),
+            None => self.plain(path, header, payload),
             Some(seq) => self.sequenced(path, header, seq, payload),
         };
         if let Err(error) = &result {
@@ -99,7 +99,7 @@ impl Session {
         Ok(())
     }
 
-    fn sequenced(&mut self, path: PathId, header: Header, seq: u64, payload: Bytes) -> Result<(), SessionError> {
+    fn sequenced(&mut self, path: PathId, header: Header, seq: u64, payload: &[u8]) -> Result<(), SessionError> {
         // Spec: LK-43
         match self.inbox.order(seq) {
             Order::Gap => return Err(SessionError::SequenceGap { expected: self.inbox.next(), found: seq }),
@@ -126,7 +126,7 @@ impl Session {
         }
     }
 
-    fn deliver(&mut self, header: Header, payload: Bytes) -> Result<(), SessionError> {
+    fn deliver(&mut self, header: Header, payload: &[u8]) -> Result<(), SessionError> {
         let Header { kind, flags, channel, .. } = header;
         if kind == FrameType::Data {
             return self.data(flags, channel, payload);
@@ -138,7 +138,7 @@ impl Session {
         let malformed = SessionError::Malformed(kind);
         match kind {
             FrameType::Credit => {
-                let limit = u64::from_be_bytes(payload[..].try_into().map_err(|_| malformed)?);
+                let limit = u64::from_be_bytes(payload.try_into().map_err(|_| malformed)?);
                 if channel == 0 {
                     self.allowance.raise(limit);
                 } else if let Some(found) = self.channels.get_mut(&channel) {
@@ -148,22 +148,22 @@ impl Session {
                 // One for a channel that this end has forgotten crossed with its end.
             }
             FrameType::Reset => {
-                let code = u16::from_be_bytes(payload[..].try_into().map_err(|_| malformed)?);
+                let code = u16::from_be_bytes(payload.try_into().map_err(|_| malformed)?);
                 if channel == 0 {
                     return Err(SessionError::Malformed(kind));
                 }
                 self.peer_reset(channel, code);
             }
             FrameType::Close => {
-                let code = u16::from_be_bytes(payload[..].try_into().map_err(|_| malformed)?);
+                let code = u16::from_be_bytes(payload.try_into().map_err(|_| malformed)?);
                 self.end(Over::ClosedByPeer, Event::PeerClosed { code });
             }
-            _ => self.events.push_back(Event::Control { kind, payload }),
+            _ => self.events.push_back(Event::Control { kind, payload: Bytes::copy_from_slice(payload) }),
         }
         Ok(())
     }
 
-    fn data(&mut self, flags: u8, id: u16, mut payload: Bytes) -> Result<(), SessionError> {
+    fn data(&mut self, flags: u8, id: u16, mut payload: &[u8]) -> Result<(), SessionError> {
         let broken = |rule| SessionError::Channel { channel: id, rule };
         if flags & !(FLAG_MESSAGE_END | FLAG_CHANNEL_END | FLAG_OPEN) != 0 || id == 0 {
             return Err(SessionError::Malformed(FrameType::Data));
@@ -210,7 +210,7 @@ impl Session {
     }
 
     /// Reads the opening part off the payload and makes the channel.
-    fn opened(&mut self, id: u16, payload: &mut Bytes) -> Result<(), SessionError> {
+    fn opened(&mut self, id: u16, payload: &mut &[u8]) -> Result<(), SessionError> {
         let broken = |rule| SessionError::Channel { channel: id, rule };
         let theirs_are_odd = !self.config.initiator;
         if (id % 2 == 1) != theirs_are_odd {
@@ -232,8 +232,9 @@ impl Session {
         if class > CLASS_MAX || name_len == 0 || payload.len() < name_len {
             return Err(broken("opened with a bad class or name"));
         }
-        let name = payload.split_to(name_len);
-        let name = std::str::from_utf8(&name).map_err(|_| broken("opened with a name that is no UTF-8"))?;
+        let (name, rest) = payload.split_at(name_len);
+        *payload = rest;
+        let name = std::str::from_utf8(name).map_err(|_| broken("opened with a name that is no UTF-8"))?;
         let mut inflow = Inflow::new(u64::from(self.config.ours.channel_credit));
         inflow.window.raise(window_of(name, self.config.ours.channel_credit));
         let outflow = Outflow::new(u64::from(self.config.theirs.channel_credit), None);

@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use super::credit::{Exceeded, Window};
 use super::event::{Fragment, RecvError};
 
-/// A shorter payload is copied, so that it does not keep a whole read buffer alive.
-const COPY_BELOW_BYTES: usize = 4096;
-/// Copied payloads that wait are collected in pieces of up to this size.
+/// Payloads that wait are collected in pieces of at least this size where their message goes on …
 const COLLECT_BYTES: usize = 16 * 1024;
+/// … and of at most this size.
+const COLLECT_BYTES_MAX: usize = 256 * 1024;
 
 /// How the peer's direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,10 @@ pub(super) struct Taken<T> {
 pub(super) struct Inflow {
     pub(super) window: Window,
     chunks: VecDeque<Bytes>,
-    /// Small payloads behind the chunks.
+    /// The bytes behind the chunks, still growing.
     tail: BytesMut,
+    /// Bytes of the last whole message: the next one is likely to be as long.
+    last_whole: usize,
     /// Whole messages at the front of the bytes.
     whole: VecDeque<Run>,
     /// Bytes of the message that has not ended.
@@ -63,6 +65,7 @@ impl Inflow {
             window: Window::new(window),
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
+            last_whole: 0,
             whole: VecDeque::new(),
             partial: 0,
             buffered: 0,
@@ -81,16 +84,17 @@ impl Inflow {
     }
 
     /// Takes the bytes of a frame; `end` ends a message. Returns the bytes that the session gets back at once.
-    pub(super) fn push(&mut self, payload: Bytes, end: bool) -> u64 {
+    pub(super) fn push(&mut self, payload: &[u8], end: bool) -> u64 {
         let len = payload.len() as u64;
         if self.discard {
             return len;
         }
         let belongs_to_head = self.whole.is_empty();
-        self.append(payload);
+        self.append(payload, end);
         self.partial += len;
         if end {
             let len = std::mem::take(&mut self.partial);
+            self.last_whole = usize::try_from(len).unwrap_or(usize::MAX);
             match self.whole.back_mut() {
                 Some(run) if run.len == len => run.count += 1,
                 _ => self.whole.push_back(Run { len, count: 1 }),
@@ -138,8 +142,8 @@ impl Inflow {
             None if self.partial > 0 => (self.partial, false),
             None => return self.wait(true),
         };
-        self.flush_tail();
-        let len = self.chunks.front().map_or(0, |chunk| chunk.len() as u64).min(left);
+        let len = self.chunks.front().map_or(self.tail.len(), Bytes::len) as u64;
+        let len = len.min(left);
         let bytes = self.take_bytes(len);
         let end = whole && len == left;
         if !whole {
@@ -195,20 +199,22 @@ impl Inflow {
         Ok(Taken { value: None, session_bytes })
     }
 
-    fn append(&mut self, payload: Bytes) {
+    /// Copies the payload behind what waits. A message that goes on gets a piece in which it is likely to fit whole, so
+    /// that taking it copies nothing.
+    fn append(&mut self, payload: &[u8], end: bool) {
         self.buffered += payload.len() as u64;
-        if payload.is_empty() {
-        } else if payload.len() >= COPY_BELOW_BYTES {
-            self.flush_tail();
-            self.chunks.push_back(payload);
-        } else if self.chunks.is_empty() && self.tail.is_empty() {
-            self.chunks.push_back(Bytes::copy_from_slice(&payload));
-        } else {
-            if self.tail.len() + payload.len() > COLLECT_BYTES {
+        if self.tail.len() + payload.len() > self.tail.capacity() {
+            let likely = self.last_whole.clamp(COLLECT_BYTES, COLLECT_BYTES_MAX);
+            if self.tail.len() + payload.len() > likely {
                 self.flush_tail();
             }
-            self.tail.extend_from_slice(&payload);
+            self.tail.reserve(if end {
+                payload.len()
+            } else {
+                likely.saturating_sub(self.tail.len()).max(payload.len())
+            });
         }
+        self.tail.extend_from_slice(payload);
     }
 
     fn flush_tail(&mut self) {
@@ -227,36 +233,36 @@ impl Inflow {
         Some(len)
     }
 
-    /// The first `len` bytes, without a copy when one chunk holds them.
+    /// The first `len` bytes, without a copy when one piece holds them.
     fn take_bytes(&mut self, len: u64) -> Bytes {
-        let mut left = usize::try_from(len).expect("no more than what is in memory");
-        if left == 0 {
-            return Bytes::new();
-        }
+        let left = usize::try_from(len).expect("no more than what is in memory");
         self.buffered -= len;
-        if self.chunks.front().is_none_or(|chunk| chunk.len() < left) {
-            self.flush_tail();
-        }
-        if let Some(chunk) = self.chunks.front_mut()
-            && chunk.len() >= left
-        {
-            let bytes = chunk.split_to(left);
-            if chunk.is_empty() {
-                self.chunks.pop_front();
-            }
-            return bytes;
+        if self.chunks.front().map_or(self.tail.len(), Bytes::len) >= left {
+            return self.take_piece(left);
         }
         let mut message = BytesMut::with_capacity(left);
-        while left > 0 {
-            let chunk = self.chunks.front_mut().expect("the lengths of the messages add up to the bytes buffered");
-            let piece = chunk.split_to(left.min(chunk.len()));
-            if chunk.is_empty() {
-                self.chunks.pop_front();
-            }
-            left -= piece.len();
+        while message.len() < left {
+            let piece = self.take_piece(left - message.len());
             message.extend_from_slice(&piece);
         }
         message.freeze()
+    }
+
+    /// At most `most` bytes of the first piece.
+    fn take_piece(&mut self, most: usize) -> Bytes {
+        let Some(chunk) = self.chunks.front_mut() else {
+            let piece = self.tail.split_to(most.min(self.tail.len()));
+            if self.tail.is_empty() {
+                // A channel that waits holds no buffer.
+                self.tail = BytesMut::new();
+            }
+            return piece.freeze();
+        };
+        let piece = chunk.split_to(most.min(chunk.len()));
+        if chunk.is_empty() {
+            self.chunks.pop_front();
+        }
+        piece
     }
 
     /// Bytes that were handed out; the part that the session has not got back yet.
@@ -281,8 +287,8 @@ mod tests {
         let lens = [0, 1, 5_000, 0, 0, 3, 4_096, 20_000, 7];
         for (at, len) in lens.into_iter().enumerate() {
             let whole = bytes(len, at as u8);
-            inflow.push(whole.slice(..len / 2), false);
-            inflow.push(whole.slice(len / 2..), true);
+            inflow.push(&whole[..len / 2], false);
+            inflow.push(&whole[len / 2..], true);
         }
         for (at, len) in lens.into_iter().enumerate() {
             let taken = inflow.recv().unwrap();
@@ -294,12 +300,12 @@ mod tests {
     #[test]
     fn half_a_message_that_is_waited_for_holds_no_session_credit() {
         let mut inflow = Inflow::new(100);
-        assert_eq!(inflow.push(bytes(10, 0), false), 0);
+        assert_eq!(inflow.push(&bytes(10, 0), false), 0);
         let taken = inflow.recv().unwrap();
         assert_eq!((taken.value, taken.session_bytes), (None, 10));
-        assert_eq!(inflow.push(bytes(20, 0), false), 20);
-        assert_eq!(inflow.push(bytes(5, 0), true), 5);
-        assert_eq!(inflow.push(bytes(7, 1), true), 0, "nobody waits for the second message");
+        assert_eq!(inflow.push(&bytes(20, 0), false), 20);
+        assert_eq!(inflow.push(&bytes(5, 0), true), 5);
+        assert_eq!(inflow.push(&bytes(7, 1), true), 0, "nobody waits for the second message");
         let taken = inflow.recv().unwrap();
         assert_eq!((taken.value, taken.session_bytes), (Some(bytes(35, 0)), 0));
         assert_eq!(inflow.recv().unwrap().session_bytes, 7);
@@ -310,13 +316,13 @@ mod tests {
         let mut inflow = Inflow::new(100);
         inflow.receive(100).unwrap();
         assert!(inflow.recv().unwrap().value.is_none());
-        inflow.push(bytes(100, 0), false);
+        inflow.push(&bytes(100, 0), false);
         assert!(inflow.tell(), "the reader that waits is woken for the error");
         assert!(matches!(inflow.recv(), Err(RecvError::TooLarge { window: 100 })));
         let Fragment { bytes: piece, end } = inflow.recv_fragment().unwrap().value.unwrap();
         assert_eq!((piece.len(), end), (100, false));
         assert!(inflow.recv_fragment().unwrap().value.is_none());
-        inflow.push(Bytes::new(), true);
+        inflow.push(&[], true);
         assert!(inflow.tell());
         assert_eq!(inflow.recv_fragment().unwrap().value, Some(Fragment { bytes: Bytes::new(), end: true }));
     }

@@ -266,6 +266,16 @@ impl Session {
         self.hold_credit = hold;
     }
 
+    /// Whether a CREDIT waits to leave: what reading and releasing give the driver to write.
+    pub fn credit_is_due(&self) -> bool {
+        !self.hold_credit && (self.window.due().is_some() || !self.credits.is_empty())
+    }
+
+    /// Whether CREDIT is withheld.
+    pub fn holds_credit(&self) -> bool {
+        self.hold_credit
+    }
+
     /// Whether something wants the session even while no channel is open; without it the session closes itself
     /// after `idle_ms` with code 0. Spec: link C.6.
     pub fn standing_interest(&mut self, interest: bool) {

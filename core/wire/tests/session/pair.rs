@@ -158,7 +158,7 @@ impl Pair {
     /// Hands the bytes of one frame to an end.
     pub(crate) fn feed(&mut self, to: usize, path: PathId, bytes: &Bytes) {
         let header = Header::parse(bytes, u32::MAX).unwrap().unwrap();
-        let result = self.ends[to].handle_frame(self.now, path, header, bytes.slice(header.bytes()..));
+        let result = self.ends[to].handle_frame(self.now, path, header, &bytes[header.bytes()..]);
         if let Err(error) = result {
             if error.scope() == Scope::Path {
                 self.attached[to].remove(&path);

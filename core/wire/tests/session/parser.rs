@@ -126,7 +126,7 @@ fn malformed_plain_frames_close_the_path() {
     }
     let mut pair = Pair::standard();
     let header = Header::plain(FrameType::Padding, 65_537);
-    let result = pair.ends[1].handle_frame(pair.now, P0, header, vec![0; 65_537].into());
+    let result = pair.ends[1].handle_frame(pair.now, P0, header, &[0; 65_537]);
     assert_eq!(result, Err(SessionError::Malformed(FrameType::Padding)));
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use data_encoding::BASE64;
 use sealtide_crypto::sha256;
 use sealtide_gateway::{
-    Bearer, Code, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Role, Server,
-    Settings,
+    Bearer, Code, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Role,
+    Server, Settings,
 };
 use sealtide_identity::keyring::{Algorithm, ChangeRefused, Deadline, KeyVersion, Order, Verdict, VersionState};
 use serde_json::{Value, json};
@@ -133,6 +133,10 @@ async fn rotate() {
     assert_eq!(status(&ask(at, "GET /admin/rotate", &["Authorization: Bearer boss"], "").await), 405);
 }
 
+fn denials(desk: &Desk) -> Vec<DoorEvent> {
+    desk.events.lock().unwrap().iter().filter(|event| event.name == "admin:denied").cloned().collect()
+}
+
 // Proves: GW-57
 #[tokio::test]
 async fn rotate_authz() {
@@ -154,10 +158,9 @@ async fn rotate_authz() {
         let lines = [lines, &[json_type]].concat();
         let answer = ask(at, "POST /admin/rotate", &lines, "{}").await;
         assert_eq!(status(&answer), wanted, "{lines:?} {answer}");
-        let events = desk.events.lock().unwrap();
-        assert_eq!(events.len(), number + 1, "each refusal is an event");
-        assert_eq!(events[number].name, "admin:denied");
-        assert!(events[number].members.contains(&("action", "rotate".to_owned())));
+        let denied = denials(&desk);
+        assert_eq!(denied.len(), number + 1, "each refusal is an event");
+        assert!(denied[number].members.contains(&("action", "rotate".to_owned())));
     }
     assert_eq!(status(&ask(at, "POST /admin/rotate", &["Authorization: Bearer who", json_type], "{}").await), 401);
     assert_eq!(desk.list().epoch, 1, "nothing changed");
@@ -299,7 +302,7 @@ async fn the_audit_is_for_admins() {
     ] {
         assert_eq!(status(&ask(at, "GET /admin/audit", lines, "").await), wanted, "{lines:?}");
     }
-    assert_eq!(desk.events.lock().unwrap().len(), 3);
+    assert_eq!(denials(&desk).len(), 3);
     let boss = ["Authorization: Bearer boss"];
     let answer = ask(at, "GET /admin/audit?since=2&limit=2", &boss, "").await;
     let lines: Vec<Value> =

@@ -9,6 +9,7 @@ mod client;
 mod clients;
 mod conformance;
 mod echo;
+mod events;
 mod hostile;
 mod http;
 mod keys;

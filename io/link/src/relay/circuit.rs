@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use sealtide_wire::relay::{CircuitEnd, CircuitNumber, ReadOutcome};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client::Live;
+use super::live::Live;
 
 /// One end of a circuit; it ends when dropped.
 pub(crate) struct Circuit {

@@ -1,48 +1,31 @@
 //! The logins of a node at its relays: kept up, and opened circuits over. Spec: link C.5.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use futures_util::task::AtomicWaker;
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
-use sealtide_wire::relay::{CircuitNumber, CircuitState, ClientEvent, GoAwayCode, RelayClient};
-use tokio::io::AsyncWrite;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use sealtide_wire::relay::{GoAwayCode, RelayClient};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::Circuit;
-use super::login::{log_in, source_address};
+use super::live::Live;
+use super::login::log_in;
+use super::pump::{Pump, Told};
 use crate::address;
 use crate::backoff::Backoff;
 use crate::clock::{SystemEntropy, random_below};
-use crate::limits::Source;
-use crate::listen;
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::{Pipe, Remote};
-use crate::websocket::Message;
 
 /// Nodes whose relay broke off come back spread over this time, so that they do not come all at once.
 const SPREAD_MS: u64 = 6_000;
 /// After being sent away for a reason that time alone does not heal.
 const SENT_AWAY: Duration = Duration::from_secs(60);
-/// Bytes gathered for one write.
-const BATCH_BYTES: usize = 128 * 1024;
-/// Tasks that wait for one direction of a circuit.
-const WAITING_MAX: usize = 4;
-/// Offered circuits of one login about whose openers this node's memory is asked at one time. More are refused.
-const QUESTIONS_MAX: usize = 64;
-/// How often what a relay sees anew is told to peers, at most.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
-/// Turns of the loop before other tasks get the thread.
-const TURNS_MAX: u32 = 16;
 
 /// A login as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +52,7 @@ pub(crate) struct Accounts {
 
 /// One relay that this node logs in at.
 pub(crate) struct Account {
-    relay: RelayHint,
+    pub(super) relay: RelayHint,
     /// Its TLS ends in a proxy.
     bind0: bool,
     token: Option<InviteSecret>,
@@ -77,77 +60,6 @@ pub(crate) struct Account {
     status: Mutex<(Option<String>, Option<LinkAddress>)>,
     /// Where the relay sees the listening port of this node, as far as that is believed.
     mapped: Mutex<Option<LinkAddress>>,
-}
-
-/// A login that stands.
-pub(crate) struct Live {
-    core: Mutex<LiveCore>,
-    pub(super) pump: AtomicWaker,
-}
-
-pub(super) struct LiveCore {
-    pub(super) client: RelayClient,
-    pub(super) wakers: BTreeMap<CircuitNumber, Wakers>,
-    gone: bool,
-}
-
-/// Who waits for a circuit.
-#[derive(Default)]
-pub(super) struct Wakers {
-    pub(super) read: Waiting,
-    pub(super) write: Waiting,
-}
-
-/// Tasks that wait for one direction of a circuit. The TLS above reads while it writes and the other way round, so the task
-/// of the last poll is not always the only one: each is kept until something happens.
-#[derive(Default)]
-pub(super) struct Waiting(VecDeque<Waker>);
-
-impl Waiting {
-    /// Has the task of `waker` woken at the next change.
-    pub(super) fn add(&mut self, waker: &Waker) {
-        if self.0.iter().any(|known| known.will_wake(waker)) {
-            return;
-        }
-        // Woken too early it polls again, and is kept again.
-        if self.0.len() >= WAITING_MAX
-            && let Some(oldest) = self.0.pop_front()
-        {
-            oldest.wake();
-        }
-        self.0.push_back(waker.clone());
-    }
-
-    fn wake(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
-    }
-}
-
-impl LiveCore {
-    /// Something happened to the circuit `number`.
-    pub(super) fn wake(&mut self, number: CircuitNumber) {
-        if let Some(wakers) = self.wakers.get_mut(&number) {
-            wakers.wake();
-        }
-    }
-}
-
-impl Wakers {
-    fn wake(&mut self) {
-        self.read.wake();
-        self.write.wake();
-    }
-}
-
-impl Live {
-    pub(super) fn new(client: RelayClient) -> Self {
-        let core = LiveCore { client, wakers: BTreeMap::new(), gone: false };
-        Self { core: Mutex::new(core), pump: AtomicWaker::new() }
-    }
-
-    pub(super) fn core(&self) -> MutexGuard<'_, LiveCore> {
-        self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
 impl Accounts {
@@ -219,7 +131,7 @@ impl Accounts {
     }
 
     /// Whether strangers may open circuits to this node: an invite lives.
-    fn expects_guests(&self) -> bool {
+    pub(super) fn expects_guests(&self) -> bool {
         self.allows().contains_key(&NodeId::from_bytes([0; 32]))
     }
 
@@ -229,15 +141,15 @@ impl Accounts {
 }
 
 impl Account {
-    fn set_status(&self, why_not: Option<String>, observed: Option<LinkAddress>) {
+    pub(super) fn set_status(&self, why_not: Option<String>, observed: Option<LinkAddress>) {
         *self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = (why_not, observed);
     }
 
-    fn mapped(&self) -> Option<LinkAddress> {
+    pub(super) fn mapped(&self) -> Option<LinkAddress> {
         *self.mapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn set_mapped(&self, seen: Option<LinkAddress>) {
+    pub(super) fn set_mapped(&self, seen: Option<LinkAddress>) {
         *self.mapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = seen;
     }
 
@@ -276,23 +188,6 @@ pub(crate) async fn reach(
         Ok(path)
     };
     (remote, path.await)
-}
-
-impl Live {
-    fn poll_open(&self, cx: &mut Context<'_>, number: CircuitNumber) -> Poll<Result<(), PathError>> {
-        let mut core = self.core();
-        match core.client.state(number) {
-            Some(CircuitState::Open) => Poll::Ready(Ok(())),
-            Some(CircuitState::Opening) if !core.gone => {
-                core.wakers.entry(number).or_default().read.add(cx.waker());
-                Poll::Pending
-            }
-            Some(CircuitState::Over(why)) => {
-                Poll::Ready(Err(PathError::Io(io::Error::other(format!("the relay says: {why:?}")))))
-            }
-            _ => Poll::Ready(Err(PathError::Closed)),
-        }
-    }
 }
 
 /// Keeps one login up until the link is shut down.
@@ -381,233 +276,6 @@ fn away(go_away: Option<(GoAwayCode, Duration, Instant)>) -> Duration {
         Some((_, wait, _)) => wait.max(SENT_AWAY),
         None => Duration::from_millis(random_below(SPREAD_MS)),
     }
-}
-
-/// What a login is pumped by.
-struct Told {
-    ping_ms: u32,
-    seen_from: Option<IpAddr>,
-}
-
-/// The task of one login: the only one that touches its socket.
-struct Pump {
-    node: Arc<Node>,
-    account: Arc<Account>,
-    live: Arc<Live>,
-    path: Path,
-    out: BytesMut,
-    unflushed: bool,
-    ping: Duration,
-    timer: Pin<Box<Sleep>>,
-    /// When the last byte came.
-    heard: Instant,
-    pinged: bool,
-    go_away: Option<(GoAwayCode, Duration, Instant)>,
-    questions: Arc<Semaphore>,
-    /// The address of the relay, when this login left from the listening port: then what it sees is where peers may dial.
-    seen_from: Option<IpAddr>,
-    /// When peers were told last that the relay sees this node elsewhere.
-    told_at: Option<Instant>,
-}
-
-impl Pump {
-    fn new(node: Arc<Node>, account: Arc<Account>, live: Arc<Live>, path: Path, told: Told) -> Self {
-        let Told { ping_ms, seen_from } = told;
-        let ping = Duration::from_millis(u64::from(ping_ms.clamp(1_000, 3_600_000)));
-        let heard = Instant::now();
-        let timer = Box::pin(sleep_until(heard + ping));
-        let (out, unflushed, pinged, go_away) = (BytesMut::new(), false, false, None);
-        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
-        Self {
-            node,
-            account,
-            live,
-            path,
-            out,
-            unflushed,
-            ping,
-            timer,
-            heard,
-            pinged,
-            go_away,
-            questions,
-            seen_from,
-            told_at: None,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.live.pump.register(cx.waker());
-        for _ in 0..TURNS_MAX {
-            let wrote = self.write(cx)?;
-            let read = self.read(cx)?;
-            self.events();
-            if !wrote && !read {
-                return self.arm(cx);
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Looks whether the relay still lives. Spec: link C.11.
-    fn arm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let due = self.heard + if self.pinged { self.ping + Duration::from_secs(10) } else { self.ping };
-            self.timer.as_mut().reset(due);
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if self.pinged {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.pinged = true;
-            self.live.core().client.ping(random_below(u64::MAX).to_be_bytes());
-            cx.waker().wake_by_ref();
-        }
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        if self.out.is_empty() {
-            let mut core = self.live.core();
-            while self.out.len() < BATCH_BYTES {
-                let Some(message) = core.client.transmit() else { break };
-                self.path.framing.frames(message, &mut self.out);
-            }
-        }
-        let mut moved = false;
-        while !self.out.is_empty() {
-            match Pin::new(&mut self.path.stream).poll_write(cx, &self.out)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => {
-                    self.out.advance(written);
-                    (moved, self.unflushed) = (true, true);
-                }
-                Poll::Pending => return Ok(moved),
-            }
-        }
-        if self.unflushed && Pin::new(&mut self.path.stream).poll_flush(cx)?.is_ready() {
-            self.unflushed = false;
-        }
-        Ok(moved)
-    }
-
-    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut moved = self.take_messages()?;
-        self.path.received.reserve(64 * 1024);
-        match tokio_util::io::poll_read_buf(Pin::new(&mut self.path.stream), cx, &mut self.path.received)? {
-            Poll::Ready(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Poll::Ready(_) => {
-                (moved, self.heard, self.pinged) = (true, Instant::now(), false);
-                self.take_messages()?;
-            }
-            Poll::Pending => {}
-        }
-        Ok(moved)
-    }
-
-    fn take_messages(&mut self) -> io::Result<bool> {
-        let mut moved = false;
-        while let Some(message) = self.path.framing.next(&mut self.path.received).map_err(io::Error::other)? {
-            moved = true;
-            match message {
-                // Copied: a slice would keep the whole read buffer alive.
-                Message::Frames(frame) => {
-                    let frame = bytes::Bytes::copy_from_slice(&frame);
-                    self.live.core().client.message(&frame).map_err(io::Error::other)?;
-                }
-                Message::Ping(payload) => {
-                    if self.out.len() > 2 * BATCH_BYTES {
-                        return Err(io::Error::other("more WebSocket pings than answers were taken"));
-                    }
-                    self.path.framing.pong(payload, &mut self.out);
-                }
-                Message::Pong => {}
-                Message::Close => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-        Ok(moved)
-    }
-
-    /// The relay says where it sees this node. What peers are told of it follows at most once in a while: each change of it
-    /// has all of them dial.
-    // Spec: LK-24
-    fn seen_at(&mut self, seen: LinkAddress) {
-        self.account.set_status(None, Some(seen));
-        let told = self.seen_from.and_then(|relay| address::observed_by_relay(seen, relay));
-        let now = Instant::now();
-        if told == self.account.mapped() || self.told_at.is_some_and(|at| now < at + TOLD_EVERY) {
-            return;
-        }
-        self.told_at = Some(now);
-        self.account.set_mapped(told);
-        self.node.tell_addresses();
-    }
-
-    fn events(&mut self) {
-        loop {
-            let mut core = self.live.core();
-            let Some(event) = core.client.poll_event() else { return };
-            match event {
-                ClientEvent::Circuit(number) => {
-                    core.wake(number);
-                }
-                ClientEvent::Incoming { circuit, opener, .. } => {
-                    let Ok(question) = self.questions.clone().try_acquire_owned() else {
-                        core.client.refuse(circuit);
-                        continue;
-                    };
-                    drop(core);
-                    let (node, account, live) = (self.node.clone(), self.account.clone(), self.live.clone());
-                    tokio::spawn(incoming(node, account, live, circuit, opener, question));
-                }
-                ClientEvent::Observed(address) => {
-                    drop(core);
-                    self.seen_at(address);
-                }
-                ClientEvent::GoAway { code, reconnect_ms } => {
-                    let wait = Duration::from_millis(u64::from(reconnect_ms).min(60_000));
-                    self.go_away = Some((code, wait, Instant::now()));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Drop for Pump {
-    fn drop(&mut self) {
-        let mut core = self.live.core();
-        core.client.lost();
-        core.gone = true;
-        std::mem::take(&mut core.wakers).into_values().for_each(|mut wakers| wakers.wake());
-    }
-}
-
-/// Somebody opened a circuit to this node. Strangers are not told that it is here, unless an invite lives.
-async fn incoming(
-    node: Arc<Node>,
-    account: Arc<Account>,
-    live: Arc<Live>,
-    number: CircuitNumber,
-    opener: NodeId,
-    question: OwnedSemaphorePermit,
-) {
-    let admission = node.admission.clone();
-    let known = tokio::task::spawn_blocking(move || admission.allowed(&opener)).await.unwrap_or(false);
-    drop(question);
-    let permits = node.policy.permits(sealtide_wire::handshake::PipeKind::Relay);
-    let place = node.gate.enter(Source::of(source_address(&opener), true));
-    let (true, Ok((place, evicted))) = (permits && (known || node.relays.expects_guests()), place) else {
-        live.core().client.refuse(number);
-        live.pump.wake();
-        return;
-    };
-    live.core().client.accept(number);
-    live.pump.wake();
-    let circuit = Circuit::new(live, number);
-    let remote = Remote::Relay { relay: account.relay.relay };
-    listen::greet(node, Pipe::other(circuit), remote, place, evicted).await;
 }
 
 #[cfg(test)]

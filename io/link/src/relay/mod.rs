@@ -8,8 +8,10 @@
 mod check;
 mod circuit;
 mod client;
+mod live;
 mod login;
 mod proxies;
+mod pump;
 mod server;
 
 pub use check::RelayCheck;

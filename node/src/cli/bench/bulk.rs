@@ -60,7 +60,8 @@ pub(super) async fn bulk(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
     let seconds = got["seconds"].as_f64().unwrap_or(f64::INFINITY);
     let rounded = |number: f64| (number * 10.0).round() / 10.0;
     let mib = |bytes: u64| rounded(bytes as f64 / f64::from(1 << 20));
-    if got["records"] != json!(info.records) {
+    // With the joiner among the members there are a few more.
+    if got["records"].as_u64() < Some(info.records) {
         return Err(failed(&format!("{} of {} records came", got["records"], info.records)));
     }
     Ok(json!({

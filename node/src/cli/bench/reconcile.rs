@@ -23,6 +23,8 @@ use super::memory::{self, Watch};
 use crate::failure::Failure;
 
 const SPACE: SpaceId = SpaceId::from_bytes([7; 32]);
+/// The store that both ends are copies of.
+const FILLED: &str = "filled";
 /// Records of one local commit while the stores are filled.
 const FILL: usize = 10_000;
 
@@ -84,7 +86,11 @@ pub(super) fn reconcile(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
     }
     let watch = Watch::start();
     let started = Instant::now();
-    fill(dir, items)?;
+    let kept = sizes.keep.as_deref().unwrap_or(dir);
+    fill(kept, items)?;
+    for end in ["a", "b"] {
+        copy(&kept.join(FILLED), &dir.join(end)).map_err(|error| failed(&error))?;
+    }
     let (filled, filling) = (started.elapsed().as_secs_f64(), watch.peak());
     drop(watch);
     let started = Instant::now();
@@ -162,16 +168,16 @@ fn failed(error: &dyn std::fmt::Display) -> Failure {
     Failure::failed("bench", error.to_string())
 }
 
-/// Fills the store `a` below `dir` and copies it to `b`. Half of the records are first frames, half are stones.
+/// Fills a store below `dir`, or goes on where it was left. Half of the records are first frames, half are stones.
 pub(super) fn fill(dir: &Path, items: usize) -> Result<(), Failure> {
-    let store = Store::open_dir(dir.join("a")).map_err(|error| failed(&error))?;
+    let store = Store::open_dir(dir.join(FILLED)).map_err(|error| failed(&error))?;
     store.adopt_space(SPACE).map_err(|error| failed(&error))?;
-    for from in (0..items).step_by(FILL) {
+    let there = store.view(&SPACE).and_then(|view| view.info()).map_or(0, |info| info.records as usize);
+    for from in (there..items).step_by(FILL) {
         let record = |number| if number % 2 == 0 { frame("shared", number) } else { loose("shared", number) };
         put(&store, (from..items.min(from + FILL)).map(record).collect())?;
     }
-    drop(store);
-    copy(&dir.join("a"), &dir.join("b")).map_err(|error| failed(&error))
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -401,6 +407,9 @@ mod tests {
         let scale: usize = std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
         let (items, differences) = (20_000 * scale, 200 * scale.min(5));
         fill(dir.path(), items).unwrap();
+        for end in ["a", "b"] {
+            copy(&dir.path().join(FILLED), &dir.path().join(end)).unwrap();
+        }
         let far = Box::new(FarEnd::open(&dir.path().join("b")).unwrap());
         let costs = Bench::open(&dir.path().join("a"), far).unwrap().measure(differences).unwrap();
         println!("{items} items, {differences} differences: {costs:#?}");

@@ -65,18 +65,32 @@ fn circuits_without_bound_are_cut_to_what_this_node_bears() {
 fn pings_that_nobody_reads_the_answers_of_end_the_login() {
     let mut client = RelayClient::new(limits(10, 1));
     let ping = RelayFrame::Ping([1; 8]);
-    for _ in 0..STEERING_MAX {
+    for _ in 0..ANSWERS_MAX {
         say(&mut client, &ping).unwrap();
     }
     assert_eq!(say(&mut client, &ping), Err(RelayViolation::Unread));
-    assert_eq!(client.steering.len(), STEERING_MAX);
+    assert_eq!(client.steering.len(), ANSWERS_MAX);
+}
+
+/// What a node says of its own accord is no fault of a relay that is slow.
+#[test]
+fn circuits_that_end_all_at_once_do_not_end_the_login() {
+    let mut client = RelayClient::new(limits(1024, 256 << 10));
+    let circuits: Vec<_> = (0..1024).map(|_| client.open(id(2)).unwrap()).collect();
+    for circuit in circuits {
+        say(&mut client, &RelayFrame::Accept { circuit }).unwrap();
+        assert_eq!(client.write(circuit, &[7; 40_000]), Some(40_000));
+        client.close(circuit);
+    }
+    assert!(client.steering.len() > ANSWERS_MAX);
+    say(&mut client, &RelayFrame::Ping([1; 8])).unwrap();
 }
 
 /// One that reads its answers may ask for ever.
 #[test]
 fn pings_whose_answers_are_read_are_answered() {
     let mut client = RelayClient::new(limits(10, 1));
-    for n in 0..3 * STEERING_MAX as u64 {
+    for n in 0..3 * ANSWERS_MAX as u64 {
         say(&mut client, &RelayFrame::Ping(n.to_be_bytes())).unwrap();
         assert_eq!(client.transmit(), Some(RelayFrame::Pong(n.to_be_bytes()).encode()));
     }
@@ -96,5 +110,5 @@ fn offers_that_nobody_reads_the_refusals_of_end_the_login() {
         while client.poll_event().is_some() {}
         offers += 1;
     };
-    assert_eq!((offers as usize, end), (STEERING_MAX + 1, RelayViolation::Unread));
+    assert_eq!((offers as usize, end), (ANSWERS_MAX + 1, RelayViolation::Unread));
 }
