@@ -125,7 +125,7 @@ mod tests {
         assert!(refused("core/identity", "ml-dsa", false));
         assert!(refused("io/link", "ring", false));
         assert!(refused("node", "blake3", false));
-        assert!(refused("io/gateway", "rustls", false));
+        assert!(refused("io/folder", "rustls", false));
         assert!(refused("node", "rcgen", true));
         assert!(refused("core/wire", "tokio", false));
         assert!(refused("core/wire", "getrandom", false));
