@@ -42,7 +42,8 @@ const CRYPTO: [&str; 34] = [
 ];
 /// Second implementations that tests compare with, as dev-dependencies.
 const ORACLES: [&str; 2] = ["ml-dsa", "ed25519-dalek"];
-/// TLS and certificates: only `io/link` meets them, and the benchmark that compares it with plain TLS.
+/// TLS and certificates: only `io/link` meets them, `io/gateway` for a door that browsers reach without a proxy, and the
+/// benchmark that compares with plain TLS.
 const TLS: [&str; 7] =
     ["rcgen", "rustls", "rustls-pki-types", "rustls-webpki", "tokio-rustls", "webpki-roots", "x509-parser"];
 /// Clocks, chance, disks, sockets and runtimes: nothing for a core, not even in its tests' dependencies of the crate.
@@ -86,8 +87,8 @@ fn refuse(package: &Package, dependency: &Dependency) -> Option<&'static str> {
         return Some("crypto libraries belong to core/crypto");
     }
     let compares = dependency.dev && folder.starts_with("bench/");
-    if TLS.contains(&name) && folder != "io/link" && !compares {
-        return Some("TLS and certificates belong to io/link");
+    if TLS.contains(&name) && !["io/link", "io/gateway"].contains(&folder) && !compares {
+        return Some("TLS and certificates belong to io/link and the door of io/gateway");
     }
     if IMPURE.contains(&name) && folder.starts_with("core/") && !dependency.dev {
         return Some("a core has no clock, chance, disk, socket or runtime");
@@ -110,6 +111,7 @@ mod tests {
         assert!(!refused("core/crypto", "subtle", false));
         assert!(!refused("core/identity", "ml-dsa", true));
         assert!(!refused("io/link", "rustls", false));
+        assert!(!refused("io/gateway", "rustls", false));
         assert!(!refused("bench/micro", "rustls", true));
         assert!(!refused("io/store", "redb", false));
         assert!(!refused("node", "tokio", false));
@@ -123,7 +125,7 @@ mod tests {
         assert!(refused("core/identity", "ml-dsa", false));
         assert!(refused("io/link", "ring", false));
         assert!(refused("node", "blake3", false));
-        assert!(refused("io/gateway", "rustls", false));
+        assert!(refused("io/folder", "rustls", false));
         assert!(refused("node", "rcgen", true));
         assert!(refused("core/wire", "tokio", false));
         assert!(refused("core/wire", "getrandom", false));

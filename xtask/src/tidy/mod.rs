@@ -3,7 +3,7 @@
 //! | Rule | Where |
 //! |---|---|
 //! | arrows point down, no cycles, packages named after their folder | `arrows` |
-//! | crypto only through `core/crypto`, TLS only in `io/link`, cores without clock, chance, disk and runtime crates | `libraries` |
+//! | crypto only through `core/crypto`, TLS only in `io/link` and `io/gateway`, cores without clock, chance, disk and runtime crates | `libraries` |
 //! | cores without clock, chance, disk, net, environment, threads and hash maps | `purity` |
 //! | no catch-all modules, no file over 900 lines | `files` |
 //! | nothing unfinished, nothing switched off, nothing that points out of the repository, lints everywhere | `text` |

@@ -9,7 +9,7 @@ use sealtide_gateway::{
     Bearer, Code, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Role,
     Server, Settings,
 };
-use sealtide_identity::keyring::{Algorithm, ChangeRefused, Deadline, KeyVersion, Order, Verdict, VersionState};
+use sealtide_identity::keyring::{ChangeRefused, Deadline, KeyVersion, Order, Verdict, VersionState};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Desk, WALL_MS, ask, body, door, token};

@@ -42,7 +42,8 @@ struct Turn {
 
 /// Runs the bench; `sessions` is how many hear a broadcast at most, `peers` the folder whose `node_modules` has the others.
 pub(super) async fn gateway(dir: &Path, sessions: usize, peers: Option<&Path>) -> Result<Value, Failure> {
-    let (dir, peers) = (dir.to_owned(), peers.map(Path::to_owned));
+    // The peers run in their own folder, where a relative path would lead elsewhere.
+    let (dir, peers) = (dir.to_owned(), peers.map(Path::canonicalize).transpose()?);
     let run = move || -> Result<Value, Failure> {
         let servers = all(&dir, peers.as_deref())?;
         let load = Load::new()?;
