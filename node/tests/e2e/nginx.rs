@@ -38,7 +38,7 @@ fn nginx(root: &Path, port: u16, head: &str, blocks: &str) -> Nginx {
     let conf = root.join("nginx.conf");
     let at = root.display();
     let text = format!(
-        "{head}\ndaemon off;\nworker_processes 1;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log;\nevents {{}}\n{blocks}\n"
+        "{head}\ndaemon off;\nmaster_process off;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log;\nevents {{}}\n{blocks}\n"
     );
     fs::write(&conf, text).unwrap();
     // A test as root has its files in a directory of root alone.
