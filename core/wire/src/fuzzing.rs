@@ -95,9 +95,7 @@ impl Script {
                 self.now_ms += seconds * 100;
                 self.hub.handle_timeout(self.now());
             }
-            6 if bytes.is_empty() => {
-                self.hub.lost(std::mem::replace(&mut self.logins[usize::from(n)], None).unwrap_or(id))
-            }
+            6 if bytes.is_empty() => self.hub.lost(self.logins[usize::from(n)].take().unwrap_or(id)),
             6 => self.log_in(n),
             _ => self.tell_client(bytes),
         }
@@ -141,7 +139,7 @@ impl Script {
                 _ => {}
             }
         }
-        if bytes.len() % 2 == 0 {
+        if bytes.len().is_multiple_of(2) {
             while self.client.transmit().is_some() {}
         }
         if let (3, Some(circuit)) = (bytes.len() % 4, CircuitNumber::new(1)) {

@@ -5,6 +5,7 @@ use sealtide_identity::{LinkAddress, NodeId, RelayHint};
 use sealtide_wire::fuzzing;
 use sealtide_wire::relay::{CircuitEnd, CircuitNumber, GoAwayCode, RelayFrame};
 
+#[expect(clippy::disallowed_methods, reason = "tests take their size from the environment, the core takes nothing")]
 fn cases() -> u32 {
     let scale = std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1);
     20_000 * std::cmp::max(1u32, scale)

@@ -87,6 +87,9 @@ pub type Harm = Box<dyn FnMut(Bytes) -> Vec<Bytes> + Send>;
 /// Gives what happens to the R_DATA of a new circuit from the one node to the other, in that direction.
 pub type Harms = Box<dyn FnMut(NodeId, NodeId) -> Harm + Send>;
 
+/// An R_OPEN: the opener, its number, the target.
+pub type CaughtOpen = (NodeId, CircuitNumber, NodeId);
+
 /// A relay in the hands of somebody else. It passes circuits on, harmed as the test says, and writes down what nodes tell.
 #[derive(Clone)]
 pub struct EvilRelay {
@@ -110,7 +113,7 @@ struct State {
     /// What came but R_DATA.
     told: Vec<RelayFrame>,
     /// Where R_OPENs go when the test plays the target.
-    caught: Option<mpsc::UnboundedSender<(NodeId, CircuitNumber, NodeId)>>,
+    caught: Option<mpsc::UnboundedSender<CaughtOpen>>,
     /// And R_DATA and R_CLOSE then.
     caught_data: Option<mpsc::UnboundedSender<(NodeId, RelayFrame)>>,
 }
@@ -179,9 +182,7 @@ impl EvilRelay {
 
     /// From now on this end plays whoever is asked for: the opener, its number and the target of each R_OPEN, and what
     /// comes on circuits afterwards.
-    pub fn catch(
-        &self,
-    ) -> (mpsc::UnboundedReceiver<(NodeId, CircuitNumber, NodeId)>, mpsc::UnboundedReceiver<(NodeId, RelayFrame)>) {
+    pub fn catch(&self) -> (mpsc::UnboundedReceiver<CaughtOpen>, mpsc::UnboundedReceiver<(NodeId, RelayFrame)>) {
         let (opens, caught) = mpsc::unbounded_channel();
         let (data, caught_data) = mpsc::unbounded_channel();
         let mut state = self.state.lock().unwrap();
