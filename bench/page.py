@@ -82,7 +82,7 @@ def bulk(shown, found):
 def identity(shown, found):
     if "failed" in found:
         return f"`{shown}` ended with {found['failed']}."
-    join, following, hour = found["join"], found["following_sagas"], found["hour_of_editing"]
+    join, following = found["join"], found["following_sagas"]
     return "\n\n".join([
         f"`{shown}`",
         "Keystone frames of both sides, each counted once.",
@@ -90,7 +90,6 @@ def identity(shown, found):
             ["join and first saga", join["frames"], count(join["bytes"]), join["ms"]],
             [f"{following['sagas']} following sagas", following["frames"], count(following["bytes"]),
              f"each: p50 {following['ms']['p50']}, p95 {following['ms']['p95']}"],
-            ["an hour of live editing, for each space", hour["frames"], count(hour["bytes"]), ""],
         ]),
     ])
 

@@ -67,7 +67,5 @@ pub(super) async fn identity(dir: &Path, edits: u32) -> Result<Value, Failure> {
             "bytes": after.1 - joined.1,
             "ms": {"min": at(0.0), "p50": at(0.5), "p95": at(0.95), "max": at(1.0)},
         },
-        // Six signed contexts in an hour of live editing (SY-33), each a frame of either side.
-        "hour_of_editing": {"frames": 12, "bytes": bytes / frames.max(1) * 12},
     }))
 }
