@@ -140,9 +140,7 @@ fn read_order(path: AdminPath, object: &JsObject, principal: &Principal) -> Resu
         Js::Undefined => Ok(None),
         value => value.as_string().and_then(JsString::as_str).map(Some).ok_or(Code::InvalidField),
     };
-    let version = |name: &str| {
-        text(name)?.map(|text| KeyVersion::parse(text).ok_or(Code::InvalidField)).transpose()
-    };
+    let version = |name: &str| text(name)?.map(|text| KeyVersion::parse(text).ok_or(Code::InvalidField)).transpose();
     let reason = text("reason")?.unwrap_or_default();
     if reason.chars().count() > REASON_CHARS_MAX {
         return Err(Code::InvalidField);

@@ -199,8 +199,11 @@ mod tests {
     // Proves: GW-83
     #[test]
     fn lifecycle_phases() {
-        let steps: Vec<(Phase, Phase)> =
-            ALL.iter().flat_map(|from| ALL.iter().map(|to| (*from, *to))).filter(|(from, to)| from.leads_to(*to)).collect();
+        let steps: Vec<(Phase, Phase)> = ALL
+            .iter()
+            .flat_map(|from| ALL.iter().map(|to| (*from, *to)))
+            .filter(|(from, to)| from.leads_to(*to))
+            .collect();
         let wanted = [
             (Phase::Init, Phase::Auth),
             (Phase::Init, Phase::Evict),
@@ -255,7 +258,10 @@ mod tests {
         assert_eq!(lives.step(7, Phase::Active, &Load::default(), 11), None);
         assert_eq!(lives.step(8, Phase::Active, &Load::default(), 11), None, "nobody knows it");
         let told = lives.export(12, 99);
-        assert!(told.contains(r#""phase":"ACTIVE","tension":0"#) && told.ends_with(r#""count":1,"timestamp":99}"#), "{told}");
+        assert!(
+            told.contains(r#""phase":"ACTIVE","tension":0"#) && told.ends_with(r#""count":1,"timestamp":99}"#),
+            "{told}"
+        );
         let other = Lives::new(&mut SeededEntropy::new(2));
         assert_ne!(lives.pseudonym(7), other.pseudonym(7), "another start, another name");
         assert_eq!(lives.step(7, Phase::Evict, &Load::default(), 20), Some(Phase::Evict));

@@ -78,8 +78,7 @@ pub(crate) fn closed(protocol: &str, duration_ms: u64) -> DoorEvent {
 /// A token that was given out; its hash says which, and nobody can go back from it.
 pub(crate) fn issued(token: &str, purpose: Purpose, client: &str, id: &str) -> DoorEvent {
     let nonce = TokenDigest::of(token).map(|digest| digest.nonce_hash()).unwrap_or_default();
-    let members =
-        vec![("purpose", purpose.name().to_owned()), ("nonceHash", nonce), ("source", client.to_owned())];
+    let members = vec![("purpose", purpose.name().to_owned()), ("nonceHash", nonce), ("source", client.to_owned())];
     DoorEvent { name: "csrf:issued", hsl: HSL_NORMAL, members, request_id: Some(id.to_owned()) }
 }
 

@@ -813,7 +813,9 @@ impl GatewayOptions {
             let option = clap::Arg::new(setting.key).long(setting.key.replace('_', "-")).help(setting.about);
             command.arg(match setting.default {
                 // A flag without a value says yes.
-                "false" => option.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false"),
+                "false" => {
+                    option.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false")
+                }
                 _ => option.value_name("VALUE"),
             })
         })

@@ -76,7 +76,18 @@ fn confirm(cx: &Cx, preview: Value) -> Result<Option<u8>, Failure> {
 /// Runs one of the commands about releases.
 pub(crate) async fn release(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure> {
     match command {
-        ReleaseCommand::Bump { scope, entity, no_cascade, all, dry_run, expect, key_version, crypto, tree, confirm } => {
+        ReleaseCommand::Bump {
+            scope,
+            entity,
+            no_cascade,
+            all,
+            dry_run,
+            expect,
+            key_version,
+            crypto,
+            tree,
+            confirm,
+        } => {
             let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
             // Files are changed for who says so; everybody else is shown what would change.
             let is_unconfirmed = tree.is_some() && !confirm && !dry_run;

@@ -26,7 +26,9 @@ pub(super) fn change(answer: &Value) -> String {
             format!("made {}; `sealtide keys rotate` lets it sign", word(&answer["version"]))
         }
         (_, Some(false)) => format!("{} signs already; nothing changed", word(&answer["to"])),
-        _ if answer["from"] == answer["to"] => format!("done; {} signs (epoch {})", word(&answer["to"]), answer["epoch"]),
+        _ if answer["from"] == answer["to"] => {
+            format!("done; {} signs (epoch {})", word(&answer["to"]), answer["epoch"])
+        }
         _ => format!("{} signs now, after {} (epoch {})", word(&answer["to"]), word(&answer["from"]), answer["epoch"]),
     }
 }
@@ -36,7 +38,9 @@ pub(super) fn preview(answer: &Value) -> String {
     let states: Vec<String> = states.map(|(version, state)| format!("{version} becomes {}", word(state))).collect();
     match answer["would_change"].as_bool() {
         Some(false) => "nothing would change".to_owned(),
-        Some(true) => format!("would {}: {} (epoch {} now)", word(&answer["change"]), states.join(", "), answer["epoch"]),
+        Some(true) => {
+            format!("would {}: {} (epoch {} now)", word(&answer["change"]), states.join(", "), answer["epoch"])
+        }
         None => format!("would {} (epoch {} now)", word(&answer["change"]), answer["epoch"]),
     }
 }
@@ -46,7 +50,8 @@ pub(super) fn bump(answer: &Value) -> String {
         format!("{}: {} → {}", word(&change["entity"]), word(&change["from"]), word(&change["to"]))
     });
     let files = rows(&answer["files"], |file| format!("\n{}: {} places", word(&file["path"]), file["places"]));
-    let transaction = answer["transaction"].as_str().map(|id| format!("; `sealtide release revert {id}` takes it back"));
+    let transaction =
+        answer["transaction"].as_str().map(|id| format!("; `sealtide release revert {id}` takes it back"));
     match answer["dry_run"].as_bool() {
         Some(true) => format!("{changes}{files}\nnothing was changed"),
         _ => format!(

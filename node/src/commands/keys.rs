@@ -222,9 +222,7 @@ fn preview(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>) -> Resu
 
 fn order_of(change: &KeysChange) -> Result<Option<Order>, Failure> {
     Ok(Some(match change {
-        KeysChange::Rotate { to } => {
-            Order::Rotate { to: to.as_deref().map(version).transpose()?, keep_until: None }
-        }
+        KeysChange::Rotate { to } => Order::Rotate { to: to.as_deref().map(version).transpose()?, keep_until: None },
         KeysChange::Rollback => Order::Rollback,
         KeysChange::Force { to } => Order::Force { to: version(to)? },
         KeysChange::Retire { version: name, compromised: false } => Order::Retire(version(name)?),
@@ -332,9 +330,13 @@ fn failure(refused: &OrderRefused) -> Failure {
         OrderRefused::Change(ChangeRefused::Conflict { .. }) => {
             told("key_conflict").hint("`sealtide keys status` tells which version signs")
         }
-        OrderRefused::Change(ChangeRefused::NothingHigher(_) | ChangeRefused::Unavailable(_)) => told("key_unavailable")
-            .hint("`sealtide keys new` makes a version; VERSION_SIGNING_KEY_V2 brings one of yours"),
-        OrderRefused::Change(ChangeRefused::Probe(_)) => Failure::new(Exit::Verification, "key_probe", refused.to_string()),
+        OrderRefused::Change(ChangeRefused::NothingHigher(_) | ChangeRefused::Unavailable(_)) => {
+            told("key_unavailable")
+                .hint("`sealtide keys new` makes a version; VERSION_SIGNING_KEY_V2 brings one of yours")
+        }
+        OrderRefused::Change(ChangeRefused::Probe(_)) => {
+            Failure::new(Exit::Verification, "key_probe", refused.to_string())
+        }
         OrderRefused::Change(ChangeRefused::State { state: Some(VersionState::Active), .. }) => {
             told("key_active").hint("`sealtide keys rotate` first: a version that signs is not ended")
         }

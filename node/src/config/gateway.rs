@@ -59,53 +59,96 @@ macro_rules! row {
 
 /// All of them, but for `listen`, `app` and `trusted_proxies`, which a node without the whole door knows too.
 pub(super) const ROWS: &[Row] = &[
-    row!("public_host", "", "the name under which browsers reach the gateway through a proxy; makes it public", |text, it| {
-        it.door.public_host = some_text(text);
-        Some(())
-    }),
-    row!("forwarded_by", "x-forwarded-for", "which header of a trusted proxy names the client: x-forwarded-for, forwarded or cf-connecting-ip", |text, it| {
-        it.door.forwarded_by = match text {
-            "x-forwarded-for" => ForwardedBy::XForwardedFor,
-            "forwarded" => ForwardedBy::Forwarded,
-            "cf-connecting-ip" => ForwardedBy::CfConnectingIp,
-            _ => return None,
-        };
-        Some(())
-    }),
-    row!("use_forwarded_host", "false", "whether X-Forwarded-Host of a trusted proxy takes the place of Host", |text, it| {
-        flag(text, &mut it.door.use_forwarded_host)
-    }),
-    row!("allowed_hosts", "", "further names that are ours, with or without a port; commas between them", |text, it| {
-        it.door.allowed_hosts = texts(text);
-        it.door.allowed_hosts.iter().all(|host| Settings::is_host(host)).then_some(())
-    }),
-    row!("allowed_origins", "", "origins whose pages may connect, https://host[:port]; commas between them", |text, it| {
-        it.door.allowed_origins = texts(text);
-        it.door.allowed_origins.iter().all(|origin| Settings::is_origin(origin)).then_some(())
-    }),
-    row!("allow_missing_origin", "auto", "whether an upgrade without Origin is taken: true, false, or auto (where auth is none)", |text, it| {
-        if text != "auto" {
-            it.door.allow_missing_origin = Some(text.parse().ok()?);
+    row!(
+        "public_host",
+        "",
+        "the name under which browsers reach the gateway through a proxy; makes it public",
+        |text, it| {
+            it.door.public_host = some_text(text);
+            Some(())
         }
-        Some(())
-    }),
-    row!("auth", "auto", "who comes in without a credential: none (everybody on a listener that is not public), bearer (nobody), or auto", |text, it| {
-        it.door.auth = match text {
-            "auto" => None,
-            "none" => Some(Auth::None),
-            "bearer" => Some(Auth::Bearer),
-            _ => return None,
-        };
-        Some(())
-    }),
-    row!("bearers", "", "file of bearer tokens: role, name and SHA-256 on each line [HOME/bearers, if there]", |text, it| {
-        it.bearers = some_text(text).map(PathBuf::from);
-        Some(())
-    }),
-    row!("admin_allow_from", "", "networks from which keys may be changed over the door [this machine]; commas between them", |text, it| {
-        it.door.admin_allow_from = nets(text)?;
-        Some(())
-    }),
+    ),
+    row!(
+        "forwarded_by",
+        "x-forwarded-for",
+        "which header of a trusted proxy names the client: x-forwarded-for, forwarded or cf-connecting-ip",
+        |text, it| {
+            it.door.forwarded_by = match text {
+                "x-forwarded-for" => ForwardedBy::XForwardedFor,
+                "forwarded" => ForwardedBy::Forwarded,
+                "cf-connecting-ip" => ForwardedBy::CfConnectingIp,
+                _ => return None,
+            };
+            Some(())
+        }
+    ),
+    row!(
+        "use_forwarded_host",
+        "false",
+        "whether X-Forwarded-Host of a trusted proxy takes the place of Host",
+        |text, it| { flag(text, &mut it.door.use_forwarded_host) }
+    ),
+    row!(
+        "allowed_hosts",
+        "",
+        "further names that are ours, with or without a port; commas between them",
+        |text, it| {
+            it.door.allowed_hosts = texts(text);
+            it.door.allowed_hosts.iter().all(|host| Settings::is_host(host)).then_some(())
+        }
+    ),
+    row!(
+        "allowed_origins",
+        "",
+        "origins whose pages may connect, https://host[:port]; commas between them",
+        |text, it| {
+            it.door.allowed_origins = texts(text);
+            it.door.allowed_origins.iter().all(|origin| Settings::is_origin(origin)).then_some(())
+        }
+    ),
+    row!(
+        "allow_missing_origin",
+        "auto",
+        "whether an upgrade without Origin is taken: true, false, or auto (where auth is none)",
+        |text, it| {
+            if text != "auto" {
+                it.door.allow_missing_origin = Some(text.parse().ok()?);
+            }
+            Some(())
+        }
+    ),
+    row!(
+        "auth",
+        "auto",
+        "who comes in without a credential: none (everybody on a listener that is not public), bearer (nobody), or auto",
+        |text, it| {
+            it.door.auth = match text {
+                "auto" => None,
+                "none" => Some(Auth::None),
+                "bearer" => Some(Auth::Bearer),
+                _ => return None,
+            };
+            Some(())
+        }
+    ),
+    row!(
+        "bearers",
+        "",
+        "file of bearer tokens: role, name and SHA-256 on each line [HOME/bearers, if there]",
+        |text, it| {
+            it.bearers = some_text(text).map(PathBuf::from);
+            Some(())
+        }
+    ),
+    row!(
+        "admin_allow_from",
+        "",
+        "networks from which keys may be changed over the door [this machine]; commas between them",
+        |text, it| {
+            it.door.admin_allow_from = nets(text)?;
+            Some(())
+        }
+    ),
     row!("public_read", "false", "whether anybody may read", |text, it| flag(text, &mut it.door.public_read)),
     row!("allow_query_token", "false", "whether a token may stand in the query, where logs keep it", |text, it| {
         flag(text, &mut it.door.allow_query_token)
@@ -117,9 +160,12 @@ pub(super) const ROWS: &[Row] = &[
         it.door.ws_token_ttl_ms = within(text, 1_000, 300_000)?;
         Some(())
     }),
-    row!("tokens_per_source", "auto", "tokens of one source that wait to be used; auto: 32 on a public listener", |text, it| {
-        automatic(text, &mut it.door.tokens_per_source)
-    }),
+    row!(
+        "tokens_per_source",
+        "auto",
+        "tokens of one source that wait to be used; auto: 32 on a public listener",
+        |text, it| { automatic(text, &mut it.door.tokens_per_source) }
+    ),
     row!("tokens_max", "65536", "tokens in all that wait to be used", |text, it| count(text, &mut it.door.tokens_max)),
     row!("tokens_per_second", "10", "token requests of one source; 0: any number", |text, it| {
         rate(text, &mut it.door.tokens_per_second)
@@ -147,10 +193,15 @@ pub(super) const ROWS: &[Row] = &[
     row!("legacy_alias", "false", "whether tes-subproto-v1 means tes-ui-v1", |text, it| {
         flag(text, &mut it.door.legacy_alias)
     }),
-    row!("withdraw_grace_ms", "30000", "time between the notice that a rung is withdrawn and the end of its sessions", |text, it| {
-        it.door.withdraw_grace_ms = within(text, 0, DAY_MS)?;
-        Some(())
-    }),
+    row!(
+        "withdraw_grace_ms",
+        "30000",
+        "time between the notice that a rung is withdrawn and the end of its sessions",
+        |text, it| {
+            it.door.withdraw_grace_ms = within(text, 0, DAY_MS)?;
+            Some(())
+        }
+    ),
     row!("compression", "on", "whether messages may be compressed: on or off", |text, it| {
         it.door.compression = match text {
             "on" => true,
@@ -198,28 +249,41 @@ pub(super) const ROWS: &[Row] = &[
         it.desk.supervisors = nodes?;
         Some(())
     }),
-    row!("key_fallback", "never", "whether a lower key version may sign a bump when the wanted one cannot: never, or audited (labelled)", |text, it| {
-        it.desk.policy.fallback = match text {
-            "never" => Fallback::Never,
-            "audited" => Fallback::Audited,
-            _ => return None,
-        };
-        Some(())
-    }),
-    row!("allow_generated_key", "auto", "whether v1 is made when no secret is configured: true, false, or auto (where the listener is not public)", |text, it| {
-        it.desk.generate = match text {
-            "auto" => None,
-            other => Some(other.parse().ok()?),
-        };
-        Some(())
-    }),
+    row!(
+        "key_fallback",
+        "never",
+        "whether a lower key version may sign a bump when the wanted one cannot: never, or audited (labelled)",
+        |text, it| {
+            it.desk.policy.fallback = match text {
+                "never" => Fallback::Never,
+                "audited" => Fallback::Audited,
+                _ => return None,
+            };
+            Some(())
+        }
+    ),
+    row!(
+        "allow_generated_key",
+        "auto",
+        "whether v1 is made when no secret is configured: true, false, or auto (where the listener is not public)",
+        |text, it| {
+            it.desk.generate = match text {
+                "auto" => None,
+                other => Some(other.parse().ok()?),
+            };
+            Some(())
+        }
+    ),
     row!("rotate_after_days", "90", "age of a key version at which the daily look nudges; 0: never", |text, it| {
         it.desk.rotate_after_days = within(text, 0, 36_500)?;
         Some(())
     }),
-    row!("auto_rotate", "false", "whether the daily look rotates by itself when the version is old and another one prepared", |text, it| {
-        flag(text, &mut it.desk.auto_rotate)
-    }),
+    row!(
+        "auto_rotate",
+        "false",
+        "whether the daily look rotates by itself when the version is old and another one prepared",
+        |text, it| { flag(text, &mut it.desk.auto_rotate) }
+    ),
     row!("v1_grace_days", "30", "days for which signatures of a version count after a rotation", |text, it| {
         it.desk.policy.grace_ms = within(text, 0, 36_500)? * DAY_MS;
         Some(())
@@ -282,7 +346,8 @@ fn texts(text: &str) -> Vec<String> {
 
 /// Networks, or single addresses.
 pub(super) fn nets(text: &str) -> Option<Vec<IpNet>> {
-    let net = |part: &String| part.parse().ok().or_else(|| part.parse().ok().map(|address: std::net::IpAddr| address.into()));
+    let net =
+        |part: &String| part.parse().ok().or_else(|| part.parse().ok().map(|address: std::net::IpAddr| address.into()));
     texts(text).iter().map(net).collect()
 }
 

@@ -37,7 +37,9 @@ pub fn read_bearers(path: &Path, must_exist: bool) -> Result<Vec<Bearer>, Failur
     };
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o022 != 0 {
-        return Err(failed(format!("others can write it (mode {mode:o})")).hint(format!("chmod 600 {}", path.display())));
+        return Err(
+            failed(format!("others can write it (mode {mode:o})")).hint(format!("chmod 600 {}", path.display()))
+        );
     }
     if meta.len() > FILE_BYTES_MAX {
         return Err(failed("it is too long".to_owned()));

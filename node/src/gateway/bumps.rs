@@ -86,12 +86,7 @@ impl Desk {
     }
 
     // Spec: GW-65, GW-66
-    pub(super) fn bump_by(
-        &self,
-        request: &BumpRequest,
-        way: Way,
-        expect: Option<u64>,
-    ) -> Result<Bumped, BumpRefused> {
+    pub(super) fn bump_by(&self, request: &BumpRequest, way: Way, expect: Option<u64>) -> Result<Bumped, BumpRefused> {
         let began = Instant::now();
         self.thread().active(now().mono_ms);
         let mut turn = self.turn();
@@ -110,7 +105,9 @@ impl Desk {
                 .member("entitiesBumped", done.plan.changes.len())
                 .member("revision", done.revision)
                 .member("keyVersion", done.key_version),
-            Err(refused) => about(AuditEvent::new("version_bump_failed", "#FF0000")).member("error", refused.code().name()),
+            Err(refused) => {
+                about(AuditEvent::new("version_bump_failed", "#FF0000")).member("error", refused.code().name())
+            }
         });
         done
     }
@@ -210,7 +207,9 @@ impl Desk {
         }
         tracing::error!(version = %signed.version, "a new key version made a signature that does not verify");
         self.note_event(
-            AuditEvent::new("signature:rejected", "#FF0000").member("keyVersion", signed.version).member("reason", "probation"),
+            AuditEvent::new("signature:rejected", "#FF0000")
+                .member("keyVersion", signed.version)
+                .member("reason", "probation"),
         );
         let back = Ordered {
             order: Order::Rollback,

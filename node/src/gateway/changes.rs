@@ -10,12 +10,10 @@
 use std::collections::BTreeMap;
 
 use sealtide_crypto::Entropy;
-use sealtide_gateway::{
-    Code, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question,
-};
+use sealtide_gateway::{Code, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question};
 use sealtide_identity::keyring::{
-    Action, Algorithm, Change, ChangeRefused, ChangeRequest, Deadline, KeySecret, KeySource, KeyVersion, LedgerRecord, Order, Verdict,
-    VersionState, parse_time,
+    Action, Algorithm, Change, ChangeRefused, ChangeRequest, Deadline, KeySecret, KeySource, KeyVersion, LedgerRecord,
+    Order, Verdict, VersionState, parse_time,
 };
 use zeroize::Zeroizing;
 
@@ -306,7 +304,9 @@ impl Desk {
     }
 
     fn tell(&self, record: &LedgerRecord, before: &Before) {
-        self.audit().event(&event_of(record, before, self.read().ring.ledger().address()));
+        // A line may bring a checkpoint, which asks for the keys.
+        let ledger = self.read().ring.ledger().address().to_owned();
+        self.audit().event(&event_of(record, before, &ledger));
         failpoint::hit("keys_audited");
         self.keep_told(record.epoch);
     }

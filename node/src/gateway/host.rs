@@ -42,8 +42,11 @@ impl GatewayHost {
                 self.stop.send_replace(true);
                 Ok(json!({"schema": "sealtide/down/1", "stopped": true}))
             }
-            _ => Err(Failure::failed("gateway_only", "the gateway runs alone on this home and does not know this command")
-                .hint("`sealtide down` ends it; `sealtide up` with the setting gateway.app = yes does both")),
+            _ => Err(Failure::failed(
+                "gateway_only",
+                "the gateway runs alone on this home and does not know this command",
+            )
+            .hint("`sealtide down` ends it; `sealtide up` with the setting gateway.app = yes does both")),
         }
     }
 }

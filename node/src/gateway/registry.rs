@@ -129,8 +129,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sealtide_crypto::{Now, Seed, SeededEntropy, SigningKey};
-    use sealtide_identity::keyring::{KeyOffers, KeyPolicy, LedgerRow, LoadedKeys};
     use sealtide_ibgib::{Relations, Stamp, genesis};
+    use sealtide_identity::keyring::{KeyOffers, KeyPolicy, LedgerRow, LoadedKeys};
 
     use super::*;
 

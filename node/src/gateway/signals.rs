@@ -32,7 +32,9 @@ impl Desk {
             // Those of before stay where they are, and are met again at each start.
             Err(SignalIgnored::Epoch { .. }) => {}
             Err(ignored) => self.note_event(
-                AuditEvent::new("admin:denied", "#FF4500").member("action", "rotation-signal").member("reason", ignored),
+                AuditEvent::new("admin:denied", "#FF4500")
+                    .member("action", "rotation-signal")
+                    .member("reason", ignored),
             ),
         }
     }

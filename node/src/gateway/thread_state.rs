@@ -62,7 +62,10 @@ mod tests {
         let mut state = ThreadState::default();
         assert_eq!(state.word(1_000_000), "CREATED", "however long nobody comes");
         state.active(10);
-        assert_eq!((state.word(10), state.word(10 + IDLE_MS - 1), state.word(10 + IDLE_MS)), ("RUNNING", "RUNNING", "TERMINATED"));
+        assert_eq!(
+            (state.word(10), state.word(10 + IDLE_MS - 1), state.word(10 + IDLE_MS)),
+            ("RUNNING", "RUNNING", "TERMINATED")
+        );
         state.active(IDLE_MS * 3);
         assert_eq!(state.word(IDLE_MS * 3), "RUNNING");
         let now = IDLE_MS * 3;

@@ -75,13 +75,8 @@ impl Desk {
         let timestamp = sealtide_gateway::App::wall_ms(self);
         let (key_version, revision) = (signed.version, plan.after.revision());
         let bumped = Bumped { plan, signed: Some(signed), key_version, timestamp, revision };
-        let answer = BumpAnswer {
-            plan: &bumped.plan,
-            signed: bumped.signed.as_ref(),
-            key_version,
-            timestamp,
-            revision,
-        };
+        let answer =
+            BumpAnswer { plan: &bumped.plan, signed: bumped.signed.as_ref(), key_version, timestamp, revision };
         self.notify(Notice::VersionChanged(answer.broadcast().into()));
         Ok(TreeBumped { bumped, files: told, transaction: Some(transaction) })
     }
@@ -161,7 +156,11 @@ impl Desk {
             if let Err(error) = transaction.restore(&self.read().ring) {
                 tracing::error!(%error, "files of a bump that failed were not all put back");
             }
-            self.note_event(event("bump:transaction:failed", "#FF0000").member("[STATUS]", "FAILURE").member("[ERROR_DETAILS]", &refused));
+            self.note_event(
+                event("bump:transaction:failed", "#FF0000")
+                    .member("[STATUS]", "FAILURE")
+                    .member("[ERROR_DETAILS]", &refused),
+            );
             return Err(refused);
         }
         failpoint::hit("tree_committed");
@@ -169,7 +168,11 @@ impl Desk {
         if let Err(error) = transaction.commit(&self.read().ring) {
             tracing::error!(%error, "the manifest of a bump was not written; the next one does it");
         }
-        self.note_event(event("bump:transaction:committed", "#9D4EDD").member("[FILES_CHANGED]", count).member("[STATUS]", "SUCCESS"));
+        self.note_event(
+            event("bump:transaction:committed", "#9D4EDD")
+                .member("[FILES_CHANGED]", count)
+                .member("[STATUS]", "SUCCESS"),
+        );
         Ok(id)
     }
 

@@ -35,11 +35,16 @@ impl Tree {
         };
         let registry = json!([
             entity("global:main", "global", None, json!([rule("Cargo.toml", "version = \"([0-9.]+)\"", true)])),
-            entity("component:page", "component", Some("global:main"), json!([
-                rule("web/index.html", "Version v([0-9.]+)", true),
-                rule("Cargo.toml", "# api ([0-9.]+)", false),
-                rule("not/there.txt", "([0-9.]+)", false),
-            ])),
+            entity(
+                "component:page",
+                "component",
+                Some("global:main"),
+                json!([
+                    rule("web/index.html", "Version v([0-9.]+)", true),
+                    rule("Cargo.toml", "# api ([0-9.]+)", false),
+                    rule("not/there.txt", "([0-9.]+)", false),
+                ])
+            ),
         ]);
         let file = machine.root().join("registry.json");
         fs::write(&file, registry.to_string()).unwrap();
@@ -72,7 +77,8 @@ impl Tree {
 
     /// Nothing of a transaction is left between the files.
     fn is_tidy(&self) -> bool {
-        let names = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names =
+            |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let hidden = |name: &String| name.starts_with('.') && name != ".bump_backups";
         !names(self.root.clone()).chain(names(self.root.join("web"))).any(|name| hidden(&name))
     }
@@ -85,7 +91,10 @@ fn file_bump() {
     let machine = &tree.machine;
     let shown = machine.run(&tree.words(&["release", "bump", "minor"]));
     assert_eq!((shown.code, &shown.document()["error"]["code"]), (2, &"not_confirmed".into()), "{shown:?}");
-    assert_eq!(shown.document()["files"], json!([{"path": "Cargo.toml", "places": 2}, {"path": "web/index.html", "places": 1}]));
+    assert_eq!(
+        shown.document()["files"],
+        json!([{"path": "Cargo.toml", "places": 2}, {"path": "web/index.html", "places": 1}])
+    );
     assert_eq!((tree.files(), tree.registry()), (tree.original(), (1, "1.0.0".to_owned())));
     assert!(!tree.root.join(".bump_backups").exists(), "nothing was written");
 
@@ -96,8 +105,12 @@ fn file_bump() {
     assert!(tree.is_tidy());
     let id = done["transaction"].as_str().unwrap();
     let manifest: Value =
-        serde_json::from_slice(&fs::read(tree.root.join(".bump_backups").join(id).join(".manifest.json")).unwrap()).unwrap();
-    assert_eq!((&manifest["status"], &manifest["type"], &manifest["revision"]), (&"committed".into(), &"global".into(), &2.into()));
+        serde_json::from_slice(&fs::read(tree.root.join(".bump_backups").join(id).join(".manifest.json")).unwrap())
+            .unwrap();
+    assert_eq!(
+        (&manifest["status"], &manifest["type"], &manifest["revision"]),
+        (&"committed".into(), &"global".into(), &2.into())
+    );
 
     // A file that must be there stops everything before anything is written.
     fs::rename(tree.root.join("web/index.html"), tree.root.join("web/away.html")).unwrap();
@@ -127,11 +140,14 @@ fn file_bump_cut_at_every_step() {
         if tree.registry().0 != 1 {
             tree = Tree::new();
         }
-        let cut = tree.machine.run_in(&[("SEALTIDE_FAILPOINT", point)], &tree.words(&["release", "bump", "minor", "--confirm"]));
+        let cut = tree
+            .machine
+            .run_in(&[("SEALTIDE_FAILPOINT", point)], &tree.words(&["release", "bump", "minor", "--confirm"]));
         assert!(cut.code != 0, "{point} {cut:?}");
         // Whoever looks at the tree next finishes it.
         tree.machine.ok(&tree.words(&["release", "bump", "--dry-run"]));
-        let wanted = if is_done { (tree.bumped(), (2, "1.1.0".to_owned())) } else { (tree.original(), (1, "1.0.0".to_owned())) };
+        let wanted =
+            if is_done { (tree.bumped(), (2, "1.1.0".to_owned())) } else { (tree.original(), (1, "1.0.0".to_owned())) };
         assert_eq!((tree.files(), tree.registry()), wanted, "{point}");
         assert!(tree.is_tidy(), "{point}");
     }
@@ -150,7 +166,8 @@ fn revert() {
         (done.code, code)
     };
     fs::create_dir_all(tree.root.join(".bump_backups/elsewhere")).unwrap();
-    for odd in ["..", "../source", "/etc", "elsewhere", "", &id.to_uppercase(), "00000000-0000-4000-8000-000000000000"] {
+    for odd in ["..", "../source", "/etc", "elsewhere", "", &id.to_uppercase(), "00000000-0000-4000-8000-000000000000"]
+    {
         assert_eq!(refused(odd), (1, "tree".to_owned()), "{odd:?}");
     }
     let dir = tree.root.join(".bump_backups").join(&id);

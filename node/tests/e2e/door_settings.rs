@@ -33,14 +33,21 @@ fn config() {
     let variable = [("SEALTIDE_GATEWAY_WS_TOKEN_TTL_MS", "3000")];
     assert_eq!(expires(&start(&machine.home(), &[], &variable)), 3);
     assert_eq!(expires(&start(&machine.home(), &["--ws-token-ttl-ms", "4000"], &variable)), 4);
-    for args in [&["--ws-token-ttl-ms", "999"][..], &["--max-message-bytes", "1"], &["--auth", "none", "--trusted-proxy", "10.0.0.0/8", "--allowed-host", "a.example"]] {
+    for args in [
+        &["--ws-token-ttl-ms", "999"][..],
+        &["--max-message-bytes", "1"],
+        &["--auth", "none", "--trusted-proxy", "10.0.0.0/8", "--allowed-host", "a.example"],
+    ] {
         assert_eq!(refused(&machine.home(), args, &[("VERSION_SIGNING_KEY", &"a1".repeat(32))]).0, 2, "{args:?}");
     }
     // Names of the older system hold where nobody said anything under ours.
     let spoken = |gateway: &Gateway| gateway.get("/version/health")["subprotocols"]["supported"].clone();
     let older = [("TES_SUPPORTED_SUBPROTOCOLS", "tes-ui-v2")];
     assert_eq!(spoken(&start(&machine.home(), &[], &older)), serde_json::json!(["tes-ui-v2"]));
-    assert_eq!(spoken(&start(&machine.home(), &["--subprotocols", "tes-ui-v1"], &older)), serde_json::json!(["tes-ui-v1"]));
+    assert_eq!(
+        spoken(&start(&machine.home(), &["--subprotocols", "tes-ui-v1"], &older)),
+        serde_json::json!(["tes-ui-v1"])
+    );
     assert_eq!(refused(&machine.home(), &[], &[("TES_PROXY_IPS", "nobody")]).0, 2);
 }
 
@@ -73,8 +80,11 @@ fn compat_client() {
     assert_eq!(status(&gateway.ask("GET /api/dev/versions", &public, "")), 200);
     let upgrade = |path: &str, lines: &[String]| {
         let lines = [
-            &["Upgrade: websocket".to_owned(), "Sec-WebSocket-Version: 13".to_owned(),
-              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned()],
+            &[
+                "Upgrade: websocket".to_owned(),
+                "Sec-WebSocket-Version: 13".to_owned(),
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+            ],
             lines,
         ]
         .concat();
@@ -83,7 +93,7 @@ fn compat_client() {
     };
     let token = || gateway.get("/api/auth/csrf-token")["token"].as_str().unwrap().to_owned();
     let offer = "Sec-WebSocket-Protocol: tes-ui-v1,tes-ui-v2".to_owned();
-    let by_query = upgrade(&format!("/version/ws?csrf={}", token()), &[offer.clone()]);
+    let by_query = upgrade(&format!("/version/ws?csrf={}", token()), std::slice::from_ref(&offer));
     assert!(by_query.starts_with("HTTP/1.1 101") && by_query.to_lowercase().contains("tes-ui-v1"), "{by_query}");
     let by_header = upgrade("/api/dev/version-ws", &[offer, format!("x-tes-ws-csrf-token: {}", token())]);
     assert!(by_header.starts_with("HTTP/1.1 101"), "{by_header}");
@@ -159,4 +169,39 @@ fn metrics() {
     assert_eq!(status(&gateway.ask("GET /metrics", &["X-Forwarded-For: 127.0.0.1".to_owned()], "")), 404);
     let registry = gateway.get("/version/registry");
     assert_eq!(registry["registrySignature"].as_str().unwrap().len(), 88);
+}
+
+// Proves: GW-85
+#[test]
+fn reload_keeps_the_old_settings_on_a_fault() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let file = machine.home().join("config.toml");
+    let gateway = start(&machine.home(), &[], &[]);
+    let pid = Pid::from_child(gateway.child.as_ref().unwrap());
+    let hangup = || kill_process(pid, Signal::HUP).unwrap();
+    let reads = |host: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&gateway.at).unwrap();
+        let text = format!("GET /version/registry HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        status(&answer) == 200
+    };
+    assert!(!reads("a.example"));
+    fs::write(&file, "[gateway]\nallowed_hosts = \"a.example\"\n").unwrap();
+    hangup();
+    until("the new host is taken", || if reads("a.example") { Ok(()) } else { Err(String::new()) });
+    let told = lines_of(&machine, "config:reloaded").len();
+    assert_eq!(told, 1);
+    fs::write(&file, "[gateway]\nallowed_hosts = \"a b\"\n").unwrap();
+    hangup();
+    until("the fault is told", || match lines_of(&machine, "config:refused").as_slice() {
+        [line] if line["error"].as_str().unwrap().contains(":2") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(reads("a.example"), "the old settings hold");
 }

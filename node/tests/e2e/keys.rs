@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use sealtide_crypto::{Ed25519PublicKey, GatewayContext};
-use sealtide_identity::keyring::{
-    Algorithm, KeySecret, KeyVersion, VersionKeys, decode_signature,
-};
+use sealtide_identity::keyring::{Algorithm, KeySecret, KeyVersion, VersionKeys, decode_signature};
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, start};
@@ -96,7 +94,7 @@ impl Keyed {
 
     fn admin_order(&self, gateway: &Gateway, path: &str, body: &str) -> Option<Value> {
         let boss = format!("Authorization: Bearer {}", self.admin);
-        let token = try_ask(&gateway.at, "GET /api/auth/csrf-token?purpose=admin", &[boss.clone()], "")?;
+        let token = try_ask(&gateway.at, "GET /api/auth/csrf-token?purpose=admin", std::slice::from_ref(&boss), "")?;
         let token = body_of(&token)["token"].as_str()?.to_owned();
         let lines = [boss, "Content-Type: application/json".to_owned(), format!("X-CSRF-Token: {token}")];
         let answer = try_ask(&gateway.at, &format!("POST /admin/{path}"), &lines, body)?;
@@ -171,7 +169,10 @@ fn keys_as_an_operator_moves_them() {
     let gateway = keyed.start();
     let status = machine.ok(&["keys", "status"]);
     assert_eq!((&status["active"], &status["epoch"]), (&"v1".into(), &1.into()));
-    assert_eq!((&status["versions"][1]["state"], &status["versions"][1]["source"]), (&"prepared".into(), &"environment".into()));
+    assert_eq!(
+        (&status["versions"][1]["state"], &status["versions"][1]["source"]),
+        (&"prepared".into(), &"environment".into())
+    );
     let preview = machine.ok(&["keys", "rotate", "--dry-run"]);
     assert_eq!(preview["states"], json!({"v1": "verify-only", "v2": "active"}));
     assert_eq!(machine.run(&["keys", "rotate", "--expect", "v2"]).document()["error"]["code"], "key_conflict");
@@ -213,8 +214,15 @@ fn keys_as_an_operator_moves_them() {
     assert_eq!(status["versions"][2]["source"], "stored");
     let events: Vec<(String, u64)> = keyed.told();
     let wanted = [
-        "key:loaded", "key_rotate", "key_rollback", "key:forced", "key:loaded", "key_rotate", "key:retired",
-        "key:compromised", "key:destroyed",
+        "key:loaded",
+        "key_rotate",
+        "key_rollback",
+        "key:forced",
+        "key:loaded",
+        "key_rotate",
+        "key:retired",
+        "key:compromised",
+        "key:destroyed",
     ];
     assert_eq!(events.iter().map(|(event, _)| event.as_str()).collect::<Vec<_>>(), wanted);
     assert_eq!(events.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>(), (1..=9).collect::<Vec<u64>>());
@@ -243,13 +251,14 @@ fn keys_over_the_door() {
         "payload": BASE64.encode(answer.bumped.as_bytes()), "signature": answer.signature,
         "keyVersion": "v2", "alg": "Ed25519", "context": "bump",
     });
-    let told = gateway.ask("POST /version/verify", &["Content-Type: application/json".to_owned()], &question.to_string());
+    let told =
+        gateway.ask("POST /version/verify", &["Content-Type: application/json".to_owned()], &question.to_string());
     assert_eq!(body_of(&told), json!({"valid": true, "keyVersion": "v2", "state": "active"}));
     let denied = gateway.ask("POST /admin/rollback", &["Content-Type: application/json".to_owned()], "{}");
     assert!(denied.starts_with("HTTP/1.1 403"), "{denied}");
     let boss = format!("Authorization: Bearer {}", keyed.admin);
     until("the refusal stands in the audit", || {
-        let lines = gateway.ask("GET /admin/audit?limit=1000", &[boss.clone()], "");
+        let lines = gateway.ask("GET /admin/audit?limit=1000", std::slice::from_ref(&boss), "");
         let denied = lines.contains("admin:denied") && lines.contains("over the door") && lines.contains("door:boss");
         if denied { Ok(()) } else { Err(lines) }
     });
@@ -272,7 +281,9 @@ fn rotate_crash() {
         // A second start has nothing left to finish.
         drop(keyed.start());
         let told = keyed.told();
-        let rotations = if at == 0 { vec![("key:loaded".to_owned(), 1)] } else {
+        let rotations = if at == 0 {
+            vec![("key:loaded".to_owned(), 1)]
+        } else {
             vec![("key:loaded".to_owned(), 1), ("key_rotate".to_owned(), 2)]
         };
         assert_eq!(told, rotations, "{point}: told once");
@@ -427,7 +438,13 @@ fn rotate_under_load() {
     });
     let answers = answers.into_inner().unwrap();
     let faults: Vec<String> = answers.iter().filter_map(|answer| keyed.check(answer).err()).collect();
-    assert!(faults.is_empty(), "{} of {} signatures: {:?}", faults.len(), answers.len(), &faults[..faults.len().min(3)]);
+    assert!(
+        faults.is_empty(),
+        "{} of {} signatures: {:?}",
+        faults.len(),
+        answers.len(),
+        &faults[..faults.len().min(3)]
+    );
     let revisions: BTreeSet<u64> = answers.iter().map(|answer| answer.revision).collect();
     assert_eq!(revisions.len(), answers.len(), "no revision was given twice");
     let mut by: BTreeMap<&str, usize> = BTreeMap::new();
@@ -478,7 +495,9 @@ fn rotate_signal() {
     };
     // Of a node that is not listed, and of another epoch: nothing happens.
     put("stranger", &signal(&a, "rotate", "1"));
-    until("the signal of a stranger is in the audit", || if audit("no supervisor") == 1 { Ok(()) } else { Err(String::new()) });
+    until("the signal of a stranger is in the audit", || {
+        if audit("no supervisor") == 1 { Ok(()) } else { Err(String::new()) }
+    });
     put("early", &signal(&b, "rotate", "2"));
     let good = signal(&b, "rotate", "1");
     put("rotate", &good);

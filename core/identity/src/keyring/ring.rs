@@ -8,8 +8,8 @@ use super::change::{sign, sign_by_node};
 use super::ledger::KeyStates;
 use super::record::Draft;
 use super::{
-    Action, Algorithm, ChoiceRefused, KeyPolicy, KeySecret, KeySource, KeyVersion, Ledger, LedgerError, LedgerRecord, LoadedKeys,
-    Probation, ProbationVerdict, VersionKeys, VersionState, decode_signature, write_time,
+    Action, Algorithm, ChoiceRefused, KeyPolicy, KeySecret, KeySource, KeyVersion, Ledger, LedgerError, LedgerRecord,
+    LoadedKeys, Probation, ProbationVerdict, VersionKeys, VersionState, decode_signature, write_time,
 };
 use crate::NodeId;
 

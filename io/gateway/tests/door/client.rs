@@ -9,7 +9,8 @@ use sealtide_gateway::{
     App, Bumped, Code, DoorEvent, KeyChange, KeyDesk, KeyFacts, Notice, Probe, Sample, Server, Settings, Way,
 };
 use sealtide_identity::keyring::{
-    Algorithm, ChangeRefused, ChangeRequest, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRow, LoadedKeys, Order, VersionState,
+    Algorithm, ChangeRefused, ChangeRequest, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRow, LoadedKeys, Order,
+    VersionState,
 };
 use sealtide_releases::{BumpError, BumpRequest, Crypto, Registry, plan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -37,7 +37,7 @@ async fn ask_upgrade(at: std::net::SocketAddr, lines: &[&str]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-// Proves: GW-78
+// Of GW-78: the events of the door.
 #[tokio::test]
 async fn events_complete() {
     let desk = Desk::new();
@@ -49,9 +49,21 @@ async fn events_complete() {
     let (at, version) = (server.address(), "Sec-WebSocket-Version: 13");
     for (name, lines, version, key, wanted) in [
         ("ws:upgrade:host_mismatch", vec!["Host: evil.example"], version, KEY, ("declaredHost", "evil.example")),
-        ("ws:upgrade:invalid_key", vec![], version, "Sec-WebSocket-Key: AAAABBBBCCCCDDDD", ("wsKeyPreview", "AAAABBBB...")),
+        (
+            "ws:upgrade:invalid_key",
+            vec![],
+            version,
+            "Sec-WebSocket-Key: AAAABBBBCCCCDDDD",
+            ("wsKeyPreview", "AAAABBBB..."),
+        ),
         ("ws:upgrade:version_mismatch", vec![], "Sec-WebSocket-Version: 8", KEY, ("version", "8")),
-        ("ws:upgrade:origin_denied", vec!["Origin: https://evil.example"], version, KEY, ("origin", "https://evil.example")),
+        (
+            "ws:upgrade:origin_denied",
+            vec!["Origin: https://evil.example"],
+            version,
+            KEY,
+            ("origin", "https://evil.example"),
+        ),
         ("ws:subproto:mismatch", vec!["Sec-WebSocket-Protocol: other"], version, KEY, ("offered", "other")),
         ("ws:upgrade:csrf_invalid", vec![], version, KEY, ("reason", "missing")),
     ] {
@@ -85,7 +97,10 @@ async fn events_complete() {
     assert_eq!(member(&told(&desk, "access:public_request")[0], "header"), "x-real-ip");
     let client = Client::enter(at, "tes-ui-v1").await;
     let taken = told(&desk, "ws:upgrade:headers_validated").pop().unwrap();
-    assert_eq!((member(&taken, "selectedProtocol"), member(&taken, "proxyTrusted")), ("tes-ui-v1".into(), "false".into()));
+    assert_eq!(
+        (member(&taken, "selectedProtocol"), member(&taken, "proxyTrusted")),
+        ("tes-ui-v1".into(), "false".into())
+    );
     assert_eq!(member(&taken, "wsKey"), "dGhlIHNh...");
     drop(client);
     while told(&desk, "ws:close").len() < 2 {

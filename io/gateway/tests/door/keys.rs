@@ -6,12 +6,10 @@ use std::sync::Arc;
 use data_encoding::BASE64;
 use sealtide_crypto::sha256;
 use sealtide_gateway::{
-    Bearer, Code, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Role, Server,
-    Settings,
+    Bearer, Code, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Role,
+    Server, Settings,
 };
-use sealtide_identity::keyring::{
-    Algorithm, ChangeRefused, Deadline, KeyVersion, Order, Verdict, VersionState,
-};
+use sealtide_identity::keyring::{ChangeRefused, Deadline, KeyVersion, Order, Verdict, VersionState};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Desk, WALL_MS, ask, body, door, token};
@@ -249,9 +247,7 @@ async fn keys_and_what_they_verify() {
     assert_eq!(known["accepted"][1]["state"], "prepared");
 
     let mac = desk.inner.lock().unwrap().0.keys(KeyVersion::V1).unwrap().hmac(b"[]");
-    let question = |payload: &[u8], signature: &str, version: &str| {
-        json!({"payload": BASE64.encode(payload), "signature": signature, "keyVersion": version, "alg": "HMAC-SHA256"})
-    };
+    let question = |payload: &[u8], signature: &str, version: &str| json!({"payload": BASE64.encode(payload), "signature": signature, "keyVersion": version, "alg": "HMAC-SHA256"});
     let verify = |question: Value| async move {
         ask(at, "POST /version/verify", &["Content-Type: application/json"], &question.to_string()).await
     };
