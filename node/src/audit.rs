@@ -196,6 +196,7 @@ impl Audit {
         (state.seq, state.checkpoints)
     }
 
+    // Spec: GW-80
     fn append(&self, state: &mut State, event: &AuditEvent) -> std::io::Result<()> {
         if state.failing {
             // What a full disk left of a line would spoil the next one.
