@@ -13,7 +13,7 @@ use std::time::Duration;
 use sealtide_ibgib::json::{Js, JsObject, write};
 use sealtide_releases::HSL_NORMAL;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::app::{App, DoorEvent, KeyChange, Notice};
 use crate::connection::{Reply, stopped};
@@ -69,8 +69,14 @@ impl Hearing {
     // Spec: GW-29
     pub(crate) async fn run(self, mut others: broadcast::Receiver<Broadcast>) {
         let (mut closes, mut told_day) = (None, None);
-        let mut looks = interval(LOOK_EVERY);
+        let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What moved before anybody listened is not said again.
+        for reply in self.look(&mut closes, &mut told_day) {
+            if self.push.send(reply).await.is_err() {
+                return;
+            }
+        }
         loop {
             let over = async {
                 match closes {
@@ -94,7 +100,8 @@ impl Hearing {
                 _ = looks.tick() => self.look(&mut closes, &mut told_day),
                 () = over => {
                     self.app.note(self.withdrawn());
-                    vec![Reply::Close(WITHDRAWN)]
+                    let _ = self.push.send(Reply::Close(WITHDRAWN)).await;
+                    return;
                 }
             };
             for reply in replies {

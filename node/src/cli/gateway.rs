@@ -47,15 +47,14 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let addresses = addresses(&config, &args)?;
     // What the settings forbid is said before anything is made.
     if let Some(first) = addresses.first() {
-        Door::new(settings.door.clone(), *first).map_err(|error| Failure::usage("gateway", error.to_string()))?;
+        let door = Door::new(settings.door.clone(), *first);
+        if door.map_err(|error| Failure::usage("gateway", error.to_string()))?.is_public {
+            settings.desk.generate.get_or_insert(false);
+        }
     }
     if args.echo {
         let _server = ready(&cx, open(settings.door, &addresses, None).await?);
         return Ok(interrupts.next().await.code());
-    }
-    if settings.door.is_public() {
-        // What is said on the way to browsers of others is signed by a key that somebody chose.
-        settings.desk.generate.get_or_insert(false);
     }
     make_home(&cx, None, None)?;
     let (identity, store) = (cx.home.identity()?, cx.home.open_store()?);
