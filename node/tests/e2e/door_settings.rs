@@ -8,8 +8,9 @@ use crate::gateway::{Gateway, refused, start};
 use crate::support::{Machine, until};
 
 fn lines_of(machine: &Machine, what: &str) -> Vec<Value> {
-    let told = machine.plain(&["audit", "tail", "-n", "100000"]).stdout;
-    let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // Read from the file: no command starts while the settings are at fault.
+    let told = fs::read_to_string(machine.home().join("audit/0001.jsonl")).unwrap_or_default();
+    let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
     lines.filter(|line| line["[TES_EVENT]"] == what).collect()
 }
 
