@@ -5,16 +5,17 @@
 //! node key under the label `audit1 checkpoint`. Spec: gateway §10.1. The timeline stands in a space of kind `audit`
 //! that is never shared.
 
+mod checkpoint;
 mod event;
 mod read;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use data_encoding::{BASE64, HEXLOWER};
-use sealtide_crypto::{Label, sha256};
+use data_encoding::HEXLOWER;
+use sealtide_crypto::sha256;
 use sealtide_ibgib::{Object, Relations, Stamp, Verified, evolve, genesis, space_genesis, uuid};
 use sealtide_identity::SpaceId;
 use sealtide_store::Store;
@@ -28,6 +29,8 @@ use crate::known::Known;
 use crate::real::now;
 use crate::world::OsEntropy;
 
+pub use checkpoint::CheckpointSigner;
+use checkpoint::Covered;
 pub use event::AuditEvent;
 use read::{file_path, files};
 pub use read::{holds, since, tail};
@@ -63,6 +66,7 @@ pub struct Audit {
     dir: PathBuf,
     store: Store,
     identity: Identity,
+    second: OnceLock<Weak<dyn CheckpointSigner>>,
     state: Mutex<State>,
 }
 
@@ -129,7 +133,12 @@ impl Audit {
             failing: false,
             errors: 0,
         };
-        Ok(Self { dir, store, identity, state: Mutex::new(state) })
+        Ok(Self { dir, store, identity, second: OnceLock::new(), state: Mutex::new(state) })
+    }
+
+    /// From here on checkpoints are signed by this too, as long as it is there. The first to be named stays.
+    pub fn sign_with(&self, second: Weak<dyn CheckpointSigner>) {
+        let _ = self.second.set(second);
     }
 
     /// Writes one line. `event` gets the prefix `node:`; values from outside are cut and escaped.
@@ -187,6 +196,7 @@ impl Audit {
         (state.seq, state.checkpoints)
     }
 
+    // Spec: GW-80
     fn append(&self, state: &mut State, event: &AuditEvent) -> std::io::Result<()> {
         if state.failing {
             // What a full disk left of a line would spoil the next one.
@@ -249,11 +259,9 @@ impl Audit {
 
     fn make_checkpoint(&self, state: &mut State) -> Result<(), Failure> {
         state.file.sync_data()?;
-        let kid = HEXLOWER.encode(&sha256(self.identity.key.public().as_bytes())[..16]);
-        let unsigned = unsigned_checkpoint(state.checkpoints + 1, state.covered + 1, state.seq, &state.prev, &kid);
-        let signature = self.identity.key.sign(Label::AuditCheckpoint, unsigned.to_string().as_bytes());
-        let mut signed = unsigned;
-        signed["signatures"] = json!([{"kid": kid, "alg": "ML-DSA-87", "sig": BASE64.encode(signature.as_bytes())}]);
+        let covered = Covered { n: state.checkpoints + 1, from: state.covered + 1, to: state.seq, head: state.prev };
+        let second = self.second.get().and_then(Weak::upgrade);
+        let signed = checkpoint::make(&covered, &self.identity.key, second.as_deref());
         let stamp = Stamp { ms: now().wall_ms };
         let mut data = Object::new();
         data.insert("checkpoint".to_owned(), signed);
@@ -285,7 +293,7 @@ impl Audit {
     /// What is wrong first, in words.
     pub fn verify(&self) -> Result<AuditReport, String> {
         let _state = self.lock();
-        let checkpoints = self.checkpoints();
+        let (checkpoints, keys) = (self.checkpoints(), crate::gateway::ed25519_keys(&self.store));
         let mut expected = checkpoints.iter();
         let mut next = expected.next();
         let (mut seq, mut prev) = (0u64, [0u8; 32]);
@@ -303,7 +311,7 @@ impl Audit {
                 if let Some(checkpoint) = next
                     && checkpoint["to"] == json!(seq)
                 {
-                    self.check_checkpoint(checkpoint, &prev)?;
+                    checkpoint::check(checkpoint, &prev, self.identity.key.public(), &keys)?;
                     next = expected.next();
                 }
             }
@@ -313,22 +321,6 @@ impl Audit {
         }
         let signed = checkpoints.last().and_then(|checkpoint| checkpoint["to"].as_u64()).unwrap_or(0);
         Ok(AuditReport { lines: seq, checkpoints: checkpoints.len() as u64, not_yet_signed: seq - signed })
-    }
-
-    fn check_checkpoint(&self, checkpoint: &Value, head: &[u8; 32]) -> Result<(), String> {
-        let name = format!("audit checkpoint {}", checkpoint["n"]);
-        if checkpoint["head"] != json!(HEXLOWER.encode(head)) {
-            return Err(format!("{name} does not fit the lines it covers"));
-        }
-        let mut unsigned = checkpoint.clone();
-        let signatures = unsigned.as_object_mut().and_then(|object| object.shift_remove("signatures"));
-        let signature = signatures.as_ref().and_then(|list| list[0]["sig"].as_str()).unwrap_or_default();
-        let signature = BASE64.decode(signature.as_bytes()).map_err(|_| format!("{name} has no signature"))?;
-        self.identity
-            .key
-            .public()
-            .verify(Label::AuditCheckpoint, unsigned.to_string().as_bytes(), &signature)
-            .map_err(|_| format!("the signature of {name} does not verify"))
     }
 
     fn checkpoints(&self) -> Vec<Value> {
@@ -353,18 +345,6 @@ pub struct AuditReport {
     pub checkpoints: u64,
     /// Lines behind the last checkpoint.
     pub not_yet_signed: u64,
-}
-
-/// Members in order of name, as RFC 8785 wants them; all values are small integers and ASCII text.
-fn unsigned_checkpoint(n: u64, from: u64, to: u64, head: &[u8; 32], kid: &str) -> Value {
-    json!({
-        "from": from,
-        "head": HEXLOWER.encode(head),
-        "n": n,
-        "schema": "sealtide/checkpoint/1",
-        "signers": [{"alg": "ML-DSA-87", "kid": kid}],
-        "to": to,
-    })
 }
 
 fn checkpoint_tip(store: &Store) -> Option<(SpaceId, Verified)> {
@@ -532,6 +512,36 @@ mod tests {
         audit.lock().failing = true;
         audit.note("test", &[]);
         assert_eq!(audit.verify().unwrap().lines, 2);
+    }
+
+    // Proves: GW-79
+    #[test]
+    fn audit_chain() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        (0..CHECKPOINT_LINES + 3).for_each(|number| audit.note("test", &[("own", &number.to_string())]));
+        let report = audit.verify().unwrap();
+        assert_eq!((report.checkpoints, report.not_yet_signed), (1, 3), "one for each 256 lines");
+        audit.tick();
+        assert_eq!(audit.verify().unwrap().not_yet_signed, 3, "ten seconds are not over");
+        audit.lock().first_uncovered_ms = Some(now().wall_ms - CHECKPOINT_MS);
+        audit.tick();
+        assert_eq!(audit.verify().unwrap().not_yet_signed, 0);
+        let text = fs::read_to_string(rig.file()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let with = |change: &dyn Fn(&mut Vec<String>)| {
+            let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            change(&mut lines);
+            fs::write(rig.file(), lines.join("\n") + "\n").unwrap();
+            audit.verify()
+        };
+        with(&|lines| lines[5] = lines[5].replace("\"own\":\"5\"", "\"own\":\"6\"")).unwrap_err();
+        with(&|lines| lines.swap(5, 6)).unwrap_err();
+        with(&|lines| drop(lines.remove(5))).unwrap_err();
+        with(&|lines| lines.truncate(100)).unwrap_err();
+        // The last line has no successor; the checkpoint knows it.
+        with(&|lines| *lines.last_mut().unwrap() = lines.last().unwrap().replace("test", "tost")).unwrap_err();
+        with(&|_| {}).unwrap();
     }
 
     #[test]

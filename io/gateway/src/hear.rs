@@ -73,6 +73,8 @@ pub(crate) struct Hearing {
     told_day: Option<u64>,
     /// What follows from one thing that was heard and was not said yet.
     waiting: VecDeque<Reply>,
+    /// The end was said, and is not said twice.
+    over: bool,
 }
 
 impl Hearing {
@@ -82,7 +84,7 @@ impl Hearing {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut closes, mut told_day) = (None, None);
         let waiting = listener.look(&mut closes, &mut told_day).into();
-        Self { listener, others, looks, closes, told_day, waiting }
+        Self { listener, others, looks, closes, told_day, waiting, over: false }
     }
 }
 
@@ -92,6 +94,9 @@ impl Hear for Hearing {
         loop {
             if let Some(reply) = self.waiting.pop_front() {
                 return Some(reply);
+            }
+            if self.over {
+                return None;
             }
             let closes = self.closes;
             let over = async {
@@ -117,6 +122,7 @@ impl Hear for Hearing {
                 _ = self.looks.tick() => listener.look(&mut self.closes, &mut self.told_day),
                 () = over => {
                     listener.app.note(listener.withdrawn());
+                    self.over = true;
                     vec![Reply::Close(WITHDRAWN)]
                 }
             };

@@ -238,7 +238,6 @@ fn upgrade(
 }
 
 /// Counts a refusal and tells the audit; callers see the code alone.
-// Spec: GW-78
 fn refused(shared: &Shared, tcp: SocketAddr, headers: &HeaderMap, refusal: Refusal, id: &str) -> Code {
     let labels = [("code", refusal.code.name()), ("result", "refused"), ("subprotocol", "none")];
     shared.counts.add(Counted::Upgrades, &labels);

@@ -45,24 +45,25 @@ const BROADCASTS: usize = 256;
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// What all requests share.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) door: Arc<Door>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) probe: Arc<dyn Probe>,
     /// None for the echo.
     pub(crate) app: Option<Arc<dyn App>>,
-    pub(crate) upgrades: Rate,
-    pub(crate) tokens: Rate,
-    pub(crate) requests: Rate,
+    pub(crate) upgrades: Arc<Rate>,
+    pub(crate) tokens: Arc<Rate>,
+    pub(crate) requests: Arc<Rate>,
     pub(crate) others: broadcast::Sender<Broadcast>,
     /// Answers to bumps that had a key.
-    pub(crate) answers: Mutex<Idempotency>,
-    tls: Option<Tls>,
+    pub(crate) answers: Arc<Mutex<Idempotency>>,
+    tls: Option<Arc<Tls>>,
     pub(crate) counts: Arc<Counts>,
-    pub(crate) seen: Seen,
+    pub(crate) seen: Arc<Seen>,
     pub(crate) lives: Arc<Lives>,
     epoch: Instant,
-    sessions: AtomicU64,
+    sessions: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
 }
 
@@ -71,6 +72,7 @@ pub struct Server {
     address: SocketAddr,
     has_tls: bool,
     admission: Arc<Admission>,
+    current: watch::Sender<Arc<Shared>>,
     stop: watch::Sender<bool>,
 }
 
@@ -105,17 +107,17 @@ impl Server {
             admission: Arc::new(Admission::new(limits)),
             probe,
             app,
-            upgrades: Rate::new(door.settings.upgrades_per_second),
-            tokens: Rate::new(door.settings.tokens_per_second),
-            requests: Rate::new(door.settings.requests_per_second),
+            upgrades: Arc::new(Rate::new(door.settings.upgrades_per_second)),
+            tokens: Arc::new(Rate::new(door.settings.tokens_per_second)),
+            requests: Arc::new(Rate::new(door.settings.requests_per_second)),
             others: broadcast::Sender::new(BROADCASTS),
-            answers: Mutex::default(),
-            tls,
+            tls: tls.map(Arc::new),
+            answers: Arc::default(),
             counts: Arc::default(),
-            seen: Seen::default(),
+            seen: Arc::default(),
             lives: Arc::new(Lives::new(&mut routes::OsEntropy)),
             epoch: Instant::now(),
-            sessions: AtomicU64::new(0),
+            sessions: Arc::default(),
             stop: stopped,
             door,
         });
@@ -123,9 +125,10 @@ impl Server {
         if let Some(notices) = shared.app.as_ref().and_then(|app| app.notices()) {
             tokio::spawn(crate::hear::pass_on(notices, shared.others.clone(), shared.stop.clone()));
         }
-        tokio::spawn(accept(listener, shared.clone()));
+        let (current, held) = watch::channel(shared.clone());
+        tokio::spawn(accept(listener, held));
         tokio::spawn(sweep(shared));
-        Ok(Self { address, has_tls, admission, stop })
+        Ok(Self { address, has_tls, admission, current, stop })
     }
 
     /// Where it listens.
@@ -141,6 +144,18 @@ impl Server {
     /// Tokens that wait to be used, and open sessions.
     pub fn counts(&self) -> (usize, usize) {
         self.admission.counts()
+    }
+
+    /// Takes other settings for connections that come from here on: hosts, origins, proxies, bearers, times, sizes. Bounds
+    /// and rates stay as they were at the start, for they count over all connections.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; then the old ones stay.
+    // Spec: GW-85
+    pub fn reload(&self, settings: Settings) -> Result<(), SettingsError> {
+        let door = Arc::new(Door::new(settings, self.address)?);
+        self.current.send_modify(|current| *current = Arc::new(Shared { door, ..Shared::clone(current) }));
+        Ok(())
     }
 }
 
@@ -159,9 +174,12 @@ impl From<SettingsError> for GatewayError {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(shared.door.settings.max_sessions + SPARE_CONNECTIONS));
-    let mut stop = shared.stop.clone();
+async fn accept(listener: TcpListener, current: watch::Receiver<Arc<Shared>>) {
+    let (most, mut stop) = {
+        let shared = current.borrow();
+        (shared.door.settings.max_sessions, shared.stop.clone())
+    };
+    let places = Arc::new(Semaphore::new(most + SPARE_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -173,7 +191,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let shared = shared.clone();
+        let shared = current.borrow().clone();
         tokio::spawn(async move {
             serve(stream, peer, shared, Arc::new(place)).await;
         });
@@ -188,7 +206,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, place: 
     let _ = stream.set_nodelay(true);
     let patience = Duration::from_millis(shared.door.settings.idle_timeout_ms.max(1));
     let stream = Patient::new(stream, patience);
-    let Some(config) = shared.tls.as_ref().map(Tls::config) else {
+    let Some(config) = shared.tls.as_ref().map(|tls| tls.config()) else {
         return converse(stream, peer, shared, place).await;
     };
     // Boxed: what a handshake needs is not kept by the connection.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealtide_gateway::{App, GatewayError, Probe, Role, Sample, Server, Settings};
+use sealtide_gateway::{App, Door, GatewayError, Probe, Role, Sample, Server, Settings};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::audit::{Audit, AuditEvent};
@@ -44,13 +45,16 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         cx.out.note("compat: anybody may read, and tokens may stand in the query");
     }
     let addresses = addresses(&config, &args)?;
+    // What the settings forbid is said before anything is made.
+    if let Some(first) = addresses.first() {
+        let door = Door::new(settings.door.clone(), *first);
+        if door.map_err(|error| Failure::usage("gateway", error.to_string()))?.is_public {
+            settings.desk.generate.get_or_insert(false);
+        }
+    }
     if args.echo {
         let _server = ready(&cx, open(settings.door, &addresses, None).await?);
         return Ok(interrupts.next().await.code());
-    }
-    if settings.door.is_public() || addresses.iter().any(|address| !address.ip().is_loopback()) {
-        // What is said on the way to browsers of others is signed by a key that somebody chose.
-        settings.desk.generate.get_or_insert(false);
     }
     make_home(&cx, None, None)?;
     let (identity, store) = (cx.home.identity()?, cx.home.open_store()?);
@@ -67,10 +71,12 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
     let server = ready(&cx, server);
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut hangup = signal(SignalKind::hangup())?;
     let code = loop {
         tokio::select! {
             exit = interrupts.next() => break exit.code(),
             _ = stopped.wait_for(|stopped| *stopped) => break 0,
+            _ = hangup.recv() => reload(&cx, &args, &server, &audit),
             _ = second.tick() => {
                 let (audit, desk) = (audit.clone(), desk.clone());
                 // Both wait for the disk now and then.
@@ -87,6 +93,26 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     desk.close();
     audit.checkpoint();
     Ok(code)
+}
+
+/// Reads the settings again. A fault leaves the old ones in force.
+// Spec: GW-85
+fn reload(cx: &Cx, args: &GatewayArgs, server: &Server, audit: &Audit) {
+    let reloaded = || {
+        let config = Config::load(&cx.config_path, cx.config_path.exists())?;
+        let settings = with_options(&config, args)?.gateway(&cx.home)?;
+        server.reload(settings.door).map_err(|error| Failure::usage("gateway", error.to_string()))
+    };
+    match reloaded() {
+        Ok(()) => {
+            audit.event(&AuditEvent::normal("config:reloaded").member("changed", "door"));
+            tracing::info!("the settings were read again");
+        }
+        Err(failure) => {
+            audit.event(&AuditEvent::new("config:refused", "#FF0000").member("error", &failure.message));
+            tracing::error!("the settings were not read again, the old ones hold: {}", failure.message);
+        }
+    }
 }
 
 /// The settings with what the command line says.

@@ -341,6 +341,10 @@ impl Config {
         let named = settings.bearers.take();
         let path = named.clone().unwrap_or_else(|| home.bearers_path());
         settings.door.bearers = read_bearers(&path, named.is_some())?;
+        if settings.door.is_public() {
+            // What is said on the way to browsers of others is signed by a key that somebody chose.
+            settings.desk.generate.get_or_insert(false);
+        }
         if settings.compat {
             settings.door.public_read = true;
             settings.door.allow_query_token = true;

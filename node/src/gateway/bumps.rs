@@ -85,7 +85,7 @@ impl Desk {
         Ok(done)
     }
 
-    // Spec: GW-65, GW-66
+    // Spec: GW-52, GW-65, GW-66
     pub(super) fn bump_by(&self, request: &BumpRequest, way: Way, expect: Option<u64>) -> Result<Bumped, BumpRefused> {
         let began = Instant::now();
         self.thread().active(now().mono_ms);

@@ -304,7 +304,9 @@ impl Desk {
     }
 
     fn tell(&self, record: &LedgerRecord, before: &Before) {
-        self.audit().event(&event_of(record, before, self.read().ring.ledger().address()));
+        // A line may bring a checkpoint, which asks for the keys.
+        let ledger = self.read().ring.ledger().address().to_owned();
+        self.audit().event(&event_of(record, before, &ledger));
         failpoint::hit("keys_audited");
         self.keep_told(record.epoch);
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use sealtide_crypto::Label;
 use sealtide_gateway::{App, Bumped, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
 use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
@@ -30,7 +31,7 @@ use super::registry::{self, Origin};
 use super::thread_state::ThreadState;
 use super::timelines::{Frames, app_space, data_of, known_space, member};
 use super::watch::Told;
-use crate::audit::{Audit, AuditEvent};
+use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
 use crate::real::now;
@@ -156,9 +157,12 @@ impl Desk {
             thread: Mutex::default(),
             events_by_name: Mutex::default(),
         };
+        let desk = Arc::new(desk);
+        let signer: Arc<dyn CheckpointSigner> = desk.clone();
+        desk.audit.sign_with(Arc::downgrade(&signer));
         desk.finish_outbox()?;
         desk.add_unknown(&mut told);
-        Ok((Arc::new(desk), told))
+        Ok((desk, told))
     }
 
     /// Versions that are configured and that the ledger does not know become prepared.
@@ -272,6 +276,20 @@ impl Desk {
         // Names come from this code: fallbacks name versions, of which a ledger has at most 64.
         *lock(&self.events_by_name).entry(event.name().to_owned()).or_default() += 1;
         self.events.note(event);
+    }
+}
+
+impl CheckpointSigner for Desk {
+    fn kid(&self) -> Option<String> {
+        let state = self.read();
+        Some(state.ring.keys(state.ring.ledger().tip().active())?.public_keys().pop()?.kid)
+    }
+
+    fn sign(&self, kid: &str, content: &[u8]) -> Option<Vec<u8>> {
+        let state = self.read();
+        let keys = state.ring.keys(state.ring.ledger().tip().active())?;
+        let is_same = keys.public_keys().pop()?.kid == kid;
+        keys.pair().filter(|_| is_same).map(|pair| pair.ed25519.sign(Label::AuditCheckpoint, content).to_vec())
     }
 }
 

@@ -44,6 +44,7 @@ impl KeyFile {
     }
 
     /// Nothing when there is no file.
+    // Spec: GW-46
     pub(super) fn read(&self) -> Result<Keys, Failure> {
         let path = self.path.display();
         let text = self.file.read().map_err(|error| match error.kind() {

@@ -24,5 +24,6 @@ pub use changes::{KeysShown, OrderRefused, Ordered, ShownVersion};
 pub use desk::{Desk, DeskSettings};
 pub use host::GatewayHost;
 pub use timelines::APP_KIND;
+pub(crate) use timelines::ed25519_keys;
 pub use tree::TreeRefused;
 pub use tree_bumps::{Reverted, TreeBumped};

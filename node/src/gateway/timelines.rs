@@ -1,7 +1,12 @@
 //! The timelines of an app in the store: the key ledger and the registry, one frame for each change.
 
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use sealtide_crypto::Ed25519PublicKey;
 use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
 use sealtide_identity::SpaceId;
+use sealtide_identity::keyring::Algorithm;
 use sealtide_store::{SpaceLabel, Store};
 use sealtide_sync::{CommitRequest, SpaceView};
 use serde_json::Value;
@@ -78,6 +83,23 @@ fn commit(store: &Store, space: &SpaceId, record: Verified) -> Result<(), Failur
     let request =
         CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
     store.commit(space, &request).map(drop).map_err(|error| Failure::failed("store", error.to_string()))
+}
+
+/// Every Ed25519 key that the key ledger of this home ever named, by its name: for what was signed long ago.
+pub(crate) fn ed25519_keys(store: &Store) -> BTreeMap<String, Ed25519PublicKey> {
+    let Some(space) = known_space(store) else { return BTreeMap::new() };
+    let frames = Frames { store, space: &space, ib: "keyring" }.all().unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for frame in frames {
+        for key in member(&frame, "record")["keys"].as_array().into_iter().flatten() {
+            let text = |name: &str| key[name].as_str().unwrap_or_default();
+            let bytes = BASE64.decode(text("publicKey").as_bytes()).unwrap_or_default();
+            if let (true, Ok(public)) = (text("alg") == Algorithm::Ed25519.name(), Ed25519PublicKey::parse(&bytes)) {
+                found.insert(text("kid").to_owned(), public);
+            }
+        }
+    }
+    found
 }
 
 /// The space of the app, when it was made.

@@ -15,9 +15,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use sealtide_crypto::{GatewayContext, sha256};
+use sealtide_crypto::{Entropy, GatewayContext, sha256};
 use sealtide_ibgib::json::{Js, write_rfc8785};
-use sealtide_ibgib::uuid;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Keyring, write_time};
 use sealtide_releases::{EditError, FileEdit};
 use serde_json::{Value, json};
@@ -145,7 +144,7 @@ pub(super) fn prepare(root: &Path, edits: &[FileEdit]) -> Result<Vec<TreeFile>, 
 
 impl Transaction {
     pub(super) fn new(root: &Path, files: Vec<TreeFile>, about: &About) -> Self {
-        let id = uuid(&mut OsEntropy);
+        let id = new_uuid();
         let dir = root.join(BACKUPS).join(&id);
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         let hash = |bytes: &[u8]| HEXLOWER.encode(&sha256(bytes));
@@ -424,6 +423,16 @@ fn rename(from: &Path, to: &Path) -> Result<(), TreeRefused> {
 fn io(path: &Path) -> impl Fn(std::io::Error) -> TreeRefused {
     let path = path.to_owned();
     move |error| TreeRefused::Io { path: path.clone(), error }
+}
+
+/// A random UUID (version 4).
+fn new_uuid() -> String {
+    let mut bytes = [0; 16];
+    OsEntropy.fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = HEXLOWER.encode(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// `8-4-4-4-12` lower-case hex digits: nothing that could be a path.

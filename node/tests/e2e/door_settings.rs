@@ -8,8 +8,9 @@ use crate::gateway::{Gateway, refused, start};
 use crate::support::{Machine, until};
 
 fn lines_of(machine: &Machine, what: &str) -> Vec<Value> {
-    let told = machine.plain(&["audit", "tail", "-n", "100000"]).stdout;
-    let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // Read from the file: no command starts while the settings are at fault.
+    let told = fs::read_to_string(machine.home().join("audit/0001.jsonl")).unwrap_or_default();
+    let lines = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
     lines.filter(|line| line["[TES_EVENT]"] == what).collect()
 }
 
@@ -93,7 +94,7 @@ fn compat_client() {
     };
     let token = || gateway.get("/api/auth/csrf-token")["token"].as_str().unwrap().to_owned();
     let offer = "Sec-WebSocket-Protocol: tes-ui-v1,tes-ui-v2".to_owned();
-    let by_query = upgrade(&format!("/version/ws?csrf={}", token()), &[offer.clone()]);
+    let by_query = upgrade(&format!("/version/ws?csrf={}", token()), std::slice::from_ref(&offer));
     assert!(by_query.starts_with("HTTP/1.1 101") && by_query.to_lowercase().contains("tes-ui-v1"), "{by_query}");
     let by_header = upgrade("/api/dev/version-ws", &[offer, format!("x-tes-ws-csrf-token: {}", token())]);
     assert!(by_header.starts_with("HTTP/1.1 101"), "{by_header}");
@@ -169,4 +170,39 @@ fn metrics() {
     assert_eq!(status(&gateway.ask("GET /metrics", &["X-Forwarded-For: 127.0.0.1".to_owned()], "")), 404);
     let registry = gateway.get("/version/registry");
     assert_eq!(registry["registrySignature"].as_str().unwrap().len(), 88);
+}
+
+// Proves: GW-85
+#[test]
+fn reload_keeps_the_old_settings_on_a_fault() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let file = machine.home().join("config.toml");
+    let gateway = start(&machine.home(), &[], &[]);
+    let pid = Pid::from_child(gateway.child.as_ref().unwrap());
+    let hangup = || kill_process(pid, Signal::HUP).unwrap();
+    let reads = |host: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&gateway.at).unwrap();
+        let text = format!("GET /version/registry HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        status(&answer) == 200
+    };
+    assert!(!reads("a.example"));
+    fs::write(&file, "[gateway]\nallowed_hosts = \"a.example\"\n").unwrap();
+    hangup();
+    until("the new host is taken", || if reads("a.example") { Ok(()) } else { Err(String::new()) });
+    let told = lines_of(&machine, "config:reloaded").len();
+    assert_eq!(told, 1);
+    fs::write(&file, "[gateway]\nallowed_hosts = \"a b\"\n").unwrap();
+    hangup();
+    until("the fault is told", || match lines_of(&machine, "config:refused").as_slice() {
+        [line] if line["error"].as_str().unwrap().contains(":2") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(reads("a.example"), "the old settings hold");
 }

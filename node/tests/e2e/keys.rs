@@ -94,7 +94,7 @@ impl Keyed {
 
     fn admin_order(&self, gateway: &Gateway, path: &str, body: &str) -> Option<Value> {
         let boss = format!("Authorization: Bearer {}", self.admin);
-        let token = try_ask(&gateway.at, "GET /api/auth/csrf-token?purpose=admin", &[boss.clone()], "")?;
+        let token = try_ask(&gateway.at, "GET /api/auth/csrf-token?purpose=admin", std::slice::from_ref(&boss), "")?;
         let token = body_of(&token)["token"].as_str()?.to_owned();
         let lines = [boss, "Content-Type: application/json".to_owned(), format!("X-CSRF-Token: {token}")];
         let answer = try_ask(&gateway.at, &format!("POST /admin/{path}"), &lines, body)?;
@@ -258,7 +258,7 @@ fn keys_over_the_door() {
     assert!(denied.starts_with("HTTP/1.1 403"), "{denied}");
     let boss = format!("Authorization: Bearer {}", keyed.admin);
     until("the refusal stands in the audit", || {
-        let lines = gateway.ask("GET /admin/audit?limit=1000", &[boss.clone()], "");
+        let lines = gateway.ask("GET /admin/audit?limit=1000", std::slice::from_ref(&boss), "");
         let denied = lines.contains("admin:denied") && lines.contains("over the door") && lines.contains("door:boss");
         if denied { Ok(()) } else { Err(lines) }
     });

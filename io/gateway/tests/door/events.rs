@@ -37,7 +37,7 @@ async fn ask_upgrade(at: std::net::SocketAddr, lines: &[&str]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-// Proves: GW-78
+// Of GW-78: the events of the door.
 #[tokio::test]
 async fn events_complete() {
     let desk = Desk::new();
