@@ -22,7 +22,7 @@ pub fn relay_frame(input: &[u8]) {
 }
 
 /// A relay with three nodes and a node with a bad relay. The input is a script: steps of `what u8 | length u8 | bytes`, see
-/// [`Script`]. Gives how many messages the relay and the node took.
+/// `Script`. Gives how many messages the relay and the node took.
 ///
 /// # Panics
 /// When the relay counts bytes or circuits that are gone.
