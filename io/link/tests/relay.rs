@@ -299,6 +299,12 @@ async fn patiently<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(std::time::Duration::from_secs(150), work).await.expect("did not happen within 150 s")
 }
 
+/// The next frame, but for the one that tells a node where it is seen.
 async fn hear(login: &mut RawLogin) -> Option<RelayFrame> {
-    soon(login.hear()).await
+    loop {
+        match soon(login.hear()).await {
+            Some(RelayFrame::Observed { .. }) => {}
+            frame => return frame,
+        }
+    }
 }

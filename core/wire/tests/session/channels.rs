@@ -104,7 +104,7 @@ fn a_channel_queues_one_message_or_a_few_small_ones() {
     let channel = pair.ends[0].open(3, "queue").unwrap();
     assert_eq!(fill(&mut pair, 0, channel, &Bytes::from(vec![0; 1 << 20])), 1);
     let other = pair.ends[0].open(3, "small").unwrap();
-    assert_eq!(fill(&mut pair, 0, other, &Bytes::from(vec![0; 1_024])), 64);
+    assert_eq!(fill(&mut pair, 0, other, &Bytes::from(vec![0; 2_048])), 128);
     let empty = pair.ends[0].open(3, "empty").unwrap();
     assert_eq!(fill(&mut pair, 0, empty, &Bytes::new()), 256);
 }
