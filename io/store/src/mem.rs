@@ -24,6 +24,8 @@ struct State {
     files: BTreeMap<String, FileState>,
     /// Removed, but the folder was not synced since.
     removed: BTreeMap<String, FileState>,
+    /// Removed for good. Whoever holds such a file open reads it as before, as on any Unix.
+    unlinked: BTreeMap<String, FileState>,
     facts: FactsState,
     locked: bool,
     chance: SeededEntropy,
@@ -78,6 +80,7 @@ impl MemDisk {
         let state = State {
             files,
             removed: BTreeMap::new(),
+            unlinked: BTreeMap::new(),
             facts,
             locked: false,
             chance: SeededEntropy::new(seed),
@@ -217,6 +220,12 @@ impl State {
     fn file(&mut self, name: &str) -> io::Result<&mut FileState> {
         self.files.get_mut(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
+
+    /// A file that a handle may read, although it has no name any more.
+    fn file_to_read(&self, name: &str) -> io::Result<&FileState> {
+        let nameless = || self.removed.get(name).or_else(|| self.unlinked.get(name));
+        self.files.get(name).or_else(nameless).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
 }
 
 impl FileState {
@@ -345,7 +354,11 @@ impl Disk for MemDisk {
         state.call()?;
         let inside = |name: &str| name.rsplit_once('/').map_or("", |(parent, _)| parent) == folder;
         state.files.iter_mut().filter(|(name, _)| inside(name)).for_each(|(_, file)| file.named = true);
-        state.removed.retain(|name, _| !inside(name));
+        let gone: Vec<String> = state.removed.keys().filter(|name| inside(name)).cloned().collect();
+        for name in gone {
+            let file = state.removed.remove(&name);
+            state.unlinked.extend(file.map(|file| (name, file)));
+        }
         Ok(())
     }
 
@@ -388,7 +401,7 @@ impl DiskFile for MemFile {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = guard(&self.state);
         state.bytes_read += out.len() as u64;
-        let file = state.file(&self.name)?;
+        let file = state.file_to_read(&self.name)?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let bytes = start.checked_add(out.len()).and_then(|end| file.data.get(start..end));
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);

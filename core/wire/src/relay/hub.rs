@@ -326,7 +326,7 @@ impl Hub {
     pub fn dismiss(&mut self) {
         self.dismissed = true;
         for id in self.logins.ids() {
-            self.end_circuits(id, CircuitEnd::Draining);
+            self.end_circuits_for_both(id, CircuitEnd::Draining);
             if let Some(login) = self.logins.get_mut(id) {
                 login.leave();
             }

@@ -246,6 +246,23 @@ impl Hub {
         self.drained_early();
     }
 
+    /// The relay ends every circuit of a login: whichever end comes first, both get what waits for them before they hear of
+    /// it.
+    pub(super) fn end_circuits_for_both(&mut self, id: LoginId, why: CircuitEnd) {
+        let numbers: Vec<_> = self.logins.get(id).into_iter().flat_map(|login| login.circuits.clone()).collect();
+        for (number, key) in numbers {
+            if !self.circuits.all.get(&key).is_some_and(|circuit| circuit.open) {
+                continue;
+            }
+            let Some(circuit) = self.circuits.remove(key) else { continue };
+            let side = circuit.side(id, number);
+            let (own, other) = (circuit.ends[side], circuit.ends[1 - side]);
+            self.say_closed(other.login, own, why);
+            self.say_closed(own.login, other, why);
+        }
+        self.end_circuits(id, why);
+    }
+
     /// Ends every circuit of a login that goes.
     pub(super) fn end_circuits(&mut self, id: LoginId, why: CircuitEnd) {
         let Some(login) = self.logins.get(id) else { return };
