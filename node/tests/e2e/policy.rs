@@ -103,6 +103,14 @@ fn joining_a_directory_that_is_not_empty() {
     for n in 0..30 {
         write(&a.notes(), &format!("both/{n}.md"), format!("{n}\n"));
         write(&b.notes(), &format!("both/{n}.md"), format!("{n}\n"));
+        // Equal in all: a copy that kept its time.
+        let time = fs::metadata(a.notes().join(format!("both/{n}.md"))).unwrap().modified().unwrap();
+        fs::File::options()
+            .write(true)
+            .open(b.notes().join(format!("both/{n}.md")))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
     write(&a.notes(), "only-a.md", "a\n");
     write(&b.notes(), "only-b.md", "b\n");
