@@ -103,7 +103,7 @@ fn joining_a_directory_that_is_not_empty() {
     for n in 0..30 {
         write(&a.notes(), &format!("both/{n}.md"), format!("{n}\n"));
         write(&b.notes(), &format!("both/{n}.md"), format!("{n}\n"));
-        // Equal in all: a copy that kept its time.
+        // A copy that kept its time: a time alone is no change, so another one would stay as it is on both sides.
         let time = fs::metadata(a.notes().join(format!("both/{n}.md"))).unwrap().modified().unwrap();
         fs::File::options()
             .write(true)
