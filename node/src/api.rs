@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::commands;
 use crate::commands::keys::KeysRequest;
+use crate::commands::release::ReleaseRequest;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::recovery::RecoveryWords;
@@ -261,6 +262,8 @@ pub enum Request {
     AuditVerify,
     /// `keys …` and `release bump`
     Keys(KeysRequest),
+    /// `release publish`, `install` and so on
+    Release(ReleaseRequest),
     /// `doctor [TARGET]`
     Doctor {
         /// A ticket, a peer, or nothing.
@@ -332,8 +335,15 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::AuditVerify => commands::verify::audit(node).await,
         Request::Keys(request) => {
             let desk = node.desk(request.may_begin())?;
-            commands::keys::execute(desk, request).await
+            let changes = request.changes_keys();
+            let answer = commands::keys::execute(desk, request).await?;
+            if changes {
+                // Heads of the pair before are void from here on.
+                crate::releases::renew(node).await?;
+            }
+            Ok(answer)
         }
+        Request::Release(request) => commands::release::execute(node, request, progress).await,
         Request::Doctor { target } => commands::doctor::doctor(node, target.as_deref()).await,
     }
 }

@@ -20,6 +20,7 @@ pub mod node;
 mod proxy;
 pub mod real;
 pub mod recovery;
+mod releases;
 mod seal;
 pub mod share;
 pub mod world;

@@ -10,9 +10,11 @@ mod plumbing;
 mod progress;
 mod relay;
 mod relay_status;
+mod release;
 mod render;
 mod render_identity;
 mod render_keys;
+mod render_release;
 mod up;
 
 use std::io::Read;
@@ -109,7 +111,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             gateway::bearer(&cx, &name, role, file)
         }
         Command::Keys { command } => keys::run(&cx, command).await,
-        Command::Release { command } => keys::release(&cx, command).await,
+        Command::Release { command } => release::run(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
         Command::Audit { command } => audit(&cx, &command).await,
         Command::Bench { name, sizes } => bench::bench(&cx, &name, sizes).await,

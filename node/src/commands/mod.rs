@@ -10,6 +10,7 @@ pub(crate) mod identity;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod peers;
+pub(crate) mod release;
 pub(crate) mod share;
 pub(crate) mod spaces;
 pub(crate) mod status;

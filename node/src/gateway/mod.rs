@@ -10,6 +10,7 @@ mod figures;
 mod host;
 mod key_file;
 mod registry;
+mod releases;
 mod signals;
 mod thread_state;
 mod timelines;
