@@ -587,6 +587,17 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "FILE")]
         trust: Option<PathBuf>,
     },
+    /// Move old bundles to the archive; they are served from there
+    Archive {
+        /// Only this app
+        app: Option<String>,
+        /// Only bundles of this age and older
+        #[arg(long, value_name = "TIME", default_value = "30d")]
+        older: String,
+        /// Where they go
+        #[arg(long, value_name = "TIER", default_value = "infrequent")]
+        tier: TierArg,
+    },
     /// Tell everybody not to install a release
     Yank {
         /// The app
@@ -605,6 +616,13 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "DIR", default_value = ".")]
         tree: PathBuf,
     },
+}
+
+/// A tier of bundles.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TierArg {
+    /// Read seldom, kept for long
+    Infrequent,
 }
 
 /// Part of a version.

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::api::Request;
-use crate::cli::args::ReleaseCommand;
+use crate::cli::args::{ReleaseCommand, TierArg};
 use crate::cli::{Cx, answer, ask, make_home, progress, up};
 use crate::commands::keys::KeysRequest;
 use crate::commands::release::{self, ReleaseRequest, read_trust};
@@ -63,6 +63,12 @@ pub(crate) async fn run(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure>
         }
         ReleaseCommand::Promote { app, version, from, to } => {
             ask(cx, Request::Release(ReleaseRequest::Promote { app, version, from, to })).await
+        }
+        ReleaseCommand::Archive { app, older, tier: TierArg::Infrequent } => {
+            let older = humantime::parse_duration(&older)
+                .map_err(|error| Failure::usage("older", format!("{older:?} is no time of the form 30d: {error}")))?;
+            let request = ReleaseRequest::Archive { app, older_s: older.as_secs() };
+            ask(cx, Request::Release(request)).await
         }
         ReleaseCommand::List => ask(cx, Request::Release(ReleaseRequest::List)).await,
         ReleaseCommand::Show { app, channel, version } => {

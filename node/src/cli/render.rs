@@ -42,6 +42,10 @@ pub(crate) fn text(answer: &Value) -> String {
         "release_install" => render_release::installed(answer),
         "release_refused" => render_release::refused(answer),
         "release_verify" => render_release::verified(answer),
+        "release_archive" => format!(
+            "{} bundles moved to the archive ({} bytes), {} failed; {} stay",
+            answer["moved"], answer["bytes"], answer["failed"], answer["left"]
+        ),
         "release_yank" => format!(
             "{} {} ({}) is yanked: nobody installs it from now on; what is installed stays",
             word(&answer["app"]),

@@ -18,7 +18,7 @@ use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 use crate::releases::{
-    self, App, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, installs, names,
+    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers, installs, names,
 };
 
 /// What a command asks about releases.
@@ -63,6 +63,13 @@ pub enum ReleaseRequest {
         version: String,
         /// In which channel.
         channel: String,
+    },
+    /// `release archive`
+    Archive {
+        /// One app, or all.
+        app: Option<String>,
+        /// Of this age and older, in seconds.
+        older_s: u64,
     },
     /// `release list`
     List,
@@ -125,6 +132,19 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
                 "schema": "sealtide/release_yank/1", "app": app.as_str(), "channel": channel.as_str(),
                 "version": version.to_string(), "seq": seq,
             }))
+        }
+        ReleaseRequest::Archive { app, older_s } => {
+            let app = app.map(|app| names(&app, "stable").map(|(app, _)| app)).transpose()?;
+            blocking(node, move |node| {
+                let due = Due::Aged(older_s.saturating_mul(1000));
+                let done = releases::archive(node, due, app.as_ref())?;
+                let left = Tiers::of(node.home()).list(Tier::Hot, app.as_ref())?.len();
+                Ok(json!({
+                    "schema": "sealtide/release_archive/1", "tier": Tier::Cold.class(), "moved": done.moved,
+                    "failed": done.failed, "bytes": done.bytes, "left": left,
+                }))
+            })
+            .await
         }
         ReleaseRequest::List => blocking(node, |node| Ok(list(node))).await,
         ReleaseRequest::Show { app, channel, version } => {
@@ -282,6 +302,10 @@ fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) ->
     let app = App::find(node, &name)?.ok_or_else(unknown)?;
     let memory = Memory::of(node.known(), &app.registry);
     let trust = memory.trust()?;
+    let tiers = Tiers::of(node.home());
+    let mut stored = tiers.list(Tier::Cold, Some(&name))?;
+    // One that moves right now stands in both.
+    stored.extend(tiers.list(Tier::Hot, Some(&name))?);
     let mut rows = Vec::new();
     for channel in app.channels().into_iter().filter(|channel| wanted.as_ref().is_none_or(|wanted| wanted == channel)) {
         for line in app.channel(&channel) {
@@ -293,7 +317,10 @@ fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) ->
                 }
                 let manifest = app.bundle_head(entry)?.manifest;
                 if version.as_ref().is_none_or(|version| *version == manifest.content().version) {
-                    rows.push(release_row(&manifest, &yanked, trust.as_ref(), version.is_some()));
+                    let mut row = release_row(&manifest, &yanked, trust.as_ref(), version.is_some());
+                    let tier = stored.iter().rev().find(|stored| stored.manifest.bytes() == manifest.bytes());
+                    row["tier"] = json!(tier.map(|stored| stored.tier.class()));
+                    rows.push(row);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The keys of the gateway sign releases: manifests and heads by the active pair, and the ledger that says so.
 
-use sealtide_identity::keyring::{KeyVersion, LedgerRecord};
+use sealtide_identity::keyring::{KeyVersion, LedgerRecord, VersionState};
 use sealtide_releases::EntityVersion;
 use sealtide_releases::bundle::{Content, Signed};
 
@@ -28,6 +28,14 @@ impl Desk {
     /// The epoch of the key ledger.
     pub fn epoch(&self) -> u64 {
         self.read().ring.ledger().tip().epoch
+    }
+
+    /// Versions that signed before the one that does now. Of one that a roll-back left, the bundles go to the archive too.
+    pub fn replaced(&self) -> Vec<KeyVersion> {
+        let state = self.read();
+        let ledger = state.ring.ledger();
+        let is_replaced = |state: VersionState| !matches!(state, VersionState::Active | VersionState::Prepared);
+        ledger.versions().filter(|(_, state)| is_replaced(*state)).map(|(version, _)| version).collect()
     }
 
     /// Every record of the key ledger, oldest first.

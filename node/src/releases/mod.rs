@@ -25,7 +25,8 @@ pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, names};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
-pub(crate) use renewal::keep_fresh;
+pub(crate) use renewal::{archive, keep_fresh};
+pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 
 use crate::failure::{Exit, Failure};
 

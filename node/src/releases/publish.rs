@@ -16,7 +16,7 @@ use serde_json::json;
 use super::app::{App, Entry};
 use super::content::{ContentWriter, store_bytes};
 use super::file::OpenBundle;
-use super::tiers::Tiers;
+use super::tiers::{ARCHIVE_AFTER_MS, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
 use crate::commands::store_failure;
@@ -25,8 +25,6 @@ use crate::gateway::Desk;
 use crate::node::Node;
 use crate::real::now;
 
-/// When a bundle goes to the archive: 30 days, in ms. Spec: gateway §9.3.
-const ARCHIVE_AFTER_MS: u64 = 30 * 86_400_000;
 /// A head is renewed when it is this old: a day, in ms. Spec: gateway §9.6.
 const RENEW_AFTER_MS: u64 = 86_400_000;
 

@@ -1,11 +1,17 @@
-//! Heads that stay fresh while the publisher's node runs. Spec: gateway §9.6.
+//! What a publisher's node does by itself: heads stay fresh, old bundles go to the archive. Spec: gateway §9.3, §9.4, §9.6.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use sealtide_releases::bundle::AppName;
+
+use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tiers};
 use super::renew;
+use crate::audit::AuditEvent;
+use crate::failure::Failure;
 use crate::node::Node;
+use crate::real::now;
 
 /// How often the keys are looked at: after a change of keys, heads of the old pair are void.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,6 +31,11 @@ pub(crate) fn keep_fresh(node: &Node) {
                     Ok(renewed) => tracing::info!(renewed, "heads of release channels were signed anew"),
                     Err(failure) => tracing::warn!(%failure, "heads of release channels were not signed anew"),
                 }
+                let looked = node.clone();
+                let archived = tokio::task::spawn_blocking(move || archive_what_is_due(&looked)).await;
+                if let Ok(Err(failure)) = archived {
+                    tracing::warn!(%failure, "bundles were not archived");
+                }
                 // The keys may have been opened just now.
                 due = Some((Instant::now() + EVERY, node.open_desk().map(|desk| desk.epoch()).or(epoch)));
             }
@@ -34,4 +45,40 @@ pub(crate) fn keep_fresh(node: &Node) {
             }
         }
     });
+}
+
+/// The bundles of versions that were replaced, and those that are old.
+fn archive_what_is_due(node: &Node) -> Result<(), Failure> {
+    if let Some(desk) = node.open_desk() {
+        for version in desk.replaced() {
+            archive(node, Due::Replaced(version), None)?;
+        }
+    }
+    archive(node, Due::Aged(ARCHIVE_AFTER_MS), None).map(drop)
+}
+
+/// Moves what is due to the archive, and says so in the audit. Waits for the disk.
+///
+/// # Errors
+/// When the hot tier cannot be listed.
+pub(crate) fn archive(node: &Node, due: Due, app: Option<&AppName>) -> Result<Archived, Failure> {
+    let mut told = |stored: &super::Stored| {
+        let manifest = stored.manifest.content();
+        let event = AuditEvent::normal("bundle:archived")
+            .member("app", &manifest.name)
+            .member("version", &manifest.version)
+            .member("channel", &manifest.channel)
+            .member("keyVersion", manifest.key_version)
+            .member("bytes", manifest.size);
+        node.audit().event(&event);
+    };
+    let done = Tiers::of(node.home()).archive(due, app, now().wall_ms, &mut told)?;
+    if done != Archived::default() {
+        let event = AuditEvent::normal("bundle:archive:done")
+            .member("moved", done.moved)
+            .member("failed", done.failed)
+            .member("bytes", done.bytes);
+        node.audit().event(&event);
+    }
+    Ok(done)
 }
