@@ -80,8 +80,7 @@ pub(crate) async fn run(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure>
             let app = if is_file { path_text(&app)? } else { app };
             let (to, yes) = (std::path::absolute(to)?, cx.yes);
             make_home(cx, None, None)?;
-            let request =
-                ReleaseRequest::Install { app, channel, version, to, trust, follow, allow_downgrade, yes };
+            let request = ReleaseRequest::Install { app, channel, version, to, trust, follow, allow_downgrade, yes };
             if follow { follow_app(cx, request).await } else { ask(cx, Request::Release(request)).await }
         }
         ReleaseCommand::Verify { file, trust } => verify(cx, file, trust).await,
@@ -105,9 +104,8 @@ fn read_trust_file(path: PathBuf) -> Result<String, Failure> {
     let mut text = String::new();
     let file = std::fs::File::open(&path).map_err(named)?;
     file.take(TRUST_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(named)?;
-    read_trust(&text).map_err(|failure| {
-        Failure { message: format!("{}: {}", path.display(), failure.message), ..failure }
-    })?;
+    read_trust(&text)
+        .map_err(|failure| Failure { message: format!("{}: {}", path.display(), failure.message), ..failure })?;
     Ok(text)
 }
 
@@ -161,8 +159,8 @@ async fn verify(cx: &Cx, file: PathBuf, trust: Option<PathBuf>) -> Result<u8, Fa
         let known = |registry: &str| known_trust(&home, registry);
         release::verify(&file, trust.as_deref(), known, &mut |now, manifest| {
             let (files, bytes) = (manifest.files.len(), manifest.unpacked_size);
-            let _ = progress
-                .send(json!({"phase": "verifying", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+            let _ =
+                progress.send(json!({"phase": "verifying", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
         })
     });
     let checked = checked.await.map_err(|error| Failure::failed("verify", error.to_string()))?;

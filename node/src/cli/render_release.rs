@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::cli::render::{rows, table, word};
 
 pub(super) fn published(answer: &Value) -> String {
-    let copy = |name: &str, what: &str| answer[name].as_str().map(|path| format!("\n{what}: {path}")).unwrap_or_default();
+    let copy =
+        |name: &str, what: &str| answer[name].as_str().map(|path| format!("\n{what}: {path}")).unwrap_or_default();
     format!(
         "{} {} is out in channel {} (release {}, signed by {}): {} files, {} bytes, {} as a bundle\nspace {}: `sealtide ticket new --space {} --role read` lets others follow{}{}",
         word(&answer["app"]),
@@ -31,7 +32,9 @@ pub(super) fn installed(answer: &Value) -> String {
     let previous = answer["previous"].as_str().map(|dir| format!("; before it: {dir}")).unwrap_or_default();
     let trust = match answer["trust"].as_str() {
         Some("known") | None => String::new(),
-        Some(trust) => format!("\n{trust}: from now on only releases signed by these keys, or by those they name, are taken"),
+        Some(trust) => {
+            format!("\n{trust}: from now on only releases signed by these keys, or by those they name, are taken")
+        }
     };
     let fresh = match answer["fresh_until"].as_str() {
         Some(_) => String::new(),
@@ -68,11 +71,11 @@ pub(super) fn list(answer: &Value) -> String {
 }
 
 pub(super) fn show(answer: &Value) -> String {
-    let columns = ["channel", "version", "seq", "key_version", "created", "files", "bytes", "tier", "yanked", "verified"];
+    let columns =
+        ["channel", "version", "seq", "key_version", "created", "files", "bytes", "tier", "yanked", "verified"];
     let files = answer["releases"].as_array().into_iter().flatten().filter_map(|release| release.get("list"));
-    let files = files.map(|list| {
-        rows(list, |file| format!("{} {:>12} {}", word(&file["mode"]), file["size"], word(&file["path"])))
-    });
+    let files = files
+        .map(|list| rows(list, |file| format!("{} {:>12} {}", word(&file["mode"]), file["size"], word(&file["path"]))));
     let files: Vec<String> = files.collect();
     let table = table(&answer["releases"], &columns);
     if files.is_empty() { table } else { format!("{table}\n{}", files.join("\n")) }

@@ -18,7 +18,8 @@ use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 use crate::releases::{
-    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers, installs, names,
+    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers,
+    installs, names,
 };
 
 /// What a command asks about releases.

@@ -52,7 +52,8 @@ impl Desk {
     /// The version and revision of the registry: what a release is called when nobody names a version.
     pub fn app_version(&self) -> (Option<EntityVersion>, u64) {
         let registry = self.read().registry.clone();
-        let version = registry.entity("global:main").and_then(|entity| EntityVersion::parse(entity.current_version()).ok());
+        let version =
+            registry.entity("global:main").and_then(|entity| EntityVersion::parse(entity.current_version()).ok());
         (version, registry.revision())
     }
 }

@@ -142,8 +142,7 @@ impl App {
     /// The channels that the space speaks of.
     pub(crate) fn channels(&self) -> Vec<Channel> {
         let tips = self.lines(CHANNEL_IB);
-        let mut found: Vec<Channel> =
-            tips.iter().filter_map(|line| Some(self.entry(line.last()?)?.0)).collect();
+        let mut found: Vec<Channel> = tips.iter().filter_map(|line| Some(self.entry(line.last()?)?.0)).collect();
         found.sort();
         found.dedup();
         found

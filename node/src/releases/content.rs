@@ -72,8 +72,7 @@ fn cut(store: &Store, source: &mut dyn Read) -> io::Result<Vec<Verified>> {
     if begin.len() <= BIN_INLINE_BYTES_MAX {
         return Ok(vec![binary_record(begin.into())]);
     }
-    let mut keep =
-        |chunk: ChunkRef, bytes: &[u8]| store.put_chunk(chunk.hash, bytes).map_err(io::Error::other);
+    let mut keep = |chunk: ChunkRef, bytes: &[u8]| store.put_chunk(chunk.hash, bytes).map_err(io::Error::other);
     Ok(Manifest::cut(&mut Read::chain(begin.as_slice(), source), &mut keep)?.records())
 }
 

@@ -48,7 +48,8 @@ impl OpenBundle {
         let (begin, all) = (length as u64, file.metadata().map_err(named)?.len());
         let told = head.manifest.content().size;
         if all - begin != told {
-            let text = format!("{}: its payload has {} bytes, and the manifest says {told}", path.display(), all - begin);
+            let text =
+                format!("{}: its payload has {} bytes, and the manifest says {told}", path.display(), all - begin);
             return Err(Failure::new(Exit::Verification, "payload", text));
         }
         Ok(Self { path: path.to_owned(), head, begin })
@@ -77,7 +78,8 @@ impl OpenBundle {
         let failed = |error: &sealtide_folder::release::ReleaseError| unpacked(&what, error);
         let mut hash = Blake3::new();
         let hashed = Hashed { inner: self.payload()?, hash: &mut hash };
-        let mut plain: Plain<_> = decompress(BufReader::with_capacity(PIECE, hashed)).map_err(|error| failed(&error))?;
+        let mut plain: Plain<_> =
+            decompress(BufReader::with_capacity(PIECE, hashed)).map_err(|error| failed(&error))?;
         use_it(&mut plain).map_err(|error| failed(&error))?;
         plain.finish().map_err(|error| failed(&error))?;
         if hash.finish() != self.head.manifest.content().hash {
@@ -87,7 +89,6 @@ impl OpenBundle {
         Ok(())
     }
 }
-
 
 /// Hashes what is read.
 struct Hashed<'a, R> {

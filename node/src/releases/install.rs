@@ -197,7 +197,13 @@ fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result
     }
 }
 
-fn choose_of(app: &App, line: &[Entry], order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
+fn choose_of(
+    app: &App,
+    line: &[Entry],
+    order: &InstallOrder,
+    trust: &Trust,
+    seen: &Seen,
+) -> Result<Candidate, Failure> {
     let wall_ms = now().wall_ms;
     let newest = line.last().ok_or_else(|| Failure::failed("no_release", "the channel is empty"))?;
     let channel = format!("channel {} of {}", order.wanted.channel, app.name);

@@ -116,7 +116,8 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let desk = desk_of(node).await?;
     let app = known_app(node, &order.app)?;
     let (from, manifests) = own_line(&app, &order.from)?;
-    let wanted = |manifest: &&Signed<Manifest>| order.version.as_ref().is_none_or(|it| *it == manifest.content().version);
+    let wanted =
+        |manifest: &&Signed<Manifest>| order.version.as_ref().is_none_or(|it| *it == manifest.content().version);
     let source = manifests.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
     let entry = entry_of(&from, source).ok_or_else(|| no_release(&order.app, &order.from))?;
     let (line, earlier) = own_line(&app, &order.to)?;
@@ -165,7 +166,8 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let mut records = app.next_keys(&desk_records(&desk).await?)?;
     records.push(app.next_entry(Some(newest), &head, newest.bin())?);
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
-    node.audit().note("release_yanked", &[("app", name.as_str()), ("channel", channel.as_str()), ("seq", &seq.to_string())]);
+    node.audit()
+        .note("release_yanked", &[("app", name.as_str()), ("channel", channel.as_str()), ("seq", &seq.to_string())]);
     Ok(seq)
 }
 
@@ -233,7 +235,8 @@ async fn bring_out(
     let head = sign_head(desk, &manifest, yanked)?;
     let ledger = desk_records(desk).await?;
     let newest = ledger.last().ok_or_else(|| Failure::failed("key_ledger", "the key ledger is empty"))?;
-    let trust = Trust::of_publisher(&app.registry, newest, None).map_err(|error| untrusted("the key ledger", &error))?;
+    let trust =
+        Trust::of_publisher(&app.registry, newest, None).map_err(|error| untrusted("the key ledger", &error))?;
     let mut records = app.next_keys(&ledger)?;
     let chain = ledger[ledger.len().saturating_sub(CHAIN_MAX)..].to_vec();
     let bundle_head = BundleHead { manifest: manifest.clone(), chain };
@@ -320,7 +323,9 @@ impl Packing {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&payload)?);
         let mut content = ContentWriter::new(self.node.store().clone());
         let mut told = |now: sealtide_folder::release::ReleaseProgress| {
-            let _ = self.progress.send(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+            let _ = self
+                .progress
+                .send(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
         };
         let packed = pack(&self.dir, &list, &mut out, &mut content, &mut told);
         // A store that failed says why at the end; the packing only saw that nobody took its bytes.
@@ -392,8 +397,6 @@ async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<sealtide_identity::keyring
     blocking(move || desk.ledger_records()).await
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("release", error.to_string()))?
 }

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use sealtide_releases::bundle::AppName;
 
-use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tiers};
 use super::renew;
+use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tiers};
 use crate::audit::AuditEvent;
 use crate::failure::Failure;
 use crate::node::Node;

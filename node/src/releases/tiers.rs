@@ -152,7 +152,8 @@ impl Tiers {
         let paths = places.map(|(tier, name)| self.dir(tier, manifest).join(format!("{name}{SUFFIX}")));
         let is_it = |path: &PathBuf| read_manifest(path).is_some_and(|found| found.content() == manifest);
         let gone = || {
-            let text = format!("the bundle of {} {} ({}) is in no tier", manifest.name, manifest.version, manifest.channel);
+            let text =
+                format!("the bundle of {} {} ({}) is in no tier", manifest.name, manifest.version, manifest.channel);
             Failure::failed("no_bundle", text)
         };
         paths.into_iter().find(is_it).ok_or_else(gone)

@@ -25,6 +25,7 @@ mod netns;
 mod nginx;
 mod policy;
 mod relay;
+mod releases;
 mod room;
 mod scenes;
 mod support;
