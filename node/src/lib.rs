@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cli;
 mod commands;
 pub mod config;
+mod content;
 pub mod control;
 pub mod engine;
 pub mod failpoint;

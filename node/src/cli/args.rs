@@ -198,6 +198,22 @@ pub(crate) enum Command {
     /// Give the room of binaries that no space needs any more back to the disk
     ///
     /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
+    /// Write a space as plain files, as a tar, or as lines with all its history
+    Export {
+        /// Which space
+        space: String,
+        /// dir: what stands in it now; tar: the same in one file; jsonl: every record, all history
+        #[arg(long, value_name = "FORMAT", default_value = "dir")]
+        format: ExportArg,
+        /// Where to [default: the name of the space, here]
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+    },
+    /// Take the lines of an export (--format jsonl) in, with all its history
+    Import {
+        /// The file
+        file: PathBuf,
+    },
     /// given up. A running node does this at its start and every six hours. What it received in the last 24 hours waits.
     Gc {
         /// Only tell what would be freed
@@ -616,6 +632,17 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "DIR", default_value = ".")]
         tree: PathBuf,
     },
+}
+
+/// A form of export.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExportArg {
+    /// A directory
+    Dir,
+    /// A tar
+    Tar,
+    /// Lines of JSON
+    Jsonl,
 }
 
 /// A tier of bundles.

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api::{Request, execute};
+use crate::commands::export::ExportFormat;
 use crate::config::{self, Config};
 use crate::control;
 use crate::failure::{Exit, Failure};
@@ -34,7 +35,7 @@ use crate::home::Home;
 use crate::node::Node;
 
 use args::{
-    AuditCommand, Cli, Command, ConfigCommand, ConflictsCommand, Global, HoldCommand, PeersCommand, SpacesCommand,
+    AuditCommand, Cli, Command, ConfigCommand, ConflictsCommand, ExportArg, Global, HoldCommand, PeersCommand, SpacesCommand,
     TicketCommand,
 };
 use output::Output;
@@ -198,6 +199,16 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Hold { command: HoldCommand::Accept { space } } => Request::HoldDecide { space, accept: true },
         Command::Hold { command: HoldCommand::Reject { space } } => Request::HoldDecide { space, accept: false },
         Command::Verify { space } => Request::Verify { space },
+        Command::Export { space, format, out } => {
+            let (format, end) = match format {
+                ExportArg::Dir => (ExportFormat::Dir, ""),
+                ExportArg::Tar => (ExportFormat::Tar, ".tar"),
+                ExportArg::Jsonl => (ExportFormat::Jsonl, ".jsonl"),
+            };
+            let out = std::path::absolute(out.unwrap_or_else(|| PathBuf::from(format!("{space}{end}"))))?;
+            Request::Export { space, format, out }
+        }
+        Command::Import { file } => Request::Import { file: std::path::absolute(file)? },
         Command::Gc { dry_run } => Request::Gc { dry_run },
         _ => unreachable!("commands with their own path are served by `run`"),
     })

@@ -42,6 +42,16 @@ pub(crate) fn text(answer: &Value) -> String {
         "release_install" => render_release::installed(answer),
         "release_refused" => render_release::refused(answer),
         "release_verify" => render_release::verified(answer),
+        "export_done" => {
+            format!("wrote {} items, {} bytes, to {}", answer["items"], answer["bytes"], word(&answer["out"]))
+        }
+        "import" => format!(
+            "{} is back: {} records, role {}; `sealtide get {}` lists what is in it",
+            word(&answer["name"]),
+            answer["records"],
+            word(&answer["role"]),
+            word(&answer["name"])
+        ),
         "release_archive" => format!(
             "{} bundles moved to the archive ({} bytes), {} failed; {} stay",
             answer["moved"], answer["bytes"], answer["failed"], answer["left"]

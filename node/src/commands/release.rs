@@ -270,7 +270,7 @@ async fn published_answer(
 fn list(node: &Node) -> Value {
     let (own, wall_ms) = (node.id().to_string(), now().wall_ms);
     let mut channels = Vec::new();
-    for app in App::all(node) {
+    for app in App::all(node.store()) {
         for channel in app.channels() {
             for line in app.channel(&channel) {
                 let Some(newest) = line.last() else { continue };

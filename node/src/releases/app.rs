@@ -21,12 +21,15 @@ use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
-use super::content::ContentReader;
+use crate::content::ContentReader;
 use crate::failure::{Exit, Failure};
+use crate::known::Known;
 use crate::node::Node;
 use crate::real::now;
 use crate::world::OsEntropy;
 
+/// The kind of the space of an app; it is shared as any other.
+const SPACE_KIND: &str = "data";
 const RELEASES_IB: &str = "releases";
 const KEYS_IB: &str = "keys";
 const CHANNEL_IB: &str = "channel";
@@ -63,9 +66,11 @@ pub(crate) struct Entry {
 }
 
 impl App {
-    /// The apps of all spaces of a node.
-    pub(crate) fn all(node: &Node) -> Vec<Self> {
-        node.spaces().into_iter().flat_map(|space| Self::of_space(node.store(), space)).collect()
+    /// The apps of all spaces of a store.
+    pub(crate) fn all(store: &Store) -> Vec<Self> {
+        let labels = Known::of(store).labels();
+        let shared = labels.into_iter().filter(|(_, label)| label.kind == SPACE_KIND);
+        shared.flat_map(|(space, _)| Self::of_space(store, space)).collect()
     }
 
     /// The app with a name.
@@ -73,7 +78,7 @@ impl App {
     /// # Errors
     /// Exit 2 when several spaces have one of that name.
     pub(crate) fn find(node: &Node, name: &AppName) -> Result<Option<Self>, Failure> {
-        let mut found: Vec<Self> = Self::all(node).into_iter().filter(|app| app.name == *name).collect();
+        let mut found: Vec<Self> = Self::all(node.store()).into_iter().filter(|app| app.name == *name).collect();
         if found.len() > 1 {
             let places: Vec<String> = found.iter().map(|app| node.label(&app.space)).collect();
             let text = format!("several spaces have an app {name}: {}", places.join(", "));
@@ -102,7 +107,7 @@ impl App {
     /// As the store reports.
     pub(crate) async fn begin(node: &Node, name: &AppName) -> Result<Self, Failure> {
         let making = (node.clone(), name.clone());
-        let space = tokio::task::spawn_blocking(move || making.0.create_space(making.1.as_str(), "data")).await;
+        let space = tokio::task::spawn_blocking(move || making.0.create_space(making.1.as_str(), SPACE_KIND)).await;
         let space = space.map_err(|error| Failure::failed("release", error.to_string()))??;
         let data = json!({"schema": SCHEMA, "name": name.as_str(), "by": node.id().to_string()});
         let first = genesis(RELEASES_IB, object(data), Relations::new(), stamp(), &uuid(&mut OsEntropy));

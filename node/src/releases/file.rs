@@ -55,6 +55,11 @@ impl OpenBundle {
         Ok(Self { path: path.to_owned(), head, begin })
     }
 
+    /// Where the payload begins.
+    pub(crate) fn payload_at(&self) -> u64 {
+        self.begin
+    }
+
     /// The payload as it stands in the file; nothing of it is checked.
     ///
     /// # Errors

@@ -9,7 +9,6 @@
 //! Knows no socket or command. What may be installed is decided by [`sealtide_releases::bundle`].
 
 mod app;
-mod content;
 mod file;
 mod install;
 mod memory;

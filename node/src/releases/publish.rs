@@ -14,12 +14,12 @@ use semver::Version;
 use serde_json::json;
 
 use super::app::{App, Entry};
-use super::content::{ContentWriter, store_bytes};
 use super::file::OpenBundle;
 use super::tiers::{ARCHIVE_AFTER_MS, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
 use crate::commands::store_failure;
+use crate::content::{ContentWriter, store_bytes};
 use crate::failure::{Exit, Failure};
 use crate::gateway::Desk;
 use crate::node::Node;
@@ -177,7 +177,7 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
 /// As the store reports.
 pub(crate) async fn renew(node: &Node) -> Result<usize, Failure> {
     let own = node.id().to_string();
-    let apps: Vec<App> = App::all(node).into_iter().filter(|app| app.is_by(&own)).collect();
+    let apps: Vec<App> = App::all(node.store()).into_iter().filter(|app| app.is_by(&own)).collect();
     if apps.is_empty() {
         return Ok(0);
     }

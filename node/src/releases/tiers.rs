@@ -159,6 +159,26 @@ impl Tiers {
         paths.into_iter().find(is_it).ok_or_else(gone)
     }
 
+    /// The bundle with a name as it stands in a path, hot or archived: `1.0.0`, `1.0.0~lts`.
+    pub(crate) fn named(&self, app: &AppName, version: &str) -> io::Result<Option<Stored>> {
+        for tier in [Tier::Hot, Tier::Cold] {
+            let found = self.list(tier, Some(app))?.into_iter();
+            let is_it =
+                |stored: &Stored| stored.path.file_name().is_some_and(|name| *name == *format!("{version}{SUFFIX}"));
+            if let Some(stored) = found.rev().find(is_it) {
+                return Ok(Some(stored));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The key of a bundle: `v1/kiosk/1.0.0`.
+    pub(crate) fn key(stored: &Stored) -> String {
+        let manifest = stored.manifest.content();
+        let name = stored.path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        format!("{}/{}/{name}", manifest.key_version, manifest.name)
+    }
+
     /// Every bundle, of one app or of all, sorted by place.
     pub(crate) fn list(&self, tier: Tier, app: Option<&AppName>) -> io::Result<Vec<Stored>> {
         let mut found = Vec::new();

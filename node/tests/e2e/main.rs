@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod door;
 mod door_settings;
+mod export;
 mod faults;
 mod gateway;
 mod identity;

@@ -414,3 +414,75 @@ fn archive_on_rotate_moves_every_bundle_and_none_is_lost_when_it_is_cut() {
     let words = ["release", "promote", "kiosk", "--from", "stable", "--to", "lts", "--version", "1.1.0"];
     assert_eq!(machine.ok(&words)["version"], "1.1.0");
 }
+
+/// One request at the door: status, head, body.
+fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
+    use std::io::{Read, Write};
+    let at = gateway.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), answer[end + 4..].to_vec())
+}
+
+// Proves: GW-75, GW-76
+#[test]
+fn bundles_are_served_through_the_door_hot_or_archived() {
+    let publisher = Publisher::new();
+    publisher.changes("big.bin", &"0123456789abcdef".repeat(40_000));
+    publisher.publish("1.0.0");
+    let machine = &publisher.machine;
+    machine.ok(&["keys", "new"]);
+    let node = machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes")], &[]);
+    let ask = |path: &str| get(node.gateway(), path);
+    let json = |path: &str| -> Value { serde_json::from_slice(&ask(path).2).unwrap() };
+    let file = fs::read(publisher.bundle("1.0.0")).unwrap();
+    let (status, head, body) = ask("/bundle/kiosk/1.0.0");
+    assert!(status == 200 && head.contains("tes-storage-class: standard\r\n") && body == file, "{head}");
+    let manifest = json("/bundle/kiosk/1.0.0/manifest");
+    assert_eq!((&manifest["name"], manifest["signatures"].as_array().unwrap().len()), (&Value::from("kiosk"), 2));
+    assert_eq!(json("/bundle/kiosk/head/stable")["version"], "1.0.0");
+    assert_eq!(json("/bundle?prefix=v1/kiosk")["bundles"][0]["key"], "v1/kiosk/1.0.0");
+    assert_eq!(json("/bundle?prefix=v1/kiosk&cursor=v1/kiosk/1.0.0")["bundles"], serde_json::json!([]));
+    for (path, wanted) in [
+        ("/bundle/kiosk/9.9.9", 404),
+        ("/bundle/other/1.0.0", 404),
+        ("/bundle/../1.0.0", 404),
+        ("/bundle/kiosk/head/beta", 404),
+        ("/bundle?tier=%00", 400),
+        ("/bundle?wrong=1", 400),
+    ] {
+        assert_eq!(ask(path).0, wanted, "{path}");
+    }
+    // Archived, it is the same, and says so.
+    machine.ok(&["release", "archive", "--older", "0s"]);
+    let (status, head, body) = ask("/bundle/kiosk/1.0.0");
+    assert!(status == 200 && head.contains("tes-storage-class: infrequent_access\r\n") && body == file, "{head}");
+    assert_eq!(json("/bundle?tier=STANDARD")["bundles"], serde_json::json!([]));
+    // A bundle that rots on the disk never comes to its end.
+    let shown = json("/bundle?tier=INFREQUENT_ACCESS");
+    assert_eq!(shown["bundles"][0]["storageClass"], "INFREQUENT_ACCESS");
+    let place = machine.home().join("bundles/cold/archive/v1/kiosk/1.0.0.stb");
+    let mut rotten = file.clone();
+    let last = rotten.len() - 1;
+    rotten[last] ^= 1;
+    fs::write(&place, &rotten).unwrap();
+    assert!(ask("/bundle/kiosk/1.0.0").2.len() < file.len());
+    // One of the active version that is past its date: gone, and the next version signs, with no way back.
+    publisher.changes("version", "1.1.0");
+    let dist = publisher.dist();
+    let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.1.0"];
+    machine.ok(&[&words[..], &["--expires", "2026-01-01T00:00:00Z"]].concat());
+    assert_eq!(machine.ok(&["keys", "status"])["active"], "v1");
+    assert_eq!(ask("/bundle/kiosk/1.1.0").0, 410);
+    let status = machine.ok(&["keys", "status"]);
+    assert_eq!((&status["active"], &status["forced"]), (&Value::from("v2"), &Value::from(true)));
+    until("the heads are signed by the new pair", || {
+        let head = json("/bundle/kiosk/head/stable");
+        if head["epoch"] == status["epoch"] { Ok(()) } else { Err(head.to_string()) }
+    });
+}

@@ -99,9 +99,15 @@ pub(crate) struct ContentReader {
     store: Store,
     chunks: std::vec::IntoIter<ChunkRef>,
     piece: Bytes,
+    size: u64,
 }
 
 impl ContentReader {
+    /// Bytes of the whole content.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The content at an address.
     ///
     /// # Errors
@@ -111,11 +117,13 @@ impl ContentReader {
         let missing = || Failure::new(Exit::Verification, "missing", format!("{address} is missing in the store"));
         let found = record(address).ok_or_else(missing)?;
         if let Some(piece) = read_binary(&found) {
-            return Ok(Self { store: store.clone(), chunks: Vec::new().into_iter(), piece });
+            let size = piece.len() as u64;
+            return Ok(Self { store: store.clone(), chunks: Vec::new().into_iter(), piece, size });
         }
         let manifest = Manifest::read(&found, &mut |page| record(page))
             .map_err(|error| Failure::new(Exit::Verification, "manifest", error.to_string()))?;
-        Ok(Self { store: store.clone(), chunks: manifest.chunks.into_iter(), piece: Bytes::new() })
+        let (size, chunks) = (manifest.size, manifest.chunks.into_iter());
+        Ok(Self { store: store.clone(), chunks, piece: Bytes::new(), size })
     }
 }
 
