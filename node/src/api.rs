@@ -259,6 +259,11 @@ pub enum Request {
     },
     /// `audit verify`
     AuditVerify,
+    /// Checkpoints for `audit export`, some at a time.
+    AuditCheckpoints {
+        /// Those with a greater number.
+        since: u64,
+    },
     /// `keys …` and `release bump`
     Keys(KeysRequest),
     /// `doctor [TARGET]`
@@ -330,6 +335,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
         Request::Gc { dry_run } => commands::gc::gc(node, dry_run).await,
         Request::AuditVerify => commands::verify::audit(node).await,
+        Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
         Request::Keys(request) => {
             let desk = node.desk(request.may_begin())?;
             commands::keys::execute(desk, request).await
