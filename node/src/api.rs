@@ -275,6 +275,11 @@ pub enum Request {
     },
     /// `audit verify`
     AuditVerify,
+    /// Checkpoints for `audit export`, some at a time.
+    AuditCheckpoints {
+        /// Those with a greater number.
+        since: u64,
+    },
     /// `keys …` and `release bump`
     Keys(KeysRequest),
     /// `release publish`, `install` and so on
@@ -358,6 +363,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("import", error.to_string()))?
         }
         Request::AuditVerify => commands::verify::audit(node).await,
+        Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
         Request::Keys(request) => {
             let desk = node.desk(request.may_begin())?;
             let changes = request.changes_keys();

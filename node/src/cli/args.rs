@@ -435,6 +435,9 @@ pub(crate) enum KeysCommand {
         /// Somebody else may have its secret; a version that signs is left for the next one first
         #[arg(long)]
         compromised: bool,
+        /// Its last good release in a channel, where that is not the newest one; once for each channel
+        #[arg(long, value_name = "CHANNEL=SEQ", requires = "compromised")]
+        last_good: Vec<String>,
         #[command(flatten)]
         common: KeysCommon,
     },
@@ -841,7 +844,19 @@ pub(crate) enum AuditCommand {
         lines: usize,
     },
     /// Check the chain and its signed checkpoints
-    Verify,
+    Verify {
+        /// What `audit export` wrote, on any machine and without a home
+        file: Option<PathBuf>,
+        /// The node whose audit it must be, stn1…; without it the answer tells whose it is
+        #[arg(long, value_name = "NODE", requires = "file")]
+        node: Option<String>,
+    },
+    /// Write every line with the checkpoints that cover it, for `audit verify FILE` elsewhere
+    Export {
+        /// A new file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// `config`

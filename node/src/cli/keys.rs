@@ -23,7 +23,9 @@ pub(crate) async fn run(cx: &Cx, command: KeysCommand) -> Result<u8, Failure> {
         KeysCommand::Rollback { common } => (KeysChange::Rollback, common),
         KeysCommand::Force { version, common } => (KeysChange::Force { to: version }, common),
         KeysCommand::New { version, common } => (KeysChange::New { version }, common),
-        KeysCommand::Retire { version, compromised, common } => (KeysChange::Retire { version, compromised }, common),
+        KeysCommand::Retire { version, compromised, last_good, common } => {
+            (KeysChange::Retire { version, compromised, last_good }, common)
+        }
         KeysCommand::Destroy { version, common } => (KeysChange::Destroy { version }, common),
     };
     let KeysCommon { expect, reason, dry_run } = common;

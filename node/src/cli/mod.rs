@@ -1,6 +1,7 @@
 //! The command line: words in, one request to a node, one answer out.
 
 mod args;
+mod audit;
 mod bench;
 mod gateway;
 mod identity;
@@ -35,7 +36,7 @@ use crate::home::Home;
 use crate::node::Node;
 
 use args::{
-    AuditCommand, Cli, Command, ConfigCommand, ConflictsCommand, ExportArg, Global, HoldCommand, PeersCommand, SpacesCommand,
+    Cli, Command, ConfigCommand, ConflictsCommand, ExportArg, Global, HoldCommand, PeersCommand, SpacesCommand,
     TicketCommand,
 };
 use output::Output;
@@ -114,7 +115,7 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Keys { command } => keys::run(&cx, command).await,
         Command::Release { command } => release::run(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
-        Command::Audit { command } => audit(&cx, &command).await,
+        Command::Audit { command } => audit::run(&cx, command).await,
         Command::Bench { name, sizes } => bench::bench(&cx, &name, sizes).await,
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
@@ -363,21 +364,6 @@ fn all_in_step(status: &Value) -> Result<(), Failure> {
             format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()),
         )),
     }
-}
-
-async fn audit(cx: &Cx, command: &AuditCommand) -> Result<u8, Failure> {
-    match command {
-        AuditCommand::Tail { lines } => {
-            cx.home.identity()?;
-            for line in crate::audit::tail(&cx.home.audit_dir(), *lines)? {
-                cx.out.line(&line);
-            }
-        }
-        AuditCommand::Verify => {
-            return ask(cx, Request::AuditVerify).await;
-        }
-    }
-    Ok(0)
 }
 
 fn configure(cx: &Cx, command: &ConfigCommand) -> Result<u8, Failure> {

@@ -122,7 +122,9 @@ impl Export<'_> {
         for (path, frame) in files {
             written.bytes += self.file(&path, &frame, target)?;
             written.items += 1;
-            let _ = self.progress.send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
+            let _ = self
+                .progress
+                .send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
         }
         for info in self.view.timelines_of(DOC_IB) {
             let Some(tip) = tip_records(&self.view, &info.timeline).into_iter().next() else { continue };
@@ -180,7 +182,8 @@ impl Export<'_> {
                 for chunk in Manifest::chunks_listed(&record) {
                     let chunk = chunk.hash;
                     if chunks.insert(chunk) {
-                        let bytes = self.node.store().read_chunk(&chunk).ok_or_else(|| missing(&format!("chunk {chunk}")))?;
+                        let bytes =
+                            self.node.store().read_chunk(&chunk).ok_or_else(|| missing(&format!("chunk {chunk}")))?;
                         writeln!(file, r#"{{"chunk":"{chunk}","base64":"{}"}}"#, BASE64.encode(&bytes))?;
                         written.bytes += bytes.len() as u64;
                     }
@@ -190,7 +193,9 @@ impl Export<'_> {
                 written.bytes += record.encoded().len() as u64;
             }
             after = Some(last);
-            let _ = self.progress.send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
+            let _ = self
+                .progress
+                .send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
         }
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         Ok(written)
@@ -297,11 +302,13 @@ impl<W: Write> Target for Tar<'_, W> {
 pub(crate) fn import(node: &Node, file: &Path, progress: &Progress) -> Result<Value, Failure> {
     let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
     let all = fs::metadata(file).map_err(named)?.len();
-    let mut lines = Lines { reader: BufReader::with_capacity(1 << 20, File::open(file).map_err(named)?), number: 0, bytes: 0 };
+    let mut lines =
+        Lines { reader: BufReader::with_capacity(1 << 20, File::open(file).map_err(named)?), number: 0, bytes: 0 };
     let wrong = |number: u64, what: &str| {
         Failure::new(Exit::Verification, "import", format!("{}, line {number}: {what}", file.display()))
     };
-    let first: Value = lines.next().map_err(named)?.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or_default();
+    let first: Value =
+        lines.next().map_err(named)?.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or_default();
     let space: Option<SpaceId> = first["space"].as_str().and_then(|text| text.parse().ok());
     let space = space.filter(|_| first["schema"] == SCHEMA).ok_or_else(|| wrong(1, "this is no export of a space"))?;
     if node.has_space(&space) {
@@ -327,7 +334,9 @@ pub(crate) fn import(node: &Node, file: &Path, progress: &Progress) -> Result<Va
     node.grant(space, node.id(), Role::Admin)?;
     node.audit().note("imported", &[("space", &space.to_string())]);
     let role = node.engine().role(&node.id(), &space).map(role_name);
-    Ok(json!({"schema": "sealtide/import/1", "space": space.to_string(), "name": name, "records": records, "role": role}))
+    Ok(
+        json!({"schema": "sealtide/import/1", "space": space.to_string(), "name": name, "records": records, "role": role}),
+    )
 }
 
 fn take_lines(
@@ -350,7 +359,9 @@ fn take_lines(
     while let Some(line) = lines.next().map_err(|error| wrong(0, &error.to_string()))? {
         let number = lines.number;
         match read_line(&line).ok_or_else(|| wrong(number, "neither a record nor a chunk"))? {
-            Line::Chunk(hash, bytes) if blake3(&bytes) == hash.0 => store.put_chunk(hash, &bytes).map_err(store_failure)?,
+            Line::Chunk(hash, bytes) if blake3(&bytes) == hash.0 => {
+                store.put_chunk(hash, &bytes).map_err(store_failure)?
+            }
             Line::Chunk(..) => return Err(wrong(number, "the chunk has another hash")),
             Line::Record(record) => {
                 let mut before = |address: &Address| known.get(address).cloned().or_else(|| view.frame_facts(address));

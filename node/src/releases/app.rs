@@ -16,7 +16,7 @@ use data_encoding::HEXLOWER;
 use sealtide_ibgib::{Address, Object, Relations, Stamp, Verified, genesis, try_evolve, uuid};
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::LedgerRecord;
-use sealtide_releases::bundle::{AppName, BundleHead, Channel, ChannelHead, HEAD_BYTES_MAX, Signed};
+use sealtide_releases::bundle::{AppName, BundleHead, Channel, ChannelHead, HEAD_BYTES_MAX, Manifest, Signed};
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
@@ -71,6 +71,18 @@ impl App {
         let labels = Known::of(store).labels();
         let shared = labels.into_iter().filter(|(_, label)| label.kind == SPACE_KIND);
         shared.flat_map(|(space, _)| Self::of_space(store, space)).collect()
+    }
+
+    /// Every manifest in the channels of a store; none are verified.
+    pub(crate) fn manifests(store: &Store) -> Vec<Signed<Manifest>> {
+        let of_line = |app: &Self, line: Vec<Entry>| -> Vec<Signed<Manifest>> {
+            line.iter().filter_map(|entry| app.bundle_head(entry).ok()).map(|head| head.manifest).collect()
+        };
+        let of_app = |app: Self| -> Vec<Signed<Manifest>> {
+            let lines = app.channels().into_iter().flat_map(|channel| app.channel(&channel));
+            lines.flat_map(|line| of_line(&app, line)).collect()
+        };
+        Self::all(store).into_iter().flat_map(of_app).collect()
     }
 
     /// The app with a name.

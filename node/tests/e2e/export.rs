@@ -77,7 +77,10 @@ fn lines_bring_the_whole_history_back() {
     other.ok(&["init"]);
     let taken = other.ok(&["import", &lines]);
     assert_eq!(taken["name"], "Notes");
-    assert_eq!(taken["records"].as_u64().unwrap() as usize, text.lines().filter(|line| line.starts_with("{\"ib\"")).count());
+    assert_eq!(
+        taken["records"].as_u64().unwrap() as usize,
+        text.lines().filter(|line| line.starts_with("{\"ib\"")).count()
+    );
     let history = |machine: &Machine| -> Vec<Value> {
         let log = machine.ok(&["log", "Notes:plan.md"]);
         log["entries"].as_array().unwrap().iter().map(|entry| entry["address"].clone()).collect()

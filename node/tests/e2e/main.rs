@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "this is a test from end to end")]
 
 mod apart;
+mod audit;
 mod authorship;
 mod between_nats;
 mod big;
@@ -18,6 +19,7 @@ mod export;
 mod faults;
 mod gateway;
 mod identity;
+mod key_places;
 mod keys;
 mod live;
 mod members;

@@ -244,8 +244,8 @@ fn what_was_tampered_with_is_refused_and_the_installed_version_stays() {
     ] {
         fs::write(&odd, changed).unwrap();
         let done = install(odd.to_str().unwrap());
-        assert_eq!(done.code, 5, "{what}: {}", done.stderr);
-        assert!(done.stderr.contains("odd.stb"), "{what}: {}", done.stderr);
+        assert_eq!(done.code, 5, "{what}: {done:?}");
+        assert!(done.stdout.contains("odd.stb"), "{what}: {done:?}");
     }
     assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
     assert!(!to.with_file_name(".kiosk.previous").exists());
