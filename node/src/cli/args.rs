@@ -237,7 +237,8 @@ pub(crate) enum Command {
     Bench {
         /// live: how long an edit takes to show up on another node; link: a session beside plain TLS, direct and over a
         /// relay; gateway: the door for browsers beside ws and Bun; reconcile: what two large spaces say to find a small
-        /// difference; bulk: how fast a new node gets a whole space; identity: what the proofs of identities cost
+        /// difference; bulk: how fast a new node gets a whole space; release: packing and checking a release of --bytes
+        /// bytes; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
         #[command(flatten)]

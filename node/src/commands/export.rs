@@ -21,9 +21,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use data_encoding::{BASE64, HEXLOWER};
 use sealtide_crypto::blake3;
 use sealtide_ibgib::json::{Js, Rules, parse};
-use sealtide_ibgib::{
-    Address, ChunkHash, Content, Encodable, FileFrame, FileKind, FrameFacts, Kind, Manifest, Sid, Verified,
-};
+use sealtide_ibgib::record::Encodable;
+use sealtide_ibgib::{Address, ChunkHash, Content, FileFrame, FileKind, FrameFacts, Kind, Manifest, Sid, Verified};
 use sealtide_identity::{Role, SpaceId};
 use sealtide_store::{SpaceHandle, SpaceLabel};
 use sealtide_sync::{CommitRequest, SpaceView};
@@ -142,8 +141,8 @@ impl Export<'_> {
         let place = format!("files/{path}");
         let mtime = frame.mtime;
         match (&frame.content, frame.kind) {
-            (Content::Target(to), _) => target.link(&place, to).map(|()| 0)?,
-            (_, FileKind::Dir) => target.dir(&place).map(|()| 0)?,
+            (Content::Target(to), _) => target.link(&place, to)?,
+            (_, FileKind::Dir) => target.dir(&place)?,
             (Content::Bin(address), _) => {
                 let mut content = ContentReader::open(self.node.store(), &self.view, address)?;
                 let size = content.size();
