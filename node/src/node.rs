@@ -538,10 +538,8 @@ impl Node {
     /// Documents that moved may be signals of supervisors, on which keys are changed.
     fn look_for_signals(&self, space: &SpaceId, timelines: &[TimelineId]) {
         let (Some(desk), Some(view)) = (self.open_desk(), self.store().view(space)) else { return };
-        let tips = view.tip_items().into_iter().filter(|tip| tip.tip.ib() == DOC_IB);
-        let moved = tips
-            .filter_map(|tip| view.record(&tip.sid))
-            .filter(|record| record.frame().is_some_and(|facts| timelines.contains(&facts.timeline)));
+        let tips = timelines.iter().flat_map(|timeline| view.tips(timeline)).filter(|tip| tip.tip.ib() == DOC_IB);
+        let moved = tips.filter_map(|tip| view.record(&tip.sid));
         let signals: Vec<serde_json::Value> =
             moved.filter_map(|record| record.object()?.get("doc").filter(|doc| doc.is_object()).cloned()).collect();
         if !signals.is_empty() {
