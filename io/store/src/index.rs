@@ -410,17 +410,17 @@ impl Index {
                 }
             }
         }
+        fresh.sort_unstable();
+        fresh.dedup();
         let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
+        state.add_members(&self.records, &fresh);
         for id in fresh {
-            let rec = self.records.get(id);
-            if !state.is_member(rec, id) {
-                let chunks = self.chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default();
-                state.add_member(id, rec, chunks);
-                if let Some(stone) = self.stones.get(&id) {
-                    state.add_stone(&rec.sid, stone);
-                }
-                state.item_changed(sums, &rec.sid);
+            let sid = &self.records.get(id).sid;
+            state.add_chunks(self.chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default());
+            if let Some(stone) = self.stones.get(&id) {
+                state.add_stone(sid, stone);
             }
+            state.item_changed(sums, sid);
         }
         state.bytes += chunk_bytes;
         for change in &txn.moves {

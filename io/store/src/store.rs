@@ -1,6 +1,6 @@
 //! The store: open, stage, commit, tell. Spec: ibgib §14, store.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -366,7 +366,7 @@ impl Store {
         }
         self.append(&mut log, batch)?;
         let mut staged_facts = guard(&self.inner.staged_facts);
-        if staged_facts.values().map(BTreeMap::len).sum::<usize>() < STAGED_FACTS_MAX {
+        if staged_facts.values().map(HashMap::len).sum::<usize>() < STAGED_FACTS_MAX {
             let facts = staged_facts.entry(txn).or_default();
             facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, frame)));
         }
@@ -627,7 +627,10 @@ impl Store {
                     return Err(CommitError::NoChunk(chunk.hash));
                 }
             }
-            let plan = Plan::of(&index, space, state, request, &frames, &guard(&self.inner.staged_facts))?;
+            // Where nothing comes of it the next try reads them.
+            let staged = request.saga.and_then(|saga| index.sagas.get(&saga)).map(|info| info.txn);
+            let staged = staged.and_then(|txn| guard(&self.inner.staged_facts).remove(&txn)).unwrap_or_default();
+            let plan = Plan::of(&index, space, state, request, &frames, staged)?;
             // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
             if index.runs.health.is_damaged() {
                 return Err(StoreError::Failed.into());
@@ -685,7 +688,6 @@ impl Store {
                 (state.item_summary, state.tip_summary) = (items, tips);
             }
         })?;
-        guard(&self.inner.staged_facts).remove(&txn);
         self.inner.touched.listed(&listed);
         let mut events = guard(&self.inner.events);
         if !events.subscribers.is_empty() {

@@ -50,14 +50,14 @@ impl Run {
         }
         check_moves(context, &moved)?;
         let sids = index.sids();
-        if !self.holds(&sids, context)? {
+        if !self.holds(context)? {
             return self.deepen(context);
         }
         let truth = !self.scoped.moved(context.view);
-        let mut facts = self.facts_after(&after, &sids, &[]);
+        let mut facts = self.facts_after(&after, &[]);
         let merges = if truth { self.merge(context, &mut after) } else { Merges::default() };
         if self.merges_alike() && !merges.frames.is_empty() {
-            facts = self.facts_after(&after, &sids, &merges.frames);
+            facts = self.facts_after(&after, &merges.frames);
         }
         let (mut moves, mut expected) = (Vec::new(), BTreeMap::new());
         for (id, (_, tips)) in &after {
@@ -89,10 +89,11 @@ impl Run {
     }
 
     /// What the space will be: the snapshot, with these tips in the timelines that move and these records more.
-    fn facts_after(&self, after: &TipsAfter, sids: &[Sid], merged: &[Verified]) -> Facts {
+    fn facts_after(&self, after: &TipsAfter, merged: &[Verified]) -> Facts {
         let snapshot = self.scoped.snapshot();
         let (mut tips, mut items) = (snapshot.tip_summary.clone(), snapshot.item_summary.clone());
-        sids.iter().copied().chain(merged.iter().map(Verified::sid)).for_each(|sid| items.add(sid.as_bytes()));
+        items.add_all(&self.receive.index.summary);
+        merged.iter().for_each(|record| items.add(record.sid().as_bytes()));
         for (timeline, (_, after)) in after {
             let before = self.tips_before(timeline);
             let (gone, new) = differences(&before, after);

@@ -8,7 +8,7 @@ use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified};
 
 use super::Fault;
 use crate::scope::Scoped;
-use crate::{AbortCode, SpaceView, TipItem};
+use crate::{AbortCode, SetSummary, SpaceView, TipItem};
 
 /// First 16 bytes of the SHA-256 of an address: half the memory, and nobody finds two addresses with the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +62,8 @@ pub(super) struct Index {
     pub(super) pages: BTreeMap<Address, Sid>,
     /// Bytes of the records.
     pub(super) bytes: u64,
+    /// Summary of the records.
+    pub(super) summary: SetSummary,
 }
 
 const SID_MIN: Sid = Sid([0; 32]);
@@ -100,7 +102,9 @@ impl Index {
             self.check_counter(key, frame, scoped, view)?;
             self.settle(key, frame, record);
         }
-        self.records.insert((key, record.sid()), frame.map(|frame| frame.n));
+        if self.records.insert((key, record.sid()), frame.map(|frame| frame.n)).is_none() {
+            self.summary.add(record.sid().as_bytes());
+        }
         self.bytes += record.encoded().len() as u64;
         self.missing.remove(&key);
         self.note_links(record, scoped, view);
