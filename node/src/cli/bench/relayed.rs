@@ -15,10 +15,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
-use super::Sizes;
 use super::link::{
     Everyone, Figures, echoes, failed, ms, processor_time_of, resident_bytes_of, round, take, throughput,
 };
+use super::{Sizes, distance};
 use crate::failure::Failure;
 use crate::world::OsEntropy;
 
@@ -75,6 +75,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
     // LK-88
     let throughput = throughput(plain, &ours, &theirs).await?;
     dialler.shutdown().await;
+    let fallback = distance::fallback(&relay.hint).await?;
     let logins = logins(&relay, sizes.logins).await?;
     let sessions = sessions(&relay, &door, sizes.relayed).await?;
     door.shutdown().await;
@@ -82,6 +83,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
         "handshake_ms": handshake,
         "echo": echo,
         "throughput": throughput,
+        "fallback": fallback,
         "logins": logins,
         "sessions": sessions,
     }))
@@ -99,7 +101,7 @@ async fn node(relay: &RelayProcess) -> Result<Link, Failure> {
     Ok(link)
 }
 
-async fn log_in(link: &Link) -> Result<(), Failure> {
+pub(super) async fn log_in(link: &Link) -> Result<(), Failure> {
     let began = Instant::now();
     while !link.relays().iter().all(|relay| relay.up) {
         if began.elapsed() > PATIENCE {
