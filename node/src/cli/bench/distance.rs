@@ -2,14 +2,13 @@
 //! messages stand still when a connection breaks. Spec: LK-36, LK-38, LK-82 to LK-84
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sealtide_identity::RelayHint;
 use sealtide_link::{Link, Session};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -61,11 +60,6 @@ struct Way {
 }
 
 impl Way {
-    async fn to(target: SocketAddr, round_trip: Duration) -> Result<Self, Failure> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        Ok(Self::of(listener, target, round_trip)?)
-    }
-
     fn of(listener: TcpListener, target: SocketAddr, round_trip: Duration) -> std::io::Result<Self> {
         let (address, fate) = (listener.local_addr()?, watch::Sender::new(Fate::default()));
         let (told, count) = watch::channel(0);
