@@ -155,7 +155,7 @@ fn router(probe: Arc<dyn Probe>, tunnel: Option<Arc<TunnelDoor>>) -> Router {
         .route("/metrics", get(figures))
         .with_state(probe);
     match tunnel {
-        Some(door) => router.merge(Router::new().route("/st/v1/tunnel", any(tunnel::tunnel)).with_state(door)),
+        Some(door) => router.merge(Router::new().route(tunnel::TUNNEL_PATH, any(tunnel::tunnel)).with_state(door)),
         None => router,
     }
 }

@@ -15,6 +15,7 @@
 //! | `/api/lifecycle/export` | readers |
 //! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
 //! | `/admin/audit` | admins, from allowed addresses |
+//! | `/st/v1/tunnel` | peers of a node that has a tunnel; who they are is proved inside |
 //!
 //! With the echo, every path takes an upgrade, and only the first row answers otherwise.
 
@@ -44,6 +45,7 @@ use crate::refusal::Code;
 use crate::server::{Place, Shared};
 use crate::session::{Broadcast, read_object};
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
+use crate::tunnel::{self, TUNNEL_PATH};
 use crate::{App, Sample, key_routes, metrics, told};
 
 /// Bytes of a body. Spec: gateway §1.3.
@@ -96,6 +98,12 @@ async fn route(
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
         return if is_upgrade { upgrade(shared, tcp, request, place, id) } else { Err(Code::NotFound) };
     };
+    if path == TUNNEL_PATH
+        && let Some(door) = shared.tunnel.clone()
+    {
+        let mut request = request;
+        return tunnel::open(door, tcp, &mut request);
+    }
     if path == "/version/ws" || path == "/api/dev/version-ws" {
         return upgrade(shared, tcp, request, place, id);
     }

@@ -18,6 +18,7 @@ mod nginx;
 mod outputs;
 mod sessions;
 mod tls;
+mod tunnel;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> usize {
