@@ -5,6 +5,7 @@
 //! node key under the label `audit1 checkpoint`. Spec: gateway §10.1. The timeline stands in a space of kind `audit`
 //! that is never shared.
 
+mod chain;
 mod checkpoint;
 mod event;
 mod read;
@@ -29,9 +30,12 @@ use crate::known::Known;
 use crate::real::now;
 use crate::world::OsEntropy;
 
+use chain::{Chain, Signers};
+pub(crate) use chain::{Export, verify_export};
 pub use checkpoint::CheckpointSigner;
 use checkpoint::Covered;
 pub use event::AuditEvent;
+pub(crate) use read::Lines;
 use read::{file_path, files};
 pub use read::{holds, since, tail};
 
@@ -41,6 +45,8 @@ pub const AUDIT_KIND: &str = "audit";
 const CHECKPOINT_LINES: u64 = 256;
 /// Milliseconds after which uncovered lines get a checkpoint.
 const CHECKPOINT_MS: u64 = 10_000;
+/// Checkpoints in one answer, at most: some 6 KiB each.
+const CHECKPOINTS_MAX: usize = 64;
 /// Bytes after which the next file begins.
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Characters of one value, at most.
@@ -294,39 +300,45 @@ impl Audit {
     pub fn verify(&self) -> Result<AuditReport, String> {
         let _state = self.lock();
         let (checkpoints, keys) = (self.checkpoints(), crate::gateway::ed25519_keys(&self.store));
+        let signers = Signers { node: self.identity.key.public(), keys: &keys };
         let mut expected = checkpoints.iter();
         let mut next = expected.next();
-        let (mut seq, mut prev) = (0u64, [0u8; 32]);
+        let mut chain = Chain::default();
         for (_, path) in files(&self.dir).map_err(|error| error.to_string())? {
             let file = File::open(&path).map_err(|error| error.to_string())?;
             for line in BufReader::new(file).lines() {
-                let line = line.map_err(|error| error.to_string())?;
-                let value: Value =
-                    serde_json::from_str(&line).map_err(|_| format!("audit line {} is damaged", seq + 1))?;
-                seq += 1;
-                if value["[SEQ]"] != json!(seq) || value["[PREV]"] != json!(HEXLOWER.encode(&prev)) {
-                    return Err(format!("audit line {seq} does not follow the line before it"));
-                }
-                prev = sha256(line.as_bytes());
+                chain.line(&line.map_err(|error| error.to_string())?)?;
                 if let Some(checkpoint) = next
-                    && checkpoint["to"] == json!(seq)
+                    && checkpoint["to"] == json!(chain.seq)
                 {
-                    checkpoint::check(checkpoint, &prev, self.identity.key.public(), &keys)?;
+                    chain.checkpoint(checkpoint, &signers)?;
                     next = expected.next();
                 }
             }
         }
         if next.is_some() {
-            return Err(format!("audit lines are missing: a checkpoint covers more than the {seq} lines there are"));
+            let found = chain.seq;
+            return Err(format!("audit lines are missing: a checkpoint covers more than the {found} lines there are"));
         }
-        let signed = checkpoints.last().and_then(|checkpoint| checkpoint["to"].as_u64()).unwrap_or(0);
-        Ok(AuditReport { lines: seq, checkpoints: checkpoints.len() as u64, not_yet_signed: seq - signed })
+        Ok(chain.report())
+    }
+
+    /// For an export: whose audit it is with all keys that ever signed checkpoints, and the checkpoints behind number
+    /// `since`, at most so many as fit into one answer.
+    pub fn checkpoints_since(&self, since: u64) -> (Value, Vec<Value>) {
+        let head = chain::export_head(self.identity.key.public(), &crate::gateway::ed25519_keys(&self.store));
+        (head, self.checkpoint_frames(since, CHECKPOINTS_MAX))
     }
 
     fn checkpoints(&self) -> Vec<Value> {
+        self.checkpoint_frames(0, usize::MAX)
+    }
+
+    /// Checkpoint n stands in frame n − 1.
+    fn checkpoint_frames(&self, from: u64, limit: usize) -> Vec<Value> {
         let Some((space, tip)) = checkpoint_tip(&self.store) else { return Vec::new() };
         let Some((view, facts)) = self.store.view(&space).zip(tip.frame()) else { return Vec::new() };
-        let frames = view.frames(&facts.timeline, 0, facts.n, usize::MAX);
+        let frames = view.frames(&facts.timeline, from, facts.n, limit);
         let records = frames.iter().filter_map(|sid| view.record(sid));
         records.filter_map(|record| record.object()?.get("checkpoint").cloned()).collect()
     }
@@ -542,6 +554,73 @@ mod tests {
         // The last line has no successor; the checkpoint knows it.
         with(&|lines| *lines.last_mut().unwrap() = lines.last().unwrap().replace("test", "tost")).unwrap_err();
         with(&|_| {}).unwrap();
+    }
+
+    fn exported(rig: &Rig, audit: &Audit) -> String {
+        let (mut out, mut since) = (Vec::new(), 0);
+        let (head, mut page) = audit.checkpoints_since(0);
+        let mut export = crate::audit::Export::begin(&mut out, &head).unwrap();
+        for line in Lines::of(&rig.home.audit_dir()).unwrap() {
+            export.line(&line.unwrap()).unwrap();
+            if page.first().is_some_and(|checkpoint| export.is_end_of(checkpoint)) {
+                export.checkpoint(&page.remove(0)).unwrap();
+                since += 1;
+                if page.is_empty() {
+                    page = audit.checkpoints_since(since).1;
+                }
+            }
+        }
+        assert!(page.is_empty());
+        export.end().unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    // Proves: GW-79
+    #[test]
+    fn an_export_is_verified_without_home_or_store_and_every_change_of_it_is_found() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        for number in 0..CHECKPOINTS_MAX + 3 {
+            audit.note("test", &[("own", &number.to_string())]);
+            audit.checkpoint();
+            if number == 20 {
+                audit.lock().bytes = FILE_BYTES;
+            }
+        }
+        audit.note("test", &[("own", "the last")]);
+        let text = exported(&rig, &audit);
+        let check =
+            |text: &str, wanted| verify_export(text.as_bytes(), wanted).map(|(node, report)| (node, report.lines));
+        let own = rig.identity.id;
+        let (node, report) = verify_export(text.as_bytes(), Some(&own)).unwrap();
+        assert_eq!((node, report), (own, audit.verify().unwrap()));
+        assert_eq!((report.checkpoints as usize, report.not_yet_signed), (CHECKPOINTS_MAX + 3, 1));
+        let other = Home::new(rig._dir.path().join("other")).init().unwrap().0;
+        assert!(check(&text, Some(&other.id)).unwrap_err().contains("one of"));
+        let lines: Vec<&str> = text.lines().collect();
+        let with = |change: &dyn Fn(&mut Vec<String>)| {
+            let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            change(&mut lines);
+            check(&(lines.join("\n") + "\n"), None)
+        };
+        with(&|_| {}).unwrap();
+        with(&|lines| lines[1] = lines[1].replace("\"own\":\"0\"", "\"own\":\"1\"")).unwrap_err();
+        with(&|lines| drop(lines.remove(1))).unwrap_err();
+        with(&|lines| drop(lines.remove(2))).unwrap_err();
+        with(&|lines| lines.swap(1, 3)).unwrap_err();
+        with(&|lines| drop(lines.pop())).unwrap_err();
+        with(&|lines| lines.truncate(lines.len() - 4)).unwrap_err();
+        with(&|lines| lines.push("{}".to_owned())).unwrap_err();
+        // A line behind the last checkpoint is signed by nobody: only the end tells of it.
+        with(&|lines| drop(lines.remove(lines.len() - 2))).unwrap_err();
+        let (_, foreign) = Rig::new().open().checkpoints_since(0);
+        assert!(foreign.is_empty());
+        let stranger = chain::export_head(other.key.public(), &Default::default());
+        with(&|lines| lines[0] = stranger.to_string()).unwrap_err();
+        with(&|lines| lines[0] = lines[0].replace(&own.to_string(), &other.id.to_string())).unwrap_err();
+        for bad in ["", "{}\n", "x\n", &text[..text.len() - 1]] {
+            check(bad, None).unwrap_err();
+        }
     }
 
     #[test]

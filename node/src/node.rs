@@ -57,6 +57,8 @@ struct Inner {
     doors: Mutex<Doors>,
     /// Keys and registry of this home, once somebody asked for them.
     desk: Mutex<Option<Arc<Desk>>>,
+    /// Held while a release is made: its number is one more than that of the one before.
+    publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
@@ -188,6 +190,7 @@ impl Node {
             identities,
             doors: Mutex::default(),
             desk: Mutex::default(),
+            publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
@@ -378,6 +381,11 @@ impl Node {
         Ok(desk)
     }
 
+    /// One release at a time.
+    pub(crate) fn publishing(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.publishing
+    }
+
     /// Keys and registry, when they are open.
     pub fn open_desk(&self) -> Option<Arc<Desk>> {
         lock(&self.0.desk).clone()
@@ -412,6 +420,7 @@ impl Node {
         self.keep_relays_told();
         self.watch_grants();
         self.open_shares();
+        crate::releases::keep_fresh(self);
         for peer in self.known().peers() {
             if !peer.revoked {
                 self.look_after(peer.node);

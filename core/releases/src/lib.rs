@@ -1,5 +1,5 @@
-//! The version registry of an app: which entities there are, at which version, and how a bump moves them.
-//! Spec: gateway §8.
+//! The version registry of an app: which entities there are, at which version, and how a bump moves them; and the
+//! releases that are shipped ([`bundle`]). Spec: gateway §8, §9.
 //!
 //! ```text
 //! Registry ──BumpRequest──▶ BumpPlan (after, changes, the bytes that are signed)
@@ -12,6 +12,7 @@
 
 mod answer;
 mod bump;
+pub mod bundle;
 mod entity;
 mod files;
 mod idempotency;

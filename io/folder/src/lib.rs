@@ -3,7 +3,7 @@
 //! A [`Folder`] compares a directory with a cache of what is known to stand there ([`Folder::scan`]), and makes the
 //! directory agree with a plan ([`Folder::check_out`]). It knows neither the store nor the network: contents go out
 //! through a callback and come in through [`ContentSource`], and which timeline stands at which path is the caller's
-//! to say. The order of steps and what a crash leaves is in `spec/checkout.md`. Linux.
+//! to say. [`release`] packs a directory and puts one in the place of another. The order of steps and what a crash leaves is in `spec/checkout.md`. Linux.
 
 mod aside;
 mod checkout;
@@ -15,6 +15,7 @@ mod journal;
 mod path;
 mod place;
 mod plan;
+pub mod release;
 mod root;
 mod rules;
 mod scan;

@@ -4,6 +4,8 @@
 
 mod admin;
 mod app;
+mod body;
+mod bundles;
 mod connection;
 mod counts;
 mod deflate;
@@ -45,6 +47,7 @@ use tokio::sync::oneshot;
 pub use app::{
     App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
 };
+pub use bundles::{BundleShelf, PAGE_MAX, ServedBundle};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};

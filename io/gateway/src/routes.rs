@@ -11,6 +11,7 @@
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
 //! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
 //! | `/version/verify` | readers |
+//! | `/bundle`, `/bundle/{name}/{version}`, `…/manifest`, `/bundle/{name}/head/{channel}` | readers |
 //! | `/api/lifecycle/export` | readers |
 //! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
 //! | `/admin/audit` | admins, from allowed addresses |
@@ -24,7 +25,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sealtide_crypto::{Entropy, sha256};
 use sealtide_ibgib::json::{Js, JsObject, write};
@@ -32,6 +33,8 @@ use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, Idempotenc
 
 use crate::admin::{self, AdminPath};
 use crate::app::{Bumped, ListedVersion, Way};
+use crate::body::AnswerBody;
+use crate::bundles::{self, BundlePath};
 use crate::counts::Counted;
 use crate::handshake::{Caller, Facts, Grant, Head, Refusal, judge, single};
 use crate::ladder::{KeyFacts, Rung};
@@ -47,7 +50,7 @@ use crate::{App, Sample, key_routes, metrics, told};
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const JSON: &str = "application/json";
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<AnswerBody>;
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -165,6 +168,12 @@ async fn route(
             let (_, object) = read_json_up_to(shared, request, key_routes::QUESTION_BYTES_MAX).await?;
             key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
         }
+        other if let Some(path) = BundlePath::of(other) => {
+            get_only(&request)?;
+            needs(Role::Reader)?;
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            bundles::serve(app, path, query).await?
+        }
         other => match AdminPath::of(other) {
             Some(path) => admin::serve(shared, app, &caller, &principal, path, request).await?,
             None => return Err(Code::NotFound),
@@ -234,7 +243,7 @@ fn upgrade(
             Err(_) => shared.admission.leave(source),
         }
     });
-    answer.body(Full::default()).map_err(|_| Code::WsKey)
+    answer.body(AnswerBody::from(Bytes::new())).map_err(|_| Code::WsKey)
 }
 
 /// Counts a refusal and tells the audit; callers see the code alone.
@@ -576,7 +585,7 @@ fn figures(shared: &Shared) -> Result<Answer, Code> {
     ];
     let samples = shared.probe.samples().into_iter().chain(own).chain(shared.counts.samples()).collect();
     let text = metrics::encode(samples).map_err(|_| Code::StorageError)?;
-    let mut answer = Response::new(Full::from(text));
+    let mut answer = Response::new(AnswerBody::from(text));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     Ok(answer)
 }
@@ -591,7 +600,7 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
         }
         json(status, &write(&Js::Object(object)).unwrap_or_default())
     } else {
-        let mut answer = Response::new(Full::from(code.line()));
+        let mut answer = Response::new(AnswerBody::from(code.line()));
         *answer.status_mut() = status;
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         answer
@@ -609,7 +618,7 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
 }
 
 pub(crate) fn json(status: StatusCode, body: &str) -> Answer {
-    let mut answer = Response::new(Full::from(body.to_owned()));
+    let mut answer = Response::new(AnswerBody::from(body.to_owned()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer

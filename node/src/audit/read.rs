@@ -68,6 +68,45 @@ pub fn holds(dir: &Path, is_wanted: impl Fn(&Value) -> bool) -> io::Result<bool>
     Ok(false)
 }
 
+/// All lines of the audit, oldest first, byte for byte. A last line that is being written is left out.
+pub(crate) struct Lines {
+    files: std::vec::IntoIter<(u32, PathBuf)>,
+    current: Option<BufReader<File>>,
+}
+
+impl Lines {
+    /// Of the audit in `dir`, as many files as there are now.
+    ///
+    /// # Errors
+    /// When the files cannot be listed.
+    pub(crate) fn of(dir: &Path) -> io::Result<Self> {
+        Ok(Self { files: files(dir)?.into_iter(), current: None })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(file) = &mut self.current else {
+                let (_, path) = self.files.next()?;
+                match File::open(path) {
+                    Ok(file) => self.current = Some(BufReader::new(file)),
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            let mut line = String::new();
+            match file.read_line(&mut line) {
+                Err(error) => return Some(Err(error)),
+                Ok(_) if line.pop() == Some('\n') => return Some(Ok(line)),
+                Ok(_) => self.current = None,
+            }
+        }
+    }
+}
+
 fn number(line: &str) -> u64 {
     serde_json::from_str::<Value>(line).ok().and_then(|line| line["[SEQ]"].as_u64()).unwrap_or(0)
 }

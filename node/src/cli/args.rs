@@ -198,6 +198,22 @@ pub(crate) enum Command {
     /// Give the room of binaries that no space needs any more back to the disk
     ///
     /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
+    /// Write a space as plain files, as a tar, or as lines with all its history
+    Export {
+        /// Which space
+        space: String,
+        /// dir: what stands in it now; tar: the same in one file; jsonl: every record, all history
+        #[arg(long, value_name = "FORMAT", default_value = "dir")]
+        format: ExportArg,
+        /// Where to [default: the name of the space, here]
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+    },
+    /// Take the lines of an export (--format jsonl) in, with all its history
+    Import {
+        /// The file
+        file: PathBuf,
+    },
     /// given up. A running node does this at its start and every six hours. What it received in the last 24 hours waits.
     Gc {
         /// Only tell what would be freed
@@ -221,7 +237,8 @@ pub(crate) enum Command {
     Bench {
         /// live: how long an edit takes to show up on another node; link: a session beside plain TLS, direct and over a
         /// relay; gateway: the door for browsers beside ws and Bun; reconcile: what two large spaces say to find a small
-        /// difference; bulk: how fast a new node gets a whole space; identity: what the proofs of identities cost
+        /// difference; bulk: how fast a new node gets a whole space; release: packing and checking a release of --bytes
+        /// bytes; identity: what the proofs of identities cost
         #[arg(default_value = "live")]
         name: String,
         #[command(flatten)]
@@ -419,6 +436,9 @@ pub(crate) enum KeysCommand {
         /// Somebody else may have its secret; a version that signs is left for the next one first
         #[arg(long)]
         compromised: bool,
+        /// Its last good release in a channel, where that is not the newest one; once for each channel
+        #[arg(long, value_name = "CHANNEL=SEQ", requires = "compromised")]
+        last_good: Vec<String>,
         #[command(flatten)]
         common: KeysCommon,
     },
@@ -504,6 +524,110 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, requires = "tree")]
         confirm: bool,
     },
+    /// Ship a directory: a signed bundle in a channel, pushed to whoever follows
+    Publish {
+        /// The app, for instance kiosk
+        app: String,
+        /// What is shipped: every file below
+        dir: PathBuf,
+        /// The channel
+        #[arg(long, value_name = "CHANNEL", default_value = "stable")]
+        channel: String,
+        /// Its version [default: what the version registry says of global:main]
+        #[arg(long, value_name = "VERSION")]
+        version: Option<String>,
+        /// Versions below this one count as yanked
+        #[arg(long, value_name = "VERSION")]
+        minimum_version: Option<String>,
+        /// From then on it is served no more, for instance 2027-11-28T12:00:00Z
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// Write a copy of the bundle to this file, for instance kiosk-2.4.0.stb
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Write what others need to verify it: the trust file
+        #[arg(long, value_name = "FILE")]
+        trust_out: Option<PathBuf>,
+    },
+    /// Put a release of one channel into another
+    Promote {
+        /// The app
+        app: String,
+        /// Which release [default: the newest]
+        #[arg(long, value_name = "VERSION")]
+        version: Option<String>,
+        /// Out of this channel
+        #[arg(long, value_name = "CHANNEL")]
+        from: String,
+        /// Into this one
+        #[arg(long, value_name = "CHANNEL")]
+        to: String,
+    },
+    /// Channels and their newest releases, and what is installed here
+    List,
+    /// The releases of an app
+    Show {
+        /// The app
+        app: String,
+        /// Only this channel
+        #[arg(long, value_name = "CHANNEL")]
+        channel: Option<String>,
+        /// The files of this version
+        #[arg(long, value_name = "VERSION")]
+        version: Option<String>,
+    },
+    /// Put the newest release of a channel into a directory, whole or not at all
+    Install {
+        /// The app; or a bundle, a file that ends with .stb
+        app: String,
+        /// The channel
+        #[arg(long, value_name = "CHANNEL", default_value = "stable")]
+        channel: String,
+        /// Another version than the newest; needs --allow-downgrade
+        #[arg(long, value_name = "VERSION")]
+        version: Option<String>,
+        /// The directory; what stands there becomes .NAME.previous beside it
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// The publisher's trust file [default: what this node trusts already]
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+        /// Go on, and install what is published later
+        #[arg(long)]
+        follow: bool,
+        /// Take an older or a yanked release; the audit says so
+        #[arg(long)]
+        allow_downgrade: bool,
+    },
+    /// Check a bundle, with no network: signatures, keys, every file
+    Verify {
+        /// The bundle
+        file: PathBuf,
+        /// The publisher's trust file [default: what this node trusts already]
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+    },
+    /// Move old bundles to the archive; they are served from there
+    Archive {
+        /// Only this app
+        app: Option<String>,
+        /// Only bundles of this age and older
+        #[arg(long, value_name = "TIME", default_value = "30d")]
+        older: String,
+        /// Where they go
+        #[arg(long, value_name = "TIER", default_value = "infrequent")]
+        tier: TierArg,
+    },
+    /// Tell everybody not to install a release
+    Yank {
+        /// The app
+        app: String,
+        /// Its version
+        version: String,
+        /// In which channel
+        #[arg(long, value_name = "CHANNEL", default_value = "stable")]
+        channel: String,
+    },
     /// Take back a bump of a source tree: its files and versions are as they were
     Revert {
         /// The transaction that the bump named
@@ -512,6 +636,24 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "DIR", default_value = ".")]
         tree: PathBuf,
     },
+}
+
+/// A form of export.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExportArg {
+    /// A directory
+    Dir,
+    /// A tar
+    Tar,
+    /// Lines of JSON
+    Jsonl,
+}
+
+/// A tier of bundles.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TierArg {
+    /// Read seldom, kept for long
+    Infrequent,
 }
 
 /// Part of a version.
@@ -703,7 +845,19 @@ pub(crate) enum AuditCommand {
         lines: usize,
     },
     /// Check the chain and its signed checkpoints
-    Verify,
+    Verify {
+        /// What `audit export` wrote, on any machine and without a home
+        file: Option<PathBuf>,
+        /// The node whose audit it must be, stn1…; without it the answer tells whose it is
+        #[arg(long, value_name = "NODE", requires = "file")]
+        node: Option<String>,
+    },
+    /// Write every line with the checkpoints that cover it, for `audit verify FILE` elsewhere
+    Export {
+        /// A new file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// `config`

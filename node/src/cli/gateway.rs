@@ -35,6 +35,8 @@ impl Probe for Open {
 /// Runs the gateway until a signal or `down`.
 pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let mut interrupts = Interrupts::new()?;
+    // From the first moment: a hangup that nobody waits for would end the process.
+    let mut hangup = signal(SignalKind::hangup())?;
     let config = with_options(&cx.config, &args)?;
     let mut settings = config.gateway(&cx.home)?;
     settings.door.echo = args.echo;
@@ -71,7 +73,6 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
     let server = ready(&cx, server);
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    let mut hangup = signal(SignalKind::hangup())?;
     let code = loop {
         tokio::select! {
             exit = interrupts.next() => break exit.code(),

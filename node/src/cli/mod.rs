@@ -1,6 +1,7 @@
 //! The command line: words in, one request to a node, one answer out.
 
 mod args;
+mod audit;
 mod bench;
 mod gateway;
 mod identity;
@@ -10,9 +11,11 @@ mod plumbing;
 mod progress;
 mod relay;
 mod relay_status;
+mod release;
 mod render;
 mod render_identity;
 mod render_keys;
+mod render_release;
 mod up;
 
 use std::io::Read;
@@ -27,6 +30,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api::{Request, execute};
+use crate::commands::export::ExportFormat;
 use crate::config::{self, Config};
 use crate::control;
 use crate::failure::{Exit, Failure};
@@ -35,7 +39,7 @@ use crate::node::Node;
 use crate::world::OsEntropy;
 
 use args::{
-    AuditCommand, Cli, Command, ConfigCommand, ConflictsCommand, Global, HoldCommand, PeersCommand, SpacesCommand,
+    Cli, Command, ConfigCommand, ConflictsCommand, ExportArg, Global, HoldCommand, PeersCommand, SpacesCommand,
     TicketCommand,
 };
 use output::Output;
@@ -112,9 +116,9 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             gateway::bearer(&cx, &name, role, file)
         }
         Command::Keys { command } => keys::run(&cx, command).await,
-        Command::Release { command } => keys::release(&cx, command).await,
+        Command::Release { command } => release::run(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
-        Command::Audit { command } => audit(&cx, &command).await,
+        Command::Audit { command } => audit::run(&cx, command).await,
         Command::Bench { name, sizes } => bench::bench(&cx, &name, sizes).await,
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
@@ -202,6 +206,16 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Hold { command: HoldCommand::Accept { space } } => Request::HoldDecide { space, accept: true },
         Command::Hold { command: HoldCommand::Reject { space } } => Request::HoldDecide { space, accept: false },
         Command::Verify { space } => Request::Verify { space },
+        Command::Export { space, format, out } => {
+            let (format, end) = match format {
+                ExportArg::Dir => (ExportFormat::Dir, ""),
+                ExportArg::Tar => (ExportFormat::Tar, ".tar"),
+                ExportArg::Jsonl => (ExportFormat::Jsonl, ".jsonl"),
+            };
+            let out = std::path::absolute(out.unwrap_or_else(|| PathBuf::from(format!("{space}{end}"))))?;
+            Request::Export { space, format, out }
+        }
+        Command::Import { file } => Request::Import { file: std::path::absolute(file)? },
         Command::Gc { dry_run } => Request::Gc { dry_run },
         _ => unreachable!("commands with their own path are served by `run`"),
     })
@@ -392,21 +406,6 @@ fn all_in_step(status: &Value) -> Result<(), Failure> {
             format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()),
         )),
     }
-}
-
-async fn audit(cx: &Cx, command: &AuditCommand) -> Result<u8, Failure> {
-    match command {
-        AuditCommand::Tail { lines } => {
-            cx.home.identity()?;
-            for line in crate::audit::tail(&cx.home.audit_dir(), *lines)? {
-                cx.out.line(&line);
-            }
-        }
-        AuditCommand::Verify => {
-            return ask(cx, Request::AuditVerify).await;
-        }
-    }
-    Ok(0)
 }
 
 fn configure(cx: &Cx, command: &ConfigCommand) -> Result<u8, Failure> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::commands::rfc3339;
 use crate::failure::{Exit, Failure};
-use crate::gateway::{BumpRefused, Desk, OrderRefused, Ordered, TreeRefused, end_ms};
+use crate::gateway::{BumpRefused, Desk, Named, OrderRefused, Ordered, TreeRefused, end_ms};
 
 /// Who orders by a command.
 const BY: &str = "command";
@@ -59,6 +59,11 @@ pub enum KeysRequest {
 }
 
 impl KeysRequest {
+    /// Whether another pair may sign afterwards.
+    pub(crate) fn changes_keys(&self) -> bool {
+        matches!(self, Self::Change { dry_run: false, .. })
+    }
+
     /// Whether it may make keys and a registry where there are none.
     pub(crate) fn may_begin(&self) -> bool {
         matches!(self, Self::Bump { .. } | Self::Change { change: KeysChange::New { .. }, dry_run: false, .. })
@@ -92,6 +97,9 @@ pub enum KeysChange {
         version: String,
         /// Somebody else may have its secret.
         compromised: bool,
+        /// Releases that are the last good ones of their channels, `CHANNEL=SEQ`; of the others it is the newest.
+        #[serde(default)]
+        last_good: Vec<String>,
     },
     /// The secret of a version that ended is deleted.
     Destroy {
@@ -189,7 +197,7 @@ fn preview(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>) -> Resu
     let order = match change {
         KeysChange::New { .. } => None,
         // An active version is left first; what that comes to is shown.
-        KeysChange::Retire { version: name, compromised: true } if desk.show().active == version(name)? => {
+        KeysChange::Retire { version: name, compromised: true, .. } if desk.show().active == version(name)? => {
             Some(Order::Rotate { to: None, keep_until: None })
         }
         other => order_of(other)?,
@@ -225,8 +233,8 @@ fn order_of(change: &KeysChange) -> Result<Option<Order>, Failure> {
         KeysChange::Rotate { to } => Order::Rotate { to: to.as_deref().map(version).transpose()?, keep_until: None },
         KeysChange::Rollback => Order::Rollback,
         KeysChange::Force { to } => Order::Force { to: version(to)? },
-        KeysChange::Retire { version: name, compromised: false } => Order::Retire(version(name)?),
-        KeysChange::Retire { version: name, compromised: true } => Order::Compromise(version(name)?, Vec::new()),
+        KeysChange::Retire { version: name, compromised: false, .. } => Order::Retire(version(name)?),
+        KeysChange::Retire { version: name, compromised: true, .. } => Order::Compromise(version(name)?, Vec::new()),
         KeysChange::Destroy { version: name } => Order::Destroy(version(name)?),
         KeysChange::New { .. } => return Ok(None),
     }))
@@ -251,8 +259,10 @@ fn follow(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>, reason: 
                 "from": after.active.to_string(), "to": after.active.to_string(), "epoch": after.epoch,
             }));
         }
-        KeysChange::Retire { version: name, compromised: true } => {
-            desk.compromise(version(name)?, BY, reason).map_err(refused)?;
+        KeysChange::Retire { version: name, compromised: true, last_good } => {
+            let named: Option<Vec<Named>> = last_good.iter().map(|text| Named::parse(text)).collect();
+            let named = named.ok_or_else(|| Failure::usage("last_good", "a last good release is CHANNEL=SEQ"))?;
+            desk.compromise(version(name)?, &named, BY, reason).map_err(refused)?;
         }
         KeysChange::Destroy { version: name } => {
             desk.destroy(version(name)?, BY, reason).map_err(refused)?;

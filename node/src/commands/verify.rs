@@ -42,6 +42,12 @@ pub(crate) fn audit_report(audit: &Audit) -> Result<Value, Failure> {
     }))
 }
 
+/// One page of checkpoints, and the head of an export.
+pub(crate) fn audit_checkpoints(audit: &Audit, since: u64) -> Result<Value, Failure> {
+    let (head, checkpoints) = audit.checkpoints_since(since);
+    Ok(json!({"schema": "sealtide/audit_checkpoints/1", "head": head, "checkpoints": checkpoints}))
+}
+
 fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, Failure> {
     let mut told = |done: u64, all: u64| {
         let _ = progress.send(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]}));

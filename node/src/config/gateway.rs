@@ -13,7 +13,7 @@ use sealtide_identity::keyring::Fallback;
 
 use super::{Config, Origin, Setting};
 use crate::failure::Failure;
-use crate::gateway::{DeskSettings, read_bearers};
+use crate::gateway::{DeskSettings, parse_key_files, read_bearers};
 use crate::home::Home;
 
 const DAY_MS: u64 = 86_400_000;
@@ -270,6 +270,15 @@ pub(super) const ROWS: &[Row] = &[
         Some(())
     }),
     row!(
+        "key_files",
+        "",
+        "files with signing secrets, v1=/PATH, for their owner alone; commas between them",
+        |text, it| {
+            it.desk.key_files = parse_key_files(&texts(text))?;
+            Some(())
+        }
+    ),
+    row!(
         "key_fallback",
         "never",
         "whether a lower key version may sign a bump when the wanted one cannot: never, or audited (labelled)",
@@ -449,6 +458,7 @@ mod tests {
             ("max_message_bytes = 1023", "1023"),
             ("supervisors = \"stn1nobody\"", "stn1nobody"),
             ("min_subprotocol = \"v2\"", "v2"),
+            ("key_files = \"v1\"", "v1"),
             ("max_sessions = 0", "0"),
             ("auth = \"basic\"", "basic"),
             ("public_read = \"perhaps\"", "perhaps"),

@@ -12,19 +12,21 @@ use std::collections::BTreeMap;
 use sealtide_crypto::Entropy;
 use sealtide_gateway::{Code, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question};
 use sealtide_identity::keyring::{
-    Action, Algorithm, Change, ChangeRefused, ChangeRequest, Deadline, KeySecret, KeySource, KeyVersion, LedgerRecord,
-    Order, Verdict, VersionState, parse_time,
+    Action, Algorithm, Change, ChangeRefused, ChangeRequest, Deadline, KeySecret, KeySource, KeyVersion, LastGood,
+    LedgerRecord, Order, PublicPair, Verdict, VersionState, parse_time,
 };
 use zeroize::Zeroizing;
 
 use super::alerts::Fact;
 use super::desk::{Desk, Turn};
+use super::last_good::{Named, last_good};
 use super::timelines::{Frames, data_of, member};
 use crate::audit::{self, AuditEvent};
 use crate::failpoint;
 use crate::failure::Failure;
 use crate::known::Known;
 use crate::real::now;
+use crate::releases::App;
 use crate::world::OsEntropy;
 
 /// The epoch up to which the audit was told.
@@ -243,20 +245,42 @@ impl Desk {
         Ok(version)
     }
 
-    /// Ends a version whose secret somebody else may have. An active one is left first.
+    /// Ends a version whose secret somebody else may have. An active one is left first. Its releases count up to the
+    /// newest one of each channel, or an older one that is `named`.
     ///
     /// # Errors
-    /// [`OrderRefused`]; the active version is kept when no other can take its place.
-    pub fn compromise(&self, version: KeyVersion, by: &str, reason: &str) -> Result<KeyChange, OrderRefused> {
+    /// [`OrderRefused`]; the active version is kept when no other can take its place, and for a release that is not there.
+    pub(crate) fn compromise(
+        &self,
+        version: KeyVersion,
+        named: &[Named],
+        by: &str,
+        reason: &str,
+    ) -> Result<KeyChange, OrderRefused> {
         let mut turn = self.turn();
+        let channels = self.last_good(version, named).map_err(OrderRefused::Store)?;
         let is_active = self.read().ring.ledger().tip().active() == version;
         if is_active {
             let rotate = Order::Rotate { to: None, keep_until: None };
             self.follow(&mut turn, &Ordered { order: rotate, expect: Some(version), by, reason })?;
             failpoint::hit("keys_left");
         }
-        let order = Order::Compromise(version, Vec::new());
+        let order = Order::Compromise(version, channels);
         self.follow(&mut turn, &Ordered { order, expect: None, by, reason })
+    }
+
+    fn last_good(&self, version: KeyVersion, named: &[Named]) -> Result<Vec<LastGood>, Failure> {
+        let pair = {
+            let state = self.read();
+            let entries = state.ring.ledger().keys().iter().filter(|key| key.version == version);
+            PublicPair::of_entries(&entries.collect::<Vec<_>>())
+        };
+        match pair {
+            Some(pair) => last_good(&App::manifests(self.store()), version, &pair, named),
+            // A version without a pair signs no release.
+            None if named.is_empty() => Ok(Vec::new()),
+            None => Err(Failure::usage("last_good", format!("{version} has no pair and signed no release"))),
+        }
     }
 
     /// Deletes the secret of a version that has ended.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sealtide_crypto::Label;
-use sealtide_gateway::{App, Bumped, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
+use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
 use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
     KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadWarning, LoadedKeys, Order, VersionState,
@@ -20,13 +20,14 @@ use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{BumpRequest, Registry};
 use sealtide_store::Store;
 use tokio::sync::broadcast;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::alerts::{Alerts, Fact};
 use super::changes::Ordered;
 use super::events::Events;
 use super::figures::Figures;
 use super::key_file::{KeyFile, Keys};
+use super::key_places::{read_credentials, read_key_files};
 use super::registry::{self, Origin};
 use super::thread_state::ThreadState;
 use super::timelines::{Frames, app_space, data_of, known_space, member};
@@ -35,6 +36,7 @@ use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
 use crate::real::now;
+use crate::releases::Tiers;
 use crate::world::OsEntropy;
 
 /// Notices that wait for the door; one that is further behind looks at everything anew.
@@ -45,6 +47,8 @@ const NOTICES: usize = 64;
 pub struct DeskSettings {
     /// A JSON array of entities, for a store without a registry.
     pub registry: Option<PathBuf>,
+    /// Files with the secrets of versions.
+    pub key_files: BTreeMap<KeyVersion, PathBuf>,
     /// Grace, probation, fallback.
     pub policy: KeyPolicy,
     /// Nodes whose signals are followed.
@@ -64,6 +68,7 @@ pub struct Desk {
     identity: Identity,
     audit: Arc<Audit>,
     key_file: KeyFile,
+    tiers: Tiers,
     pub(super) settings: DeskSettings,
     turn: Mutex<Turn>,
     state: RwLock<State>,
@@ -114,7 +119,7 @@ impl Desk {
     ) -> Result<(Arc<Self>, Vec<String>), Failure> {
         let key_file = KeyFile::of(home)?;
         let mut keys = key_file.read()?;
-        let loaded = load_keys(&keys, settings.generate.unwrap_or(true))?;
+        let loaded = load_keys(&keys, &settings)?;
         let mut told: Vec<String> = loaded.warnings.iter().map(|warning| warning_text(*warning)).collect();
         if let Some(made) = loaded.generated() {
             keys.made.insert(KeyVersion::V1, Zeroizing::new(*made));
@@ -141,6 +146,7 @@ impl Desk {
             identity,
             audit,
             key_file,
+            tiers: Tiers::of(home),
             settings,
             state: RwLock::new(State {
                 ring,
@@ -207,6 +213,10 @@ impl Desk {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(super) fn tiers(&self) -> &Tiers {
+        &self.tiers
     }
 
     pub(super) fn space(&self) -> &SpaceId {
@@ -334,6 +344,10 @@ impl App for Desk {
         Some(self)
     }
 
+    fn bundles(&self) -> Option<&dyn BundleShelf> {
+        Some(self)
+    }
+
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
         Some(self.notices.subscribe())
     }
@@ -362,18 +376,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load_keys(keys: &Keys, may_generate: bool) -> Result<LoadedKeys, Failure> {
+fn load_keys(keys: &Keys, settings: &DeskSettings) -> Result<LoadedKeys, Failure> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let environment = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok().filter(|name| environment_name(name).is_some())?;
         Some((name, value.into_encoded_bytes()))
     });
-    let offers = KeyOffers {
+    let mut offers = KeyOffers {
         environment: environment.collect(),
         stored: keys.made.iter().map(|(version, key)| (*version, **key)).collect(),
-        may_generate,
-        ..KeyOffers::default()
+        files: read_key_files(&settings.key_files)?,
+        credentials: read_credentials(directory.as_deref())?,
+        may_generate: settings.generate.unwrap_or(true),
     };
     let loaded = LoadedKeys::load(&offers, &mut OsEntropy);
+    // The texts have done their work; what is kept of them is kept typed.
+    let texts = offers.files.values_mut().chain(offers.credentials.values_mut());
+    texts.chain(offers.environment.values_mut()).for_each(Zeroize::zeroize);
     loaded.map_err(|error| Failure::usage("signing_key", error.to_string()))
 }
 

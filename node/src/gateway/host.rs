@@ -37,6 +37,7 @@ impl GatewayHost {
                 let checked = tokio::task::spawn_blocking(move || commands::verify::audit_report(&audit)).await;
                 checked.map_err(|error| Failure::failed("verify", error.to_string()))?
             }
+            Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(&self.audit, since),
             Request::Down => {
                 self.audit.note("down", &[]);
                 self.stop.send_replace(true);

@@ -30,7 +30,7 @@ use crate::real::RealWorld;
 
 use claims::Claims;
 
-pub(crate) use claims::{agree, join_tips, tip_records, tips};
+pub(crate) use claims::{agree, join_tips, live_files, tip_records, tips};
 pub(crate) use merges::{parents, unsettled};
 
 /// How long a path that could not be read or written is left alone before it is tried again.

@@ -200,6 +200,8 @@ fn keys_as_an_operator_moves_them() {
     assert_eq!(machine.ok(&["keys", "new"])["version"], "v3");
     machine.ok(&["keys", "rotate"]);
     machine.ok(&["--yes", "keys", "retire", "v1"]);
+    let named = ["--yes", "keys", "retire", "v2", "--compromised", "--last-good", "stable=7"];
+    assert_eq!(machine.run(&named).code, 2, "v2 signed nothing in that channel");
     machine.ok(&["--yes", "keys", "retire", "v2", "--compromised"]);
     machine.ok(&["--yes", "keys", "destroy", "v1"]);
     let told = gateway.bump("{}");

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "this is a test from end to end")]
 
 mod apart;
+mod audit;
 mod authorship;
 mod between_nats;
 mod big;
@@ -14,9 +15,11 @@ mod cli;
 mod crash;
 mod door;
 mod door_settings;
+mod export;
 mod faults;
 mod gateway;
 mod identity;
+mod key_places;
 mod keys;
 mod live;
 mod members;
@@ -25,6 +28,7 @@ mod netns;
 mod nginx;
 mod policy;
 mod relay;
+mod releases;
 mod room;
 mod scenes;
 mod support;

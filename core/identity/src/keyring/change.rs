@@ -254,21 +254,7 @@ pub(super) fn sign_by_node(node: &SigningKey, signed: &str) -> RecordSignature {
 }
 
 pub(super) fn sign(keys: &VersionKeys, signed: &str) -> Vec<RecordSignature> {
-    let Some(pair) = keys.pair() else { return Vec::new() };
-    let ml_dsa = pair.ml_dsa.sign(Label::KeysRotate, signed.as_bytes());
-    let ed25519 = pair.ed25519.sign(Label::KeysRotate, signed.as_bytes());
-    vec![
-        RecordSignature {
-            kid: kid(pair.ml_dsa.public().as_bytes()),
-            algorithm: Algorithm::MlDsa87,
-            signature: ml_dsa.as_bytes().to_vec(),
-        },
-        RecordSignature {
-            kid: kid(pair.ed25519.public().as_bytes()),
-            algorithm: Algorithm::Ed25519,
-            signature: ed25519.to_vec(),
-        },
-    ]
+    keys.pair().map(|pair| pair.sign(Label::KeysRotate, signed.as_bytes())).unwrap_or_default()
 }
 
 /// What a record has room for.

@@ -41,7 +41,8 @@ impl VersionState {
         Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
     }
 
-    pub(super) fn named(name: &str) -> Option<Self> {
+    /// The state of a word.
+    pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, word)| *word == name).map(|(state, _)| *state)
     }
 }

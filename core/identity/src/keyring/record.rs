@@ -117,6 +117,25 @@ pub struct LastGood {
     pub manifest_sha256: [u8; 32],
 }
 
+impl LastGood {
+    /// `{"registry", "channel", "seq", "manifestSha256"}`.
+    pub fn to_value(&self) -> Value {
+        let hash = HEXLOWER.encode(&self.manifest_sha256);
+        json!({"registry": self.registry, "channel": self.channel, "seq": self.seq, "manifestSha256": hash})
+    }
+
+    /// Reads that form.
+    pub fn read(value: &Value) -> Option<Self> {
+        let object = value.as_object().filter(|object| object.len() == 4)?;
+        Some(Self {
+            registry: object.get("registry").and_then(words)?,
+            channel: object.get("channel").and_then(words)?,
+            seq: object.get("seq").and_then(integer)?,
+            manifest_sha256: object.get("manifestSha256").and_then(|value| hex32(value.as_str()?))?,
+        })
+    }
+}
+
 /// One signature of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordSignature {
@@ -155,6 +174,22 @@ pub struct LedgerRecord {
     pub signatures: Vec<RecordSignature>,
     /// What was signed.
     signed: String,
+}
+
+impl RecordSignature {
+    /// `{"kid", "alg", "sig"}`. Spec: gateway §7.3.
+    pub fn to_value(&self) -> Value {
+        json!({"kid": self.kid, "alg": self.algorithm.name(), "sig": encode_signature(&self.signature)})
+    }
+
+    /// Reads that form: three members, a signature of the length of its algorithm. HMAC is none here.
+    pub fn read(value: &Value) -> Option<Self> {
+        let object = value.as_object().filter(|object| object.len() == 3)?;
+        let algorithm = Algorithm::named(object.get("alg")?.as_str()?).filter(|it| *it != Algorithm::HmacSha256)?;
+        let signature = decode_signature(algorithm, object.get("sig")?.as_str()?)?;
+        let kid = object.get("kid")?.as_str().filter(|kid| kid.len() == 16)?.to_owned();
+        Some(Self { kid, algorithm, signature })
+    }
 }
 
 /// A record that is none, by the member that is wrong.
@@ -233,11 +268,20 @@ impl LedgerRecord {
         self.state.not_after.get(&version).copied()
     }
 
+    /// The public keys of a version: ML-DSA-87, then Ed25519; empty when it has no pair.
+    pub fn keys_of(&self, version: KeyVersion) -> Vec<&PublicKeyEntry> {
+        self.state.pair(version)
+    }
+
+    /// For each version that was given up: the last good manifest of each channel.
+    pub fn compromised(&self) -> impl Iterator<Item = (KeyVersion, &[LastGood])> {
+        self.state.compromised.iter().map(|(version, channels)| (*version, channels.as_slice()))
+    }
+
     /// The record as JSON, `signatures` last.
     pub fn to_value(&self) -> Value {
         let mut value: Value = serde_json::from_str(&self.signed).expect("its own text");
-        let entry = |entry: &RecordSignature| json!({"kid": entry.kid, "alg": entry.algorithm.name(), "sig": encode_signature(&entry.signature)});
-        value["signatures"] = self.signatures.iter().map(entry).collect();
+        value["signatures"] = self.signatures.iter().map(RecordSignature::to_value).collect();
         value
     }
 
@@ -248,7 +292,8 @@ impl LedgerRecord {
     pub fn parse(value: &Value) -> Result<Self, RecordError> {
         let mut object = value.as_object().ok_or(RecordError("object"))?.clone();
         let signatures = object.shift_remove("signatures").ok_or(RecordError("signatures"))?;
-        let signatures = list(&signatures, SIGNATURES_MAX).and_then(|list| list.iter().map(read_signature).collect());
+        let signatures =
+            list(&signatures, SIGNATURES_MAX).and_then(|list| list.iter().map(RecordSignature::read).collect());
         let signatures: Vec<RecordSignature> = signatures.ok_or(RecordError("signatures"))?;
         let signed = canonical(&Value::Object(object.clone())).ok_or(RecordError("text"))?;
         let mut members = Members(object);
@@ -292,11 +337,7 @@ impl Draft<'_> {
             let public = BASE64.encode(&key.public_key);
             json!({"version": key.version.to_string(), "alg": key.algorithm.name(), "kid": key.kid, "publicKey": public})
         };
-        let channel = |good: &LastGood| {
-            let hash = HEXLOWER.encode(&good.manifest_sha256);
-            json!({"registry": good.registry, "channel": good.channel, "seq": good.seq, "manifestSha256": hash})
-        };
-        let given_up = |(version, channels): (&KeyVersion, &Vec<LastGood>)| json!({"version": version.to_string(), "channels": channels.iter().map(channel).collect::<Vec<_>>()});
+        let given_up = |(version, channels): (&KeyVersion, &Vec<LastGood>)| json!({"version": version.to_string(), "channels": channels.iter().map(LastGood::to_value).collect::<Vec<_>>()});
         json!({
             "schema": SCHEMA,
             "ledger": self.ledger,
@@ -387,28 +428,10 @@ fn read_compromised(value: &Value) -> Option<BTreeMap<KeyVersion, Vec<LastGood>>
         let object = entry.as_object().filter(|object| object.len() == 2)?;
         let version = KeyVersion::parse(object.get("version")?.as_str()?)?;
         let channels: Option<Vec<LastGood>> =
-            list(object.get("channels")?, CHANNELS_MAX)?.iter().map(read_channel).collect();
+            list(object.get("channels")?, CHANNELS_MAX)?.iter().map(LastGood::read).collect();
         if found.insert(version, channels?).is_some() {
             return None;
         }
     }
     Some(found)
-}
-
-fn read_channel(value: &Value) -> Option<LastGood> {
-    let object = value.as_object().filter(|object| object.len() == 4)?;
-    Some(LastGood {
-        registry: object.get("registry").and_then(words)?,
-        channel: object.get("channel").and_then(words)?,
-        seq: object.get("seq").and_then(integer)?,
-        manifest_sha256: hex32(object.get("manifestSha256")?.as_str()?)?,
-    })
-}
-
-fn read_signature(value: &Value) -> Option<RecordSignature> {
-    let object = value.as_object().filter(|object| object.len() == 3)?;
-    let algorithm = Algorithm::named(object.get("alg")?.as_str()?).filter(|it| *it != Algorithm::HmacSha256)?;
-    let signature = decode_signature(algorithm, object.get("sig")?.as_str()?)?;
-    let kid = object.get("kid")?.as_str().filter(|kid| kid.len() == 16)?.to_owned();
-    Some(RecordSignature { kid, algorithm, signature })
 }

@@ -1,0 +1,369 @@
+//! Which releases count, and which may be installed. Everything here comes before the first byte is unpacked.
+//! Spec: gateway §7.9, §9.5 to §9.7.
+
+use std::collections::BTreeMap;
+
+use data_encoding::HEXLOWER;
+use sealtide_identity::keyring::{KeyVersion, PairRefused, VersionState, write_time};
+use semver::Version;
+use serde_json::{Value, json};
+
+use super::head::ChannelHead;
+use super::manifest::Manifest;
+use super::signed::{Signed, hex32, integer};
+use super::trust::{Trust, TrustedPair};
+use super::{AppName, Channel};
+
+/// A manifest or head whose signatures count. Only [`Trust`] makes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Trusted<'a, T>(&'a Signed<T>);
+
+impl<'a, T> std::ops::Deref for Trusted<'a, T> {
+    type Target = Signed<T>;
+
+    fn deref(&self) -> &Signed<T> {
+        self.0
+    }
+}
+
+/// Why a release does not count, or may not be installed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseRefused {
+    /// Another app's.
+    #[error("it belongs to another registry ({found}) than the trust ({trusted})")]
+    Registry {
+        /// Of the trust.
+        trusted: String,
+        /// In the object.
+        found: String,
+    },
+    /// Signed by a key that the trust does not know.
+    #[error("it is signed by key {0}, which this trust does not know")]
+    UnknownKey(String),
+    /// A signature is missing, doubled, swapped or wrong.
+    #[error("{0}")]
+    Signature(#[from] PairRefused),
+    /// The manifest names another key version than the one that signed.
+    #[error("it says that {told} signed, and {signed} did")]
+    KeyVersion {
+        /// In the manifest.
+        told: KeyVersion,
+        /// By the ledger.
+        signed: KeyVersion,
+    },
+    /// The version that signed has ended.
+    #[error("it is signed by {0}, which has expired")]
+    KeyExpired(KeyVersion),
+    /// The version that signed was given up, and this release is not among those that it signed in good faith.
+    #[error("it is signed by {0}, which was compromised, and it is not among the releases signed before that")]
+    KeyCompromised(KeyVersion),
+    /// A head by a pair that does not sign any more.
+    #[error("the head of the channel is signed by a pair that has been replaced")]
+    HeadRetired,
+    /// A head of an epoch that the trust has not followed.
+    #[error("the head of the channel is of epoch {found} of the key ledger, and only {trusted} is known here")]
+    HeadAhead {
+        /// Of the trust.
+        trusted: u64,
+        /// Of the head.
+        found: u64,
+    },
+    /// The head says nothing about today.
+    #[error("the head of channel {channel} expired at {ended}: nobody can say that this is still the newest release")]
+    HeadExpired {
+        /// Of the head.
+        channel: Channel,
+        /// When.
+        ended: String,
+    },
+    /// A head of another channel.
+    #[error("it is of channel {found}, and {wanted} was asked for")]
+    Channel {
+        /// Asked for.
+        wanted: Channel,
+        /// In the object.
+        found: Channel,
+    },
+    /// Another app's release in the registry.
+    #[error("it is a release of {found}, and {wanted} was asked for")]
+    Name {
+        /// Asked for.
+        wanted: AppName,
+        /// In the manifest.
+        found: AppName,
+    },
+    /// The head names another release.
+    #[error("the manifest is not the one that the head of the channel names")]
+    NotOfHead,
+    /// Older than what was seen before.
+    #[error("release {found} of channel {channel} is older than release {seen}, which was seen before")]
+    Rollback {
+        /// Of both.
+        channel: Channel,
+        /// Seen before.
+        seen: u64,
+        /// Offered now.
+        found: u64,
+    },
+    /// The same number with another manifest.
+    #[error(
+        "there are two releases {seq} of channel {channel}, {}… and {}…: the publisher, or whoever has its keys, shows different people different releases; report it",
+        HEXLOWER.encode(&.seen[..8]), HEXLOWER.encode(&.found[..8])
+    )]
+    Equivocation {
+        /// Of both.
+        channel: Channel,
+        /// Of both.
+        seq: u64,
+        /// Seen before.
+        seen: [u8; 32],
+        /// Offered now.
+        found: [u8; 32],
+    },
+    /// The publisher took it back.
+    #[error("release {seq} ({version}) was yanked")]
+    Yanked {
+        /// Its number.
+        seq: u64,
+        /// Its version.
+        version: Version,
+    },
+    /// Past its date.
+    #[error("it expired at {0}")]
+    Expired(String),
+}
+
+impl ReleaseRefused {
+    /// Its word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Registry { .. } => "other_registry",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::Signature(_) => "bad_signature",
+            Self::KeyVersion { .. } => "key_version",
+            Self::KeyExpired(_) => "key_expired",
+            Self::KeyCompromised(_) => "key_compromised",
+            Self::HeadRetired => "head_retired",
+            Self::HeadAhead { .. } => "head_ahead",
+            Self::HeadExpired { .. } => "head_expired",
+            Self::Channel { .. } => "other_channel",
+            Self::Name { .. } => "other_app",
+            Self::NotOfHead => "not_of_head",
+            Self::Rollback { .. } => "rollback",
+            Self::Equivocation { .. } => "equivocation",
+            Self::Yanked { .. } => "yanked",
+            Self::Expired(_) => "expired",
+        }
+    }
+}
+
+impl Trust {
+    /// Whether a manifest counts: its registry, both signatures, the state of the version that signed. `earlier` are other
+    /// manifests of its channel, from which a compromised version's last good one can be reached. Says nothing about
+    /// freshness.
+    ///
+    /// # Errors
+    /// [`ReleaseRefused`].
+    // Spec: GW-103, GW-107
+    pub fn manifest<'a>(
+        &self,
+        signed: &'a Signed<Manifest>,
+        earlier: &[Signed<Manifest>],
+        wall_ms: u64,
+    ) -> Result<Trusted<'a, Manifest>, ReleaseRefused> {
+        let manifest = signed.content();
+        self.is_registry(&manifest.registry)?;
+        let trusted = self.signer(signed.signatures().first().map(|entry| entry.kid.as_str()))?;
+        signed.verify(&trusted.pair)?;
+        let version = trusted.version.unwrap_or(manifest.key_version);
+        if version != manifest.key_version {
+            return Err(ReleaseRefused::KeyVersion { told: manifest.key_version, signed: version });
+        }
+        let is_over = trusted.not_after.is_some_and(|end| end.is_over(wall_ms));
+        match trusted.state {
+            VersionState::Active | VersionState::Prepared => {}
+            VersionState::VerifyOnly if !is_over => {}
+            VersionState::Compromised if self.is_good(version, signed, earlier) => {}
+            VersionState::Compromised => return Err(ReleaseRefused::KeyCompromised(version)),
+            VersionState::VerifyOnly | VersionState::Expired | VersionState::Destroyed => {
+                return Err(ReleaseRefused::KeyExpired(version));
+            }
+        }
+        Ok(Trusted(signed))
+    }
+
+    /// Whether a head counts now: both signatures of the pair that is active at the newest epoch, and in date.
+    ///
+    /// # Errors
+    /// [`ReleaseRefused`].
+    // Spec: GW-104
+    pub fn head<'a>(
+        &self,
+        signed: &'a Signed<ChannelHead>,
+        wall_ms: u64,
+    ) -> Result<Trusted<'a, ChannelHead>, ReleaseRefused> {
+        let head = signed.content();
+        self.is_registry(&head.registry)?;
+        let trusted = self.signer(signed.signatures().first().map(|entry| entry.kid.as_str()))?;
+        signed.verify(&trusted.pair)?;
+        if !self.is_active(&trusted.pair) || trusted.state == VersionState::Compromised {
+            return Err(ReleaseRefused::HeadRetired);
+        }
+        if head.epoch > self.epoch() {
+            return Err(ReleaseRefused::HeadAhead { trusted: self.epoch(), found: head.epoch });
+        }
+        if wall_ms >= head.not_after {
+            let ended = write_time(head.not_after);
+            return Err(ReleaseRefused::HeadExpired { channel: head.channel.clone(), ended });
+        }
+        Ok(Trusted(signed))
+    }
+
+    fn is_registry(&self, found: &str) -> Result<(), ReleaseRefused> {
+        let other = || ReleaseRefused::Registry { trusted: self.registry().to_owned(), found: found.to_owned() };
+        if found == self.registry() { Ok(()) } else { Err(other()) }
+    }
+
+    fn signer(&self, kid: Option<&str>) -> Result<&TrustedPair, ReleaseRefused> {
+        let kid = kid.unwrap_or_default();
+        self.pair_of(kid).ok_or_else(|| ReleaseRefused::UnknownKey(kid.to_owned()))
+    }
+
+    /// Whether a manifest is the last good one of its channel, or one that it names as before it, directly or not.
+    fn is_good(&self, version: KeyVersion, signed: &Signed<Manifest>, earlier: &[Signed<Manifest>]) -> bool {
+        let manifest = signed.content();
+        let last = self.last_good(version).into_iter().flatten();
+        let last = last.filter(|good| good.registry == manifest.registry && good.channel == manifest.channel.as_str());
+        let by_hash: BTreeMap<[u8; 32], &Signed<Manifest>> = earlier.iter().map(|it| (it.hash(), it)).collect();
+        let wanted = signed.hash();
+        last.map(|good| good.manifest_sha256).any(|mut at| {
+            // A chain has no cycle that anybody could make; the bound keeps the walk short all the same.
+            for _ in 0..=earlier.len() {
+                if at == wanted {
+                    return true;
+                }
+                let Some(before) = by_hash.get(&at).and_then(|it| it.content().prev) else { return false };
+                at = before;
+            }
+            false
+        })
+    }
+}
+
+/// What a client remembers of the channels of one registry, so that nobody can show it an older state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(BTreeMap<Channel, (u64, [u8; 32])>);
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The app.
+    pub name: AppName,
+    /// The channel.
+    pub channel: Channel,
+    /// Take an older or a yanked release all the same.
+    pub allow_downgrade: bool,
+}
+
+impl Seen {
+    /// The newest release that was seen in a channel: its number, and the hash of its manifest.
+    pub fn newest(&self, channel: &Channel) -> Option<(u64, [u8; 32])> {
+        self.0.get(channel).copied()
+    }
+
+    /// Whether a release may be installed: it is what its head names, of the channel that was asked for, not older than what
+    /// was seen, not yanked, in date.
+    ///
+    /// # Errors
+    /// [`ReleaseRefused`].
+    // Spec: GW-104
+    pub fn admit(
+        &self,
+        head: &Trusted<'_, ChannelHead>,
+        manifest: &Trusted<'_, Manifest>,
+        wanted: &Wanted,
+        wall_ms: u64,
+    ) -> Result<(), ReleaseRefused> {
+        let (told, release) = (head.content(), manifest.content());
+        let of_channel = |found: &Channel| {
+            let other = || ReleaseRefused::Channel { wanted: wanted.channel.clone(), found: found.clone() };
+            if *found == wanted.channel { Ok(()) } else { Err(other()) }
+        };
+        of_channel(&told.channel)?;
+        of_channel(&release.channel)?;
+        if release.name != wanted.name {
+            return Err(ReleaseRefused::Name { wanted: wanted.name.clone(), found: release.name.clone() });
+        }
+        self.check_seen(&told.channel, told.seq, told.manifest_sha256)?;
+        let is_newest = release.seq == told.seq && manifest.hash() == told.manifest_sha256;
+        if !is_newest && !(wanted.allow_downgrade && release.seq < told.seq) {
+            return Err(ReleaseRefused::NotOfHead);
+        }
+        if told.yanked.contains(&release.seq) && !wanted.allow_downgrade {
+            return Err(ReleaseRefused::Yanked { seq: release.seq, version: release.version.clone() });
+        }
+        check_expiry(release, wall_ms)
+    }
+
+    /// Whether a head is at least as new as what was seen.
+    fn check_seen(&self, channel: &Channel, seq: u64, found: [u8; 32]) -> Result<(), ReleaseRefused> {
+        let channel = channel.clone();
+        match self.newest(&channel) {
+            Some((seen, _)) if seq < seen => Err(ReleaseRefused::Rollback { channel, seen, found: seq }),
+            Some((same, seen)) if same == seq && seen != found => {
+                Err(ReleaseRefused::Equivocation { channel, seq, seen, found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers a head that counts. Older ones change nothing.
+    pub fn see(&mut self, head: &Trusted<'_, ChannelHead>) {
+        let head = head.content();
+        if self.newest(&head.channel).is_none_or(|(seen, _)| seen < head.seq) {
+            self.0.insert(head.channel.clone(), (head.seq, head.manifest_sha256));
+        }
+    }
+
+    /// Whether a release that came without a head may be installed: nothing newer of its channel was seen.
+    ///
+    /// # Errors
+    /// [`ReleaseRefused`].
+    pub fn admit_alone(
+        &self,
+        manifest: &Trusted<'_, Manifest>,
+        allow_downgrade: bool,
+        wall_ms: u64,
+    ) -> Result<(), ReleaseRefused> {
+        let release = manifest.content();
+        match self.check_seen(&release.channel, release.seq, manifest.hash()) {
+            Err(ReleaseRefused::Rollback { .. }) if allow_downgrade => {}
+            refused => refused?,
+        }
+        check_expiry(release, wall_ms)
+    }
+
+    /// As it is kept: `{"stable": [seq, hash]}`.
+    pub fn to_value(&self) -> Value {
+        let row = |(channel, (seq, hash)): (&Channel, &(u64, [u8; 32]))| {
+            (channel.to_string(), json!([seq, HEXLOWER.encode(hash)]))
+        };
+        Value::Object(self.0.iter().map(row).collect())
+    }
+
+    /// Reads that form.
+    pub fn read(value: &Value) -> Option<Self> {
+        let row = |(channel, row): (&String, &Value)| {
+            Some((Channel::parse(channel)?, (integer(row.get(0)?)?, hex32(row.get(1)?)?)))
+        };
+        value.as_object()?.iter().map(row).collect::<Option<_>>().map(Self)
+    }
+}
+
+fn check_expiry(release: &Manifest, wall_ms: u64) -> Result<(), ReleaseRefused> {
+    match release.expiry {
+        Some(end) if wall_ms >= end => Err(ReleaseRefused::Expired(write_time(end))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,221 @@
+//! Which release may be installed.
+
+use sealtide_identity::keyring::{LastGood, Order, RecordSignature};
+use sealtide_releases::bundle::{
+    ChannelHead, HEAD_MS_DEFAULT, HEAD_MS_MAX, Manifest, ReleaseRefused, Seen, Signed, Trust, Wanted,
+};
+
+use crate::support::{DAY, Publisher, REGISTRY, app, channel, v};
+
+fn wanted(name: &str) -> Wanted {
+    Wanted { name: app(), channel: channel(name), allow_downgrade: false }
+}
+
+/// What a client with this trust and memory answers.
+fn ask(
+    trust: &Trust,
+    seen: &Seen,
+    head: &Signed<ChannelHead>,
+    manifest: &Signed<Manifest>,
+    wanted: &Wanted,
+    now: u64,
+) -> Result<Seen, ReleaseRefused> {
+    let head = trust.head(head, now)?;
+    let manifest = trust.manifest(manifest, &[], now)?;
+    seen.admit(&head, &manifest, wanted, now)?;
+    let mut seen = seen.clone();
+    seen.see(&head);
+    Ok(seen)
+}
+
+fn code<T>(result: Result<T, ReleaseRefused>) -> &'static str {
+    result.err().map_or("taken", |refused| refused.code())
+}
+
+// Proves: GW-103
+#[test]
+fn one_signature_missing() {
+    let mut publisher = Publisher::new(&[1, 2]);
+    let manifest = publisher.publish("stable", "1.0.0");
+    let (trust, now) = (publisher.trust(), publisher.now);
+    let with = |change: &dyn Fn(&mut Vec<RecordSignature>)| {
+        let mut signatures = manifest.signatures().to_vec();
+        change(&mut signatures);
+        let odd = Signed::<Manifest>::parse(manifest.bytes(), signatures).unwrap();
+        code(trust.manifest(&odd, &[], now))
+    };
+    let other = Signed::sign(manifest.content().clone(), publisher.pair(v(2)));
+    assert_eq!(with(&|_| ()), "taken");
+    assert_eq!(with(&|entries| drop(entries.remove(0))), "bad_signature");
+    assert_eq!(with(&|entries| drop(entries.remove(1))), "bad_signature");
+    assert_eq!(with(&|entries| entries.clear()), "unknown_key");
+    assert_eq!(with(&|entries| entries.swap(0, 1)), "bad_signature");
+    assert_eq!(with(&|entries| entries[1] = entries[0].clone()), "bad_signature");
+    assert_eq!(with(&|entries| entries.push(entries[1].clone())), "bad_signature");
+    assert_eq!(with(&|entries| entries[0] = other.signatures()[0].clone()), "unknown_key");
+    assert_eq!(with(&|entries| entries[1] = other.signatures()[1].clone()), "bad_signature");
+    assert_eq!(with(&|entries| entries[0].signature = other.signatures()[0].signature.clone()), "bad_signature");
+    assert_eq!(with(&|entries| entries[1].signature = other.signatures()[1].signature.clone()), "bad_signature");
+    // A head's signatures are of another label, although the bytes could be the same.
+    assert_eq!(with(&|entries| *entries = publisher.head(&manifest).signatures().to_vec()), "bad_signature");
+}
+
+// Proves: GW-104
+#[test]
+fn freeze() {
+    let mut publisher = Publisher::new(&[1]);
+    let manifest = publisher.publish("stable", "1.0.0");
+    let (trust, head) = (publisher.trust(), publisher.head(&manifest));
+    let at = |now| code(ask(&trust, &Seen::default(), &head, &manifest, &wanted("stable"), now));
+    let end = publisher.now + HEAD_MS_DEFAULT;
+    assert_eq!((at(end - 1), at(end)), ("taken", "head_expired"));
+    // A head that says it holds for longer than a head can.
+    let mut long = publisher.head_of(&manifest, &[]);
+    long.not_after = long.issued_at + HEAD_MS_MAX + 1;
+    let long = Signed::sign(long, publisher.pair(v(1)));
+    assert_eq!(Signed::<ChannelHead>::from_value(&long.to_value()).unwrap_err().member, "notAfter");
+}
+
+// Proves: GW-104
+#[test]
+fn rollback_release() {
+    let mut publisher = Publisher::new(&[1]);
+    let (first, second) = (publisher.publish("stable", "1.0.0"), publisher.publish("stable", "1.1.0"));
+    let (trust, now) = (publisher.trust(), publisher.now);
+    let seen = ask(&trust, &Seen::default(), &publisher.head(&second), &second, &wanted("stable"), now).unwrap();
+    assert_eq!(Seen::read(&seen.to_value()), Some(seen.clone()), "it is kept");
+    let old = publisher.head(&first);
+    assert_eq!(code(ask(&trust, &seen, &old, &first, &wanted("stable"), now)), "rollback");
+    let downgrade = Wanted { allow_downgrade: true, ..wanted("stable") };
+    assert_eq!(code(ask(&trust, &seen, &old, &first, &downgrade, now)), "rollback", "an old head never counts");
+    let head = publisher.head(&second);
+    assert_eq!(code(ask(&trust, &seen, &head, &first, &wanted("stable"), now)), "not_of_head");
+    assert_eq!(code(ask(&trust, &seen, &head, &first, &downgrade, now)), "taken", "with a head in date, on purpose");
+    // Without a head, as a file brings it.
+    let alone =
+        |seen: &Seen, manifest, allow| code(seen.admit_alone(&trust.manifest(manifest, &[], now).unwrap(), allow, now));
+    assert_eq!(alone(&Seen::default(), &first, false), "taken");
+    assert_eq!((alone(&seen, &first, false), alone(&seen, &first, true)), ("rollback", "taken"));
+}
+
+// Proves: GW-104
+#[test]
+fn channel_swap() {
+    let mut publisher = Publisher::new(&[1]);
+    let (stable, beta) = (publisher.publish("stable", "1.0.0"), publisher.publish("beta", "2.0.0"));
+    let (trust, now) = (publisher.trust(), publisher.now);
+    let ask = |head: &_, manifest: &_, of: &str| code(ask(&trust, &Seen::default(), head, manifest, &wanted(of), now));
+    assert_eq!(ask(&publisher.head(&beta), &beta, "stable"), "other_channel");
+    assert_eq!(ask(&publisher.head(&stable), &beta, "stable"), "other_channel");
+    // A head that names a manifest of the other channel.
+    let mut mixed = publisher.head_of(&beta, &[]);
+    mixed.channel = channel("stable");
+    let mixed = Signed::sign(mixed, publisher.pair(v(1)));
+    assert_eq!(ask(&mixed, &beta, "stable"), "other_channel");
+    assert_eq!(ask(&mixed, &stable, "stable"), "not_of_head");
+}
+
+// Proves: GW-104
+#[test]
+fn head_equivocation() {
+    let mut publisher = Publisher::new(&[1]);
+    let first = publisher.publish("stable", "1.0.0");
+    let mut other = publisher.draft("stable", "1.0.0");
+    (other.seq, other.prev) = (1, None);
+    other.registry_revision = 2;
+    let other = Signed::sign(other, publisher.pair(v(1)));
+    let (trust, now) = (publisher.trust(), publisher.now);
+    let seen = ask(&trust, &Seen::default(), &publisher.head(&first), &first, &wanted("stable"), now).unwrap();
+    assert_eq!(code(ask(&trust, &seen, &publisher.head(&other), &other, &wanted("stable"), now)), "equivocation");
+    let downgrade = Wanted { allow_downgrade: true, ..wanted("stable") };
+    assert_eq!(code(ask(&trust, &seen, &publisher.head(&other), &other, &downgrade, now)), "equivocation");
+}
+
+// Proves: GW-104
+#[test]
+fn yanked_and_expired_releases() {
+    let publisher = Publisher::new(&[1]);
+    let mut draft = publisher.draft("stable", "1.0.0");
+    draft.expiry = Some(publisher.now + DAY);
+    let manifest = Signed::sign(draft, publisher.pair(v(1)));
+    let (trust, now) = (publisher.trust(), publisher.now);
+    let head = Signed::sign(publisher.head_of(&manifest, &[1]), publisher.pair(v(1)));
+    let downgrade = Wanted { allow_downgrade: true, ..wanted("stable") };
+    assert_eq!(code(ask(&trust, &Seen::default(), &head, &manifest, &wanted("stable"), now)), "yanked");
+    assert_eq!(code(ask(&trust, &Seen::default(), &head, &manifest, &downgrade, now)), "taken");
+    let head = publisher.head(&manifest);
+    let at = |now| code(ask(&trust, &Seen::default(), &head, &manifest, &wanted("stable"), now));
+    assert_eq!((at(now + DAY - 1), at(now + DAY)), ("taken", "expired"));
+}
+
+// Proves: GW-104
+#[test]
+fn heads_of_a_replaced_pair_are_void() {
+    let mut publisher = Publisher::new(&[1, 2]);
+    let manifest = publisher.publish("stable", "1.0.0");
+    let (mut trust, old, now) = (publisher.trust(), publisher.head(&manifest), publisher.now);
+    publisher.rotate(2);
+    let new = publisher.head(&manifest);
+    assert_eq!(code(trust.head(&new, now)), "unknown_key", "not followed yet");
+    trust.follow(&publisher.records).unwrap();
+    assert_eq!(code(trust.head(&old, now)), "head_retired");
+    assert_eq!(code(trust.head(&new, now)), "taken");
+    assert_eq!(code(trust.manifest(&manifest, &[], now)), "taken", "a release outlives the head");
+    let mut ahead = publisher.head_of(&manifest, &[]);
+    ahead.epoch += 1;
+    assert_eq!(code(trust.head(&Signed::sign(ahead, publisher.pair(v(2))), now)), "head_ahead");
+}
+
+#[test]
+fn a_pair_ends_with_its_date() {
+    let mut publisher = Publisher::new(&[1, 2]);
+    let (manifest, mut trust) = (publisher.publish("stable", "1.0.0"), publisher.trust());
+    publisher.rotate(2);
+    trust.follow(&publisher.records).unwrap();
+    let at = |now| code(trust.manifest(&manifest, &[], now));
+    assert_eq!(at(publisher.now + 30 * DAY - 1), "taken");
+    assert_eq!(at(publisher.now + 30 * DAY), "key_expired");
+    // What the new pair signs as v1, and what is of another registry.
+    let mut draft = publisher.draft("stable", "1.1.0");
+    draft.key_version = v(1);
+    assert_eq!(code(trust.manifest(&Signed::sign(draft, publisher.pair(v(2))), &[], publisher.now)), "key_version");
+    let mut draft = publisher.draft("stable", "1.1.0");
+    draft.registry = "releases^BBBB".to_owned();
+    assert_eq!(code(trust.manifest(&Signed::sign(draft, publisher.pair(v(2))), &[], publisher.now)), "other_registry");
+}
+
+// Proves: GW-107
+#[test]
+fn backdated() {
+    let mut publisher = Publisher::new(&[1, 2]);
+    let (first, second) = (publisher.publish("stable", "1.0.0"), publisher.publish("stable", "1.1.0"));
+    let mut trust = publisher.trust();
+    // What whoever stole v1 makes afterwards, with an old date and a free number; and before, in another channel.
+    let mut draft = publisher.draft("stable", "6.6.6");
+    draft.created_at -= 30 * DAY;
+    let forged = Signed::sign(draft, publisher.pair(v(1)));
+    let beta = publisher.publish("beta", "1.0.0");
+    let stolen_head = publisher.head(&forged);
+    publisher.rotate(2);
+    let good = |manifest: &Signed<Manifest>, name: &str| LastGood {
+        registry: REGISTRY.to_owned(),
+        channel: name.to_owned(),
+        seq: manifest.content().seq,
+        manifest_sha256: manifest.hash(),
+    };
+    publisher.order(Order::Compromise(v(1), vec![good(&second, "stable")]));
+    trust.follow(&publisher.records).unwrap();
+    let now = publisher.now;
+    let all = [first.clone(), second.clone()];
+    assert_eq!(code(trust.manifest(&second, &[], now)), "taken", "the recorded one");
+    assert_eq!(code(trust.manifest(&first, &all, now)), "taken", "reached from it");
+    assert_eq!(code(trust.manifest(&first, &[], now)), "key_compromised", "the manifests between are missing");
+    assert_eq!(code(trust.manifest(&forged, &all, now)), "key_compromised");
+    assert_eq!(code(trust.manifest(&beta, &[], now)), "key_compromised", "a channel that the record does not name");
+    assert_eq!(code(trust.head(&stolen_head, now)), "head_retired");
+    // Much later the date of the pair does not matter: what was good stays good.
+    assert_eq!(code(trust.manifest(&second, &[], now + 400 * DAY)), "taken");
+    // And all of it is remembered.
+    let kept = Trust::parse(trust.to_value().to_string().as_bytes()).unwrap();
+    assert_eq!(kept, trust);
+}

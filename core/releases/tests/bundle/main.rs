@@ -1,0 +1,8 @@
+//! Releases from outside: what counts, what is refused, how trust follows the keys.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it ran")]
+
+mod admission;
+mod encoding;
+mod support;
+mod trust;
