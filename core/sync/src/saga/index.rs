@@ -151,8 +151,8 @@ impl Index {
     /// The tips of a timeline after the commit: those at OPEN and the received heads, without those that a received
     /// frame has as ancestor. The same as `settle_tips`, since everything received is closed. Sorted by sid.
     pub(super) fn tips_after(&self, timeline: &Timeline, before: &[TipItem]) -> Vec<TipItem> {
-        let mut tips = before.to_vec();
-        tips.retain(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n));
+        let mut tips = Vec::with_capacity(before.len() + timeline.heads.len());
+        tips.extend(before.iter().filter(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n)).cloned());
         tips.extend(timeline.heads.iter().cloned());
         tips.sort_by_key(|tip| tip.sid);
         tips.dedup_by_key(|tip| tip.sid);
