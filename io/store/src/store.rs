@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
-use sealtide_identity::authorship::read_commit;
+use sealtide_identity::authorship::{COMMIT_IB, read_commit};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::collect::Touched;
@@ -125,7 +125,8 @@ pub(crate) fn record_line(record: &Verified, frame: Option<&FrameFacts>) -> Reco
         frame: frame.map(|frame| (frame.timeline, frame.n)),
         address: address_hash(record.address()),
         chunks: Manifest::chunks_listed(record).into_iter().map(|chunk| chunk.hash).collect(),
-        stone: read_commit(record).map(|commit| StoneLine {
+        // Other records are not read as JSON for this: it would take as long as the rest of staging.
+        stone: (record.address().ib() == COMMIT_IB).then(|| read_commit(record)).flatten().map(|commit| StoneLine {
             by: commit.by,
             seq: commit.seq,
             tips: commit.tips.iter().map(tip_hash).collect(),
@@ -368,7 +369,7 @@ impl Store {
         let mut staged_facts = guard(&self.inner.staged_facts);
         if staged_facts.values().map(HashMap::len).sum::<usize>() < STAGED_FACTS_MAX {
             let facts = staged_facts.entry(txn).or_default();
-            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, frame)));
+            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, Box::new(frame))));
         }
         Ok(())
     }
