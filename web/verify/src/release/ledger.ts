@@ -6,6 +6,7 @@ import { hex } from '../encoding/hex.js';
 import { isObject, member, type Json, type JsonObject } from '../encoding/json.js';
 import { algorithm, kidOf, PublicPair, readSignature, type Algorithm, type Signature } from '../signature/pair.js';
 import { boolean, exactly, hex32, integer, keyDigits, keyVersion, list, Members, string, time, words } from './members.js';
+import { readNodeId } from './node-id.js';
 
 /** What a record changes. Spec: gateway §7.6. */
 export const ACTIONS = ['init', 'add', 'rotate', 'rollback', 'force', 'expire', 'retire', 'destroy', 'recover'] as const;
@@ -93,7 +94,7 @@ export function readLedgerRecord(value: Json | undefined, what: string): LedgerR
   members.take('forced', boolean);
   members.take('auto', boolean);
   members.take('rotationTimestamp', time);
-  members.take('node', (it) => (typeof it === 'string' && /^stn1[0-9a-z]{16,96}$/.test(it) ? it : undefined));
+  members.take('node', (it) => (typeof it === 'string' ? readNodeId(it) : undefined));
   members.take('by', words);
   members.take('reason', words);
   members.end();
