@@ -73,7 +73,7 @@ test('a version that was given up: both verifiers refuse alike', { skip }, async
   const first = home.publish('1.0.0', { a: '1' });
   const second = home.publish('1.1.0', { a: '2' });
   home.ok('keys', 'new');
-  home.ok('keys', 'retire', 'v1', '--compromised');
+  home.ok('keys', 'retire', 'v1', '--compromised', '--yes');
   const third = home.publish('1.2.0', { a: '3' });
   const { trust } = await verifyBundle(bytesOf(third.bundle), readFileSync(first.trust, 'utf8'));
   const learned = file('compromised.root', trust.toFile());
