@@ -54,6 +54,8 @@ export interface LedgerRecord {
   /** Whether no pair, or more than one key of a kind, is named for a version: then `undefined`. */
   pairOf(version: number): PublicPair | undefined;
   compromised: ReadonlyMap<number, LastGood[]>;
+  /** Text form of the node that keeps the ledger. */
+  node: string;
   signatures: Signature[];
   /** The bytes that were signed. */
   bytes: Bytes;
@@ -86,6 +88,7 @@ export function readLedgerRecord(value: Json | undefined, what: string): LedgerR
     notAfter: members.take('notAfter', (it) => byVersion(it, readDeadline)),
     pairOf: (version) => pairOf(keys, version),
     compromised: members.take('compromised', readCompromised),
+    node: members.take('node', (it) => (typeof it === 'string' && readNodeId(it) ? it : undefined)),
     signatures,
     bytes,
     sha256: hex(sha256(bytes)),
@@ -94,7 +97,6 @@ export function readLedgerRecord(value: Json | undefined, what: string): LedgerR
   members.take('forced', boolean);
   members.take('auto', boolean);
   members.take('rotationTimestamp', time);
-  members.take('node', (it) => (typeof it === 'string' ? readNodeId(it) : undefined));
   members.take('by', words);
   members.take('reason', words);
   members.end();

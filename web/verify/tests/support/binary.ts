@@ -32,16 +32,16 @@ export function sealtide(args: string[], input?: string): Ran {
 
 /** A home of a publisher, and what it makes. */
 export class Home {
-  readonly #path: string;
+  readonly path: string;
   #made = 0;
 
   constructor(name: string) {
-    this.#path = join(folder, name);
+    this.path = join(folder, name);
   }
 
   /** Runs a command that must work. */
   ok(...args: string[]): Ran['document'] {
-    const ran = sealtide([...args, '--home', this.#path]);
+    const ran = sealtide([...args, '--home', this.path]);
     if (ran.code !== 0) throw new Error(`${args.join(' ')}: ${ran.code} ${ran.error} ${JSON.stringify(ran.document)}`);
     return ran.document;
   }
