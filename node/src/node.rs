@@ -344,8 +344,10 @@ impl Node {
                 );
             }
             let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
-            let opened = Server::open(settings, address, probe, Some(desk));
-            GatewayDoor::Whole(opened.await.map_err(failed)?)
+            let opened = Server::open(settings, address, probe, Some(desk.clone()));
+            let server = opened.await.map_err(failed)?;
+            desk.opened(server.url());
+            GatewayDoor::Whole(server)
         } else {
             let tunnels = self.config().tunnel();
             let tunnels =

@@ -12,6 +12,7 @@ mod key_file;
 mod key_places;
 mod last_good;
 mod registry;
+mod sign_in_codes;
 mod signals;
 mod thread_state;
 mod timelines;
@@ -19,7 +20,7 @@ mod tree;
 mod tree_bumps;
 mod watch;
 
-pub use bearers::{add_bearer, read_bearers};
+pub use bearers::{Holders, add_bearer, add_passphrase, read_bearers};
 pub use bumps::BumpRefused;
 pub(crate) use changes::end_ms;
 pub use changes::{KeysShown, OrderRefused, Ordered, ShownVersion};

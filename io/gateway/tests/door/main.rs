@@ -17,6 +17,7 @@ mod limits;
 mod nginx;
 mod outputs;
 mod sessions;
+mod sign_in;
 mod tls;
 
 /// The size of long tests: 1 in every run.
