@@ -10,7 +10,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::commands;
+use crate::commands::export::ExportFormat;
 use crate::commands::keys::KeysRequest;
+use crate::commands::release::ReleaseRequest;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::recovery::RecoveryWords;
@@ -257,6 +259,20 @@ pub enum Request {
         /// Only tell what would be freed.
         dry_run: bool,
     },
+    /// `export SPACE`
+    Export {
+        /// Which space.
+        space: String,
+        /// In which form.
+        format: ExportFormat,
+        /// Absolute path of what is made.
+        out: PathBuf,
+    },
+    /// `import FILE`
+    Import {
+        /// Absolute path of the lines of an export.
+        file: PathBuf,
+    },
     /// `audit verify`
     AuditVerify,
     /// Checkpoints for `audit export`, some at a time.
@@ -266,6 +282,8 @@ pub enum Request {
     },
     /// `keys …` and `release bump`
     Keys(KeysRequest),
+    /// `release publish`, `install` and so on
+    Release(ReleaseRequest),
     /// `doctor [TARGET]`
     Doctor {
         /// A ticket, a peer, or nothing.
@@ -334,12 +352,29 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::HoldDecide { space, accept } => commands::hold::decide(node, &space, accept).await,
         Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
         Request::Gc { dry_run } => commands::gc::gc(node, dry_run).await,
+        Request::Export { space, format, out } => {
+            let (node, progress) = (node.clone(), progress.clone());
+            let work = move || commands::export::export(&node, &space, format, &out, &progress);
+            tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("export", error.to_string()))?
+        }
+        Request::Import { file } => {
+            let (node, progress) = (node.clone(), progress.clone());
+            let work = move || commands::export::import(&node, &file, &progress);
+            tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("import", error.to_string()))?
+        }
         Request::AuditVerify => commands::verify::audit(node).await,
         Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
         Request::Keys(request) => {
             let desk = node.desk(request.may_begin())?;
-            commands::keys::execute(desk, request).await
+            let changes = request.changes_keys();
+            let answer = commands::keys::execute(desk, request).await?;
+            if changes {
+                // Heads of the pair before are void from here on.
+                crate::releases::renew(node).await?;
+            }
+            Ok(answer)
         }
+        Request::Release(request) => commands::release::execute(node, request, progress).await,
         Request::Doctor { target } => commands::doctor::doctor(node, target.as_deref()).await,
     }
 }

@@ -57,6 +57,8 @@ struct Inner {
     doors: Mutex<Doors>,
     /// Keys and registry of this home, once somebody asked for them.
     desk: Mutex<Option<Arc<Desk>>>,
+    /// Held while a release is made: its number is one more than that of the one before.
+    publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
@@ -188,6 +190,7 @@ impl Node {
             identities,
             doors: Mutex::default(),
             desk: Mutex::default(),
+            publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
@@ -336,22 +339,15 @@ impl Node {
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
         let failed = |error: sealtide_gateway::GatewayError| Failure::failed("gateway", error.to_string());
+        let tunnels = self.config().tunnel();
+        let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
         let gateway = if self.config().text("gateway", "app") == "yes" {
-            if self.config().tunnel().is_some() {
-                let why = "gateway.app and link.tunnel are both set, and the door of the first has no tunnel";
-                return Err(
-                    Failure::usage("settings_conflict", why).hint("unset one: sealtide config set link.tunnel ''")
-                );
-            }
             let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
-            let opened = Server::open(settings, address, probe, Some(desk.clone()));
+            let opened = Server::open_with(settings, address, probe, Some(desk.clone()), tunnels);
             let server = opened.await.map_err(failed)?;
             desk.opened(server.url());
             GatewayDoor::Whole(server)
         } else {
-            let tunnels = self.config().tunnel();
-            let tunnels =
-                tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
             GatewayDoor::Figures(Gateway::open_with(address, probe, tunnels).await.map_err(failed)?)
         };
         let bound = gateway.address();
@@ -378,6 +374,11 @@ impl Node {
         told.iter().for_each(|line| tracing::warn!("{line}"));
         *held = Some(desk.clone());
         Ok(desk)
+    }
+
+    /// One release at a time.
+    pub(crate) fn publishing(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.publishing
     }
 
     /// Keys and registry, when they are open.
@@ -414,6 +415,7 @@ impl Node {
         self.keep_relays_told();
         self.watch_grants();
         self.open_shares();
+        crate::releases::keep_fresh(self);
         for peer in self.known().peers() {
             if !peer.revoked {
                 self.look_after(peer.node);
@@ -531,10 +533,8 @@ impl Node {
     /// Documents that moved may be signals of supervisors, on which keys are changed.
     fn look_for_signals(&self, space: &SpaceId, timelines: &[TimelineId]) {
         let (Some(desk), Some(view)) = (self.open_desk(), self.store().view(space)) else { return };
-        let tips = view.tip_items().into_iter().filter(|tip| tip.tip.ib() == DOC_IB);
-        let moved = tips
-            .filter_map(|tip| view.record(&tip.sid))
-            .filter(|record| record.frame().is_some_and(|facts| timelines.contains(&facts.timeline)));
+        let tips = timelines.iter().flat_map(|timeline| view.tips(timeline)).filter(|tip| tip.tip.ib() == DOC_IB);
+        let moved = tips.filter_map(|tip| view.record(&tip.sid));
         let signals: Vec<serde_json::Value> =
             moved.filter_map(|record| record.object()?.get("doc").filter(|doc| doc.is_object()).cloned()).collect();
         if !signals.is_empty() {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use sealtide_crypto::{Entropy, Now};
 use sealtide_identity::{InviteId, NodeId, SpaceId};
 use sealtide_store::{CommitError, Store, StoreError};
-use sealtide_sync::{CommitRequest, CommitResult};
+use sealtide_sync::{CommitRequest, CommitResult, SagaId};
 
-use crate::world::{ChannelGone, OsEntropy, PeerChannel, PeerSession, World};
+use crate::world::{ChannelGone, OsEntropy, PeerChannel, PeerSession, Staged, World};
 
 /// The world of a running node.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +47,11 @@ impl World for RealWorld {
 
     fn entropy(&self) -> Box<dyn Entropy> {
         Box::new(OsEntropy)
+    }
+
+    async fn stage(&self, store: &Store, space: SpaceId, saga: SagaId, staged: Staged) -> Result<(), StoreError> {
+        let store = store.clone();
+        off_the_workers(move || store.stage(&space, &saga, &staged.records, &staged.chunks)).await
     }
 
     async fn sync(&self, store: &Store) -> Result<(), StoreError> {

@@ -7,11 +7,29 @@ use std::future::Future;
 
 use bytes::Bytes;
 use sealtide_crypto::{Entropy, Now};
+use sealtide_ibgib::{ChunkHash, Verified};
 use sealtide_identity::NodeId;
 use sealtide_store::{CommitError, Store, StoreError};
-use sealtide_sync::{CommitRequest, CommitResult};
+use sealtide_sync::{CommitRequest, CommitResult, SagaId};
 
 use sealtide_identity::{InviteId, SpaceId};
+
+/// What a saga received, on its way into the store.
+#[derive(Clone, Debug, Default)]
+pub struct Staged {
+    /// Accepted records.
+    pub records: Vec<Verified>,
+    /// Whole chunks.
+    pub chunks: Vec<(ChunkHash, Bytes)>,
+}
+
+impl Staged {
+    /// Bytes of records and chunks.
+    pub fn bytes(&self) -> u64 {
+        let records = self.records.iter().map(|record| record.encoded().len() as u64).sum::<u64>();
+        records + self.chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>()
+    }
+}
 
 /// Everything outside the driver that is not the store's memory.
 pub trait World: Clone + Send + Sync + 'static {
@@ -22,6 +40,14 @@ pub trait World: Clone + Send + Sync + 'static {
     fn now(&self) -> Now;
     /// Chance.
     fn entropy(&self) -> Box<dyn Entropy>;
+    /// Stages what a saga received: [`Store::stage`].
+    fn stage(
+        &self,
+        store: &Store,
+        space: SpaceId,
+        saga: SagaId,
+        staged: Staged,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Makes what was appended to the log durable.
     fn sync(&self, store: &Store) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Commits; returns when the commit is durable.

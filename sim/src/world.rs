@@ -10,10 +10,10 @@ use std::time::Duration;
 use sealtide_crypto::{Entropy, Now};
 use sealtide_ibgib::Sid;
 use sealtide_identity::SpaceId;
-use sealtide_node::world::World;
+use sealtide_node::world::{Staged, World};
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{CommitError, Store, StoreError};
-use sealtide_sync::{CommitRequest, CommitResult, SpaceView};
+use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -220,6 +220,10 @@ impl World for SimWorld {
 
     fn entropy(&self) -> Box<dyn Entropy> {
         Box::new(guard(&self.0.dice).split())
+    }
+
+    async fn stage(&self, store: &Store, space: SpaceId, saga: SagaId, staged: Staged) -> Result<(), StoreError> {
+        store.stage(&space, &saga, &staged.records, &staged.chunks)
     }
 
     async fn sync(&self, store: &Store) -> Result<(), StoreError> {

@@ -124,7 +124,22 @@ impl Scoped {
     }
 
     pub(crate) fn record(&self, view: &dyn SpaceView, sid: &Sid) -> Option<Verified> {
-        if self.contains(view, sid) { view.record(sid) } else { None }
+        self.serves(sid).then(|| view.record(sid))?
+    }
+
+    /// The encoded bytes of a record.
+    pub(crate) fn encoded(&self, view: &dyn SpaceView, sid: &Sid) -> Option<Bytes> {
+        self.serves(sid).then(|| view.encoded(sid))?
+    }
+
+    /// Whether a member may be served.
+    fn serves(&self, sid: &Sid) -> bool {
+        self.roots.as_ref().is_none_or(|roots| roots.sids.contains(sid))
+    }
+
+    /// Whether a bulk stream has to leave records out: see [`Scoped::is_newer`].
+    pub(crate) fn has_newer(&self, view: &dyn SpaceView) -> bool {
+        self.roots.is_none() && self.moved(view)
     }
 
     pub(crate) fn by_address(&self, view: &dyn SpaceView, address: &Address) -> Vec<Sid> {
@@ -185,9 +200,7 @@ impl Scoped {
         let newer = |frame: &FrameFacts| self.tips_of(&frame.timeline).iter().map(|tip| tip.n).max() < Some(frame.n);
         let signed = || tips_signed(record).first().and_then(|tip| view.frame_facts(tip));
         // Mostly nothing moved, and then no record has to be looked at.
-        self.roots.is_none()
-            && self.moved(view)
-            && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
+        self.has_newer(view) && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
     }
 
     /// The tip with this level-0 id.

@@ -117,6 +117,10 @@ pub trait SpaceView {
     fn contains(&self, sid: &Sid) -> bool;
     /// A member record.
     fn record(&self, sid: &Sid) -> Option<Verified>;
+    /// The encoded bytes of a member record. A store need not read them as a record.
+    fn encoded(&self, sid: &Sid) -> Option<Bytes> {
+        self.record(sid).map(|record| record.encoded().clone())
+    }
     /// The members with this address: every shape, at most three.
     fn by_address(&self, address: &Address) -> Vec<Sid>;
     /// All member frames of the timeline with `from ≤ n ≤ to`, in order of n; at most `limit`.

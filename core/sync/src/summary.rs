@@ -66,6 +66,13 @@ impl LtHash {
         }
     }
 
+    /// Adds another set.
+    fn add_all(&mut self, other: &Self) {
+        for (lane, other) in self.0.iter_mut().zip(other.0.iter()) {
+            *lane = lane.wrapping_add(*other);
+        }
+    }
+
     /// Takes away another set.
     fn remove_all(&mut self, other: &Self) {
         for (lane, other) in self.0.iter_mut().zip(other.0.iter()) {
@@ -132,6 +139,13 @@ impl SetSummary {
         crate::negentropy::fingerprint(&self.sum, self.count)
     }
 
+    /// Adds another set that has nothing in common with this one.
+    pub fn add_all(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum.merge(&other.sum);
+        self.lanes.add_all(&other.lanes);
+    }
+
     /// Takes away another set. When it is no subset, what is left equals no set.
     pub fn remove_all(&mut self, other: &Self) {
         self.count = self.count.saturating_sub(other.count);
@@ -182,6 +196,8 @@ mod tests {
         let mut hundred = SetSummary::default();
         (0..100).for_each(|number| hundred.add(&id(number)));
         assert_eq!(rest, hundred);
+        rest.add_all(&part);
+        assert_eq!(rest, summary);
         assert_eq!(LtHash::from_bytes(&summary.lanes.to_bytes()), Some(recount.lanes));
     }
 }

@@ -185,7 +185,7 @@ async fn audit(app: Arc<dyn App>, query: String) -> Result<Answer, Code> {
     let work = move || app.key_desk().map_or(Err(Code::NotFound), |desk| desk.audit(since, limit));
     let lines = tokio::task::spawn_blocking(work).await.map_err(|_| Code::StorageError)??;
     let text: String = lines.into_iter().map(|line| line + "\n").collect();
-    let mut answer = Answer::new(http_body_util::Full::new(Bytes::from(text)));
+    let mut answer = Answer::new(Bytes::from(text).into());
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(unstored(answer))
 }

@@ -7,6 +7,7 @@ use sealtide_identity::keyring::{Algorithm, KeyVersion, PublicKeyEntry, Signed, 
 use sealtide_releases::{BumpPlan, BumpRequest, Registry};
 use tokio::sync::broadcast;
 
+use crate::bundles::BundleShelf;
 use crate::ladder::{KeyFacts, Rung};
 use crate::refusal::Code;
 
@@ -57,6 +58,10 @@ pub trait App: Send + Sync + 'static {
     fn wall_ms(&self) -> u64;
     /// Keys that can be asked about and changed; none: those paths are not there.
     fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        None
+    }
+    /// Release bundles; none: those paths are not there.
+    fn bundles(&self) -> Option<&dyn BundleShelf> {
         None
     }
     /// What happens behind the door and has to be said in front of it; none: nothing does.

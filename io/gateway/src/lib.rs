@@ -4,6 +4,8 @@
 
 mod admin;
 mod app;
+mod body;
+mod bundles;
 mod connection;
 mod counts;
 mod deflate;
@@ -50,6 +52,7 @@ use tokio::sync::oneshot;
 pub use app::{
     App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
 };
+pub use bundles::{BundleShelf, PAGE_MAX, ServedBundle};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
@@ -159,7 +162,7 @@ fn router(probe: Arc<dyn Probe>, tunnel: Option<Arc<TunnelDoor>>) -> Router {
         .route("/metrics", get(figures))
         .with_state(probe);
     match tunnel {
-        Some(door) => router.merge(Router::new().route("/st/v1/tunnel", any(tunnel::tunnel)).with_state(door)),
+        Some(door) => router.merge(Router::new().route(tunnel::TUNNEL_PATH, any(tunnel::tunnel)).with_state(door)),
         None => router,
     }
 }

@@ -55,6 +55,10 @@ pub enum Code {
     KeyUnavailable,
     /// The store failed.
     StorageError,
+    /// A bundle past its date.
+    BundleExpired,
+    /// A bundle that does not verify.
+    BundleInvalid,
     /// An unknown type of message.
     UnknownType,
 }
@@ -89,6 +93,8 @@ impl Code {
             Self::StateConflict => "STATE_CONFLICT",
             Self::KeyUnavailable => "KEY_UNAVAILABLE",
             Self::StorageError => "STORAGE_ERROR",
+            Self::BundleExpired => "BUNDLE_EXPIRED",
+            Self::BundleInvalid => "BUNDLE_INVALID",
             Self::UnknownType => "UNKNOWN_TYPE",
         }
     }
@@ -103,8 +109,10 @@ impl Code {
             Self::OriginDenied | Self::Forbidden | Self::Deprecated | Self::CsrfInvalid => 403,
             Self::EntityNotFound | Self::NotFound => 404,
             Self::StateConflict => 409,
+            Self::BundleExpired => 410,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMedia => 415,
+            Self::BundleInvalid => 422,
             Self::RateLimited => 429,
             Self::Overload | Self::KeyUnavailable | Self::StorageError => 503,
             Self::Body
@@ -148,6 +156,8 @@ impl Code {
             Self::StateConflict => "The state is another than expected",
             Self::KeyUnavailable => "No key can sign this",
             Self::StorageError => "The store failed",
+            Self::BundleExpired => "The bundle has expired",
+            Self::BundleInvalid => "The bundle does not verify",
             Self::UnknownType => "Unknown type of message",
         }
     }

@@ -12,9 +12,11 @@
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
 //! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
 //! | `/version/verify` | readers |
+//! | `/bundle`, `/bundle/{name}/{version}`, `…/manifest`, `/bundle/{name}/head/{channel}` | readers |
 //! | `/api/lifecycle/export` | readers |
 //! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
 //! | `/admin/audit` | admins, from allowed addresses |
+//! | `/st/v1/tunnel` | peers of a node that has a tunnel; who they are is proved inside |
 //!
 //! With the echo, every path takes an upgrade, and only the first row answers otherwise.
 
@@ -25,7 +27,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sealtide_crypto::{Entropy, sha256};
 use sealtide_ibgib::json::{Js, JsObject, write};
@@ -33,6 +35,8 @@ use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, Idempotenc
 
 use crate::admin::{self, AdminPath};
 use crate::app::{Bumped, ListedVersion, Way};
+use crate::body::AnswerBody;
+use crate::bundles::{self, BundlePath};
 use crate::counts::Counted;
 use crate::handshake::{Caller, Facts, Grant, Head, Refusal, judge, single};
 use crate::ladder::{KeyFacts, Rung};
@@ -44,13 +48,14 @@ use crate::session::{Broadcast, read_object};
 use crate::sign_in::principal_of;
 use crate::spoken::Spoken;
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
+use crate::tunnel::{self, TUNNEL_PATH};
 use crate::{App, Sample, key_routes, metrics, sign_in_routes, told};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const JSON: &str = "application/json";
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<AnswerBody>;
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -96,6 +101,12 @@ async fn route(
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
         return if is_upgrade { upgrade(shared, tcp, request, place, id) } else { Err(Code::NotFound) };
     };
+    if path == TUNNEL_PATH
+        && let Some(door) = shared.tunnel.clone()
+    {
+        let mut request = request;
+        return tunnel::open(door, tcp, &mut request);
+    }
     if path == "/version/ws" || path == "/api/dev/version-ws" {
         return upgrade(shared, tcp, request, place, id);
     }
@@ -174,6 +185,12 @@ async fn route(
             let (_, object) = read_json_up_to(shared, request, key_routes::QUESTION_BYTES_MAX).await?;
             key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
         }
+        other if let Some(path) = BundlePath::of(other) => {
+            get_only(&request)?;
+            needs(Role::Reader)?;
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            bundles::serve(app, path, query).await?
+        }
         other => match AdminPath::of(other) {
             Some(path) => admin::serve(shared, app, &caller, &principal, path, request).await?,
             None => return Err(Code::NotFound),
@@ -245,7 +262,7 @@ fn upgrade(
             Err(_) => shared.admission.leave(source),
         }
     });
-    answer.body(Full::default()).map_err(|_| Code::WsKey)
+    answer.body(AnswerBody::from(Bytes::new())).map_err(|_| Code::WsKey)
 }
 
 /// Counts a refusal and tells the audit; callers see the code alone.
@@ -591,7 +608,7 @@ fn figures(shared: &Shared) -> Result<Answer, Code> {
     ];
     let samples = shared.probe.samples().into_iter().chain(own).chain(shared.counts.samples()).collect();
     let text = metrics::encode(samples).map_err(|_| Code::StorageError)?;
-    let mut answer = Response::new(Full::from(text));
+    let mut answer = Response::new(AnswerBody::from(text));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     Ok(answer)
 }
@@ -606,7 +623,7 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
         }
         json(status, &write(&Js::Object(object)).unwrap_or_default())
     } else {
-        let mut answer = Response::new(Full::from(code.line()));
+        let mut answer = Response::new(AnswerBody::from(code.line()));
         *answer.status_mut() = status;
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         answer
@@ -624,7 +641,7 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
 }
 
 pub(crate) fn json(status: StatusCode, body: &str) -> Answer {
-    let mut answer = Response::new(Full::from(body.to_owned()));
+    let mut answer = Response::new(AnswerBody::from(body.to_owned()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer

@@ -32,6 +32,7 @@ use crate::standing::Standing;
 use crate::tls::Tls;
 use crate::token::{Admission, AdmissionLimits};
 use crate::told::{self, Seen};
+use crate::tunnel::{TunnelDoor, Tunnels};
 use crate::{GatewayError, Probe, routes};
 
 /// Bytes of a request head. Spec: gateway §3 step 2.
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) others: broadcast::Sender<Broadcast>,
     /// Answers to bumps that had a key.
     pub(crate) answers: Arc<Mutex<Idempotency>>,
+    /// The tunnel of a node, beside everything else.
+    pub(crate) tunnel: Option<Arc<TunnelDoor>>,
     tls: Option<Arc<Tls>>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) seen: Arc<Seen>,
@@ -94,12 +97,33 @@ impl Server {
         probe: Arc<dyn Probe>,
         app: Option<Arc<dyn App>>,
     ) -> Result<Self, GatewayError> {
+        Self::open_with(settings, address, probe, app, None).await
+    }
+
+    /// As [`Server::open`], with `/st/v1/tunnel` for whoever knows one of the hosts in the settings of the tunnel; behind the
+    /// same TLS. Spec: link C.13.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub async fn open_with(
+        settings: Settings,
+        address: SocketAddr,
+        probe: Arc<dyn Probe>,
+        app: Option<Arc<dyn App>>,
+        tunnels: Option<(Settings, Arc<dyn Tunnels>)>,
+    ) -> Result<Self, GatewayError> {
         // What the address forbids is said before anything listens on it.
         Door::new(settings.clone(), address)?;
         let tls = settings.tls.clone().map(Tls::open).transpose()?;
         let listen = |source| GatewayError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let tunnel = match tunnels {
+            Some((own, tunnels)) => {
+                Some(TunnelDoor::new(Settings { tls: settings.tls.clone(), ..own }, address, tunnels)?)
+            }
+            None => None,
+        };
         let door = Arc::new(Door::new(settings, address)?);
         let limits = AdmissionLimits {
             token_ttl_ms: door.settings.ws_token_ttl_ms,
@@ -119,6 +143,7 @@ impl Server {
             sign_in_tries: Arc::new(Rate::new(SIGN_IN_TRIES)),
             passphrases: Arc::new(Semaphore::new(1)),
             others: broadcast::Sender::new(BROADCASTS),
+            tunnel,
             tls: tls.map(Arc::new),
             answers: Arc::default(),
             counts: Arc::default(),

@@ -83,7 +83,7 @@ pub(crate) async fn dial(node: &Arc<Node>, session: &Session, renews: bool) -> R
         let core = session.shared.core();
         // One path over a relay or a tunnel is enough; a direct one is what is wanted then.
         let met = !renews && core.paths.values().any(|route| !route.is_direct());
-        (core.dial_list(), if met { Vec::new() } else { core.relays.clone() })
+        (core.dial_list(), if met { Vec::new() } else { node.with_relays_behind_proxies(core.relays.clone()) })
     };
     let tunnels = node.policy.permits(PipeKind::Tunnel);
     relays.retain(|hint| if hint.relay == session.peer() { tunnels } else { node.policy.permits(PipeKind::Relay) });
@@ -133,8 +133,8 @@ async fn add(node: &Arc<Node>, session: &Session, path: Path, remote: Remote) ->
             let (_, path) = match remote {
                 Remote::Direct(address) => dial::reach(node.clone(), address, Duration::ZERO).await,
                 Remote::Relay { relay } => {
-                    let known = session.shared.core().relays.iter().find(|hint| hint.relay == relay).cloned();
-                    let hint = known.ok_or(Failure::Unreachable)?;
+                    let known = node.with_relays_behind_proxies(session.shared.core().relays.clone());
+                    let hint = known.into_iter().find(|hint| hint.relay == relay).ok_or(Failure::Unreachable)?;
                     relay::reach(node.clone(), hint, session.peer(), Duration::ZERO).await
                 }
                 Remote::Tunnel(_) => {
@@ -215,6 +215,7 @@ async fn request(node: &Arc<Node>, session: &Session, mut path: Path, number: Op
         let (dialler, frame) = started.map_err(|_| Asked::Failed(Failure::Busy(Duration::ZERO)))?;
         (Turn { session, dialler }, frame)
     };
+    let began = tokio::time::Instant::now();
     path.send(&[frame]).await?;
     loop {
         let answer = timeout(ANSWER, path.frame(REQUEST_PAYLOAD_BYTES, MESSAGE_BYTES_MAX)).await;
@@ -232,6 +233,8 @@ async fn request(node: &Arc<Node>, session: &Session, mut path: Path, number: Op
                         .map_err(|_| Asked::Failed(Failure::Unreachable))?;
                     drop(core);
                     session.shared.pump.wake();
+                    let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    node.counters.rehandshake_us.add(took);
                     return Ok(());
                 }
             }

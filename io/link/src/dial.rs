@@ -129,7 +129,8 @@ pub(crate) async fn dial(node: &Arc<Node>, target: DialTarget) -> Result<Session
     for (index, address) in addresses.iter().enumerate() {
         round.dials.spawn(reach(node.clone(), address.socket, STAGGER * u32::try_from(index).unwrap_or(0)));
     }
-    for hint in target.relays.into_iter().take(RELAY_COUNT_MAX) {
+    let told = target.relays.into_iter().take(RELAY_COUNT_MAX).collect();
+    for hint in node.with_relays_behind_proxies(told) {
         let delay = if addresses.is_empty() { Duration::ZERO } else { HEAD_START };
         meet(node, &mut round.dials, hint, peer, delay);
     }

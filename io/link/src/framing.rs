@@ -3,7 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 use sealtide_wire::frame::{Header, PAYLOAD_BYTES_MAX};
+use sealtide_wire::session::Transmit;
 
+use crate::outgoing::Outgoing;
 use crate::websocket::{End, Message, MessageError, MessageReader, MessageWriter};
 
 /// One of the two forms, with the state that it needs.
@@ -45,6 +47,25 @@ impl Framing {
         }
     }
 
+    /// As [`Framing::frames`], for frames as the session gives them: `bytes` together, and none of them is left in `frames`.
+    /// Where nothing masks, large payloads are not copied.
+    pub(crate) fn gathered(&mut self, frames: &mut Vec<Transmit>, bytes: usize, out: &mut Outgoing) {
+        let mask = match self {
+            Self::Messages { writer, .. } => writer.begin(bytes, out.tail()),
+            Self::Bare => None,
+        };
+        match mask {
+            Some(mut mask) => frames.drain(..).for_each(|frame| {
+                mask.append(frame.head.as_ref(), out.tail());
+                mask.append(&frame.payload, out.tail());
+            }),
+            None => frames.drain(..).for_each(|frame| {
+                out.tail().extend_from_slice(frame.head.as_ref());
+                out.push(frame.payload);
+            }),
+        }
+    }
+
     /// Answers a WebSocket ping.
     pub(crate) fn pong(&mut self, payload: Bytes, out: &mut BytesMut) {
         if let Self::Messages { writer, .. } = self {
@@ -75,15 +96,61 @@ fn whole_frames(buffer: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
+    use sealtide_crypto::Now;
     use sealtide_wire::frame::{ErrorCode, FrameType, Notice};
+    use sealtide_wire::session::{PathId, Session, SessionConfig, SessionLimits, Terms};
 
     use super::*;
+    use crate::outgoing::SLICES;
+    use crate::websocket::MESSAGE_BYTES_MAX;
 
     fn next(buffer: &mut BytesMut) -> Option<Bytes> {
         match Framing::Bare.next(buffer).unwrap() {
             Some(Message::Frames(frames)) => Some(frames),
             None => None,
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn frames(sizes: &[usize]) -> (Vec<Transmit>, Vec<u8>) {
+        let (ours, theirs, limits) = (Terms::default(), Terms::default(), SessionLimits::default());
+        let config = SessionConfig { initiator: true, ours, theirs, limits, jitter_seed: 1 };
+        let now = Now { mono_ms: 0, wall_ms: 0 };
+        let mut session = Session::new(now, config);
+        session.attach(now, PathId(1), 0).unwrap();
+        let channel = session.open(3, "x").unwrap();
+        let (mut all, mut bytes) = (Vec::new(), Vec::new());
+        for (at, size) in sizes.iter().enumerate() {
+            session.send(channel, vec![at as u8; *size].into()).unwrap();
+            while let Some(frame) = session.poll_transmit(now, PathId(1), MESSAGE_BYTES_MAX) {
+                bytes.extend_from_slice(frame.head.as_ref());
+                bytes.extend_from_slice(&frame.payload);
+                all.push(frame);
+            }
+        }
+        (all, bytes)
+    }
+
+    /// The same bytes as one message of yawc, whichever end writes them and whether they are copied or not.
+    #[test]
+    fn gathered_frames_are_one_message() {
+        for (ours, theirs) in [(End::Client, End::Server), (End::Server, End::Client)] {
+            for sizes in [&[1usize, 3, 30_000, 5, 2_047, 2_048][..], &[0], &[60_000], &[7; 40]] {
+                let (mut gathered, expected) = frames(sizes);
+                let mut out = Outgoing::default();
+                Framing::messages(ours).gathered(&mut gathered, expected.len(), &mut out);
+                assert!(gathered.is_empty());
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let count = out.slices(&mut slices);
+                let written: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+                assert_eq!(written.len(), out.len());
+                let mut received = BytesMut::from(&written[..]);
+                let found = Framing::messages(theirs).next(&mut received).unwrap();
+                assert_eq!(found, Some(Message::Frames(expected.into())));
+                assert!(received.is_empty());
+            }
         }
     }
 

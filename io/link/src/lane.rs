@@ -1,7 +1,7 @@
 //! One path of a session inside the session's task: its buffers, reading and writing. Reading never waits for
 //! writing. Spec: link C.9.4.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,10 +11,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use sealtide_crypto::Now;
 use sealtide_wire::frame::{FrameType, Header, Notice, PAYLOAD_BYTES_MAX};
 use sealtide_wire::padding::{CELL_BYTES, Pace, Padding, cell_padding, padding_frames};
-use sealtide_wire::session::{PathId, Scope, SessionError};
+use sealtide_wire::session::{PathId, Scope, SessionError, Transmit};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
+use crate::outgoing::{Outgoing, SLICES};
 use crate::path::Path;
 use crate::session::{Core, Shared};
 use crate::websocket::{MESSAGE_BYTES_MAX, Message};
@@ -34,9 +35,9 @@ pub(crate) struct Lane {
     pub(crate) id: PathId,
     path: Path,
     /// Encoded messages that TLS has not taken yet.
-    out: BytesMut,
+    out: Outgoing,
     /// Frames are gathered here before they become a message.
-    gather: BytesMut,
+    gather: Vec<Transmit>,
     batch: usize,
     padding: Padding,
     pace: Option<Pace>,
@@ -58,8 +59,8 @@ impl Lane {
         let mut lane = Self {
             id,
             path,
-            out: BytesMut::new(),
-            gather: BytesMut::new(),
+            out: Outgoing::default(),
+            gather: Vec::new(),
             batch: BATCH_BYTES_MIN,
             padding,
             pace,
@@ -69,7 +70,7 @@ impl Lane {
             leaves: false,
         };
         if !first.is_empty() {
-            lane.path.framing.frames(Bytes::from(first.concat()), &mut lane.out);
+            lane.path.framing.frames(Bytes::from(first.concat()), lane.out.tail());
         }
         lane
     }
@@ -83,7 +84,7 @@ impl Lane {
     pub(crate) fn rest(&mut self) {
         if self.path.received.is_empty() && self.out.is_empty() {
             self.path.received = BytesMut::new();
-            (self.out, self.gather) = (BytesMut::new(), BytesMut::new());
+            (self.out, self.gather) = (Outgoing::default(), Vec::new());
         }
     }
 
@@ -99,22 +100,23 @@ impl Lane {
         }
         let mut flush = 0;
         while self.out.len() < self.batch {
-            while let Some(frame) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - self.gather.len()) {
-                self.gather.extend_from_slice(frame.head.as_ref());
-                self.gather.extend_from_slice(&frame.payload);
+            let mut bytes = 0;
+            while let Some(frame) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - bytes) {
+                bytes += frame.frame_bytes();
+                self.gather.push(frame);
                 // Less room than this may stop a frame that a new message could take.
-                if self.gather.len() + 32 > MESSAGE_BYTES_MAX {
+                if bytes + 32 > MESSAGE_BYTES_MAX {
                     break;
                 }
             }
-            if self.gather.is_empty() {
+            if bytes == 0 {
                 break;
             }
-            flush += self.gather.len();
-            self.path.framing.frames(self.gather.split().freeze(), &mut self.out);
+            flush += bytes;
+            self.path.framing.gathered(&mut self.gather, bytes, &mut self.out);
         }
         for frame in padding_frames(self.padding.after(flush)) {
-            self.path.framing.frames(frame.into(), &mut self.out);
+            self.path.framing.frames(frame.into(), self.out.tail());
         }
     }
 
@@ -122,21 +124,22 @@ impl Lane {
     /// not wait for them.
     fn fill_cells(&mut self, core: &mut Core, now: Now, pace: &mut Pace) {
         while self.out.len() < self.batch && pace.is_due(now.mono_ms) {
-            while let Some(frame) = core.session.poll_transmit(now, self.id, CELL_BYTES - self.gather.len()) {
-                self.gather.extend_from_slice(frame.head.as_ref());
-                self.gather.extend_from_slice(&frame.payload);
+            let mut cells = BytesMut::new();
+            while let Some(frame) = core.session.poll_transmit(now, self.id, CELL_BYTES - cells.len()) {
+                cells.extend_from_slice(frame.head.as_ref());
+                cells.extend_from_slice(&frame.payload);
             }
-            if self.gather.is_empty()
+            if cells.is_empty()
                 && let Some(long) = core.session.poll_transmit(now, self.id, MESSAGE_BYTES_MAX - 2 * CELL_BYTES)
             {
-                self.gather.extend_from_slice(long.head.as_ref());
-                self.gather.extend_from_slice(&long.payload);
+                cells.extend_from_slice(long.head.as_ref());
+                cells.extend_from_slice(&long.payload);
             }
-            for frame in padding_frames(cell_padding(self.gather.len())) {
-                self.gather.extend_from_slice(&frame);
+            for frame in padding_frames(cell_padding(cells.len())) {
+                cells.extend_from_slice(&frame);
             }
-            pace.left(self.gather.len() / CELL_BYTES);
-            self.path.framing.frames(self.gather.split().freeze(), &mut self.out);
+            pace.left(cells.len() / CELL_BYTES);
+            self.path.framing.frames(cells.freeze(), self.out.tail());
         }
     }
 
@@ -158,12 +161,9 @@ impl Lane {
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = false;
         while !self.out.is_empty() {
-            match Pin::new(&mut self.path.stream).poll_write(cx, &self.out) {
+            match self.write_some(cx) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => {
-                    self.out.advance(written);
-                    (moved, self.unflushed) = (true, true);
-                }
+                Poll::Ready(Ok(_)) => (moved, self.unflushed) = (true, true),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     self.batch = (self.batch / 2).max(BATCH_BYTES_MIN);
@@ -182,6 +182,14 @@ impl Lane {
             }
         }
         Ok(moved)
+    }
+
+    fn write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut pieces = [IoSlice::new(&[]); SLICES];
+        let count = self.out.slices(&mut pieces);
+        let written = ready!(Pin::new(&mut self.path.stream).poll_write_vectored(cx, &pieces[..count]))?;
+        self.out.advance(written);
+        Poll::Ready(Ok(written))
     }
 
     fn read(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
@@ -234,7 +242,7 @@ impl Lane {
                     if self.pongs_waiting > PONGS_MAX {
                         return Err(io::Error::other("more WebSocket pings than answers were taken"));
                     }
-                    self.path.framing.pong(payload, &mut self.out);
+                    self.path.framing.pong(payload, self.out.tail());
                 }
                 Some(Message::Pong) => {}
                 Some(Message::Close) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -270,7 +278,7 @@ impl Lane {
         tracing::info!(peer = core.peer.short(), "link: the peer broke a rule: {error}");
         if error.scope() == Scope::Path {
             let frame = Notice::new(error.code()).frame(FrameType::Error);
-            self.path.framing.frames(Bytes::from(frame), &mut self.out);
+            self.path.framing.frames(Bytes::from(frame), self.out.tail());
             self.leaves = true;
         }
     }
@@ -278,7 +286,7 @@ impl Lane {
     /// Writes what is left, and ends the connection in order, by `until` at the latest. A connection of a peer that
     /// was cut off (`aborted`) is reset when that did not succeed.
     pub(crate) async fn part(mut self, until: Instant, aborted: bool) {
-        self.path.framing.close(&mut self.out);
+        self.path.framing.close(self.out.tail());
         let last = async {
             std::future::poll_fn(|cx| self.poll_drain(cx)).await?;
             io::Result::Ok(self.path.hang_up().await)
@@ -292,8 +300,9 @@ impl Lane {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.path.stream).poll_write(cx, &self.out))?;
-            self.out.advance(written);
+            if ready!(self.write_some(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
         }
         Pin::new(&mut self.path.stream).poll_flush(cx)
     }

@@ -29,6 +29,7 @@ mod link;
 mod listen;
 mod metrics;
 mod node;
+mod outgoing;
 mod path;
 mod pipe;
 mod port;

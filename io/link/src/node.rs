@@ -78,10 +78,21 @@ impl Node {
     }
 
     /// Over what peers reach this node without its address: its tunnel, which is told as a relay with its own id, and the
-    /// relays that it is logged in at. Spec: link C.13.
+    /// relays that it is logged in at, but for those behind proxies. Spec: link C.13.
     pub(crate) fn told_relays(&self) -> Vec<RelayHint> {
         let tunnel = self.tunnel.iter().map(|url| RelayHint { relay: self.id, url: url.clone() });
-        tunnel.chain(self.relays.up()).collect()
+        tunnel.chain(self.relays.told()).collect()
+    }
+
+    /// Adds to the relays that are known of a peer those behind proxies that this node is logged in at: the peer may be
+    /// there, and does not say so.
+    pub(crate) fn with_relays_behind_proxies(&self, mut relays: Vec<RelayHint>) -> Vec<RelayHint> {
+        for own in self.relays.behind_proxies() {
+            if relays.iter().all(|known| known.relay != own.relay) {
+                relays.push(own);
+            }
+        }
+        relays
     }
 
     /// Where relays see the listening port of this node; nothing where the settings say what is told instead.

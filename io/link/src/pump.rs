@@ -4,12 +4,14 @@
 //! session goes on. Who makes new ones is the keeper.
 
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use sealtide_crypto::Now;
 use sealtide_wire::frame::{ErrorCode, FrameType};
 use sealtide_wire::rehandshake::Punch;
@@ -68,13 +70,29 @@ impl Pump {
 
     /// Runs until the session is over, then ends its connections.
     pub(crate) async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
+        // A fault of this code ends the session in which it shows, and that session only; and it does end, since those
+        // who wait for it would wait for ever.
+        if AssertUnwindSafe(poll_fn(|cx| self.poll(cx))).catch_unwind().await.is_err() {
+            self.broke();
+        }
         self.report_end();
         let aborted = matches!(self.end, Some(SessionEnd::Aborted { .. }));
         let until = if aborted { self.linger_until } else { Instant::now() + LINGER };
         let parting = std::mem::take(&mut self.lanes).into_iter().map(|lane| lane.part(until, aborted));
         futures_util::future::join_all(parting).await;
         self.uncount();
+    }
+
+    /// The work stopped halfway: no byte of it is written any more, and the session is lost for its handles too.
+    fn broke(&mut self) {
+        tracing::error!(peer = self.session.peer().short(), "link: a fault in the task of a session; it ends");
+        self.lanes.clear();
+        let mut core = self.session.shared.core();
+        core.session.lost();
+        let told = std::iter::from_fn(|| core.session.poll_event());
+        let acked = told.filter_map(|event| if let Event::Lost { acked } = event { Some(acked) } else { None }).last();
+        core.paths.clear();
+        self.end.get_or_insert(SessionEnd::Lost { acked: acked.unwrap_or(0) });
     }
 
     /// One wake-up. Ready when the session is over and nothing remains to be written.
@@ -119,6 +137,8 @@ impl Pump {
     /// New paths, time, events, the choice among the paths, and frames to write.
     fn advance(&mut self, shared: &Arc<Shared>, now: Now) {
         let mut core = shared.core();
+        #[cfg(test)]
+        assert!(!core.breaks, "the fault of a test");
         for arrival in core.arrivals.drain(..) {
             let mut lane = Lane::new(arrival.id, arrival.path, &arrival.first, self.node.padding, now);
             lane.deaf = self.end.is_some();
@@ -390,5 +410,67 @@ impl Pump {
     fn uncount(&mut self) {
         self.node.counters.bytes_held.sub(self.counted.held);
         self.node.counters.paths.sub(self.counted.paths);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtide_crypto::{Seed, SeededEntropy, SigningKey};
+    use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
+    use sealtide_wire::handshake::{Admission, Refused};
+
+    use super::*;
+    use crate::channel::ChannelClosed;
+    use crate::{DialTarget, Link, LinkConfig};
+
+    struct Everyone;
+
+    impl Admission for Everyone {
+        fn allowed(&self, _: &NodeId) -> bool {
+            true
+        }
+
+        fn invite_secret(&self, _: &InviteId) -> Option<InviteSecret> {
+            None
+        }
+
+        fn enrol(&self, _: &InviteId, _: &NodeId) -> Result<(), Refused> {
+            Err(Refused)
+        }
+    }
+
+    fn link(seed: u64) -> Link {
+        let key = Arc::new(SigningKey::from_seed(&Seed::generate(&mut SeededEntropy::new(seed))));
+        let id = NodeId::of(key.public());
+        Link::new(LinkConfig::new(key, id), Arc::new(Everyone)).unwrap()
+    }
+
+    /// Whoever waits hears the end of a session whose task has a fault, and the same two nodes begin a new one.
+    #[tokio::test]
+    async fn a_fault_in_the_task_of_a_session_ends_it_as_lost() {
+        let (a, b) = (link(1), link(2));
+        let socket = b.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addresses = vec![LinkAddress { source: 4, socket }];
+        let target = DialTarget { node: b.id(), addresses, relays: Vec::new(), invite: None };
+        let ours = a.dial(target.clone()).await.unwrap();
+        let theirs = b.accept().await.unwrap();
+        let channel = ours.open(3, "x").unwrap();
+        channel.send(Bytes::from_static(b"hello")).await.unwrap();
+        let far = theirs.accept_channel().await.unwrap();
+        assert_eq!(far.recv().await.unwrap().unwrap(), b"hello"[..]);
+
+        ours.shared.core().breaks = true;
+        // One waits for a message, one until a full channel takes one more, and one opens what nobody will serve.
+        let full = async { while channel.send(Bytes::from(vec![0; 100_000])).await.is_ok() {} };
+        let ((), read, end, next) = tokio::join!(full, channel.recv(), ours.closed(), ours.accept_channel());
+        assert_eq!(read, Err(ChannelClosed::SessionOver));
+        assert!(matches!(end, SessionEnd::Lost { .. }) && next.is_none(), "{end:?}");
+        assert!(ours.open(3, "y").is_err() && a.session(&b.id()).is_none() && ours.info().paths == 0);
+
+        let again = a.dial(target).await.unwrap();
+        assert!(!again.is_same(&ours));
+        assert!(matches!(theirs.closed().await, SessionEnd::Replaced { .. }));
+        b.accept().await.unwrap();
+        again.open(3, "z").unwrap().send(Bytes::from_static(b"again")).await.unwrap();
     }
 }

@@ -223,6 +223,9 @@ pub(crate) struct Core {
     pub(crate) parked: BTreeMap<ChannelId, Parked>,
     /// Replaced by a newer session: reported instead of what the wire says.
     pub(crate) replaced: bool,
+    /// The task is to have a fault.
+    #[cfg(test)]
+    pub(crate) breaks: bool,
 }
 
 /// What the state of a session is made from.
@@ -273,6 +276,8 @@ impl Session {
             orphans: BTreeSet::new(),
             parked: BTreeMap::new(),
             replaced: false,
+            #[cfg(test)]
+            breaks: false,
         };
         let shared = Shared {
             facts,

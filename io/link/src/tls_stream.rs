@@ -106,6 +106,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         })
     }
 
+    /// After `written` bytes became records: those leave as far as the socket takes them.
+    fn sealed(&mut self, written: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.key_bytes += written as u64;
+        if self.key_bytes >= KEY_BYTES {
+            self.key_bytes = 0;
+            self.tls.refresh_traffic_keys().map_err(io::Error::other)?;
+        }
+        match self.write_out(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(written)),
+        }
+    }
+
     /// Writes waiting records; `Ready` when none is left.
     fn write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.wants_write() {
@@ -164,17 +177,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         let this = self.get_mut();
         // One batch at a time waits: whoever writes waits with it.
         ready!(this.write_out(cx))?;
-        let length = data.len().min(WRITE_BYTES);
-        let written = this.tls.writer().write(&data[..length])?;
-        this.key_bytes += written as u64;
-        if this.key_bytes >= KEY_BYTES {
-            this.key_bytes = 0;
-            this.tls.refresh_traffic_keys().map_err(io::Error::other)?;
+        let written = this.tls.writer().write(&data[..data.len().min(WRITE_BYTES)])?;
+        this.sealed(written, cx)
+    }
+
+    /// Seals records out of the pieces where they lie: nothing is put together before.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let mut left = WRITE_BYTES;
+        let fit = pieces.iter().take_while(|piece| {
+            left.checked_sub(piece.len()).is_some_and(|rest| {
+                left = rest;
+                true
+            })
+        });
+        let count = fit.count();
+        if count < 2 {
+            let first = pieces.iter().find(|piece| !piece.is_empty()).map_or(&[][..], |piece| piece);
+            return Pin::new(this).poll_write(cx, first);
         }
-        if let Poll::Ready(Err(error)) = this.write_out(cx) {
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(written))
+        ready!(this.write_out(cx))?;
+        let written = this.tls.writer().write_vectored(&pieces[..count])?;
+        this.sealed(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,9 +340,19 @@ mod tests {
 
     async fn write_in_pieces<W: AsyncWrite + Unpin>(mut stream: W, bytes: Vec<u8>, sizes: Vec<usize>) {
         let mut rest = &bytes[..];
-        for size in sizes {
-            stream.write_all(&rest[..size]).await.unwrap();
-            rest = &rest[size..];
+        for (at, size) in sizes.into_iter().enumerate() {
+            let (piece, others) = rest.split_at(size);
+            rest = others;
+            if at % 2 == 0 {
+                stream.write_all(piece).await.unwrap();
+                continue;
+            }
+            // The same in pieces.
+            let mut sent = 0;
+            while sent < size {
+                let slices: Vec<_> = piece[sent..].chunks(size / 5 + 1).map(IoSlice::new).collect();
+                sent += stream.write_vectored(&slices).await.unwrap();
+            }
         }
         stream.shutdown().await.unwrap();
     }

@@ -7,9 +7,12 @@
 //! extension could own, fragments, and long Close and Pong frames. A link refuses all of them.
 
 use bytes::{Bytes, BytesMut};
+use sealtide_crypto::Entropy as _;
 use tokio_util::codec::{Decoder as _, Encoder as _};
 use yawc::codec::{Decoder, Encoder};
 use yawc::frame::{Frame, OpCode};
+
+use crate::clock::SystemEntropy;
 
 /// Payload bytes of one message. Spec: link C.12.
 pub const MESSAGE_BYTES_MAX: usize = 66_000;
@@ -119,17 +122,45 @@ impl MessageReader {
 }
 
 /// Puts messages behind each other in one buffer.
-pub(crate) struct MessageWriter(Encoder);
+pub(crate) struct MessageWriter {
+    encoder: Encoder,
+    end: End,
+}
 
 impl MessageWriter {
     pub(crate) fn new(end: End) -> Self {
-        Self(Encoder::new(role(end)))
+        Self { encoder: Encoder::new(role(end)), end }
     }
 
     /// Appends one binary message. `frames` is at most [`MESSAGE_BYTES_MAX`] long.
     pub(crate) fn frames(&mut self, frames: Bytes, out: &mut BytesMut) {
         debug_assert!(frames.len() <= MESSAGE_BYTES_MAX);
         self.put(Frame::binary(frames), out);
+    }
+
+    /// Begins a binary message of `len` bytes, at most [`MESSAGE_BYTES_MAX`], that the caller appends: through the mask
+    /// where this end masks, as they are where it does not.
+    pub(crate) fn begin(&self, len: usize, out: &mut BytesMut) -> Option<Mask> {
+        const BINARY: u8 = 0x82;
+        debug_assert!(len <= MESSAGE_BYTES_MAX);
+        let mask = (self.end == End::Client).then(Mask::random);
+        let masked = if mask.is_some() { 0x80 } else { 0 };
+        match (u8::try_from(len), u16::try_from(len)) {
+            (Ok(len @ 0..=125), _) => out.extend_from_slice(&[BINARY, masked | len]),
+            (_, Ok(len)) => {
+                out.extend_from_slice(&[BINARY, masked | 126]);
+                out.extend_from_slice(&len.to_be_bytes());
+            }
+            _ => {
+                out.extend_from_slice(&[BINARY, masked | 127]);
+                out.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        if let Some(mask) = &mask {
+            out.extend_from_slice(&mask.key);
+            out.reserve(len);
+        }
+        mask
     }
 
     /// Answers a ping.
@@ -144,7 +175,50 @@ impl MessageWriter {
 
     fn put(&mut self, frame: Frame, out: &mut BytesMut) {
         // Only memory could make it fail, and that aborts.
-        let _infallible = self.0.encode(frame, out);
+        let _infallible = self.encoder.encode(frame, out);
+    }
+}
+
+/// The mask of one message, with where in the key its next byte is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mask {
+    key: [u8; 4],
+    at: usize,
+}
+
+impl Mask {
+    /// Bytes that are copied before they are masked: few enough to lie in the nearest cache.
+    const BLOCK_BYTES: usize = 8 * 1024;
+
+    fn random() -> Self {
+        let mut key = [0; 4];
+        SystemEntropy.fill(&mut key);
+        Self { key, at: 0 }
+    }
+
+    /// Appends the next bytes of the message, masked.
+    pub(crate) fn append(&mut self, bytes: &[u8], out: &mut BytesMut) {
+        for block in bytes.chunks(Self::BLOCK_BYTES) {
+            let start = out.len();
+            out.extend_from_slice(block);
+            self.apply(&mut out[start..]);
+        }
+    }
+
+    fn apply(&mut self, bytes: &mut [u8]) {
+        let mut key = self.key;
+        key.rotate_left(self.at);
+        self.at = (self.at + bytes.len()) % key.len();
+        let word = u64::from(u32::from_ne_bytes(key));
+        let word = word << 32 | word;
+        let mut words = bytes.chunks_exact_mut(8);
+        for chunk in &mut words {
+            let plain = u64::from_ne_bytes(chunk.try_into().expect("the chunks have 8 bytes"));
+            chunk.copy_from_slice(&(plain ^ word).to_ne_bytes());
+        }
+        for (byte, key) in words.into_remainder().iter_mut().zip(key.iter().cycle()) {
+            *byte ^= key;
+        }
     }
 }
 
@@ -227,6 +301,20 @@ mod tests {
             writer.close(&mut out);
             expected.push(Message::Close);
             prop_assert_eq!(read_all(end, &out, step).unwrap(), expected);
+        }
+
+        #[test]
+        fn masks_go_on_across_pieces(sizes in proptest::collection::vec(0usize..20_000, 0..4), step in 1usize..70_000) {
+            let whole: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|at| (at * 31 % 251) as u8).collect();
+            prop_assume!(whole.len() <= MESSAGE_BYTES_MAX);
+            let (mut out, mut rest) = (BytesMut::new(), &whole[..]);
+            let mut mask = MessageWriter::new(End::Client).begin(whole.len(), &mut out).unwrap();
+            for size in sizes {
+                let (piece, others) = rest.split_at(size);
+                mask.append(piece, &mut out);
+                rest = others;
+            }
+            prop_assert_eq!(read_all(End::Server, &out, step).unwrap(), [Message::Frames(whole.into())]);
         }
 
         #[test]

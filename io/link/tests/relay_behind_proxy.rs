@@ -11,7 +11,7 @@ use harness::inspector::Inspector;
 use harness::relay::EvilRelay;
 use harness::{DialTarget, Node, check_all, doorless, key, send_all, soon, until};
 use sealtide_identity::RelayHint;
-use sealtide_link::{Admit, LinkConfig, Proxies, ProxySettings, Relay, RelayConfig, Roots};
+use sealtide_link::{Admit, LinkConfig, Proxies, ProxySettings, Relay, RelayConfig, Roots, Session};
 
 /// A relay whose nodes come through a proxy that ends their TLS.
 async fn relay(bind0: bool, change: impl FnOnce(&mut RelayConfig)) -> Relay {
@@ -41,6 +41,13 @@ fn hint(relay: &Relay, host: &str) -> RelayHint {
     RelayHint { relay: relay.id(), url: format!("wss://{host}:{}", relay.address().port()) }
 }
 
+/// A message each way.
+async fn check_both(near: &Session, far: &Session) {
+    let (there, back) = (near.open(3, "there").unwrap(), far.open(3, "back").unwrap());
+    let (a, b) = (far.accept_channel().await.unwrap(), near.accept_channel().await.unwrap());
+    tokio::join!(send_all(there, 1, 1, 10), check_all(a, 1, 1, 10), send_all(back, 2, 1, 10), check_all(b, 2, 1, 10));
+}
+
 async fn why_not(node: &Node) -> String {
     until("a login was tried", || node.link.relays()[0].why_not.is_some()).await;
     node.link.relays()[0].why_not.clone().unwrap()
@@ -67,6 +74,24 @@ async fn bind0_with_a_certificate_for_the_name() {
     let near = ours.open(3, "marker-in-the-name-of-a-channel").unwrap();
     let far = soon(theirs.accept_channel()).await.unwrap();
     soon(async { tokio::join!(send_all(near, 1, 50, 20_000), check_all(far, 1, 50, 20_000)) }).await;
+
+    // What nodes tell each other has no place for the kind of relay, so these are not told; …
+    assert!(ours.peer_relays().is_empty() && theirs.peer_relays().is_empty());
+    let other = harness::node_with(3, |_| {}).await;
+    other.allow(&b);
+    b.allow(&other);
+    let straight = soon(b.dial(&other)).await;
+    let far = soon(other.link.accept()).await.unwrap();
+    soon(check_both(&straight, &far)).await;
+    assert!(far.peer_relays().is_empty() && other.link.relays().is_empty(), "nothing is tried that cannot do");
+    // … and whoever is there itself looks for the peer there, although it was told of no way.
+    ours.close();
+    soon(ours.closed()).await;
+    soon(theirs.closed()).await;
+    let untold = DialTarget { node: b.id(), addresses: Vec::new(), relays: Vec::new(), invite: None };
+    let again = soon(a.link.dial(untold)).await.unwrap();
+    assert_eq!(again.info().path, Some("relay"));
+
     let seen = proxy.seen();
     let marker = b"marker-in-the-name-of-a-channel";
     assert!(seen.len() > 200_000 && !seen.windows(marker.len()).any(|window| window == marker));

@@ -100,20 +100,27 @@ pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<V
 }
 
 fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
-    let offset = u64::from(stored.place.offset);
-    let body = match pack.entry(offset, stored.place.body_len as usize)? {
-        Ok((_, body)) => Bytes::from(body),
-        Err(damage) => {
-            tracing::error!(%damage, "a record cannot be read");
-            return Ok(None);
-        }
-    };
-    let start = body.len().saturating_sub(stored.encoded_len as usize);
-    // The checksum of the entry vouches for the bytes, and they were accepted before they were written.
-    match Verified::trusted(body.slice(start..)) {
+    let Some(encoded) = read_encoded(pack, stored)? else { return Ok(None) };
+    match Verified::trusted(encoded) {
         Ok(record) => Ok(Some(record)),
         Err(refusal) => {
-            tracing::error!(pack = pack.number, offset, %refusal, "a stored record is no record");
+            tracing::error!(pack = pack.number, offset = stored.place.offset, %refusal, "a stored record is no record");
+            Ok(None)
+        }
+    }
+}
+
+/// The encoded bytes of a record. The checksum of the entry vouches for them, and they were accepted before they were
+/// written.
+fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
+    match pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize)? {
+        Ok((_, body)) => {
+            let body = Bytes::from(body);
+            let start = body.len().saturating_sub(stored.encoded_len as usize);
+            Ok(Some(body.slice(start..)))
+        }
+        Err(damage) => {
+            tracing::error!(%damage, "a record cannot be read");
             Ok(None)
         }
     }
@@ -121,13 +128,20 @@ fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
 
 impl Inner {
     fn load(&self, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
+        self.read(find, read_record)
+    }
+
+    fn read<T>(
+        &self,
+        find: impl FnOnce(&Index) -> Option<Stored>,
+        how: impl FnOnce(&Pack, &Stored) -> io::Result<Option<T>>,
+    ) -> Option<T> {
         let (pack, stored) = {
             let index = read(&self.index);
             let stored = find(&index)?;
             (Arc::clone(index.packs.get(&stored.place.pack)?), stored)
         };
-        let record = read_record(&pack, &stored);
-        record.unwrap_or_else(|error| {
+        how(&pack, &stored).unwrap_or_else(|error| {
             tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
             None
         })
@@ -308,6 +322,10 @@ impl SpaceView for SpaceHandle {
 
     fn record(&self, sid: &Sid) -> Option<Verified> {
         self.inner.load(|index| self.member(index, sid))
+    }
+
+    fn encoded(&self, sid: &Sid) -> Option<Bytes> {
+        self.inner.read(|index| self.member(index, sid), read_encoded)
     }
 
     fn by_address(&self, address: &Address) -> Vec<Sid> {

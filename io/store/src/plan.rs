@@ -1,7 +1,7 @@
 //! A commit, worked out before anything is written: which records become members, which tips move, and what the
 //! summaries are afterwards. Spec: ibgib §14.3.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
@@ -37,7 +37,7 @@ impl FrameOf {
 }
 
 /// Facts of staged frames, by transaction: spares the commit a read of each.
-pub(crate) type StagedFacts = BTreeMap<u64, BTreeMap<Sid, FrameOf>>;
+pub(crate) type StagedFacts = BTreeMap<u64, HashMap<Sid, Box<FrameOf>>>;
 
 /// A commit, worked out before anything is written.
 pub(crate) struct Plan {
@@ -61,7 +61,7 @@ impl Plan {
         state: &SpaceState,
         request: &CommitRequest,
         frames: &[Option<FrameOf>],
-        staged_facts: &StagedFacts,
+        mut staged_facts: HashMap<Sid, Box<FrameOf>>,
     ) -> Result<Plan, CommitError> {
         let txn = match request.saga.and_then(|saga| index.sagas.get(&saga)) {
             None => index.next_txn,
@@ -75,21 +75,19 @@ impl Plan {
             }
         }
         let no_records = BTreeSet::new();
-        let staged_facts = staged_facts.get(&txn);
         let staged = index.txns.get(&txn).map_or(&no_records, |staged| &staged.records);
-        let (mut items, mut new_records) = (state.item_summary.clone(), 0);
+        let mut new_items = Vec::new();
         let mut fresh = Fresh::default();
         let mut taken = request.staged.clone();
         let mut add_staged = |id: u32| {
             let rec = index.records.get(id);
-            if index.is_member(state, &rec.sid)? {
+            if index.is_member_record(state, id)? {
                 return Ok(());
             }
-            items.add(&rec.sid.0);
-            new_records += 1;
+            new_items.push(rec.sid.0);
             if rec.frame.is_some() {
-                let frame = match staged_facts.and_then(|facts| facts.get(&rec.sid)) {
-                    Some(frame) => Some(frame.clone()),
+                let frame = match staged_facts.remove(&rec.sid) {
+                    Some(frame) => Some(*frame),
                     None => load_record(index, &rec.stored()).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
                 };
                 fresh.0.push(frame.ok_or(CommitError::NotStaged(rec.sid))?);
@@ -123,8 +121,7 @@ impl Plan {
                 Some(_) if in_staged => {}
                 Some(_) => known.push(sid),
             }
-            items.add(&sid.0);
-            new_records += 1;
+            new_items.push(sid.0);
             if let Some(frame) = &frames[at] {
                 fresh.0.push(frame.clone());
             }
@@ -138,16 +135,53 @@ impl Plan {
             taken.dedup();
         }
         let staged_count = staged.len() + append.len() + known.len();
-        let (moves, moved) = fresh.settle(index, state)?;
+        let new_records = new_items.len() as u64;
+        let ((moves, moved), items) = std::thread::scope(|scope| {
+            let sum = move || added(state.item_summary.clone(), &new_items);
+            // The sums of many records take as long as everything else.
+            if new_records < ALONE_FROM {
+                return Ok((fresh.settle(index, state)?, sum()));
+            }
+            let sum = scope.spawn(sum);
+            let settled = fresh.settle(index, state);
+            Ok::<_, StoreError>((settled?, sum.join().expect("adding does not panic")))
+        })?;
         let mut tips = state.tip_summary.clone();
+        let mut new_tips = Vec::new();
         for change in &moves {
-            let known = index.tips_of(state, &change.timeline)?;
-            known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
-            change.added.iter().for_each(|tip| tips.add(&tip_id(&change.tjp, &tip.address, &tip.sid)));
+            if !change.removed.is_empty() {
+                let known = index.tips_of(state, &change.timeline)?;
+                known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
+            }
+            new_tips.extend(change.added.iter().map(|tip| tip_id(&change.tjp, &tip.address, &tip.sid)));
         }
+        let tips = added_by_halves(tips, &new_tips);
         let result = CommitResult { moved, new_records };
         Ok(Plan { txn, append, known, taken, staged: staged_count as u64, moves, items, tips, result })
     }
+}
+
+/// From how many ids on a summary has a thread of its own.
+const ALONE_FROM: u64 = 2048;
+
+/// A summary with these ids more.
+fn added(mut summary: SetSummary, ids: &[[u8; 32]]) -> SetSummary {
+    ids.iter().for_each(|id| summary.add(id));
+    summary
+}
+
+/// As [`added`]; two threads share the work when there is much of it. Summaries add up, so the result is the same.
+fn added_by_halves(summary: SetSummary, ids: &[[u8; 32]]) -> SetSummary {
+    if (ids.len() as u64) < ALONE_FROM {
+        return added(summary, ids);
+    }
+    let (left, right) = ids.split_at(ids.len() / 2);
+    std::thread::scope(|scope| {
+        let right = scope.spawn(|| added(SetSummary::default(), right));
+        let mut sum = added(summary, left);
+        sum.add_all(&right.join().expect("adding does not panic"));
+        sum
+    })
 }
 
 /// Frames that a commit makes members. A large commit brings millions: one list, sorted once.
@@ -177,6 +211,9 @@ impl Fresh {
 fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Result<Option<(Move, Moved)>, StoreError> {
     let Some(FrameOf { order, facts: FrameFacts { timeline, tjp, .. }, .. }) = frames.first() else { return Ok(None) };
     let before = tips_of(index, state, timeline)?;
+    if let ([], [frame]) = (&before[..], frames) {
+        return Ok(Some(begin(frame)));
+    }
     let find = |frames: &[FrameOf], address: &Address| -> Option<FrameOf> {
         frames.iter().find(|frame| frame.address == *address).cloned()
     };
@@ -208,6 +245,19 @@ fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Res
     tips.sort_unstable();
     let after = tips.into_iter().map(|(_, sid)| sid).collect();
     Ok(Some((change, (*timeline, before.iter().map(|tip| tip.sid).collect(), after))))
+}
+
+/// The move of a timeline of which nothing was here before this frame.
+fn begin(frame: &FrameOf) -> (Move, Moved) {
+    let FrameFacts { timeline, tjp, n, .. } = &frame.facts;
+    let change = Move {
+        timeline: *timeline,
+        order: frame.order,
+        tjp: tjp.to_string(),
+        removed: Vec::new(),
+        added: vec![TipLine { sid: frame.sid, n: *n, address: frame.address.to_string() }],
+    };
+    (change, (*timeline, Vec::new(), vec![frame.sid]))
 }
 
 /// The tips of a timeline as their records say, sorted by address.

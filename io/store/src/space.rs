@@ -74,6 +74,15 @@ pub(crate) fn tip_id(tjp: &str, tip: &str, sid: &Sid) -> [u8; 32] {
     sha256_parts(&[b"sealtide/tip/1\0", &tjp_len, tjp.as_bytes(), &tip_len, tip.as_bytes(), &sid.0])
 }
 
+/// Adds many entries. A set that grows much is built anew, which costs less than finding the place of each.
+fn insert<T: Ord>(set: &mut BTreeSet<T>, new: Vec<T>) {
+    if new.len() > set.len() / 4 {
+        set.append(&mut new.into_iter().collect());
+    } else {
+        set.extend(new);
+    }
+}
+
 impl SpaceState {
     pub(crate) fn new(number: u32) -> Self {
         Self { number, ..Self::default() }
@@ -107,19 +116,23 @@ impl SpaceState {
         self.count
     }
 
-    /// Adds a member that is none yet. The summary is the caller's.
-    pub(crate) fn add_member(&mut self, id: u32, rec: &Rec, chunks: &[ChunkHash]) {
-        self.count += 1;
+    /// Adds members that are none yet. Summary, chunks and stones are the caller's.
+    pub(crate) fn add_members(&mut self, records: &Records, ids: &[u32]) {
+        self.count += ids.len() as u64;
         self.sorted.take();
-        self.members.insert((rec.order, prefix(&rec.sid), id));
-        self.addresses.insert((rec.address, id));
-        if let Some((timeline, n)) = rec.frame {
-            self.frames.insert((timeline, n, id));
-        }
+        let all = || ids.iter().map(|id| (*id, records.get(*id)));
+        insert(&mut self.members, all().map(|(id, rec)| (rec.order, prefix(&rec.sid), id)).collect());
+        insert(&mut self.addresses, all().map(|(id, rec)| (rec.address, id)).collect());
+        let frames = all().filter_map(|(id, rec)| rec.frame.map(|(timeline, n)| (timeline, n, id)));
+        insert(&mut self.frames, frames.collect());
+        self.bytes += all().map(|(_, rec)| u64::from(rec.encoded_len)).sum::<u64>();
+    }
+
+    /// Counts the chunks that a new member lists.
+    pub(crate) fn add_chunks(&mut self, chunks: &[ChunkHash]) {
         for chunk in chunks {
             *self.chunks.entry(*chunk).or_default() += 1;
         }
-        self.bytes += u64::from(rec.encoded_len);
     }
 
     /// Adds what a member says that is a commit stone.

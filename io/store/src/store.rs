@@ -1,6 +1,6 @@
 //! The store: open, stage, commit, tell. Spec: ibgib §14, store.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
-use sealtide_identity::authorship::read_commit;
+use sealtide_identity::authorship::{COMMIT_IB, read_commit};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::collect::Touched;
@@ -144,7 +144,8 @@ pub(crate) fn record_line(record: &Verified, frame: Option<&FrameFacts>) -> Reco
         frame: frame.map(|frame| (frame.timeline, frame.n)),
         address: address_hash(record.address()),
         chunks: Manifest::chunks_listed(record).into_iter().map(|chunk| chunk.hash).collect(),
-        stone: read_commit(record).map(|commit| StoneLine {
+        // Other records are not read as JSON for this: it would take as long as the rest of staging.
+        stone: (record.address().ib() == COMMIT_IB).then(|| read_commit(record)).flatten().map(|commit| StoneLine {
             by: commit.by,
             seq: commit.seq,
             tips: commit.tips.iter().map(tip_hash).collect(),
@@ -385,9 +386,9 @@ impl Store {
         }
         self.append(&mut log, batch)?;
         let mut staged_facts = guard(&self.inner.staged_facts);
-        if staged_facts.values().map(BTreeMap::len).sum::<usize>() < STAGED_FACTS_MAX {
+        if staged_facts.values().map(HashMap::len).sum::<usize>() < STAGED_FACTS_MAX {
             let facts = staged_facts.entry(txn).or_default();
-            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, frame)));
+            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, Box::new(frame))));
         }
         Ok(())
     }
@@ -655,7 +656,10 @@ impl Store {
                     return Err(CommitError::NoChunk(chunk.hash));
                 }
             }
-            let plan = Plan::of(&index, space, state, request, &frames, &guard(&self.inner.staged_facts))?;
+            // Where nothing comes of it the next try reads them.
+            let staged = request.saga.and_then(|saga| index.sagas.get(&saga)).map(|info| info.txn);
+            let staged = staged.and_then(|txn| guard(&self.inner.staged_facts).remove(&txn)).unwrap_or_default();
+            let plan = Plan::of(&index, space, state, request, &frames, staged)?;
             // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
             if index.runs.health.is_damaged() {
                 return Err(StoreError::Failed.into());
@@ -713,7 +717,6 @@ impl Store {
                 (state.item_summary, state.tip_summary) = (items, tips);
             }
         })?;
-        guard(&self.inner.staged_facts).remove(&txn);
         self.inner.touched.listed(&listed);
         let mut events = guard(&self.inner.events);
         if !events.subscribers.is_empty() {

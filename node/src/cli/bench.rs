@@ -2,6 +2,7 @@
 //! The other benches are in files of their own.
 
 mod bulk;
+mod distance;
 mod far_end;
 mod gateway;
 mod identity;
@@ -9,6 +10,7 @@ mod link;
 mod memory;
 mod reconcile;
 mod relayed;
+mod release;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,12 +75,14 @@ pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failu
     let result = match name {
         "bulk" => bulk::bulk(&dir, &sizes).await,
         "identity" => identity::identity(&dir, sizes.edits.max(1)).await,
+        "login-end" => relayed::login_end().await,
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
         "gateway" => gateway::gateway(&dir, sizes.sessions, sizes.peers.as_deref()).await,
         "link" => link::link(&dir, sizes).await,
+        "release" => release::release(&dir, &sizes).await,
         "reconcile" => reconcile::reconcile(&dir, &sizes),
         _ => Err(Failure::usage("bench", format!("there is no bench named {name}")).hint(
-            "`live`, `link`, `gateway`, `reconcile`, `bulk` or `identity`; bench/sync.sh compares whole syncs with other tools",
+            "`live`, `link`, `gateway`, `reconcile`, `bulk`, `release` or `identity`; bench/sync.sh compares whole syncs with other tools",
         )),
     };
     let _ = std::fs::remove_dir_all(&dir);

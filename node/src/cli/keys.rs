@@ -1,13 +1,13 @@
-//! `keys …` and `release …`. What nothing brings back is shown first, and a person says yes.
+//! `keys …`. What nothing brings back is shown first, and a person says yes.
 
 use std::io::{IsTerminal, Write};
 
 use sealtide_crypto::Entropy;
 use sealtide_identity::keyring::{RotationSignal, SignalAction};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::Request;
-use crate::cli::args::{KeysCommand, KeysCommon, ReleaseCommand, SignalArg};
+use crate::cli::args::{KeysCommand, KeysCommon, SignalArg};
 use crate::cli::{Cx, answer, ask};
 use crate::commands::keys::{KeysChange, KeysRequest};
 use crate::failure::{Exit, Failure};
@@ -73,41 +73,4 @@ fn confirm(cx: &Cx, preview: Value) -> Result<Option<u8>, Failure> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     if ["y", "yes"].contains(&line.trim().to_lowercase().as_str()) { Ok(None) } else { Err(held) }
-}
-
-/// Runs one of the commands about releases.
-pub(crate) async fn release(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure> {
-    match command {
-        ReleaseCommand::Bump {
-            scope,
-            entity,
-            no_cascade,
-            all,
-            dry_run,
-            expect,
-            key_version,
-            crypto,
-            tree,
-            confirm,
-        } => {
-            let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-            // Files are changed for who says so; everybody else is shown what would change.
-            let is_unconfirmed = tree.is_some() && !confirm && !dry_run;
-            let is_dry = dry_run || is_unconfirmed;
-            let mut request = json!({"scope": word(&scope), "cascade": !no_cascade, "all": all, "dryRun": is_dry});
-            let crypto = crypto.map(|crypto| word(&crypto));
-            for (name, value) in [("entityId", entity), ("keyVersion", key_version), ("crypto", crypto)] {
-                if let Some(value) = value {
-                    request[name] = json!(value);
-                }
-            }
-            let tree = tree.map(std::path::absolute).transpose()?;
-            let told = answer(cx, Request::Keys(KeysRequest::Bump { request, expect, tree })).await?;
-            let unconfirmed = Failure::usage("not_confirmed", "nothing was written: files change with --confirm only");
-            Ok(cx.out.answer_checked(told, if is_unconfirmed { Err(unconfirmed) } else { Ok(()) }))
-        }
-        ReleaseCommand::Revert { id, tree } => {
-            ask(cx, Request::Keys(KeysRequest::Revert { id, tree: std::path::absolute(tree)? })).await
-        }
-    }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn show(mut told: UnboundedReceiver<Value>, out: Output) {
         }
         let (done_items, all_items) = pair(&line["items"]);
         let (done_bytes, all_bytes) = pair(&line["bytes"]);
-        if all_bytes > 0 && matches!(now, "transfer" | "verifying") {
+        if all_bytes > 0 && matches!(now, "transfer" | "verifying" | "packing" | "installing" | "importing") {
             bar.set_style(style(
                 "{msg:14} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
             ));
@@ -50,6 +50,10 @@ fn word(phase: &str) -> &'static str {
         "recording" => "recording",
         "checking_out" => "writing files",
         "verifying" => "verifying",
+        "packing" => "packing",
+        "exporting" => "exporting",
+        "importing" => "importing",
+        "installing" => "installing",
         _ => "working",
     }
 }

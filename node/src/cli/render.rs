@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use data_encoding::BASE64;
 use serde_json::Value;
 
-use crate::cli::{render_identity, render_keys};
+use crate::cli::{render_identity, render_keys, render_release};
 
 /// The text of an answer.
 pub(crate) fn text(answer: &Value) -> String {
@@ -36,6 +36,32 @@ pub(crate) fn text(answer: &Value) -> String {
         }
         "identity_undelegate" => format!("node {} does not speak for the owner any more", short(&answer["node"])),
         "identity_export" => format!("wrote {} frames to {}", answer["frames"], word(&answer["file"])),
+        "releases" => render_release::list(answer),
+        "release" => render_release::show(answer),
+        "release_publish" => render_release::published(answer),
+        "release_install" => render_release::installed(answer),
+        "release_refused" => render_release::refused(answer),
+        "release_verify" => render_release::verified(answer),
+        "export_done" => {
+            format!("wrote {} items, {} bytes, to {}", answer["items"], answer["bytes"], word(&answer["out"]))
+        }
+        "import" => format!(
+            "{} is back: {} records, role {}; `sealtide get {}` lists what is in it",
+            word(&answer["name"]),
+            answer["records"],
+            word(&answer["role"]),
+            word(&answer["name"])
+        ),
+        "release_archive" => format!(
+            "{} bundles moved to the archive ({} bytes), {} failed; {} stay",
+            answer["moved"], answer["bytes"], answer["failed"], answer["left"]
+        ),
+        "release_yank" => format!(
+            "{} {} ({}) is yanked: nobody installs it from now on; what is installed stays",
+            word(&answer["app"]),
+            word(&answer["version"]),
+            word(&answer["channel"])
+        ),
         "spaces" => table(&answer["spaces"], &["name", "kind", "role", "items", "bytes", "bytes_max", "dir", "id"]),
         "list" => rows(&answer["names"], word),
         "get" => get(answer),

@@ -61,6 +61,11 @@ pub enum KeysRequest {
 }
 
 impl KeysRequest {
+    /// Whether another pair may sign afterwards.
+    pub(crate) fn changes_keys(&self) -> bool {
+        matches!(self, Self::Change { dry_run: false, .. })
+    }
+
     /// Whether it may make keys and a registry where there are none.
     pub(crate) fn may_begin(&self) -> bool {
         matches!(self, Self::Bump { .. } | Self::Change { change: KeysChange::New { .. }, dry_run: false, .. })

@@ -3,6 +3,7 @@
 pub(crate) mod conflicts;
 pub(crate) mod doctor;
 pub(crate) mod documents;
+pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod hold;
@@ -10,6 +11,7 @@ pub(crate) mod identity;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod peers;
+pub(crate) mod release;
 pub(crate) mod share;
 pub(crate) mod spaces;
 pub(crate) mod status;

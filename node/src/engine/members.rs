@@ -311,9 +311,9 @@ impl<W: World> Engine<W> {
             return;
         }
         let Some(view) = self.store().view(space) else { return };
-        let moved: BTreeSet<TimelineId> = moved
-            .filter(|timeline| view.tips(timeline).first().is_some_and(|tip| tip.tjp.ib() == MEMBERS_IB))
-            .collect();
+        // There are few members timelines, and a large saga moves very many others.
+        let of_members: BTreeSet<TimelineId> = view.timelines_of(MEMBERS_IB).iter().map(|info| info.timeline).collect();
+        let moved: BTreeSet<TimelineId> = moved.filter(|timeline| of_members.contains(timeline)).collect();
         if moved.is_empty() {
             return;
         }

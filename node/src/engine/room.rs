@@ -224,6 +224,10 @@ impl SpaceView for Room {
         self.space.record(sid).or_else(|| self.held.as_ref()?.records.record(sid))
     }
 
+    fn encoded(&self, sid: &Sid) -> Option<Bytes> {
+        self.space.encoded(sid).or_else(|| self.held.as_ref()?.records.encoded(sid))
+    }
+
     fn by_address(&self, address: &Address) -> Vec<Sid> {
         let there = self.space.by_address(address);
         let more = self.held.iter().filter_map(|held| held.by_address.get(address)).flatten().copied();

@@ -16,7 +16,7 @@ use crate::engine::signatures::SessionKeys;
 use crate::engine::{Engine, Event, Progress};
 use crate::failpoint;
 use crate::known::{Known, OpenSaga};
-use crate::world::{ChannelGone, PeerChannel, World};
+use crate::world::{ChannelGone, PeerChannel, Staged, World};
 
 /// A saga that has staged this many bytes writes its id down, so that it is resumed even after a kill.
 const NOTE_BYTES: u64 = 1024 * 1024;
@@ -43,12 +43,35 @@ pub(crate) struct SagaTask<W: World> {
 enum Step {
     Input(SagaInput),
     Sent(Result<(), ChannelGone>),
+    /// Everything up to a ticket is in the store, not durable yet.
+    Staged(u64),
 }
 
 /// A signature that is made or checked.
 type SigWork = Pin<Box<dyn Future<Output = SagaInput> + Send>>;
 
-type Syncing = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
+/// A write of the store up to a ticket.
+type Writing = Pin<Box<dyn Future<Output = (u64, Result<(), StoreError>)> + Send>>;
+
+/// What was received and waits for the store, which takes all of it in one call: while it writes, the saga looks at what
+/// comes next. No more can wait than the channel gives credit for.
+#[derive(Default)]
+struct Waiting {
+    ticket: u64,
+    staged: Staged,
+}
+
+impl Waiting {
+    fn add(&mut self, ticket: u64, staged: Staged) {
+        self.ticket = ticket;
+        self.staged.records.extend(staged.records);
+        self.staged.chunks.extend(staged.chunks);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.staged.records.is_empty() && self.staged.chunks.is_empty()
+    }
+}
 
 impl<W: World> SagaTask<W> {
     /// Runs the saga to its end. `first` is the OPEN of an answered saga.
@@ -57,7 +80,9 @@ impl<W: World> SagaTask<W> {
         let mut wake_at: Option<u64> = None;
         let (mut staged, mut durable) = (0u64, 0u64);
         let (mut staged_bytes, mut noted) = (0u64, false);
-        let mut syncing: Option<Syncing> = None;
+        let mut waiting = Waiting::default();
+        let mut staging: Option<Writing> = None;
+        let mut syncing: Option<Writing> = None;
         let mut sig_work: Option<SigWork> = None;
         // A channel that ended goes on saying so; what is still to be checked has its turn all the same.
         let mut gone = false;
@@ -89,22 +114,17 @@ impl<W: World> SagaTask<W> {
                     }
                     SagaOutput::Stage { ticket, records, chunks } => {
                         failpoint::hit("saga_stage");
-                        let bytes = records.iter().map(|record| record.encoded().len() as u64).sum::<u64>()
-                            + chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+                        let received = Staged { records, chunks };
+                        let bytes = received.bytes();
                         if let Err(over) = self.engine.charge(&self.saga, &self.space, bytes) {
                             self.feed(saga, SagaInput::OverQuota(over.to_string()));
                             continue;
                         }
-                        match self.engine.store().stage(&self.space, &self.saga, &records, &chunks) {
-                            Ok(()) => {
-                                staged = ticket;
-                                staged_bytes += bytes;
-                                if !noted && staged_bytes >= NOTE_BYTES {
-                                    noted = true;
-                                    self.note();
-                                }
-                            }
-                            Err(error) => self.feed(saga, SagaInput::StoreFailed(error.to_string())),
+                        waiting.add(ticket, received);
+                        staged_bytes += bytes;
+                        if !noted && staged_bytes >= NOTE_BYTES {
+                            noted = true;
+                            self.note();
                         }
                     }
                     SagaOutput::Sign { target, .. } => {
@@ -118,6 +138,15 @@ impl<W: World> SagaTask<W> {
                         self.feed(saga, input);
                     }
                     SagaOutput::Done(outcome) => {
+                        // What the store has begun it ends, or a saga that is over would stage. What was received before
+                        // a cut need not be sent again.
+                        let cut = matches!(outcome, SagaOutcome::Interrupted { .. });
+                        let last = (cut && !waiting.is_empty()).then(|| self.stage(&mut waiting));
+                        for write in staging.take().into_iter().chain(last) {
+                            if let (_, Err(error)) = write.await {
+                                tracing::warn!(%error, "what came at the end of a saga was not kept");
+                            }
+                        }
                         let patience = if matches!(outcome, SagaOutcome::Aborted { .. }) { FLUSH_ABORT } else { FLUSH };
                         let flush = async {
                             if let Some(message) = outbox.take() {
@@ -131,6 +160,9 @@ impl<W: World> SagaTask<W> {
                         return outcome;
                     }
                 }
+            }
+            if staging.is_none() && !waiting.is_empty() && !saga.is_over() {
+                staging = Some(self.stage(&mut waiting));
             }
             if syncing.is_none() && staged > durable {
                 let (engine, upto) = (self.engine.clone(), staged);
@@ -153,6 +185,13 @@ impl<W: World> SagaTask<W> {
                     sig_work = None;
                     Step::Input(input)
                 }
+                (upto, result) = wait(&mut staging) => {
+                    staging = None;
+                    match result {
+                        Ok(()) => Step::Staged(upto),
+                        Err(error) => Step::Input(SagaInput::StoreFailed(error.to_string())),
+                    }
+                }
                 (upto, result) = wait(&mut syncing) => {
                     syncing = None;
                     Step::Input(match result {
@@ -173,6 +212,10 @@ impl<W: World> SagaTask<W> {
             };
             let input = match step {
                 Step::Input(input) => input,
+                Step::Staged(upto) => {
+                    staged = upto;
+                    continue;
+                }
                 Step::Sent(sent) => {
                     outbox = None;
                     match sent {
@@ -184,6 +227,12 @@ impl<W: World> SagaTask<W> {
             gone |= matches!(input, SagaInput::ChannelLost);
             self.feed(saga, input);
         }
+    }
+
+    fn stage(&self, waiting: &mut Waiting) -> Writing {
+        let (engine, space, saga) = (self.engine.clone(), self.space, self.saga);
+        let Waiting { ticket, staged } = std::mem::take(waiting);
+        Box::pin(async move { (ticket, engine.world().stage(engine.store(), space, saga, staged).await) })
     }
 
     fn note(&self) {
@@ -239,8 +288,8 @@ async fn look(work: &mut Option<SigWork>) -> SagaInput {
     }
 }
 
-async fn wait(syncing: &mut Option<Syncing>) -> (u64, Result<(), StoreError>) {
-    match syncing {
+async fn wait(writing: &mut Option<Writing>) -> (u64, Result<(), StoreError>) {
+    match writing {
         Some(future) => future.await,
         None => pending().await,
     }

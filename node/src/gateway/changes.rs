@@ -27,6 +27,7 @@ use crate::failpoint;
 use crate::failure::Failure;
 use crate::known::Known;
 use crate::real::now;
+use crate::releases::App;
 use crate::world::OsEntropy;
 
 /// The epoch up to which the audit was told.
@@ -280,7 +281,7 @@ impl Desk {
             PublicPair::of_entries(&entries.collect::<Vec<_>>())
         };
         match pair {
-            Some(pair) => last_good(self.store(), version, &pair, named),
+            Some(pair) => last_good(&App::manifests(self.store()), version, &pair, named),
             // A version without a pair signs no release.
             None if named.is_empty() => Ok(Vec::new()),
             None => Err(Failure::usage("last_good", format!("{version} has no pair and signed no release"))),

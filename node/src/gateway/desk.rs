@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sealtide_crypto::Label;
-use sealtide_gateway::{App, Bumped, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
+use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
 use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
     KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadWarning, LoadedKeys, Order, VersionState,
@@ -37,6 +37,7 @@ use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
 use crate::real::now;
+use crate::releases::Tiers;
 use crate::world::OsEntropy;
 
 /// Notices that wait for the door; one that is further behind looks at everything anew.
@@ -68,6 +69,7 @@ pub struct Desk {
     identity: Identity,
     audit: Arc<Audit>,
     key_file: KeyFile,
+    tiers: Tiers,
     pub(super) settings: DeskSettings,
     turn: Mutex<Turn>,
     state: RwLock<State>,
@@ -154,6 +156,7 @@ impl Desk {
             identity,
             audit,
             key_file,
+            tiers: Tiers::of(home),
             settings,
             state: RwLock::new(State {
                 ring,
@@ -240,6 +243,10 @@ impl Desk {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(super) fn tiers(&self) -> &Tiers {
+        &self.tiers
     }
 
     pub(super) fn space(&self) -> &SpaceId {
@@ -368,6 +375,10 @@ impl App for Desk {
     }
 
     fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        Some(self)
+    }
+
+    fn bundles(&self) -> Option<&dyn BundleShelf> {
         Some(self)
     }
 

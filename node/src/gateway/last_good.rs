@@ -1,21 +1,14 @@
 //! Up to where the releases of a compromised version are good. Spec: gateway §7.9.
 //!
-//! A channel is a timeline, ib `channel`, whose frames hold the signed manifest that the channel had then. Of each channel
-//! that the version signed in, the newest manifest of it is the last good one, or an older one that the operator names.
+//! Of each channel that the version signed in, the newest manifest of it is the last good one, or an older one that the
+//! operator names.
 
 use std::collections::BTreeMap;
 
-use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{KeyVersion, LastGood, PublicPair};
 use sealtide_releases::bundle::{Manifest, Signed};
-use sealtide_store::Store;
-use sealtide_sync::SpaceView;
 
-use super::timelines::member;
 use crate::failure::Failure;
-
-/// The ib of a channel.
-const CHANNEL_IB: &str = "channel";
 
 /// A release that somebody calls the last good one: `CHANNEL=SEQ`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,20 +27,20 @@ impl Named {
     }
 }
 
-/// The last good manifest of `version` in each channel that this store holds. Manifests that its `pair` did not sign are
+/// The last good manifest of `version` in each channel, among those that a store holds. Manifests that its `pair` did not sign are
 /// passed over: whoever may write into a shared space could put one there.
 ///
 /// # Errors
 /// Exit 2 for a named channel or number that is not there, or that stands for two channels.
 // Spec: GW-107
 pub(crate) fn last_good(
-    store: &Store,
+    manifests: &[Signed<Manifest>],
     version: KeyVersion,
     pair: &PublicPair,
     named: &[Named],
 ) -> Result<Vec<LastGood>, Failure> {
     let mut found: BTreeMap<(String, String), BTreeMap<u64, [u8; 32]>> = BTreeMap::new();
-    for manifest in manifests(store) {
+    for manifest in manifests {
         let content = manifest.content();
         if content.key_version == version && manifest.verify(pair).is_ok() {
             let channel = (content.registry.clone(), content.channel.as_str().to_owned());
@@ -76,35 +69,12 @@ pub(crate) fn last_good(
     Ok(found.into_iter().filter_map(newest).collect())
 }
 
-fn manifests(store: &Store) -> impl Iterator<Item = Signed<Manifest>> {
-    let views = store.spaces().into_iter().filter_map(|info| store.view(&info.space));
-    views.flat_map(|view| {
-        let timelines = view.timelines_of(CHANNEL_IB);
-        let frames: Vec<Verified> = timelines
-            .into_iter()
-            .flat_map(|info| info.tips)
-            .filter_map(|tip| view.record(&tip.sid))
-            .flat_map(|tip| {
-                let facts = tip.frame().map(|facts| (facts.timeline, facts.n));
-                let sids = facts.map(|(timeline, n)| view.frames(&timeline, 0, n, usize::MAX)).unwrap_or_default();
-                sids.iter().filter_map(|sid| view.record(sid)).collect::<Vec<_>>()
-            })
-            .collect();
-        frames.into_iter().filter_map(|frame| Signed::from_value(&member(&frame, "manifest")).ok())
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use sealtide_ibgib::{Object, Relations, Stamp, evolve, genesis, uuid};
     use sealtide_identity::keyring::{KeySecret, Pair, VersionKeys};
     use sealtide_releases::bundle::{AppName, Channel};
-    use sealtide_sync::CommitRequest;
 
     use super::*;
-    use crate::gateway::timelines::app_space;
-    use crate::home::Home;
-    use crate::world::OsEntropy;
 
     fn keys(number: u16) -> VersionKeys {
         let secret = KeySecret::from_text(format!("{number:04x}").repeat(16).as_bytes()).unwrap();
@@ -138,42 +108,20 @@ mod tests {
         }
     }
 
-    /// A channel with one frame for each manifest.
-    fn publish(store: &Store, space: &sealtide_identity::SpaceId, manifests: &[Signed<Manifest>]) {
-        let mut tip: Option<Verified> = None;
-        for manifest in manifests {
-            let data = Object::from_iter([("manifest".to_owned(), manifest.to_value())]);
-            let stamp = Stamp { ms: 1_700_000_000_000 };
-            let frame = match &tip {
-                None => genesis(CHANNEL_IB, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
-                Some(tip) => evolve(tip, data, Relations::new(), stamp),
-            };
-            let records = vec![frame.clone()];
-            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-            store.commit(space, &request).unwrap();
-            tip = Some(frame);
-        }
-    }
-
     // Proves: GW-107
     #[test]
     fn the_newest_release_of_each_channel_is_the_last_good_one_unless_an_older_one_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        let (identity, _) = home.init().unwrap();
-        let store = home.open_store().unwrap();
-        let space = app_space(&store, &identity).unwrap();
         let (first, second) = (keys(1), keys(2));
         let (v1, v2) = (KeyVersion::V1, KeyVersion::new(2).unwrap());
         let sign = |channel: &str, seq, version, by: &Pair| Signed::sign(manifest(channel, seq, version), by);
         let (own, other) = (first.pair().unwrap(), second.pair().unwrap());
         let stable = [sign("stable", 1, v1, own), sign("stable", 2, v1, own), sign("stable", 3, v2, other)];
-        publish(&store, &space, &stable);
         // Says v1 and is signed by another pair: somebody forged it.
-        publish(&store, &space, &[sign("beta", 1, v1, own), sign("beta", 2, v1, other)]);
+        let beta = [sign("beta", 1, v1, own), sign("beta", 2, v1, other)];
+        let all = [&stable[..], &beta].concat();
         let ask = |named: &[&str]| {
             let named: Vec<Named> = named.iter().map(|text| Named::parse(text).unwrap()).collect();
-            last_good(&store, v1, &public(&first), &named)
+            last_good(&all, v1, &public(&first), &named)
         };
         let seqs = |found: Vec<LastGood>| found.into_iter().map(|it| (it.channel, it.seq)).collect::<Vec<_>>();
         let plain = ask(&[]).unwrap();

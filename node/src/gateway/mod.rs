@@ -12,6 +12,7 @@ mod key_file;
 mod key_places;
 mod last_good;
 mod registry;
+mod releases;
 mod sign_in_codes;
 mod signals;
 mod thread_state;

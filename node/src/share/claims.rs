@@ -252,6 +252,14 @@ impl Claims {
     }
 }
 
+/// What stands at each path of a space, by path.
+pub(crate) fn live_files(view: &SpaceHandle) -> Vec<(String, FileFrame)> {
+    let mut claims = Claims::read(view);
+    let paths = claims.live_paths();
+    let placed = claims.place(view, &paths).paths;
+    placed.into_iter().filter_map(|(path, wanted)| Some((path, wanted?.frame))).collect()
+}
+
 /// Whether two tips of one timeline say the same of the directory.
 pub(crate) fn agree(left: &FileFrame, right: &FileFrame) -> bool {
     left.deleted == right.deleted && (left.deleted || left.path == right.path && left.same_content(right))

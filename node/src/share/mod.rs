@@ -30,7 +30,7 @@ use crate::real::RealWorld;
 
 use claims::Claims;
 
-pub(crate) use claims::{agree, join_tips, tip_records, tips};
+pub(crate) use claims::{agree, join_tips, live_files, tip_records, tips};
 pub(crate) use merges::{parents, unsettled};
 
 /// How long a path that could not be read or written is left alone before it is tried again.
@@ -220,6 +220,7 @@ impl Share {
             paused: false,
             unlooked: BTreeSet::new(),
             may_record: None,
+            notes_lag: true,
         };
         // Until the first scan is recorded nobody may be told that the space is in step.
         worker.engine.reading(space, true);
@@ -366,6 +367,9 @@ struct Worker {
     unlooked: BTreeSet<String>,
     /// Whether the own role let changes be recorded when it was last looked at.
     may_record: Option<bool>,
+    /// Whether the notes about the directory may be older than the frames made of it, as a crash leaves them: until the
+    /// first scan after the start is recorded.
+    notes_lag: bool,
 }
 
 /// What a round has to do.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use sealtide_folder::{Found, FoundContent, LocalChange, Scan, SkipReason};
-use sealtide_ibgib::{Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, binary_record, uuid};
+use sealtide_ibgib::{
+    Content, FileFrame, FileKind, Sid, Stamp, TimelineId, Verified, binary_record, merge_conflicts, uuid,
+};
 use sealtide_identity::Role;
 use sealtide_sync::SpaceView;
 
@@ -56,7 +58,9 @@ impl Worker {
             self.commit_changes(scan.changes)?;
             // A scan holds only so much in memory; what it left out comes with the next.
             if !scan.more {
-                return self.folder.flush().map_err(|error| Failure::failed("folder_state", whole(&error)));
+                self.folder.flush().map_err(|error| Failure::failed("folder_state", whole(&error)))?;
+                self.notes_lag &= only.is_some();
+                return Ok(());
             }
         }
     }
@@ -187,7 +191,12 @@ impl Worker {
         if let Some((_, sid)) = change.known {
             let record = self.view.record(&sid)?;
             let frame = FileFrame::read(&record).ok()?;
-            return Some((record, frame));
+            let wanted = if change.from.is_some() { &change.path } else { &frame.path }.clone();
+            let (record, frame) = self.caught_up((record, frame));
+            if !self.notes_lag || !frame.deleted && (frame.path == wanted || change.from.is_some()) {
+                return Some((record, frame));
+            }
+            // It had gone from this path when the notes ended: what is here now came later.
         }
         // A path that comes back continues the timeline that last held it.
         let claims = self.claims();
@@ -197,6 +206,30 @@ impl Worker {
         let timeline = claims.last_holder(&change.path)?;
         drop(claims);
         tips(&self.view, &timeline).into_iter().next()
+    }
+
+    /// The newest frame that this node made of what stood in the directory, going on from the one that the notes name.
+    /// A crash may lose the last notes, and the directory may change again before it is looked at: that change was made
+    /// on what the lost notes said, not against it.
+    fn caught_up(&self, noted: (Verified, FileFrame)) -> (Verified, FileFrame) {
+        let mut newest = noted;
+        while self.notes_lag
+            && let Some(next) = self.own_next(&newest.0)
+        {
+            newest = next;
+        }
+        newest
+    }
+
+    /// The frame that this node made right behind `record`.
+    fn own_next(&self, record: &Verified) -> Option<(Verified, FileFrame)> {
+        let (facts, own) = (record.frame()?, self.engine.id().to_string());
+        let sids = self.view.frames(&facts.timeline, facts.n + 1, facts.n + 1, usize::MAX);
+        sids.iter().filter_map(|sid| self.view.record(sid)).find_map(|next| {
+            let follows = next.frame().is_some_and(|next| next.past.last() == Some(record.address()));
+            let frame = FileFrame::read(&next).ok().filter(|frame| follows && frame.by == own)?;
+            (frame.yielded.is_none() && merge_conflicts(&next).is_none()).then_some((next, frame))
+        })
     }
 
     /// The frame for what was found; `None` when a path that the space does not know is gone.

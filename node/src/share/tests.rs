@@ -59,6 +59,7 @@ impl Rig {
             paused: false,
             unlooked: BTreeSet::new(),
             may_record: None,
+            notes_lag: true,
         };
         worker.read_claims();
         Self { worker, space, root, _places: places }
@@ -74,6 +75,7 @@ impl Rig {
     /// Starts anew, as after a restart of the node.
     fn restart(&mut self) {
         self.worker.read_claims();
+        self.worker.notes_lag = true;
         self.look();
     }
 
@@ -477,4 +479,74 @@ fn the_same_rename_made_elsewhere_is_adopted() {
     assert_eq!(rig.names(), ["b"]);
     assert_eq!(rig.at("b").1.len(), 1);
     assert!(rig.status().conflicts.is_empty());
+}
+
+#[test]
+fn a_change_on_top_of_one_that_a_crash_forgot_is_the_next_version() {
+    let mut rig = Rig::new(Role::Write);
+    rig.write("a.md", "first");
+    let noted = rig.worker.folder.known("a.md").copied().unwrap();
+    rig.write("a.md", "second");
+    rig.worker.folder.placed("a.md", noted).unwrap();
+    std::fs::write(rig.root.join("a.md"), "third").unwrap();
+    rig.restart();
+    let (_, tips) = rig.at("a.md");
+    assert_eq!(tips.iter().map(|(tip, _)| tip.frame().unwrap().n).collect::<Vec<_>>(), [2]);
+    assert_eq!(rig.status().conflicts, []);
+    assert_eq!(rig.text("a.md").as_deref(), Some("third"));
+}
+
+#[test]
+fn a_version_of_somebody_else_is_not_one_that_a_crash_forgot() {
+    let mut rig = Rig::new(Role::Write);
+    rig.write("a.md", "first");
+    rig.arrives(vec![frame("a.md", "theirs").evolve(&rig.tip("a.md"), later()).unwrap()]);
+    std::fs::write(rig.root.join("a.md"), "mine").unwrap();
+    rig.restart();
+    assert_eq!(rig.at("a.md").1.len(), 2, "both were made of the first version");
+}
+
+#[test]
+fn once_the_directory_was_read_the_notes_are_right() {
+    let mut rig = Rig::new(Role::Write);
+    rig.write("a.md", "first");
+    let noted = rig.worker.folder.known("a.md").copied().unwrap();
+    rig.write("a.md", "second");
+    rig.worker.folder.placed("a.md", noted).unwrap();
+    rig.write("a.md", "third");
+    assert_eq!(rig.at("a.md").1.len(), 2);
+}
+
+#[test]
+fn a_new_file_at_a_path_whose_move_a_crash_forgot_is_another_file() {
+    let mut rig = Rig::new(Role::Write);
+    rig.write("a.md", "first");
+    let (timeline, _) = rig.at("a.md");
+    let noted = rig.worker.folder.known("a.md").copied().unwrap();
+    std::fs::rename(rig.root.join("a.md"), rig.root.join("b.md")).unwrap();
+    rig.look();
+    rig.worker.folder.forget("b.md").unwrap();
+    rig.worker.folder.placed("a.md", noted).unwrap();
+    std::fs::write(rig.root.join("a.md"), "new").unwrap();
+    rig.restart();
+    assert_eq!(rig.status().conflicts, []);
+    let (moved, tips) = rig.at("b.md");
+    assert_eq!((moved, tips.len()), (timeline, 1));
+    assert_ne!(rig.at("a.md").0, timeline);
+    assert_eq!((rig.text("a.md").as_deref(), rig.text("b.md").as_deref()), (Some("new"), Some("first")));
+}
+
+#[test]
+fn a_file_that_comes_back_where_a_crash_forgot_its_removal_goes_on() {
+    let mut rig = Rig::new(Role::Write);
+    rig.write("a.md", "first");
+    let (timeline, _) = rig.at("a.md");
+    let noted = rig.worker.folder.known("a.md").copied().unwrap();
+    rig.remove("a.md");
+    rig.worker.folder.placed("a.md", noted).unwrap();
+    std::fs::write(rig.root.join("a.md"), "again").unwrap();
+    rig.restart();
+    let (same, tips) = rig.at("a.md");
+    assert_eq!((same, tips.len(), tips[0].0.frame().unwrap().n), (timeline, 1, 2));
+    assert_eq!(rig.status().conflicts, []);
 }

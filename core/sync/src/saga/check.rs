@@ -1,7 +1,5 @@
 //! The check: whether what each side will have is what it should be. Spec: ibgib §13.4 "Check", SY-52
 
-use sealtide_ibgib::Sid;
-
 use super::run::Run;
 use super::{Context, Fault};
 use crate::AbortCode;
@@ -35,7 +33,7 @@ impl Run {
 
     /// Whether what this side, the only receiver, will have with the records it received is what the sender had at OPEN
     /// and what only this side has. Asked before STAGED.
-    pub(super) fn holds(&self, received: &[Sid], context: &Context<'_>) -> Result<bool, Fault> {
+    pub(super) fn holds(&self, context: &Context<'_>) -> Result<bool, Fault> {
         let sender = &self.terms.peer;
         let vouches = self.peer_staged.as_ref().is_none_or(|(staged, _)| staged.after.is_some());
         let one_way = self.terms.receives() && !self.terms.sends();
@@ -43,7 +41,7 @@ impl Run {
             return Ok(true);
         }
         let mut shared = self.scoped.snapshot().item_summary.clone();
-        received.iter().for_each(|sid| shared.add(sid.as_bytes()));
+        shared.add_all(&self.receive.index.summary);
         if let Some(alone) = &self.alone {
             shared.remove_all(alone);
         }

@@ -8,7 +8,7 @@ use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified};
 
 use super::Fault;
 use crate::scope::Scoped;
-use crate::{AbortCode, SpaceView, TipItem};
+use crate::{AbortCode, SetSummary, SpaceView, TipItem};
 
 /// First 16 bytes of the SHA-256 of an address: half the memory, and nobody finds two addresses with the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +62,8 @@ pub(super) struct Index {
     pub(super) pages: BTreeMap<Address, Sid>,
     /// Bytes of the records.
     pub(super) bytes: u64,
+    /// Summary of the records.
+    pub(super) summary: SetSummary,
 }
 
 const SID_MIN: Sid = Sid([0; 32]);
@@ -72,8 +74,8 @@ impl Index {
         self.records.len()
     }
 
-    pub(super) fn holds(&self, record: &Verified) -> bool {
-        self.records.contains_key(&(Key::of(record.address()), record.sid()))
+    pub(super) fn holds(&self, key: Key, sid: Sid) -> bool {
+        self.records.contains_key(&(key, sid))
     }
 
     pub(super) fn holds_tip(&self, tip: &Address, sid: &Sid) -> bool {
@@ -92,15 +94,22 @@ impl Index {
         sids
     }
 
-    /// Takes a record in: checks its counter against the frames around it and notes what it refers to.
-    pub(super) fn add(&mut self, record: &Verified, scoped: &mut Scoped, view: &dyn SpaceView) -> Result<(), Fault> {
-        let key = Key::of(record.address());
+    /// Takes a record in, under the key of its address: checks its counter against the frames around it and notes what it refers to.
+    pub(super) fn add(
+        &mut self,
+        key: Key,
+        record: &Verified,
+        scoped: &mut Scoped,
+        view: &dyn SpaceView,
+    ) -> Result<(), Fault> {
         let frame = record.frame_ref();
         if let Some(frame) = frame {
             self.check_counter(key, frame, scoped, view)?;
             self.settle(key, frame, record);
         }
-        self.records.insert((key, record.sid()), frame.map(|frame| frame.n));
+        if self.records.insert((key, record.sid()), frame.map(|frame| frame.n)).is_none() {
+            self.summary.add(record.sid().as_bytes());
+        }
         self.bytes += record.encoded().len() as u64;
         self.missing.remove(&key);
         self.note_links(record, scoped, view);
@@ -114,8 +123,8 @@ impl Index {
     }
 
     /// A reference turned out to be here: another saga may have brought it meanwhile.
-    pub(super) fn found(&mut self, address: &Address) {
-        self.missing.remove(&Key::of(address));
+    pub(super) fn found(&mut self, key: Key) {
+        self.missing.remove(&key);
     }
 
     /// Notes that a peer's tip is needed.
@@ -141,9 +150,9 @@ impl Index {
 
     /// The tips of a timeline after the commit: those at OPEN and the received heads, without those that a received
     /// frame has as ancestor. The same as `settle_tips`, since everything received is closed. Sorted by sid.
-    pub(super) fn tips_after(&self, id: &TimelineId, timeline: &Timeline, scoped: &Scoped) -> Vec<TipItem> {
-        let mut tips = scoped.tips_of(id);
-        tips.retain(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n));
+    pub(super) fn tips_after(&self, timeline: &Timeline, before: &[TipItem]) -> Vec<TipItem> {
+        let mut tips = Vec::with_capacity(before.len() + timeline.heads.len());
+        tips.extend(before.iter().filter(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n)).cloned());
         tips.extend(timeline.heads.iter().cloned());
         tips.sort_by_key(|tip| tip.sid);
         tips.dedup_by_key(|tip| tip.sid);
@@ -192,6 +201,10 @@ impl Index {
         if self.covered.get(&key) <= Some(&frame.n)
             && let Some(head) = TipItem::of(record)
         {
+            if timeline.heads.is_empty() {
+                // Nearly all timelines have one: no room for more.
+                timeline.heads.reserve_exact(1);
+            }
             timeline.heads.push(head);
         }
     }

@@ -30,8 +30,8 @@ pub(super) struct Receive {
     pub(super) index: Index,
     /// The peer's tips that this side did not have, by level-0 id.
     tips: BTreeMap<[u8; 32], ListedTip>,
-    /// Everything the bulk stream held, present or not.
-    stream: Option<SetSummary>,
+    /// The bulk stream, once it was asked for.
+    stream: Option<Stream>,
     /// Ids that level 1 has named and that are not asked for yet.
     items: Vec<[u8; 32]>,
     /// Whether level 1 has named the peer's items: all of them are the peer's, reached by a tip or not.
@@ -51,6 +51,15 @@ pub(super) struct Receive {
     pub(super) resumed: u64,
     /// Whether records that nothing refers to were left out at the end.
     pub(super) pruned: bool,
+}
+
+/// Where the bulk stream is another set than what was received.
+#[derive(Debug, Default)]
+struct Stream {
+    /// What it held and was here, or had come, before.
+    known: SetSummary,
+    /// What was received, and not by it.
+    beside: SetSummary,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,15 +125,26 @@ impl Receive {
         self.step == Step::Complete && self.tickets.is_empty()
     }
 
-    pub(super) fn streamed(&self) -> Option<&SetSummary> {
-        self.stream.as_ref()
+    /// Whether the bulk stream was asked for.
+    pub(super) fn streams(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Everything the bulk stream held, present or not.
+    pub(super) fn streamed(&self) -> Option<SetSummary> {
+        self.stream.as_ref().map(|stream| {
+            let mut held = self.index.summary.clone();
+            held.remove_all(&stream.beside);
+            held.add_all(&stream.known);
+            held
+        })
     }
 
     /// Items and bytes that are still to come, as far as known.
     pub(super) fn outstanding(&self, peer_items: u64) -> (u64, u64) {
         if self.step == Step::Streaming {
-            let streamed = self.stream.as_ref().map_or(0, |stream| stream.count);
-            return (peer_items.saturating_sub(streamed), 0);
+            let streamed = |stream: &Stream| self.index.summary.count + stream.known.count - stream.beside.count;
+            return (peer_items.saturating_sub(self.stream.as_ref().map_or(0, streamed)), 0);
         }
         let (items, bytes) = self.wants.outstanding();
         (items + self.index.missing.len() as u64, bytes)
@@ -147,7 +167,7 @@ impl Receive {
                 continue;
             }
             if let Some(record) = context.view.staged_record(&context.config.saga, sid) {
-                self.take_in(&record, context, scoped)?;
+                self.take_in(Key::of(record.address()), &record, context, scoped)?;
                 self.resumed += 1;
             }
         }
@@ -163,11 +183,8 @@ impl Receive {
 
     /// Asks for the whole set of the peer, from the start or behind what was staged.
     pub(super) fn stream(&mut self, after: Option<(u64, Sid)>) {
-        let mut summary = SetSummary::default();
-        if after.is_some() {
-            self.index.sids().iter().for_each(|sid| summary.add(sid.as_bytes()));
-        }
-        self.stream = Some(summary);
+        let beside = if after.is_some() { SetSummary::default() } else { self.index.summary.clone() };
+        self.stream = Some(Stream { beside, ..Stream::default() });
         self.step = Step::Streaming;
         self.wants.ask_bulk(after);
     }
@@ -293,12 +310,13 @@ impl Receive {
                 Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
             let goes_along = self.goes_along(&record, context, scoped);
             self.wants.admit(message.want, &record, goes_along)?;
-            if self.is_new(&record, streams, context, scoped) {
-                self.take_in(&record, context, scoped)?;
+            let key = Key::of(record.address());
+            if self.is_new(key, record.sid(), streams, context, scoped) {
+                self.take_in(key, &record, context, scoped)?;
                 self.bytes += record.encoded().len() as u64;
                 kept.push(record);
             } else {
-                self.index.found(record.address());
+                self.index.found(key);
             }
         }
         if message.end {
@@ -314,11 +332,13 @@ impl Receive {
 
     /// Whether a record that was asked for is to be staged. In the stream records may be here already; in answers to
     /// other WANTs because another saga committed them meanwhile, or another WANT brought them.
-    fn is_new(&mut self, record: &Verified, streams: bool, context: &Context<'_>, scoped: &Scoped) -> bool {
-        if streams {
-            self.stream.get_or_insert_default().add(record.sid().as_bytes());
+    fn is_new(&mut self, key: Key, sid: Sid, streams: bool, context: &Context<'_>, scoped: &Scoped) -> bool {
+        let new = !self.index.holds(key, sid) && !scoped.contains(context.view, &sid);
+        if let Some(stream) = self.stream.as_mut().filter(|_| new != streams) {
+            let apart = if streams { &mut stream.known } else { &mut stream.beside };
+            apart.add(sid.as_bytes());
         }
-        !self.index.holds(record) && !scoped.contains(context.view, &record.sid())
+        new
     }
 
     /// Whether a record is a commit stone of a frame that is here or came. Spec: SY-103
@@ -329,8 +349,14 @@ impl Receive {
         scoped.is_whole() && tips_signed(record).iter().any(here)
     }
 
-    fn take_in(&mut self, record: &Verified, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
-        self.index.add(record, scoped, context.view)?;
+    fn take_in(
+        &mut self,
+        key: Key,
+        record: &Verified,
+        context: &Context<'_>,
+        scoped: &mut Scoped,
+    ) -> Result<(), Fault> {
+        self.index.add(key, record, scoped, context.view)?;
         for chunk in Manifest::chunks_listed(record) {
             match self.chunks.get(&chunk.hash) {
                 Some((length, _)) if *length == chunk.length => {}
@@ -513,7 +539,7 @@ impl Receive {
             }
             for (sid, _) in self.index.shapes(key) {
                 let Some(record) = context.view.staged_record(&context.config.saga, &sid) else { continue };
-                kept.add(&record, scoped, context.view)?;
+                kept.add(key, &record, scoped, context.view)?;
                 let links = record.relations().iter().filter(|(name, _)| scoped.follows(name));
                 open.extend(links.flat_map(|(_, links)| links).filter(|link| !link.is_primitive()).cloned());
             }
@@ -530,7 +556,9 @@ impl Receive {
         let mut stones: Vec<(u64, Verified)> = Vec::new();
         for sid in self.index.sids() {
             let stone = context.view.staged_record(&context.config.saga, &sid);
-            if let Some(stone) = stone.filter(|stone| !tips_signed(stone).is_empty() && !kept.holds(stone)) {
+            if let Some(stone) =
+                stone.filter(|stone| !tips_signed(stone).is_empty() && !kept.holds(Key::of(stone.address()), sid))
+            {
                 stones.push((read_commit(&stone).map_or(u64::MAX, |commit| commit.seq), stone));
             }
         }
@@ -538,7 +566,7 @@ impl Receive {
         for (_, stone) in stones {
             let is_here = |address: &Address| kept.shapes(Key::of(address)).next().is_some();
             if stone.links().iter().all(|address| is_here(address) || !context.view.by_address(address).is_empty()) {
-                kept.add(&stone, scoped, context.view)?;
+                kept.add(Key::of(stone.address()), &stone, scoped, context.view)?;
             }
         }
         Ok(())

@@ -310,7 +310,7 @@ impl Run {
 
     /// How the difference was found in the end.
     pub(super) fn mode(&self) -> Mode {
-        match self.fell_back || self.receive.streamed().is_some() || self.serve.streams {
+        match self.fell_back || self.receive.streams() || self.serve.streams {
             _ if self.reconcile.begun(Kind::Items) => Mode::Recon,
             true => Mode::Bulk,
             false => self.terms.mode,

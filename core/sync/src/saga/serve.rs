@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
 
 use super::{Context, Fault, Limits};
@@ -37,7 +38,7 @@ struct Job {
     want: u64,
     source: Source,
     /// A record that was read and did not fit into the batch before.
-    held: Option<Verified>,
+    held: Option<Bytes>,
     /// Commit stones that go along with frames of the answer, with the frame.
     stones: VecDeque<(Sid, Address)>,
 }
@@ -140,7 +141,7 @@ impl Serve {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < limits.batch_records {
             let Some(record) = job.held.take().or_else(|| self.next_record(job, context, scoped)) else { break };
-            let more = head_bytes(record.encoded().len()) + record.encoded().len();
+            let more = head_bytes(record.len()) + record.len();
             if !records.is_empty() && bytes + more > bytes_max {
                 job.held = Some(record);
                 break;
@@ -162,18 +163,18 @@ impl Serve {
     /// The next record of an answer. A commit stone goes along with the first frame that it names, since nothing refers
     /// to it: whoever lacks the frame lacks the stone.
     // Spec: SY-103
-    fn next_record(&mut self, job: &mut Job, context: &Context<'_>, scoped: &Scoped) -> Option<Verified> {
+    fn next_record(&mut self, job: &mut Job, context: &Context<'_>, scoped: &Scoped) -> Option<Bytes> {
         while let Some((sid, frame)) = job.stones.pop_front() {
             let stone = scoped.record(context.view, &sid);
             if let Some(stone) = stone.filter(|stone| tips_signed(stone).contains(&frame)) {
-                return Some(stone);
+                return Some(stone.encoded().clone());
             }
         }
         loop {
-            let record = job.source.next_record(context.view, scoped)?;
             if !matches!(job.source, Source::Ranges(..) | Source::Addresses(..)) {
-                return Some(record);
+                return job.source.next_encoded(context.view, scoped);
             }
+            let record = job.source.next_record(context.view, scoped)?;
             // One that a later stone names is asked for by its address, and may have gone along meanwhile.
             if !tips_signed(&record).is_empty() && !self.stones.insert(record.sid()) {
                 continue;
@@ -185,7 +186,7 @@ impl Serve {
                     }
                 }
             }
-            return Some(record);
+            return Some(record.encoded().clone());
         }
     }
 
@@ -219,11 +220,25 @@ impl Source {
     fn next_record(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Verified> {
         loop {
             let sid = self.next_sid(view, scoped)?;
-            match scoped.record(view, &sid) {
-                Some(record) if !(matches!(self, Self::Bulk(..)) && scoped.is_newer(view, &record)) => {
-                    return Some(record);
+            if let Some(record) = scoped.record(view, &sid) {
+                return Some(record);
+            }
+        }
+    }
+
+    /// As [`Source::next_record`], where nothing of the record has to be known: mostly so.
+    fn next_encoded(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Bytes> {
+        loop {
+            let sid = self.next_sid(view, scoped)?;
+            let encoded = match self {
+                Self::Bulk(..) if scoped.has_newer(view) => {
+                    let record = scoped.record(view, &sid).filter(|record| !scoped.is_newer(view, record));
+                    record.map(|record| record.encoded().clone())
                 }
-                _ => {}
+                _ => scoped.encoded(view, &sid),
+            };
+            if encoded.is_some() {
+                return encoded;
             }
         }
     }
@@ -279,10 +294,10 @@ fn list_diff(run: u64, have: &mut VecDeque<[u8; 32]>, need: &mut VecDeque<[u8; 3
     (Message::Diff { run, only_opener, only_answerer, last }, last)
 }
 
-fn pack(number: u64, want: u64, records: &[Verified], bytes: usize, end: bool, zstd: bool) -> Message {
+fn pack(number: u64, want: u64, records: &[Bytes], bytes: usize, end: bool, zstd: bool) -> Message {
     let mut raw = Writer(Vec::with_capacity(bytes + 5));
     raw.array(records.len());
-    records.iter().for_each(|record| _ = raw.bytes(record.encoded()));
+    records.iter().for_each(|record| _ = raw.bytes(record));
     let size = raw.0.len() as u64;
     if zstd
         && raw.0.len() > PACK_FROM_BYTES

@@ -18,7 +18,7 @@ mod unpack;
 pub use list::{Listed, list_files};
 pub use pack::{Packed, pack};
 pub use switch::{Installed, PREVIOUS_SUFFIX, begin, previous_of, switch};
-pub use unpack::{check, decompress, unpack};
+pub use unpack::{Plain, check, decompress, unpack};
 
 use std::io;
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ mod outputs;
 mod sessions;
 mod sign_in;
 mod tls;
+mod tunnel;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> usize {

@@ -86,9 +86,22 @@ impl Accounts {
         self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// The relays that this node is logged in at now.
-    pub(crate) fn up(&self) -> Vec<RelayHint> {
-        self.list().iter().filter(|account| account.live.borrow().is_some()).map(|a| a.relay.clone()).collect()
+    /// The relays that this node is logged in at now and tells its peers of. Not those behind proxies: what a peer tells has
+    /// no place for that, so they would be taken for others.
+    // Spec: LK-101
+    pub(crate) fn told(&self) -> Vec<RelayHint> {
+        self.up(false)
+    }
+
+    /// The relays behind proxies that this node is logged in at now. A peer that is there too does not tell of them.
+    pub(crate) fn behind_proxies(&self) -> Vec<RelayHint> {
+        self.up(true)
+    }
+
+    fn up(&self, bind0: bool) -> Vec<RelayHint> {
+        let all = self.list();
+        let up = all.iter().filter(|account| account.bind0 == bind0 && account.live.borrow().is_some());
+        up.map(|account| account.relay.clone()).collect()
     }
 
     /// Where relays see the listening port of this node; without doubles.

@@ -18,8 +18,8 @@ use crate::failure::Failure;
 
 /// Documents of one local commit while the space is filled.
 const FILL: usize = 1_000;
-/// Random bytes of a document, so that its record has about 1 KiB.
-const CONTENT_BYTES: usize = 384;
+/// Random bytes of a document, so that its record has 1 KiB.
+const CONTENT_BYTES: usize = 495;
 /// How long nothing may move, in seconds.
 const PATIENCE_S: u64 = 600;
 

@@ -272,6 +272,13 @@ impl Machine {
         running
     }
 
+    /// Starts a command that tells one line after the other until it is stopped; they are its events.
+    pub(crate) fn stream(&self, args: &[&str]) -> Running {
+        let mut words = vec!["--json"];
+        words.extend(args);
+        self.spawn_words(&[], &words)
+    }
+
     fn spawn_words(&self, variables: &[(&str, &str)], words: &[&str]) -> Running {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.command(words);

@@ -1,0 +1,176 @@
+//! `bench release`: what it takes to pack, publish and check a release, beside the two parts that bound it (SHA-256 and
+//! `zstd -3`, on one core) and, where they are installed, beside `tar`, `zstd` and `minisign`. Spec: gateway §9, DESIGN "Speed".
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use sealtide_crypto::{Sha256, blake3_derive};
+use sealtide_folder::release::{list_files, pack};
+use sealtide_releases::bundle::{AppName, Channel, Signed, Trust};
+use semver::Version;
+use serde_json::{Value, json};
+
+use super::{Sizes, node};
+use crate::failure::Failure;
+use crate::releases::{OpenBundle, Publication, publish, verify_file};
+
+/// Files of the directory.
+const FILES: usize = 1_000;
+/// Bytes that are read at once.
+const PIECE: usize = 1024 * 1024;
+/// Manifests that are checked to measure one.
+const CHECKS: u32 = 200;
+
+fn failed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::failed("bench", error.to_string())
+}
+
+/// Half of each file is noise, half of it is text that compresses.
+fn fill(dir: &Path, bytes: usize) -> io::Result<()> {
+    let each = (bytes / FILES).max(64);
+    let mut noise = vec![0; each / 2];
+    for number in 0..FILES {
+        let place = dir.join(format!("part-{}", number % 10));
+        fs::create_dir_all(&place)?;
+        blake3_derive("sealtide bench release", &number.to_le_bytes(), &mut noise);
+        let text = format!("line {number} of a file that compresses as programs and pages do\n");
+        let mut content = text.repeat((each - noise.len()).div_ceil(text.len()));
+        content.truncate(each - noise.len());
+        fs::write(place.join(format!("file-{number}")), [content.as_bytes(), &noise].concat())?;
+    }
+    Ok(())
+}
+
+/// Seconds that `work` takes.
+fn time<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<(f64, T), Failure> {
+    let started = Instant::now();
+    let done = work()?;
+    Ok((started.elapsed().as_secs_f64(), done))
+}
+
+/// Packs, publishes and checks a directory of `sizes.bytes` bytes.
+pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
+    let source = dir.join("source");
+    fs::create_dir_all(&source)?;
+    fill(&source, sizes.bytes)?;
+    let list = list_files(&source).map_err(|error| failed(&error))?;
+    let bytes: u64 = list.iter().map(|file| file.size).sum();
+    let mib = |seconds: f64| (bytes as f64 / f64::from(1 << 20) / seconds * 10.0).round() / 10.0;
+    // The page cache is warm for everybody.
+    let (sha256_s, ()) = time(|| each_file(&source, &list, |piece, hash: &mut Sha256| hash.update(piece)))?;
+    let (zstd_s, ()) = time(|| {
+        let mut zstd = zstd::Encoder::new(io::sink(), 3)?;
+        read_files(&source, &list, &mut |piece| zstd.write_all(piece))?;
+        zstd.finish()?;
+        Ok(())
+    })?;
+    let (pack_s, packed) =
+        time(|| pack(&source, &list, &mut io::sink(), &mut io::sink(), &mut |_| ()).map_err(|error| failed(&error)))?;
+    let here = node(&dir.join("home")).await?;
+    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let (app, channel) = (AppName::parse("bench"), Channel::parse("stable"));
+    let (app, channel) = app.zip(channel).ok_or_else(|| failed(&"the names of the bench"))?;
+    let order = Publication {
+        app,
+        dir: source.clone(),
+        channel,
+        version: Some(Version::new(1, 0, 0)),
+        minimum_version: None,
+        expiry: None,
+    };
+    let started = Instant::now();
+    let published = publish(&here, order, &progress).await?;
+    let publish_s = started.elapsed().as_secs_f64();
+    let trust = Trust::parse(published.trust.to_value().to_string().as_bytes()).map_err(|error| failed(&error))?;
+    let wall_ms = crate::real::now().wall_ms;
+    let (verify_s, bundle) = time(|| {
+        let bundle = OpenBundle::open(&published.file)?;
+        verify_file(&bundle, &mut trust.clone(), wall_ms, &mut |_| ())?;
+        Ok(bundle)
+    })?;
+    let manifest = &bundle.head.manifest;
+    let (manifests_s, ()) = time(|| {
+        for _ in 0..CHECKS {
+            let read =
+                Signed::parse(manifest.bytes(), manifest.signatures().to_vec()).map_err(|error| failed(&error))?;
+            trust.manifest(&read, &[], wall_ms).map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    })?;
+    here.shutdown().await;
+    let bound = mib(sha256_s).min(mib(zstd_s));
+    let ratio = |seconds: f64| (mib(seconds) / bound * 100.0).round() / 100.0;
+    Ok(json!({
+        "schema": "sealtide/bench_release/1",
+        "files": list.len(),
+        "bytes": bytes,
+        "payload_bytes": packed.size,
+        "mib_per_second": {
+            "sha256": mib(sha256_s), "zstd_3": mib(zstd_s),
+            "pack": mib(pack_s), "publish": mib(publish_s), "verify": mib(verify_s),
+        },
+        "ratio_to_slower_part": {"pack": ratio(pack_s), "publish": ratio(publish_s), "verify": ratio(verify_s)},
+        "manifest_verify_ms": (manifests_s * 1000.0 / f64::from(CHECKS) * 1000.0).round() / 1000.0,
+        "tar_zstd_minisign": peers(dir, &source, bytes)?,
+    }))
+}
+
+fn read_files(
+    dir: &Path,
+    list: &[sealtide_folder::release::Listed],
+    take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    for listed in list {
+        let mut file = fs::File::open(dir.join(&listed.path))?;
+        loop {
+            match file.read(&mut piece)? {
+                0 => break,
+                read => take(&piece[..read])?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn each_file(
+    dir: &Path,
+    list: &[sealtide_folder::release::Listed],
+    take: impl Fn(&[u8], &mut Sha256),
+) -> Result<(), Failure> {
+    let mut hash = Sha256::new();
+    read_files(dir, list, &mut |piece| {
+        take(piece, &mut hash);
+        Ok(())
+    })?;
+    let _ = hash.finish();
+    Ok(())
+}
+
+/// The same by the tools that people use: `tar | zstd -3`, then `minisign -S` and `minisign -V` with the unpacking; null where
+/// one of them is missing.
+fn peers(dir: &Path, source: &Path, bytes: u64) -> Result<Value, Failure> {
+    let is_there =
+        |tool: &str| Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !["tar", "zstd"].into_iter().all(is_there)
+        || Command::new("minisign").arg("-v").stdout(Stdio::null()).status().is_err()
+    {
+        return Ok(Value::Null);
+    }
+    let shell = |text: &str| -> Result<f64, Failure> {
+        let started = Instant::now();
+        let done = Command::new("sh").arg("-ec").arg(text).current_dir(dir).stdout(Stdio::null()).status()?;
+        if done.success() { Ok(started.elapsed().as_secs_f64()) } else { Err(failed(&format!("{text}: {done}"))) }
+    };
+    shell("minisign -G -f -W -p peer.pub -s peer.key")?;
+    let pack = shell(&format!(
+        "tar -c -C '{}' . | zstd -q -3 -o peer.tar.zst && sync -d peer.tar.zst && minisign -S -s peer.key -m peer.tar.zst",
+        source.display()
+    ))?;
+    let verify = shell("minisign -V -q -p peer.pub -m peer.tar.zst && zstd -q -d -c peer.tar.zst | tar -t")?;
+    let mib = |seconds: f64| (bytes as f64 / f64::from(1 << 20) / seconds * 10.0).round() / 10.0;
+    Ok(json!({"publish_mib_per_second": mib(pack), "verify_mib_per_second": mib(verify)}))
+}

@@ -1,0 +1,82 @@
+//! Releases as text for people.
+
+use serde_json::Value;
+
+use crate::cli::render::{rows, table, word};
+
+pub(super) fn published(answer: &Value) -> String {
+    let copy =
+        |name: &str, what: &str| answer[name].as_str().map(|path| format!("\n{what}: {path}")).unwrap_or_default();
+    format!(
+        "{} {} is out in channel {} (release {}, signed by {}): {} files, {} bytes, {} as a bundle\nspace {}: `sealtide ticket new --space {} --role read` lets others follow{}{}",
+        word(&answer["app"]),
+        word(&answer["version"]),
+        word(&answer["channel"]),
+        answer["seq"],
+        word(&answer["key_version"]),
+        answer["files"],
+        answer["bytes"],
+        answer["payload_bytes"],
+        word(&answer["space"]),
+        word(&answer["space"]),
+        copy("out", "bundle"),
+        copy("trust_out", "trust file"),
+    )
+}
+
+pub(super) fn installed(answer: &Value) -> String {
+    let what = format!("{} {} ({})", word(&answer["app"]), word(&answer["version"]), word(&answer["channel"]));
+    if answer["changed"] == false {
+        return format!("{what} stands in {} already", word(&answer["dir"]));
+    }
+    let previous = answer["previous"].as_str().map(|dir| format!("; before it: {dir}")).unwrap_or_default();
+    let trust = match answer["trust"].as_str() {
+        Some("known") | None => String::new(),
+        Some(trust) => {
+            format!("\n{trust}: from now on only releases signed by these keys, or by those they name, are taken")
+        }
+    };
+    let fresh = match answer["fresh_until"].as_str() {
+        Some(_) => String::new(),
+        None => "\nauthentic; a file does not say whether it is the newest".to_owned(),
+    };
+    format!("installed {what} in {}{previous}{trust}{fresh}", word(&answer["dir"]))
+}
+
+pub(super) fn refused(answer: &Value) -> String {
+    let hint = answer["error"]["hint"].as_str().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    format!("refused: {}{hint}", word(&answer["error"]["message"]))
+}
+
+pub(super) fn verified(answer: &Value) -> String {
+    format!(
+        "{} {} ({}, release {}): authentic, signed by {}, {} files; freshness not checked",
+        word(&answer["app"]),
+        word(&answer["version"]),
+        word(&answer["channel"]),
+        answer["seq"],
+        word(&answer["key_version"]),
+        answer["files"]
+    )
+}
+
+pub(super) fn list(answer: &Value) -> String {
+    let channels = table(&answer["channels"], &["app", "channel", "version", "seq", "issued", "fresh", "own", "space"]);
+    match answer["installed"].as_array() {
+        Some(installed) if !installed.is_empty() => {
+            format!("{channels}\n{}", table(&answer["installed"], &["app", "channel", "version", "seq", "dir"]))
+        }
+        _ => channels,
+    }
+}
+
+pub(super) fn show(answer: &Value) -> String {
+    let columns =
+        ["channel", "version", "seq", "key_version", "created", "files", "bytes", "tier", "yanked", "verified"];
+    let files = answer["releases"].as_array().into_iter().flatten().filter_map(|release| release.get("list"));
+    let files = files
+        .map(|list| rows(list, |file| format!("{} {:>12} {}", word(&file["mode"]), file["size"], word(&file["path"]))));
+    let files: Vec<String> = files.collect();
+    let table = table(&answer["releases"], &columns);
+    if files.is_empty() { table } else { format!("{table}\n{}", files.join("\n")) }
+}

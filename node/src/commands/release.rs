@@ -1,0 +1,426 @@
+//! `release publish|promote|list|show|install|verify|yank`.
+
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use sealtide_folder::release::ReleaseProgress;
+use sealtide_identity::keyring::parse_time;
+use sealtide_releases::bundle::{Content, Manifest, Signed, Trust, Wanted};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::api::Progress;
+use crate::commands::rfc3339;
+use crate::engine::Event;
+use crate::failure::{Exit, Failure};
+use crate::node::Node;
+use crate::real::now;
+use crate::releases::{
+    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers,
+    installs, names,
+};
+
+/// What a command asks about releases.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "release", rename_all = "snake_case")]
+pub enum ReleaseRequest {
+    /// `release publish APP DIR`
+    Publish {
+        /// The app.
+        app: String,
+        /// Absolute path of what is shipped.
+        dir: PathBuf,
+        /// The channel.
+        channel: String,
+        /// `None`: what the version registry says.
+        version: Option<String>,
+        /// Versions below it count as yanked.
+        minimum_version: Option<String>,
+        /// RFC 3339: from then on it is served no more.
+        expires: Option<String>,
+        /// Absolute path of a copy of the bundle.
+        out: Option<PathBuf>,
+        /// Absolute path of the trust file.
+        trust_out: Option<PathBuf>,
+    },
+    /// `release promote APP`
+    Promote {
+        /// The app.
+        app: String,
+        /// `None`: the newest.
+        version: Option<String>,
+        /// Out of this channel.
+        from: String,
+        /// Into this one.
+        to: String,
+    },
+    /// `release yank APP VERSION`
+    Yank {
+        /// The app.
+        app: String,
+        /// The version.
+        version: String,
+        /// In which channel.
+        channel: String,
+    },
+    /// `release archive`
+    Archive {
+        /// One app, or all.
+        app: Option<String>,
+        /// Of this age and older, in seconds.
+        older_s: u64,
+    },
+    /// `release list`
+    List,
+    /// `release show APP`
+    Show {
+        /// The app.
+        app: String,
+        /// Only this channel.
+        channel: Option<String>,
+        /// The files of this version.
+        version: Option<String>,
+    },
+    /// `release install APP`
+    Install {
+        /// The app; or, with a `/` or ending with `.stb`, the absolute path of a bundle.
+        app: String,
+        /// The channel.
+        channel: String,
+        /// `None`: the newest.
+        version: Option<String>,
+        /// Absolute path.
+        to: PathBuf,
+        /// A trust file, as text.
+        trust: Option<String>,
+        /// Go on when others come.
+        follow: bool,
+        /// Take an older or yanked release.
+        allow_downgrade: bool,
+        /// Replace what no release put there.
+        yes: bool,
+    },
+}
+
+/// Does what is asked.
+///
+/// # Errors
+/// A [`Failure`] with the exit code of the command.
+pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Progress) -> Result<Value, Failure> {
+    match request {
+        ReleaseRequest::Publish { app, dir, channel, version, minimum_version, expires, out, trust_out } => {
+            let (app, channel) = names(&app, &channel)?;
+            let version = version.as_deref().map(read_version).transpose()?;
+            let minimum_version = minimum_version.as_deref().map(read_version).transpose()?;
+            let expiry = expires.as_deref().map(read_time).transpose()?;
+            let order = Publication { app, dir, channel, version, minimum_version, expiry };
+            let published = releases::publish(node, order, progress).await?;
+            published_answer(node, &published, out.as_deref(), trust_out.as_deref()).await
+        }
+        ReleaseRequest::Promote { app, version, from, to } => {
+            let ((app, from), (_, to)) = (names(&app, &from)?, names(&app, &to)?);
+            let version = version.as_deref().map(read_version).transpose()?;
+            let published = releases::promote(node, Promotion { app, version, from, to }).await?;
+            published_answer(node, &published, None, None).await
+        }
+        ReleaseRequest::Yank { app, version, channel } => {
+            let (app, channel) = names(&app, &channel)?;
+            let version = read_version(&version)?;
+            let seq = releases::yank(node, &app, &channel, &version).await?;
+            Ok(json!({
+                "schema": "sealtide/release_yank/1", "app": app.as_str(), "channel": channel.as_str(),
+                "version": version.to_string(), "seq": seq,
+            }))
+        }
+        ReleaseRequest::Archive { app, older_s } => {
+            let app = app.map(|app| names(&app, "stable").map(|(app, _)| app)).transpose()?;
+            blocking(node, move |node| {
+                let due = Due::Aged(older_s.saturating_mul(1000));
+                let done = releases::archive(node, due, app.as_ref())?;
+                let left = Tiers::of(node.home()).list(Tier::Hot, app.as_ref())?.len();
+                Ok(json!({
+                    "schema": "sealtide/release_archive/1", "tier": Tier::Cold.class(), "moved": done.moved,
+                    "failed": done.failed, "bytes": done.bytes, "left": left,
+                }))
+            })
+            .await
+        }
+        ReleaseRequest::List => blocking(node, |node| Ok(list(node))).await,
+        ReleaseRequest::Show { app, channel, version } => {
+            blocking(node, move |node| show(node, &app, channel.as_deref(), version.as_deref())).await
+        }
+        ReleaseRequest::Install { app, channel, version, to, trust, follow, allow_downgrade, yes } => {
+            let trust = trust.map(|text| read_trust(&text)).transpose()?;
+            let version = version.as_deref().map(read_version).transpose()?;
+            if app.contains('/') || app.ends_with(".stb") {
+                if follow {
+                    return Err(Failure::usage("follow", "a file never changes: --follow needs the name of an app"));
+                }
+                let progress = progress.clone();
+                let installed = blocking(node, move |node| {
+                    let bundle = OpenBundle::open(Path::new(&app))?;
+                    let content = bundle.head.manifest.content();
+                    let (name, channel) = (content.name.clone(), content.channel.clone());
+                    let wanted = Wanted { name, channel, allow_downgrade };
+                    let order = InstallOrder { wanted, version: None, to, yes };
+                    Install::from_file(node, &bundle, &order, trust, &progress)
+                });
+                return Ok(installed.await?.to_value());
+            }
+            let (name, channel) = names(&app, &channel)?;
+            let order = InstallOrder { wanted: Wanted { name, channel, allow_downgrade }, version, to, yes };
+            install(node, order, trust, follow, progress).await
+        }
+    }
+}
+
+/// Installs, and again whenever the space changes. What goes wrong later is told and tried again.
+async fn install(
+    node: &Node,
+    order: InstallOrder,
+    trust: Option<Trust>,
+    follow: bool,
+    progress: &Progress,
+) -> Result<Value, Failure> {
+    let mut events = node.engine().subscribe();
+    let once = |order: InstallOrder, trust: Option<Trust>| {
+        let progress = progress.clone();
+        blocking(node, move |node| {
+            let app = App::find(node, &order.wanted.name)?.ok_or_else(|| {
+                let text = format!("no space here has an app {}", order.wanted.name);
+                Failure::new(Exit::Refused, "no_app", text)
+                    .hint("`sealtide join TICKET` with a ticket of the publisher, or name a .stb file")
+            })?;
+            let installed = Install::from_space(node, &app, &order, trust, &progress)?;
+            Ok((app.space, installed))
+        })
+    };
+    let (space, first) = once(order.clone(), trust).await?;
+    if !follow {
+        return Ok(first.to_value());
+    }
+    let _ = progress.send(json!({"event": first.to_value()}));
+    let mut told = None;
+    loop {
+        match events.recv().await {
+            Ok(Event::Changed { space: changed, .. }) if changed == space => {}
+            Ok(_) => continue,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Ok(first.to_value()),
+        }
+        match once(order.clone(), None).await {
+            Ok((_, installed)) if installed.changed => {
+                told = None;
+                let _ = progress.send(json!({"event": installed.to_value()}));
+            }
+            Ok(_) => {}
+            Err(failure) if told.as_ref() == Some(&failure) => {}
+            Err(failure) => {
+                node.audit().note("release_refused", &[("app", order.wanted.name.as_str()), ("reason", &failure.code)]);
+                let error = json!({"code": failure.code, "message": failure.message, "hint": failure.hint});
+                let _ = progress.send(json!({"event": {"schema": "sealtide/release_refused/1", "error": error}}));
+                told = Some(failure);
+            }
+        }
+    }
+}
+
+async fn published_answer(
+    node: &Node,
+    published: &Published,
+    out: Option<&Path>,
+    trust_out: Option<&Path>,
+) -> Result<Value, Failure> {
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: std::io::Error| Failure::failed("io", format!("{path}: {error}"))
+    };
+    if let Some(out) = out {
+        let (from, to) = (published.file.clone(), out.to_owned());
+        let copied = tokio::task::spawn_blocking(move || std::fs::copy(from, to)).await;
+        copied.map_err(|error| Failure::failed("release", error.to_string()))?.map_err(named(out))?;
+    }
+    if let Some(trust_out) = trust_out {
+        let text = format!("{:#}\n", published.trust.to_value());
+        std::fs::write(trust_out, text).map_err(named(trust_out))?;
+    }
+    let manifest = published.manifest.content();
+    Ok(json!({
+        "schema": "sealtide/release_publish/1",
+        "app": manifest.name.as_str(),
+        "version": manifest.version.to_string(),
+        "channel": manifest.channel.as_str(),
+        "seq": manifest.seq,
+        "registry": manifest.registry,
+        "manifest": HEXLOWER.encode(&published.manifest.hash()),
+        "key_version": manifest.key_version.to_string(),
+        "files": manifest.files.len(),
+        "bytes": manifest.unpacked_size,
+        "payload_bytes": manifest.size,
+        "space": node.label(&published.app.space),
+        "bundle": published.file,
+        "out": out,
+        "trust_out": trust_out,
+    }))
+}
+
+/// Every channel of every app, by its newest head, and what is installed.
+fn list(node: &Node) -> Value {
+    let (own, wall_ms) = (node.id().to_string(), now().wall_ms);
+    let mut channels = Vec::new();
+    for app in App::all(node.store()) {
+        for channel in app.channels() {
+            for line in app.channel(&channel) {
+                let Some(newest) = line.last() else { continue };
+                let head = newest.head.content();
+                channels.push(json!({
+                    "app": app.name.as_str(),
+                    "channel": channel.as_str(),
+                    "version": head.version.to_string(),
+                    "seq": head.seq,
+                    "issued": rfc3339(head.issued_at),
+                    "fresh_until": rfc3339(head.not_after),
+                    "fresh": wall_ms < head.not_after,
+                    "yanked": head.yanked,
+                    "own": app.is_by(&own),
+                    "space": node.label(&app.space),
+                }));
+            }
+        }
+    }
+    let installed: Vec<Value> = installs(&node.known()).iter().map(releases::InstalledAt::to_value).collect();
+    json!({"schema": "sealtide/releases/1", "channels": channels, "installed": installed})
+}
+
+/// The releases of an app, or the files of one.
+fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) -> Result<Value, Failure> {
+    let (name, _) = names(app, "stable")?;
+    let wanted = channel.map(|channel| names(app, channel).map(|(_, channel)| channel)).transpose()?;
+    let version = version.map(read_version).transpose()?;
+    let unknown = || Failure::usage("no_app", format!("no app {name} here")).hint("`sealtide release list` shows them");
+    let app = App::find(node, &name)?.ok_or_else(unknown)?;
+    let memory = Memory::of(node.known(), &app.registry);
+    let trust = memory.trust()?;
+    let tiers = Tiers::of(node.home());
+    let mut stored = tiers.list(Tier::Cold, Some(&name))?;
+    // One that moves right now stands in both.
+    stored.extend(tiers.list(Tier::Hot, Some(&name))?);
+    let mut rows = Vec::new();
+    for channel in app.channels().into_iter().filter(|channel| wanted.as_ref().is_none_or(|wanted| wanted == channel)) {
+        for line in app.channel(&channel) {
+            let yanked = line.last().map(|newest| newest.head.content().yanked.clone()).unwrap_or_default();
+            let mut last = None;
+            for entry in &line {
+                if last.replace(entry.manifest_sha256) == Some(entry.manifest_sha256) {
+                    continue;
+                }
+                let manifest = app.bundle_head(entry)?.manifest;
+                if version.as_ref().is_none_or(|version| *version == manifest.content().version) {
+                    let mut row = release_row(&manifest, &yanked, trust.as_ref(), version.is_some());
+                    let tier = stored.iter().rev().find(|stored| stored.manifest.bytes() == manifest.bytes());
+                    row["tier"] = json!(tier.map(|stored| stored.tier.class()));
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    if rows.is_empty() && version.is_some() {
+        return Err(Failure::usage("no_release", format!("{name} has no such release")));
+    }
+    let trusted = trust.map(|trust| json!({"epoch": trust.epoch(), "forked": trust.fork().is_some()}));
+    let (space, registry) = (node.label(&app.space), &app.registry);
+    Ok(json!({
+        "schema": "sealtide/release/1", "app": name.as_str(), "space": space, "registry": registry, "trust": trusted,
+        "releases": rows,
+    }))
+}
+
+fn release_row(manifest: &Signed<Manifest>, yanked: &[u64], trust: Option<&Trust>, with_files: bool) -> Value {
+    let content = manifest.content();
+    let verified = trust.map(|trust| match trust.manifest(manifest, &[], now().wall_ms) {
+        Ok(_) => "authentic".to_owned(),
+        Err(reason) => reason.to_string(),
+    });
+    let mut row = json!({
+        "channel": content.channel.as_str(),
+        "version": content.version.to_string(),
+        "seq": content.seq,
+        "key_version": content.key_version.to_string(),
+        "created": rfc3339(content.created_at),
+        "expires": content.expiry.map(rfc3339),
+        "files": content.files.len(),
+        "bytes": content.unpacked_size,
+        "payload_bytes": content.size,
+        "yanked": yanked.contains(&content.seq),
+        "manifest": HEXLOWER.encode(&manifest.hash()),
+        "verified": verified,
+    });
+    if with_files {
+        row["list"] = content.to_value()["files"].clone();
+    }
+    row
+}
+
+/// `release verify FILE`: with nothing but the file and a trust; `known` is what a node here trusts.
+///
+/// # Errors
+/// Exit 5 for what does not verify, 6 without trust.
+// Spec: GW-110
+pub(crate) fn verify(
+    file: &Path,
+    trust: Option<&str>,
+    known: impl FnOnce(&str) -> Result<Option<Trust>, Failure>,
+    progress: &mut dyn FnMut(ReleaseProgress, &Manifest),
+) -> Result<Value, Failure> {
+    let bundle = OpenBundle::open(file)?;
+    let content = bundle.head.manifest.content();
+    let trust = match trust {
+        Some(text) => Some(read_trust(text)?),
+        None => known(&content.registry)?,
+    };
+    let mut trust = trust.ok_or_else(|| {
+        Failure::new(Exit::Refused, "no_trust", format!("{}: nothing says whose releases these are", file.display()))
+            .hint("name the publisher's trust file with --trust FILE")
+    })?;
+    releases::verify_file(&bundle, &mut trust, now().wall_ms, &mut |told| progress(told, content))?;
+    Ok(json!({
+        "schema": "sealtide/release_verify/1",
+        "file": file,
+        "app": content.name.as_str(),
+        "version": content.version.to_string(),
+        "channel": content.channel.as_str(),
+        "seq": content.seq,
+        "key_version": content.key_version.to_string(),
+        "epoch": trust.epoch(),
+        "created": rfc3339(content.created_at),
+        "files": content.files.len(),
+        "bytes": content.unpacked_size,
+        "authentic": true,
+        "freshness": "not checked",
+    }))
+}
+
+/// The text of a trust file.
+pub(crate) fn read_trust(text: &str) -> Result<Trust, Failure> {
+    Trust::parse(text.as_bytes()).map_err(|error| Failure::usage("trust", error.to_string()))
+}
+
+fn read_version(text: &str) -> Result<Version, Failure> {
+    Version::parse(text).map_err(|error| Failure::usage("version", format!("{text:?} is no version: {error}")))
+}
+
+fn read_time(text: &str) -> Result<u64, Failure> {
+    let wrong = || Failure::usage("time", format!("{text:?} is no time of the form 2026-11-28T12:00:00Z"));
+    parse_time(text).ok_or_else(wrong)
+}
+
+async fn blocking<T: Send + 'static>(
+    node: &Node,
+    work: impl FnOnce(&Node) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let node = node.clone();
+    let done = tokio::task::spawn_blocking(move || work(&node)).await;
+    done.map_err(|error| Failure::failed("release", error.to_string()))?
+}

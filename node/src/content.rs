@@ -1,0 +1,142 @@
+//! Large contents in the store: written as they come, read piece by piece.
+
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{JoinHandle, spawn};
+
+use bytes::{Buf, Bytes};
+use sealtide_ibgib::{Address, BIN_INLINE_BYTES_MAX, ChunkRef, Manifest, Verified, binary_record, read_binary};
+use sealtide_store::{SpaceHandle, Store};
+use sealtide_sync::SpaceView;
+
+use crate::failure::{Exit, Failure};
+
+/// Bytes that go from the writer to the thread that cuts at once.
+const PIECE: usize = 1024 * 1024;
+/// Pieces that wait for that thread.
+const PIECES: usize = 4;
+
+/// Takes a content in: its chunks go to the store while it is written, its records come at the end.
+pub(crate) struct ContentWriter {
+    piece: Vec<u8>,
+    pieces: Option<SyncSender<Vec<u8>>>,
+    cutter: JoinHandle<io::Result<Vec<Verified>>>,
+}
+
+impl ContentWriter {
+    pub(crate) fn new(store: Store) -> Self {
+        let (pieces, taken) = sync_channel(PIECES);
+        let cutter = spawn(move || cut(&store, &mut Pieces { taken, piece: Bytes::new() }));
+        Self { piece: Vec::with_capacity(PIECE), pieces: Some(pieces), cutter }
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let pieces = self.pieces.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        // The thread is gone when the store failed; what it says comes at the end.
+        pieces.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// The records of the content; the last one is the content itself.
+    pub(crate) fn finish(mut self) -> io::Result<Vec<Verified>> {
+        let handed = if self.piece.is_empty() { Ok(()) } else { self.hand_over() };
+        self.pieces = None;
+        let records = self.cutter.join().map_err(|_| io::Error::other("the thread that stores a content ended"))??;
+        handed.map(|()| records)
+    }
+}
+
+impl Write for ContentWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = (PIECE - self.piece.len()).min(bytes.len());
+        self.piece.extend_from_slice(&bytes[..room]);
+        if self.piece.len() == PIECE {
+            self.hand_over()?;
+        }
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Stores a content that is in memory.
+pub(crate) fn store_bytes(store: &Store, bytes: &[u8]) -> io::Result<Vec<Verified>> {
+    cut(store, &mut &bytes[..])
+}
+
+fn cut(store: &Store, source: &mut dyn Read) -> io::Result<Vec<Verified>> {
+    let mut begin = Vec::new();
+    source.take(BIN_INLINE_BYTES_MAX as u64 + 1).read_to_end(&mut begin)?;
+    if begin.len() <= BIN_INLINE_BYTES_MAX {
+        return Ok(vec![binary_record(begin.into())]);
+    }
+    let mut keep = |chunk: ChunkRef, bytes: &[u8]| store.put_chunk(chunk.hash, bytes).map_err(io::Error::other);
+    Ok(Manifest::cut(&mut Read::chain(begin.as_slice(), source), &mut keep)?.records())
+}
+
+/// What comes from a [`ContentWriter`], as a reader.
+struct Pieces {
+    taken: Receiver<Vec<u8>>,
+    piece: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            // A writer that is gone has written all.
+            self.piece = self.taken.recv().map(Bytes::from).unwrap_or_default();
+        }
+        let most = self.piece.len().min(bytes.len());
+        self.piece.copy_to_slice(&mut bytes[..most]);
+        Ok(most)
+    }
+}
+
+/// Reads a content of the store from its begin to its end.
+pub(crate) struct ContentReader {
+    store: Store,
+    chunks: std::vec::IntoIter<ChunkRef>,
+    piece: Bytes,
+    size: u64,
+}
+
+impl ContentReader {
+    /// Bytes of the whole content.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The content at an address.
+    ///
+    /// # Errors
+    /// Exit 5 when a record of it is not here.
+    pub(crate) fn open(store: &Store, view: &SpaceHandle, address: &Address) -> Result<Self, Failure> {
+        let record = |address: &Address| view.by_address(address).iter().find_map(|sid| view.record(sid));
+        let missing = || Failure::new(Exit::Verification, "missing", format!("{address} is missing in the store"));
+        let found = record(address).ok_or_else(missing)?;
+        if let Some(piece) = read_binary(&found) {
+            let size = piece.len() as u64;
+            return Ok(Self { store: store.clone(), chunks: Vec::new().into_iter(), piece, size });
+        }
+        let manifest = Manifest::read(&found, &mut |page| record(page))
+            .map_err(|error| Failure::new(Exit::Verification, "manifest", error.to_string()))?;
+        let (size, chunks) = (manifest.size, manifest.chunks.into_iter());
+        Ok(Self { store: store.clone(), chunks, piece: Bytes::new(), size })
+    }
+}
+
+impl Read for ContentReader {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty()
+            && let Some(chunk) = self.chunks.next()
+        {
+            let lost = || io::Error::other(format!("chunk {} is missing in the store", chunk.hash));
+            self.piece = self.store.read_chunk(&chunk.hash).ok_or_else(lost)?;
+        }
+        let most = self.piece.len().min(bytes.len());
+        self.piece.copy_to_slice(&mut bytes[..most]);
+        Ok(most)
+    }
+}

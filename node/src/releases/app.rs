@@ -1,0 +1,286 @@
+//! An app as its space holds it.
+//!
+//! ```text
+//! releases   one frame {schema, name, by}: its address is the registry that manifests name
+//! keys       one frame for each record of the publisher's key ledger, {record}
+//! channel    one timeline for each channel, one frame for each release, yank or renewal:
+//!            {registry, channel, seq, manifest: its SHA-256, head}, bin: [bundle head, plain tar]
+//! ```
+//!
+//! Nothing of it is believed because it stands here: whoever may write to the space can write anything. Trust begins with
+//! the pair that signed ([`sealtide_releases::bundle::Trust`]).
+
+use std::io::Read;
+
+use data_encoding::HEXLOWER;
+use sealtide_ibgib::{Address, Object, Relations, Stamp, Verified, genesis, try_evolve, uuid};
+use sealtide_identity::SpaceId;
+use sealtide_identity::keyring::LedgerRecord;
+use sealtide_releases::bundle::{AppName, BundleHead, Channel, ChannelHead, HEAD_BYTES_MAX, Manifest, Signed};
+use sealtide_store::{SpaceHandle, Store};
+use sealtide_sync::SpaceView;
+use serde_json::{Value, json};
+
+use crate::content::ContentReader;
+use crate::failure::{Exit, Failure};
+use crate::known::Known;
+use crate::node::Node;
+use crate::real::now;
+use crate::world::OsEntropy;
+
+/// The kind of the space of an app; it is shared as any other.
+const SPACE_KIND: &str = "data";
+const RELEASES_IB: &str = "releases";
+const KEYS_IB: &str = "keys";
+const CHANNEL_IB: &str = "channel";
+/// The schema of the first frame.
+const SCHEMA: &str = "sealtide/releases/1";
+/// Apps in one space that are looked at, at most; our own spaces have one.
+const APPS_MAX: usize = 16;
+/// Timelines of keys or channels that are looked at, at most.
+const TIMELINES_MAX: usize = 256;
+/// Frames of one channel that are looked at, at most, the newest first.
+const FRAMES_MAX: usize = 65_536;
+
+/// An app in a space of this node.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) space: SpaceId,
+    pub(crate) name: AppName,
+    /// Address of the first frame of the release timeline.
+    pub(crate) registry: String,
+    store: Store,
+    view: SpaceHandle,
+}
+
+/// One frame of a channel: a release, with the head of its time.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) frame: Verified,
+    pub(crate) seq: u64,
+    pub(crate) manifest_sha256: [u8; 32],
+    pub(crate) head: Signed<ChannelHead>,
+    bundle_head: Address,
+    /// The plain tar.
+    pub(crate) tar: Address,
+}
+
+impl App {
+    /// The apps of all spaces of a store.
+    pub(crate) fn all(store: &Store) -> Vec<Self> {
+        let labels = Known::of(store).labels();
+        let shared = labels.into_iter().filter(|(_, label)| label.kind == SPACE_KIND);
+        shared.flat_map(|(space, _)| Self::of_space(store, space)).collect()
+    }
+
+    /// Every manifest in the channels of a store; none are verified.
+    pub(crate) fn manifests(store: &Store) -> Vec<Signed<Manifest>> {
+        let of_line = |app: &Self, line: Vec<Entry>| -> Vec<Signed<Manifest>> {
+            line.iter().filter_map(|entry| app.bundle_head(entry).ok()).map(|head| head.manifest).collect()
+        };
+        let of_app = |app: Self| -> Vec<Signed<Manifest>> {
+            let lines = app.channels().into_iter().flat_map(|channel| app.channel(&channel));
+            lines.flat_map(|line| of_line(&app, line)).collect()
+        };
+        Self::all(store).into_iter().flat_map(of_app).collect()
+    }
+
+    /// The app with a name.
+    ///
+    /// # Errors
+    /// Exit 2 when several spaces have one of that name.
+    pub(crate) fn find(node: &Node, name: &AppName) -> Result<Option<Self>, Failure> {
+        let mut found: Vec<Self> = Self::all(node.store()).into_iter().filter(|app| app.name == *name).collect();
+        if found.len() > 1 {
+            let places: Vec<String> = found.iter().map(|app| node.label(&app.space)).collect();
+            let text = format!("several spaces have an app {name}: {}", places.join(", "));
+            return Err(Failure::usage("several_apps", text).hint("`sealtide spaces remove` forgets one of them"));
+        }
+        Ok(found.pop())
+    }
+
+    fn of_space(store: &Store, space: SpaceId) -> Vec<Self> {
+        let Some(view) = store.view(&space) else { return Vec::new() };
+        let timelines = view.timelines_of(RELEASES_IB).into_iter().take(APPS_MAX);
+        let app = |first: Verified| {
+            let data = first.object()?;
+            let is_app = data.get("schema")?.as_str()? == SCHEMA;
+            let name = AppName::parse(data.get("name")?.as_str()?).filter(|_| is_app)?;
+            let (store, view) = (store.clone(), view.clone());
+            Some(Self { space, name, registry: first.address().as_str().to_owned(), store, view })
+        };
+        let firsts = timelines.filter_map(|info| view.records_at(&info.tjp).into_iter().next());
+        firsts.filter_map(app).collect()
+    }
+
+    /// Makes a space for an app.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub(crate) async fn begin(node: &Node, name: &AppName) -> Result<Self, Failure> {
+        let making = (node.clone(), name.clone());
+        let space = tokio::task::spawn_blocking(move || making.0.create_space(making.1.as_str(), SPACE_KIND)).await;
+        let space = space.map_err(|error| Failure::failed("release", error.to_string()))??;
+        let data = json!({"schema": SCHEMA, "name": name.as_str(), "by": node.id().to_string()});
+        let first = genesis(RELEASES_IB, object(data), Relations::new(), stamp(), &uuid(&mut OsEntropy));
+        node.engine().commit_local(space, vec![first]).await.map_err(crate::commands::store_failure)?;
+        Self::find(node, name)?.ok_or_else(|| Failure::failed("release", "the space of the app is gone"))
+    }
+
+    /// Whether its first frame says that this node publishes it.
+    pub(crate) fn is_by(&self, node: &str) -> bool {
+        let first = self.view.timelines_of(RELEASES_IB).into_iter().find(|info| info.tjp.as_str() == self.registry);
+        let first = first.and_then(|info| self.view.records_at(&info.tjp).into_iter().next());
+        let by = first.and_then(|first| first.object()?.get("by")?.as_str().map(str::to_owned));
+        by.as_deref() == Some(node)
+    }
+
+    /// The records of the publisher's key ledger, oldest first, as one timeline of them goes; none are verified. Whoever may
+    /// write can begin other timelines, so all are given.
+    pub(crate) fn ledgers(&self) -> Vec<Vec<LedgerRecord>> {
+        let read = |frame: &Verified| LedgerRecord::parse(frame.object()?.get("record")?).ok();
+        self.lines(KEYS_IB).iter().map(|line| line.iter().filter_map(read).collect()).collect()
+    }
+
+    /// The entries of a channel, oldest first, for each timeline that says it is this channel.
+    pub(crate) fn channel(&self, channel: &Channel) -> Vec<Vec<Entry>> {
+        let mut lines: Vec<Vec<Entry>> = self
+            .lines(CHANNEL_IB)
+            .iter()
+            .map(|line| line.iter().filter_map(|frame| self.entry(frame)).collect::<Vec<_>>())
+            .map(|line: Vec<(Channel, Entry)>| {
+                line.into_iter().filter(|(of, _)| of == channel).map(|(_, entry)| entry).collect()
+            })
+            .collect();
+        lines.retain(|line| !line.is_empty());
+        lines
+    }
+
+    /// The channels that the space speaks of.
+    pub(crate) fn channels(&self) -> Vec<Channel> {
+        let tips = self.lines(CHANNEL_IB);
+        let mut found: Vec<Channel> = tips.iter().filter_map(|line| Some(self.entry(line.last()?)?.0)).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    fn entry(&self, frame: &Verified) -> Option<(Channel, Entry)> {
+        let data = frame.object()?;
+        let is_own = data.get("registry")?.as_str()? == self.registry;
+        let channel = Channel::parse(data.get("channel")?.as_str()?).filter(|_| is_own)?;
+        let relations = frame.relations();
+        let [bundle_head, tar] = relations.get("bin")?.as_slice() else { return None };
+        let hash = HEXLOWER.decode(data.get("manifest")?.as_str()?.as_bytes()).ok()?;
+        let entry = Entry {
+            frame: frame.clone(),
+            seq: data.get("seq")?.as_u64()?,
+            manifest_sha256: hash.try_into().ok()?,
+            head: Signed::from_value(data.get("head")?).ok()?,
+            bundle_head: bundle_head.clone(),
+            tar: tar.clone(),
+        };
+        Some((channel, entry))
+    }
+
+    /// The frames of every timeline with this ib, oldest first. Where one is diverged, nobody but its writers can say which
+    /// side holds: the side with the most frames is taken, and the signatures tell the rest.
+    fn lines(&self, ib: &str) -> Vec<Vec<Verified>> {
+        let line = |info: sealtide_store::TimelineInfo| -> Option<Vec<Verified>> {
+            let tip = info.tips.iter().max_by_key(|tip| tip.n)?;
+            let mut line = vec![self.view.record(&tip.sid)?];
+            while line.len() < FRAMES_MAX
+                && let Some(past) = line.last()?.frame()?.past.last().cloned()
+            {
+                line.push(self.view.records_at(&past).into_iter().next()?);
+            }
+            line.reverse();
+            Some(line)
+        };
+        self.view.timelines_of(ib).into_iter().take(TIMELINES_MAX).filter_map(line).collect()
+    }
+
+    /// Manifest and chain of an entry; nothing of them is verified, but they are what the entry names.
+    ///
+    /// # Errors
+    /// Exit 5 for what is no bundle head.
+    pub(crate) fn bundle_head(&self, entry: &Entry) -> Result<BundleHead, Failure> {
+        let damaged = |text: String| Failure::new(Exit::Verification, "not_a_bundle", text);
+        let mut bytes = Vec::new();
+        let reader = ContentReader::open(&self.store, &self.view, &entry.bundle_head)?;
+        reader.take(HEAD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let (head, length) = BundleHead::read(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if length != bytes.len() || head.manifest.hash() != entry.manifest_sha256 {
+            return Err(damaged("the channel names another manifest than the one that stands there".to_owned()));
+        }
+        Ok(head)
+    }
+
+    /// The plain tar of an entry.
+    ///
+    /// # Errors
+    /// Exit 5 when it is not whole here.
+    pub(crate) fn tar(&self, entry: &Entry) -> Result<ContentReader, Failure> {
+        ContentReader::open(&self.store, &self.view, &entry.tar)
+    }
+
+    /// The frame that names a release as the newest of its channel, after `before`.
+    pub(crate) fn next_entry(
+        &self,
+        before: Option<&Entry>,
+        head: &Signed<ChannelHead>,
+        bin: [Address; 2],
+    ) -> Result<Verified, Failure> {
+        let content = head.content();
+        let data = object(json!({
+            "registry": self.registry,
+            "channel": content.channel.as_str(),
+            "seq": content.seq,
+            "manifest": HEXLOWER.encode(&content.manifest_sha256),
+            "head": head.to_value(),
+        }));
+        let relations = Relations::from([("bin".to_owned(), bin.to_vec())]);
+        let Some(before) = before else {
+            return Ok(genesis(CHANNEL_IB, data, relations, stamp(), &uuid(&mut OsEntropy)));
+        };
+        try_evolve(&before.frame, data, relations, stamp())
+            .map_err(|error| Failure::failed("store", format!("channel {}: {error}", content.channel)))
+    }
+
+    /// The frames that bring the copy of the key ledger up to `records`.
+    pub(crate) fn next_keys(&self, records: &[LedgerRecord]) -> Result<Vec<Verified>, Failure> {
+        let lines = self.lines(KEYS_IB);
+        let mut tip = lines.first().and_then(|line| line.last().cloned());
+        let known = lines.first().map_or(0, Vec::len);
+        let mut made = Vec::new();
+        for record in records.iter().skip(known) {
+            let data = Object::from_iter([("record".to_owned(), record.to_value())]);
+            let frame = match &tip {
+                None => genesis(KEYS_IB, data, Relations::new(), stamp(), &uuid(&mut OsEntropy)),
+                Some(tip) => try_evolve(tip, data, Relations::new(), stamp())
+                    .map_err(|error| Failure::failed("store", format!("keys: {error}")))?,
+            };
+            tip = Some(frame.clone());
+            made.push(frame);
+        }
+        Ok(made)
+    }
+}
+
+impl Entry {
+    /// Where its bundle head and its tar stand.
+    pub(crate) fn bin(&self) -> [Address; 2] {
+        [self.bundle_head.clone(), self.tar.clone()]
+    }
+}
+
+fn object(value: Value) -> Object {
+    match value {
+        Value::Object(object) => object,
+        _ => Object::new(),
+    }
+}
+
+fn stamp() -> Stamp {
+    Stamp { ms: now().wall_ms }
+}

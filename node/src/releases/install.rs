@@ -1,0 +1,337 @@
+//! The client's side: which release, checked how, put where.
+
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, previous_of, switch};
+use sealtide_releases::bundle::{
+    AppName, Channel, ChannelHead, Manifest, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
+};
+use serde_json::{Value, json};
+
+use super::app::{App, Entry};
+use super::file::OpenBundle;
+use super::memory::{InstalledAt, Memory, installed_at, keep_install};
+use super::{refused, unpacked, untrusted};
+use crate::api::Progress;
+use crate::failure::{Exit, Failure};
+use crate::node::Node;
+use crate::real::now;
+
+/// What is to be installed.
+#[derive(Clone, Debug)]
+pub(crate) struct InstallOrder {
+    pub(crate) wanted: Wanted,
+    /// `None`: the newest.
+    pub(crate) version: Option<semver::Version>,
+    pub(crate) to: PathBuf,
+    /// Replace a directory that no release put there.
+    pub(crate) yes: bool,
+}
+
+/// An install, as it ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Install {
+    pub(crate) at: InstalledAt,
+    /// Whether anything was put there; it may have been there already.
+    pub(crate) changed: bool,
+    /// Where the version before stands.
+    pub(crate) previous: Option<PathBuf>,
+    /// Whether the trust is of this first use.
+    pub(crate) pinned: bool,
+    pub(crate) key_version: String,
+    pub(crate) fresh_until_ms: Option<u64>,
+}
+
+/// A release in a channel that was found to count.
+struct Candidate {
+    entry: Entry,
+    head: Signed<ChannelHead>,
+    manifest: Signed<Manifest>,
+}
+
+impl Install {
+    /// Installs from the space of an app.
+    ///
+    /// # Errors
+    /// Exit 5 for what does not verify, 6 without trust; then what was installed stays.
+    // Spec: GW-104, GW-106
+    pub(crate) fn from_space(
+        node: &Node,
+        app: &App,
+        order: &InstallOrder,
+        trust: Option<Trust>,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
+        let memory = Memory::of(node.known(), &app.registry);
+        let (trust, pinned) = trusted(&memory, app, trust)?;
+        let mut seen = memory.seen()?;
+        let candidate = choose(app, order, &trust, &seen)?;
+        let wall_ms = now().wall_ms;
+        let what = title(candidate.manifest.content());
+        let count = |error: ReleaseRefused| refused(&what, &error);
+        let head = trust.head(&candidate.head, wall_ms).map_err(count)?;
+        seen.see(&head);
+        // What was seen is remembered before anything is done with it.
+        memory.keep_seen(&seen)?;
+        let manifest = candidate.manifest.content();
+        let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
+            let mut tar = app.tar(&candidate.entry)?;
+            release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))
+        };
+        let mut done = place(node, order, &candidate.manifest, put, progress)?;
+        (done.pinned, done.fresh_until_ms) = (pinned, Some(candidate.head.content().not_after));
+        Ok(done)
+    }
+
+    /// Installs from a file. Nobody can say whether it is the newest; nothing older than what was seen is taken.
+    ///
+    /// # Errors
+    /// As [`Install::from_space`].
+    pub(crate) fn from_file(
+        node: &Node,
+        bundle: &OpenBundle,
+        order: &InstallOrder,
+        trust: Option<Trust>,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
+        let (content, what) = (bundle.head.manifest.content(), bundle.path.display().to_string());
+        let memory = Memory::of(node.known(), &content.registry);
+        let mut trust = match merge(memory.trust()?, trust, &content.registry)? {
+            Some(trust) => trust,
+            None => return Err(no_trust(&what)),
+        };
+        let followed = trust.follow(&bundle.head.chain);
+        memory.keep_trust(&trust)?;
+        followed.map_err(|error| untrusted(&what, &error))?;
+        let (seen, wall_ms) = (memory.seen()?, now().wall_ms);
+        let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
+        let admitted = counts.and_then(|it| seen.admit_alone(&it, order.wanted.allow_downgrade, wall_ms));
+        admitted.map_err(|error| refused(&what, &error))?;
+        let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
+            bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))
+        };
+        place(node, order, &bundle.head.manifest, put, progress)
+    }
+}
+
+/// The trust for an app: kept, given, or pinned by what its space shows at the first use; brought up to date and kept.
+fn trusted(memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
+    let ledgers = app.ledgers();
+    let known = merge(memory.trust()?, given, &app.registry)?;
+    let pinned = known.is_none();
+    let what = format!("the key ledger of {}", app.name);
+    let mut trust = match known {
+        Some(trust) => trust,
+        None => {
+            let first = match ledgers.as_slice() {
+                [only] => only.first(),
+                _ => None,
+            };
+            let first = first.ok_or_else(|| no_trust(app.name.as_str()))?;
+            Trust::of_publisher(&app.registry, first, None).map_err(|error| untrusted(&what, &error))?
+        }
+    };
+    // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
+    let mut refused: Option<TrustRefused> = None;
+    for ledger in &ledgers {
+        match trust.follow(ledger) {
+            Ok(_) => {}
+            Err(error @ TrustRefused::Forked(_)) => {
+                memory.keep_trust(&trust)?;
+                return Err(untrusted(&what, &error));
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    if let (Some(error), true) = (refused, ledgers.len() == 1) {
+        return Err(untrusted(&what, &error));
+    }
+    memory.keep_trust(&trust)?;
+    Ok((trust, pinned))
+}
+
+/// A trust file that was given counts when there is none yet, when it is newer, or when what is known was forked.
+fn merge(known: Option<Trust>, given: Option<Trust>, registry: &str) -> Result<Option<Trust>, Failure> {
+    if let Some(given) = &given
+        && given.registry() != registry
+    {
+        let text = format!("the trust file is for registry {}, and the release is of {registry}", given.registry());
+        return Err(Failure::new(Exit::Verification, "other_registry", text)
+            .hint("ask the publisher for the trust file of this app"));
+    }
+    Ok(match (known, given) {
+        (Some(known), Some(given)) if given.epoch() > known.epoch() || known.fork().is_some() => Some(given),
+        (Some(known), _) => Some(known),
+        (None, given) => given,
+    })
+}
+
+fn no_trust(what: &str) -> Failure {
+    Failure::new(Exit::Refused, "no_trust", format!("{what}: nothing says whose releases these are"))
+        .hint("name the publisher's trust file with --trust FILE")
+}
+
+/// The newest release that counts, or the version that was asked for.
+fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
+    let lines = app.channel(&order.wanted.channel);
+    if lines.is_empty() {
+        let text = format!("{} has no channel {}", app.name, order.wanted.channel);
+        return Err(Failure::usage("no_channel", text).hint(format!("`sealtide release show {}` lists them", app.name)));
+    }
+    let mut failures = Vec::new();
+    let mut best: Option<Candidate> = None;
+    for line in lines {
+        match choose_of(app, &line, order, trust, seen) {
+            Ok(candidate) if best.as_ref().is_none_or(|best| best.entry.seq < candidate.entry.seq) => {
+                best = Some(candidate);
+            }
+            Ok(_) => {}
+            Err(failure) => failures.push(failure),
+        }
+    }
+    match (best, failures.into_iter().next()) {
+        (Some(best), _) => Ok(best),
+        (None, Some(failure)) => Err(failure),
+        (None, None) => Err(Failure::failed("no_release", "the channel is empty")),
+    }
+}
+
+fn choose_of(
+    app: &App,
+    line: &[Entry],
+    order: &InstallOrder,
+    trust: &Trust,
+    seen: &Seen,
+) -> Result<Candidate, Failure> {
+    let wall_ms = now().wall_ms;
+    let newest = line.last().ok_or_else(|| Failure::failed("no_release", "the channel is empty"))?;
+    let channel = format!("channel {} of {}", order.wanted.channel, app.name);
+    let head = trust.head(&newest.head, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let mut earlier: Vec<Signed<Manifest>> = Vec::new();
+    let mut chosen = (newest.clone(), app.bundle_head(newest)?.manifest);
+    // The manifests before are needed to find a version, and where the key that signed was given up.
+    let needs_all = order.version.is_some() || trust.manifest(&chosen.1, &[], wall_ms).is_err();
+    if needs_all {
+        for entry in line {
+            let manifest = app.bundle_head(entry)?.manifest;
+            if order.version.as_ref() == Some(&manifest.content().version) {
+                chosen = (entry.clone(), manifest.clone());
+            }
+            earlier.push(manifest);
+        }
+    }
+    let (entry, manifest) = chosen;
+    if let Some(version) = &order.version
+        && manifest.content().version != *version
+    {
+        let text = format!("{channel} has no release {version}");
+        return Err(Failure::usage("no_release", text).hint(format!("`sealtide release show {}` lists them", app.name)));
+    }
+    let what = title(manifest.content());
+    let counts = trust.manifest(&manifest, &earlier, wall_ms);
+    let admitted = counts.and_then(|it| seen.admit(&head, &it, &order.wanted, wall_ms));
+    admitted.map_err(|error| refused(&what, &error))?;
+    let head = newest.head.clone();
+    Ok(Candidate { entry, head, manifest })
+}
+
+fn title(manifest: &Manifest) -> String {
+    format!("{} {} ({})", manifest.name, manifest.version, manifest.channel)
+}
+
+/// Unpacks beside the target and switches. What is there already stays.
+fn place(
+    node: &Node,
+    order: &InstallOrder,
+    signed: &Signed<Manifest>,
+    put: impl FnOnce(&Path, &mut dyn FnMut(ReleaseProgress)) -> Result<(), Failure>,
+    progress: &Progress,
+) -> Result<Install, Failure> {
+    let (manifest, known, what) = (signed.content(), node.known(), title(signed.content()));
+    let hash = HEXLOWER.encode(&signed.hash());
+    let before = installed_at(&known, &order.to);
+    let done = |at: InstalledAt, changed: bool, previous: Option<PathBuf>| Install {
+        at,
+        changed,
+        previous,
+        pinned: false,
+        key_version: manifest.key_version.to_string(),
+        fresh_until_ms: None,
+    };
+    if let Some(before) = &before
+        && before.manifest == hash
+        && order.to.is_dir()
+    {
+        return Ok(done(before.clone(), false, None));
+    }
+    let (next, there) = begin(&order.to).map_err(|error| unpacked(&what, &error))?;
+    if there == Installed::Something && before.is_none() && !order.yes {
+        let text = format!("{} is not empty, and no release put there what is in it", order.to.display());
+        return Err(Failure::new(Exit::Held, "occupied", text)
+            .hint("--yes puts the release in its place and keeps what is there beside it"));
+    }
+    let (files, bytes) = (manifest.files.len() as u64, manifest.unpacked_size);
+    let mut told = |now: ReleaseProgress| {
+        let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+    };
+    put(&next, &mut told)?;
+    crate::failpoint::hit("release_unpacked");
+    switch(&next, &order.to).map_err(|error| unpacked(&what, &error))?;
+    crate::failpoint::hit("release_switched");
+    let at = InstalledAt {
+        dir: order.to.clone(),
+        app: manifest.name.to_string(),
+        channel: manifest.channel.to_string(),
+        version: manifest.version.to_string(),
+        seq: manifest.seq,
+        manifest: hash,
+        at_ms: now().wall_ms,
+    };
+    keep_install(&known, at.clone())?;
+    let is_downgrade = before.is_some_and(|before| before.channel == at.channel && before.seq > at.seq);
+    let event = if is_downgrade { "release_downgraded" } else { "release_installed" };
+    let dir = order.to.display().to_string();
+    node.audit().note(
+        event,
+        &[
+            ("app", &at.app),
+            ("version", &at.version),
+            ("channel", &at.channel),
+            ("seq", &at.seq.to_string()),
+            ("manifest", &at.manifest),
+            ("dir", &dir),
+        ],
+    );
+    let previous = previous_of(&order.to).ok().filter(|previous| previous.is_dir());
+    Ok(done(at, true, previous))
+}
+
+impl Install {
+    /// As commands answer it.
+    pub(crate) fn to_value(&self) -> Value {
+        let at = &self.at;
+        json!({
+            "schema": "sealtide/release_install/1",
+            "app": at.app,
+            "version": at.version,
+            "channel": at.channel,
+            "seq": at.seq,
+            "manifest": at.manifest,
+            "key_version": self.key_version,
+            "dir": at.dir,
+            "changed": self.changed,
+            "previous": self.previous,
+            "trust": if self.pinned { "pinned on first use" } else { "known" },
+            "fresh_until": self.fresh_until_ms.map(crate::commands::rfc3339),
+        })
+    }
+}
+
+/// What an app and a channel are called on the command line.
+pub(crate) fn names(app: &str, channel: &str) -> Result<(AppName, Channel), Failure> {
+    const FORM: &str = "1 to 64 lower-case letters, digits, `.`, `_` or `-`, beginning with a letter or digit";
+    let wrong = |what: &str, text: &str| Failure::usage("name", format!("{text:?} is no name of {what}: {FORM}"));
+    let app = AppName::parse(app).ok_or_else(|| wrong("an app", app))?;
+    Ok((app, Channel::parse(channel).ok_or_else(|| wrong("a channel", channel))?))
+}

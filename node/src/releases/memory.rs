@@ -1,0 +1,116 @@
+//! What this node remembers of apps: whom it trusts, what it has seen, what it installed. Each in one row of the settings,
+//! written before anything is done with it.
+
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use sealtide_crypto::sha256;
+use sealtide_releases::bundle::{Seen, Trust};
+use serde_json::{Value, json};
+
+use crate::commands::store_failure;
+use crate::failure::{Exit, Failure};
+use crate::known::Known;
+
+/// The names of the rows of installs.
+const INSTALLS: &str = "release.installs";
+/// Installs that are remembered, at most.
+const INSTALLS_MAX: usize = 256;
+
+/// Trust and sight of one registry.
+pub(crate) struct Memory {
+    known: Known,
+    registry: String,
+}
+
+/// What was installed where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InstalledAt {
+    pub(crate) dir: PathBuf,
+    pub(crate) app: String,
+    pub(crate) channel: String,
+    pub(crate) version: String,
+    pub(crate) seq: u64,
+    pub(crate) manifest: String,
+    pub(crate) at_ms: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(known: Known, registry: &str) -> Self {
+        Self { known, registry: registry.to_owned() }
+    }
+
+    fn key(&self, what: &str) -> String {
+        format!("release.{what}.{}", HEXLOWER.encode(&sha256(self.registry.as_bytes())[..16]))
+    }
+
+    /// Whom this node trusts for the registry.
+    ///
+    /// # Errors
+    /// Exit 5 when the row is damaged: then nobody is trusted.
+    pub(crate) fn trust(&self) -> Result<Option<Trust>, Failure> {
+        let Some(text) = self.known.setting(&self.key("trust")) else { return Ok(None) };
+        let trust = Trust::parse(text.as_bytes());
+        let trust = trust.map_err(|error| Failure::new(Exit::Verification, "trust", error.to_string()))?;
+        Ok(Some(trust))
+    }
+
+    pub(crate) fn keep_trust(&self, trust: &Trust) -> Result<(), Failure> {
+        let text = trust.to_value().to_string();
+        self.known.put_setting(&self.key("trust"), Some(&text)).map_err(store_failure)
+    }
+
+    /// What this node has seen of the channels of the registry.
+    pub(crate) fn seen(&self) -> Result<Seen, Failure> {
+        let Some(text) = self.known.setting(&self.key("seen")) else { return Ok(Seen::default()) };
+        let seen = serde_json::from_str(&text).ok().and_then(|value| Seen::read(&value));
+        seen.ok_or_else(|| Failure::new(Exit::Verification, "seen", "what was seen of the channels is damaged"))
+    }
+
+    pub(crate) fn keep_seen(&self, seen: &Seen) -> Result<(), Failure> {
+        self.known.put_setting(&self.key("seen"), Some(&seen.to_value().to_string())).map_err(store_failure)
+    }
+}
+
+/// Everything that was installed by this node.
+pub(crate) fn installs(known: &Known) -> Vec<InstalledAt> {
+    let text = known.setting(INSTALLS).unwrap_or_default();
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    value.as_array().into_iter().flatten().filter_map(read).collect()
+}
+
+/// What this node installed in a directory.
+pub(crate) fn installed_at(known: &Known, dir: &Path) -> Option<InstalledAt> {
+    installs(known).into_iter().find(|install| install.dir == dir)
+}
+
+pub(crate) fn keep_install(known: &Known, install: InstalledAt) -> Result<(), Failure> {
+    let mut all = installs(known);
+    all.retain(|other| other.dir != install.dir);
+    all.insert(0, install);
+    all.truncate(INSTALLS_MAX);
+    let text = Value::Array(all.iter().map(InstalledAt::to_value).collect()).to_string();
+    known.put_setting(INSTALLS, Some(&text)).map_err(store_failure)
+}
+
+impl InstalledAt {
+    pub(crate) fn to_value(&self) -> Value {
+        json!({
+            "dir": self.dir, "app": self.app, "channel": self.channel, "version": self.version, "seq": self.seq,
+            "manifest": self.manifest, "at": self.at_ms,
+        })
+    }
+}
+
+fn read(value: &Value) -> Option<InstalledAt> {
+    let text = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
+    Some(InstalledAt {
+        dir: PathBuf::from(text("dir")?),
+        app: text("app")?,
+        channel: text("channel")?,
+        version: text("version")?,
+        seq: value.get("seq")?.as_u64()?,
+        manifest: text("manifest")?,
+        at_ms: value.get("at")?.as_u64()?,
+    })
+}

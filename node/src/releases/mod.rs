@@ -1,0 +1,70 @@
+//! Releases of this node: published into a space of their own, followed and installed from one, or from a file.
+//!
+//! ```text
+//! directory ─publish─▶ payload (.stb, hot tier) and channel frame (space) ─sync─▶ other nodes
+//!                                                                                   │ trust, head, memory
+//! directory ◀─switch─ unpack ◀─ plain tar ◀──────────────────────── install ◀───────┘
+//! ```
+//!
+//! Knows no socket or command. What may be installed is decided by [`sealtide_releases::bundle`].
+
+mod app;
+mod file;
+mod install;
+mod memory;
+mod publish;
+mod renewal;
+mod tiers;
+
+use sealtide_folder::release::ReleaseError;
+use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
+
+pub(crate) use app::App;
+pub(crate) use file::{OpenBundle, verify_file};
+pub(crate) use install::{Install, InstallOrder, names};
+pub(crate) use memory::{InstalledAt, Memory, installs};
+pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
+pub(crate) use renewal::{archive, keep_fresh};
+pub(crate) use tiers::{Due, Stored, Tier, Tiers};
+
+use crate::failure::{Exit, Failure};
+
+/// A release that does not count: exit 5, with the thing and the reason.
+pub(crate) fn refused(what: &str, reason: &ReleaseRefused) -> Failure {
+    let failure = Failure::new(Exit::Verification, reason.code(), format!("{what}: {reason}"));
+    match reason {
+        ReleaseRefused::Rollback { .. } | ReleaseRefused::Yanked { .. } | ReleaseRefused::NotOfHead => {
+            failure.hint("what is installed stays; --allow-downgrade installs it all the same, and the audit says so")
+        }
+        ReleaseRefused::HeadExpired { .. } => failure.hint(
+            "what is installed stays; the publisher renews the head while its node runs, and this node must reach it",
+        ),
+        ReleaseRefused::UnknownKey(_) | ReleaseRefused::HeadAhead { .. } => {
+            failure.hint("ask the publisher for a new trust file, and name it with --trust")
+        }
+        _ => failure.hint("what is installed stays"),
+    }
+}
+
+/// A key ledger that is not followed: exit 5.
+pub(crate) fn untrusted(what: &str, reason: &TrustRefused) -> Failure {
+    Failure::new(Exit::Verification, "trust", format!("{what}: {reason}"))
+}
+
+/// A payload that is not what its manifest says, or a disk that does not do as it is told.
+pub(crate) fn unpacked(what: &str, error: &ReleaseError) -> Failure {
+    let text = format!("{what}: {error}");
+    match error {
+        ReleaseError::Io { .. } => Failure::failed("io", text),
+        ReleaseError::Occupied(_) | ReleaseError::NoExchange(_) => Failure::usage("target", text),
+        _ => Failure::new(Exit::Verification, "payload", text).hint("what is installed stays"),
+    }
+}
+
+/// A directory that cannot be published: exit 2.
+pub(crate) fn unpublished(error: &ReleaseError) -> Failure {
+    match error {
+        ReleaseError::Io { .. } => Failure::failed("io", error.to_string()),
+        _ => Failure::usage("directory", error.to_string()),
+    }
+}

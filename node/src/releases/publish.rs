@@ -1,0 +1,402 @@
+//! The publisher's side: release, promote, yank, renew.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sealtide_folder::release::{Packed, list_files, pack};
+use sealtide_ibgib::{Address, Verified};
+use sealtide_releases::bundle::{
+    AppName, BundleHead, CHAIN_MAX, Channel, ChannelHead, HEAD_MS_DEFAULT, Manifest, Signed, Trust, YANKED_MAX,
+};
+use semver::Version;
+use serde_json::json;
+
+use super::app::{App, Entry};
+use super::file::OpenBundle;
+use super::tiers::{ARCHIVE_AFTER_MS, Tiers};
+use super::{unpublished, untrusted};
+use crate::api::Progress;
+use crate::commands::store_failure;
+use crate::content::{ContentWriter, store_bytes};
+use crate::failure::{Exit, Failure};
+use crate::gateway::Desk;
+use crate::node::Node;
+use crate::real::now;
+
+/// A head is renewed when it is this old: a day, in ms. Spec: gateway §9.6.
+const RENEW_AFTER_MS: u64 = 86_400_000;
+
+/// What is to be published.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    pub(crate) app: AppName,
+    pub(crate) dir: PathBuf,
+    pub(crate) channel: Channel,
+    /// `None`: what the version registry says.
+    pub(crate) version: Option<Version>,
+    pub(crate) minimum_version: Option<Version>,
+    /// From when on it is served no more, ms.
+    pub(crate) expiry: Option<u64>,
+}
+
+/// What is to stand in another channel too.
+#[derive(Clone, Debug)]
+pub(crate) struct Promotion {
+    pub(crate) app: AppName,
+    /// `None`: the newest of `from`.
+    pub(crate) version: Option<Version>,
+    pub(crate) from: Channel,
+    pub(crate) to: Channel,
+}
+
+/// A release that is out.
+pub(crate) struct Published {
+    pub(crate) app: App,
+    pub(crate) manifest: Signed<Manifest>,
+    /// The bundle in the hot tier.
+    pub(crate) file: PathBuf,
+    /// The trust of today, to be handed out.
+    pub(crate) trust: Trust,
+}
+
+/// Publishes a directory. Durable, and on its way to whoever follows, when this returns.
+///
+/// # Errors
+/// Exit 2 for what cannot be published, 6 without a key that signs releases.
+// Spec: GW-72
+pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress) -> Result<Published, Failure> {
+    let _turn = node.publishing().lock().await;
+    let desk = desk_of(node).await?;
+    let app = match App::find(node, &order.app)? {
+        Some(app) => app,
+        None => App::begin(node, &order.app).await?,
+    };
+    let (registered, registry_revision) = desk.app_version();
+    let registered = registered.and_then(|version| Version::parse(&version.to_string()).ok());
+    let version = order.version.clone().or(registered).ok_or_else(|| {
+        Failure::usage("version", "the version registry has no entity global:main to take the version from")
+            .hint("name one with --version")
+    })?;
+    let (line, earlier) = own_line(&app, &order.channel)?;
+    refuse_known(&order.app, &order.channel, &version, &earlier)?;
+    let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone() };
+    let packed = blocking(move || packing.pack()).await?;
+    let made = now().wall_ms;
+    let manifest = desk.sign_release(|key_version, _| Manifest {
+        registry: app.registry.clone(),
+        name: order.app.clone(),
+        version,
+        channel: order.channel.clone(),
+        seq: earlier.last().map_or(1, |before| before.content().seq + 1),
+        prev: earlier.last().map(Signed::hash),
+        minimum_version: order.minimum_version.clone(),
+        key_version,
+        created_at: made,
+        expiry: order.expiry,
+        archive_date: Some(made + ARCHIVE_AFTER_MS),
+        hash: packed.packed.hash,
+        size: packed.packed.size,
+        unpacked_size: packed.packed.unpacked_size,
+        files: packed.packed.files.clone(),
+        registry_revision,
+        signed_at: made,
+    })?;
+    let source = Source { payload: Payload::Packed(packed.payload), tar: packed.tar, records: packed.records };
+    bring_out(node, &desk, app, line.last(), manifest, source).await
+}
+
+/// Puts a release of one channel into another, with the same payload.
+///
+/// # Errors
+/// Exit 2 when there is no such release, or it stands there already.
+pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, Failure> {
+    let _turn = node.publishing().lock().await;
+    let desk = desk_of(node).await?;
+    let app = known_app(node, &order.app)?;
+    let (from, manifests) = own_line(&app, &order.from)?;
+    let wanted =
+        |manifest: &&Signed<Manifest>| order.version.as_ref().is_none_or(|it| *it == manifest.content().version);
+    let source = manifests.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
+    let entry = entry_of(&from, source).ok_or_else(|| no_release(&order.app, &order.from))?;
+    let (line, earlier) = own_line(&app, &order.to)?;
+    let content = source.content();
+    refuse_known(&order.app, &order.to, &content.version, &earlier)?;
+    let bundle = Tiers::of(node.home()).find(content)?;
+    let payload = Payload::Bundle(OpenBundle::open(&bundle)?);
+    let made = now().wall_ms;
+    let manifest = desk.sign_release(|key_version, _| Manifest {
+        channel: order.to.clone(),
+        seq: earlier.last().map_or(1, |before| before.content().seq + 1),
+        prev: earlier.last().map(Signed::hash),
+        key_version,
+        created_at: made,
+        archive_date: Some(made + ARCHIVE_AFTER_MS),
+        signed_at: made,
+        ..content.clone()
+    })?;
+    let source = Source { payload, tar: entry.tar.clone(), records: Vec::new() };
+    bring_out(node, &desk, app, line.last(), manifest, source).await
+}
+
+/// Takes a release back: nobody should install it.
+///
+/// # Errors
+/// Exit 2 when there is no such release.
+pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version: &Version) -> Result<u64, Failure> {
+    let _turn = node.publishing().lock().await;
+    let desk = desk_of(node).await?;
+    let app = known_app(node, name)?;
+    let (line, manifests) = own_line(&app, channel)?;
+    let of_version = |manifest: &&Signed<Manifest>| manifest.content().version == *version;
+    let seq = manifests.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.content().seq;
+    let newest = line.last().ok_or_else(|| no_release(name, channel))?;
+    let mut yanked = newest.head.content().yanked.clone();
+    if yanked.contains(&seq) {
+        return Ok(seq);
+    }
+    if yanked.len() >= YANKED_MAX {
+        return Err(Failure::usage("yanked", format!("{YANKED_MAX} releases of {channel} are yanked; no more fit")));
+    }
+    yanked.push(seq);
+    yanked.sort_unstable();
+    let manifest = manifests.last().ok_or_else(|| no_release(name, channel))?;
+    let head = sign_head(&desk, manifest, yanked)?;
+    let mut records = app.next_keys(&desk_records(&desk).await?)?;
+    records.push(app.next_entry(Some(newest), &head, newest.bin())?);
+    node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
+    node.audit()
+        .note("release_yanked", &[("app", name.as_str()), ("channel", channel.as_str()), ("seq", &seq.to_string())]);
+    Ok(seq)
+}
+
+/// Signs the heads of the own channels anew where they are a day old, or the keys have changed since. Returns how many.
+///
+/// # Errors
+/// As the store reports.
+pub(crate) async fn renew(node: &Node) -> Result<usize, Failure> {
+    let own = node.id().to_string();
+    let apps: Vec<App> = App::all(node.store()).into_iter().filter(|app| app.is_by(&own)).collect();
+    if apps.is_empty() {
+        return Ok(0);
+    }
+    let _turn = node.publishing().lock().await;
+    let desk = desk_of(node).await?;
+    let ledger = desk_records(&desk).await?;
+    let (epoch, wall_ms) = (ledger.last().map_or(0, |record| record.epoch), now().wall_ms);
+    let mut renewed = 0;
+    for app in apps {
+        let mut records = app.next_keys(&ledger)?;
+        for channel in app.channels() {
+            let (line, manifests) = own_line(&app, &channel)?;
+            let (Some(newest), Some(manifest)) = (line.last(), manifests.last()) else { continue };
+            let head = newest.head.content();
+            if head.epoch == epoch && wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS) {
+                continue;
+            }
+            let head = sign_head(&desk, manifest, head.yanked.clone())?;
+            records.push(app.next_entry(Some(newest), &head, newest.bin())?);
+            renewed += 1;
+        }
+        if !records.is_empty() {
+            node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
+        }
+    }
+    Ok(renewed)
+}
+
+/// What a release is made of.
+struct Source {
+    payload: Payload,
+    /// The plain tar.
+    tar: Address,
+    /// The records of the tar, where it is new.
+    records: Vec<Verified>,
+}
+
+enum Payload {
+    /// A file that holds the payload alone; it is removed afterwards.
+    Packed(PathBuf),
+    /// The payload of another bundle.
+    Bundle(OpenBundle),
+}
+
+/// The bundle goes to the hot tier, then the channel names it: durable before announced.
+async fn bring_out(
+    node: &Node,
+    desk: &Arc<Desk>,
+    app: App,
+    before: Option<&Entry>,
+    manifest: Signed<Manifest>,
+    source: Source,
+) -> Result<Published, Failure> {
+    let yanked = before.map(|entry| entry.head.content().yanked.clone()).unwrap_or_default();
+    let head = sign_head(desk, &manifest, yanked)?;
+    let ledger = desk_records(desk).await?;
+    let newest = ledger.last().ok_or_else(|| Failure::failed("key_ledger", "the key ledger is empty"))?;
+    let trust =
+        Trust::of_publisher(&app.registry, newest, None).map_err(|error| untrusted("the key ledger", &error))?;
+    let mut records = app.next_keys(&ledger)?;
+    let chain = ledger[ledger.len().saturating_sub(CHAIN_MAX)..].to_vec();
+    let bundle_head = BundleHead { manifest: manifest.clone(), chain };
+    let too_long = |error: sealtide_releases::bundle::NotABundle| Failure::usage("too_many_files", error.to_string());
+    let bytes = bundle_head.encode().map_err(too_long)?;
+    let (store, tiers) = (node.store().clone(), Tiers::of(node.home()));
+    let Source { payload, tar, records: tar_records } = source;
+    let signed = manifest.clone();
+    let (file, head_records) = blocking(move || {
+        let head_records = store_bytes(&store, &bytes)?;
+        let file = match payload {
+            Payload::Packed(path) => {
+                let file = tiers.put(&signed, &bytes, &mut File::open(&path)?)?;
+                fs::remove_file(&path)?;
+                file
+            }
+            Payload::Bundle(bundle) => tiers.put(&signed, &bytes, &mut bundle.payload()?)?,
+        };
+        Ok((file, head_records))
+    })
+    .await?;
+    let head_address = head_records.last().map(|record| record.address().clone());
+    let head_address = head_address.ok_or_else(|| Failure::failed("release", "the bundle head was not stored"))?;
+    records.extend(tar_records);
+    records.extend(head_records);
+    records.push(app.next_entry(before, &head, [head_address, tar])?);
+    crate::failpoint::hit("release_stored");
+    node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
+    crate::failpoint::hit("release_announced");
+    let content = manifest.content();
+    node.audit().note(
+        "release_published",
+        &[
+            ("app", content.name.as_str()),
+            ("version", &content.version.to_string()),
+            ("channel", content.channel.as_str()),
+            ("seq", &content.seq.to_string()),
+            ("key_version", &content.key_version.to_string()),
+        ],
+    );
+    Ok(Published { app, manifest, file, trust })
+}
+
+/// The head that names a manifest as the newest of its channel, from now on for seven days.
+fn sign_head(desk: &Desk, manifest: &Signed<Manifest>, yanked: Vec<u64>) -> Result<Signed<ChannelHead>, Failure> {
+    let (content, issued_at) = (manifest.content(), now().wall_ms);
+    desk.sign_release(|_, epoch| ChannelHead {
+        registry: content.registry.clone(),
+        channel: content.channel.clone(),
+        seq: content.seq,
+        manifest_sha256: manifest.hash(),
+        version: content.version.clone(),
+        epoch,
+        issued_at,
+        not_after: issued_at + HEAD_MS_DEFAULT,
+        yanked,
+    })
+}
+
+/// What was packed.
+struct PackedDir {
+    packed: Packed,
+    payload: PathBuf,
+    tar: Address,
+    records: Vec<Verified>,
+}
+
+/// The work on a directory.
+struct Packing {
+    node: Node,
+    dir: PathBuf,
+    progress: Progress,
+}
+
+impl Packing {
+    fn pack(&self) -> Result<PackedDir, Failure> {
+        let list = list_files(&self.dir).map_err(|error| unpublished(&error))?;
+        if list.is_empty() {
+            let text = format!("there is no file in {}", self.dir.display());
+            return Err(Failure::usage("directory", text).hint("name the directory that holds what is to be shipped"));
+        }
+        let (files, bytes) = (list.len() as u64, list.iter().map(|file| file.size).sum::<u64>());
+        let payload = Tiers::of(self.node.home()).scratch()?;
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&payload)?);
+        let mut content = ContentWriter::new(self.node.store().clone());
+        let mut told = |now: sealtide_folder::release::ReleaseProgress| {
+            let _ = self
+                .progress
+                .send(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+        };
+        let packed = pack(&self.dir, &list, &mut out, &mut content, &mut told);
+        // A store that failed says why at the end; the packing only saw that nobody took its bytes.
+        let records = content.finish();
+        let packed = match (packed, &records) {
+            (Err(_), Err(error)) => return Err(store_failure(error)),
+            (packed, _) => packed.map_err(|error| unpublished(&error))?,
+        };
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        let records = records.map_err(store_failure)?;
+        let tar = records.last().map(|record| record.address().clone());
+        let tar = tar.ok_or_else(|| Failure::failed("release", "the content was not stored"))?;
+        Ok(PackedDir { packed, payload, tar, records })
+    }
+}
+
+/// The one line of a channel that this node writes, with the manifests of its releases, oldest first.
+fn own_line(app: &App, channel: &Channel) -> Result<(Vec<Entry>, Vec<Signed<Manifest>>), Failure> {
+    let mut lines = app.channel(channel);
+    if lines.len() > 1 {
+        let text = format!("channel {channel} of {} has {} timelines", app.name, lines.len());
+        return Err(Failure::new(Exit::Verification, "forked", text));
+    }
+    let line = lines.pop().unwrap_or_default();
+    let mut manifests: Vec<Signed<Manifest>> = Vec::new();
+    for entry in &line {
+        if manifests.last().is_none_or(|before| before.hash() != entry.manifest_sha256) {
+            manifests.push(app.bundle_head(entry)?.manifest);
+        }
+    }
+    Ok((line, manifests))
+}
+
+fn entry_of<'a>(line: &'a [Entry], manifest: &Signed<Manifest>) -> Option<&'a Entry> {
+    let hash = manifest.hash();
+    line.iter().find(|entry| entry.manifest_sha256 == hash)
+}
+
+fn known_app(node: &Node, name: &AppName) -> Result<App, Failure> {
+    let unknown = || Failure::usage("no_app", format!("no app {name} here")).hint("`sealtide release list` shows them");
+    App::find(node, name)?.ok_or_else(unknown)
+}
+
+fn no_release(app: &AppName, channel: &Channel) -> Failure {
+    Failure::usage("no_release", format!("channel {channel} of {app} has no such release"))
+        .hint(format!("`sealtide release show {app}` lists them"))
+}
+
+fn refuse_known(
+    app: &AppName,
+    channel: &Channel,
+    version: &Version,
+    earlier: &[Signed<Manifest>],
+) -> Result<(), Failure> {
+    if earlier.iter().all(|manifest| manifest.content().version != *version) {
+        return Ok(());
+    }
+    Err(Failure::usage("exists", format!("{app} {version} is out in channel {channel} already"))
+        .hint("a release is never replaced: `sealtide release bump`, or name another --version"))
+}
+
+async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
+    let node = node.clone();
+    blocking(move || node.desk(true)).await
+}
+
+async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<sealtide_identity::keyring::LedgerRecord>, Failure> {
+    let desk = desk.clone();
+    blocking(move || desk.ledger_records()).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("release", error.to_string()))?
+}

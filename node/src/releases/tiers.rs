@@ -1,0 +1,461 @@
+//! Bundles as files: the hot tier, and the archive. Spec: gateway §9.2 to §9.4.
+//!
+//! ```text
+//! HOME/bundles/hot/bundle/vK/NAME/VERSION.stb            K signed it
+//!                                /VERSION.manifest.json  with its signatures
+//! HOME/bundles/cold/archive/vK/NAME/VERSION.stb          the same, later
+//!                                  /VERSION.manifest.json
+//!                                  /VERSION.meta.json    when it was archived, what it is
+//! HOME/bundles/scratch/                                  half-made; emptied when the next release is made
+//! ```
+//!
+//! A version that stands in a second channel too is `VERSION~CHANNEL`. There is no index: a bundle is where its file is, and
+//! while it moves it is in both places, so it is served throughout.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use sealtide_crypto::Blake3;
+use sealtide_identity::keyring::KeyVersion;
+use sealtide_releases::bundle::{AppName, Manifest, Signed};
+use serde_json::{Value, json};
+
+use crate::commands::rfc3339;
+use crate::failpoint;
+use crate::failure::Failure;
+use crate::home::Home;
+
+/// What a bundle's name ends with.
+const SUFFIX: &str = ".stb";
+/// What the name of the manifest beside it ends with.
+const MANIFEST_SUFFIX: &str = ".manifest.json";
+/// What the name of what is known of an archived one ends with.
+const META_SUFFIX: &str = ".meta.json";
+/// From this age on a bundle is archived: 30 days, in ms. Spec: gateway §9.3.
+pub(crate) const ARCHIVE_AFTER_MS: u64 = 30 * 86_400_000;
+/// A bundle that expires within this time is not moved any more: a day, in ms. Spec: gateway §9.3.
+const NOT_WORTH_MS: u64 = 86_400_000;
+/// Bytes that are read at once.
+const PIECE: usize = 1024 * 1024;
+
+/// The bundles of a home.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiers {
+    root: PathBuf,
+}
+
+/// Where a bundle is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// `STANDARD`.
+    Hot,
+    /// `INFREQUENT_ACCESS`.
+    Cold,
+}
+
+impl Tier {
+    /// The name of its class. Spec: gateway §9.3.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Hot => "STANDARD",
+            Self::Cold => "INFREQUENT_ACCESS",
+        }
+    }
+
+    fn dir(self) -> &'static str {
+        match self {
+            Self::Hot => "hot/bundle",
+            Self::Cold => "cold/archive",
+        }
+    }
+}
+
+/// A bundle in a tier.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) path: PathBuf,
+    pub(crate) tier: Tier,
+    pub(crate) manifest: Signed<Manifest>,
+}
+
+/// Which bundles go to the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Those of this age, in ms, and older.
+    Aged(u64),
+    /// Those of a version that does not sign any more.
+    Replaced(KeyVersion),
+}
+
+impl Due {
+    /// Whether a bundle is due, at a time.
+    // Spec: GW-74
+    fn takes(self, manifest: &Manifest, wall_ms: u64) -> bool {
+        let is_due = match self {
+            Self::Aged(age) => wall_ms.saturating_sub(manifest.created_at) >= age,
+            Self::Replaced(version) => manifest.key_version == version,
+        };
+        // The class bills a minimum: what is served no more tomorrow is not moved.
+        is_due && manifest.expiry.is_none_or(|end| end >= wall_ms.saturating_add(NOT_WORTH_MS))
+    }
+}
+
+/// What an archive job did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Archived {
+    pub(crate) moved: u64,
+    pub(crate) failed: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Tiers {
+    pub(crate) fn of(home: &Home) -> Self {
+        Self { root: home.root().join("bundles") }
+    }
+
+    /// The name of a new file that nobody else uses.
+    pub(crate) fn scratch(&self) -> io::Result<PathBuf> {
+        let dir = self.root.join("scratch");
+        fs::create_dir_all(&dir)?;
+        // One publication at a time: what lies here was left by a crash.
+        for entry in fs::read_dir(&dir)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(dir.join("payload"))
+    }
+
+    /// Writes a bundle to the hot tier; on disk when this returns.
+    pub(crate) fn put(&self, manifest: &Signed<Manifest>, head: &[u8], payload: &mut dyn Read) -> io::Result<PathBuf> {
+        let path = self.new_path(manifest);
+        let dir = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(dir)?;
+        let beside = path.with_extension("new");
+        let mut file = File::create(&beside)?;
+        file.write_all(head)?;
+        io::copy(payload, &mut file)?;
+        file.sync_all()?;
+        fs::rename(&beside, &path)?;
+        write_durably(&manifest_of(&path), &manifest.to_value())?;
+        File::open(dir)?.sync_all()?;
+        Ok(path)
+    }
+
+    /// The file of a release.
+    ///
+    /// # Errors
+    /// Exit 1 when it is in no tier.
+    pub(crate) fn find(&self, manifest: &Manifest) -> Result<PathBuf, Failure> {
+        let names = [plain_name(manifest), channel_name(manifest)];
+        let places = [Tier::Hot, Tier::Cold].into_iter().flat_map(|tier| names.iter().map(move |name| (tier, name)));
+        let paths = places.map(|(tier, name)| self.dir(tier, manifest).join(format!("{name}{SUFFIX}")));
+        let is_it = |path: &PathBuf| read_manifest(path).is_some_and(|found| found.content() == manifest);
+        let gone = || {
+            let text =
+                format!("the bundle of {} {} ({}) is in no tier", manifest.name, manifest.version, manifest.channel);
+            Failure::failed("no_bundle", text)
+        };
+        paths.into_iter().find(is_it).ok_or_else(gone)
+    }
+
+    /// The bundle with a name as it stands in a path, hot or archived: `1.0.0`, `1.0.0~lts`.
+    pub(crate) fn named(&self, app: &AppName, version: &str) -> io::Result<Option<Stored>> {
+        for tier in [Tier::Hot, Tier::Cold] {
+            let found = self.list(tier, Some(app))?.into_iter();
+            let is_it =
+                |stored: &Stored| stored.path.file_name().is_some_and(|name| *name == *format!("{version}{SUFFIX}"));
+            if let Some(stored) = found.rev().find(is_it) {
+                return Ok(Some(stored));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The key of a bundle: `v1/kiosk/1.0.0`.
+    pub(crate) fn key(stored: &Stored) -> String {
+        let manifest = stored.manifest.content();
+        let name = stored.path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        format!("{}/{}/{name}", manifest.key_version, manifest.name)
+    }
+
+    /// Every bundle, of one app or of all, sorted by place.
+    pub(crate) fn list(&self, tier: Tier, app: Option<&AppName>) -> io::Result<Vec<Stored>> {
+        let mut found = Vec::new();
+        for version in entries(&self.root.join(tier.dir()))? {
+            for dir in entries(&version)? {
+                let is_wanted = app.is_none_or(|app| dir.file_name().is_some_and(|name| name == app.as_str()));
+                for path in if is_wanted { entries(&dir)? } else { Vec::new() } {
+                    if path.extension().is_some_and(|end| end == "stb")
+                        && let Some(manifest) = read_manifest(&path)
+                    {
+                        found.push(Stored { path, tier, manifest });
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Moves what is due to the archive. One that fails is counted and told, and the others go on; the next job tries it
+    /// again.
+    ///
+    /// # Errors
+    /// When the hot tier cannot be listed.
+    // Spec: GW-75
+    pub(crate) fn archive(
+        &self,
+        due: Due,
+        app: Option<&AppName>,
+        wall_ms: u64,
+        told: &mut dyn FnMut(&Stored),
+    ) -> io::Result<Archived> {
+        let mut done = Archived::default();
+        for stored in self.list(Tier::Hot, app)? {
+            if !due.takes(stored.manifest.content(), wall_ms) {
+                continue;
+            }
+            match self.move_to_archive(&stored, wall_ms) {
+                Ok(bytes) => {
+                    done.moved += 1;
+                    done.bytes += bytes;
+                    told(&stored);
+                }
+                Err(error) => {
+                    tracing::warn!(bundle = %stored.path.display(), %error, "a bundle was not archived");
+                    done.failed += 1;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Copy, read back and compare, then delete: at every moment a whole bundle is in one tier at least.
+    fn move_to_archive(&self, stored: &Stored, wall_ms: u64) -> io::Result<u64> {
+        let manifest = stored.manifest.content();
+        let name = stored.path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let dir = self.dir(Tier::Cold, manifest);
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(name);
+        let beside = path.with_extension("new");
+        let (wanted, bytes) = copy(&stored.path, &beside)?;
+        failpoint::hit("archive_copied");
+        let mut file = File::open(&beside)?;
+        if hash(&mut file, &mut io::sink())?.0 != wanted {
+            return Err(io::Error::other("the copy is not the bundle"));
+        }
+        fs::rename(&beside, &path)?;
+        write_durably(&manifest_of(&path), &stored.manifest.to_value())?;
+        let kids: Vec<&str> = stored.manifest.signatures().iter().map(|entry| entry.kid.as_str()).collect();
+        let meta = json!({
+            "keyVersion": manifest.key_version.to_string(),
+            "hash": HEXLOWER.encode(&manifest.hash),
+            "manifestSha256": HEXLOWER.encode(&stored.manifest.hash()),
+            "kids": kids,
+            "createdAt": rfc3339(manifest.created_at),
+            "expiry": manifest.expiry.map(rfc3339),
+            "archiveDate": rfc3339(wall_ms),
+            "storageClass": Tier::Cold.class(),
+        });
+        write_durably(&beside_of(&path, META_SUFFIX), &meta)?;
+        File::open(&dir)?.sync_all()?;
+        failpoint::hit("archive_moved");
+        fs::remove_file(&stored.path)?;
+        fs::remove_file(manifest_of(&stored.path))?;
+        Ok(bytes)
+    }
+
+    fn dir(&self, tier: Tier, manifest: &Manifest) -> PathBuf {
+        self.root.join(tier.dir()).join(manifest.key_version.to_string()).join(manifest.name.as_str())
+    }
+
+    /// The plain name, unless another channel has it.
+    fn new_path(&self, manifest: &Signed<Manifest>) -> PathBuf {
+        let content = manifest.content();
+        let dir = self.dir(Tier::Hot, content);
+        let path = dir.join(format!("{}{SUFFIX}", plain_name(content)));
+        match read_manifest(&path) {
+            Some(other) if other.content().channel != content.channel => {
+                dir.join(format!("{}{SUFFIX}", channel_name(content)))
+            }
+            _ => path,
+        }
+    }
+}
+
+fn plain_name(manifest: &Manifest) -> String {
+    manifest.version.to_string()
+}
+
+fn channel_name(manifest: &Manifest) -> String {
+    format!("{}~{}", manifest.version, manifest.channel)
+}
+
+fn manifest_of(bundle: &Path) -> PathBuf {
+    beside_of(bundle, MANIFEST_SUFFIX)
+}
+
+fn beside_of(bundle: &Path, suffix: &str) -> PathBuf {
+    let name = bundle.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    bundle.with_file_name(format!("{}{suffix}", name.trim_end_matches(SUFFIX)))
+}
+
+/// The manifest beside a bundle.
+fn read_manifest(bundle: &Path) -> Option<Signed<Manifest>> {
+    let text = fs::read_to_string(manifest_of(bundle)).ok()?;
+    Signed::from_value(&serde_json::from_str(&text).ok()?).ok()
+}
+
+/// What stands in a directory, sorted; nothing where there is none.
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    found.sort();
+    Ok(found)
+}
+
+fn write_durably(path: &Path, value: &Value) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = File::create(&beside)?;
+    file.write_all(value.to_string().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+/// Copies a file, on disk when this returns: the hash of what was read, and its bytes.
+fn copy(from: &Path, to: &Path) -> io::Result<([u8; 32], u64)> {
+    let mut out = File::create(to)?;
+    let copied = hash(&mut File::open(from)?, &mut out)?;
+    out.sync_all()?;
+    Ok(copied)
+}
+
+fn hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<([u8; 32], u64)> {
+    let (mut hash, mut bytes, mut piece) = (Blake3::new(), 0, vec![0; PIECE]);
+    loop {
+        let read = from.read(&mut piece)?;
+        if read == 0 {
+            return Ok((hash.finish(), bytes));
+        }
+        hash.update(&piece[..read]);
+        to.write_all(&piece[..read])?;
+        bytes += read as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use sealtide_crypto::{Ed25519SigningKey, Seed, SigningKey};
+    use sealtide_identity::keyring::Pair;
+    use sealtide_releases::bundle::Channel;
+    use semver::Version;
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn manifest(version: u64, key: u16, channel: &str) -> Signed<Manifest> {
+        let pair = Pair {
+            ml_dsa: SigningKey::from_seed(&Seed::from_bytes([1; 32])),
+            ed25519: Ed25519SigningKey::from_seed(&Seed::from_bytes([2; 32])),
+        };
+        let content = Manifest {
+            registry: "releases^AAAA".to_owned(),
+            name: AppName::parse("kiosk").unwrap(),
+            version: Version::new(version, 0, 0),
+            channel: Channel::parse(channel).unwrap(),
+            seq: 1,
+            prev: None,
+            minimum_version: None,
+            key_version: KeyVersion::new(key).unwrap(),
+            created_at: NOW,
+            expiry: None,
+            archive_date: None,
+            hash: [0; 32],
+            size: 7,
+            unpacked_size: 0,
+            files: Vec::new(),
+            registry_revision: 0,
+            signed_at: NOW,
+        };
+        Signed::sign(content, &pair)
+    }
+
+    fn tiers() -> (tempfile::TempDir, Tiers) {
+        let dir = tempfile::TempDir::new().unwrap();
+        let tiers = Tiers { root: dir.path().to_owned() };
+        (dir, tiers)
+    }
+
+    fn counts(tiers: &Tiers) -> (usize, usize) {
+        (tiers.list(Tier::Hot, None).unwrap().len(), tiers.list(Tier::Cold, None).unwrap().len())
+    }
+
+    fn archive(tiers: &Tiers, due: Due, at: u64) -> Archived {
+        tiers.archive(due, None, at, &mut |_| ()).unwrap()
+    }
+
+    // Proves: GW-74
+    #[test]
+    fn tiering() {
+        let (_dir, tiers) = tiers();
+        let put = |manifest: &Signed<Manifest>| tiers.put(manifest, b"head", &mut &b"payload"[..]).unwrap();
+        put(&manifest(1, 1, "stable"));
+        let month = 30 * 86_400_000;
+        assert_eq!(archive(&tiers, Due::Aged(ARCHIVE_AFTER_MS), NOW + month - 1000), Archived::default());
+        let done = archive(&tiers, Due::Aged(ARCHIVE_AFTER_MS), NOW + month);
+        assert_eq!((done, counts(&tiers)), (Archived { moved: 1, failed: 0, bytes: 11 }, (0, 1)));
+        let found = tiers.find(manifest(1, 1, "stable").content()).unwrap();
+        assert!(found.starts_with(tiers.root.join("cold/archive/v1/kiosk")), "{}", found.display());
+        assert_eq!(fs::read(&found).unwrap(), b"headpayload");
+        let meta: Value = serde_json::from_slice(&fs::read(beside_of(&found, META_SUFFIX)).unwrap()).unwrap();
+        assert_eq!(meta["storageClass"], "INFREQUENT_ACCESS");
+        assert_eq!(archive(&tiers, Due::Aged(0), NOW + 2 * month), Archived::default(), "nothing moves twice");
+        // What ends within a day stays where it is.
+        let mut ending = manifest(2, 1, "stable").content().clone();
+        ending.expiry = Some(NOW + month + NOT_WORTH_MS - 1);
+        assert!(!Due::Aged(0).takes(&ending, NOW + month));
+        ending.expiry = Some(NOW + month + NOT_WORTH_MS);
+        assert!(Due::Aged(0).takes(&ending, NOW + month));
+    }
+
+    // Proves: GW-75
+    #[test]
+    fn archive_on_rotate() {
+        let (_dir, tiers) = tiers();
+        for (version, key) in [(1, 1), (2, 1), (3, 2)] {
+            tiers.put(&manifest(version, key, "stable"), b"head", &mut &b"payload"[..]).unwrap();
+        }
+        let replaced = Due::Replaced(KeyVersion::new(1).unwrap());
+        // A place in the archive that cannot be written: that one is counted, the other goes on.
+        let blocked = tiers.root.join("cold/archive/v1/kiosk/2.0.0.new");
+        fs::create_dir_all(&blocked).unwrap();
+        assert_eq!(archive(&tiers, replaced, NOW), Archived { moved: 1, failed: 1, bytes: 11 });
+        assert_eq!(counts(&tiers), (2, 1));
+        fs::remove_dir(&blocked).unwrap();
+        // What a crash left half copied is copied again.
+        fs::write(&blocked, b"hal").unwrap();
+        assert_eq!(archive(&tiers, replaced, NOW), Archived { moved: 1, failed: 0, bytes: 11 });
+        assert_eq!(counts(&tiers), (1, 2));
+        for version in [1, 2] {
+            let found = tiers.find(manifest(version, 1, "stable").content()).unwrap();
+            assert_eq!(fs::read(found).unwrap(), b"headpayload");
+        }
+    }
+
+    #[test]
+    fn a_version_in_two_channels_is_two_files() {
+        let (_dir, tiers) = tiers();
+        let (beta, stable) = (manifest(1, 1, "beta"), manifest(1, 1, "stable"));
+        let first = tiers.put(&beta, b"beta", &mut &b"payload"[..]).unwrap();
+        let second = tiers.put(&stable, b"stable", &mut &b"payload"[..]).unwrap();
+        assert_eq!(second.file_name().unwrap(), "1.0.0~stable.stb");
+        assert_eq!(tiers.find(beta.content()).unwrap(), first);
+        assert_eq!(tiers.find(stable.content()).unwrap(), second);
+    }
+}

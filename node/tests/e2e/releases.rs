@@ -1,0 +1,497 @@
+//! Releases with the real binary: published, followed by a fleet, carried by hand, attacked, cut off in the middle.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::scale;
+use crate::support::{Machine, Running, until, write};
+
+/// A publisher with something to ship.
+struct Publisher {
+    machine: Machine,
+}
+
+impl Publisher {
+    fn new() -> Self {
+        let publisher = Self { machine: Machine::new() };
+        publisher.changes("bin/kiosk", "#!/bin/sh\necho kiosk\n");
+        publisher
+    }
+
+    fn dist(&self) -> PathBuf {
+        self.machine.root().join("dist")
+    }
+
+    fn changes(&self, path: &str, text: &str) {
+        write(&self.dist(), path, text);
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.machine.root().join(name)
+    }
+
+    /// Publishes a version whose file `version` says so.
+    #[track_caller]
+    fn publish(&self, version: &str) -> Value {
+        self.publish_in(version, "stable")
+    }
+
+    #[track_caller]
+    fn publish_in(&self, version: &str, channel: &str) -> Value {
+        self.changes("version", version);
+        let (bundle, trust) = (self.file(&format!("{version}.stb")), self.file(&format!("{version}.root")));
+        let (bundle, trust) = (bundle.to_str().unwrap(), trust.to_str().unwrap());
+        let dist = self.dist();
+        let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--channel", channel, "--version", version];
+        let words = [&words[..], &["--out", bundle, "--trust-out", trust]].concat();
+        self.machine.ok(&words)
+    }
+
+    fn bundle(&self, version: &str) -> String {
+        self.file(&format!("{version}.stb")).to_str().unwrap().to_owned()
+    }
+
+    fn trust(&self, version: &str) -> String {
+        self.file(&format!("{version}.root")).to_str().unwrap().to_owned()
+    }
+}
+
+fn version_in(dir: &Path) -> Option<String> {
+    fs::read_to_string(dir.join("version")).ok()
+}
+
+fn opt(machine: &Machine) -> PathBuf {
+    machine.root().join("opt/kiosk")
+}
+
+/// Lines of the audit with this event.
+fn audited(machine: &Machine, event: &str) -> usize {
+    let lines = machine.plain(&["audit", "tail", "--lines", "1000"]).stdout;
+    lines.lines().filter(|line| line.contains(event)).count()
+}
+
+/// A machine that follows a channel.
+struct Follower {
+    machine: Machine,
+    follow: Running,
+    _node: Running,
+}
+
+impl Follower {
+    #[track_caller]
+    fn join(ticket: &str, trust: Option<&str>) -> Self {
+        let machine = Machine::new();
+        machine.ok(&["join", ticket]);
+        let node = machine.up(&[]);
+        let to = opt(&machine);
+        let mut words = vec!["release", "install", "kiosk", "--to", to.to_str().unwrap(), "--follow"];
+        words.extend(trust.into_iter().flat_map(|trust| ["--trust", trust]));
+        let follow = machine.stream(&words);
+        Self { machine, follow, _node: node }
+    }
+
+    /// What it told so far: versions that it installed, and refusals.
+    fn told(&self) -> (Vec<String>, Vec<Value>) {
+        let lines = self.follow.events();
+        let installed = lines.iter().filter(|line| line["schema"] == "sealtide/release_install/1");
+        let installed = installed.map(|line| line["version"].as_str().unwrap().to_owned()).collect();
+        (installed, lines.into_iter().filter(|line| line["schema"] == "sealtide/release_refused/1").collect())
+    }
+
+    #[track_caller]
+    fn until_version(&self, version: &str, known: &BTreeSet<String>) {
+        until("a follower has the release", || {
+            let found = version_in(&opt(&self.machine));
+            // At every moment a whole version that was published.
+            assert!(found.as_ref().is_none_or(|found| known.contains(found)), "{found:?}");
+            let is_there = found.as_deref() == Some(version);
+            if is_there { Ok(()) } else { Err(format!("{found:?}, {:?}\n{}", self.told(), self.machine.told())) }
+        });
+    }
+}
+
+// Proves: GW-72
+#[test]
+fn a_fleet_follows_through_rotations_and_roll_backs() {
+    let publisher = Publisher::new();
+    let first = publisher.publish("1.0.0");
+    assert_eq!((first["seq"].as_u64(), first["key_version"].as_str()), (Some(1), Some("v1")));
+    let node = publisher.machine.up(&[]);
+    let count = usize::try_from(scale().min(4) * 3).unwrap().max(3).min(10);
+    let uses = count.to_string();
+    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read", "--uses", &uses]);
+    let ticket = ticket["ticket"].as_str().unwrap();
+    // Half of them got the trust file by another way, the others pin what they see first.
+    let trust = publisher.trust("1.0.0");
+    let fleet: Vec<Follower> =
+        (0..count).map(|at| Follower::join(ticket, (at % 2 == 0).then_some(trust.as_str()))).collect();
+    println!("a fleet of {count}");
+    let mut known = BTreeSet::new();
+    let mut all_have = |version: &str| {
+        known.insert(version.to_owned());
+        fleet.iter().for_each(|follower| follower.until_version(version, &known));
+    };
+    all_have("1.0.0");
+    publisher.publish("1.1.0");
+    all_have("1.1.0");
+    publisher.machine.ok(&["keys", "new"]);
+    publisher.machine.ok(&["keys", "rotate"]);
+    assert_eq!(publisher.publish("1.2.0")["key_version"], "v2");
+    all_have("1.2.0");
+    publisher.machine.ok(&["keys", "rollback"]);
+    assert_eq!(publisher.publish("1.3.0")["key_version"], "v1");
+    all_have("1.3.0");
+    // The publisher is away for a while and comes back.
+    drop(node);
+    let _node = publisher.machine.up(&[]);
+    publisher.machine.ok(&["keys", "rotate"]);
+    publisher.publish("2.0.0");
+    all_have("2.0.0");
+    for follower in &fleet {
+        let (installed, refused) = follower.told();
+        assert_eq!(installed, ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0"], "{}", follower.machine.told());
+        assert_eq!(refused, Vec::<Value>::new());
+        let previous = opt(&follower.machine).with_file_name(".kiosk.previous");
+        assert_eq!(version_in(&previous).as_deref(), Some("1.3.0"));
+        let shown = follower.machine.ok(&["release", "show", "kiosk"]);
+        let rows = shown["releases"].as_array().unwrap();
+        assert!(rows.len() == 5 && rows.iter().all(|row| row["verified"] == "authentic"), "{shown}");
+    }
+    // The trust file of the first day takes a bundle of the last one, and the other way round.
+    let (old, new) = (publisher.trust("1.0.0"), publisher.trust("2.0.0"));
+    let checked = publisher.machine.ok(&["release", "verify", &publisher.bundle("2.0.0"), "--trust", &old]);
+    assert_eq!((checked["authentic"].as_bool(), checked["freshness"].as_str()), (Some(true), Some("not checked")));
+    publisher.machine.ok(&["release", "verify", &publisher.bundle("2.0.0"), "--trust", &new]);
+}
+
+// Proves: GW-110
+#[test]
+fn verify_offline() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let other = Publisher::new();
+    other.publish("1.0.0");
+    let (bundle, trust) = (publisher.bundle("1.0.0"), publisher.trust("1.0.0"));
+    let nowhere = publisher.machine.root().join("no-home");
+    let verify = |namespace: bool, trust: Option<&str>| {
+        let binary = env!("CARGO_BIN_EXE_sealtide");
+        let mut command = if namespace { Command::new("unshare") } else { Command::new(binary) };
+        if namespace {
+            command.args(["--net", binary]);
+        }
+        command.arg("--home").arg(&nowhere).args(["--json", "release", "verify", &bundle]);
+        command.args(trust.into_iter().flat_map(|trust| ["--trust", trust]));
+        let done = command.output().unwrap();
+        let document: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+        (done.status.code(), document, String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, document, told) = verify(false, Some(&trust));
+    assert_eq!((code, &document["freshness"]), (Some(0), &Value::from("not checked")), "{told}");
+    let (code, _, _) = verify(false, Some(&other.trust("1.0.0")));
+    assert_eq!(code, Some(5));
+    let (code, _, told) = verify(false, None);
+    assert_eq!(code, Some(6), "{told}");
+    if rustix::process::geteuid().is_root()
+        && Command::new("unshare").args(["--net", "true"]).status().is_ok_and(|it| it.success())
+    {
+        let (code, document, told) = verify(true, Some(&trust));
+        assert_eq!((code, &document["authentic"]), (Some(0), &Value::from(true)), "{told}");
+    } else {
+        println!("skipped: an empty network namespace needs root");
+    }
+    assert!(!nowhere.exists(), "verify makes no home");
+}
+
+// Proves: GW-72, GW-103, GW-105
+#[test]
+fn what_was_tampered_with_is_refused_and_the_installed_version_stays() {
+    let publisher = Publisher::new();
+    publisher.changes("big.bin", &"0123456789abcdef".repeat(20_000));
+    publisher.publish("1.0.0");
+    publisher.publish("1.1.0");
+    let client = Machine::new();
+    let to = opt(&client);
+    let to_text = to.to_str().unwrap();
+    let trust = publisher.trust("1.0.0");
+    let install = |bundle: &str| client.run(&["release", "install", bundle, "--to", to_text, "--trust", &trust]);
+    assert_eq!(install(&publisher.bundle("1.1.0")).code, 0);
+    assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
+    let bytes = fs::read(publisher.bundle("1.1.0")).unwrap();
+    let odd = client.root().join("odd.stb");
+    let step = bytes.len() / 60;
+    let mut unnoticed = 0;
+    for at in (0..bytes.len()).step_by(step).chain([6, 30, bytes.len() - 1]) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        fs::write(&odd, &changed).unwrap();
+        let done = client.run(&["release", "verify", odd.to_str().unwrap(), "--trust", &trust]);
+        assert!(done.code == 5 || done.code == 0, "byte {at}: {}", done.stderr);
+        unnoticed += usize::from(done.code == 0);
+    }
+    // The node's own entry in a ledger record, 6 172 characters, says nothing to anybody but that node.
+    assert!(unnoticed * step < 6_172 + 2 * step, "{unnoticed} changed bytes of {} were not noticed", bytes.len());
+    assert!(unnoticed < 60);
+    for (what, changed) in [
+        ("cut", &bytes[..bytes.len() - 1]),
+        ("half", &bytes[..bytes.len() / 2]),
+        ("longer", &[&bytes[..], b"x"].concat()[..]),
+        ("nothing", b""),
+        ("another file", b"#!/bin/sh\nrm -rf /\n"),
+    ] {
+        fs::write(&odd, changed).unwrap();
+        let done = install(odd.to_str().unwrap());
+        assert_eq!(done.code, 5, "{what}: {done:?}");
+        assert!(done.stdout.contains("odd.stb"), "{what}: {done:?}");
+    }
+    // The head of one version with the payload of another.
+    let (old, new) = (fs::read(publisher.bundle("1.0.0")).unwrap(), &bytes);
+    let begins = |file: &[u8]| sealtide_releases::bundle::BundleHead::read(file).unwrap().1;
+    fs::write(&odd, [&old[..begins(&old)], &new[begins(new)..]].concat()).unwrap();
+    assert_eq!(install(odd.to_str().unwrap()).code, 5);
+    assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
+    assert!(!to.with_file_name(".kiosk.previous").exists());
+    // Somebody else's trust, and somebody else's release.
+    let other = Publisher::new();
+    other.publish("9.9.9");
+    client.fails(
+        &["release", "install", &other.bundle("9.9.9"), "--to", to_text, "--trust", &trust],
+        5,
+        "other_registry",
+    );
+    client.fails(&["release", "install", &other.bundle("9.9.9"), "--to", to_text], 6, "no_trust");
+    assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
+}
+
+// Proves: GW-104
+#[test]
+fn older_yanked_and_unknown_releases() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let _node = publisher.machine.up(&[]);
+    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
+    let follower = Follower::join(ticket["ticket"].as_str().unwrap(), None);
+    let known = BTreeSet::from(["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned));
+    follower.until_version("1.0.0", &known);
+    publisher.publish("1.1.0");
+    follower.until_version("1.1.0", &known);
+    let (machine, to) = (&follower.machine, opt(&follower.machine));
+    let install = ["release", "install", "kiosk", "--to", to.to_str().unwrap(), "--version", "1.0.0"];
+    machine.fails(&install, 5, "not_of_head");
+    let installed = machine.ok(&[&install[..], &["--allow-downgrade"]].concat());
+    assert_eq!(installed["version"], "1.0.0");
+    until("the audit says so", || match audited(machine, "release_downgraded") {
+        1 => Ok(()),
+        count => Err(format!("{count}: {}", machine.plain(&["audit", "tail"]).stdout)),
+    });
+    // A file of the publisher that is older than what was seen of the channel.
+    let elsewhere = machine.root().join("elsewhere");
+    let file = publisher.bundle("1.0.0");
+    let by_hand = ["release", "install", &file, "--to", elsewhere.to_str().unwrap()];
+    machine.fails(&by_hand, 5, "rollback");
+    assert!(!elsewhere.exists());
+    machine.ok(&[&by_hand[..], &["--allow-downgrade"]].concat());
+    assert_eq!(version_in(&elsewhere).as_deref(), Some("1.0.0"));
+    // A release that the publisher takes back.
+    publisher.publish("1.2.0");
+    follower.until_version("1.2.0", &known);
+    publisher.machine.ok(&["release", "yank", "kiosk", "1.2.0"]);
+    until("the follower hears of it", || match follower.told().1.last() {
+        Some(told) if told["error"]["code"] == "yanked" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(version_in(&to).as_deref(), Some("1.2.0"), "what is installed stays");
+    // Channels are apart, and a promotion is a release of its own.
+    publisher.publish_in("2.0.0", "beta");
+    let promoted = publisher.machine.ok(&["release", "promote", "kiosk", "--from", "beta", "--to", "stable"]);
+    assert_eq!((promoted["seq"].as_u64(), promoted["version"].as_str()), (Some(4), Some("2.0.0")));
+    until("the promoted release", || match version_in(&to).as_deref() {
+        Some("2.0.0") => Ok(()),
+        other => Err(format!("{other:?} {:?}", follower.told())),
+    });
+    // Words that are wrong.
+    machine.fails(&["release", "install", "nothing", "--to", "x"], 6, "no_app");
+    machine.fails(&["release", "install", "kiosk", "--channel", "gamma", "--to", "x"], 2, "no_channel");
+    machine.fails(&["release", "show", "Kiosk"], 2, "name");
+    let dist = publisher.dist();
+    let again = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "2.0.0"];
+    publisher.machine.fails(&again, 2, "exists");
+    let newer = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "two"];
+    publisher.machine.fails(&newer, 2, "version");
+    std::os::unix::fs::symlink("/etc/passwd", dist.join("link")).unwrap();
+    let linked = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "3.0.0"];
+    let error = publisher.machine.fails(&linked, 2, "directory");
+    assert!(error["message"].as_str().unwrap().contains("symbolic link"), "{error}");
+}
+
+#[test]
+fn what_no_release_put_there_is_kept() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let client = Machine::new();
+    let to = opt(&client);
+    write(&to, "mine.txt", "mine");
+    let (bundle, trust) = (publisher.bundle("1.0.0"), publisher.trust("1.0.0"));
+    let install = ["release", "install", &bundle, "--to", to.to_str().unwrap(), "--trust", &trust];
+    client.fails(&install, 8, "occupied");
+    assert_eq!(fs::read_to_string(to.join("mine.txt")).unwrap(), "mine");
+    client.ok(&[&install[..], &["--yes"]].concat());
+    assert_eq!(version_in(&to).as_deref(), Some("1.0.0"));
+    assert_eq!(fs::read_to_string(to.with_file_name(".kiosk.previous").join("mine.txt")).unwrap(), "mine");
+    assert_eq!(client.ok(&install)["changed"], false, "the second time nothing happens");
+    assert_eq!(client.ok(&["release", "list"])["installed"][0]["version"], "1.0.0");
+}
+
+// Proves: GW-72
+#[test]
+fn a_release_is_whole_or_not_there_whenever_the_process_dies() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let client = Machine::new();
+    let to = opt(&client);
+    let trust = publisher.trust("1.0.0");
+    let install = |version: &str, point: &str| {
+        let bundle = publisher.bundle(version);
+        let words = ["release", "install", &bundle, "--to", to.to_str().unwrap(), "--trust", &trust];
+        client.run_in(&[("SEALTIDE_FAILPOINT", point)], &words).code
+    };
+    assert_eq!(install("1.0.0", ""), 0);
+    for (number, point) in ["release_unpacked", "release_switched"].into_iter().enumerate() {
+        let version = format!("1.{}.0", number + 1);
+        publisher.publish(&version);
+        let before = version_in(&to).unwrap();
+        assert!(install(&version, &format!("{point}:1")) < 0, "{point}");
+        let found = version_in(&to).unwrap();
+        assert!(found == before || found == version, "{point}: {found}");
+        assert!(to.join("bin/kiosk").is_file(), "{point}: whole");
+        assert_eq!(install(&version, ""), 0, "{point}");
+        assert_eq!(version_in(&to).as_deref(), Some(version.as_str()));
+    }
+    for (number, point) in ["release_stored", "release_announced"].into_iter().enumerate() {
+        let version = format!("2.{number}.0");
+        publisher.changes("version", &version);
+        let dist = publisher.dist();
+        let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", &version];
+        let died = publisher.machine.run_in(&[("SEALTIDE_FAILPOINT", &format!("{point}:1"))], &words);
+        assert!(died.code < 0, "{point}: {died:?}");
+        let again = publisher.machine.run(&words);
+        let is_out = point == "release_announced";
+        assert_eq!(again.code, if is_out { 2 } else { 0 }, "{point}: {}", again.stderr);
+        let shown = publisher.machine.ok(&["release", "show", "kiosk"]);
+        let numbers: Vec<u64> =
+            shown["releases"].as_array().unwrap().iter().map(|row| row["seq"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{point}: no number is left out or twice");
+    }
+}
+
+// Proves: GW-75
+#[test]
+fn archive_on_rotate_moves_every_bundle_and_none_is_lost_when_it_is_cut() {
+    let publisher = Publisher::new();
+    for version in ["1.0.0", "1.1.0", "1.2.0"] {
+        publisher.publish(version);
+    }
+    let machine = &publisher.machine;
+    let tiers = |machine: &Machine| -> Vec<String> {
+        let shown = machine.ok(&["release", "show", "kiosk"]);
+        let rows = shown["releases"].as_array().unwrap().iter();
+        rows.map(|row| row["tier"].as_str().unwrap_or("gone").to_owned()).collect()
+    };
+    assert_eq!(tiers(machine), ["STANDARD"; 3]);
+    machine.ok(&["release", "archive", "--older", "30d"]);
+    assert_eq!(tiers(machine), ["STANDARD"; 3], "too young");
+    for point in ["archive_copied", "archive_moved"] {
+        let died =
+            machine.run_in(&[("SEALTIDE_FAILPOINT", &format!("{point}:1"))], &["release", "archive", "--older", "0s"]);
+        assert!(died.code < 0, "{point}: {died:?}");
+        assert!(!tiers(machine).contains(&"gone".to_owned()), "{point}");
+    }
+    machine.ok(&["keys", "new"]);
+    let _node = machine.up(&[]);
+    machine.ok(&["keys", "rotate"]);
+    publisher.publish("2.0.0");
+    let wanted = ["INFREQUENT_ACCESS", "INFREQUENT_ACCESS", "INFREQUENT_ACCESS", "STANDARD"];
+    until("the bundles of v1 are archived", || {
+        let found = tiers(machine);
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    assert!(audited(machine, "bundle:archived") >= 2 && audited(machine, "bundle:archive:done") >= 1);
+    // An archived one is promoted as any other.
+    let words = ["release", "promote", "kiosk", "--from", "stable", "--to", "lts", "--version", "1.1.0"];
+    assert_eq!(machine.ok(&words)["version"], "1.1.0");
+}
+
+/// One request at the door: status, head, body.
+fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
+    use std::io::{Read, Write};
+    let at = gateway.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), answer[end + 4..].to_vec())
+}
+
+// Proves: GW-75, GW-76
+#[test]
+fn bundles_are_served_through_the_door_hot_or_archived() {
+    let publisher = Publisher::new();
+    publisher.changes("big.bin", &"0123456789abcdef".repeat(40_000));
+    publisher.publish("1.0.0");
+    let machine = &publisher.machine;
+    machine.ok(&["keys", "new"]);
+    let node = machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes")], &[]);
+    let ask = |path: &str| get(node.gateway(), path);
+    let json = |path: &str| -> Value { serde_json::from_slice(&ask(path).2).unwrap() };
+    let file = fs::read(publisher.bundle("1.0.0")).unwrap();
+    let (status, head, body) = ask("/bundle/kiosk/1.0.0");
+    assert!(status == 200 && head.contains("tes-storage-class: standard\r\n") && body == file, "{head}");
+    let manifest = json("/bundle/kiosk/1.0.0/manifest");
+    assert_eq!((&manifest["name"], manifest["signatures"].as_array().unwrap().len()), (&Value::from("kiosk"), 2));
+    assert_eq!(json("/bundle/kiosk/head/stable")["version"], "1.0.0");
+    assert_eq!(json("/bundle?prefix=v1/kiosk")["bundles"][0]["key"], "v1/kiosk/1.0.0");
+    assert_eq!(json("/bundle?prefix=v1/kiosk&cursor=v1/kiosk/1.0.0")["bundles"], serde_json::json!([]));
+    for (path, wanted) in [
+        ("/bundle/kiosk/9.9.9", 404),
+        ("/bundle/other/1.0.0", 404),
+        ("/bundle/../1.0.0", 404),
+        ("/bundle/kiosk/head/beta", 404),
+        ("/bundle?tier=%00", 400),
+        ("/bundle?wrong=1", 400),
+    ] {
+        assert_eq!(ask(path).0, wanted, "{path}");
+    }
+    // Archived, it is the same, and says so.
+    machine.ok(&["release", "archive", "--older", "0s"]);
+    let (status, head, body) = ask("/bundle/kiosk/1.0.0");
+    assert!(status == 200 && head.contains("tes-storage-class: infrequent_access\r\n") && body == file, "{head}");
+    assert_eq!(json("/bundle?tier=STANDARD")["bundles"], serde_json::json!([]));
+    // A bundle that rots on the disk never comes to its end.
+    let shown = json("/bundle?tier=INFREQUENT_ACCESS");
+    assert_eq!(shown["bundles"][0]["storageClass"], "INFREQUENT_ACCESS");
+    let place = machine.home().join("bundles/cold/archive/v1/kiosk/1.0.0.stb");
+    let mut rotten = file.clone();
+    let last = rotten.len() - 1;
+    rotten[last] ^= 1;
+    fs::write(&place, &rotten).unwrap();
+    assert!(ask("/bundle/kiosk/1.0.0").2.len() < file.len());
+    // One of the active version that is past its date: gone, and the next version signs, with no way back.
+    publisher.changes("version", "1.1.0");
+    let dist = publisher.dist();
+    let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.1.0"];
+    machine.ok(&[&words[..], &["--expires", "2026-01-01T00:00:00Z"]].concat());
+    assert_eq!(machine.ok(&["keys", "status"])["active"], "v1");
+    assert_eq!(ask("/bundle/kiosk/1.1.0").0, 410);
+    let status = machine.ok(&["keys", "status"]);
+    assert_eq!((&status["active"], &status["forced"]), (&Value::from("v2"), &Value::from(true)));
+    until("the heads are signed by the new pair", || {
+        let head = json("/bundle/kiosk/head/stable");
+        if head["epoch"] == status["epoch"] { Ok(()) } else { Err(head.to_string()) }
+    });
+}
