@@ -262,7 +262,7 @@ fn upgrade(
             Err(_) => shared.admission.leave(source),
         }
     });
-    answer.body(AnswerBody::from(Bytes::new())).map_err(|_| Code::WsKey)
+    answer.body(AnswerBody::default()).map_err(|_| Code::WsKey)
 }
 
 /// Counts a refusal and tells the audit; callers see the code alone.
