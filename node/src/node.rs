@@ -339,20 +339,15 @@ impl Node {
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
         let failed = |error: sealtide_gateway::GatewayError| Failure::failed("gateway", error.to_string());
+        let tunnels = self.config().tunnel();
+        let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
         let gateway = if self.config().text("gateway", "app") == "yes" {
-            if self.config().tunnel().is_some() {
-                let why = "gateway.app and link.tunnel are both set, and the door of the first has no tunnel";
-                return Err(
-                    Failure::usage("settings_conflict", why).hint("unset one: sealtide config set link.tunnel ''")
-                );
-            }
             let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
-            let opened = Server::open(settings, address, probe, Some(desk));
-            GatewayDoor::Whole(opened.await.map_err(failed)?)
+            let opened = Server::open_with(settings, address, probe, Some(desk.clone()), tunnels);
+            let server = opened.await.map_err(failed)?;
+            desk.opened(server.url());
+            GatewayDoor::Whole(server)
         } else {
-            let tunnels = self.config().tunnel();
-            let tunnels =
-                tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
             GatewayDoor::Figures(Gateway::open_with(address, probe, tunnels).await.map_err(failed)?)
         };
         let bound = gateway.address();

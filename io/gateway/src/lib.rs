@@ -18,6 +18,7 @@ mod key_routes;
 mod ladder;
 pub mod lifecycle;
 mod metrics;
+mod passphrase;
 mod patience;
 mod peer;
 mod principal;
@@ -27,6 +28,10 @@ mod routes;
 mod server;
 mod session;
 mod settings;
+mod sign_in;
+mod sign_in_routes;
+mod spoken;
+mod standing;
 mod text;
 mod tls;
 mod token;
@@ -52,13 +57,15 @@ pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
 pub use ladder::{KeyFacts, Mismatch, Offer, Rung, Selected};
-pub use metrics::{Sample, SampleKind};
+pub use metrics::{Sample, SampleKind, Spread};
+pub use passphrase::Verifier;
 pub use peer::{Peer, TwoForwardings, forwarded_client};
-pub use principal::{Bearer, Principal, Role, Unauthenticated};
+pub use principal::{Bearer, PassphraseHolder, Principal, Role, Unauthenticated};
 pub use rates::{Bucket, Rate};
 pub use refusal::Code;
 pub use server::Server;
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
+pub use sign_in::{Holder, SignIns, cookie_value, principal_of};
 pub use tls::{TlsError, TlsFiles};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 pub use tunnel::{TunnelStream, Tunnels};
@@ -155,7 +162,7 @@ fn router(probe: Arc<dyn Probe>, tunnel: Option<Arc<TunnelDoor>>) -> Router {
         .route("/metrics", get(figures))
         .with_state(probe);
     match tunnel {
-        Some(door) => router.merge(Router::new().route("/st/v1/tunnel", any(tunnel::tunnel)).with_state(door)),
+        Some(door) => router.merge(Router::new().route(tunnel::TUNNEL_PATH, any(tunnel::tunnel)).with_state(door)),
         None => router,
     }
 }

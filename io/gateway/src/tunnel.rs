@@ -15,8 +15,11 @@ use tokio::time::Instant;
 use crate::handshake::{Caller, Head, check_request, upgrade_key};
 use crate::rates::Rate;
 use crate::refusal::Code;
-use crate::routes::accept_of;
+use crate::routes::{Answer, accept_of};
 use crate::settings::{Door, Settings, SettingsError};
+
+/// The path of the tunnel.
+pub(crate) const TUNNEL_PATH: &str = "/st/v1/tunnel";
 
 /// The bytes behind the 101: WebSocket frames of the client.
 pub type TunnelStream = TokioIo<Upgraded>;
@@ -66,24 +69,29 @@ impl TunnelDoor {
     }
 }
 
-/// Answers one request for a tunnel.
+/// Answers one request for a tunnel at the door that has little else.
 pub(crate) async fn tunnel(
     State(door): State<Arc<TunnelDoor>>,
     ConnectInfo(tcp): ConnectInfo<SocketAddr>,
     mut request: Request,
 ) -> Response {
+    open(door, tcp, &mut request).map_or_else(
+        |code| {
+            let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, [(header::CACHE_CONTROL, "no-store")], code.line()).into_response()
+        },
+        |answer| answer.map(axum::body::Body::new),
+    )
+}
+
+/// The 101 for a request for a tunnel; what follows it goes to whoever takes tunnels.
+pub(crate) fn open<B>(door: Arc<TunnelDoor>, tcp: SocketAddr, request: &mut http::Request<B>) -> Result<Answer, Code> {
     let head =
         Head { method: request.method(), version: request.version(), uri: request.uri(), headers: request.headers() };
-    let judged = door.judge(tcp, &head).and_then(|(client, key)| Ok((client, accept_of(&key).ok_or(Code::WsKey)?)));
-    let place = door.places.clone().try_acquire_owned().map_err(|_| Code::Overload);
-    let ((client, accept), place) = match judged.and_then(|judged| Ok((judged, place?))) {
-        Ok(found) => found,
-        Err(code) => {
-            let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return (status, [(header::CACHE_CONTROL, "no-store")], code.line()).into_response();
-        }
-    };
-    let upgraded = hyper::upgrade::on(&mut request);
+    let (client, key) = door.judge(tcp, &head)?;
+    let accept = accept_of(&key).and_then(|accept| HeaderValue::from_str(&accept).ok()).ok_or(Code::WsKey)?;
+    let place = door.places.clone().try_acquire_owned().map_err(|_| Code::Overload)?;
+    let upgraded = hyper::upgrade::on(request);
     // The port of a client behind a proxy is not known.
     let client = if client == tcp.ip().to_canonical() { tcp } else { SocketAddr::new(client, 0) };
     tokio::spawn(async move {
@@ -92,15 +100,13 @@ pub(crate) async fn tunnel(
         }
         drop(place);
     });
-    let mut answer = Response::new(axum::body::Body::empty());
+    let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&accept) {
-        headers.insert("sec-websocket-accept", accept);
-    }
-    answer
+    headers.insert("sec-websocket-accept", accept);
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -215,6 +215,7 @@ async fn request(node: &Arc<Node>, session: &Session, mut path: Path, number: Op
         let (dialler, frame) = started.map_err(|_| Asked::Failed(Failure::Busy(Duration::ZERO)))?;
         (Turn { session, dialler }, frame)
     };
+    let began = tokio::time::Instant::now();
     path.send(&[frame]).await?;
     loop {
         let answer = timeout(ANSWER, path.frame(REQUEST_PAYLOAD_BYTES, MESSAGE_BYTES_MAX)).await;
@@ -232,6 +233,8 @@ async fn request(node: &Arc<Node>, session: &Session, mut path: Path, number: Op
                         .map_err(|_| Asked::Failed(Failure::Unreachable))?;
                     drop(core);
                     session.shared.pump.wake();
+                    let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    node.counters.rehandshake_us.add(took);
                     return Ok(());
                 }
             }

@@ -59,7 +59,8 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
         present = need;
         if need.is_some() && Instant::now() >= not_before {
             let dialled = tokio::select! {
-                dialled = further_path(node, session, need) => Some(dialled),
+                // Boxed: what a dial needs is not kept by a session that has none to make. Spec: LK-89
+                dialled = Box::pin(further_path(node, session, need)) => Some(dialled),
                 () = until_served(session, need, node.policy) => None,
             };
             match dialled {

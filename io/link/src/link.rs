@@ -13,6 +13,7 @@ use sealtide_wire::session::{PathPolicy, SessionLimits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 
+use crate::attach;
 use crate::certificate::CertificateError;
 use crate::clock::Clock;
 use crate::dial::{self, DialError, DialTarget};
@@ -246,6 +247,14 @@ impl Link {
     /// The session with `peer`, if one stands.
     pub fn session(&self, peer: &NodeId) -> Option<Session> {
         self.node.registry.session(peer)
+    }
+
+    /// Makes one more path of `session` now, as is done by itself for one that grows old.
+    ///
+    /// # Errors
+    /// Why there is none, in a word as status shows it.
+    pub async fn further_path(&self, session: &Session) -> Result<(), &'static str> {
+        attach::dial(&self.node, session, true).await.map_err(|failure| failure.why().word())
     }
 
     /// Keeps the next session with `peer` for a dial of this node, as long as the reservation lives. A dial that meets

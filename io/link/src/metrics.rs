@@ -99,6 +99,8 @@ counters! {
     rehandshakes_dialled,
     /// Re-handshakes that led to a path, accepted by this node.
     rehandshakes_accepted,
+    /// Microseconds that the messages of re-handshakes took that led to a path, dialled by this node.
+    rehandshake_us,
     /// Re-handshakes of this node that led to no path.
     rehandshakes_failed,
     /// Re-handshakes of peers that this node did not agree to.

@@ -2,6 +2,7 @@
 //! The other benches are in files of their own.
 
 mod bulk;
+mod distance;
 mod far_end;
 mod gateway;
 mod identity;
@@ -74,6 +75,7 @@ pub(crate) async fn bench(cx: &Cx, name: &str, sizes: Sizes) -> Result<u8, Failu
     let result = match name {
         "bulk" => bulk::bulk(&dir, &sizes).await,
         "identity" => identity::identity(&dir, sizes.edits.max(1)).await,
+        "login-end" => relayed::login_end().await,
         "live" => live(&dir, sizes.edits.max(1), sizes.bytes).await,
         "gateway" => gateway::gateway(&dir, sizes.sessions, sizes.peers.as_deref()).await,
         "link" => link::link(&dir, sizes).await,

@@ -145,8 +145,10 @@ fn transfers_survive_what_happens_to_the_wire() {
             stopped(&net, fault.name);
             net.at_gate(Side::B, fault.mend_gate);
         }
+        let pause = moves_again(&net, fault.name, before + bytes as u64);
         agree(&a, &b);
-        println!("netns: {} of {bytes} bytes: {} mended, both trees equal", fault.name, net.received(Side::B) - before);
+        let moved = net.received(Side::B) - before;
+        println!("netns: {} of {bytes} bytes: {moved} mended, moves after {pause:.2?}, both trees equal", fault.name);
     }
     for machine in [&a, &b] {
         machine.in_step();
@@ -156,6 +158,18 @@ fn transfers_survive_what_happens_to_the_wire() {
         let lasted = began.elapsed().as_secs();
         assert!(link["age_s"].as_u64().is_some_and(|age| age + 1 >= lasted), "{lasted} s: {link}");
     }
+}
+
+/// How long it takes from now until a good part more of the transfer has arrived, or all of it: `whole` bytes. Told, not judged:
+/// it is the machine's doing too.
+fn moves_again(net: &Net, fault: &str, whole: u64) -> std::time::Duration {
+    let (began, before) = (std::time::Instant::now(), net.received(Side::B));
+    until("the transfer goes on", || {
+        let now = net.received(Side::B);
+        let moved = now.saturating_sub(before);
+        if moved > 512 * 1024 || now >= whole { Ok(()) } else { Err(format!("{fault}: {moved} bytes")) }
+    });
+    began.elapsed()
 }
 
 /// Waits until nothing of the transfer arrives any more.

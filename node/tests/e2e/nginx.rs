@@ -61,7 +61,7 @@ fn openssl(at: &Path, args: &[&str]) {
 }
 
 /// An authority, and a certificate of it for localhost.
-fn certificate(at: &Path) -> PathBuf {
+pub(crate) fn certificate(at: &Path) -> PathBuf {
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let root =
         ["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Authority of a test"];

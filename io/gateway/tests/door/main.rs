@@ -17,7 +17,9 @@ mod limits;
 mod nginx;
 mod outputs;
 mod sessions;
+mod sign_in;
 mod tls;
+mod tunnel;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> usize {

@@ -1,6 +1,6 @@
 //! `bench link`: a session between two links in this process, beside plain TLS with the same suite and group over the
 //! same loopback. Both take turns, five times, so that a machine that slows down slows both. Ratios count more than
-//! figures: both ends share the cores. Spec: LK-80, LK-85, LK-87, LK-89, LK-94, LK-95
+//! figures: both ends share the cores. Spec: LK-80, LK-82 to LK-85, LK-87, LK-89, LK-94, LK-95
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use sealtide_link::{Admission, Ages, Channel, DialTarget, GROUP_NAME, Link, Link
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::cli::bench::{Sizes, relayed};
+use crate::cli::bench::{Sizes, distance, relayed};
 use crate::failure::Failure;
 use crate::real::now;
 use crate::world::OsEntropy;
@@ -70,6 +70,9 @@ pub(super) async fn link(dir: &Path, sizes: Sizes) -> Result<Value, Failure> {
     let throughput = throughput(&plain, &ours, &theirs).await?;
     let suite = ours.info().suite;
     dialler.shutdown().await;
+    let further = distance::further_paths(&door).await?;
+    let distances = distance::distances().await?;
+    let recovery = distance::recovery().await?;
     let switches = switches().await?;
     let idle = idle(&door, sizes.sessions).await?;
     door.link.shutdown().await;
@@ -83,6 +86,9 @@ pub(super) async fn link(dir: &Path, sizes: Sizes) -> Result<Value, Failure> {
         "handshake": handshakes,
         "echo": echo,
         "throughput": throughput,
+        "further_path": further,
+        "distances": distances,
+        "recovery": recovery,
         "planned_switch": switches,
         "idle": idle,
         "relay": relayed,
@@ -92,31 +98,40 @@ pub(super) async fn link(dir: &Path, sizes: Sizes) -> Result<Value, Failure> {
 // --- ends ---
 
 /// A link that listens.
-struct OpenDoor {
-    link: Link,
-    address: SocketAddr,
+pub(super) struct OpenDoor {
+    pub(super) link: Link,
+    pub(super) address: SocketAddr,
 }
 
 impl OpenDoor {
-    fn target(&self) -> DialTarget {
-        let addresses = vec![LinkAddress { source: 4, socket: self.address }];
+    pub(super) fn target(&self) -> DialTarget {
+        self.target_at(self.address)
+    }
+
+    /// The same node, met at another address.
+    pub(super) fn target_at(&self, socket: SocketAddr) -> DialTarget {
+        let addresses = vec![LinkAddress { source: 4, socket }];
         DialTarget { node: self.link.id(), addresses, relays: Vec::new(), invite: None }
     }
 
-    async fn accept(&self) -> Result<Session, Failure> {
+    pub(super) async fn accept(&self) -> Result<Session, Failure> {
         self.link.accept().await.ok_or_else(|| failed("the link is over"))
     }
 }
 
-fn new_link() -> Result<Link, Failure> {
-    link_aged(Ages::default())
+pub(super) fn new_link() -> Result<Link, Failure> {
+    link_with(|_| {})
 }
 
 fn link_aged(ages: Ages) -> Result<Link, Failure> {
+    link_with(|config| config.ages = ages)
+}
+
+pub(super) fn link_with(change: impl FnOnce(&mut LinkConfig)) -> Result<Link, Failure> {
     let key = Arc::new(SigningKey::from_seed(&Seed::generate(&mut OsEntropy)));
     let id = NodeId::of(key.public());
     let mut config = LinkConfig::new(key, id);
-    config.ages = ages;
+    change(&mut config);
     Link::new(config, Arc::new(Everyone)).map_err(failed)
 }
 
@@ -124,7 +139,7 @@ async fn door() -> Result<OpenDoor, Failure> {
     door_of(new_link()?).await
 }
 
-async fn door_of(link: Link) -> Result<OpenDoor, Failure> {
+pub(super) async fn door_of(link: Link) -> Result<OpenDoor, Failure> {
     let address = link.listen(([127, 0, 0, 1], 0).into()).await.map_err(failed)?;
     Ok(OpenDoor { link, address })
 }

@@ -11,14 +11,14 @@ use sealtide_crypto::{Seed, SigningKey};
 use sealtide_identity::{LinkAddress, NodeId, RelayAddress, RelayHint};
 use sealtide_link::{DialTarget, Link, LinkConfig, PathPolicy, PlainTls, Session};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
-use super::Sizes;
 use super::link::{
     Everyone, Figures, echoes, failed, ms, processor_time_of, resident_bytes_of, round, take, throughput,
 };
+use super::{Sizes, distance};
 use crate::failure::Failure;
 use crate::world::OsEntropy;
 
@@ -75,6 +75,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
     // LK-88
     let throughput = throughput(plain, &ours, &theirs).await?;
     dialler.shutdown().await;
+    let fallback = distance::fallback(&relay.hint).await?;
     let logins = logins(&relay, sizes.logins).await?;
     let sessions = sessions(&relay, &door, sizes.relayed).await?;
     door.shutdown().await;
@@ -82,6 +83,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
         "handshake_ms": handshake,
         "echo": echo,
         "throughput": throughput,
+        "fallback": fallback,
         "logins": logins,
         "sessions": sessions,
     }))
@@ -99,7 +101,7 @@ async fn node(relay: &RelayProcess) -> Result<Link, Failure> {
     Ok(link)
 }
 
-async fn log_in(link: &Link) -> Result<(), Failure> {
+pub(super) async fn log_in(link: &Link) -> Result<(), Failure> {
     let began = Instant::now();
     while !link.relays().iter().all(|relay| relay.up) {
         if began.elapsed() > PATIENCE {
@@ -169,23 +171,16 @@ fn direct_node() -> Result<Link, Failure> {
     Link::new(LinkConfig::new(key, id), Arc::new(Everyone)).map_err(failed)
 }
 
-/// Logins of nodes that stay and do nothing: what each costs the relay in processor time and memory.
+/// Logins of nodes that stay and do nothing: what each costs the relay in processor time and memory. Half of the nodes are in a
+/// process of their own, so that neither has more connections than a process may.
 // Spec: LK-90, LK-92, LK-93
 async fn logins(relay: &RelayProcess, count: usize) -> Result<Value, Failure> {
-    let links = (0..count).map(|_| direct_node()).collect::<Result<Vec<_>, _>>()?;
     let (memory, used, began) = (relay.resident_bytes(), relay.processor_time(), Instant::now());
-    let mut tasks = JoinSet::new();
-    for link in &links {
-        while tasks.len() >= AT_ONCE {
-            tasks.join_next().await.transpose().map_err(failed)?.transpose()?;
-        }
-        link.use_relay(&relay.hint, None);
-        let link = link.clone();
-        tasks.spawn(async move { log_in(&link).await });
-    }
-    while let Some(done) = tasks.join_next().await {
-        done.map_err(failed)??;
-    }
+    let mut elsewhere = LoginProcess::start(&relay.hint, count / 2).await?;
+    let here = log_all_in(&relay.hint, count - count / 2);
+    let (links, there) = tokio::join!(here, elsewhere.done());
+    let links = links?;
+    there?;
     let (seconds, cost) = (began.elapsed().as_secs_f64(), (relay.processor_time() - used).as_secs_f64());
     let grown = relay.resident_bytes().saturating_sub(memory);
     let all = count.max(1) as f64;
@@ -194,12 +189,71 @@ async fn logins(relay: &RelayProcess, count: usize) -> Result<Value, Failure> {
     }
     Ok(json!({
         "logins": count,
+        "processes": 2,
         "seconds": round(seconds),
         "relay_processor_ms_per_login": round(cost * 1000.0 / all),
         "logins_per_second_and_core": if cost > 0.0 { round(all / cost) } else { 0.0 },
         "relay_bytes_per_node": (grown as f64 / all) as u64,
         "relay_resident_bytes": memory + grown,
     }))
+}
+
+async fn log_all_in(relay: &RelayHint, count: usize) -> Result<Vec<Link>, Failure> {
+    let links = (0..count).map(|_| direct_node()).collect::<Result<Vec<_>, _>>()?;
+    let mut tasks = JoinSet::new();
+    for link in &links {
+        while tasks.len() >= AT_ONCE {
+            tasks.join_next().await.transpose().map_err(failed)?.transpose()?;
+        }
+        link.use_relay(relay, None);
+        let link = link.clone();
+        tasks.spawn(async move { log_in(&link).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.map_err(failed)??;
+    }
+    Ok(links)
+}
+
+/// Nodes in a process of their own; they are gone when this is dropped.
+struct LoginProcess {
+    _child: Child,
+    says: tokio::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl LoginProcess {
+    async fn start(relay: &RelayHint, count: usize) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--json", "bench", "login-end"]).kill_on_drop(true);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let ends = child.stdin.take().zip(child.stdout.take());
+        let (mut to, out) = ends.ok_or_else(|| failed("a process without pipes"))?;
+        let order = json!({"relay": relay.relay.as_bytes().to_vec(), "url": relay.url, "count": count});
+        to.write_all(format!("{order}\n").as_bytes()).await?;
+        Ok(Self { _child: child, says: BufReader::new(out).lines() })
+    }
+
+    /// Waits until all are logged in.
+    async fn done(&mut self) -> Result<(), Failure> {
+        let line = self.says.next_line().await?;
+        line.map(drop).ok_or_else(|| failed("the other process did not log in; see its limit of open files"))
+    }
+}
+
+/// The other process: logs in as often as it is told, says so, and stays until it is ended.
+pub(super) async fn login_end() -> Result<Value, Failure> {
+    let mut order = String::new();
+    std::io::stdin().read_line(&mut order)?;
+    let order: Value = serde_json::from_str(&order).map_err(failed)?;
+    let id: Vec<u8> = serde_json::from_value(order["relay"].clone()).map_err(failed)?;
+    let id: [u8; 32] = id.try_into().map_err(|_| failed("an id has 32 bytes"))?;
+    let relay = RelayHint { relay: NodeId::from_bytes(id), url: order["url"].as_str().unwrap_or_default().to_owned() };
+    let links = log_all_in(&relay, order["count"].as_u64().unwrap_or(0) as usize).await?;
+    let mut out = std::io::stdout();
+    std::io::Write::write_all(&mut out, b"{\"logged_in\":true}\n")?;
+    std::io::Write::flush(&mut out)?;
+    tokio::time::sleep(PATIENCE).await;
+    Ok(json!({"links": links.len()}))
 }
 
 /// Sessions over the relay that echo once a second.

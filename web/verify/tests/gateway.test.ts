@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import test from 'node:test';
+import type { Bytes } from '../src/encoding/bytes.js';
+import { fromHex } from '../src/encoding/hex.js';
+import { readBundleHead, verifyBumpAnswer, verifyRegistry } from '../src/index.js';
+import { BINARY, Home, skip } from './support/binary.js';
+
+/** A gateway of a home, until `close`. */
+async function gateway(home: string): Promise<{ base: string; close: () => Promise<void> }> {
+  const node = spawn(BINARY, ['--json', '--yes', 'gateway', 'run', '--listen', '127.0.0.1:0', '--home', home], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let error = '';
+  node.stderr.on('data', (bytes) => (error += bytes));
+  const gone = new Promise<void>((resolve) => node.once('exit', () => resolve()));
+  const base = await new Promise<string>((resolve, reject) => {
+    let told = '';
+    node.stdout.on('data', (bytes) => {
+      told += bytes;
+      if (told.includes('\n')) resolve(JSON.parse(told.split('\n')[0]!).gateway);
+    });
+    void gone.then(() => reject(new Error(error)));
+  });
+  const close = async (): Promise<void> => {
+    node.kill('SIGTERM');
+    await gone;
+    assert.ok(!error.includes('panicked'), error);
+  };
+  return { base, close };
+}
+
+// Proves: GW-43, GW-88
+test('answers of a running gateway are checked', { skip }, async () => {
+  const home = new Home('gateway');
+  home.publish('1.0.0', { a: '1' });
+  home.ok('keys', 'new');
+  home.ok('keys', 'rotate');
+  const { chain } = readBundleHead(new Uint8Array(readFileSync(home.publish('1.1.0', { a: '2' }).bundle)))!;
+  const record = chain.at(-1)!;
+  const pinned = record.pairOf(2)!.ed25519;
+  const { base, close } = await gateway(home.path);
+  try {
+    const bump = async (body: object): Promise<string> => {
+      const { token } = (await (await fetch(`${base}/api/auth/csrf-token`)).json()) as { token: string };
+      const headers = { 'content-type': 'application/json', 'x-csrf-token': token };
+      return (await fetch(`${base}/version/bump`, { method: 'POST', headers, body: JSON.stringify(body) })).text();
+    };
+    const answer = await bump({ scope: 'patch', crypto: 'ed25519' });
+    assert.equal((await verifyBumpAnswer(answer)).state, 'signed, key not pinned');
+    const checked = await verifyBumpAnswer(answer, { pinned });
+    assert.deepEqual([checked.state, checked.keyVersion, checked.alg], ['verified', 'v2', 'Ed25519']);
+    const changed = answer.replace('"currentVersion":"1.0.1"', '"currentVersion":"1.0.2"');
+    assert.notEqual(changed, answer);
+    await assert.rejects(verifyBumpAnswer(changed, { pinned }), { code: 'bad_signature' });
+    await assert.rejects(verifyBumpAnswer(answer, { pinned: record.pairOf(1)!.ed25519 }), { code: 'unknown_key' });
+    await assert.rejects(verifyBumpAnswer(await bump({ dryRun: true }), { pinned }), { code: 'not_signed' });
+    // By HMAC: with the secret of the version, which the home holds.
+    const byHmac = await bump({ scope: 'minor' });
+    const secret = secretOf(readFileSync(`${home.path}/gateway.key`, 'utf8'), 'v2');
+    assert.equal((await verifyBumpAnswer(byHmac)).state, 'signed, key not pinned');
+    assert.equal((await verifyBumpAnswer(byHmac, { secret })).state, 'verified');
+    await assert.rejects(verifyBumpAnswer(byHmac, { secret: new Uint8Array(32) }), { code: 'bad_signature' });
+    const registry = (await (await fetch(`${base}/version/registry`)).json()) as Record<string, never>;
+    const envelope = { ...registry, app: 'default', writer: record.node, ledger: record.ledger! };
+    assert.equal(await verifyRegistry(envelope, pinned), 'verified');
+    await assert.rejects(verifyRegistry({ ...envelope, revision: 1 }, pinned), { code: 'bad_signature' });
+  } finally {
+    await close();
+  }
+});
+
+/** The raw secret of a version in a key file. */
+function secretOf(file: string, version: string): Bytes {
+  const digits = new RegExp(`^key ${version} ([0-9a-f]{64})$`, 'm').exec(file)?.[1];
+  assert.ok(digits, 'the key file has another form');
+  return fromHex(digits)!;
+}
