@@ -216,7 +216,7 @@ function records(count: number): Vectors[] {
   });
 }
 
-// Proves: SY-1, SY-12, SY-13
+// Proves: SY-1, SY-12, SY-14
 test('records made here: the node hashes, names and accepts them alike', { skip }, () => {
   const cases: { case_: Vectors; expected: Vectors }[] = [];
   for (const written of records(400 * SCALE)) {
