@@ -1,6 +1,5 @@
 /**
- * An independent verifier of what Sealtide makes. It shares no code with the node: it is written from the specification, and takes
- * nothing that the specification does not allow.
+ * An independent verifier of what Sealtide makes. It shares the specification with the node, and no code.
  *
  * ```text
  * .stb ──readBundleHead──▶ manifest, chain ──Trust.follow, verifyManifest──▶ PayloadCheck ──▶ VerifiedBundle

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import type { Bytes } from '../src/encoding/bytes.js';
 import { fromHex } from '../src/encoding/hex.js';
-import { readBundleHead, verifyBumpAnswer, verifyRegistry } from '../src/index.js';
+import { readBundleHead, readHead, Seen, verifyBumpAnswer, verifyBundle, verifyHead, verifyRegistry } from '../src/index.js';
 import { BINARY, Home, skip } from './support/binary.js';
 
 /** A gateway of a home, until `close`. */
@@ -64,6 +64,30 @@ test('answers of a running gateway are checked', { skip }, async () => {
     const envelope = { ...registry, app: 'default', writer: record.node, ledger: record.ledger! };
     assert.equal(await verifyRegistry(envelope, pinned), 'verified');
     await assert.rejects(verifyRegistry({ ...envelope, revision: 1 }, pinned), { code: 'bad_signature' });
+  } finally {
+    await close();
+  }
+});
+
+// Proves: GW-104
+test('heads and bundles of a running gateway are checked', { skip }, async () => {
+  const home = new Home('door');
+  const first = home.publish('1.0.0', { a: '1' });
+  home.publish('1.1.0', { a: '2' });
+  const { base, close } = await gateway(home.path);
+  try {
+    const [head, body] = [await fetch(`${base}/bundle/kiosk/head/stable`), await fetch(`${base}/bundle/kiosk/1.1.0`)];
+    assert.deepEqual([head.status, body.status], [200, 200]);
+    const [newest, { manifest, trust }] = [readHead(await head.text()), await verifyBundle(body.body!, readFileSync(first.trust, 'utf8'))];
+    await verifyHead(trust, newest, Date.now());
+    const [seen, wanted] = [new Seen(), { name: 'kiosk', channel: 'stable' }];
+    seen.admit(newest, manifest, wanted, Date.now());
+    seen.see(newest);
+    const older = await verifyBundle((await fetch(`${base}/bundle/kiosk/1.0.0`)).body!, trust);
+    assert.throws(() => seen.admit(newest, older.manifest, wanted, Date.now()), { code: 'not_of_head' });
+    await assert.rejects(verifyHead(trust, newest, newest.content.notAfter), { code: 'head_expired' });
+    const swapped = { ...newest, bytes: newest.bytes.slice().fill(65, 20, 21) };
+    await assert.rejects(verifyHead(trust, swapped, Date.now()), { code: 'bad_signature' });
   } finally {
     await close();
   }
