@@ -4,14 +4,11 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { fromBase64 } from '../src/encoding/base64.js';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
-import { canonicalJson } from '../src/encoding/canonical.js';
 import type { JsonObject } from '../src/encoding/json.js';
 import { run } from '../src/command.js';
 import {
-  encodeRecord, gibOf, LABELS, orderKey, readBundleHead, readRecord, Refused, sha256v1, sid, signedMessage, Trust, verifyBundle,
-  verifyEd25519, verifyMlDsa87, type IbGib, type Label,
+  encodeRecord, gibOf, orderKey, readBundleHead, readRecord, Refused, sha256v1, sid, Trust, verifyBundle, type IbGib,
 } from '../src/index.js';
 import { file, folder, Home, nodeSays, sealtide, skip } from './support/binary.js';
 import { FILES, Publisher, tarOf, zstdOf } from './support/publisher.js';
@@ -215,33 +212,6 @@ test('what is made here from the specification alone is taken by the node, and i
   assert.equal(await say(ended.bundle(ended.manifest(), payload), 'a pair past its date'), '5 key_expired');
   ended.record('expire', 2, { v1: 'expired', v2: 'active' }, [2]);
   assert.equal(await say(ended.bundle(ended.manifest(), payload), 'an expired pair'), '5 key_expired');
-});
-
-// Proves: LK-7, SY-86
-test('checkpoints of the audit are signed under their own label', { skip }, async () => {
-  const home = new Home('audit');
-  home.publish('1.0.0', { a: '1' });
-  home.ok('release', 'bump', 'patch');
-  const path = join(folder, 'audit.jsonl');
-  home.ok('audit', 'export', '--out', path);
-  const lines: Vectors[] = readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
-  const { key, ed25519 } = lines[0];
-  const checkpoints = lines.map((line) => line.checkpoint).filter(Boolean);
-  let both = 0;
-  for (const { signatures, ...checkpoint } of checkpoints) {
-    const content = utf8(canonicalJson(checkpoint)!);
-    for (const { alg, kid, sig } of signatures) {
-      const verifies = async (label: Label): Promise<boolean> => {
-        const message = signedMessage(label, content);
-        if (alg === 'ML-DSA-87') return verifyMlDsa87(fromBase64(key)!, message, fromBase64(sig)!);
-        return verifyEd25519(fromBase64(ed25519[kid])!, message, fromBase64(sig)!);
-      };
-      for (const label of LABELS) assert.equal(await verifies(label), label === 'audit1 checkpoint', `${alg} as ${label}`);
-    }
-    both += signatures.length === 2 ? 1 : 0;
-  }
-  assert.ok(checkpoints.length > 0);
-  console.log(`audit: ${checkpoints.length} checkpoints, ${both} of them by two keys`);
 });
 
 /** Records of every shape, some of them odd. */

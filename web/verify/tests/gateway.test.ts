@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'node:test';
-import type { Bytes } from '../src/encoding/bytes.js';
+import { fromBase64 } from '../src/encoding/base64.js';
+import { utf8, type Bytes } from '../src/encoding/bytes.js';
+import { canonicalJson } from '../src/encoding/canonical.js';
 import { fromHex } from '../src/encoding/hex.js';
-import { readBundleHead, readHead, Seen, verifyBumpAnswer, verifyBundle, verifyHead, verifyRegistry } from '../src/index.js';
-import { BINARY, Home, skip } from './support/binary.js';
+import {
+  LABELS, readBundleHead, readHead, Seen, signedMessage, verifyBumpAnswer, verifyBundle, verifyEd25519, verifyHead, verifyMlDsa87, verifyRegistry,
+  type Label,
+} from '../src/index.js';
+import { BINARY, folder, Home, skip } from './support/binary.js';
+import type { Vectors } from './support/vectors.js';
 
 /** A gateway of a home, until `close`. */
 async function gateway(home: string): Promise<{ base: string; close: () => Promise<void> }> {
@@ -67,6 +74,36 @@ test('answers of a running gateway are checked', { skip }, async () => {
   } finally {
     await close();
   }
+});
+
+// Proves: LK-7, SY-86
+test('checkpoints of the audit are signed under their own label', { skip }, async () => {
+  const home = new Home('audit');
+  home.publish('1.0.0', { a: '1' });
+  const { base, close } = await gateway(home.path);
+  // A gateway has signing keys at hand, so its checkpoints have two signatures.
+  await (await fetch(`${base}/api/auth/csrf-token`)).text();
+  await close();
+  const path = join(folder, 'audit.jsonl');
+  home.ok('audit', 'export', '--out', path);
+  const lines: Vectors[] = readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
+  const { key, ed25519 } = lines[0];
+  const checkpoints = lines.map((line) => line.checkpoint).filter(Boolean);
+  let both = 0;
+  for (const { signatures, ...checkpoint } of checkpoints) {
+    const content = utf8(canonicalJson(checkpoint)!);
+    for (const { alg, kid, sig } of signatures) {
+      const verifies = async (label: Label): Promise<boolean> => {
+        const message = signedMessage(label, content);
+        if (alg === 'ML-DSA-87') return verifyMlDsa87(fromBase64(key)!, message, fromBase64(sig)!);
+        return verifyEd25519(fromBase64(ed25519[kid])!, message, fromBase64(sig)!);
+      };
+      for (const label of LABELS) assert.equal(await verifies(label), label === 'audit1 checkpoint', `${alg} as ${label}`);
+    }
+    both += signatures.length === 2 ? 1 : 0;
+  }
+  assert.ok(both > 0);
+  console.log(`audit: ${checkpoints.length} checkpoints, ${both} of them by two keys`);
 });
 
 // Proves: GW-104
