@@ -4,11 +4,13 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { fromBase64 } from '../src/encoding/base64.js';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
 import type { JsonObject } from '../src/encoding/json.js';
 import { run } from '../src/command.js';
 import {
-  encodeRecord, gibOf, orderKey, readBundleHead, readRecord, Refused, sha256v1, sid, Trust, verifyBundle, type IbGib,
+  encodeRecord, gibOf, orderKey, readBundleHead, readHead, readLedgerRecord, readRecord, Refused, sha256v1, sid, Trust, verifyBundle,
+  verifyHead, verifyTimeline, type IbGib, type VerifiedRecord,
 } from '../src/index.js';
 import { file, folder, Home, nodeSays, sealtide, skip } from './support/binary.js';
 import { FILES, Publisher, tarOf, zstdOf } from './support/publisher.js';
@@ -212,6 +214,34 @@ test('what is made here from the specification alone is taken by the node, and i
   assert.equal(await say(ended.bundle(ended.manifest(), payload), 'a pair past its date'), '5 key_expired');
   ended.record('expire', 2, { v1: 'expired', v2: 'active' }, [2]);
   assert.equal(await say(ended.bundle(ended.manifest(), payload), 'an expired pair'), '5 key_expired');
+});
+
+// Proves: SY-1, SY-14, GW-106
+test('a space of the node: every record, every timeline, its ledger and its heads', { skip }, async () => {
+  const home = new Home('space');
+  const first = home.publish('1.0.0', { a: '1' });
+  home.ok('keys', 'new');
+  home.ok('keys', 'rotate');
+  home.publish('1.1.0', { a: '2' });
+  const path = join(folder, 'space.jsonl');
+  home.ok('export', 'kiosk', '--format', 'jsonl', '--out', path);
+  const rows: Vectors[] = readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line)).filter((row) => row.ib !== undefined);
+  const timelines = new Map<string, VerifiedRecord[]>();
+  for (const { base64, ...row } of rows) {
+    const record = readRecord(encodeRecord(base64 === undefined ? row : { ...row, data: fromBase64(base64)! }));
+    if (record.frame) timelines.set(record.frame.tjp, [...(timelines.get(record.frame.tjp) ?? []), record]);
+  }
+  const trust = Trust.parse(readFileSync(first.trust, 'utf8'));
+  const sorted = [...timelines.values()].map((frames) => frames.sort((left, right) => left.frame!.n - right.frame!.n));
+  const dataOf = (record: VerifiedRecord): JsonObject => record.record.data as JsonObject;
+  const of = (ib: string): VerifiedRecord[] => sorted.find((frames) => frames[0]!.record.ib === ib) ?? [];
+  for (const frames of sorted) assert.equal(verifyTimeline(frames.map((it) => it.encoded)).length, frames.length);
+  await trust.follow(of('keys').map((it) => readLedgerRecord(dataOf(it)['record'], it.address)));
+  assert.ok(trust.epoch > 1);
+  const [newest, old] = [of('channel').at(-1)!, of('channel')[0]!].map((it) => readHead(dataOf(it)['head']!));
+  await verifyHead(trust, newest!, Date.now());
+  await assert.rejects(verifyHead(trust, old!, Date.now()), { code: 'head_retired' });
+  console.log(`space: ${rows.length} records, ${sorted.length} timelines, epoch ${trust.epoch}`);
 });
 
 /** Records of every shape, some of them odd. */
