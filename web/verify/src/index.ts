@@ -28,4 +28,5 @@ export { gibInfo, IbGibError, joinAddress, splitAddress, validateAddress, type A
 export { gibOf, hasTjp, isDna, sha256v1, type IbGib } from './ibgib/hash.js';
 export { encodeRecord, orderKey, readRecord, sid, type Frame, type VerifiedRecord } from './ibgib/record.js';
 export { validateRecord, validateRelations } from './ibgib/validate.js';
+export { verifyCommitStone, type CommitStone } from './ibgib/commit.js';
 export { verifyTimeline } from './ibgib/timeline.js';
