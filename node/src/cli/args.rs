@@ -911,6 +911,19 @@ pub(crate) enum GatewayCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Let somebody sign in from a browser with a passphrase, which is asked for or read from standard input
+    Passphrase {
+        /// Who
+        name: String,
+        /// What they may do
+        #[arg(long, default_value = "reader")]
+        role: GatewayRoleArg,
+        /// The file [default: HOME/bearers]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print a code with which a browser signs in as admin: good once, for five minutes, while the gateway runs
+    Code,
 }
 
 /// A role at the gateway as a word.

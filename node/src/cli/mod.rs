@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{Request, execute};
 use crate::commands::export::ExportFormat;
+use crate::commands::keys::KeysRequest;
 use crate::config::{self, Config};
 use crate::control;
 use crate::failure::{Exit, Failure};
@@ -114,6 +115,12 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Gateway { command: args::GatewayCommand::Run(args) } => gateway::run(cx, args).await,
         Command::Gateway { command: args::GatewayCommand::Bearer { name, role, file } } => {
             gateway::bearer(&cx, &name, role, file)
+        }
+        Command::Gateway { command: args::GatewayCommand::Passphrase { name, role, file } } => {
+            gateway::passphrase(&cx, &name, role, file)
+        }
+        Command::Gateway { command: args::GatewayCommand::Code } => {
+            ask(&cx, Request::Keys(KeysRequest::SignInCode)).await
         }
         Command::Keys { command } => keys::run(&cx, command).await,
         Command::Release { command } => release::run(&cx, command).await,
@@ -253,7 +260,9 @@ pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> 
 
 /// Does a request in this process: no node runs.
 async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Result<Value, Failure> {
-    if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. }) {
+    if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. })
+        || matches!(request, Request::Keys(KeysRequest::SignInCode))
+    {
         // Opening the store tells an unlocked home from a node that does not answer.
         drop(cx.home.open_store()?);
         return Err(Failure::failed("not_running", "no node runs on this home").hint("`sealtide up` starts it"));

@@ -242,15 +242,16 @@ impl LoginProcess {
 
 /// The other process: logs in as often as it is told, says so, and stays until it is ended.
 pub(super) async fn login_end() -> Result<Value, Failure> {
-    let order = BufReader::new(tokio::io::stdin()).lines().next_line().await?.unwrap_or_default();
+    let mut order = String::new();
+    std::io::stdin().read_line(&mut order)?;
     let order: Value = serde_json::from_str(&order).map_err(failed)?;
     let id: Vec<u8> = serde_json::from_value(order["relay"].clone()).map_err(failed)?;
     let id: [u8; 32] = id.try_into().map_err(|_| failed("an id has 32 bytes"))?;
     let relay = RelayHint { relay: NodeId::from_bytes(id), url: order["url"].as_str().unwrap_or_default().to_owned() };
     let links = log_all_in(&relay, order["count"].as_u64().unwrap_or(0) as usize).await?;
-    let mut out = tokio::io::stdout();
-    out.write_all(b"{\"logged_in\":true}\n").await?;
-    out.flush().await?;
+    let mut out = std::io::stdout();
+    std::io::Write::write_all(&mut out, b"{\"logged_in\":true}\n")?;
+    std::io::Write::flush(&mut out)?;
     tokio::time::sleep(PATIENCE).await;
     Ok(json!({"links": links.len()}))
 }
