@@ -1,6 +1,5 @@
 /**
- * An independent verifier of what Sealtide makes. It shares no code with the node: it is written from the specification, and takes
- * nothing that the specification does not allow.
+ * An independent verifier of what Sealtide makes. It shares the specification with the node, and no code.
  *
  * ```text
  * .stb ──readBundleHead──▶ manifest, chain ──Trust.follow, verifyManifest──▶ PayloadCheck ──▶ VerifiedBundle
@@ -29,4 +28,5 @@ export { gibInfo, IbGibError, joinAddress, splitAddress, validateAddress, type A
 export { gibOf, hasTjp, isDna, sha256v1, type IbGib } from './ibgib/hash.js';
 export { encodeRecord, orderKey, readRecord, sid, type Frame, type VerifiedRecord } from './ibgib/record.js';
 export { validateRecord, validateRelations } from './ibgib/validate.js';
+export { verifyCommitStone, type CommitStone } from './ibgib/commit.js';
 export { verifyTimeline } from './ibgib/timeline.js';

@@ -12,7 +12,7 @@ export type RefusedCode =
   | 'bad_answer' | 'not_signed'
   // Records of a timeline. Spec: ibgib §12.2.2.
   | 'too_large' | 'bad_json' | 'not_canonical' | 'bad_addr' | 'primitive' | 'gib_mismatch' | 'bad_rel' | 'bad_tjp' | 'bad_n'
-  | 'bad_timeline';
+  | 'bad_bin' | 'bad_timeline' | 'bad_commit';
 
 /** Thrown by everything here that refuses; whatever else is thrown is a fault of the platform (a file that cannot be read). */
 export class Refused extends Error {

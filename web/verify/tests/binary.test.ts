@@ -1,13 +1,20 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import test from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { sha256 } from '@noble/hashes/sha2.js';
+import { fromBase64 } from '../src/encoding/base64.js';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
+import { hex } from '../src/encoding/hex.js';
 import type { JsonObject } from '../src/encoding/json.js';
 import { run } from '../src/command.js';
 import {
-  encodeRecord, gibOf, orderKey, readBundleHead, readRecord, Refused, sha256v1, sid, Trust, verifyBundle, type IbGib,
+  encodeRecord, gibOf, orderKey, readBundleHead, readHead, readLedgerRecord, readRecord, Refused, sha256v1, sid, Trust, verifyBundle,
+  verifyCommitStone, verifyHead, verifyTimeline, type IbGib, type VerifiedRecord,
 } from '../src/index.js';
-import { file, Home, nodeSays, sealtide, skip } from './support/binary.js';
+import { file, folder, Home, nodeSays, sealtide, skip } from './support/binary.js';
 import { FILES, Publisher, tarOf, zstdOf } from './support/publisher.js';
 import { extended, type Vectors } from './support/vectors.js';
 
@@ -161,7 +168,19 @@ test('trust files: both verifiers say the same word', { skip }, async () => {
   }
   const without = await run([bundle, '--json']);
   assert.deepEqual([without.exit, JSON.parse(without.out).error.code], [6, 'no_trust']);
-  assert.equal(sealtide(['release', 'verify', bundle, '--home', file('no-home', '') + '-2']).code, 6);
+  assert.equal(sealtide(['release', 'verify', bundle, '--home', join(folder, 'no-home')]).code, 6);
+  // The command as people call it.
+  const command = join(dirname(fileURLToPath(import.meta.url)), '../../bin/sealtide-verify.mjs');
+  const odd = file('short.stb', bytesOf(bundle).slice(0, -1));
+  const calls: [string[], number, RegExp][] = [
+    [[bundle, '--trust', trust], 0, /^kiosk 1\.0\.0 .* is authentic; freshness not checked\n$/], [[odd, '--trust', trust], 5, /short\.stb: its payload has/],
+    [[bundle], 6, /--trust FILE/], [[], 2, /name one FILE/], [['--what'], 2, /--what/], [[bundle, '--trust', bundle], 2, /no trust file/],
+    [[`${bundle}-not`, '--trust', trust], 1, /ENOENT/], [['--help'], 0, /Usage/],
+  ];
+  for (const [args, code, words] of calls) {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], { encoding: 'utf8' });
+    assert.deepEqual([status, words.test(stdout + stderr)], [code, true], `${args.join(' ')}: ${stdout} ${stderr}`);
+  }
 });
 
 // Proves: GW-72, GW-103, GW-105, GW-106
@@ -199,6 +218,72 @@ test('what is made here from the specification alone is taken by the node, and i
   assert.equal(await say(ended.bundle(ended.manifest(), payload), 'an expired pair'), '5 key_expired');
 });
 
+// Proves: SY-1, SY-14, LK-7, GW-106
+test('a space of the node: every record, every timeline, its ledger and its heads', { skip }, async () => {
+  const home = new Home('space');
+  const first = home.publish('1.0.0', { a: '1' });
+  home.ok('keys', 'new');
+  home.ok('keys', 'rotate');
+  home.publish('1.1.0', { a: '2' });
+  const path = join(folder, 'space.jsonl');
+  home.ok('export', 'kiosk', '--format', 'jsonl', '--out', path);
+  const rows: Vectors[] = readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line)).filter((row) => row.ib !== undefined);
+  const timelines = new Map<string, VerifiedRecord[]>();
+  const all: VerifiedRecord[] = [];
+  for (const { base64, ...row } of rows) {
+    const record = readRecord(encodeRecord(base64 === undefined ? row : { ...row, data: fromBase64(base64)! }));
+    all.push(record);
+    if (record.frame) timelines.set(record.frame.tjp, [...(timelines.get(record.frame.tjp) ?? []), record]);
+  }
+  // Stones of its commits, by the key that its audit names.
+  const audit = join(folder, 'space-audit.jsonl');
+  home.ok('audit', 'export', '--out', audit);
+  const nodeKey = fromBase64(JSON.parse(readFileSync(audit, 'utf8').split('\n')[0]!).key)!;
+  const stones = all.filter((it) => it.record.ib === 'commit');
+  for (const stone of stones) {
+    const tips = (stone.record.rel8ns!['tip'] ?? []).map((address) => all.find((it) => it.address === address)!.sid);
+    assert.equal(verifyCommitStone(stone, nodeKey, tips).tips.length, tips.length);
+    assert.throws(() => verifyCommitStone(stone, nodeKey, [...tips, tips[0]!]), { code: 'bad_commit' });
+    const later = { ...stone, record: { ...stone.record, data: { ...(stone.record.data as JsonObject), at: 0 } } };
+    assert.throws(() => verifyCommitStone(later, nodeKey), { code: 'bad_signature' });
+    assert.throws(() => verifyCommitStone({ ...stone, record: { ...stone.record, ib: 'note' } }, nodeKey), { code: 'bad_commit' });
+  }
+  assert.ok(stones.length > 0);
+  const trust = Trust.parse(readFileSync(first.trust, 'utf8'));
+  const sorted = [...timelines.values()].map((frames) => frames.sort((left, right) => left.frame!.n - right.frame!.n));
+  const dataOf = (record: VerifiedRecord): JsonObject => record.record.data as JsonObject;
+  const of = (ib: string): VerifiedRecord[] => sorted.find((frames) => frames[0]!.record.ib === ib) ?? [];
+  for (const frames of sorted) assert.equal(verifyTimeline(frames.map((it) => it.encoded)).length, frames.length);
+  await trust.follow(of('keys').map((it) => readLedgerRecord(dataOf(it)['record'], it.address)));
+  assert.ok(trust.epoch > 1);
+  const [newest, old] = [of('channel').at(-1)!, of('channel')[0]!].map((it) => readHead(dataOf(it)['head']!));
+  await verifyHead(trust, newest!, Date.now());
+  await assert.rejects(verifyHead(trust, old!, Date.now()), { code: 'head_retired' });
+  console.log(`space: ${rows.length} records, ${stones.length} commits, ${sorted.length} timelines, epoch ${trust.epoch}`);
+});
+
+const BYTES = hex(sha256(Uint8Array.of(0, 255)));
+
+/** Binaries, manifests and pages, good ones and odd ones. */
+function binaries(): Vectors[] {
+  const [h, big] = ['ab'.repeat(32), 4_194_304];
+  const manifest = (change: object, rel8ns?: object): Vectors => ({
+    ib: `bin ${h} `,
+    data: { bin: { v: 2, size: big + 1, hash: h, chunks: [[big, h], [1, h]], ...change } },
+    ...(rel8ns ? { rel8ns } : {}),
+  });
+  const page = `binpage^${'AB'.repeat(32)}`;
+  return [
+    { ib: `bin ${BYTES} `, data: { $b: '00ff' } }, { ib: `bin ${BYTES} `, data: { $b: '00fe' } }, { ib: `bin ${BYTES} txt`, data: { $b: '00fe' } },
+    { ib: `bin ${BYTES} ` }, { ib: 'binpage' }, { ib: 'binpage', data: { chunks: [[1, h]] } }, { ib: 'binpage', data: { chunks: [] } },
+    { ib: 'binpage', data: { chunks: [[0, h]] } }, { ib: 'binpage', data: { chunks: [[1, h, 1]] } }, { ib: 'binpage', data: { $b: '00' } },
+    manifest({}), manifest({ v: 1 }), manifest({ size: big }), manifest({ hash: 'cd'.repeat(32) }), manifest({ chunks: [[big + 1, h]] }),
+    manifest({ chunks: [[1, 'AB'.repeat(32)]] }), manifest({ more: 1 }), manifest({}, { page: [page] }), manifest({ size: 1.5 }),
+    manifest({ chunks: undefined, pages: [[big + 1, page]] }, { page: [page] }), manifest({ chunks: undefined, pages: [[big + 1, page]] }),
+    manifest({ chunks: undefined, pages: [[big, page], [1, page]] }, { page: [page] }), manifest({ chunks: undefined, pages: [[big + 1, 'a^gib']] }, { page: ['a^gib'] }),
+  ];
+}
+
 /** Records of every shape, some of them odd. */
 function records(count: number): Vectors[] {
   const values = ['', 'a', 'é', '😀', '\u2028', 0, -0, 1, -1.5, 1e21, 1e-7, 2 ** 53, true, false, null, [], {}, [1, { b: 1, a: 2 }], { 10: 'x', 9: 'y', a: { $u: 1 } }, { $b: '00ff' }, { $b: '' }];
@@ -206,7 +291,8 @@ function records(count: number): Vectors[] {
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random01.next().value * list.length)]!;
   const address = (): string => pick(['a^gib', `b^${'AB'.repeat(32)}`, `c^${'CD'.repeat(32)}.${'AB'.repeat(32)}`, 'no', `d^${'ef'.repeat(16)}`]);
   return Array.from({ length: count }, () => {
-    const record: Vectors = { ib: pick(['note', 'a b', 'é', 'x^y', '\u0001', 'tag 😀']) };
+    const record: Vectors = { ib: pick(['note', 'a b', 'é', 'x^y', '\u0001', 'tag 😀', 'bin x ', 'binpage', `bin ${BYTES} `]) };
+    if (random01.next().value < 0.1) return pick(binaries());
     if (random01.next().value < 0.8) record.data = pick([...values, { n: pick(values), isTjp: pick(values), text: pick(values), z: pick(values), a: pick(values) }]);
     if (random01.next().value < 0.6) {
       record.rel8ns = {};
@@ -216,10 +302,10 @@ function records(count: number): Vectors[] {
   });
 }
 
-// Proves: SY-1, SY-12, SY-13
+// Proves: SY-1, SY-12, SY-14
 test('records made here: the node hashes, names and accepts them alike', { skip }, () => {
   const cases: { case_: Vectors; expected: Vectors }[] = [];
-  for (const written of records(400 * SCALE)) {
+  for (const written of [...binaries(), ...records(400 * SCALE)]) {
     const record: IbGib = extended(written);
     if (record.data === undefined) delete record.data;
     let gib: string;

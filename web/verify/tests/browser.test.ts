@@ -21,13 +21,13 @@ const STORY = `(async () => {
   // As a page would do it: straight from the network, never held.
   const { manifest, trust: learned, freshness } = await verifyBundle((await fetch('/bundle')).body, trust, options);
   const bytes = new Uint8Array(await get('/bundle'));
+  const head = readBundleHead(bytes);
   const words = [];
-  for (const at of [100, 4000, bytes.length - 1, bytes.length >> 1]) {
+  for (const at of [100, 4000, head.length + 9, bytes.length - 1]) {
     const odd = bytes.slice();
     odd[at] ^= 1;
     words.push(await verifyBundle(new Blob([odd]), trust, options).then(() => 'authentic', (error) => error instanceof Refused ? error.code : String(error)));
   }
-  const head = readBundleHead(bytes);
   const times = [];
   for (let turn = 0; turn < 9; turn++) {
     const begin = performance.now();
@@ -67,7 +67,7 @@ async function inChromium(bundle: Uint8Array, trust: string, options: object): P
 test('size of the browser build', () => {
   console.log(`browser build: ${MODULE.length} bytes, ${gzipSync(MODULE, { level: 9 }).length} with gzip`);
   assert.ok(MODULE.length < 200_000, 'a page would not want to load this');
-  assert.ok(!Buffer.from(MODULE).includes('node:'), 'a browser has no modules of Node');
+  assert.doesNotMatch(Buffer.from(MODULE).toString(), /["']node:/, 'a browser has no modules of Node');
 });
 
 test('a page of Chromium verifies a bundle that was made here', { skip: skipBrowser }, async () => {

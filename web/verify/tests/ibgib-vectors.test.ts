@@ -128,7 +128,7 @@ test('a timeline is taken whole, and refused with a frame missing, doubled, swap
   assert.equal(refusal(() => verifyTimeline([a!, b!, encodeRecord(skipped)])), 'bad_n');
 });
 
-// Proves: SY-13
+// Proves: SY-14
 test('records are accepted strictly', () => {
   const [first, second] = frames(2) as [IbGib, IbGib];
   const ok = encodeRecord(second);

@@ -73,12 +73,16 @@ test('bad payloads are refused: sizes, hashes, tars, frames, bombs', async () =>
     ['nothing', new Uint8Array(0)],
     // A block of one repeated byte, 128 KiB from four bytes, again and again.
     ['a bomb', concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, 0x58), ...Array.from({ length: 4096 }, () => Uint8Array.of(2, 0, 16, 0)))],
-    // A window of 2 GiB, and one as large as its content of 1 TiB.
+    // Windows of 256 MiB and 2 GiB, and those as large as their content of 256 MiB and 1 TiB.
+    ['a large window', concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, 18 << 3), zstdOf(good).slice(6))],
+    ['a large segment', concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x10), zstdOf(good).slice(6))],
     ['a window', concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3), zstdOf(good).slice(6))],
     ['a single segment', concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 1, 0, 0), zstdOf(good).slice(6))],
     ['a dictionary', concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 1, 0x58, 7), zstdOf(good).slice(6))],
   ];
   for (const [what, payload] of rows) assert.equal(await check(payload), 'payload', what);
+  const widest = concat(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3), zstdOf(good).slice(6));
+  assert.equal(await check(widest), 'taken', 'a window of 128 MiB');
   assert.equal(await check(zstdOf(good), { hash: '00'.repeat(32) }), 'payload');
   assert.equal(await check(zstdOf(good), { size: 1 }), 'payload');
   const stream = (bytes: Uint8Array): ReadableStream<Uint8Array> => new Blob([bytes as Bytes]).stream();

@@ -78,13 +78,14 @@ withVectors('HMAC-SHA256', 'HMAC of the gateway', async ({ vectors }) => {
   console.log(`hmac: ${vectors.length} cases`);
 });
 
+// Proves: LK-7
 withVectors('sealtide-link-handshake-1', 'both signatures of a link handshake', (file) => {
   const [hello, challenge, response] = ['hello', 'challenge', 'response'].map((name) =>
     file.frames.find((frame: { name: string }) => frame.name === name),
   );
   const found = (at: { frame: string; signature_at: number }): [Bytes, Bytes] => {
     const frame = unhex(at.frame);
-    return [frame.slice(at.signature_at, at.signature_at + 4627), frame.slice(at.signature_at - 2 - 2592 - 0, at.signature_at - 2)];
+    return [frame.slice(at.signature_at, at.signature_at + 4627), frame.slice(at.signature_at - 2 - 2592, at.signature_at - 2)];
   };
   for (const [frame, label] of [[challenge, 'link1 responder'], [response, 'link1 initiator']] as const) {
     const [signature, key] = found(frame);
@@ -105,6 +106,31 @@ withVectors('sealtide-link-handshake-1', 'both signatures of a link handshake', 
     assert.equal(verifyMlDsa87(key, message, signature), true, label);
     message[111]! ^= 1;
     assert.equal(verifyMlDsa87(key, message, signature), false, label);
+  }
+});
+
+// Proves: LK-7
+withVectors('sealtide-link-handshake-1', 'certificates of a link handshake', (file) => {
+  const frame = (name: string): { frame: string; signature_at: number; signed: string } =>
+    file.frames.find((it: { name: string }) => it.name === name);
+  const keyOf = (name: string): Bytes => {
+    const { frame: digits, signature_at } = frame(name);
+    return unhex(digits).slice(signature_at - 2 - 2592, signature_at - 2);
+  };
+  const id = (side: 'initiator' | 'responder'): Bytes => unhex(file[side].node_id);
+  const rows = [
+    ['established_i', 'initiator', 'responder', keyOf('response')],
+    ['established_r', 'responder', 'initiator', keyOf('challenge')],
+  ] as const;
+  for (const [name, signer, audience, key] of rows) {
+    const { frame: digits, signature_at, signed } = frame(name);
+    const payload = unhex(digits).slice(8);
+    const content = concat(payload.slice(0, 17), id(signer), id(audience), payload.slice(42, 94), unhex(file.sb));
+    const message = signedMessage('link1 tls-cert', content);
+    assert.deepEqual(message, unhex(signed), name);
+    const signature = payload.slice(signature_at - 8, signature_at - 8 + 4627);
+    assert.equal(verifyMlDsa87(key, message, signature), true, name);
+    assert.equal(verifyMlDsa87(key, signedMessage('link1 responder', content), signature), false, name);
   }
 });
 

@@ -5,6 +5,7 @@ import { hex } from '../encoding/hex.js';
 import { isObject, readJson, RECORD_LIMITS, type Json, type JsonObject } from '../encoding/json.js';
 import { Refused } from '../refused.js';
 import { joinAddress, splitAddress, timelineGib, validateAddress } from './address.js';
+import { isGoodBinary } from './binary.js';
 import { canonical, gibOf, hasData, hasRel8ns, isPrimitive, sha256v1, type IbGib } from './hash.js';
 
 /** Bytes of an encoded record, at most: 768 KiB. Spec: ibgib §12.2.2. */
@@ -46,7 +47,8 @@ interface Parts {
 /**
  * Reads an encoded record and accepts it strictly. Spec: ibgib §12.2.1, §12.2.2.
  *
- * @throws Refused `too_large`, `bad_json`, `not_canonical`, `bad_addr`, `primitive`, `gib_mismatch`, `bad_rel`, `bad_tjp`, `bad_n`
+ * @throws Refused `too_large`, `bad_json`, `not_canonical`, `bad_addr`, `primitive`, `gib_mismatch`, `bad_rel`, `bad_tjp`, `bad_n`,
+ *   `bad_bin`
  */
 export function readRecord(encoded: Bytes): VerifiedRecord {
   if (encoded.length > RECORD_BYTES_MAX) throw refuse('too_large');
@@ -61,6 +63,7 @@ export function readRecord(encoded: Bytes): VerifiedRecord {
   const address = joinAddress(record);
   const lists = checkRelations(address, relations);
   const frame = readFrame(record, address, lists);
+  if (!isGoodBinary(record.ib, record.data, lists)) throw refuse('bad_bin');
   return { address, record, sid: sidOf(parts), frame, encoded };
 }
 
@@ -212,6 +215,9 @@ function readFrame(record: IbGib & { gib: string }, address: string, lists: Map<
   return { tjp, n: counts ? n : 0, past };
 }
 
-function refuse(code: 'too_large' | 'bad_json' | 'not_canonical' | 'bad_addr' | 'primitive' | 'gib_mismatch' | 'bad_rel' | 'bad_tjp' | 'bad_n'): Refused {
+type RecordCode =
+  'too_large' | 'bad_json' | 'not_canonical' | 'bad_addr' | 'primitive' | 'gib_mismatch' | 'bad_rel' | 'bad_tjp' | 'bad_n' | 'bad_bin';
+
+function refuse(code: RecordCode): Refused {
   return new Refused(code, `the record is refused: ${code}`);
 }
