@@ -137,7 +137,9 @@ fn hostile(entries: &[(&str, tar::EntryType, &[u8], &str)]) -> Vec<u8> {
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(*kind);
         header.set_mode(0o644);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(bytes.len() as u64);
         header.set_cksum();
         builder.append(&header, *bytes).unwrap();

@@ -124,7 +124,7 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let content = source.content();
     refuse_known(&order.app, &order.to, &content.version, &earlier)?;
     let bundle = Tiers::of(node.home()).find(content)?;
-    let payload = Payload::Bundle(OpenBundle::open(&bundle)?);
+    let payload = Payload::Bundle(Box::new(OpenBundle::open(&bundle)?));
     let made = now().wall_ms;
     let manifest = desk.sign_release(|key_version, _| Manifest {
         channel: order.to.clone(),
@@ -219,7 +219,7 @@ enum Payload {
     /// A file that holds the payload alone; it is removed afterwards.
     Packed(PathBuf),
     /// The payload of another bundle.
-    Bundle(OpenBundle),
+    Bundle(Box<OpenBundle>),
 }
 
 /// The bundle goes to the hot tier, then the channel names it: durable before announced.
