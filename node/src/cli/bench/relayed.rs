@@ -1,6 +1,7 @@
 //! The part of `bench link` over a relay, which runs in a process of its own, so that its memory and its processor time are
 //! those of a relay alone. The nodes share this process. Spec: LK-81, LK-86, LK-88, LK-90 to LK-93
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -242,15 +243,16 @@ impl LoginProcess {
 
 /// The other process: logs in as often as it is told, says so, and stays until it is ended.
 pub(super) async fn login_end() -> Result<Value, Failure> {
-    let order = BufReader::new(tokio::io::stdin()).lines().next_line().await?.unwrap_or_default();
+    let mut order = String::new();
+    std::io::stdin().read_line(&mut order)?;
     let order: Value = serde_json::from_str(&order).map_err(failed)?;
     let id: Vec<u8> = serde_json::from_value(order["relay"].clone()).map_err(failed)?;
     let id: [u8; 32] = id.try_into().map_err(|_| failed("an id has 32 bytes"))?;
     let relay = RelayHint { relay: NodeId::from_bytes(id), url: order["url"].as_str().unwrap_or_default().to_owned() };
     let links = log_all_in(&relay, order["count"].as_u64().unwrap_or(0) as usize).await?;
-    let mut out = tokio::io::stdout();
-    out.write_all(b"{\"logged_in\":true}\n").await?;
-    out.flush().await?;
+    let mut out = std::io::stdout();
+    out.write_all(b"{\"logged_in\":true}\n")?;
+    out.flush()?;
     tokio::time::sleep(PATIENCE).await;
     Ok(json!({"links": links.len()}))
 }
