@@ -19,7 +19,7 @@ PROFILE ?= default
 # What whole-node tests need is built into everything that is tested, so that each crate is built once.
 FEATURES := --features sealtide-node/failpoints
 
-.PHONY: help setup build run test test-long bench page fmt check-format tidy clippy doc spec deny unit
+.PHONY: help setup build run test test-long bench page fmt check-format tidy clippy doc spec deny unit verify-web
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -37,7 +37,7 @@ run: ## share a folder: make run DIR=~/Notes (without DIR a demo folder)
 	fi
 	$(CARGO) run --package sealtide-node --bin sealtide -- --home "$(HOME_DIR)" up "$(DIR)"
 
-test: setup check-format tidy clippy doc spec deny unit ## everything that CI runs
+test: setup check-format tidy clippy doc spec deny unit verify-web ## everything that CI runs
 
 test-long: ## the same with ten times the cases
 	SEALTIDE_TEST_SCALE=10 $(MAKE) test PROFILE=long
@@ -79,3 +79,7 @@ deny:
 # Tells at the end how many tests passed and which were slowest.
 unit:
 	PROFILE=$(PROFILE) .ci/unit $(FEATURES)
+
+# After `unit`, which builds the binary that it is tried against.
+verify-web: ## the verifier in TypeScript: types, size, tests against the binary of the last build
+	@.ci/web

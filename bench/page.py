@@ -103,7 +103,10 @@ def flat(value, name=""):
 
 
 def plain(shown, found):
-    rows = [row for row in flat(found) if row[0] != "schema"]
+    if "failed" in found:
+        return f"`{shown}` ended with {found['failed']}."
+    rounded = lambda value: round(value, 3) if isinstance(value, float) else value
+    rows = [(name, rounded(value)) for name, value in flat(found) if name != "schema"]
     return f"`{shown}`\n\n" + table(["", ""], rows)
 
 

@@ -343,8 +343,10 @@ impl Node {
         let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
         let gateway = if self.config().text("gateway", "app") == "yes" {
             let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
-            let opened = Server::open_with(settings, address, probe, Some(desk), tunnels);
-            GatewayDoor::Whole(opened.await.map_err(failed)?)
+            let opened = Server::open_with(settings, address, probe, Some(desk.clone()), tunnels);
+            let server = opened.await.map_err(failed)?;
+            desk.opened(server.url());
+            GatewayDoor::Whole(server)
         } else {
             GatewayDoor::Figures(Gateway::open_with(address, probe, tunnels).await.map_err(failed)?)
         };

@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::source::Source;
 
 /// Folders that hold nothing written by hand.
-const SKIPPED_FOLDERS: [&str; 7] =
-    ["target", "node_modules", "venv", "corpus", "artifacts", "demo-home", "demo-folder"];
+const SKIPPED_FOLDERS: [&str; 8] =
+    ["target", "build", "node_modules", "venv", "corpus", "artifacts", "demo-home", "demo-folder"];
 /// Files that tools write. A `.git` file stands in for the folder in a second work tree.
 const SKIPPED_FILES: [&str; 2] = ["Cargo.lock", ".git"];
 /// Hidden folders that belong to the repository.

@@ -15,6 +15,7 @@ mod bump;
 pub mod bundle;
 mod entity;
 mod files;
+pub mod fuzzing;
 mod idempotency;
 mod registry;
 mod request;

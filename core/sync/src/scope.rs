@@ -200,8 +200,7 @@ impl Scoped {
         let newer = |frame: &FrameFacts| self.tips_of(&frame.timeline).iter().map(|tip| tip.n).max() < Some(frame.n);
         let signed = || tips_signed(record).first().and_then(|tip| view.frame_facts(tip));
         // Mostly nothing moved, and then no record has to be looked at.
-        self.has_newer(view)
-            && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
+        self.has_newer(view) && record.frame_ref().map_or_else(|| signed().is_some_and(|frame| newer(&frame)), newer)
     }
 
     /// The tip with this level-0 id.

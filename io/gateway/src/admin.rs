@@ -20,6 +20,7 @@ use crate::refusal::Code;
 use crate::routes::{Answer, json, read_json, unstored};
 use crate::server::Shared;
 use crate::token::{Binding, Purpose, TokenDigest};
+use crate::told;
 
 /// Lines of the audit in one answer: default and most.
 const LINES: (u64, u64) = (100, 1_000);
@@ -84,11 +85,12 @@ pub(crate) async fn serve(
     let object = order_object(shared, request).await?;
     let order = read_order(path, &object, principal)?;
     // The token goes when everything else about the request is right.
-    if let Some(digest) = digest
-        && !shared.admission.take(&digest)
-    {
-        app.note(denied(caller, principal, path, Code::CsrfInvalid));
-        return Err(Code::CsrfInvalid);
+    if let Some(digest) = digest {
+        if !shared.admission.take(&digest) {
+            app.note(denied(caller, principal, path, Code::CsrfInvalid));
+            return Err(Code::CsrfInvalid);
+        }
+        app.note(told::http_token(Some(&digest), Purpose::Admin, true));
     }
     // The change waits for the disk: not on a thread that serves others.
     let work = move || app.key_desk().map_or(Err(Code::NotFound), |desk| desk.change(&order));

@@ -68,6 +68,10 @@ pub trait App: Send + Sync + 'static {
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
         None
     }
+    /// Takes a code that was drawn on this machine for whoever may use its commands: true exactly once for each.
+    fn take_sign_in_code(&self, _code: &str) -> bool {
+        false
+    }
     /// Takes what happened at the door, for the audit and the figures. It must not wait for the disk.
     fn note(&self, _event: DoorEvent) {}
 }

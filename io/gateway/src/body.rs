@@ -106,6 +106,12 @@ impl Body for AnswerBody {
     }
 }
 
+impl Default for AnswerBody {
+    fn default() -> Self {
+        Self::Text(Full::default())
+    }
+}
+
 impl<T: Into<Bytes>> From<T> for AnswerBody {
     fn from(text: T) -> Self {
         Self::Text(Full::new(text.into()))

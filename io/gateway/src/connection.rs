@@ -3,16 +3,18 @@
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::frames::{Class, CloseCode, Event, Receiver, Sender};
 use crate::rates::Bucket;
+use crate::spoken::Spoken;
 
 /// How long the other end has to answer a close, and to take what was sent before one.
 const LINGER: Duration = Duration::from_secs(5);
@@ -24,12 +26,14 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 const LINGER_BYTES: usize = 1 << 20;
 
 /// What is said to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// A text message.
     Text(String, Class),
     /// A binary message.
     Binary(Vec<u8>, Class),
+    /// A message that others hear too.
+    Spoken(Arc<Spoken>),
     /// The last frame.
     Close(CloseCode),
 }
@@ -68,6 +72,21 @@ pub(crate) struct Times {
     pub(crate) epoch: Instant,
 }
 
+/// What there is to say of a connection when it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// The code of the close frame that was sent or answered; none without one.
+    pub(crate) code: Option<u16>,
+    /// Whether it ended because the other end broke the protocol.
+    pub(crate) is_fault: bool,
+    /// Whether a message did not inflate within the bounds.
+    pub(crate) is_bomb: bool,
+    /// Bytes that came.
+    pub(crate) bytes_in: u64,
+    /// Bytes that were written.
+    pub(crate) bytes_out: u64,
+}
+
 /// Everything that belongs to one connection.
 pub(crate) struct Connection<S, T, H> {
     pub(crate) stream: S,
@@ -79,6 +98,7 @@ pub(crate) struct Connection<S, T, H> {
     pub(crate) hear: H,
     /// Turns true when the gateway stops.
     pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) tally: Tally,
 }
 
 /// What a connection waited for.
@@ -133,7 +153,12 @@ where
     /// One timer serves pings and silence. It is not moved when a frame comes: when it fires, it is looked at what was
     /// due. Between messages no buffer is held.
     // Spec: GW-36
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> Tally {
+        self.serve().await;
+        self.tally
+    }
+
+    async fn serve(&mut self) {
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         let mut bucket = Bucket::full(self.times.messages_per_second, self.mono_ms());
         let mut last_frame = Instant::now();
@@ -161,7 +186,7 @@ where
             };
             match woke {
                 Woke::Read(0) => return,
-                Woke::Read(_) => {}
+                Woke::Read(bytes) => self.tally.bytes_in += bytes as u64,
                 Woke::Timer => {
                     let now = Instant::now();
                     if now >= last_frame + self.times.idle {
@@ -174,6 +199,11 @@ where
                     timer.as_mut().reset(ping_at.min(last_frame + self.times.idle));
                 }
                 Woke::Heard(None) => others_talk = false,
+                Woke::Heard(Some(Reply::Spoken(spoken))) => {
+                    if !self.write(&self.sender.spoken(&spoken)).await {
+                        return;
+                    }
+                }
                 Woke::Heard(Some(reply)) => {
                     if self.say(reply, &mut output) == Course::Closing {
                         self.flush(&mut output).await;
@@ -202,6 +232,8 @@ where
                 Ok(Some(event)) => event,
                 Ok(None) => return Course::On,
                 Err(code) => {
+                    (self.tally.code, self.tally.is_fault) = (Some(code.0), true);
+                    self.tally.is_bomb = self.receiver.inflate_refused();
                     self.sender.close(Some(code), output);
                     return Course::Closing;
                 }
@@ -211,6 +243,7 @@ where
             let replies = match event {
                 Event::Pong => continue,
                 Event::Close(code) => {
+                    self.tally.code = code.map(|code| code.0);
                     self.sender.close(code, output);
                     return Course::Closing;
                 }
@@ -234,8 +267,10 @@ where
     fn say(&mut self, reply: Reply, output: &mut BytesMut) -> Course {
         match reply {
             Reply::Text(text, class) => self.sender.text(&text, class, output),
+            Reply::Spoken(spoken) => output.extend_from_slice(&self.sender.spoken(&spoken)),
             Reply::Binary(bytes, class) => self.sender.binary(&bytes, class, output),
             Reply::Close(code) => {
+                self.tally.code = Some(code.0);
                 self.sender.close(Some(code), output);
                 return Course::Closing;
             }
@@ -248,13 +283,17 @@ where
         if output.is_empty() {
             return true;
         }
-        let fine = self.stream.write_all(output).await.is_ok() && self.stream.flush().await.is_ok();
-        *output = BytesMut::new();
-        fine
+        let bytes = std::mem::take(output).freeze();
+        self.write(&bytes).await
+    }
+
+    async fn write(&mut self, bytes: &Bytes) -> bool {
+        self.tally.bytes_out += bytes.len() as u64;
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
     /// Lets the other end read what was sent: closing with bytes unread would reset the connection under it.
-    async fn linger(mut self) {
+    async fn linger(&mut self) {
         let _ = self.stream.shutdown().await;
         let mut left = LINGER_BYTES;
         let mut waste = [0; 4_096];

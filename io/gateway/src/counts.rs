@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::metrics::Sample;
+use crate::metrics::{Sample, Spread};
 
 /// What is counted, with its help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,7 @@ pub(crate) enum Counted {
     TokensRejected,
     Messages,
     ForwardingIgnored,
+    InflateRejected,
 }
 
 impl Counted {
@@ -24,6 +25,9 @@ impl Counted {
             Self::TokensIssued => ("sealtide_gw_tokens_issued", "Tokens given out"),
             Self::TokensRejected => ("sealtide_gw_tokens_rejected", "Tokens refused"),
             Self::Messages => ("sealtide_gw_messages", "Messages of sessions"),
+            Self::InflateRejected => {
+                ("sealtide_gw_inflate_rejected", "Messages that did not inflate within the bounds")
+            }
             Self::ForwardingIgnored => ("sealtide_gw_forwarding_ignored", "Forwarding headers of peers nobody trusts"),
         }
     }
@@ -33,22 +37,32 @@ impl Counted {
 type Labels = Vec<(&'static str, &'static str)>;
 
 /// All counters of a door.
-#[derive(Default)]
-pub(crate) struct Counts(Mutex<BTreeMap<(Counted, Labels), u64>>);
+pub(crate) struct Counts {
+    table: Mutex<BTreeMap<(Counted, Labels), u64>>,
+    /// What is left of messages that were compressed.
+    pub(crate) deflate: Spread,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { table: Mutex::default(), deflate: Spread::of_parts() }
+    }
+}
 
 impl Counts {
     /// Counts one more. All calls for one counter name the same labels.
     pub(crate) fn add(&self, counted: Counted, labels: &[(&'static str, &'static str)]) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry((counted, labels.to_vec())).or_default() += 1;
     }
 
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let sample = |((counted, labels), count): (&(Counted, Labels), &u64)| {
             let (name, help) = counted.words();
             labels.iter().fold(Sample::counter(name, help, *count), |sample, (name, value)| sample.label(name, value))
         };
-        counts.iter().map(sample).collect()
+        let deflate = Sample::spread("sealtide_gw_deflate_ratio", "What is left of compressed messages", &self.deflate);
+        counts.iter().map(sample).chain([deflate]).collect()
     }
 }

@@ -11,12 +11,12 @@ use yawc::frame::{Frame, OpCode};
 
 use crate::deflate::{InflateError, deflate, inflate};
 use crate::extensions::Deflate;
+use crate::metrics::Spread;
+use crate::spoken::{Spoken, WINDOW_BITS};
 use crate::text::TextCheck;
 
 /// Payload bytes of a control frame.
 const CONTROL_BYTES_MAX: u8 = 125;
-/// The window when the client asked for none.
-const WINDOW_BITS: u8 = 15;
 
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,7 @@ pub struct Receiver {
     partial: Option<Partial>,
     /// Of the text in the frame under way.
     text: TextCheck,
+    inflate_refused: bool,
 }
 
 /// What was read of a frame whose payload has not come whole.
@@ -103,7 +104,20 @@ impl Receiver {
     pub fn new(limits: FrameLimits, deflate: bool) -> Self {
         // The codec refuses a payload that is equal to its limit.
         let decoder = Decoder::new(yawc::Role::Server, limits.message_bytes + 1);
-        Self { decoder, limits, deflate, header: None, partial: None, text: TextCheck::default() }
+        Self {
+            decoder,
+            limits,
+            deflate,
+            header: None,
+            partial: None,
+            text: TextCheck::default(),
+            inflate_refused: false,
+        }
+    }
+
+    /// Whether the last message did not inflate within the bounds.
+    pub fn inflate_refused(&self) -> bool {
+        self.inflate_refused
     }
 
     /// The next event in `buffer`, which is shortened by it; `None` asks for more bytes.
@@ -228,9 +242,11 @@ impl Receiver {
         self.whole(partial).map(Some)
     }
 
-    fn whole(&self, partial: Partial) -> Result<Event, CloseCode> {
+    fn whole(&mut self, partial: Partial) -> Result<Event, CloseCode> {
         let bytes = if partial.is_compressed {
-            inflate(&partial.bytes, self.limits.message_bytes, self.limits.ratio).map_err(|error| match error {
+            let inflated = inflate(&partial.bytes, self.limits.message_bytes, self.limits.ratio);
+            self.inflate_refused = inflated.is_err();
+            inflated.map_err(|error| match error {
                 InflateError::TooLong => CloseCode::TOO_BIG,
                 InflateError::Broken => CloseCode::INVALID,
             })?
@@ -276,12 +292,20 @@ pub struct Sender {
     deflate: Option<Deflate>,
     bytes_min: usize,
     always: bool,
+    /// What is left of messages that were compressed, as a part of them.
+    ratios: Option<Spread>,
 }
 
 impl Sender {
     /// For a connection on which `deflate` was agreed, or nothing; messages below `bytes_min` go plain.
     pub fn new(deflate: Option<Deflate>, bytes_min: usize) -> Self {
-        Self { encoder: Encoder::new(yawc::Role::Server), deflate, bytes_min, always: false }
+        Self { encoder: Encoder::new(yawc::Role::Server), deflate, bytes_min, always: false, ratios: None }
+    }
+
+    /// Counts what compression brings.
+    #[must_use]
+    pub fn counting(self, ratios: Spread) -> Self {
+        Self { ratios: Some(ratios), ..self }
     }
 
     /// Compresses whatever is sent, of any length: what a conformance suite wants to see.
@@ -297,6 +321,13 @@ impl Sender {
     /// Appends a binary message.
     pub fn binary(&mut self, bytes: &[u8], class: Class, out: &mut BytesMut) {
         self.data(OpCode::Binary, bytes, class, out);
+    }
+
+    /// The frame of a message that many hear; nothing is copied.
+    pub(crate) fn spoken(&self, spoken: &Spoken) -> Bytes {
+        let window = self.deflate.map(|agreed| agreed.server_max_window_bits.unwrap_or(WINDOW_BITS));
+        let packs = window == Some(WINDOW_BITS) && spoken.len() >= self.bytes_min;
+        if packs { spoken.packed().clone() } else { spoken.plain().clone() }
     }
 
     /// Appends a ping.
@@ -325,6 +356,9 @@ impl Sender {
             .filter(|_| worth)
             .map(|agreed| deflate(bytes, agreed.server_max_window_bits.unwrap_or(WINDOW_BITS)));
         let packed = packed.filter(|packed| self.always || packed.len() < bytes.len());
+        if let (Some(packed), Some(ratios)) = (&packed, &self.ratios) {
+            ratios.observe(packed.len() as f64 / bytes.len().max(1) as f64);
+        }
         let start = out.len();
         let payload = Bytes::copy_from_slice(packed.as_deref().unwrap_or(bytes));
         let frame = if opcode == OpCode::Text { Frame::text(payload) } else { Frame::binary(payload) };

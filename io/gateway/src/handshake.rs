@@ -20,6 +20,7 @@ use crate::peer::Peer;
 use crate::principal::Principal;
 use crate::refusal::Code;
 use crate::settings::Door;
+use crate::sign_in::principal_of;
 use crate::token::{Admission, Binding, Purpose, TokenDigest, TokenRefusal};
 
 /// A request head, borrowed.
@@ -141,8 +142,11 @@ pub fn judge(head: &Head<'_>, facts: &Facts<'_>) -> Result<Grant, Refusal> {
     check_request(head)?;
     let caller = if echo { echo_caller(door, facts.tcp, head)? } else { Caller::of(door, facts.tcp, head)? };
     let key = upgrade_key(head)?;
-    let presented =
-        if echo { Principal { id: None, role: crate::Role::Public } } else { check_caller(head, door, &caller)? };
+    let presented = if echo {
+        Principal { id: None, role: crate::Role::Public, ends_mono_ms: None }
+    } else {
+        check_caller(head, facts, &caller)?
+    };
     let source = caller.peer.source();
     if door.limits(caller.peer.client, caller.peer.is_public) && !(facts.rate)(source) {
         return Err(Code::RateLimited.into());
@@ -204,7 +208,8 @@ fn echo_caller(door: &Door, tcp: SocketAddr, head: &Head<'_>) -> Result<Caller, 
 
 /// Step 8.
 // Spec: GW-18
-fn check_caller(head: &Head<'_>, door: &Door, caller: &Caller) -> Result<Principal, Code> {
+fn check_caller(head: &Head<'_>, facts: &Facts<'_>, caller: &Caller) -> Result<Principal, Code> {
+    let door = facts.door;
     let has_bearer = head.headers.contains_key(http::header::AUTHORIZATION);
     let allowed = match caller.origin {
         Some(_) => caller.origin_allowed,
@@ -213,7 +218,8 @@ fn check_caller(head: &Head<'_>, door: &Door, caller: &Caller) -> Result<Princip
     if !allowed {
         return Err(Code::OriginDenied);
     }
-    Principal::of(door, &caller.peer, head.headers).map_err(|_| Code::Unauthenticated)
+    let found = principal_of(door, &caller.peer, head.headers, &facts.admission.sign_ins, facts.mono_ms);
+    found.map_err(|_| Code::Unauthenticated)
 }
 
 /// The one token that a request carries.

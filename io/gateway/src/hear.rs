@@ -20,7 +20,13 @@ use crate::app::{App, DoorEvent, KeyChange, Notice};
 use crate::connection::{Hear, Reply, stopped};
 use crate::frames::{Class, CloseCode};
 use crate::ladder::Rung;
+use crate::lifecycle::{Lives, Load, Phase};
+use crate::principal::Principal;
 use crate::session::Broadcast;
+use crate::settings::Door;
+use crate::sign_in::Holder;
+use crate::spoken::Spoken;
+use crate::standing::Standing;
 
 /// How often a session looks whether the end of its keys is near, though nothing was said.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
@@ -28,8 +34,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 const DEPRECATE_MS: u64 = 7 * 86_400_000;
 const DAY_MS: u64 = 86_400_000;
 const HSL_WARNING: &str = "#FF8C00";
-/// The subprotocol of the session is withdrawn.
-const WITHDRAWN: CloseCode = CloseCode(4409);
 /// Overload: the session is too far behind.
 const BEHIND: CloseCode = CloseCode(1013);
 
@@ -45,10 +49,14 @@ pub(crate) async fn pass_on(
             () = stopped(&mut stop) => return,
         };
         let heard = match notice {
-            Ok(Notice::KeyRotated(change)) => Broadcast::Keys { text: Some(key_rotated(&change).into()) },
-            Ok(Notice::VersionChanged(text)) => Broadcast::Said { from: u64::MAX, text },
+            Ok(Notice::KeyRotated(change)) => {
+                Broadcast::Keys { spoken: Some(Arc::new(Spoken::new(key_rotated(&change)))) }
+            }
+            Ok(Notice::VersionChanged(text)) => {
+                Broadcast::Said { from: u64::MAX, spoken: Arc::new(Spoken::new(text.to_string())) }
+            }
             // What was missed may have been about keys.
-            Ok(Notice::KeysMoved) | Err(broadcast::error::RecvError::Lagged(_)) => Broadcast::Keys { text: None },
+            Ok(Notice::KeysMoved) | Err(broadcast::error::RecvError::Lagged(_)) => Broadcast::Keys { spoken: None },
             Err(broadcast::error::RecvError::Closed) => return,
         };
         let _ = others.send(heard);
@@ -59,9 +67,13 @@ pub(crate) async fn pass_on(
 pub(crate) struct Listener {
     pub(crate) number: u64,
     pub(crate) rung: Rung,
-    pub(crate) may_read: bool,
+    pub(crate) principal: Principal,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) lives: Arc<Lives>,
     pub(crate) app: Arc<dyn App>,
     pub(crate) grace: Duration,
+    /// The zero of the clock that never steps.
+    pub(crate) epoch: Instant,
 }
 
 /// One session, as far as it is spoken to.
@@ -71,6 +83,8 @@ pub(crate) struct Hearing {
     looks: Interval,
     closes: Option<Instant>,
     told_day: Option<u64>,
+    /// The end that was announced already.
+    told_end: Option<u64>,
     /// What follows from one thing that was heard and was not said yet.
     waiting: VecDeque<Reply>,
     /// The end was said, and is not said twice.
@@ -84,7 +98,7 @@ impl Hearing {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut closes, mut told_day) = (None, None);
         let waiting = listener.look(&mut closes, &mut told_day).into();
-        Self { listener, others, looks, closes, told_day, waiting, over: false }
+        Self { listener, others, looks, closes, told_day, told_end: None, waiting, over: false }
     }
 }
 
@@ -106,24 +120,51 @@ impl Hear for Hearing {
                 }
             };
             let listener = &self.listener;
+            let ends = listener.standing.ends_mono_ms();
+            let is_told = ends.is_some() && self.told_end == ends;
+            let due = if is_told { ends } else { listener.standing.renew_at_mono_ms() };
+            let aged = async {
+                match due {
+                    Some(at) => sleep_until(listener.epoch + Duration::from_millis(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
             let replies = tokio::select! {
                 // What was said is heard before what follows from it.
                 biased;
                 heard = self.others.recv() => match heard {
-                    Ok(Broadcast::Said { from, .. }) if from == listener.number || !listener.may_read => continue,
-                    Ok(Broadcast::Said { text, .. }) => return Some(said(text.to_string())),
-                    Ok(Broadcast::Keys { text }) => {
-                        let rotated = text.map(|text| said(text.to_string()));
+                    Ok(Broadcast::Said { from, .. }) if from == listener.number || !listener.standing.may_read() => continue,
+                    Ok(Broadcast::Said { spoken, .. }) => return Some(Reply::Spoken(spoken)),
+                    Ok(Broadcast::Keys { spoken }) => {
+                        let rotated = spoken.map(Reply::Spoken);
                         rotated.into_iter().chain(listener.look(&mut self.closes, &mut self.told_day)).collect()
+                    }
+                    Ok(Broadcast::Settings(door)) if listener.is_known(&door) => continue,
+                    Ok(Broadcast::Settings(_)) => {
+                        self.over = true;
+                        vec![Reply::Close(CloseCode::EXPIRED)]
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => vec![Reply::Close(BEHIND)],
                     Err(broadcast::error::RecvError::Closed) => return None,
                 },
                 _ = self.looks.tick() => listener.look(&mut self.closes, &mut self.told_day),
+                () = aged => match listener.standing.ends_mono_ms() {
+                    // Somebody renewed it in the meantime.
+                    found if found != ends => continue,
+                    Some(end) if !is_told => {
+                        self.told_end = Some(end);
+                        listener.lives.step(listener.number, Phase::Renew, &Load::default(), listener.mono_ms());
+                        vec![said(ending(listener.wall_ms_of(end)))]
+                    }
+                    _ => {
+                        self.over = true;
+                        vec![Reply::Close(CloseCode::EXPIRED)]
+                    }
+                },
                 () = over => {
                     listener.app.note(listener.withdrawn());
                     self.over = true;
-                    vec![Reply::Close(WITHDRAWN)]
+                    vec![Reply::Close(CloseCode::WITHDRAWN)]
                 }
             };
             self.waiting.extend(replies);
@@ -151,6 +192,21 @@ impl Listener {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Whether the settings still know the holder with at least the role of the session.
+    fn is_known(&self, door: &Door) -> bool {
+        let Some(id) = &self.principal.id else { return true };
+        // The name of who signed in by a code stands in no file.
+        id == Holder::Local.id() || door.role_of(id).is_some_and(|role| role >= self.principal.role)
+    }
+
+    fn mono_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn wall_ms_of(&self, mono_ms: u64) -> u64 {
+        self.app.wall_ms() + mono_ms.saturating_sub(self.mono_ms())
     }
 
     fn withdrawn(&self) -> DoorEvent {
@@ -185,8 +241,16 @@ fn key_rotated(change: &KeyChange) -> String {
 }
 
 fn deprecate(not_after: u64) -> String {
+    notice("KEY_DEPRECATE", "Key Deprecate [HSL:#FF8C00]", not_after)
+}
+
+fn ending(not_after: u64) -> String {
+    notice("SESSION_RENEW", "Session Renew [HSL:#FF8C00]", not_after)
+}
+
+fn notice(code: &str, message: &str, not_after: u64) -> String {
     let mut object = JsObject::new();
-    let texts = [("type", "notice"), ("code", "KEY_DEPRECATE"), ("message", "Key Deprecate [HSL:#FF8C00]")];
+    let texts = [("type", "notice"), ("code", code), ("message", message)];
     for (name, value) in texts {
         object.set(name, Js::text(value));
     }

@@ -31,6 +31,17 @@ pub struct Bearer {
     pub role: Role,
 }
 
+/// Somebody who signs in with a passphrase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassphraseHolder {
+    /// Who.
+    pub id: String,
+    /// What they may do.
+    pub role: Role,
+    /// Knows the passphrase when it comes.
+    pub verifier: crate::passphrase::Verifier,
+}
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -38,6 +49,8 @@ pub struct Principal {
     pub id: Option<String>,
     /// What they may do.
     pub role: Role,
+    /// When what they showed ends, on the clock that never steps; none for what has no end.
+    pub ends_mono_ms: Option<u64>,
 }
 
 /// A credential that is unknown: it is refused, never taken for none.
@@ -54,7 +67,11 @@ impl Principal {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
             let is_listener = door.auth == Auth::None && !peer.is_public;
-            return Ok(Self { id: None, role: if is_listener { Role::Bumper } else { Role::Public } });
+            return Ok(Self {
+                id: None,
+                role: if is_listener { Role::Bumper } else { Role::Public },
+                ends_mono_ms: None,
+            });
         };
         let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or(Unauthenticated)?;
         let (scheme, token) = text.split_once(' ').ok_or(Unauthenticated)?;
@@ -64,7 +81,7 @@ impl Principal {
         let digest = sha256(token.trim().as_bytes());
         let mut bearers = door.settings.bearers.iter();
         let found = bearers.find(|bearer| ct_eq(&bearer.digest, &digest)).ok_or(Unauthenticated)?;
-        Ok(Self { id: Some(found.id.clone()), role: found.role })
+        Ok(Self { id: Some(found.id.clone()), role: found.role, ends_mono_ms: None })
     }
 
     /// Whether it may do what needs `role`; reading is for everybody where the operator says so.

@@ -6,6 +6,7 @@
 //! | `/metrics` | this machine, requests that are not public |
 //! | `/version/health`, `/api/dev/version-ws/health` | anybody; the long form for readers |
 //! | `/api/auth/csrf-token` | own pages and programs |
+//! | `/api/auth/session` | whoever shows a proof; a cookie comes back |
 //! | `/version/ws`, `/api/dev/version-ws` | holders of a token |
 //! | `/version/registry`, `/api/dev/versions` | readers |
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
@@ -44,9 +45,11 @@ use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::server::{Place, Shared};
 use crate::session::{Broadcast, read_object};
+use crate::sign_in::principal_of;
+use crate::spoken::Spoken;
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
 use crate::tunnel::{self, TUNNEL_PATH};
-use crate::{App, Sample, key_routes, metrics, told};
+use crate::{App, Sample, key_routes, metrics, sign_in_routes, told};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -121,7 +124,13 @@ async fn route(
     if limited && !shared.requests.take(caller.peer.source(), shared.mono_ms()) {
         return Err(Code::RateLimited);
     }
-    let principal = Principal::of(&shared.door, &caller.peer, request.headers()).map_err(|_| Code::Unauthenticated)?;
+    // Before anybody is asked who they are: a browser whose sign-in is over signs in again.
+    if path == sign_in_routes::PATH {
+        return sign_in_routes::serve(shared, &app, &caller, request).await.map(|answer| with_origin(answer, &caller));
+    }
+    let (sign_ins, mono_ms) = (&shared.admission.sign_ins, shared.mono_ms());
+    let principal = principal_of(&shared.door, &caller.peer, request.headers(), sign_ins, mono_ms);
+    let principal = principal.map_err(|_| Code::Unauthenticated)?;
     let needs = |role| match principal.may(&shared.door, role) {
         true => Ok(()),
         false if principal.role == Role::Public => Err(Code::Unauthenticated),
@@ -229,6 +238,8 @@ fn upgrade(
     shared.counts.add(Counted::Upgrades, &[("code", "none"), ("result", "taken"), ("subprotocol", rung_word(&grant))]);
     if let Some(app) = &shared.app {
         note_ignored(shared, app.as_ref(), &grant.peer);
+        told::forwarding_ignored(&grant.peer, id).into_iter().for_each(|event| app.note(event));
+        told::skipped(&grant, &shared.door, request.headers(), id).into_iter().for_each(|event| app.note(event));
         app.note(told::validated(&grant, request.headers(), id));
     }
     let mut answer = Response::builder()
@@ -251,7 +262,7 @@ fn upgrade(
             Err(_) => shared.admission.leave(source),
         }
     });
-    answer.body(AnswerBody::from(Bytes::new())).map_err(|_| Code::WsKey)
+    answer.body(AnswerBody::default()).map_err(|_| Code::WsKey)
 }
 
 /// Counts a refusal and tells the audit; callers see the code alone.
@@ -373,9 +384,13 @@ async fn bump(
         FieldError::Field(_) => Code::InvalidField,
     })?;
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let digest = single(&headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
-    shared.admission.check(&digest, Purpose::Http, &binding, shared.mono_ms()).map_err(|_| Code::CsrfInvalid)?;
-    if !shared.admission.take(&digest) {
+    let digest = single(&headers, "x-csrf-token").and_then(TokenDigest::of);
+    let taken = digest.as_ref().is_some_and(|digest| {
+        let checked = shared.admission.check(digest, Purpose::Http, &binding, shared.mono_ms());
+        checked.is_ok() && shared.admission.take(digest)
+    });
+    app.note(told::http_token(digest.as_ref(), Purpose::Http, taken));
+    if !taken {
         return Err(Code::CsrfInvalid);
     }
     let key = idempotency_key(&headers, caller, principal)?;
@@ -458,7 +473,7 @@ fn once(
     }
     let (told, broadcast) = Told::of(&bump()?);
     if let Some(text) = broadcast {
-        let _ = shared.others.send(Broadcast::Said { from: u64::MAX, text: text.into() });
+        let _ = shared.others.send(Broadcast::Said { from: u64::MAX, spoken: Arc::new(Spoken::new(text)) });
     }
     if let (Some(kept), Some(key)) = (&mut kept, key) {
         kept.keep(key, request, told.kept(), shared.mono_ms());
@@ -617,7 +632,7 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
     headers.insert("x-tes-error", HeaderValue::from_static(code.name()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if code == Code::Method {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
     }
     if let Some((name, value)) = code.hint() {
         headers.insert(header::HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::connection::{Connection, Silence, Times, stopped};
-use crate::counts::Counts;
+use crate::connection::{Connection, Silence, Tally, Times, stopped};
+use crate::counts::{Counted, Counts};
 use crate::frames::{FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
 use crate::hear::{Hearing, Listener};
@@ -28,6 +28,7 @@ use crate::patience::Patient;
 use crate::rates::Rate;
 use crate::session::{Broadcast, Echo, Session};
 use crate::settings::{Door, Settings, SettingsError};
+use crate::standing::Standing;
 use crate::tls::Tls;
 use crate::token::{Admission, AdmissionLimits};
 use crate::told::{self, Seen};
@@ -42,6 +43,8 @@ const HEADERS_MAX: usize = 64;
 const SPARE_CONNECTIONS: usize = 1_024;
 /// Messages of others that wait for one session; a session that is further behind loses the oldest.
 const BROADCASTS: usize = 256;
+/// Tries of one source to sign in, each second.
+const SIGN_IN_TRIES: u32 = 1;
 /// How often tokens whose time is over are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -56,6 +59,9 @@ pub(crate) struct Shared {
     pub(crate) upgrades: Arc<Rate>,
     pub(crate) tokens: Arc<Rate>,
     pub(crate) requests: Arc<Rate>,
+    pub(crate) sign_in_tries: Arc<Rate>,
+    /// The one passphrase that is tried.
+    pub(crate) passphrases: Arc<Semaphore>,
     pub(crate) others: broadcast::Sender<Broadcast>,
     /// Answers to bumps that had a key.
     pub(crate) answers: Arc<Mutex<Idempotency>>,
@@ -134,6 +140,8 @@ impl Server {
             upgrades: Arc::new(Rate::new(door.settings.upgrades_per_second)),
             tokens: Arc::new(Rate::new(door.settings.tokens_per_second)),
             requests: Arc::new(Rate::new(door.settings.requests_per_second)),
+            sign_in_tries: Arc::new(Rate::new(SIGN_IN_TRIES)),
+            passphrases: Arc::new(Semaphore::new(1)),
             others: broadcast::Sender::new(BROADCASTS),
             tunnel,
             tls: tls.map(Arc::new),
@@ -179,7 +187,9 @@ impl Server {
     // Spec: GW-85
     pub fn reload(&self, settings: Settings) -> Result<(), SettingsError> {
         let door = Arc::new(Door::new(settings, self.address)?);
-        self.current.send_modify(|current| *current = Arc::new(Shared { door, ..Shared::clone(current) }));
+        self.current
+            .send_modify(|current| *current = Arc::new(Shared { door: door.clone(), ..Shared::clone(current) }));
+        let _ = self.current.borrow().others.send(Broadcast::Settings(door));
         Ok(())
     }
 }
@@ -310,12 +320,14 @@ impl Shared {
         match &self.app {
             None => {
                 let sender = Sender::for_echo(grant.deflate);
-                Connection { stream, receiver, sender, talk: Echo, times, hear: Silence, stop }.run().await;
+                let tally = Tally::default();
+                Connection { stream, receiver, sender, talk: Echo, times, hear: Silence, stop, tally }.run().await;
             }
             Some(app) => {
                 let number = self.sessions.fetch_add(1, Ordering::Relaxed);
                 self.lives.begin(number);
                 let (began, protocol) = (self.mono_ms(), grant.selected.rung.to_string());
+                let standing = Arc::new(Standing::new(door, &grant.principal, began));
                 let talk = Session {
                     number,
                     counts: self.counts.clone(),
@@ -325,23 +337,36 @@ impl Shared {
                     admission: self.admission.clone(),
                     others: self.others.clone(),
                     principal: grant.principal.clone(),
+                    standing: standing.clone(),
                     binding: grant.binding.clone(),
                     rung: grant.selected.rung,
                     faults: Default::default(),
+                    is_tense: false,
                 };
                 let listener = Listener {
                     number,
                     rung: grant.selected.rung,
-                    may_read: grant.principal.may(door, crate::Role::Reader),
+                    principal: grant.principal.clone(),
+                    standing,
+                    lives: self.lives.clone(),
+                    epoch: self.epoch,
                     app: app.clone(),
                     grace: Duration::from_millis(settings.withdraw_grace_ms),
                 };
                 let hear = Hearing::begin(listener, self.others.subscribe());
-                let sender = Sender::new(grant.deflate, settings.compress_min_bytes);
-                Connection { stream, receiver, sender, talk, times, hear, stop }.run().await;
+                let sender =
+                    Sender::new(grant.deflate, settings.compress_min_bytes).counting(self.counts.deflate.clone());
+                let tally = Tally::default();
+                let tally = Connection { stream, receiver, sender, talk, times, hear, stop, tally }.run().await;
                 let now = self.mono_ms();
                 self.lives.step(number, Phase::Evict, &Load::default(), now);
-                app.note(told::closed(&protocol, now.saturating_sub(began)));
+                if tally.is_bomb {
+                    self.counts.add(Counted::InflateRejected, &[]);
+                }
+                if tally.is_fault {
+                    app.note(told::broken(&protocol, &tally));
+                }
+                app.note(told::closed(&protocol, now.saturating_sub(began), &tally));
             }
         }
         self.admission.leave(source);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sealtide_ibgib::json::{Js, JsObject, JsString, Rules, parse, write};
 use sealtide_releases::{BumpAnswer, BumpRequest, FieldError, HSL_NORMAL, refresh_text};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::broadcast;
 
 use crate::app::{App, DoorEvent, Way};
@@ -16,6 +17,8 @@ use crate::lifecycle::{self, Lives, Load, Phase};
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::settings::Door;
+use crate::spoken::Spoken;
+use crate::standing::Standing;
 use crate::token::{Admission, Binding, Purpose, TokenDigest};
 
 /// Nesting of JSON, at most.
@@ -47,10 +50,12 @@ pub(crate) enum Broadcast {
     Said {
         /// Its number; `u64::MAX` for none.
         from: u64,
-        text: Arc<str>,
+        spoken: Arc<Spoken>,
     },
     /// Keys changed: each session looks whether its rung can still be kept. The message is for everybody.
-    Keys { text: Option<Arc<str>> },
+    Keys { spoken: Option<Arc<Spoken>> },
+    /// The settings were read again: a session whose holder is not known any more ends.
+    Settings(Arc<Door>),
 }
 
 /// One session of the real door.
@@ -63,9 +68,12 @@ pub(crate) struct Session {
     pub(crate) admission: Arc<Admission>,
     pub(crate) others: broadcast::Sender<Broadcast>,
     pub(crate) principal: Principal,
+    pub(crate) standing: Arc<Standing>,
     pub(crate) binding: Binding,
     pub(crate) rung: Rung,
     pub(crate) faults: VecDeque<u64>,
+    /// Whether it was about to be thrown out when that was looked at last.
+    pub(crate) is_tense: bool,
 }
 
 impl Talk for Session {
@@ -127,7 +135,7 @@ impl Session {
             Err(FieldError::Scope) => return self.fault(Code::InvalidScope, id, mono_ms),
             Err(FieldError::Field(_)) => return self.fault(Code::InvalidField, id, mono_ms),
         };
-        let done = match self.app.bump(&request, Way::Rung(self.rung)) {
+        let done = match waiting(|| self.app.bump(&request, Way::Rung(self.rung))) {
             Ok(done) => done,
             Err(code) => return vec![error(code, id)],
         };
@@ -139,7 +147,8 @@ impl Session {
             revision: done.revision,
         };
         if done.signed.is_some() {
-            let _ = self.others.send(Broadcast::Said { from: self.number, text: answer.broadcast().into() });
+            let spoken = Arc::new(Spoken::new(answer.broadcast()));
+            let _ = self.others.send(Broadcast::Said { from: self.number, spoken });
         }
         vec![Reply::Text(answer.message(id), Class::Signed)]
     }
@@ -155,8 +164,11 @@ impl Session {
             Some(principal) => {
                 self.step(Phase::Renew, mono_ms);
                 self.step(Phase::Active, mono_ms);
+                self.standing.renew(&self.door, &principal, mono_ms);
                 self.principal = principal;
-                let expires = self.app.wall_ms() + self.door.settings.ws_token_ttl_ms;
+                let left = self.standing.ends_mono_ms().map(|ends| ends.saturating_sub(mono_ms));
+                // A session without end is told the life of a token, as clients of the older system expect.
+                let expires = self.app.wall_ms() + left.unwrap_or(self.door.settings.ws_token_ttl_ms);
                 let mut object = JsObject::new();
                 object.set("type", Js::text("renewed"));
                 object.set("expiresAt", Js::Number(expires as f64));
@@ -179,8 +191,28 @@ impl Session {
                 ("level", lifecycle::level(tension).0.to_owned()),
                 ("forecast", lifecycle::forecast(tension).to_owned()),
             ];
-            self.app.note(DoorEvent { name: "LIFECYCLE_TRANSITION", hsl: HSL_NORMAL, members, request_id: None });
+            let event = |name, hsl| DoorEvent { name, hsl, members: members.clone(), request_id: None };
+            self.app.note(event("LIFECYCLE_TRANSITION", HSL_NORMAL));
         }
+        self.watch_tension(phase, &load);
+    }
+
+    /// Tells of a session that is about to be thrown out, when it gets there.
+    // Spec: GW-83
+    fn watch_tension(&mut self, phase: Phase, load: &Load) {
+        let tension = lifecycle::tension(phase, load);
+        let is_tense = lifecycle::forecast(tension) == "EVICT_IMMINENT";
+        if is_tense && !self.is_tense {
+            let members = vec![
+                ("sessionID", self.lives.pseudonym(self.number)),
+                ("phase", phase.name().to_owned()),
+                ("tension", tension.to_string()),
+            ];
+            for name in ["TENSION_SPIKE", "FORECAST_ALERT"] {
+                self.app.note(DoorEvent { name, hsl: "#FF8C00", members: members.clone(), request_id: None });
+            }
+        }
+        self.is_tense = is_tense;
     }
 
     /// Says what is wrong; the fifth time within a minute it is the last that is said.
@@ -192,6 +224,14 @@ impl Session {
             replies.push(Reply::Close(CloseCode::POLICY));
         }
         replies
+    }
+}
+
+/// Does what waits for the disk, while other connections of this thread go on elsewhere where there is an elsewhere.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

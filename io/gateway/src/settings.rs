@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::ladder::Rung;
-use crate::principal::Bearer;
+use crate::principal::{Bearer, PassphraseHolder, Role};
 use crate::tls::TlsFiles;
 
 /// Longest life of a token, and the default, in milliseconds.
@@ -57,6 +57,12 @@ pub struct Settings {
     pub auth: Option<Auth>,
     /// Bearer tokens, by their digest.
     pub bearers: Vec<Bearer>,
+    /// Who signs in with a passphrase.
+    pub passphrases: Vec<PassphraseHolder>,
+    /// Life of a sign-in in milliseconds.
+    pub sign_in_ttl_ms: u64,
+    /// Life of a session of a credential's holder without renewal, in milliseconds; 0: without end.
+    pub session_ttl_ms: u64,
     /// Whether anybody may read.
     pub public_read: bool,
     /// Whether a token may stand in the query.
@@ -126,6 +132,9 @@ impl Default for Settings {
             allow_missing_origin: None,
             auth: None,
             bearers: Vec::new(),
+            passphrases: Vec::new(),
+            sign_in_ttl_ms: 12 * 3_600_000,
+            session_ttl_ms: 12 * 3_600_000,
             public_read: false,
             allow_query_token: false,
             ws_token_ttl_ms: TOKEN_TTL_MS_MAX,
@@ -286,6 +295,18 @@ impl Door {
     // Spec: GW-18
     pub fn allows_origin(&self, origin: &str) -> bool {
         self.origins.contains(origin)
+    }
+
+    /// The name of the cookie of a sign-in. Cookies of one host are shared by its ports, so on plain HTTP the port is in it.
+    pub fn cookie_name(&self) -> String {
+        if self.scheme == "https" { "__Host-sealtide".to_owned() } else { format!("sealtide-{}", self.address.port()) }
+    }
+
+    /// What the holder of a credential may do; none when nobody has that name.
+    pub fn role_of(&self, id: &str) -> Option<Role> {
+        let bearers = self.settings.bearers.iter().map(|bearer| (&bearer.id, bearer.role));
+        let all = bearers.chain(self.settings.passphrases.iter().map(|holder| (&holder.id, holder.role)));
+        all.filter(|(own, _)| *own == id).map(|(_, role)| role).next()
     }
 
     /// Whether rates hold for a request.

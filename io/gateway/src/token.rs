@@ -11,6 +11,7 @@ use sealtide_crypto::{Entropy, ct_eq, sha256, sha256_parts};
 
 use crate::peer::Peer;
 use crate::principal::Principal;
+use crate::sign_in::SignIns;
 
 /// Characters of a token.
 const TOKEN_CHARS: usize = 43;
@@ -145,6 +146,8 @@ pub struct Full;
 
 /// Tokens that wait to be used, and sessions that are open.
 pub struct Admission {
+    /// Browsers that signed in.
+    pub sign_ins: SignIns,
     limits: AdmissionLimits,
     tables: Mutex<Tables>,
 }
@@ -186,7 +189,7 @@ struct Entry {
 impl Admission {
     /// Empty tables.
     pub fn new(limits: AdmissionLimits) -> Self {
-        Self { limits, tables: Mutex::default() }
+        Self { sign_ins: SignIns::default(), limits, tables: Mutex::default() }
     }
 
     /// Issues a token. Tokens that are there are never thrown out for it.

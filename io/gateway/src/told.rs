@@ -9,10 +9,12 @@ use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
 
 use crate::app::DoorEvent;
+use crate::connection::Tally;
 use crate::handshake::{Grant, Refusal};
-use crate::ladder::CARRIER;
+use crate::ladder::{CARRIER, Rung};
 use crate::peer::Peer;
 use crate::refusal::Code;
+use crate::settings::Door;
 use crate::token::{Purpose, TokenDigest, TokenRefusal};
 
 const HSL_NORMAL: &str = "#9D4EDD";
@@ -69,9 +71,54 @@ pub(crate) fn validated(grant: &Grant, headers: &HeaderMap, id: &str) -> DoorEve
     DoorEvent { name: "ws:upgrade:headers_validated", hsl: HSL_NORMAL, members, request_id: Some(id.to_owned()) }
 }
 
-/// The end of a session.
-pub(crate) fn closed(protocol: &str, duration_ms: u64) -> DoorEvent {
-    let members = vec![("protocol", protocol.to_owned()), ("durationMs", duration_ms.to_string())];
+/// Names that come before the one that was taken and that are spoken here: the keys do not keep them now.
+pub(crate) fn skipped(grant: &Grant, door: &Door, headers: &HeaderMap, id: &str) -> Vec<DoorEvent> {
+    let Some(taken) = &grant.selected.name else { return Vec::new() };
+    let settings = &door.settings;
+    let is_spoken = |name: &str| {
+        Rung::parse(name).is_some_and(|rung| settings.subprotocols.contains(&rung) && rung >= settings.min_subprotocol)
+    };
+    let offered = offered(headers);
+    let before = offered.split(',').take_while(|name| name != taken).filter(|name| is_spoken(name));
+    let event = |name: &str| DoorEvent {
+        name: "ws:subproto:skipped",
+        hsl: HSL_WARNING,
+        members: vec![("offered", name.to_owned()), ("reason", "keys".to_owned())],
+        request_id: Some(id.to_owned()),
+    };
+    before.map(event).collect()
+}
+
+/// An upgrade with a forwarding header of a peer that nobody trusts.
+pub(crate) fn forwarding_ignored(peer: &Peer, id: &str) -> Option<DoorEvent> {
+    let members = vec![("peer", peer.client.to_string()), ("header", peer.ignored?.to_owned())];
+    Some(DoorEvent { name: "ws:upgrade:forwarding_ignored", hsl: "#FF4500", members, request_id: Some(id.to_owned()) })
+}
+
+/// A token for a change over HTTP that was taken, or was none.
+pub(crate) fn http_token(digest: Option<&TokenDigest>, purpose: Purpose, taken: bool) -> DoorEvent {
+    let (name, hsl) = if taken { ("CSRF_VERIFY", HSL_NORMAL) } else { ("CSRF_FAILURE", "#FF4500") };
+    let reference = digest.map(TokenDigest::nonce_hash).unwrap_or_default();
+    let members = vec![("type", purpose.name().to_owned()), ("ref", reference)];
+    DoorEvent { name, hsl, members, request_id: None }
+}
+
+/// A session whose other end broke the protocol.
+pub(crate) fn broken(protocol: &str, tally: &Tally) -> DoorEvent {
+    let code = tally.code.map(|code| code.to_string()).unwrap_or_default();
+    let members = vec![("protocol", protocol.to_owned()), ("code", code)];
+    DoorEvent { name: "ws:error", hsl: "#FF0000", members, request_id: None }
+}
+
+/// The end of a session; without a close frame there is no code.
+pub(crate) fn closed(protocol: &str, duration_ms: u64, tally: &Tally) -> DoorEvent {
+    let members = vec![
+        ("protocol", protocol.to_owned()),
+        ("code", tally.code.map(|code| code.to_string()).unwrap_or_default()),
+        ("bytesIn", tally.bytes_in.to_string()),
+        ("bytesOut", tally.bytes_out.to_string()),
+        ("durationMs", duration_ms.to_string()),
+    ];
     DoorEvent { name: "ws:close", hsl: HSL_NORMAL, members, request_id: None }
 }
 

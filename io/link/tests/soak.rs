@@ -70,7 +70,7 @@ impl Pair {
         tokio::join!(harm, there, back);
         self.chaos.weather(Weather::Fair);
         if pick >= 224 {
-            self.begin_again(pick % 2 == 0).await;
+            self.begin_again(pick.is_multiple_of(2)).await;
         }
     }
 

@@ -217,15 +217,26 @@ impl Index {
 
     /// Whether a record is a member of a space.
     pub(crate) fn is_member(&self, state: &SpaceState, sid: &Sid) -> Result<bool, Unreadable> {
-        let stored = match self.records.find(sid) {
-            Some(id) if state.is_member(self.records.get(id), id) => return Ok(true),
-            Some(id) => Some(self.records.get(id).stored()),
-            None => self.runs.stored(sid)?,
-        };
+        match self.records.find(sid) {
+            Some(id) => self.is_member_record(state, id),
+            None => match self.runs.stored(sid)? {
+                Some(stored) => self.is_member_in_runs(state, sid, &stored),
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// As [`Index::is_member`], for a record in memory.
+    pub(crate) fn is_member_record(&self, state: &SpaceState, id: u32) -> Result<bool, Unreadable> {
+        let rec = self.records.get(id);
+        Ok(state.is_member(rec, id) || self.is_member_in_runs(state, &rec.sid, &rec.stored())?)
+    }
+
+    fn is_member_in_runs(&self, state: &SpaceState, sid: &Sid, stored: &Stored) -> Result<bool, Unreadable> {
         // A record that no run knows is in no run as a member either.
-        let Some(stored) = stored.filter(|stored| stored.place.pack <= self.runs.last_pack()) else {
+        if stored.place.pack > self.runs.last_pack() {
             return Ok(false);
-        };
+        }
         self.runs.has_since(Table::Members, &member_row(state.number, stored.order, &sid.0), stored.place.pack)
     }
 
@@ -400,7 +411,7 @@ impl Index {
         let mut fresh = Vec::with_capacity(members.len());
         let (mut new_chunks, mut chunk_bytes) = (BTreeSet::new(), 0);
         for id in members {
-            if self.is_member(state, &self.records.get(id).sid)? {
+            if self.is_member_record(state, id)? {
                 continue;
             }
             fresh.push(id);

@@ -44,7 +44,7 @@ pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
 pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};
 pub use handle::{SpaceHandle, SpaceInfo, TimelineInfo};
 pub use staged::StagedSaga;
-pub use store::{Config, Event, Store};
+pub use store::{Config, Event, Store, Underway};
 pub use verify::VerifyReport;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -37,7 +37,7 @@ impl FrameOf {
 }
 
 /// Facts of staged frames, by transaction: spares the commit a read of each.
-pub(crate) type StagedFacts = BTreeMap<u64, HashMap<Sid, FrameOf>>;
+pub(crate) type StagedFacts = BTreeMap<u64, HashMap<Sid, Box<FrameOf>>>;
 
 /// A commit, worked out before anything is written.
 pub(crate) struct Plan {
@@ -61,7 +61,7 @@ impl Plan {
         state: &SpaceState,
         request: &CommitRequest,
         frames: &[Option<FrameOf>],
-        mut staged_facts: HashMap<Sid, FrameOf>,
+        mut staged_facts: HashMap<Sid, Box<FrameOf>>,
     ) -> Result<Plan, CommitError> {
         let txn = match request.saga.and_then(|saga| index.sagas.get(&saga)) {
             None => index.next_txn,
@@ -81,13 +81,13 @@ impl Plan {
         let mut taken = request.staged.clone();
         let mut add_staged = |id: u32| {
             let rec = index.records.get(id);
-            if index.is_member(state, &rec.sid)? {
+            if index.is_member_record(state, id)? {
                 return Ok(());
             }
             new_items.push(rec.sid.0);
             if rec.frame.is_some() {
                 let frame = match staged_facts.remove(&rec.sid) {
-                    Some(frame) => Some(frame),
+                    Some(frame) => Some(*frame),
                     None => load_record(index, &rec.stored()).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
                 };
                 fresh.0.push(frame.ok_or(CommitError::NotStaged(rec.sid))?);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
-use sealtide_identity::authorship::read_commit;
+use sealtide_identity::authorship::{COMMIT_IB, read_commit};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::collect::Touched;
@@ -87,6 +87,25 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// A commit that was begun; nobody outside may be told of it before it is durable.
+#[must_use = "a commit is told of when it is durable"]
+pub struct Underway {
+    store: Store,
+    result: CommitResult,
+    end: u64,
+}
+
+impl Underway {
+    /// Waits until it is durable, and everything before it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the disk failed, and the store takes no more commits until it is opened again.
+    pub fn durable(self) -> Result<CommitResult, StoreError> {
+        self.store.finish(self.end)?;
+        Ok(self.result)
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: Mutex<Log>,
@@ -125,7 +144,8 @@ pub(crate) fn record_line(record: &Verified, frame: Option<&FrameFacts>) -> Reco
         frame: frame.map(|frame| (frame.timeline, frame.n)),
         address: address_hash(record.address()),
         chunks: Manifest::chunks_listed(record).into_iter().map(|chunk| chunk.hash).collect(),
-        stone: read_commit(record).map(|commit| StoneLine {
+        // Other records are not read as JSON for this: it would take as long as the rest of staging.
+        stone: (record.address().ib() == COMMIT_IB).then(|| read_commit(record)).flatten().map(|commit| StoneLine {
             by: commit.by,
             seq: commit.seq,
             tips: commit.tips.iter().map(tip_hash).collect(),
@@ -368,7 +388,7 @@ impl Store {
         let mut staged_facts = guard(&self.inner.staged_facts);
         if staged_facts.values().map(HashMap::len).sum::<usize>() < STAGED_FACTS_MAX {
             let facts = staged_facts.entry(txn).or_default();
-            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, frame)));
+            facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, Box::new(frame))));
         }
         Ok(())
     }
@@ -421,11 +441,20 @@ impl Store {
     /// [`CommitError`]; then nothing of it is visible. After [`StoreError::Failed`] the store must be opened again
     /// to learn whether it happened.
     pub fn commit(&self, space: &SpaceId, request: &CommitRequest) -> Result<CommitResult, CommitError> {
+        Ok(self.begin_commit(space, request)?.durable()?)
+    }
+
+    /// As [`Store::commit`], but for the wait: what is committed is in the log and visible, and not on the disk yet. Commits
+    /// of several callers that wait at once are made durable by one write of the disk; none is durable before one that was
+    /// begun earlier.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then nothing changed.
+    pub fn begin_commit(&self, space: &SpaceId, request: &CommitRequest) -> Result<Underway, CommitError> {
         let mut log = self.writer()?;
         let (result, end) = self.commit_locked(&mut log, space, request, false)?;
         drop(log);
-        self.finish(end)?;
-        Ok(result)
+        Ok(Underway { store: self.clone(), result, end })
     }
 
     /// Drops what a saga staged. A saga that is unknown or over stays as it is.

@@ -1,9 +1,15 @@
 //! The words of the command line.
 
+mod gateway;
+mod release;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use gateway::{GatewayArgs, GatewayCommand, GatewayRoleArg};
+pub(crate) use release::{CryptoArg, ReleaseCommand, ScopeArg, TierArg};
 
 /// Keeps signed, versioned folders and documents in step between machines, through anything that lets HTTPS out.
 #[derive(Debug, Parser)]
@@ -488,156 +494,6 @@ pub(crate) struct KeysCommon {
     pub(crate) dry_run: bool,
 }
 
-/// `release`
-#[derive(Debug, Subcommand)]
-pub(crate) enum ReleaseCommand {
-    /// Raise the version of an entity and of all that is linked below it
-    Bump {
-        /// What to raise
-        #[arg(default_value = "patch")]
-        scope: ScopeArg,
-        /// Which entity [default: global:main]
-        #[arg(long, value_name = "ID", conflicts_with = "all")]
-        entity: Option<String>,
-        /// Only the entity, not what is linked below it
-        #[arg(long)]
-        no_cascade: bool,
-        /// Every entity of the registry
-        #[arg(long)]
-        all: bool,
-        /// Only tell what it would come to
-        #[arg(long)]
-        dry_run: bool,
-        /// Only if the registry is at this revision
-        #[arg(long, value_name = "REVISION")]
-        expect: Option<u64>,
-        /// Let at least this version sign
-        #[arg(long, value_name = "VERSION")]
-        key_version: Option<String>,
-        /// How it is signed: hmac, or ed25519, which anybody can verify
-        #[arg(long, conflicts_with = "tree")]
-        crypto: Option<CryptoArg>,
-        /// Change the places in this source tree too that the registry names
-        #[arg(long, value_name = "DIR")]
-        tree: Option<PathBuf>,
-        /// Really change the files; without it the changes are shown, and nothing is written
-        #[arg(long, requires = "tree")]
-        confirm: bool,
-    },
-    /// Ship a directory: a signed bundle in a channel, pushed to whoever follows
-    Publish {
-        /// The app, for instance kiosk
-        app: String,
-        /// What is shipped: every file below
-        dir: PathBuf,
-        /// The channel
-        #[arg(long, value_name = "CHANNEL", default_value = "stable")]
-        channel: String,
-        /// Its version [default: what the version registry says of global:main]
-        #[arg(long, value_name = "VERSION")]
-        version: Option<String>,
-        /// Versions below this one count as yanked
-        #[arg(long, value_name = "VERSION")]
-        minimum_version: Option<String>,
-        /// From then on it is served no more, for instance 2027-11-28T12:00:00Z
-        #[arg(long, value_name = "TIME")]
-        expires: Option<String>,
-        /// Write a copy of the bundle to this file, for instance kiosk-2.4.0.stb
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-        /// Write what others need to verify it: the trust file
-        #[arg(long, value_name = "FILE")]
-        trust_out: Option<PathBuf>,
-    },
-    /// Put a release of one channel into another
-    Promote {
-        /// The app
-        app: String,
-        /// Which release [default: the newest]
-        #[arg(long, value_name = "VERSION")]
-        version: Option<String>,
-        /// Out of this channel
-        #[arg(long, value_name = "CHANNEL")]
-        from: String,
-        /// Into this one
-        #[arg(long, value_name = "CHANNEL")]
-        to: String,
-    },
-    /// Channels and their newest releases, and what is installed here
-    List,
-    /// The releases of an app
-    Show {
-        /// The app
-        app: String,
-        /// Only this channel
-        #[arg(long, value_name = "CHANNEL")]
-        channel: Option<String>,
-        /// The files of this version
-        #[arg(long, value_name = "VERSION")]
-        version: Option<String>,
-    },
-    /// Put the newest release of a channel into a directory, whole or not at all
-    Install {
-        /// The app; or a bundle, a file that ends with .stb
-        app: String,
-        /// The channel
-        #[arg(long, value_name = "CHANNEL", default_value = "stable")]
-        channel: String,
-        /// Another version than the newest; needs --allow-downgrade
-        #[arg(long, value_name = "VERSION")]
-        version: Option<String>,
-        /// The directory; what stands there becomes .NAME.previous beside it
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-        /// The publisher's trust file [default: what this node trusts already]
-        #[arg(long, value_name = "FILE")]
-        trust: Option<PathBuf>,
-        /// Go on, and install what is published later
-        #[arg(long)]
-        follow: bool,
-        /// Take an older or a yanked release; the audit says so
-        #[arg(long)]
-        allow_downgrade: bool,
-    },
-    /// Check a bundle, with no network: signatures, keys, every file
-    Verify {
-        /// The bundle
-        file: PathBuf,
-        /// The publisher's trust file [default: what this node trusts already]
-        #[arg(long, value_name = "FILE")]
-        trust: Option<PathBuf>,
-    },
-    /// Move old bundles to the archive; they are served from there
-    Archive {
-        /// Only this app
-        app: Option<String>,
-        /// Only bundles of this age and older
-        #[arg(long, value_name = "TIME", default_value = "30d")]
-        older: String,
-        /// Where they go
-        #[arg(long, value_name = "TIER", default_value = "infrequent")]
-        tier: TierArg,
-    },
-    /// Tell everybody not to install a release
-    Yank {
-        /// The app
-        app: String,
-        /// Its version
-        version: String,
-        /// In which channel
-        #[arg(long, value_name = "CHANNEL", default_value = "stable")]
-        channel: String,
-    },
-    /// Take back a bump of a source tree: its files and versions are as they were
-    Revert {
-        /// The transaction that the bump named
-        id: String,
-        /// The source tree
-        #[arg(long, value_name = "DIR", default_value = ".")]
-        tree: PathBuf,
-    },
-}
-
 /// A form of export.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ExportArg {
@@ -647,33 +503,6 @@ pub(crate) enum ExportArg {
     Tar,
     /// Lines of JSON
     Jsonl,
-}
-
-/// A tier of bundles.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum TierArg {
-    /// Read seldom, kept for long
-    Infrequent,
-}
-
-/// Part of a version.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ScopeArg {
-    /// The first number
-    Major,
-    /// The second number
-    Minor,
-    /// The third number
-    Patch,
-}
-
-/// How a bump is signed.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum CryptoArg {
-    /// HMAC-SHA256
-    Hmac,
-    /// Ed25519
-    Ed25519,
 }
 
 /// `ticket`
@@ -893,103 +722,4 @@ pub(crate) enum IbgibOp {
     Firstgen,
     /// Validate addresses and records
     Check,
-}
-
-/// `gateway`
-#[derive(Debug, Subcommand)]
-pub(crate) enum GatewayCommand {
-    /// Run the gateway in the foreground, without links or folders
-    Run(GatewayArgs),
-    /// Make a bearer token: it is printed once, and its digest added to the file of bearers
-    Bearer {
-        /// Who has it
-        name: String,
-        /// What they may do
-        #[arg(long, default_value = "reader")]
-        role: GatewayRoleArg,
-        /// The file [default: HOME/bearers]
-        #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
-    },
-}
-
-/// A role at the gateway as a word.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum GatewayRoleArg {
-    /// May read
-    Reader,
-    /// May also bump
-    Bumper,
-    /// May also change keys
-    Admin,
-}
-
-/// `gateway run`
-#[derive(Debug, Args)]
-pub(crate) struct GatewayArgs {
-    /// Where it listens, on this machine; port 0 takes a free one [default: 127.0.0.1:7480 or the next free port]
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// A proxy whose forwarding headers count; may be given again
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) trusted_proxy: Vec<String>,
-    /// A further name that is ours; may be given again
-    #[arg(long, value_name = "HOST")]
-    pub(crate) allowed_host: Vec<String>,
-    /// An origin whose pages may connect; may be given again
-    #[arg(long, value_name = "ORIGIN")]
-    pub(crate) allowed_origin: Vec<String>,
-    /// Send every message back, for conformance suites
-    #[arg(long)]
-    pub(crate) echo: bool,
-    #[command(flatten)]
-    pub(crate) settings: GatewayOptions,
-}
-
-/// Every setting of the section `gateway` as an option with dashes.
-#[derive(Debug)]
-pub(crate) struct GatewayOptions(pub(crate) Vec<(&'static str, String)>);
-
-/// Settings with an option of their own, given once for each entry.
-const LISTS: [&str; 2] = ["allowed_hosts", "allowed_origins"];
-
-impl GatewayOptions {
-    fn add(command: clap::Command) -> clap::Command {
-        let settings = crate::config::gateway_options().filter(|setting| !LISTS.contains(&setting.key));
-        settings.fold(command, |command, setting| {
-            let option = clap::Arg::new(setting.key).long(setting.key.replace('_', "-")).help(setting.about);
-            command.arg(match setting.default {
-                // A flag without a value says yes.
-                "false" => {
-                    option.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false")
-                }
-                _ => option.value_name("VALUE"),
-            })
-        })
-    }
-}
-
-impl Args for GatewayOptions {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        Self::add(command)
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::add(command)
-    }
-}
-
-impl clap::FromArgMatches for GatewayOptions {
-    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
-        let given = |setting: &'static crate::config::Setting| {
-            let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-            Some((setting.key, value.clone()))
-        };
-        Ok(Self(crate::config::gateway_options().filter_map(given).collect()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
 }

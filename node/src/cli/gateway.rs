@@ -17,7 +17,8 @@ use crate::cli::{Cx, make_home};
 use crate::config::{Config, Origin};
 use crate::control::{ControlSocket, Host};
 use crate::failure::Failure;
-use crate::gateway::{Desk, GatewayHost, add_bearer};
+use crate::gateway::{Desk, GatewayHost, add_bearer, add_passphrase};
+use crate::seal::new_passphrase;
 
 /// The door is open when it answers.
 struct Open(Option<Arc<Desk>>);
@@ -71,6 +72,7 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let (stop, mut stopped) = watch::channel(false);
     let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop));
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
+    desk.opened(server.url());
     let server = ready(&cx, server);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let code = loop {
@@ -164,14 +166,27 @@ fn ready(cx: &Cx, server: Server) -> Server {
     server
 }
 
-/// `gateway bearer`: the token is the answer, and nowhere else.
-pub(crate) fn bearer(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<PathBuf>) -> Result<u8, Failure> {
-    cx.home.identity()?;
-    let role = match role {
+fn role_of(role: GatewayRoleArg) -> Role {
+    match role {
         GatewayRoleArg::Reader => Role::Reader,
         GatewayRoleArg::Bumper => Role::Bumper,
         GatewayRoleArg::Admin => Role::Admin,
-    };
+    }
+}
+
+/// `gateway passphrase`: it is asked for at the terminal, or read from standard input.
+pub(crate) fn passphrase(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<PathBuf>) -> Result<u8, Failure> {
+    cx.home.identity()?;
+    let file = file.unwrap_or_else(|| cx.home.bearers_path());
+    add_passphrase(&file, name, role_of(role), &new_passphrase()?)?;
+    cx.out.answer(&json!({"schema": "sealtide/gateway_passphrase/1", "name": name, "file": file}));
+    Ok(0)
+}
+
+/// `gateway bearer`: the token is the answer, and nowhere else.
+pub(crate) fn bearer(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<PathBuf>) -> Result<u8, Failure> {
+    cx.home.identity()?;
+    let role = role_of(role);
     let file = file.unwrap_or_else(|| cx.home.bearers_path());
     let token = add_bearer(&file, name, role)?;
     cx.out.answer(&json!({

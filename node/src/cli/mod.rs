@@ -19,21 +19,25 @@ mod render_release;
 mod up;
 
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use sealtide_crypto::Entropy;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api::{Request, execute};
 use crate::commands::export::ExportFormat;
+use crate::commands::keys::KeysRequest;
 use crate::config::{self, Config};
 use crate::control;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use crate::node::Node;
+use crate::world::OsEntropy;
 
 use args::{
     Cli, Command, ConfigCommand, ConflictsCommand, ExportArg, Global, HoldCommand, PeersCommand, SpacesCommand,
@@ -112,6 +116,12 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Gateway { command: args::GatewayCommand::Bearer { name, role, file } } => {
             gateway::bearer(&cx, &name, role, file)
         }
+        Command::Gateway { command: args::GatewayCommand::Passphrase { name, role, file } } => {
+            gateway::passphrase(&cx, &name, role, file)
+        }
+        Command::Gateway { command: args::GatewayCommand::Code } => {
+            ask(&cx, Request::Keys(KeysRequest::SignInCode)).await
+        }
         Command::Keys { command } => keys::run(&cx, command).await,
         Command::Release { command } => release::run(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
@@ -120,7 +130,10 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Config { command } => configure(&cx, &command),
         Command::Ibgib { op } => plumbing::ibgib(op),
         Command::Doctor { target } => {
-            let found = answer(&cx, Request::Doctor { target }).await?;
+            let found = match target {
+                Some(target) if !cx.home.exists() => looked_at_by_nobody(&cx, &target).await?,
+                target => answer(&cx, Request::Doctor { target }).await?,
+            };
             let checked = crate::commands::doctor::verdict(&found);
             Ok(cx.out.answer_checked(found, checked))
         }
@@ -247,7 +260,9 @@ pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> 
 
 /// Does a request in this process: no node runs.
 async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Result<Value, Failure> {
-    if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. }) {
+    if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. })
+        || matches!(request, Request::Keys(KeysRequest::SignInCode))
+    {
         // Opening the store tells an unlocked home from a node that does not answer.
         drop(cx.home.open_store()?);
         return Err(Failure::failed("not_running", "no node runs on this home").hint("`sealtide up` starts it"));
@@ -274,6 +289,42 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
     };
     node.shutdown().await;
     result
+}
+
+/// What the doctor says of a target where there is no node: a key made for this look stands for one, in a home that goes
+/// away again.
+async fn looked_at_by_nobody(cx: &Cx, target: &str) -> Result<Value, Failure> {
+    let passing = PassingHome::make()?;
+    let home = Home::new(passing.0.clone());
+    home.init()?;
+    let mut interrupts = up::Interrupts::new()?;
+    let node = Node::open(home, cx.config.clone())?;
+    let looking = crate::commands::doctor::doctor_of_nobody(&node, cx.home.root(), target);
+    let found = tokio::select! {
+        found = looking => found,
+        signal = interrupts.next() => Err(Failure::new(signal, "interrupted", "interrupted; nothing was changed")),
+    };
+    node.shutdown().await;
+    found
+}
+
+/// A home for one look, for nobody but this user; removed in the end.
+struct PassingHome(PathBuf);
+
+impl PassingHome {
+    fn make() -> Result<Self, Failure> {
+        let mut name = [0; 8];
+        OsEntropy.fill(&mut name);
+        let dir = std::env::temp_dir().join(format!("sealtide-doctor-{:016x}", u64::from_le_bytes(name)));
+        std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for PassingHome {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Commands whose answer depends on what stands in the folders.

@@ -40,6 +40,8 @@ pub enum KeysRequest {
         /// Only tell what it would come to.
         dry_run: bool,
     },
+    /// `gateway code`
+    SignInCode,
     /// `release bump`
     Bump {
         /// The members of a bump request, as over HTTP.
@@ -134,6 +136,7 @@ pub(crate) async fn execute(desk: Arc<Desk>, request: KeysRequest) -> Result<Val
     let work = move || match request {
         KeysRequest::Status => Ok(status(&desk)),
         KeysRequest::Ledger { since } => ledger(&desk, since),
+        KeysRequest::SignInCode => sign_in_code(&desk),
         KeysRequest::Change { change, expect, reason, dry_run } => {
             let expect = expect.as_deref().map(version).transpose()?;
             if dry_run { preview(&desk, &change, expect) } else { follow(&desk, &change, expect, &reason) }
@@ -176,6 +179,12 @@ fn ledger(desk: &Desk, since: u64) -> Result<Value, Failure> {
     let records = desk.records(since, RECORDS_MAX)?;
     let rows: Result<Vec<Value>, Failure> = records.iter().map(row).collect();
     Ok(json!({"schema": "sealtide/keys_ledger/1", "records": rows?}))
+}
+
+fn sign_in_code(desk: &Desk) -> Result<Value, Failure> {
+    let no_door = || Failure::failed("no_door", "no door is open that a browser could sign in at");
+    let (code, url, life_ms) = desk.sign_in_code().ok_or_else(no_door)?;
+    Ok(json!({"schema": "sealtide/gateway_code/1", "code": *code, "gateway": url, "expires_in_s": life_ms / 1_000}))
 }
 
 fn row(value: &Value) -> Result<Value, Failure> {

@@ -169,6 +169,19 @@ pub(super) const ROWS: &[Row] = &[
             Some(())
         }
     ),
+    row!("sign_in_ttl_ms", "43200000", "life of a browser's sign-in, 60000 to 2592000000", |text, it| {
+        it.door.sign_in_ttl_ms = within(text, 60_000, 30 * DAY_MS)?;
+        Some(())
+    }),
+    row!(
+        "session_ttl_ms",
+        "43200000",
+        "life of a WebSocket session of a credential's holder that is not renewed; 0: without end",
+        |text, it| {
+            it.door.session_ttl_ms = within(text, 0, 30 * DAY_MS)?;
+            Some(())
+        }
+    ),
     row!("public_read", "false", "whether anybody may read", |text, it| flag(text, &mut it.door.public_read)),
     row!("allow_query_token", "false", "whether a token may stand in the query, where logs keep it", |text, it| {
         flag(text, &mut it.door.allow_query_token)
@@ -349,7 +362,7 @@ impl Config {
         };
         let named = settings.bearers.take();
         let path = named.clone().unwrap_or_else(|| home.bearers_path());
-        settings.door.bearers = read_bearers(&path, named.is_some())?;
+        (settings.door.bearers, settings.door.passphrases) = read_bearers(&path, named.is_some())?;
         if settings.door.is_public() {
             // What is said on the way to browsers of others is signed by a key that somebody chose.
             settings.desk.generate.get_or_insert(false);

@@ -1,8 +1,9 @@
-//! Who may come in with a bearer token: a file of digests, never of tokens. Spec: gateway §1.4.
+//! Who may come in with a bearer token or a passphrase: a file of digests, never of secrets. Spec: gateway §1.4.
 //!
 //! ```text
-//! # role   name      SHA-256 of the token
+//! # role   name      SHA-256 of the token, or what tells the passphrase
 //! admin    operator  9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//! reader   eve       argon2id:65536:3:1:…:…
 //! ```
 
 use std::collections::BTreeSet;
@@ -12,8 +13,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use sealtide_crypto::{Entropy, sha256};
-use sealtide_gateway::{Bearer, Role};
+use sealtide_crypto::{Entropy, Passphrase, PassphraseCost, sha256};
+use sealtide_gateway::{Bearer, PassphraseHolder, Role, Verifier};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -24,15 +25,18 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Characters of a name, at most.
 const NAME_CHARS_MAX: usize = 64;
 
+/// Those with a token, and those with a passphrase.
+pub type Holders = (Vec<Bearer>, Vec<PassphraseHolder>);
+
 /// Reads a file of bearers; none when it is missing and need not be there.
 ///
 /// # Errors
 /// Exit 2 for a line that is none, naming it, and for a file that others can write.
-pub fn read_bearers(path: &Path, must_exist: bool) -> Result<Vec<Bearer>, Failure> {
+pub fn read_bearers(path: &Path, must_exist: bool) -> Result<Holders, Failure> {
     let failed = |what: String| Failure::usage("bearers", format!("{}: {what}", path.display()));
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
-        Err(error) if error.kind() == ErrorKind::NotFound && !must_exist => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound && !must_exist => return Ok(Holders::default()),
         Err(error) => return Err(failed(error.to_string())),
     };
     let mode = meta.permissions().mode() & 0o777;
@@ -53,24 +57,44 @@ pub fn read_bearers(path: &Path, must_exist: bool) -> Result<Vec<Bearer>, Failur
 /// # Errors
 /// As [`read_bearers`]; exit 2 for a name that is none or is there already.
 pub fn add_bearer(path: &Path, name: &str, role: Role) -> Result<Zeroizing<String>, Failure> {
-    let known = read_bearers(path, false)?;
-    if !is_name(name) {
-        return Err(Failure::usage("bearers", format!("{name:?} is no name")).hint("letters, digits, . _ and -"));
-    }
-    if known.iter().any(|bearer| bearer.id == name) {
-        return Err(Failure::usage("bearers", format!("{name} is in {} already", path.display())));
-    }
+    check_new(path, name)?;
     let mut bytes = Zeroizing::new([0; 32]);
     OsEntropy.fill(bytes.as_mut_slice());
     let token = Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()));
-    let mut file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    writeln!(file, "{} {name} {}", role_word(role), HEXLOWER.encode(&sha256(token.as_bytes())))?;
-    file.sync_all()?;
+    append(path, name, role, &HEXLOWER.encode(&sha256(token.as_bytes())))?;
     Ok(token)
 }
 
-fn parse(text: &str) -> Result<Vec<Bearer>, (usize, String)> {
-    let (mut bearers, mut names) = (Vec::new(), BTreeSet::new());
+/// Adds somebody who signs in with a passphrase.
+///
+/// # Errors
+/// As [`add_bearer`].
+pub fn add_passphrase(path: &Path, name: &str, role: Role, passphrase: &Passphrase) -> Result<(), Failure> {
+    check_new(path, name)?;
+    let verifier = Verifier::make(passphrase, PassphraseCost::STANDARD, &mut OsEntropy);
+    append(path, name, role, &verifier.to_string())
+}
+
+fn check_new(path: &Path, name: &str) -> Result<(), Failure> {
+    let (bearers, passphrases) = read_bearers(path, false)?;
+    if !is_name(name) {
+        return Err(Failure::usage("bearers", format!("{name:?} is no name")).hint("letters, digits, . _ and -"));
+    }
+    let mut names = bearers.iter().map(|it| &it.id).chain(passphrases.iter().map(|it| &it.id));
+    if names.any(|known| known == name) {
+        return Err(Failure::usage("bearers", format!("{name} is in {} already", path.display())));
+    }
+    Ok(())
+}
+
+fn append(path: &Path, name: &str, role: Role, proof: &str) -> Result<(), Failure> {
+    let mut file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    writeln!(file, "{} {name} {proof}", role_word(role))?;
+    Ok(file.sync_all()?)
+}
+
+fn parse(text: &str) -> Result<Holders, (usize, String)> {
+    let (mut bearers, mut passphrases, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -85,11 +109,17 @@ fn parse(text: &str) -> Result<Vec<Bearer>, (usize, String)> {
         if !is_name(name) || !names.insert((*name).to_owned()) {
             return Err(wrong("the name is none, or stands there twice"));
         }
+        let id = (*name).to_owned();
+        if digest.starts_with("argon2id:") {
+            let verifier = Verifier::parse(digest).ok_or_else(|| wrong("what tells the passphrase is damaged"))?;
+            passphrases.push(PassphraseHolder { id, role, verifier });
+            continue;
+        }
         let digest = HEXLOWER.decode(digest.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
         let digest = digest.ok_or_else(|| wrong("the digest is no SHA-256 in 64 lower-case hex digits"))?;
-        bearers.push(Bearer { digest, id: (*name).to_owned(), role });
+        bearers.push(Bearer { digest, id, role });
     }
-    Ok(bearers)
+    Ok((bearers, passphrases))
 }
 
 fn is_name(name: &str) -> bool {
@@ -118,11 +148,15 @@ mod tests {
     fn a_token_that_was_drawn_is_known_by_its_digest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bearers");
-        assert!(read_bearers(&path, false).unwrap().is_empty());
+        assert_eq!(read_bearers(&path, false).unwrap(), Holders::default());
         assert!(read_bearers(&path, true).is_err());
         let token = add_bearer(&path, "boss", Role::Admin).unwrap();
         add_bearer(&path, "eye", Role::Reader).unwrap();
-        let bearers = read_bearers(&path, true).unwrap();
+        let passphrase = Passphrase::new("four random words here");
+        add_passphrase(&path, "eve", Role::Reader, &passphrase).unwrap();
+        assert!(add_passphrase(&path, "boss", Role::Reader, &passphrase).is_err(), "the name is taken");
+        let (bearers, passphrases) = read_bearers(&path, true).unwrap();
+        assert!(passphrases[0].id == "eve" && passphrases[0].verifier.admits(&passphrase));
         assert_eq!((bearers.len(), bearers[0].digest, bearers[0].role), (2, sha256(token.as_bytes()), Role::Admin));
         assert!(!fs::read_to_string(&path).unwrap().contains(token.as_str()));
         assert!(add_bearer(&path, "boss", Role::Reader).is_err() && add_bearer(&path, "a b", Role::Reader).is_err());
@@ -134,7 +168,7 @@ mod tests {
     #[test]
     fn a_line_that_is_none_is_named() {
         let digest = "ab".repeat(32);
-        assert_eq!(parse(&format!("# who\n\nadmin a {digest}\n")).unwrap().len(), 1);
+        assert_eq!(parse(&format!("# who\n\nadmin a {digest}\n")).unwrap().0.len(), 1);
         for (text, line) in [
             (format!("admin a {digest}\nroot b {digest}"), 2),
             (format!("\npublic a {digest}"), 2),
@@ -142,6 +176,7 @@ mod tests {
             ("admin a".to_owned(), 1),
             (format!("admin a {}", digest.to_uppercase()), 1),
             ("reader a 00".to_owned(), 1),
+            ("reader a argon2id:1:1:1:00:00".to_owned(), 1),
         ] {
             assert_eq!(parse(&text).unwrap_err().0, line, "{text}");
         }

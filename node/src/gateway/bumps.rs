@@ -7,6 +7,7 @@ use sealtide_crypto::GatewayContext;
 use sealtide_gateway::{Bumped, Code, Notice, Way};
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Order, ProbationVerdict, SignError, Signed};
 use sealtide_releases::{BumpAnswer, BumpError, BumpPlan, BumpRequest, Crypto, Registry, plan};
+use sealtide_store::Underway;
 use serde_json::json;
 
 use super::alerts::Fact;
@@ -90,8 +91,14 @@ impl Desk {
         let began = Instant::now();
         self.thread().active(now().mono_ms);
         let mut turn = self.turn();
-        let done = self.bump_in(&mut turn, request, way, expect);
+        let begun = self.bump_in(&mut turn, request, way, expect);
+        // The next one plans and signs while this one waits for the disk; one write of the disk serves all that wait.
         drop(turn);
+        let done = begun.and_then(|(done, revision)| {
+            revision.map_or(Ok(()), |revision| self.settle(revision))?;
+            done.signed.iter().for_each(|signed| self.note_signed(signed));
+            Ok(done)
+        });
         let millis = began.elapsed().as_millis();
         self.figures.bumped(request.scope, done.is_ok());
         let entity = request.entity.as_deref().unwrap_or(ROOT);
@@ -112,29 +119,29 @@ impl Desk {
         done
     }
 
+    /// Plans and signs a bump and puts it into the log; nobody is told of it before [`Desk::settle`].
     pub(super) fn bump_in(
         &self,
         turn: &mut Turn,
         request: &BumpRequest,
         way: Way,
         expect: Option<u64>,
-    ) -> Result<Bumped, BumpRefused> {
-        let plan = self.plan_of(request, expect)?;
+    ) -> Result<(Bumped, Option<Revision>), BumpRefused> {
+        let plan = plan_of(&turn.ahead, request, expect)?;
         let (algorithm, may_fall_back) = algorithm_of(way, request.crypto)?;
         let signed = self.sign(turn, &plan, request.key_version, algorithm, may_fall_back);
         if let Err(BumpRefused::Sign(SignError::Key(_))) = &signed {
-            self.thread().end(false);
+            self.thread().fail();
         }
         let signed = signed?;
         let (key_version, timestamp) = (signed.version, now().wall_ms);
         if request.dry_run {
-            let revision = self.read().registry.revision();
-            return Ok(Bumped { plan, signed: None, key_version, timestamp, revision });
+            let revision = turn.ahead.revision();
+            return Ok((Bumped { plan, signed: None, key_version, timestamp, revision }, None));
         }
-        self.commit_revision(turn, &plan.after, key_version, None)?;
-        self.note_signed(&signed);
+        let begun = self.begin_revision(turn, &plan.after, key_version, None)?;
         let revision = plan.after.revision();
-        Ok(Bumped { plan, signed: Some(signed), key_version, timestamp, revision })
+        Ok((Bumped { plan, signed: Some(signed), key_version, timestamp, revision }, Some(begun)))
     }
 
     /// Makes the next revision durable, with the name of the transaction that changed files together with it.
@@ -145,6 +152,19 @@ impl Desk {
         key_version: KeyVersion,
         transaction: Option<&str>,
     ) -> Result<(), BumpRefused> {
+        let begun = self.begin_revision(turn, after, key_version, transaction)?;
+        self.settle(begun)
+    }
+
+    /// Puts the next revision into the log. Whoever has the turn next goes on from it: what follows it in the log cannot be
+    /// durable without it, and when the disk fails nothing that was begun is, and the store takes no more.
+    fn begin_revision(
+        &self,
+        turn: &mut Turn,
+        after: &Registry,
+        key_version: KeyVersion,
+        transaction: Option<&str>,
+    ) -> Result<Revision, BumpRefused> {
         let mut data = {
             let state = self.read();
             let origin = Origin { writer: &self.node().id, ring: &state.ring, last: Some(key_version) };
@@ -155,30 +175,32 @@ impl Desk {
         }
         failpoint::hit("bump_signed");
         let frames = Frames { store: self.store(), space: self.space(), ib: "registry" };
-        self.thread().begin(now().mono_ms);
-        let frame = frames.next(&turn.registry, data);
-        self.thread().end(frame.is_ok());
-        let frame = frame.map_err(|error| {
-            tracing::error!(%error, "a bump was not stored");
-            BumpRefused::Store
+        let began_mono_ms = now().mono_ms;
+        self.thread().begin(began_mono_ms);
+        let (frame, underway) = frames.begin_next(&turn.registry, data).map_err(|error| {
+            self.thread().end(began_mono_ms, false);
+            not_stored(&error)
         })?;
-        failpoint::hit("bump_committed");
-        let signature = signature_of(&frame);
-        turn.registry = frame;
-        let mut state = self.write();
-        state.signature = signature;
-        state.registry = Arc::new(after.clone());
-        state.last = Some(key_version);
-        Ok(())
+        let (signature, registry) = (signature_of(&frame), Arc::new(after.clone()));
+        (turn.registry, turn.ahead) = (frame, registry.clone());
+        Ok(Revision { underway, registry, signature, key_version, began_mono_ms })
     }
 
-    pub(super) fn plan_of(&self, request: &BumpRequest, expect: Option<u64>) -> Result<BumpPlan, BumpRefused> {
-        let state = self.read();
-        let found = state.registry.revision();
-        match expect {
-            Some(expected) if expected != found => Err(BumpRefused::Revision { found, expected }),
-            _ => Ok(plan(&state.registry, request, ROOT)?),
+    /// Waits until a revision is durable and shows it to everybody.
+    // Spec: GW-66
+    fn settle(&self, revision: Revision) -> Result<(), BumpRefused> {
+        let durable = revision.underway.durable();
+        self.thread().end(revision.began_mono_ms, durable.is_ok());
+        durable.map_err(|error| not_stored(&error))?;
+        failpoint::hit("bump_committed");
+        let mut state = self.write();
+        // Of several that became durable at once a later one may be here already.
+        if state.registry.revision() < revision.registry.revision() {
+            state.signature = revision.signature;
+            state.registry = revision.registry;
+            state.last = Some(revision.key_version);
         }
+        Ok(())
     }
 
     /// Signs; the first signatures of a new version are verified before anybody gets them, and one that fails takes the
@@ -193,7 +215,9 @@ impl Desk {
         may_fall_back: bool,
     ) -> Result<Signed, BumpRefused> {
         let (bytes, context) = (plan.bumped.as_bytes(), GatewayContext::Bump);
+        let began = Instant::now();
         let signed = self.read().ring.sign(bytes, context, algorithm, requested, may_fall_back, now().wall_ms)?;
+        self.figures.signing_took(began.elapsed().as_secs_f64());
         if !self.read().ring.watches(&signed, now()) {
             return Ok(signed);
         }
@@ -246,6 +270,33 @@ impl Desk {
                     .member("requested", wanted),
             );
         }
+    }
+}
+
+/// A revision that is in the log and not shown to anybody yet.
+pub(super) struct Revision {
+    underway: Underway,
+    registry: Arc<Registry>,
+    signature: Option<String>,
+    key_version: KeyVersion,
+    began_mono_ms: u64,
+}
+
+fn not_stored(error: &dyn std::fmt::Display) -> BumpRefused {
+    tracing::error!(%error, "a bump was not stored");
+    BumpRefused::Store
+}
+
+/// What a request comes to.
+pub(super) fn plan_of(
+    registry: &Registry,
+    request: &BumpRequest,
+    expect: Option<u64>,
+) -> Result<BumpPlan, BumpRefused> {
+    let found = registry.revision();
+    match expect {
+        Some(expected) if expected != found => Err(BumpRefused::Revision { found, expected }),
+        _ => Ok(plan(registry, request, ROOT)?),
     }
 }
 

@@ -8,6 +8,7 @@
 //! The frame is the outbox: at start every record that the audit does not name yet is told to it, once.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use sealtide_crypto::Entropy;
 use sealtide_gateway::{Code, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question};
@@ -165,8 +166,12 @@ impl Desk {
     /// [`OrderRefused`]; then nothing changed.
     // Spec: GW-51, GW-53
     pub fn order(&self, ordered: &Ordered<'_>) -> Result<KeyChange, OrderRefused> {
+        let began = Instant::now();
         let mut turn = self.turn();
         let done = self.follow(&mut turn, ordered);
+        if let (Ok(change), true) = (&done, moves_active(&ordered.order)) {
+            self.figures.awaits(change.to, began);
+        }
         if let (Err(refused), true) = (&done, moves_active(&ordered.order)) {
             self.figures.rotation(false);
             self.alert(&Fact::RotationFailed);
@@ -192,7 +197,7 @@ impl Desk {
         failpoint::hit("keys_proposed");
         self.thread().begin(now.mono_ms);
         let frame = self.ledger_frames().next(&turn.ledger, data_of("record", change.record.to_value()));
-        self.thread().end(frame.is_ok());
+        self.thread().end(now.mono_ms, frame.is_ok());
         let frame = frame.map_err(OrderRefused::Store)?;
         failpoint::hit("keys_committed");
         // From here on the change holds, whatever else fails.
@@ -437,7 +442,15 @@ impl KeyDesk for Desk {
     fn verify(&self, question: &Question<'_>) -> Verdict {
         let state = self.read();
         let Question { payload, context, algorithm, version, signature } = question;
-        state.ring.verify(payload, *context, *algorithm, *version, signature, now().wall_ms)
+        let verdict = state.ring.verify(payload, *context, *algorithm, *version, signature, now().wall_ms);
+        drop(state);
+        if !verdict.valid {
+            let reason = verdict.state.map_or("unknown", VersionState::name);
+            self.note_event(
+                AuditEvent::new("signature:rejected", HSL_FAULT).member("keyVersion", version).member("reason", reason),
+            );
+        }
+        verdict
     }
 
     fn change(&self, order: &KeyOrder) -> Result<KeyChange, Code> {

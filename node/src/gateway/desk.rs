@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sealtide_crypto::Label;
 use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
@@ -29,6 +29,7 @@ use super::figures::Figures;
 use super::key_file::{KeyFile, Keys};
 use super::key_places::{read_credentials, read_key_files};
 use super::registry::{self, Origin};
+use super::sign_in_codes::{CODE_MS, SignInCodes};
 use super::thread_state::ThreadState;
 use super::timelines::{Frames, app_space, data_of, known_space, member};
 use super::watch::Told;
@@ -79,6 +80,8 @@ pub struct Desk {
     alerts: Mutex<Alerts>,
     thread: Mutex<ThreadState>,
     events_by_name: Mutex<BTreeMap<String, u64>>,
+    codes: Mutex<SignInCodes>,
+    url: OnceLock<String>,
 }
 
 /// What the one writer has in hand.
@@ -86,6 +89,8 @@ pub(super) struct Turn {
     pub(super) keys: Keys,
     pub(super) ledger: Verified,
     pub(super) registry: Verified,
+    /// What the frame says. It may be ahead of what everybody sees: that is swapped when the frame is durable.
+    pub(super) ahead: Arc<Registry>,
 }
 
 /// What everybody sees.
@@ -119,7 +124,11 @@ impl Desk {
     ) -> Result<(Arc<Self>, Vec<String>), Failure> {
         let key_file = KeyFile::of(home)?;
         let mut keys = key_file.read()?;
-        let loaded = load_keys(&keys, &settings)?;
+        let loaded = load_keys(&keys, &settings).inspect_err(|failure| {
+            let event = AuditEvent::new("key:refused", "#FF0000").member("source", "configuration");
+            audit.event(&event.member("reason", &failure.message));
+        })?;
+        let is_generated = loaded.generated().is_some();
         let mut told: Vec<String> = loaded.warnings.iter().map(|warning| warning_text(*warning)).collect();
         if let Some(made) = loaded.generated() {
             keys.made.insert(KeyVersion::V1, Zeroizing::new(*made));
@@ -140,6 +149,7 @@ impl Desk {
         let (frame, registry) = registry::open(&frames, &origin, settings.registry.as_deref(), &mut told)?;
         let last = member(&frame, "lastSigVersion").as_str().and_then(KeyVersion::parse);
         let events = Events::new(audit.clone())?;
+        let registry = Arc::new(registry);
         let desk = Self {
             store,
             space,
@@ -150,11 +160,11 @@ impl Desk {
             settings,
             state: RwLock::new(State {
                 ring,
-                registry: Arc::new(registry),
+                registry: registry.clone(),
                 last,
                 signature: registry::signature_of(&frame),
             }),
-            turn: Mutex::new(Turn { keys, ledger, registry: frame }),
+            turn: Mutex::new(Turn { keys, ledger, registry: frame, ahead: registry }),
             notices: broadcast::Sender::new(NOTICES),
             events,
             figures: Figures::default(),
@@ -162,11 +172,17 @@ impl Desk {
             alerts: Mutex::default(),
             thread: Mutex::default(),
             events_by_name: Mutex::default(),
+            codes: Mutex::default(),
+            url: OnceLock::new(),
         };
         let desk = Arc::new(desk);
         let signer: Arc<dyn CheckpointSigner> = desk.clone();
         desk.audit.sign_with(Arc::downgrade(&signer));
         desk.finish_outbox()?;
+        if is_generated {
+            let event = AuditEvent::new("key:generated", "#FF8C00").member("version", KeyVersion::V1);
+            desk.note_event(event.member("source", "generated"));
+        }
         desk.add_unknown(&mut told);
         Ok((desk, told))
     }
@@ -182,6 +198,20 @@ impl Desk {
                 Err(refused) => told.push(format!("{version} did not join the key ledger: {refused}")),
             }
         }
+    }
+
+    /// A door with this address is open in front.
+    pub fn opened(&self, url: String) {
+        let _ = self.url.set(url);
+    }
+
+    /// Draws a one-time code for a browser of this machine: the code, the address of the door, and the code's life in
+    /// milliseconds. None where no door is open.
+    pub(crate) fn sign_in_code(&self) -> Option<(Zeroizing<String>, &str, u64)> {
+        let url = self.url.get()?;
+        let code = lock(&self.codes).draw(now().mono_ms, &mut OsEntropy);
+        self.note_event(AuditEvent::normal("access:code_drawn"));
+        Some((code, url, CODE_MS))
     }
 
     /// Who keeps these keys.
@@ -338,6 +368,10 @@ impl App for Desk {
 
     fn wall_ms(&self) -> u64 {
         now().wall_ms
+    }
+
+    fn take_sign_in_code(&self, code: &str) -> bool {
+        lock(&self.codes).take(code, now().mono_ms)
     }
 
     fn key_desk(&self) -> Option<&dyn KeyDesk> {

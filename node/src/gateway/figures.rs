@@ -2,14 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use sealtide_gateway::Sample;
+use sealtide_gateway::{Sample, Spread};
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Signed};
 use sealtide_releases::Scope;
 
 /// Counters. Labels come from fixed sets: versions of the ledger, algorithms, scopes.
-#[derive(Default)]
-pub(super) struct Figures(Mutex<Counts>);
+pub(super) struct Figures {
+    counts: Mutex<Counts>,
+    signature_seconds: Spread,
+    rotation_seconds: Spread,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        let (signature_seconds, rotation_seconds) = (Spread::of_seconds(), Spread::of_seconds());
+        Self { counts: Mutex::default(), signature_seconds, rotation_seconds }
+    }
+}
 
 #[derive(Default)]
 struct Counts {
@@ -17,11 +28,26 @@ struct Counts {
     fallbacks: BTreeMap<(KeyVersion, KeyVersion), u64>,
     bumps: BTreeMap<(&'static str, &'static str), u64>,
     rotations: BTreeMap<&'static str, u64>,
+    /// A version that signs now and made no signature yet, and when the change was asked for.
+    awaited: Option<(KeyVersion, Instant)>,
 }
 
 impl Figures {
+    /// A signature took so long to make.
+    pub(super) fn signing_took(&self, seconds: f64) {
+        self.signature_seconds.observe(seconds);
+    }
+
+    /// A version signs that was asked for at `since`; its first signature ends the wait.
+    pub(super) fn awaits(&self, version: KeyVersion, since: Instant) {
+        self.lock().awaited = Some((version, since));
+    }
+
     pub(super) fn signed(&self, signed: &Signed) {
         let mut counts = self.lock();
+        if let Some((_, since)) = counts.awaited.take_if(|(version, _)| *version == signed.version) {
+            self.rotation_seconds.observe(since.elapsed().as_secs_f64());
+        }
         *counts.signatures.entry((signed.version, signed.algorithm)).or_default() += 1;
         if let Some(wanted) = signed.instead_of {
             *counts.fallbacks.entry((wanted, signed.version)).or_default() += 1;
@@ -38,7 +64,14 @@ impl Figures {
 
     pub(super) fn samples(&self) -> Vec<Sample> {
         let counts = self.lock();
-        let mut samples = Vec::new();
+        let mut samples = vec![
+            Sample::spread("sealtide_gw_signature_seconds", "Time to make a signature", &self.signature_seconds),
+            Sample::spread(
+                "sealtide_gw_rotation_seconds",
+                "From the order to the first signature of the new version",
+                &self.rotation_seconds,
+            ),
+        ];
         for ((version, algorithm), count) in &counts.signatures {
             let sample = Sample::counter("sealtide_gw_signatures", "Signatures made", *count);
             samples.push(sample.label("key_version", &version.to_string()).label("alg", algorithm.name()));
@@ -58,7 +91,7 @@ impl Figures {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,6 +13,7 @@ mod key_places;
 mod last_good;
 mod registry;
 mod releases;
+mod sign_in_codes;
 mod signals;
 mod thread_state;
 mod timelines;
@@ -20,7 +21,7 @@ mod tree;
 mod tree_bumps;
 mod watch;
 
-pub use bearers::{add_bearer, read_bearers};
+pub use bearers::{Holders, add_bearer, add_passphrase, read_bearers};
 pub use bumps::BumpRefused;
 pub(crate) use changes::end_ms;
 pub use changes::{KeysShown, OrderRefused, Ordered, ShownVersion};

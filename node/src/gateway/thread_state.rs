@@ -11,10 +11,11 @@ const IDLE_MS: u64 = 300_000;
 const BLOCKED_MS: u64 = 5_000;
 
 /// What is known of it; all times are of one clock that never steps.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ThreadState {
     active_mono_ms: Option<u64>,
-    writes_since_mono_ms: Option<u64>,
+    /// When each write that is under way began.
+    writes_mono_ms: Vec<u64>,
     failed: bool,
 }
 
@@ -26,19 +27,27 @@ impl ThreadState {
 
     /// A rotation or a write to the store begins.
     pub(super) fn begin(&mut self, mono_ms: u64) {
-        self.writes_since_mono_ms = Some(mono_ms);
+        self.writes_mono_ms.push(mono_ms);
     }
 
-    /// It ended.
-    pub(super) fn end(&mut self, done: bool) {
-        (self.writes_since_mono_ms, self.failed) = (None, !done);
+    /// The one that began then ended.
+    pub(super) fn end(&mut self, began_mono_ms: u64, done: bool) {
+        if let Some(at) = self.writes_mono_ms.iter().position(|began| *began == began_mono_ms) {
+            self.writes_mono_ms.swap_remove(at);
+        }
+        self.failed = !done;
+    }
+
+    /// Something else failed that only a success makes good.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
     }
 
     /// The word for it.
     // Spec: GW-84
     pub(super) fn word(&self, mono_ms: u64) -> &'static str {
         let since = |at: u64| mono_ms.saturating_sub(at);
-        if self.writes_since_mono_ms.is_some_and(|at| since(at) > BLOCKED_MS) {
+        if self.writes_mono_ms.iter().any(|at| since(*at) > BLOCKED_MS) {
             return "BLOCKED";
         }
         if self.failed {
@@ -71,14 +80,16 @@ mod tests {
         let now = IDLE_MS * 3;
         state.begin(now);
         assert_eq!((state.word(now + BLOCKED_MS), state.word(now + BLOCKED_MS + 1)), ("RUNNING", "BLOCKED"));
-        state.end(true);
-        assert_eq!(state.word(now + BLOCKED_MS + 1), "RUNNING");
+        state.begin(now + BLOCKED_MS);
+        state.end(now, true);
+        assert_eq!(state.word(now + BLOCKED_MS + 1), "RUNNING", "the other one is young");
+        state.end(now + BLOCKED_MS, true);
         state.begin(now);
-        state.end(false);
+        state.end(now, false);
         assert_eq!((state.word(now), state.word(now + 2 * IDLE_MS)), ("ERROR", "ERROR"), "until something succeeds");
         state.begin(now);
         assert_eq!(state.word(now), "ERROR");
-        state.end(true);
+        state.end(now, true);
         assert_eq!(state.word(now), "RUNNING");
     }
 }

@@ -7,7 +7,7 @@ use sealtide_crypto::Ed25519PublicKey;
 use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::Algorithm;
-use sealtide_store::{SpaceLabel, Store};
+use sealtide_store::{SpaceLabel, Store, Underway};
 use sealtide_sync::{CommitRequest, SpaceView};
 use serde_json::Value;
 
@@ -62,10 +62,17 @@ impl Frames<'_> {
 
     /// Makes the frame after `tip`, durably.
     pub(super) fn next(&self, tip: &Verified, data: Object) -> Result<Verified, Failure> {
+        let (frame, underway) = self.begin_next(tip, data)?;
+        underway.durable().map_err(|error| Failure::failed("store", error.to_string()))?;
+        Ok(frame)
+    }
+
+    /// As [`Frames::next`], but for the wait for the disk.
+    pub(super) fn begin_next(&self, tip: &Verified, data: Object) -> Result<(Verified, Underway), Failure> {
         let frame = try_evolve(tip, data, Relations::new(), Stamp { ms: now().wall_ms });
         let frame = frame.map_err(|error| Failure::failed("store", format!("{}: {error}", self.ib)))?;
-        commit(self.store, self.space, frame.clone())?;
-        Ok(frame)
+        let underway = self.store.begin_commit(self.space, &request(frame.clone()));
+        Ok((frame, underway.map_err(|error| Failure::failed("store", error.to_string()))?))
     }
 }
 
@@ -79,10 +86,12 @@ pub(super) fn member(frame: &Verified, name: &str) -> Value {
     frame.object().and_then(|data| data.get(name).cloned()).unwrap_or_default()
 }
 
+fn request(record: Verified) -> CommitRequest {
+    CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false }
+}
+
 fn commit(store: &Store, space: &SpaceId, record: Verified) -> Result<(), Failure> {
-    let request =
-        CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
-    store.commit(space, &request).map(drop).map_err(|error| Failure::failed("store", error.to_string()))
+    store.commit(space, &request(record)).map(drop).map_err(|error| Failure::failed("store", error.to_string()))
 }
 
 /// Every Ed25519 key that the key ledger of this home ever named, by its name: for what was signed long ago.

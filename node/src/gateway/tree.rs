@@ -237,6 +237,12 @@ impl Transaction {
         full.with_file_name(format!(".{name}.{}", &self.id[..8]))
     }
 
+    /// The beginning of the manifest's signature, and when it was made.
+    pub(super) fn signature(&self) -> Option<(String, &str)> {
+        let text = self.manifest["signature"].as_str()?;
+        Some((text.chars().take(16).collect(), self.manifest["signedAt"].as_str()?))
+    }
+
     fn write_manifest(&mut self, status: &str, ring: &Keyring) -> Result<(), TreeRefused> {
         self.manifest["status"] = json!(status);
         self.manifest["signedAt"] = json!(write_time(now().wall_ms));

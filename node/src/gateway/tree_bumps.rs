@@ -7,7 +7,7 @@ use sealtide_identity::keyring::{Algorithm, KeyVersion};
 use sealtide_releases::{BumpAnswer, BumpRequest, Registry};
 use serde_json::{Value, json};
 
-use super::bumps::BumpRefused;
+use super::bumps::{BumpRefused, plan_of};
 use super::desk::{Desk, Turn};
 use super::timelines::{Frames, member};
 use super::tree::{self, About, Transaction, TreeFile, TreeRefused};
@@ -50,13 +50,27 @@ impl Desk {
     ) -> Result<TreeBumped, BumpRefused> {
         let mut turn = self.turn();
         self.recover_tree(root)?;
-        let plan = self.plan_of(request, expect)?;
-        let edits = plan.file_edits().map_err(TreeRefused::from)?;
-        let files = tree::prepare(root, &edits)?;
+        let target = request.entity.as_deref().unwrap_or_default();
+        self.note_event(
+            AuditEvent::normal("VALIDATION_START")
+                .member("entity", target)
+                .member("timestamp", sealtide_gateway::App::wall_ms(self)),
+        );
+        let prepared = plan_of(&turn.ahead, request, expect).and_then(|plan| {
+            let files = tree::prepare(root, &plan.file_edits().map_err(TreeRefused::from)?)?;
+            Ok((plan, files))
+        });
+        let (plan, files) = prepared.inspect_err(|refused| {
+            self.note_event(
+                AuditEvent::new("bump:transaction:validation_failed", "#FF0000")
+                    .member("[ENTITY_ID]", target)
+                    .member("[ERROR_DETAILS]", refused),
+            );
+        })?;
         let told: Vec<(String, usize)> = files.iter().map(|file| (file.path.clone(), file.matches)).collect();
         let kind = if request.entity.is_some() { "targeted" } else { "global" };
         if request.dry_run {
-            let bumped = self.bump_in(&mut turn, request, Way::Rest, expect)?;
+            let (bumped, _) = self.bump_in(&mut turn, request, Way::Rest, expect)?;
             return Ok(TreeBumped { bumped, files: told, transaction: None });
         }
         let algorithm = Algorithm::HmacSha256;
@@ -98,7 +112,7 @@ impl Desk {
             }
             let versions = versions_back(&manifest).ok_or_else(|| TreeRefused::Manifest(id.to_owned()))?;
             for (entity, now, _) in &versions {
-                let found = state.registry.entity(entity).map(|entity| entity.current_version().to_owned());
+                let found = turn.ahead.entity(entity).map(|entity| entity.current_version().to_owned());
                 if found.as_ref() != Some(now) {
                     return Err(TreeRefused::Moved(entity.clone()).into());
                 }
@@ -106,7 +120,7 @@ impl Desk {
             let files = transaction.reversed()?;
             let back: Vec<(String, String)> =
                 versions.iter().map(|(entity, _, to)| (entity.clone(), to.clone())).collect();
-            let after = state.registry.with_versions(&back).ok_or(BumpRefused::Store)?;
+            let after = turn.ahead.with_versions(&back).ok_or(BumpRefused::Store)?;
             (versions, files, after)
         };
         let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
@@ -145,6 +159,7 @@ impl Desk {
                 .member("[TOTAL_MATCHES]", matches)
         };
         self.note_event(event("bump:transaction:start", "#9D4EDD"));
+        self.note_event(event("bump:transaction:preparation_start", "#9D4EDD"));
         let staged = transaction.stage(&self.read().ring);
         failpoint::hit("tree_staged");
         let done = staged.map_err(BumpRefused::from).and_then(|()| {
@@ -164,6 +179,14 @@ impl Desk {
             return Err(refused);
         }
         failpoint::hit("tree_committed");
+        if let Some((prefix, at)) = transaction.signature() {
+            self.note_event(
+                AuditEvent::normal("bump:manifest:signed")
+                    .member("[BUMP_TRANSACTION_ID]", &id)
+                    .member("[SIGNATURE_PREFIX]", prefix)
+                    .member("[SIGNED_AT]", at),
+            );
+        }
         // The registry names the transaction: it is done, even if this cannot be written down.
         if let Err(error) = transaction.commit(&self.read().ring) {
             tracing::error!(%error, "the manifest of a bump was not written; the next one does it");

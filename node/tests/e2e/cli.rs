@@ -342,6 +342,9 @@ fn doctor_and_down() {
     assert_eq!(pair.a.ok(&["doctor"])["ok"], true);
     let ticket = pair.a.ok(&["ticket", "new"])["ticket"].as_str().unwrap().to_owned();
     let stranger = Machine::new();
+    let found = stranger.ok(&["doctor", &ticket]);
+    assert_eq!((result_of(&found, "home"), result_of(&found, "handshake")), ("warn", "warn"), "{found}");
+    assert!(!stranger.home().exists(), "a look makes no home");
     assert_eq!(stranger.ok(&["init", "--name", "stranger"])["made"], true);
     assert_eq!(stranger.ok(&["init"])["made"], false);
     let found = stranger.ok(&["doctor", &ticket]);

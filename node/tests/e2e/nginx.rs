@@ -177,6 +177,8 @@ fn a_relay_behind_nginx_that_ends_tls_at_a_path() {
     assert_eq!(vps.ok(&["relay", "status"])["bind"], 0);
 
     // The door of the relay itself is not for nodes that come straight.
+    let found = Machine::new().run_in(&variables, &["doctor", address]);
+    assert!(found.stdout.contains("no node in") && found.stdout.contains("login"), "{}", found.stdout);
     let found = home.run_in(&variables, &["doctor", address]);
     assert!(
         found.stdout.contains("logged in at relay") || found.stdout.contains("let this node in"),

@@ -206,7 +206,7 @@ fn verify_offline() {
     assert!(!nowhere.exists(), "verify makes no home");
 }
 
-// Proves: GW-72, GW-103, GW-104
+// Proves: GW-72, GW-103, GW-105
 #[test]
 fn what_was_tampered_with_is_refused_and_the_installed_version_stays() {
     let publisher = Publisher::new();
@@ -247,6 +247,11 @@ fn what_was_tampered_with_is_refused_and_the_installed_version_stays() {
         assert_eq!(done.code, 5, "{what}: {done:?}");
         assert!(done.stdout.contains("odd.stb"), "{what}: {done:?}");
     }
+    // The head of one version with the payload of another.
+    let (old, new) = (fs::read(publisher.bundle("1.0.0")).unwrap(), &bytes);
+    let begins = |file: &[u8]| sealtide_releases::bundle::BundleHead::read(file).unwrap().1;
+    fs::write(&odd, [&old[..begins(&old)], &new[begins(new)..]].concat()).unwrap();
+    assert_eq!(install(odd.to_str().unwrap()).code, 5);
     assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
     assert!(!to.with_file_name(".kiosk.previous").exists());
     // Somebody else's trust, and somebody else's release.

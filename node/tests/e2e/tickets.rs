@@ -139,7 +139,8 @@ fn nobody_there() {
     issuer.node.stop();
     refused(&ticket, 7, "no_route");
     let guest = Machine::new();
-    guest.fails(&["doctor", &ticket], 10, "no_store");
+    guest.fails(&["doctor", &ticket], 7, "doctor");
+    assert!(!guest.home().exists(), "a look makes no home");
     guest.ok(&["init"]);
     guest.fails(&["doctor", &ticket], 7, "doctor");
 }

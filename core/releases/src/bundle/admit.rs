@@ -297,7 +297,8 @@ impl Seen {
         }
         self.check_seen(&told.channel, told.seq, told.manifest_sha256)?;
         let is_newest = release.seq == told.seq && manifest.hash() == told.manifest_sha256;
-        if !is_newest && !(wanted.allow_downgrade && release.seq < told.seq) {
+        let is_wanted = is_newest || wanted.allow_downgrade && release.seq < told.seq;
+        if !is_wanted {
             return Err(ReleaseRefused::NotOfHead);
         }
         if told.yanked.contains(&release.seq) && !wanted.allow_downgrade {

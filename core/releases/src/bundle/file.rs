@@ -3,6 +3,7 @@
 
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
+use sealtide_ibgib::json::{Js, write_rfc8785};
 use sealtide_identity::keyring::{Algorithm, LedgerRecord, RecordSignature};
 use serde_json::Value;
 
@@ -55,7 +56,7 @@ impl BundleHead {
     /// # Errors
     /// [`NotABundle::Long`]: too many files, or a long chain.
     pub fn encode(&self) -> Result<Vec<u8>, NotABundle> {
-        let chain: Vec<String> = self.chain.iter().map(|record| record.to_value().to_string()).collect();
+        let chain: Vec<String> = self.chain.iter().map(text).collect();
         let bytes = encode(self.manifest.bytes(), self.manifest.signatures(), &chain);
         if bytes.len() > HEAD_BYTES_MAX { Err(NotABundle::Long) } else { Ok(bytes) }
     }
@@ -84,7 +85,8 @@ impl BundleHead {
         let manifest = Signed::parse(parts.manifest, signatures)?;
         let record = |(at, item): (usize, &&[u8])| {
             let value: Option<Value> = serde_json::from_slice(item).ok();
-            value.and_then(|value| LedgerRecord::parse(&value).ok()).ok_or(NotABundle::Chain(at))
+            let record = value.and_then(|value| LedgerRecord::parse(&value).ok());
+            record.filter(|record| text(record).as_bytes() == *item).ok_or(NotABundle::Chain(at))
         };
         let chain: Vec<LedgerRecord> = parts.chain.iter().enumerate().map(record).collect::<Result<_, _>>()?;
         Ok((Self { manifest, chain }, parts.length))
@@ -121,6 +123,11 @@ impl<'a> Parts<'a> {
         let chain = (0..count).map(|_| decoder.bytes()).collect::<Result<_, _>>()?;
         Ok(Self { manifest, signatures, chain, length: decoder.position() })
     }
+}
+
+/// A record with its signatures in RFC 8785 form.
+fn text(record: &LedgerRecord) -> String {
+    write_rfc8785(&Js::from(&record.to_value())).expect("texts and small integers")
 }
 
 fn expect(decoder: &mut Decoder<'_>, count: u64) -> Result<(), minicbor::decode::Error> {

@@ -4,5 +4,6 @@
 
 mod admission;
 mod encoding;
+mod fuzz_twin;
 mod support;
 mod trust;

@@ -37,8 +37,9 @@ impl Run {
         let index = &self.receive.index;
         let (mut after, mut moved) = (BTreeMap::new(), Vec::new());
         for (id, timeline) in &index.timelines {
-            let tips = index.tips_after(id, timeline, &self.scoped);
-            if tips == self.tips_before(id) {
+            let before = self.tips_before(id);
+            let tips = index.tips_after(timeline, &before);
+            if tips == before {
                 continue;
             }
             // Spec: SY-64
@@ -46,7 +47,7 @@ impl Run {
                 return Err(Fault::new(AbortCode::Divergence, format!("{} diverged", timeline.tjp)));
             }
             moved.push(timeline.tjp.clone());
-            after.insert(*id, (timeline.tjp.clone(), tips));
+            after.insert(*id, Moving { before, after: tips });
         }
         check_moves(context, &moved)?;
         let sids = index.sids();
@@ -60,9 +61,8 @@ impl Run {
             facts = self.facts_after(&after, &merges.frames);
         }
         let (mut moves, mut expected) = (Vec::new(), BTreeMap::new());
-        for (id, (_, tips)) in &after {
-            let before = self.tips_before(id);
-            note_moves(*id, &before, tips, &mut moves);
+        for (id, Moving { before, after }) in &after {
+            note_moves(*id, before, after, &mut moves);
             expected.insert(*id, before.iter().map(|tip| tip.sid).collect());
         }
         moves.sort_unstable();
@@ -89,14 +89,13 @@ impl Run {
     }
 
     /// What the space will be: the snapshot, with these tips in the timelines that move and these records more.
-    fn facts_after(&self, after: &TipsAfter, merged: &[Verified]) -> Facts {
+    fn facts_after(&self, moving: &TipsAfter, merged: &[Verified]) -> Facts {
         let snapshot = self.scoped.snapshot();
         let (mut tips, mut items) = (snapshot.tip_summary.clone(), snapshot.item_summary.clone());
         items.add_all(&self.receive.index.summary);
         merged.iter().for_each(|record| items.add(record.sid().as_bytes()));
-        for (timeline, (_, after)) in after {
-            let before = self.tips_before(timeline);
-            let (gone, new) = differences(&before, after);
+        for Moving { before, after } in moving.values() {
+            let (gone, new) = differences(before, after);
             gone.iter().for_each(|tip| tips.sub(&tip.id));
             new.iter().for_each(|tip| tips.add(&tip.id));
         }
@@ -137,8 +136,17 @@ impl Run {
     }
 }
 
-/// First frame and tips of the timelines that move.
-pub(super) type TipsAfter = BTreeMap<TimelineId, (Address, Vec<TipItem>)>;
+/// The timelines that move.
+pub(super) type TipsAfter = BTreeMap<TimelineId, Moving>;
+
+/// How the tips of one timeline change, both sorted by sid.
+#[derive(Debug)]
+pub(super) struct Moving {
+    /// The tips at OPEN.
+    pub(super) before: Vec<TipItem>,
+    /// The tips after the commit.
+    pub(super) after: Vec<TipItem>,
+}
 
 /// The tips that are gone, and those that are new.
 fn differences<'a>(before: &'a [TipItem], after: &'a [TipItem]) -> (Vec<&'a TipItem>, Vec<&'a TipItem>) {

@@ -74,8 +74,8 @@ impl Index {
         self.records.len()
     }
 
-    pub(super) fn holds(&self, record: &Verified) -> bool {
-        self.records.contains_key(&(Key::of(record.address()), record.sid()))
+    pub(super) fn holds(&self, key: Key, sid: Sid) -> bool {
+        self.records.contains_key(&(key, sid))
     }
 
     pub(super) fn holds_tip(&self, tip: &Address, sid: &Sid) -> bool {
@@ -94,9 +94,14 @@ impl Index {
         sids
     }
 
-    /// Takes a record in: checks its counter against the frames around it and notes what it refers to.
-    pub(super) fn add(&mut self, record: &Verified, scoped: &mut Scoped, view: &dyn SpaceView) -> Result<(), Fault> {
-        let key = Key::of(record.address());
+    /// Takes a record in, under the key of its address: checks its counter against the frames around it and notes what it refers to.
+    pub(super) fn add(
+        &mut self,
+        key: Key,
+        record: &Verified,
+        scoped: &mut Scoped,
+        view: &dyn SpaceView,
+    ) -> Result<(), Fault> {
         let frame = record.frame_ref();
         if let Some(frame) = frame {
             self.check_counter(key, frame, scoped, view)?;
@@ -118,8 +123,8 @@ impl Index {
     }
 
     /// A reference turned out to be here: another saga may have brought it meanwhile.
-    pub(super) fn found(&mut self, address: &Address) {
-        self.missing.remove(&Key::of(address));
+    pub(super) fn found(&mut self, key: Key) {
+        self.missing.remove(&key);
     }
 
     /// Notes that a peer's tip is needed.
@@ -145,9 +150,9 @@ impl Index {
 
     /// The tips of a timeline after the commit: those at OPEN and the received heads, without those that a received
     /// frame has as ancestor. The same as `settle_tips`, since everything received is closed. Sorted by sid.
-    pub(super) fn tips_after(&self, id: &TimelineId, timeline: &Timeline, scoped: &Scoped) -> Vec<TipItem> {
-        let mut tips = scoped.tips_of(id);
-        tips.retain(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n));
+    pub(super) fn tips_after(&self, timeline: &Timeline, before: &[TipItem]) -> Vec<TipItem> {
+        let mut tips = Vec::with_capacity(before.len() + timeline.heads.len());
+        tips.extend(before.iter().filter(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n)).cloned());
         tips.extend(timeline.heads.iter().cloned());
         tips.sort_by_key(|tip| tip.sid);
         tips.dedup_by_key(|tip| tip.sid);
@@ -196,6 +201,10 @@ impl Index {
         if self.covered.get(&key) <= Some(&frame.n)
             && let Some(head) = TipItem::of(record)
         {
+            if timeline.heads.is_empty() {
+                // Nearly all timelines have one: no room for more.
+                timeline.heads.reserve_exact(1);
+            }
             timeline.heads.push(head);
         }
     }

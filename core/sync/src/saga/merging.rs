@@ -2,12 +2,13 @@
 //! records when they stage, so both make the same frames. Spec: ibgib §16, merge §6
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use sealtide_ibgib::{
-    Address, MergeStrategy, MergedAll, Reader, TIPS_MERGED_MAX, Verified, merge_all, merge_tips, pick_shape,
+    Address, MergeStrategy, MergedAll, Reader, TIPS_MERGED_MAX, TimelineId, Verified, merge_all, merge_tips, pick_shape,
 };
 
-use super::commit::TipsAfter;
+use super::commit::{Moving, TipsAfter};
 use super::index::Key;
 use super::run::Run;
 use super::{Context, Direction, Side, Strategy};
@@ -43,15 +44,14 @@ impl Run {
         if !both || self.terms.strategy == Strategy::Abort || !self.scoped.is_closed_behind() {
             return merges;
         }
-        let mut diverged: TipsAfter = after.iter().filter(|(_, (_, tips))| tips.len() > 1).map(own).collect();
-        for id in self.scoped.diverged().into_iter().filter(|id| !after.contains_key(id)) {
-            let tips = self.tips_before(&id);
-            if let Some(tjp) = tips.first().map(|tip| tip.tjp.clone()) {
-                diverged.insert(id, (tjp, tips));
-            }
-        }
+        let several = after.iter().filter(|(_, moving)| moving.after.len() > 1);
+        let mut diverged: BTreeMap<TimelineId, Vec<TipItem>> =
+            several.map(|(id, moving)| (*id, moving.after.clone())).collect();
+        let others = self.scoped.diverged().into_iter().filter(|id| !after.contains_key(id));
+        diverged.extend(others.map(|id| (id, self.tips_before(&id))));
         let read = Cell::new(0);
-        for (id, (tjp, tips)) in diverged {
+        for (id, tips) in diverged {
+            let Some(tjp) = tips.first().map(|tip| tip.tjp.clone()) else { continue };
             if read.get() > BYTES_MAX || merges.frames.len() + TIPS_MERGED_MAX > FRAMES_MAX {
                 merges.again = !merges.frames.is_empty();
                 break;
@@ -60,7 +60,8 @@ impl Run {
             if !merged.frames.is_empty() {
                 let mut left: Vec<TipItem> = merged.tips.iter().filter_map(TipItem::of).collect();
                 left.sort_by_key(|tip| tip.sid);
-                after.insert(id, (tjp, left));
+                let moving = after.entry(id);
+                moving.or_insert_with(|| Moving { before: tips, after: Vec::new() }).after = left;
                 merges.frames.extend(merged.frames);
             }
         }
@@ -109,8 +110,4 @@ impl Run {
         let shapes: Vec<Verified> = received.chain(members).collect();
         pick_shape(Reader::Json, &shapes).cloned()
     }
-}
-
-fn own<K: Copy, V: Clone>((key, value): (&K, &V)) -> (K, V) {
-    (*key, value.clone())
 }

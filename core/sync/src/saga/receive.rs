@@ -167,7 +167,7 @@ impl Receive {
                 continue;
             }
             if let Some(record) = context.view.staged_record(&context.config.saga, sid) {
-                self.take_in(&record, context, scoped)?;
+                self.take_in(Key::of(record.address()), &record, context, scoped)?;
                 self.resumed += 1;
             }
         }
@@ -310,12 +310,13 @@ impl Receive {
                 Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
             let goes_along = self.goes_along(&record, context, scoped);
             self.wants.admit(message.want, &record, goes_along)?;
-            if self.is_new(&record, streams, context, scoped) {
-                self.take_in(&record, context, scoped)?;
+            let key = Key::of(record.address());
+            if self.is_new(key, record.sid(), streams, context, scoped) {
+                self.take_in(key, &record, context, scoped)?;
                 self.bytes += record.encoded().len() as u64;
                 kept.push(record);
             } else {
-                self.index.found(record.address());
+                self.index.found(key);
             }
         }
         if message.end {
@@ -331,9 +332,8 @@ impl Receive {
 
     /// Whether a record that was asked for is to be staged. In the stream records may be here already; in answers to
     /// other WANTs because another saga committed them meanwhile, or another WANT brought them.
-    fn is_new(&mut self, record: &Verified, streams: bool, context: &Context<'_>, scoped: &Scoped) -> bool {
-        let sid = record.sid();
-        let new = !self.index.holds(record) && !scoped.contains(context.view, &sid);
+    fn is_new(&mut self, key: Key, sid: Sid, streams: bool, context: &Context<'_>, scoped: &Scoped) -> bool {
+        let new = !self.index.holds(key, sid) && !scoped.contains(context.view, &sid);
         if let Some(stream) = self.stream.as_mut().filter(|_| new != streams) {
             let apart = if streams { &mut stream.known } else { &mut stream.beside };
             apart.add(sid.as_bytes());
@@ -349,8 +349,14 @@ impl Receive {
         scoped.is_whole() && tips_signed(record).iter().any(here)
     }
 
-    fn take_in(&mut self, record: &Verified, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
-        self.index.add(record, scoped, context.view)?;
+    fn take_in(
+        &mut self,
+        key: Key,
+        record: &Verified,
+        context: &Context<'_>,
+        scoped: &mut Scoped,
+    ) -> Result<(), Fault> {
+        self.index.add(key, record, scoped, context.view)?;
         for chunk in Manifest::chunks_listed(record) {
             match self.chunks.get(&chunk.hash) {
                 Some((length, _)) if *length == chunk.length => {}
@@ -533,7 +539,7 @@ impl Receive {
             }
             for (sid, _) in self.index.shapes(key) {
                 let Some(record) = context.view.staged_record(&context.config.saga, &sid) else { continue };
-                kept.add(&record, scoped, context.view)?;
+                kept.add(key, &record, scoped, context.view)?;
                 let links = record.relations().iter().filter(|(name, _)| scoped.follows(name));
                 open.extend(links.flat_map(|(_, links)| links).filter(|link| !link.is_primitive()).cloned());
             }
@@ -550,7 +556,9 @@ impl Receive {
         let mut stones: Vec<(u64, Verified)> = Vec::new();
         for sid in self.index.sids() {
             let stone = context.view.staged_record(&context.config.saga, &sid);
-            if let Some(stone) = stone.filter(|stone| !tips_signed(stone).is_empty() && !kept.holds(stone)) {
+            if let Some(stone) =
+                stone.filter(|stone| !tips_signed(stone).is_empty() && !kept.holds(Key::of(stone.address()), sid))
+            {
                 stones.push((read_commit(&stone).map_or(u64::MAX, |commit| commit.seq), stone));
             }
         }
@@ -558,7 +566,7 @@ impl Receive {
         for (_, stone) in stones {
             let is_here = |address: &Address| kept.shapes(Key::of(address)).next().is_some();
             if stone.links().iter().all(|address| is_here(address) || !context.view.by_address(address).is_empty()) {
-                kept.add(&stone, scoped, context.view)?;
+                kept.add(Key::of(stone.address()), &stone, scoped, context.view)?;
             }
         }
         Ok(())

@@ -63,6 +63,30 @@ async fn access_matrix() {
             assert_eq!(told(at, caller, request, lines, text).await, wanted, "{request} as {caller:?}");
         }
     }
+    // Keys, sessions and audit. Only an admin gets a token for an admin's changes, and an address of this machine may.
+    let verify = r#"{"payload":"W10=","signature":"00","keyVersion":"v1","alg":"HMAC-SHA256"}"#;
+    let rows = [
+        ("GET /version/keys", "", [200, 200, 200, 200, 401]),
+        ("GET /version/keys/ledger", "", [200, 200, 200, 200, 401]),
+        ("GET /version/keys/ledger?since=1", "", [200, 200, 200, 200, 401]),
+        ("POST /version/verify", verify, [401, 200, 200, 200, 401]),
+        ("GET /api/lifecycle/export", "", [401, 200, 200, 200, 401]),
+        ("GET /admin/audit", "", [401, 403, 403, 200, 401]),
+        ("POST /admin/rotate", "{}", [401, 403, 403, 200, 401]),
+        ("POST /admin/rollback", "{}", [401, 403, 403, 200, 401]),
+        ("POST /admin/force", r#"{"to":"v2"}"#, [401, 403, 403, 200, 401]),
+        ("GET /api/auth/session", "", [200, 200, 200, 200, 401]),
+        ("POST /api/auth/session", "{}", [400, 200, 200, 200, 401]),
+        ("GET /metrics", "", [200, 200, 200, 200, 401]),
+    ];
+    for (request, text, wanted) in rows {
+        for (caller, wanted) in CALLERS.into_iter().zip(wanted) {
+            let token = if caller == "admin" { fetched(at, caller, "admin").await } else { "A".repeat(43) };
+            let lines = ["Content-Type: application/json", &format!("X-CSRF-Token: {token}")];
+            let lines: &[&str] = if request.starts_with("POST") { &lines } else { &[] };
+            assert_eq!(told(at, caller, request, lines, text).await, wanted, "{request} as {caller:?}");
+        }
+    }
     for caller in ["bumper", "admin"] {
         let lines = ["Content-Type: application/json"];
         assert_eq!(told(at, caller, "POST /version/bump", &lines, "{}").await, 403, "no token");

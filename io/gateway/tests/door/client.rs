@@ -38,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) notices: broadcast::Sender<Notice>,
     pub(crate) events: Mutex<Vec<DoorEvent>>,
     pub(crate) fail: Mutex<Option<Code>>,
+    /// The code with which a browser signs in.
+    pub(crate) code: Mutex<Option<String>>,
 }
 
 impl Desk {
@@ -54,7 +56,14 @@ impl Desk {
         let ring = Keyring::open(load(), "keyring^1", &[first], &row, 1, node.public(), KeyPolicy::default()).unwrap();
         let inner = Mutex::new((ring, Arc::new(Registry::sample())));
         let notices = broadcast::Sender::new(16);
-        Arc::new(Self { node, inner, notices, events: Mutex::default(), fail: Mutex::new(None) })
+        Arc::new(Self {
+            node,
+            inner,
+            notices,
+            events: Mutex::default(),
+            fail: Mutex::new(None),
+            code: Mutex::default(),
+        })
     }
 
     pub(crate) fn rotate(&self) {
@@ -143,6 +152,10 @@ impl App for Desk {
 
     fn key_desk(&self) -> Option<&dyn KeyDesk> {
         Some(self)
+    }
+
+    fn take_sign_in_code(&self, code: &str) -> bool {
+        self.code.lock().unwrap().take_if(|own| own == code).is_some()
     }
 
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
@@ -323,6 +336,23 @@ impl Client {
         let (first, payload) = self.frame().await.unwrap();
         assert_eq!(first, 0x81, "{payload:?}");
         serde_json::from_slice(&payload).unwrap()
+    }
+
+    /// The next message, past pings; the code when the server closes.
+    pub(crate) async fn next_said(&mut self) -> Result<serde_json::Value, u16> {
+        loop {
+            match self.frame().await.unwrap() {
+                (0x89, _) => {}
+                (0x88, payload) => return Err(u16::from_be_bytes([payload[0], payload[1]])),
+                (_, payload) => return Ok(serde_json::from_slice(&payload).unwrap()),
+            }
+        }
+    }
+
+    /// As [`Client::ask`], past pings.
+    pub(crate) async fn ask_said(&mut self, text: &str) -> serde_json::Value {
+        self.send(text).await;
+        self.next_said().await.unwrap()
     }
 
     pub(crate) async fn ask(&mut self, text: &str) -> serde_json::Value {

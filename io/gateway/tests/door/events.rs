@@ -119,6 +119,54 @@ async fn events_complete() {
     }
 }
 
+// Of GW-78: what sessions and changes over HTTP leave behind.
+#[tokio::test]
+async fn events_of_sessions_and_of_tokens_over_http() {
+    let desk = Desk::new();
+    let server = door(&desk, |_| {}).await;
+    let at = server.address();
+    // The first name offered is spoken here, and the keys do not keep it while v1 signs.
+    let mut client = Client::enter(at, "tes-ui-v2, tes-ui-v1").await;
+    assert_eq!(member(&told(&desk, "ws:subproto:skipped")[0], "offered"), "tes-ui-v2");
+    assert_eq!(client.ask(r#"{"type":"ping"}"#).await["type"], "pong");
+    // Three faults, and a renewal, in which the weight is twice as much.
+    for _ in 0..3 {
+        assert_eq!(client.ask("nonsense").await["type"], "error");
+    }
+    assert!(told(&desk, "TENSION_SPIKE").is_empty());
+    let renewal = token(at).await;
+    assert_eq!(client.ask(&format!(r#"{{"type":"renew","token":"{renewal}"}}"#)).await["type"], "renewed");
+    for name in ["TENSION_SPIKE", "FORECAST_ALERT"] {
+        assert_eq!(member(&told(&desk, name)[0], "phase"), "RENEW", "{name}");
+    }
+    // A frame without a mask breaks the protocol.
+    client.raw(&[0x81, 0x01, b'x']).await;
+    while told(&desk, "ws:close").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let (broken, closed) = (told(&desk, "ws:error"), told(&desk, "ws:close"));
+    assert_eq!((member(&broken[0], "protocol"), member(&broken[0], "code")), ("tes-ui-v1".into(), "1002".into()));
+    assert_eq!(member(&closed[0], "code"), "1002");
+    let bytes = |name: &str| member(&closed[0], name).parse::<u64>().unwrap();
+    assert!(bytes("bytesIn") > 100 && bytes("bytesOut") > 100, "{closed:?}");
+    // A forwarding header that nobody trusts, on an upgrade that is taken.
+    let lines = [format!("X-TES-WS-CSRF-Token: {}", token(at).await), "X-Real-IP: 9.9.9.9".to_owned()];
+    let lines = [lines.as_slice(), &[format!("Origin: http://{at}")]].concat();
+    let client = Client::open(at, &lines, b"").await.unwrap();
+    assert_eq!(member(&told(&desk, "ws:upgrade:forwarding_ignored")[0], "header"), "x-real-ip");
+    drop(client);
+    // A change over HTTP takes its token or finds none.
+    let json = "Content-Type: application/json";
+    ask(at, "POST /version/bump", &[json], "{}").await;
+    assert_eq!(member(&told(&desk, "CSRF_FAILURE")[0], "ref"), "");
+    let line = format!("X-CSRF-Token: {}", token(at).await);
+    ask(at, "POST /version/bump", &[json, &line], "{}").await;
+    assert_eq!(member(&told(&desk, "CSRF_VERIFY")[0], "type"), "http");
+    ask(at, "POST /version/bump", &[json, &line], "{}").await;
+    let again = told(&desk, "CSRF_FAILURE");
+    assert_eq!((again.len(), member(&again[1], "ref").len()), (2, 8), "used before");
+}
+
 // Proves: GW-81
 #[tokio::test]
 async fn metrics() {

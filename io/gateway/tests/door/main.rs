@@ -17,6 +17,7 @@ mod limits;
 mod nginx;
 mod outputs;
 mod sessions;
+mod sign_in;
 mod tls;
 mod tunnel;
 

@@ -26,7 +26,7 @@ const SPACE: SpaceId = SpaceId::from_bytes([7; 32]);
 /// The store that both ends are copies of.
 const FILLED: &str = "filled";
 /// Records of one local commit while the stores are filled.
-const FILL: usize = 10_000;
+const FILL: usize = 5_000;
 
 /// What one saga cost.
 #[derive(Debug)]
@@ -173,21 +173,33 @@ pub(super) fn fill(dir: &Path, items: usize) -> Result<(), Failure> {
     let store = Store::open_dir(dir.join(FILLED)).map_err(|error| failed(&error))?;
     store.adopt_space(SPACE).map_err(|error| failed(&error))?;
     let there = store.view(&SPACE).and_then(|view| view.info()).map_or(0, |info| info.records as usize);
-    for from in (there..items).step_by(FILL) {
-        let record = |number| if number % 2 == 0 { frame("shared", number) } else { loose("shared", number) };
-        put(&store, (from..items.min(from + FILL)).map(record).collect())?;
-    }
-    Ok(())
+    let record = |number| if number % 2 == 0 { frame("shared", number) } else { loose("shared", number) };
+    // One thread makes records while the other commits those before.
+    std::thread::scope(|scope| {
+        let (made, ready) = std::sync::mpsc::sync_channel(1);
+        scope.spawn(move || {
+            let batches = (there..items).step_by(FILL).map(|from| (from..items.min(from + FILL)).map(record).collect());
+            batches.map(|records: Vec<Verified>| made.send(records)).take_while(Result::is_ok).for_each(drop);
+        });
+        ready.into_iter().try_for_each(|records| put(&store, records))
+    })
 }
 
+/// Copies a store. Sealed packs and runs are never written to again, so both stores may have the same file.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
+    let entries = std::fs::read_dir(from)?.collect::<std::io::Result<Vec<_>>>()?;
+    let newest = entries.iter().map(std::fs::DirEntry::file_name).max();
+    for entry in &entries {
         let name = to.join(entry.file_name());
+        let shared = match entry.path().extension().and_then(|end| end.to_str()) {
+            Some("pack") => newest.as_ref() != Some(&entry.file_name()),
+            Some("run") => true,
+            _ => false,
+        };
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &name)?;
-        } else {
+        } else if !shared || std::fs::hard_link(entry.path(), &name).is_err() {
             std::fs::copy(entry.path(), name)?;
         }
     }

@@ -1,7 +1,6 @@
 //! The part of `bench link` over a relay, which runs in a process of its own, so that its memory and its processor time are
 //! those of a relay alone. The nodes share this process. Spec: LK-81, LK-86, LK-88, LK-90 to LK-93
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -251,8 +250,8 @@ pub(super) async fn login_end() -> Result<Value, Failure> {
     let relay = RelayHint { relay: NodeId::from_bytes(id), url: order["url"].as_str().unwrap_or_default().to_owned() };
     let links = log_all_in(&relay, order["count"].as_u64().unwrap_or(0) as usize).await?;
     let mut out = std::io::stdout();
-    out.write_all(b"{\"logged_in\":true}\n")?;
-    out.flush()?;
+    std::io::Write::write_all(&mut out, b"{\"logged_in\":true}\n")?;
+    std::io::Write::flush(&mut out)?;
     tokio::time::sleep(PATIENCE).await;
     Ok(json!({"links": links.len()}))
 }

@@ -8,6 +8,7 @@ mod findings;
 mod way;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Instant;
 
 use sealtide_identity::{LinkAddress, NodeId, RelayAddress, RelayHint};
@@ -58,9 +59,24 @@ impl Target {
 pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, Failure> {
     let target = target.map(|text| Target::read(node, text)).transpose()?;
     let mut findings = Findings::default();
+    findings.ok("home", node.home().root().display().to_string());
     here(node, &mut findings);
     doors(node, &mut findings);
     folders(node, &mut findings);
+    look_at(node, target, findings).await
+}
+
+/// Looks at the way to a target from a machine that has no node in `home`; `node` is made for this look.
+pub(crate) async fn doctor_of_nobody(node: &Node, home: &Path, target: &str) -> Result<Value, Failure> {
+    let target = Target::read(node, target)?;
+    let mut findings = Findings::default();
+    let text = format!("no node in {}: a key made for this look stands for one", home.display());
+    findings.add("home", Verdict::Warn, text, Some("`sealtide up DIR` or `sealtide join TICKET DIR` makes one"));
+    here(node, &mut findings);
+    look_at(node, Some(target), findings).await
+}
+
+async fn look_at(node: &Node, target: Option<Target>, mut findings: Findings) -> Result<Value, Failure> {
     findings.begin_target();
     match target {
         None => {}
@@ -82,7 +98,6 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
 // --- this node ---
 
 fn here(node: &Node, findings: &mut Findings) {
-    findings.ok("home", node.home().root().display().to_string());
     findings.ok("identity", format!("node {}", node.id().short()));
     let year = crate::commands::rfc3339(crate::real::now().wall_ms);
     if year.as_str() > "2026" {

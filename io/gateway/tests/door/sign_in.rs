@@ -1,0 +1,216 @@
+//! Browsers that sign in: by a bearer, a passphrase, a code of this machine; what the cookie is worth, and when it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealtide_crypto::{Passphrase, PassphraseCost, SeededEntropy, sha256};
+use sealtide_gateway::{Auth, Bearer, PassphraseHolder, Role, Server, Settings, Verifier};
+
+use crate::client::{Client, Desk, Still, ask, ask_from, body, door, status};
+
+const PATH: &str = "/api/auth/session";
+const JSON: &str = "Content-Type: application/json";
+const PASSPHRASE: &str = "four random words here";
+
+fn settings(settings: &mut Settings) {
+    let bearer = |name: &str, role| Bearer { digest: sha256(name.as_bytes()), id: name.into(), role };
+    settings.bearers = vec![bearer("reader", Role::Reader), bearer("boss", Role::Admin)];
+    let cheap = PassphraseCost { memory_kib: 19 * 1024, passes: 1, lanes: 1 };
+    let verifier = Verifier::make(&Passphrase::new(PASSPHRASE), cheap, &mut SeededEntropy::new(7));
+    settings.passphrases = vec![PassphraseHolder { id: "eve".to_owned(), role: Role::Bumper, verifier }];
+    settings.auth = Some(Auth::Bearer);
+}
+
+async fn post(at: SocketAddr, lines: &[&str], text: &str) -> String {
+    ask(at, &format!("POST {PATH}"), &[&[JSON], lines].concat(), text).await
+}
+
+/// The `Cookie` line that follows from an answer.
+fn cookie(answer: &str) -> String {
+    let line = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap_or_else(|| panic!("{answer}"));
+    assert!(line.contains("; HttpOnly") && line.contains("; SameSite=Strict") && line.contains("; Path=/"), "{line}");
+    format!("Cookie: {}", line.split(';').next().unwrap())
+}
+
+async fn who(at: SocketAddr, lines: &[&str]) -> (u16, serde_json::Value) {
+    let answer = ask(at, &format!("GET {PATH}"), lines, "").await;
+    (status(&answer), body(&answer))
+}
+
+async fn fetched(at: SocketAddr, line: &str, purpose: &str) -> String {
+    let answer = ask(at, &format!("GET /api/auth/csrf-token?purpose={purpose}"), &[line], "").await;
+    body(&answer)["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+async fn open() -> (Arc<Desk>, Server, SocketAddr) {
+    let desk = Desk::new();
+    let server = door(&desk, settings).await;
+    let at = server.address();
+    (desk, server, at)
+}
+
+// Proves: GW-92
+#[tokio::test]
+async fn each_proof_gives_a_cookie_with_the_role_of_its_holder() {
+    let (desk, _server, at) = open().await;
+    *desk.code.lock().unwrap() = Some("one-time".to_owned());
+    let by_name = format!(r#"{{"name":"eve","passphrase":"{PASSPHRASE}"}}"#);
+    let proofs = [
+        (vec!["Authorization: Bearer reader"], "{}", ("reader", "reader")),
+        (vec![], by_name.as_str(), ("eve", "bumper")),
+        (vec![], r#"{"code":"one-time"}"#, ("local:", "admin")),
+    ];
+    for (lines, text, (id, role)) in proofs {
+        let answer = post(at, &lines, text).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        let cookie = cookie(&answer);
+        let (code, told) = who(at, &[&cookie]).await;
+        assert_eq!((code, &told["id"], &told["role"]), (200, &id.into(), &role.into()));
+        // What the role may do it may do with the cookie alone, and nothing else.
+        let read = ask(at, "GET /version/registry", &[&cookie], "").await;
+        assert_eq!(status(&read), 200);
+        let token = fetched(at, &cookie, "http").await;
+        let lines = [JSON, &format!("X-CSRF-Token: {token}"), &cookie];
+        let bumped = ask(at, "POST /version/bump", &lines, r#"{"dryRun":true}"#).await;
+        assert_eq!(status(&bumped), if id == "reader" { 403 } else { 200 }, "{id}: {bumped}");
+        let ended = ask(at, &format!("DELETE {PATH}"), &[&cookie], "").await;
+        assert!(status(&ended) == 200 && ended.contains("Max-Age=0"), "{ended}");
+        assert_eq!(who(at, &[&cookie]).await.0, 401, "signed out");
+        assert_eq!(status(&ask(at, "GET /health", &[&cookie], "").await), 200, "health is for everybody");
+    }
+    assert_eq!(status(&post(at, &[], r#"{"code":"one-time"}"#).await), 401, "good once");
+    let names: Vec<&str> = desk.events.lock().unwrap().iter().map(|event| event.name).collect();
+    let count = |name: &str| names.iter().filter(|own| **own == name).count();
+    assert_eq!((count("access:signed_in"), count("access:signed_out"), count("access:sign_in_refused")), (3, 3, 1));
+}
+
+// Proves: GW-92
+#[tokio::test]
+async fn what_is_no_proof_gives_no_cookie() {
+    let (_desk, _server, at) = open().await;
+    let refusals: [(&[&str], &str, u16); 10] = [
+        (&["Authorization: Bearer stranger"], "{}", 401),
+        (&[], r#"{"name":"eve","passphrase":"another one"}"#, 401),
+        (&[], r#"{"name":"nobody","passphrase":"four random words here"}"#, 401),
+        (&[], r#"{"code":"guessed"}"#, 401),
+        (&[], "{}", 400),
+        (&[], r#"{"name":"eve"}"#, 400),
+        (&["Authorization: Bearer boss"], r#"{"code":"one-time"}"#, 400),
+        (&[], r#"{"code":"x","more":1}"#, 400),
+        (&["Origin: https://evil.example", "Authorization: Bearer boss"], "{}", 403),
+        (&["Sec-Fetch-Site: same-site", "Authorization: Bearer boss"], "{}", 403),
+    ];
+    for (lines, text, wanted) in refusals {
+        let answer = post(at, lines, text).await;
+        assert_eq!(status(&answer), wanted, "{lines:?} {text}: {answer}");
+        assert!(!answer.to_lowercase().contains("set-cookie"), "{answer}");
+    }
+    // A form of a foreign page can send no JSON, and the passphrase does not come back in any answer.
+    let form = ask(at, &format!("POST {PATH}"), &["Content-Type: text/plain"], r#"{"code":"x"}"#).await;
+    assert_eq!(status(&form), 415);
+    assert_eq!(status(&ask(at, &format!("PUT {PATH}"), &[], "").await), 405);
+    // A cookie that nobody knows is refused and not taken for none; two are none.
+    let name = format!("sealtide-{}", at.port());
+    for line in [format!("Cookie: {name}={}", "A".repeat(43)), format!("Cookie: {name}=a; {name}=b")] {
+        assert_eq!(status(&ask(at, "GET /version/keys", &[&line], "").await), 401);
+    }
+    assert_eq!(status(&ask(at, "GET /version/keys", &["Cookie: other=a"], "").await), 200);
+}
+
+/// A page of this door: a cookie that the browser sends by itself, on the token and on the upgrade.
+// Proves: GW-92
+#[tokio::test]
+async fn a_browser_with_a_cookie_gets_a_session_of_its_holder() {
+    let (_desk, _server, at) = open().await;
+    let cookie = cookie(&post(at, &[], &format!(r#"{{"name":"eve","passphrase":"{PASSPHRASE}"}}"#)).await);
+    let token = fetched(at, &cookie, "ws").await;
+    let lines = |token: &str, cookie: &str, origin: &str| {
+        vec![
+            format!("Sec-WebSocket-Protocol: tes-ui-v1, tes-token.{token}"),
+            cookie.to_owned(),
+            format!("Origin: {origin}"),
+        ]
+    };
+    let own = format!("http://{at}");
+    let refused = Client::open(at, &lines(&token, &cookie, "https://evil.example"), b"").await.err().unwrap();
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    let mut client = Client::open(at, &lines(&token, &cookie, &own), b"").await.unwrap();
+    assert_eq!(client.ask(r#"{"type":"bump","dryRun":true}"#).await["type"], "bump_response");
+    // The token of one holder is none of another's.
+    let other = self::cookie(&post(at, &["Authorization: Bearer boss"], "{}").await);
+    let token = fetched(at, &cookie, "ws").await;
+    assert!(Client::open(at, &lines(&token, &other, &own), b"").await.is_err());
+}
+
+// Proves: GW-95
+#[tokio::test]
+async fn tries_are_counted_where_rates_hold() {
+    let server = door(&Desk::new(), |all| {
+        settings(all);
+        all.limits_loopback = true;
+    })
+    .await;
+    let from = "127.0.0.9".parse().unwrap();
+    let mut codes = Vec::new();
+    for _ in 0..4 {
+        let answer = ask_from(from, server.address(), &format!("POST {PATH}"), &[JSON], r#"{"code":"guess"}"#).await;
+        codes.push(status(&answer));
+    }
+    assert_eq!(codes[..2], [401, 401], "a burst of two");
+    assert!(codes[2..].contains(&429), "{codes:?}");
+}
+
+/// Sessions of a holder are told when four fifths are over and end with 4401; who renews goes on.
+// Proves: GW-30
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_renews_ends_with_4401() {
+    let still = Still::new();
+    let server = door(&Desk::new(), |all| {
+        settings(all);
+        all.session_ttl_ms = 50_000;
+        all.allow_missing_origin = Some(true);
+    })
+    .await;
+    let at = server.address();
+    let enter = async |line: &str| {
+        let lines = [format!("X-TES-WS-CSRF-Token: {}", fetched(at, line, "ws").await)];
+        Client::open(at, &lines, b"").await.unwrap()
+    };
+    let boss = "Authorization: Bearer boss";
+    let (mut left, mut renewed, mut nobody) = (enter(boss).await, enter(boss).await, enter("X-None: 1").await);
+    for client in [&mut left, &mut renewed, &mut nobody] {
+        assert_eq!(client.ask(r#"{"type":"ping"}"#).await["type"], "pong");
+    }
+    tokio::time::advance(Duration::from_secs(40)).await;
+    for client in [&mut left, &mut renewed] {
+        let told = client.next_said().await.unwrap();
+        assert_eq!((&told["type"], &told["code"]), (&"notice".into(), &"SESSION_RENEW".into()));
+    }
+    let token = fetched(at, boss, "ws").await;
+    let told = renewed.ask_said(&format!(r#"{{"type":"renew","token":"{token}"}}"#)).await;
+    assert_eq!(told["type"], "renewed");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(left.next_said().await, Err(4401));
+    assert_eq!(renewed.ask_said(r#"{"type":"ping"}"#).await["type"], "pong", "it was renewed");
+    assert_eq!(nobody.ask_said(r#"{"type":"ping"}"#).await["type"], "pong", "nobody's session has no end");
+    drop(still);
+}
+
+/// Who is taken out of the file of bearers is out: cookies, tokens and sessions.
+// Proves: GW-85
+#[tokio::test]
+async fn a_holder_who_is_taken_out_is_out_at_once() {
+    let (_desk, server, at) = open().await;
+    let cookie = cookie(&post(at, &["Authorization: Bearer boss"], "{}").await);
+    let token = fetched(at, &cookie, "ws").await;
+    let lines = [format!("X-TES-WS-CSRF-Token: {token}"), cookie.clone(), format!("Origin: http://{at}")];
+    let mut client = Client::open(at, &lines, b"").await.unwrap();
+    assert_eq!(client.ask(r#"{"type":"ping"}"#).await["type"], "pong");
+    let mut fewer = Settings::default();
+    settings(&mut fewer);
+    fewer.bearers.retain(|bearer| bearer.id != "boss");
+    server.reload(fewer).unwrap();
+    assert_eq!(client.next_said().await, Err(4401));
+    assert_eq!(who(at, &[&cookie]).await.0, 401);
+}

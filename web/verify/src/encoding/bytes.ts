@@ -1,0 +1,45 @@
+/** Bytes, as everything here takes and gives them. */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
+const encoder = new TextEncoder();
+const strictDecoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** UTF-8 of a text; a lone surrogate becomes U+FFFD. */
+export function utf8(text: string): Bytes {
+  return encoder.encode(text) as Bytes;
+}
+
+/** The text of UTF-8 bytes, a byte order mark kept; `undefined` for bytes that are no UTF-8. */
+export function text(bytes: Uint8Array): string | undefined {
+  try {
+    return strictDecoder.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** All parts, one behind the other. */
+export function concat(...parts: readonly Uint8Array[]): Bytes {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/** Whether two byte strings are equal; takes the same time wherever they differ. */
+export function equal(left: Uint8Array, right: Uint8Array): boolean {
+  if (left.length !== right.length) return false;
+  let difference = 0;
+  for (let at = 0; at < left.length; at++) difference |= left[at]! ^ right[at]!;
+  return difference === 0;
+}
+
+/** Orders byte strings: negative when `left` comes first. */
+export function compare(left: Uint8Array, right: Uint8Array): number {
+  const shared = Math.min(left.length, right.length);
+  for (let at = 0; at < shared; at++) if (left[at] !== right[at]) return left[at]! - right[at]!;
+  return left.length - right.length;
+}

@@ -1,0 +1,162 @@
+import { writeTime } from '../encoding/time.js';
+import { Refused } from '../refused.js';
+import type { SignedHead } from './head.js';
+import { isOver } from './ledger.js';
+import type { SignedManifest } from './manifest.js';
+import type { Trust, TrustedPair } from './trust.js';
+
+/**
+ * Whether a manifest counts: its registry, both signatures, the state of the version that signed. `earlier` are other manifests
+ * of its channel, from which a compromised version's last good one can be reached. Says nothing about freshness.
+ *
+ * @param wallMs now, ms since 1970
+ * @throws Refused `other_registry`, `unknown_key`, `bad_signature`, `key_version`, `key_expired`, `key_compromised`
+ */
+// Spec: GW-103, GW-107
+export async function verifyManifest(
+  trust: Trust,
+  manifest: SignedManifest,
+  earlier: readonly SignedManifest[],
+  wallMs: number,
+): Promise<void> {
+  const { content } = manifest;
+  checkRegistry(trust, content.registry);
+  const trusted = signer(trust, manifest.signatures[0]?.kid);
+  await trusted.pair.verify('release1 manifest', manifest.bytes, manifest.signatures);
+  const signed = trusted.version ?? content.keyVersion;
+  if (signed !== content.keyVersion) throw new Refused('key_version', `it says that v${content.keyVersion} signed, and v${signed} did`);
+  switch (trusted.state) {
+    case 'active':
+    case 'prepared':
+      return;
+    case 'verify-only':
+      if (trusted.notAfter === null || !isOver(trusted.notAfter, wallMs)) return;
+      break;
+    case 'compromised':
+      if (isGood(trust, signed, manifest, earlier)) return;
+      throw new Refused(
+        'key_compromised',
+        `it is signed by v${signed}, which was compromised, and it is not among the releases signed before that`,
+      );
+    default:
+  }
+  throw new Refused('key_expired', `it is signed by v${signed}, which has expired`);
+}
+
+/**
+ * Whether a head counts now: both signatures of the pair that is active at the newest epoch, and in date.
+ *
+ * @throws Refused `other_registry`, `unknown_key`, `bad_signature`, `head_retired`, `head_ahead`, `head_expired`
+ */
+// Spec: GW-104
+export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number): Promise<void> {
+  const { content } = head;
+  checkRegistry(trust, content.registry);
+  const trusted = signer(trust, head.signatures[0]?.kid);
+  await trusted.pair.verify('release1 head', head.bytes, head.signatures);
+  if (!trusted.pair.equals(trust.active) || trusted.state === 'compromised') {
+    throw new Refused('head_retired', 'the head of the channel is signed by a pair that has been replaced');
+  }
+  if (content.epoch > trust.epoch) {
+    const text = `the head of the channel is of epoch ${content.epoch} of the key ledger, and only ${trust.epoch} is known here`;
+    throw new Refused('head_ahead', text);
+  }
+  if (wallMs >= content.notAfter) {
+    const ended = writeTime(content.notAfter);
+    const text = `the head of channel ${content.channel} expired at ${ended}: nobody can say that this is still the newest release`;
+    throw new Refused('head_expired', text);
+  }
+}
+
+function checkRegistry(trust: Trust, found: string): void {
+  if (found === trust.registry) return;
+  throw new Refused('other_registry', `it belongs to another registry (${found}) than the trust (${trust.registry})`);
+}
+
+function signer(trust: Trust, kid = ''): TrustedPair {
+  const trusted = trust.pairOf(kid);
+  if (!trusted) throw new Refused('unknown_key', `it is signed by key ${kid}, which this trust does not know`);
+  return trusted;
+}
+
+/** Whether a manifest is the last good one of its channel, or one that it names as before it, directly or not. */
+function isGood(trust: Trust, version: number, manifest: SignedManifest, earlier: readonly SignedManifest[]): boolean {
+  const byHash = new Map(earlier.map((it) => [it.sha256, it]));
+  const { registry, channel } = manifest.content;
+  const last = trust.lastGood(version) ?? [];
+  return last.some((good) => {
+    if (good.registry !== registry || good.channel !== channel) return false;
+    let at: string | null | undefined = good.manifestSha256;
+    for (let steps = 0; steps <= earlier.length && at; steps++) {
+      if (at === manifest.sha256) return true;
+      at = byHash.get(at)?.content.prev;
+    }
+    return false;
+  });
+}
+
+/** What a client asks for. */
+export interface Wanted {
+  /** The app. */
+  name: string;
+  channel: string;
+  /** Take an older or a yanked release all the same. */
+  allowDowngrade?: boolean;
+}
+
+/** What a client remembers of the channels of one registry, so that nobody can show it an older state. Spec: gateway §9.6. */
+export class Seen {
+  readonly #newest = new Map<string, { seq: number; sha256: string }>();
+
+  /** The newest release that was seen in a channel. */
+  newest(channel: string): { seq: number; sha256: string } | undefined {
+    return this.#newest.get(channel);
+  }
+
+  /** Remembers a head that counts; older ones change nothing. */
+  see({ content }: SignedHead): void {
+    const seen = this.#newest.get(content.channel);
+    if (!seen || seen.seq < content.seq) this.#newest.set(content.channel, { seq: content.seq, sha256: content.manifestSha256 });
+  }
+
+  /**
+   * Whether a release may be installed: it is what its head names, of the channel that was asked for, not older than what was
+   * seen, not yanked, in date. Head and manifest must have been verified.
+   *
+   * @throws Refused `other_channel`, `other_app`, `rollback`, `equivocation`, `not_of_head`, `yanked`, `expired`
+   */
+  // Spec: GW-104
+  admit(head: SignedHead, manifest: SignedManifest, wanted: Wanted, wallMs: number): void {
+    const [told, release] = [head.content, manifest.content];
+    for (const found of [told.channel, release.channel]) {
+      if (found !== wanted.channel) throw new Refused('other_channel', `it is of channel ${found}, and ${wanted.channel} was asked for`);
+    }
+    if (release.name !== wanted.name) {
+      throw new Refused('other_app', `it is a release of ${release.name}, and ${wanted.name} was asked for`);
+    }
+    this.#checkSeen(told.channel, told.seq, told.manifestSha256);
+    const isNewest = release.seq === told.seq && manifest.sha256 === told.manifestSha256;
+    if (!isNewest && !(wanted.allowDowngrade && release.seq < told.seq)) {
+      throw new Refused('not_of_head', 'the manifest is not the one that the head of the channel names');
+    }
+    if (told.yanked.includes(release.seq) && !wanted.allowDowngrade) {
+      throw new Refused('yanked', `release ${release.seq} (${release.version}) was yanked`);
+    }
+    if (release.expiry !== null && wallMs >= release.expiry) throw new Refused('expired', `it expired at ${writeTime(release.expiry)}`);
+  }
+
+  #checkSeen(channel: string, seq: number, found: string): void {
+    const seen = this.#newest.get(channel);
+    if (!seen) return;
+    if (seq < seen.seq) {
+      const text = `release ${seq} of channel ${channel} is older than release ${seen.seq}, which was seen before`;
+      throw new Refused('rollback', text);
+    }
+    if (seq === seen.seq && found !== seen.sha256) {
+      throw new Refused(
+        'equivocation',
+        `there are two releases ${seq} of channel ${channel}, ${seen.sha256.slice(0, 16)}… and ${found.slice(0, 16)}…: the publisher, or whoever has its keys, shows different people different releases; report it`,
+      );
+    }
+  }
+}

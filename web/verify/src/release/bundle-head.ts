@@ -1,0 +1,76 @@
+import { text as readText, type Bytes } from '../encoding/bytes.js';
+import { CborError, CborReader } from '../encoding/cbor.js';
+import { readObject, SIGNED_LIMITS } from '../encoding/json.js';
+import { Refused } from '../refused.js';
+import { algorithm, type Signature } from '../signature/pair.js';
+import { readLedgerRecord, type LedgerRecord } from './ledger.js';
+import { readManifest, type SignedManifest } from './manifest.js';
+
+/** Bytes of the head of a bundle, at most. */
+export const HEAD_BYTES_MAX = 16 * 1024 * 1024;
+/** Items of a chain, at most. */
+export const CHAIN_MAX = 256;
+
+/** What stands before the payload of a `.stb` file; nothing of it is proven. Spec: gateway §9.1. */
+export interface BundleHead {
+  manifest: SignedManifest;
+  /** Ledger records, oldest first, up to the one that was in force. */
+  chain: LedgerRecord[];
+  /** Where the payload begins: bytes from the begin of the file. */
+  length: number;
+}
+
+/**
+ * Reads a head from the first bytes of a file: CBOR `["STB1", manifest, [[kid, alg, sig], …], [record, …]]`, in its one
+ * encoding. `undefined` asks for more bytes.
+ *
+ * @throws Refused `not_a_bundle`
+ */
+// Spec: GW-72
+export function readBundleHead(bytes: Bytes): BundleHead | undefined {
+  const reader = new CborReader(bytes.subarray(0, HEAD_BYTES_MAX));
+  let parts: Parts;
+  try {
+    parts = readParts(reader);
+  } catch (error) {
+    if (!(error instanceof CborError)) throw error;
+    if (error.short && bytes.length < HEAD_BYTES_MAX) return undefined;
+    throw notABundle(error.short ? 'its head is longer than 16 MiB' : 'its head is not encoded as it must be');
+  }
+  const manifest = readManifest(parts.manifest.slice(), parts.signatures);
+  const chain = parts.chain.map((item, at) => {
+    const what = `item ${at} of its chain is no record of a key ledger`;
+    return readLedgerRecord(readObject(readText(item) ?? '', SIGNED_LIMITS), what);
+  });
+  return { manifest, chain, length: reader.position };
+}
+
+interface Parts {
+  manifest: Bytes;
+  signatures: Signature[];
+  chain: Bytes[];
+}
+
+function readParts(reader: CborReader): Parts {
+  expect(reader.array() === 4 && reader.text() === 'STB1');
+  const manifest = reader.bytes();
+  expect(reader.array() === 2);
+  const signatures = [0, 1].map(() => {
+    expect(reader.array() === 3);
+    const [kid, alg, sig] = [reader.text(), algorithm(reader.text()), reader.bytes().slice()];
+    expect(alg !== undefined);
+    return { kid, alg: alg!, sig };
+  });
+  const count = reader.array();
+  expect(count <= CHAIN_MAX);
+  const chain = Array.from({ length: count }, () => reader.bytes());
+  return { manifest, signatures, chain };
+}
+
+function expect(holds: boolean): void {
+  if (!holds) throw new CborError(false);
+}
+
+function notABundle(message: string): Refused {
+  return new Refused('not_a_bundle', message);
+}
