@@ -105,7 +105,7 @@ async fn route(
         && let Some(door) = shared.tunnel.clone()
     {
         let mut request = request;
-        return tunnel::open(door, tcp, &mut request);
+        return Ok(tunnel::open(door, tcp, &mut request)?.map(|()| AnswerBody::from(Bytes::new())));
     }
     if path == "/version/ws" || path == "/api/dev/version-ws" {
         return upgrade(shared, tcp, request, place, id);

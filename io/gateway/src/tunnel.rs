@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::handshake::{Caller, Head, check_request, upgrade_key};
 use crate::rates::Rate;
 use crate::refusal::Code;
-use crate::routes::{Answer, accept_of};
+use crate::routes::accept_of;
 use crate::settings::{Door, Settings, SettingsError};
 
 /// The path of the tunnel.
@@ -80,12 +80,16 @@ pub(crate) async fn tunnel(
             let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, [(header::CACHE_CONTROL, "no-store")], code.line()).into_response()
         },
-        |answer| answer.map(axum::body::Body::new),
+        |answer| answer.map(|()| axum::body::Body::empty()),
     )
 }
 
 /// The 101 for a request for a tunnel; what follows it goes to whoever takes tunnels.
-pub(crate) fn open<B>(door: Arc<TunnelDoor>, tcp: SocketAddr, request: &mut http::Request<B>) -> Result<Answer, Code> {
+pub(crate) fn open<B>(
+    door: Arc<TunnelDoor>,
+    tcp: SocketAddr,
+    request: &mut http::Request<B>,
+) -> Result<http::Response<()>, Code> {
     let head =
         Head { method: request.method(), version: request.version(), uri: request.uri(), headers: request.headers() };
     let (client, key) = door.judge(tcp, &head)?;
@@ -100,7 +104,7 @@ pub(crate) fn open<B>(door: Arc<TunnelDoor>, tcp: SocketAddr, request: &mut http
         }
         drop(place);
     });
-    let mut answer = Answer::default();
+    let mut answer = http::Response::new(());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

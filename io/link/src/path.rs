@@ -148,9 +148,7 @@ impl Path {
     pub(crate) async fn hang_up(&mut self) -> bool {
         let end = async {
             self.stream.shutdown().await?;
-            let mut sink = [0; 1024];
-            while self.stream.read(&mut sink).await? > 0 {}
-            io::Result::Ok(())
+            std::future::poll_fn(|cx| self.stream.poll_discard(cx)).await
         };
         matches!(tokio::time::timeout(LINGER, end).await, Ok(Ok(())))
     }

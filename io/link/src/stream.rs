@@ -131,6 +131,11 @@ impl SecureStream {
         let _bytes_may_follow = self.0.socket().tcp().map(TcpStream::set_zero_linger);
     }
 
+    /// See [`TlsStream::poll_discard`].
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_discard(cx)
+    }
+
     /// The address of this machine that a direct path uses.
     pub(crate) fn local_ip(&self) -> Option<std::net::IpAddr> {
         self.0.socket().tcp().and_then(|tcp| tcp.local_addr().ok()).map(|local| local.ip().to_canonical())

@@ -52,6 +52,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         &self.tls
     }
 
+    /// Takes what still comes and throws it away unread, until the other end is done too. For after the end of TLS in our
+    /// direction: what comes then means nothing, and rustls must not see it, since it takes a broken record behind its own
+    /// end for a fault of its caller and panics.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ahead = Vec::new();
+        while !self.ended {
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(READ_BYTES, 0);
+                let mut raw = ReadBuf::new(scratch);
+                let polled = Pin::new(&mut self.socket).poll_read(cx, &mut raw);
+                polled.map_ok(|()| raw.filled().len())
+            });
+            self.ended = ready!(read)? == 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Moves what rustls has decrypted into `buf`. `Ok(true)`: something moved, or the peer has ended in order.
     fn take_plaintext(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         let mut moved = false;
@@ -433,6 +450,28 @@ mod tests {
         let theirs_exported = client.get_ref().1.export_keying_material([0; 32], b"EXPORTER-x", Some(b"y")).unwrap();
         assert_eq!(ours_exported, theirs_exported);
         assert_eq!(ours.tls().negotiated_key_exchange_group().unwrap().name(), tls::GROUP);
+    }
+
+    /// A peer whose last records are broken does no harm to an end that has said its last word.
+    #[tokio::test]
+    async fn what_comes_after_our_end_is_thrown_away() {
+        for it_ends in [true, false] {
+            let (mut ours, theirs, _) = ends(true, 65_536).await;
+            ours.shutdown().await.unwrap();
+            let (mut raw, _tls) = match theirs {
+                tokio_rustls::TlsStream::Server(stream) => stream.into_inner(),
+                tokio_rustls::TlsStream::Client(_) => panic!("the other end is the server"),
+            };
+            // The head of a record of application data, and what is none.
+            raw.write_all(&[&[0x17, 3, 3, 0, 40][..], &[7; 40]].concat()).await.unwrap();
+            if it_ends {
+                raw.shutdown().await.unwrap();
+                std::future::poll_fn(|cx| ours.poll_discard(cx)).await.unwrap();
+            } else {
+                let discarded = std::future::poll_fn(|cx| Poll::Ready(ours.poll_discard(cx))).await;
+                assert!(discarded.is_pending());
+            }
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -140,6 +142,13 @@ async fn rounds(mut pairs: Vec<Pair>, count: u64) -> Vec<Pair> {
 // Proves: LK-71
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak() {
+    // Also in a task that nobody waits for.
+    let panics = Arc::new(AtomicU64::new(0));
+    let (seen, told) = (panics.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        told(info);
+    }));
     let least = std::env::var("SEALTIDE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let least = Duration::from_secs(least.unwrap_or(if scale() >= 10 { 3_600 } else { 0 }));
     let began = Instant::now();
@@ -170,6 +179,7 @@ async fn soak() {
         last.1 >> 20,
         grown / f64::from(1 << 20) / hours.max(1e-6),
     );
+    assert_eq!(panics.load(Ordering::Relaxed), 0, "panics");
     assert!(count(|metrics| metrics.rehandshakes_dialled) > done, "faults happened");
     assert!(last.1 <= warm.1 + ALLOWANCE, "memory follows the number of rounds");
     for pair in &pairs {
