@@ -8,7 +8,7 @@ use crate::support::Machine;
 fn an_export_is_verified_elsewhere() {
     let (machine, elsewhere) = (Machine::new(), Machine::new());
     let node = machine.ok(&["init"])["node"].as_str().unwrap().to_owned();
-    let gateway = start(&machine.home(), &[], &[("VERSION_SIGNING_KEY", &"a1".repeat(32))]);
+    let mut gateway = start(&machine.home(), &[], &[("VERSION_SIGNING_KEY", &"a1".repeat(32))]);
     gateway.bump("{}");
     let file = machine.home().with_file_name("audit-export.jsonl");
     let path = file.to_str().unwrap();
@@ -19,6 +19,7 @@ fn an_export_is_verified_elsewhere() {
     assert_eq!(elsewhere.ok(&["audit", "verify", path, "--node", &node])["node"], node.as_str());
     gateway.bump("{}");
     machine.ok(&["down"]);
+    assert!(gateway.child.as_mut().unwrap().wait().unwrap().success());
     // At its end everything was signed, by the node key and by the key pair that was active.
     let last = machine.plain(&["audit", "export"]).stdout;
     std::fs::write(&file, &last).unwrap();
