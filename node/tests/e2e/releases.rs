@@ -121,7 +121,7 @@ fn a_fleet_follows_through_rotations_and_roll_backs() {
     let first = publisher.publish("1.0.0");
     assert_eq!((first["seq"].as_u64(), first["key_version"].as_str()), (Some(1), Some("v1")));
     let node = publisher.machine.up(&[]);
-    let count = usize::try_from(scale().min(4) * 3).unwrap().max(3).min(10);
+    let count = usize::try_from(scale() * 3).unwrap().clamp(3, 10);
     let uses = count.to_string();
     let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read", "--uses", &uses]);
     let ticket = ticket["ticket"].as_str().unwrap();
