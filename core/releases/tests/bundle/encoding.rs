@@ -81,7 +81,7 @@ fn every_byte_of_a_head_counts() {
     assert!(changed * step < 6_300, "{changed} of {} changed bytes were not noticed", bytes.len() / step);
 }
 
-// Proves: GW-73, GW-103
+// Proves: GW-103
 #[test]
 fn alg_confusion() {
     let mut publisher = Publisher::new(&[1]);
