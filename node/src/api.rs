@@ -353,14 +353,13 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Verify { space } => commands::verify::verify(node, space.as_deref(), progress).await,
         Request::Gc { dry_run } => commands::gc::gc(node, dry_run).await,
         Request::Export { space, format, out } => {
-            let (node, progress) = (node.clone(), progress.clone());
-            let work = move || commands::export::export(&node, &space, format, &out, &progress);
-            tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("export", error.to_string()))?
+            let progress = progress.clone();
+            let work = move |node: &Node| commands::export::export(node, &space, format, &out, &progress);
+            commands::blocking("export", node, work).await
         }
         Request::Import { file } => {
-            let (node, progress) = (node.clone(), progress.clone());
-            let work = move || commands::export::import(&node, &file, &progress);
-            tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("import", error.to_string()))?
+            let progress = progress.clone();
+            commands::blocking("import", node, move |node| commands::export::import(node, &file, &progress)).await
         }
         Request::AuditVerify => commands::verify::audit(node).await,
         Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
@@ -369,8 +368,10 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             let changes = request.changes_keys();
             let answer = commands::keys::execute(desk, request).await?;
             if changes {
-                // Heads of the pair before are void from here on.
-                crate::releases::renew(node).await?;
+                // Heads of the pair before are void from here on. The change holds whatever becomes of them.
+                if let Err(failure) = crate::releases::renew(node).await {
+                    tracing::warn!(%failure, "heads of release channels were not signed anew; a running node tries again");
+                }
             }
             Ok(answer)
         }

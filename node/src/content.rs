@@ -108,6 +108,19 @@ impl ContentReader {
         self.size
     }
 
+    /// What comes next, in one piece; none at the end.
+    ///
+    /// # Errors
+    /// Exit 5 when a chunk is not here.
+    pub(crate) fn next_piece(&mut self) -> Result<Option<Bytes>, Failure> {
+        if !self.piece.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.piece)));
+        }
+        let Some(ChunkRef { hash, .. }) = self.chunks.next() else { return Ok(None) };
+        let lost = || Failure::new(Exit::Verification, "missing", format!("chunk {hash} is missing in the store"));
+        self.store.read_chunk(&hash).map(Some).ok_or_else(lost)
+    }
+
     /// The content at an address.
     ///
     /// # Errors
@@ -121,7 +134,7 @@ impl ContentReader {
             return Ok(Self { store: store.clone(), chunks: Vec::new().into_iter(), piece, size });
         }
         let manifest = Manifest::read(&found, &mut |page| record(page))
-            .map_err(|error| Failure::new(Exit::Verification, "manifest", error.to_string()))?;
+            .map_err(|error| Failure::failed("manifest", error.to_string()))?;
         let (size, chunks) = (manifest.size, manifest.chunks.into_iter());
         Ok(Self { store: store.clone(), chunks, piece: Bytes::new(), size })
     }
@@ -129,11 +142,8 @@ impl ContentReader {
 
 impl Read for ContentReader {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.piece.is_empty()
-            && let Some(chunk) = self.chunks.next()
-        {
-            let lost = || io::Error::other(format!("chunk {} is missing in the store", chunk.hash));
-            self.piece = self.store.read_chunk(&chunk.hash).ok_or_else(lost)?;
+        if self.piece.is_empty() {
+            self.piece = self.next_piece().map_err(io::Error::other)?.unwrap_or_default();
         }
         let most = self.piece.len().min(bytes.len());
         self.piece.copy_to_slice(&mut bytes[..most]);

@@ -20,6 +20,18 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// Its word, in files and answers.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Reader => "reader",
+            Self::Bumper => "bumper",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// A bearer token as it is kept: never itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bearer {

@@ -15,7 +15,7 @@ use sealtide_ibgib::json::{Js, JsObject, JsString, write};
 use crate::app::{App, DoorEvent};
 use crate::handshake::Caller;
 use crate::passphrase::Verifier;
-use crate::principal::{Principal, Role};
+use crate::principal::Principal;
 use crate::refusal::Code;
 use crate::routes::{Answer, OsEntropy, json, read_json, unstored};
 use crate::server::Shared;
@@ -124,20 +124,11 @@ async fn by_passphrase(shared: &Arc<Shared>, name: String, passphrase: String) -
 fn told(shared: &Shared, principal: &Principal) -> String {
     let mut object = JsObject::new();
     object.set("id", principal.id.as_deref().map_or(Js::Null, Js::text));
-    object.set("role", Js::text(role_word(principal.role)));
+    object.set("role", Js::text(principal.role.word()));
     if let Some(ends) = principal.ends_mono_ms {
         object.set("expiresIn", Js::Number((ends.saturating_sub(shared.mono_ms()) / 1_000) as f64));
     }
     write(&Js::Object(object)).unwrap_or_default()
-}
-
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Public => "public",
-        Role::Reader => "reader",
-        Role::Bumper => "bumper",
-        Role::Admin => "admin",
-    }
 }
 
 fn with_cookie(shared: &Shared, status: StatusCode, body: &str, value: Option<&str>) -> Result<Answer, Code> {

@@ -1,10 +1,7 @@
 //! `put SPACE NAME` and `get SPACE[:PATH|NAME][@VERSION]`.
 
-use bytes::Bytes;
 use data_encoding::BASE64;
-use sealtide_ibgib::{
-    Content, FileFrame, Manifest, Object, Relations, Stamp, Verified, evolve, genesis, read_binary, uuid,
-};
+use sealtide_ibgib::{Content, FileFrame, Object, Relations, Stamp, evolve, genesis, uuid};
 use sealtide_identity::Role;
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
@@ -12,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, stamp_of};
 use crate::commands::{rfc3339, store_failure};
+use crate::content::ContentReader;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
@@ -131,24 +129,16 @@ pub(crate) fn content(node: &Node, view: &SpaceHandle, frame: &FileFrame) -> Res
         Content::None => return Ok(Vec::new()),
         Content::Bin(address) => address,
     };
-    let record = |address: &sealtide_ibgib::Address| view.by_address(address).iter().find_map(|sid| view.record(sid));
-    let missing = || Failure::new(Exit::Verification, "missing", format!("{address} is missing in the store"));
-    let found: Verified = record(address).ok_or_else(missing)?;
-    if let Some(bytes) = read_binary(&found) {
-        return Ok(bytes.to_vec());
-    }
-    let manifest = Manifest::read(&found, &mut |page| record(page))
-        .map_err(|error| Failure::failed("manifest", error.to_string()))?;
-    if manifest.size > BYTES_MAX {
+    let mut content = ContentReader::open(node.store(), view, address)?;
+    if content.size() > BYTES_MAX {
         return Err(Failure::usage(
             "too_large",
-            format!("{} has {} bytes; too many to print", frame.path, manifest.size),
+            format!("{} has {} bytes; too many to print", frame.path, content.size()),
         )
         .hint("`sealtide restore SPACE:PATH@VERSION --to DIR` writes it to a file"));
     }
-    let mut bytes = Vec::with_capacity(manifest.size as usize);
-    for chunk in &manifest.chunks {
-        let piece: Bytes = node.store().read_chunk(&chunk.hash).ok_or_else(missing)?;
+    let mut bytes = Vec::with_capacity(content.size() as usize);
+    while let Some(piece) = content.next_piece()? {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)

@@ -11,8 +11,9 @@ use similar::TextDiff;
 use crate::commands::documents::{content, may_write};
 use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, stamp_of};
 use crate::commands::{rfc3339, store_failure};
+use crate::content::ContentReader;
 use crate::engine::authorship::Authorship;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 
@@ -232,20 +233,12 @@ fn write_out(node: &Node, line: &Line, frame: &FileFrame, dir: &Path) -> Result<
         (Content::Target(target), _) => std::os::unix::fs::symlink(target, &path)?,
         (_, FileKind::Dir) => std::fs::create_dir(&path)?,
         (Content::Bin(address), _) => {
-            let record = |address: &sealtide_ibgib::Address| {
-                line.view.by_address(address).iter().find_map(|sid| line.view.record(sid))
-            };
-            let missing = || Failure::failed("missing", format!("{address} is missing in the store"));
-            let found = record(address).ok_or_else(missing)?;
+            // A content that is not whole fails this command; what is wrong with the store is for `verify` to say.
+            let failed = |failure: Failure| Failure { exit: Exit::Failed, ..failure };
+            let mut content = ContentReader::open(node.store(), &line.view, address).map_err(failed)?;
             let mut file = std::fs::File::create_new(&path)?;
-            if let Some(bytes) = sealtide_ibgib::read_binary(&found) {
-                file.write_all(&bytes)?;
-            } else {
-                let manifest = sealtide_ibgib::Manifest::read(&found, &mut |page| record(page))
-                    .map_err(|error| Failure::failed("manifest", error.to_string()))?;
-                for chunk in &manifest.chunks {
-                    file.write_all(&node.store().read_chunk(&chunk.hash).ok_or_else(missing)?)?;
-                }
+            while let Some(piece) = content.next_piece().map_err(failed)? {
+                file.write_all(&piece)?;
             }
             file.sync_all()?;
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::commands::rfc3339;
+use crate::commands::{blocking, rfc3339};
 use crate::failure::{Exit, Failure};
 use crate::identity::{DelegationOrder, KeystoneView, OwnerError, SignRefused, read_frames, write_frames};
 use crate::node::Node;
@@ -19,9 +19,7 @@ async fn work<T: Send + 'static>(
     node: &Node,
     work: impl FnOnce(&Node) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let node = node.clone();
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
-    done.map_err(|error| Failure::failed("identity", error.to_string()))?
+    blocking("identity", node, work).await
 }
 
 /// The own owner and device, and those of peers; or one keystone.

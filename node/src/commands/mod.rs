@@ -26,6 +26,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::engine::members::MembersRefused;
 use crate::failure::{Exit, Failure};
+use crate::node::Node;
 
 /// RFC 3339 UTC, to the millisecond, of a time in ms since 1970.
 pub(crate) fn rfc3339(ms: u64) -> String {
@@ -55,6 +56,17 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 /// A store that failed while a command ran.
 pub(crate) fn store_failure(error: impl std::fmt::Display) -> Failure {
     Failure::failed("store", error.to_string())
+}
+
+/// Does work that waits for the disk. `what` names it, should it end badly.
+pub(crate) async fn blocking<T: Send + 'static>(
+    what: &str,
+    node: &Node,
+    work: impl FnOnce(&Node) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let node = node.clone();
+    let done = tokio::task::spawn_blocking(move || work(&node)).await;
+    done.map_err(|error| Failure::failed(what, error.to_string()))?
 }
 
 /// Members that were not changed.

@@ -5,22 +5,24 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::ReleaseProgress;
 use sealtide_identity::keyring::parse_time;
-use sealtide_releases::bundle::{Content, Manifest, Signed, Trust, Wanted};
+use sealtide_releases::bundle::{AppName, Channel, Content, Manifest, Signed, Trust, Wanted};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::Progress;
-use crate::commands::rfc3339;
+use crate::commands::{blocking, rfc3339};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 use crate::releases::{
-    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers,
-    installs, names,
+    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers, installs,
 };
+
+/// What a piece of work is called that ends badly.
+const WHAT: &str = "release";
 
 /// What a command asks about releases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,7 +138,7 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
         }
         ReleaseRequest::Archive { app, older_s } => {
             let app = app.map(|app| names(&app, "stable").map(|(app, _)| app)).transpose()?;
-            blocking(node, move |node| {
+            blocking(WHAT, node, move |node| {
                 let due = Due::Aged(older_s.saturating_mul(1000));
                 let done = releases::archive(node, due, app.as_ref())?;
                 let left = Tiers::of(node.home()).list(Tier::Hot, app.as_ref())?.len();
@@ -147,9 +149,9 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             })
             .await
         }
-        ReleaseRequest::List => blocking(node, |node| Ok(list(node))).await,
+        ReleaseRequest::List => blocking(WHAT, node, |node| Ok(list(node))).await,
         ReleaseRequest::Show { app, channel, version } => {
-            blocking(node, move |node| show(node, &app, channel.as_deref(), version.as_deref())).await
+            blocking(WHAT, node, move |node| show(node, &app, channel.as_deref(), version.as_deref())).await
         }
         ReleaseRequest::Install { app, channel, version, to, trust, follow, allow_downgrade, yes } => {
             let trust = trust.map(|text| read_trust(&text)).transpose()?;
@@ -159,7 +161,7 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
                     return Err(Failure::usage("follow", "a file never changes: --follow needs the name of an app"));
                 }
                 let progress = progress.clone();
-                let installed = blocking(node, move |node| {
+                let installed = blocking(WHAT, node, move |node| {
                     let bundle = OpenBundle::open(Path::new(&app))?;
                     let content = bundle.head.manifest.content();
                     let (name, channel) = (content.name.clone(), content.channel.clone());
@@ -187,7 +189,7 @@ async fn install(
     let mut events = node.engine().subscribe();
     let once = |order: InstallOrder, trust: Option<Trust>| {
         let progress = progress.clone();
-        blocking(node, move |node| {
+        blocking(WHAT, node, move |node| {
             let app = App::find(node, &order.wanted.name)?.ok_or_else(|| {
                 let text = format!("no space here has an app {}", order.wanted.name);
                 Failure::new(Exit::Refused, "no_app", text)
@@ -416,11 +418,10 @@ fn read_time(text: &str) -> Result<u64, Failure> {
     parse_time(text).ok_or_else(wrong)
 }
 
-async fn blocking<T: Send + 'static>(
-    node: &Node,
-    work: impl FnOnce(&Node) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let node = node.clone();
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
-    done.map_err(|error| Failure::failed("release", error.to_string()))?
+/// What an app and a channel are called on the command line.
+fn names(app: &str, channel: &str) -> Result<(AppName, Channel), Failure> {
+    const FORM: &str = "1 to 64 lower-case letters, digits, `.`, `_` or `-`, beginning with a letter or digit";
+    let wrong = |what: &str, text: &str| Failure::usage("name", format!("{text:?} is no name of {what}: {FORM}"));
+    let app = AppName::parse(app).ok_or_else(|| wrong("an app", app))?;
+    Ok((app, Channel::parse(channel).ok_or_else(|| wrong("a channel", channel))?))
 }

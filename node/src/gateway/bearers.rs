@@ -89,7 +89,7 @@ fn check_new(path: &Path, name: &str) -> Result<(), Failure> {
 
 fn append(path: &Path, name: &str, role: Role, proof: &str) -> Result<(), Failure> {
     let mut file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    writeln!(file, "{} {name} {proof}", role_word(role))?;
+    writeln!(file, "{} {name} {proof}", role.word())?;
     Ok(file.sync_all()?)
 }
 
@@ -128,16 +128,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn role_named(word: &str) -> Option<Role> {
-    [Role::Reader, Role::Bumper, Role::Admin].into_iter().find(|role| role_word(*role) == word)
-}
-
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Public => "public",
-        Role::Reader => "reader",
-        Role::Bumper => "bumper",
-        Role::Admin => "admin",
-    }
+    [Role::Reader, Role::Bumper, Role::Admin].into_iter().find(|role| role.word() == word)
 }
 
 #[cfg(test)]

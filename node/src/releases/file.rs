@@ -70,6 +70,27 @@ impl OpenBundle {
         Ok(file)
     }
 
+    /// Whether the payload is the one of the manifest, before a byte of it is unpacked.
+    ///
+    /// # Errors
+    /// Exit 5.
+    // Spec: GW-105
+    pub(crate) fn check_payload(&self) -> Result<(), Failure> {
+        let mut hash = Blake3::new();
+        let mut payload = Hashed { inner: self.payload()?, hash: &mut hash };
+        let mut piece = vec![0; PIECE];
+        while payload.read(&mut piece)? > 0 {}
+        self.is_payload(hash)
+    }
+
+    fn is_payload(&self, hash: Blake3) -> Result<(), Failure> {
+        if hash.finish() == self.head.manifest.content().hash {
+            return Ok(());
+        }
+        let text = format!("{}: the payload is not the one of the manifest: its hash differs", self.path.display());
+        Err(Failure::new(Exit::Verification, "payload", text).hint("what is installed stays"))
+    }
+
     /// The plain tar, from the begin of the payload. `use_it` reads all of it; that the payload is the one of the manifest is
     /// known when this returns.
     ///
@@ -87,11 +108,7 @@ impl OpenBundle {
             decompress(BufReader::with_capacity(PIECE, hashed)).map_err(|error| failed(&error))?;
         use_it(&mut plain).map_err(|error| failed(&error))?;
         plain.finish().map_err(|error| failed(&error))?;
-        if hash.finish() != self.head.manifest.content().hash {
-            let text = format!("{what}: the payload is not the one of the manifest: its hash differs");
-            return Err(Failure::new(Exit::Verification, "payload", text).hint("what is installed stays"));
-        }
-        Ok(())
+        self.is_payload(hash)
     }
 }
 

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, previous_of, switch};
-use sealtide_releases::bundle::{
-    AppName, Channel, ChannelHead, Manifest, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
-};
+use sealtide_releases::bundle::{ChannelHead, Manifest, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted};
 use serde_json::{Value, json};
 
 use super::app::{App, Entry};
@@ -108,6 +106,7 @@ impl Install {
         let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
         let admitted = counts.and_then(|it| seen.admit_alone(&it, order.wanted.allow_downgrade, wall_ms));
         admitted.map_err(|error| refused(&what, &error))?;
+        bundle.check_payload()?;
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
             bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))
         };
@@ -266,6 +265,8 @@ fn place(
         return Ok(done(before.clone(), false, None));
     }
     let (next, there) = begin(&order.to).map_err(|error| unpacked(&what, &error))?;
+    // What is refused leaves nothing beside the target.
+    let next = Next(next);
     if there == Installed::Something && before.is_none() && !order.yes {
         let text = format!("{} is not empty, and no release put there what is in it", order.to.display());
         return Err(Failure::new(Exit::Held, "occupied", text)
@@ -275,9 +276,9 @@ fn place(
     let mut told = |now: ReleaseProgress| {
         let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
     };
-    put(&next, &mut told)?;
+    put(&next.0, &mut told)?;
     crate::failpoint::hit("release_unpacked");
-    switch(&next, &order.to).map_err(|error| unpacked(&what, &error))?;
+    switch(&next.0, &order.to).map_err(|error| unpacked(&what, &error))?;
     crate::failpoint::hit("release_switched");
     let at = InstalledAt {
         dir: order.to.clone(),
@@ -307,6 +308,15 @@ fn place(
     Ok(done(at, true, previous))
 }
 
+/// A directory that is being unpacked. It is gone when this is, unless it took its place.
+struct Next(PathBuf);
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 impl Install {
     /// As commands answer it.
     pub(crate) fn to_value(&self) -> Value {
@@ -326,12 +336,4 @@ impl Install {
             "fresh_until": self.fresh_until_ms.map(crate::commands::rfc3339),
         })
     }
-}
-
-/// What an app and a channel are called on the command line.
-pub(crate) fn names(app: &str, channel: &str) -> Result<(AppName, Channel), Failure> {
-    const FORM: &str = "1 to 64 lower-case letters, digits, `.`, `_` or `-`, beginning with a letter or digit";
-    let wrong = |what: &str, text: &str| Failure::usage("name", format!("{text:?} is no name of {what}: {FORM}"));
-    let app = AppName::parse(app).ok_or_else(|| wrong("an app", app))?;
-    Ok((app, Channel::parse(channel).ok_or_else(|| wrong("a channel", channel))?))
 }

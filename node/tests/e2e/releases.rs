@@ -253,7 +253,8 @@ fn what_was_tampered_with_is_refused_and_the_installed_version_stays() {
     fs::write(&odd, [&old[..begins(&old)], &new[begins(new)..]].concat()).unwrap();
     assert_eq!(install(odd.to_str().unwrap()).code, 5);
     assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
-    assert!(!to.with_file_name(".kiosk.previous").exists());
+    let beside: Vec<_> = fs::read_dir(to.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(beside, ["kiosk"], "what is refused leaves nothing");
     // Somebody else's trust, and somebody else's release.
     let other = Publisher::new();
     other.publish("9.9.9");
@@ -338,6 +339,7 @@ fn what_no_release_put_there_is_kept() {
     let install = ["release", "install", &bundle, "--to", to.to_str().unwrap(), "--trust", &trust];
     client.fails(&install, 8, "occupied");
     assert_eq!(fs::read_to_string(to.join("mine.txt")).unwrap(), "mine");
+    assert!(!to.with_file_name(".kiosk.next").exists());
     client.ok(&[&install[..], &["--yes"]].concat());
     assert_eq!(version_in(&to).as_deref(), Some("1.0.0"));
     assert_eq!(fs::read_to_string(to.with_file_name(".kiosk.previous").join("mine.txt")).unwrap(), "mine");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::head::ChannelHead;
 use super::manifest::Manifest;
-use super::signed::{Signed, hex32, integer};
+use super::signed::{Content, Signed, hex32, integer};
 use super::trust::{Trust, TrustedPair};
 use super::{AppName, Channel};
 
@@ -173,9 +173,7 @@ impl Trust {
         wall_ms: u64,
     ) -> Result<Trusted<'a, Manifest>, ReleaseRefused> {
         let manifest = signed.content();
-        self.is_registry(&manifest.registry)?;
-        let trusted = self.signer(signed.signatures().first().map(|entry| entry.kid.as_str()))?;
-        signed.verify(&trusted.pair)?;
+        let trusted = self.signer(signed, &manifest.registry)?;
         let version = trusted.version.unwrap_or(manifest.key_version);
         if version != manifest.key_version {
             return Err(ReleaseRefused::KeyVersion { told: manifest.key_version, signed: version });
@@ -204,9 +202,7 @@ impl Trust {
         wall_ms: u64,
     ) -> Result<Trusted<'a, ChannelHead>, ReleaseRefused> {
         let head = signed.content();
-        self.is_registry(&head.registry)?;
-        let trusted = self.signer(signed.signatures().first().map(|entry| entry.kid.as_str()))?;
-        signed.verify(&trusted.pair)?;
+        let trusted = self.signer(signed, &head.registry)?;
         if !self.is_active(&trusted.pair) || trusted.state == VersionState::Compromised {
             return Err(ReleaseRefused::HeadRetired);
         }
@@ -220,14 +216,16 @@ impl Trust {
         Ok(Trusted(signed))
     }
 
-    fn is_registry(&self, found: &str) -> Result<(), ReleaseRefused> {
-        let other = || ReleaseRefused::Registry { trusted: self.registry().to_owned(), found: found.to_owned() };
-        if found == self.registry() { Ok(()) } else { Err(other()) }
-    }
-
-    fn signer(&self, kid: Option<&str>) -> Result<&TrustedPair, ReleaseRefused> {
-        let kid = kid.unwrap_or_default();
-        self.pair_of(kid).ok_or_else(|| ReleaseRefused::UnknownKey(kid.to_owned()))
+    /// Who signed an object of this registry, with both keys.
+    fn signer<T: Content>(&self, signed: &Signed<T>, registry: &str) -> Result<&TrustedPair, ReleaseRefused> {
+        if registry != self.registry() {
+            let (trusted, found) = (self.registry().to_owned(), registry.to_owned());
+            return Err(ReleaseRefused::Registry { trusted, found });
+        }
+        let kid = signed.signatures().first().map(|entry| entry.kid.as_str()).unwrap_or_default();
+        let trusted = self.pair_of(kid).ok_or_else(|| ReleaseRefused::UnknownKey(kid.to_owned()))?;
+        signed.verify(&trusted.pair)?;
+        Ok(trusted)
     }
 
     /// Whether a manifest is the last good one of its channel, or one that it names as before it, directly or not.
