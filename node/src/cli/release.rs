@@ -52,17 +52,35 @@ pub(crate) async fn run(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure>
         ReleaseCommand::Revert { id, tree } => {
             ask(cx, Request::Keys(KeysRequest::Revert { id, tree: std::path::absolute(tree)? })).await
         }
-        ReleaseCommand::Publish { app, dir, channel, version, minimum_version, expires, out, trust_out } => {
+        ReleaseCommand::Publish {
+            app,
+            dir,
+            channel,
+            version,
+            minimum_version,
+            expires,
+            allow_downgrade,
+            out,
+            trust_out,
+        } => {
             let (out, trust_out) = (absolute(out)?, absolute(trust_out)?);
-            let dir = std::path::absolute(dir)?;
-            let request =
-                ReleaseRequest::Publish { app, dir, channel, version, minimum_version, expires, out, trust_out };
+            let request = ReleaseRequest::Publish {
+                app,
+                dir: std::path::absolute(dir)?,
+                channel,
+                version,
+                minimum_version,
+                expires,
+                allow_downgrade,
+                out,
+                trust_out,
+            };
             // A publisher's first release makes the home.
             make_home(cx, None, None)?;
             ask(cx, Request::Release(request)).await
         }
-        ReleaseCommand::Promote { app, version, from, to } => {
-            ask(cx, Request::Release(ReleaseRequest::Promote { app, version, from, to })).await
+        ReleaseCommand::Promote { app, version, from, to, allow_downgrade } => {
+            ask(cx, Request::Release(ReleaseRequest::Promote { app, version, from, to, allow_downgrade })).await
         }
         ReleaseCommand::Archive { app, older, tier: TierArg::Infrequent } => {
             let older = humantime::parse_duration(&older)

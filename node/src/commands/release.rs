@@ -42,6 +42,8 @@ pub enum ReleaseRequest {
         minimum_version: Option<String>,
         /// RFC 3339: from then on it is served no more.
         expires: Option<String>,
+        /// Ship it although the channel has a newer version.
+        allow_downgrade: bool,
         /// Absolute path of a copy of the bundle.
         out: Option<PathBuf>,
         /// Absolute path of the trust file.
@@ -57,6 +59,8 @@ pub enum ReleaseRequest {
         from: String,
         /// Into this one.
         to: String,
+        /// Ship it although that one has a newer version.
+        allow_downgrade: bool,
     },
     /// `release yank APP VERSION`
     Yank {
@@ -112,19 +116,29 @@ pub enum ReleaseRequest {
 /// A [`Failure`] with the exit code of the command.
 pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Progress) -> Result<Value, Failure> {
     match request {
-        ReleaseRequest::Publish { app, dir, channel, version, minimum_version, expires, out, trust_out } => {
+        ReleaseRequest::Publish {
+            app,
+            dir,
+            channel,
+            version,
+            minimum_version,
+            expires,
+            allow_downgrade,
+            out,
+            trust_out,
+        } => {
             let (app, channel) = names(&app, &channel)?;
             let version = version.as_deref().map(read_version).transpose()?;
             let minimum_version = minimum_version.as_deref().map(read_version).transpose()?;
             let expiry = expires.as_deref().map(read_time).transpose()?;
-            let order = Publication { app, dir, channel, version, minimum_version, expiry };
+            let order = Publication { app, dir, channel, version, minimum_version, expiry, allow_downgrade };
             let published = releases::publish(node, order, progress).await?;
             published_answer(node, &published, out.as_deref(), trust_out.as_deref()).await
         }
-        ReleaseRequest::Promote { app, version, from, to } => {
+        ReleaseRequest::Promote { app, version, from, to, allow_downgrade } => {
             let ((app, from), (_, to)) = (names(&app, &from)?, names(&app, &to)?);
             let version = version.as_deref().map(read_version).transpose()?;
-            let published = releases::promote(node, Promotion { app, version, from, to }).await?;
+            let published = releases::promote(node, Promotion { app, version, from, to, allow_downgrade }).await?;
             published_answer(node, &published, None, None).await
         }
         ReleaseRequest::Yank { app, version, channel } => {

@@ -39,6 +39,8 @@ pub(crate) struct Publication {
     pub(crate) minimum_version: Option<Version>,
     /// From when on it is served no more, ms.
     pub(crate) expiry: Option<u64>,
+    /// Ship it although the channel has a newer version: everybody who follows goes back to it.
+    pub(crate) allow_downgrade: bool,
 }
 
 /// What is to stand in another channel too.
@@ -49,6 +51,8 @@ pub(crate) struct Promotion {
     pub(crate) version: Option<Version>,
     pub(crate) from: Channel,
     pub(crate) to: Channel,
+    /// As of a [`Publication`].
+    pub(crate) allow_downgrade: bool,
 }
 
 /// A release that is out.
@@ -80,7 +84,7 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
             .hint("name one with --version")
     })?;
     let (line, earlier) = own_line(&app, &order.channel)?;
-    refuse_known(&order.app, &order.channel, &version, &earlier)?;
+    refuse_known(&order.app, &order.channel, &version, &earlier, order.allow_downgrade)?;
     let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone() };
     let packed = blocking(move || packing.pack()).await?;
     let made = now().wall_ms;
@@ -122,7 +126,7 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let entry = entry_of(&from, source).ok_or_else(|| no_release(&order.app, &order.from))?;
     let (line, earlier) = own_line(&app, &order.to)?;
     let content = source.content();
-    refuse_known(&order.app, &order.to, &content.version, &earlier)?;
+    refuse_known(&order.app, &order.to, &content.version, &earlier, order.allow_downgrade)?;
     let bundle = Tiers::of(node.home()).find(content)?;
     let payload = Payload::Bundle(Box::new(OpenBundle::open(&bundle)?));
     let made = now().wall_ms;
@@ -374,17 +378,26 @@ fn no_release(app: &AppName, channel: &Channel) -> Failure {
         .hint(format!("`sealtide release show {app}` lists them"))
 }
 
+/// A version is out once in a channel, and after lower ones only, unless somebody means to go back.
 fn refuse_known(
     app: &AppName,
     channel: &Channel,
     version: &Version,
     earlier: &[Signed<Manifest>],
+    allow_downgrade: bool,
 ) -> Result<(), Failure> {
-    if earlier.iter().all(|manifest| manifest.content().version != *version) {
-        return Ok(());
+    if earlier.iter().any(|manifest| manifest.content().version == *version) {
+        return Err(Failure::usage("exists", format!("{app} {version} is out in channel {channel} already"))
+            .hint("a release is never replaced: `sealtide release bump`, or name another --version"));
     }
-    Err(Failure::usage("exists", format!("{app} {version} is out in channel {channel} already"))
-        .hint("a release is never replaced: `sealtide release bump`, or name another --version"))
+    match earlier.last().map(|newest| &newest.content().version) {
+        Some(newest) if newest > version && !allow_downgrade => {
+            let text = format!("{app} {version} is older than {newest}, the newest of channel {channel}");
+            Err(Failure::usage("older", text)
+                .hint("name a --version; --allow-downgrade ships it, and everybody who follows goes back to it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {

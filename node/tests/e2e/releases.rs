@@ -320,6 +320,15 @@ fn older_yanked_and_unknown_releases() {
     let dist = publisher.dist();
     let again = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "2.0.0"];
     publisher.machine.fails(&again, 2, "exists");
+    // Without a version the registry's is taken: 1.0.0 of the sample, which is out; and going back is said aloud.
+    publisher.machine.fails(&again[..4], 2, "exists");
+    let back = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.9.0"];
+    publisher.machine.fails(&back, 2, "older");
+    publisher.machine.ok(&[&back[..], &["--allow-downgrade"]].concat());
+    until("everybody goes back", || match follower.told().0.last().map(String::as_str) {
+        Some("1.9.0") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let newer = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "two"];
     publisher.machine.fails(&newer, 2, "version");
     std::os::unix::fs::symlink("/etc/passwd", dist.join("link")).unwrap();

@@ -58,6 +58,9 @@ pub(crate) enum ReleaseCommand {
         /// From then on it is served no more, for instance 2027-11-28T12:00:00Z
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
+        /// Ship it although the channel has a newer version; everybody who follows goes back to it
+        #[arg(long)]
+        allow_downgrade: bool,
         /// Write a copy of the bundle to this file, for instance kiosk-2.4.0.stb
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -78,6 +81,9 @@ pub(crate) enum ReleaseCommand {
         /// Into this one
         #[arg(long, value_name = "CHANNEL")]
         to: String,
+        /// Promote it although that channel has a newer version; everybody who follows goes back to it
+        #[arg(long)]
+        allow_downgrade: bool,
     },
     /// Channels and their newest releases, and what is installed here
     List,

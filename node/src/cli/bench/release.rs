@@ -80,6 +80,7 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
         version: Some(Version::new(1, 0, 0)),
         minimum_version: None,
         expiry: None,
+        allow_downgrade: false,
     };
     let started = Instant::now();
     let published = publish(&here, order, &progress).await?;
