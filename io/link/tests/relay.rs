@@ -157,6 +157,8 @@ async fn the_door_answers_everything_else_with_404() {
 async fn the_last_words_of_a_relay_arrive() {
     let mut config = RelayConfig::new(key(99), Admit::Open);
     config.settings.drain_ms = 1;
+    // All that is sent has room at the relay, however little the system takes: else the sender would be held up.
+    config.settings.waiting_per_node = 4 << 20;
     config.last_words = std::time::Duration::from_secs(60);
     let relay = Relay::open(config, "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
