@@ -2,6 +2,7 @@
 //! write of a signed saga.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
 use std::sync::Arc;
 use std::time::Duration;
