@@ -7,7 +7,9 @@ mod app;
 mod body;
 mod bundles;
 mod connection;
+mod console;
 mod counts;
+mod dashboard;
 mod deflate;
 mod extensions;
 mod frames;
@@ -53,6 +55,7 @@ pub use app::{
     App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
 };
 pub use bundles::{BundleShelf, PAGE_MAX, ServedBundle};
+pub use console::{Attachment, Call, Called, Calling, Console, Produce, Wanted};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
@@ -63,7 +66,7 @@ pub use peer::{Peer, TwoForwardings, forwarded_client};
 pub use principal::{Bearer, PassphraseHolder, Principal, Role, Unauthenticated};
 pub use rates::{Bucket, Rate};
 pub use refusal::Code;
-pub use server::Server;
+pub use server::{Behind, Server};
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
 pub use sign_in::{Holder, SignIns, cookie_value, principal_of};
 pub use tls::{TlsError, TlsFiles};

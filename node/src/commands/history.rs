@@ -119,7 +119,7 @@ fn hash_of(address: &Address) -> String {
     address.gib().split('.').next().unwrap_or_default().to_lowercase()
 }
 
-fn name_of_node(node: &Node, by: &str) -> Option<String> {
+pub(crate) fn name_of_node(node: &Node, by: &str) -> Option<String> {
     let id = by.parse().ok()?;
     if id == node.id() {
         return Some("this node".to_owned());

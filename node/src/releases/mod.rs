@@ -14,6 +14,7 @@ mod install;
 mod memory;
 mod publish;
 mod renewal;
+mod shown;
 mod tiers;
 
 use sealtide_folder::release::ReleaseError;
@@ -25,6 +26,7 @@ pub(crate) use install::{Install, InstallOrder};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use renewal::{archive, keep_fresh};
+pub(crate) use shown::shown_trust;
 pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 
 use crate::failure::{Exit, Failure};

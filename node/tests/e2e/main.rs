@@ -12,6 +12,7 @@ mod between_nats;
 mod big;
 mod bumps;
 mod cli;
+mod console;
 mod crash;
 mod door;
 mod door_settings;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sealtide_gateway::{App, Code, Server, Settings, TunnelStream, Tunnels};
+use sealtide_gateway::{App, Behind, Code, Server, Settings, TunnelStream, Tunnels};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Desk, Ready, ask, door, status};
@@ -25,7 +25,9 @@ async fn with_tunnel() -> Server {
     let app: Arc<dyn App> = Desk::new();
     let tunnels = Some((host, Arc::new(Mirror) as Arc<dyn Tunnels>));
     let at = "127.0.0.1:0".parse().unwrap();
-    Server::open_with(Settings::default(), at, Arc::new(Ready), Some(app), tunnels).await.unwrap()
+    Server::open_with(Settings::default(), at, Arc::new(Ready), Behind { app: Some(app), tunnels, console: None })
+        .await
+        .unwrap()
 }
 
 const UPGRADE: [&str; 4] = [
