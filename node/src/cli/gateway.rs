@@ -15,7 +15,7 @@ use crate::cli::args::{GatewayArgs, GatewayRoleArg};
 use crate::cli::up::{Interrupts, parse, ports};
 use crate::cli::{Cx, make_home};
 use crate::config::{Config, Origin};
-use crate::console::HostConsole;
+use crate::console::{HostConsole, link};
 use crate::control::{ControlSocket, Host};
 use crate::failure::Failure;
 use crate::gateway::{Desk, GatewayHost, add_bearer, add_passphrase};
@@ -57,7 +57,7 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         }
     }
     if args.echo {
-        let _server = ready(&cx, open(settings.door, &addresses, None).await?);
+        let _server = ready(&cx, open(settings.door, &addresses, None).await?, None);
         return Ok(interrupts.next().await.code());
     }
     make_home(&cx, None, None)?;
@@ -74,7 +74,7 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     let server = open(settings.door, &addresses, Some((desk.clone(), HostConsole::new(host.clone())))).await?;
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
     desk.opened(server.url());
-    let server = ready(&cx, server);
+    let server = ready(&cx, server, Some(&desk));
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let code = loop {
         tokio::select! {
@@ -168,12 +168,16 @@ async fn open(
     Err(Failure::usage("gateway", told))
 }
 
-fn ready(cx: &Cx, server: Server) -> Server {
-    cx.out.answer(&json!({
+fn ready(cx: &Cx, server: Server, desk: Option<&Desk>) -> Server {
+    let mut ready = json!({
         "schema": "sealtide/ready/1",
         "home": cx.home.root(),
         "gateway": server.url(),
-    }));
+    });
+    if let Some((code, url, _)) = desk.and_then(Desk::sign_in_code) {
+        ready["dashboard"] = json!(link(url, Some(&code)));
+    }
+    cx.out.answer(&ready);
     server
 }
 

@@ -68,7 +68,7 @@ impl GatewayHost {
                 "gateway_only",
                 "the gateway runs alone on this home and does not know this command",
             )
-            .hint("`sealtide down` ends it; `sealtide up` with the setting gateway.app = yes does both")),
+            .hint("`sealtide down` ends it; `sealtide up` does both")),
         }
     }
 }
