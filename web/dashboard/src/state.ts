@@ -13,6 +13,9 @@ export const route = signal<Route>(routeOf(location.hash));
 /** Now, in ms since 1970, every few seconds: what times are told against. */
 export const now = signal(Date.now());
 
+/** Names of nodes by their ids, as far as an answer told them. */
+export const names = signal<ReadonlyMap<string, string>>(new Map());
+
 /** Something that was done or failed, told for a moment. */
 export interface Toast {
   id: number;

@@ -4,7 +4,7 @@ import type { ComponentChildren } from 'preact';
 import type { Refusal } from '../door/call.js';
 import type { Role } from '../door/documents.js';
 import { fullTime, relative, shortId } from '../pure/format.js';
-import { lacks, now } from '../state.js';
+import { lacks, names, now } from '../state.js';
 import { Icon, type IconName } from './icon.js';
 
 /** How something stands. */
@@ -33,7 +33,7 @@ export function When({ time }: { time: string | number | null | undefined }) {
 
 /** A node by its name; its whole id is the title. */
 export function Name({ id, name }: { id: string | null | undefined; name?: string | null | undefined }) {
-  return <span title={id ?? undefined}>{name || (id ? shortId(id) : 'unknown')}</span>;
+  return <span title={id ?? undefined}>{name || (id ? names.value.get(id) ?? shortId(id) : 'unknown')}</span>;
 }
 
 /** A button that says why it cannot be used where a role is not enough. */

@@ -1,6 +1,7 @@
 /** Series over time. The drawing library is loaded when the first chart is shown. */
 import { useEffect, useRef } from 'preact/hooks';
 import type uPlot from 'uplot';
+import 'uplot/dist/uPlot.min.css';
 
 /** One line of a chart; `colour` is the name of a custom property of the style sheet. */
 export interface Series {
