@@ -48,8 +48,7 @@ pub(crate) fn files(
 }
 
 fn documents(view: &SpaceHandle) -> Vec<Child> {
-    let lines = view.timelines().into_iter().filter(|line| line.tips.iter().any(|tip| tip.tip.ib() == DOC_IB));
-    let named = lines.filter_map(|line| {
+    let named = view.timelines_of(DOC_IB).into_iter().filter_map(|line| {
         let tips = tip_records(view, &line.timeline);
         let (name, _) = name_of(tips.first()?)?;
         Some(Child { name, files: 0, timeline: Some(line.timeline), conflict: tips.len() > 1 })

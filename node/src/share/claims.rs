@@ -180,6 +180,19 @@ impl Claims {
         children
     }
 
+    /// The timelines with the newest versions, at most `limit`, and those whose tips say different things: their newest is
+    /// not known here.
+    pub(crate) fn newest(&self, limit: usize) -> Vec<TimelineId> {
+        let mut lines: Vec<(u64, TimelineId)> = self.lines.iter().map(|(id, line)| (line.stamp_ms, *id)).collect();
+        lines.sort_unstable_by(|left, right| right.cmp(left));
+        lines.truncate(limit);
+        let mut newest: Vec<TimelineId> = lines.into_iter().map(|(_, id)| id).collect();
+        newest.extend(&self.diverged);
+        newest.sort_unstable();
+        newest.dedup();
+        newest
+    }
+
     /// The live timelines at a path.
     pub(crate) fn claimants(&self, path: &str) -> Vec<TimelineId> {
         self.live.get(path).into_iter().flatten().copied().collect()

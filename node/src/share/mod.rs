@@ -244,6 +244,11 @@ impl Share {
         self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).named(path))
     }
 
+    /// The timelines with the newest versions, at most `limit`, and some more; `None` while the folder has not looked yet.
+    pub(crate) fn newest(&self, limit: usize) -> Option<Vec<TimelineId>> {
+        self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).newest(limit))
+    }
+
     /// What stands in a directory of it; `None` while the folder has not looked yet.
     pub(crate) fn children(&self, under: &str) -> Option<Vec<Child>> {
         self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).children(under))
