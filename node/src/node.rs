@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, Server, TunnelStream, Tunnels};
+use sealtide_gateway::{Gateway, KeyChange, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -23,7 +23,7 @@ use crate::commands::target::DOC_IB;
 use crate::config::Config;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
-use crate::gateway::Desk;
+use crate::gateway::{Desk, Prove, Replacement, replace_lost};
 use crate::home::{Home, Identity};
 use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
@@ -374,6 +374,19 @@ impl Node {
         told.iter().for_each(|line| tracing::warn!("{line}"));
         *held = Some(desk.clone());
         Ok(desk)
+    }
+
+    /// Replaces the signing key, whether or not its secret is still here.
+    ///
+    /// # Errors
+    /// As the keys report, and what `prove` refuses.
+    pub(crate) fn replace_key(&self, order: &Replacement, prove: Prove<'_>) -> Result<KeyChange, Failure> {
+        let held = lock(&self.0.desk);
+        if let Some(desk) = held.as_ref() {
+            return desk.clone().replace(order, prove);
+        }
+        let grace_ms = self.config().gateway(self.home())?.desk.policy.grace_ms;
+        replace_lost(self.home(), self.store(), &self.0.identity, grace_ms, order, prove)
     }
 
     /// One release at a time.

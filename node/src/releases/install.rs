@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, previous_of, switch};
-use sealtide_releases::bundle::{ChannelHead, Manifest, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted};
+use sealtide_ibgib::{Address, Verified};
+use sealtide_releases::bundle::{
+    ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
+};
 use serde_json::{Value, json};
 
 use super::app::{App, Entry};
@@ -62,7 +65,7 @@ impl Install {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let memory = Memory::of(node.known(), &app.registry);
-        let (trust, pinned) = trusted(&memory, app, trust)?;
+        let (trust, pinned) = trusted(node, &memory, app, trust)?;
         let mut seen = memory.seen()?;
         let candidate = choose(app, order, &trust, &seen)?;
         let wall_ms = now().wall_ms;
@@ -99,8 +102,9 @@ impl Install {
             Some(trust) => trust,
             None => return Err(no_trust(&what)),
         };
-        let followed = trust.follow(&bundle.head.chain);
-        memory.keep_trust(&trust)?;
+        let before = trust.recovered();
+        let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
+        keep(&memory, &trust, before)?;
         followed.map_err(|error| untrusted(&what, &error))?;
         let (seen, wall_ms) = (memory.seen()?, now().wall_ms);
         let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
@@ -115,7 +119,7 @@ impl Install {
 }
 
 /// The trust for an app: kept, given, or pinned by what its space shows at the first use; brought up to date and kept.
-fn trusted(memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
+fn trusted(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
     let ledgers = app.ledgers();
     let known = merge(memory.trust()?, given, &app.registry)?;
     let pinned = known.is_none();
@@ -124,30 +128,44 @@ fn trusted(memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, b
         Some(trust) => trust,
         None => {
             let first = match ledgers.as_slice() {
-                [only] => only.first(),
+                [only] => only.records.first(),
                 _ => None,
             };
             let first = first.ok_or_else(|| no_trust(app.name.as_str()))?;
-            Trust::of_publisher(&app.registry, first, None).map_err(|error| untrusted(&what, &error))?
+            let trust = Trust::of_publisher(&app.registry, first, app.root().as_deref());
+            trust.map_err(|error| untrusted(&what, &error))?
         }
     };
+    let before = trust.recovered();
     // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
     let mut refused: Option<TrustRefused> = None;
     for ledger in &ledgers {
-        match trust.follow(ledger) {
-            Ok(_) => {}
-            Err(error @ TrustRefused::Forked(_)) => {
-                memory.keep_trust(&trust)?;
-                return Err(untrusted(&what, &error));
-            }
-            Err(error) => refused = Some(error),
+        if let Err(error) = trust.follow_proven(&ledger.records, &proven(node, &trust, &ledger.proof)) {
+            refused = Some(error);
         }
     }
-    if let (Some(error), true) = (refused, ledgers.len() == 1) {
-        return Err(untrusted(&what, &error));
+    keep(memory, &trust, before)?;
+    match (refused, trust.fork()) {
+        // A recovery in another ledger may have decided it.
+        (_, Some(fork)) => Err(untrusted(&what, &TrustRefused::Forked(fork))),
+        (Some(error), None) if ledgers.len() == 1 => Err(untrusted(&what, &error)),
+        _ => Ok((trust, pinned)),
     }
-    memory.keep_trust(&trust)?;
-    Ok((trust, pinned))
+}
+
+/// What proves recoveries: frames that came with the ledger, and what this node knows of the root, a revocation for instance.
+fn proven(node: &Node, trust: &Trust, frames: &[Verified]) -> Vec<Verified> {
+    let root = trust.root().and_then(|root| Address::parse(root).ok());
+    let known = root.map(|root| node.identities().frames_of(&root)).unwrap_or_default();
+    frames.iter().cloned().chain(known).collect()
+}
+
+/// Keeps a trust. After a recovery nothing that was seen of channels counts: a thief may have shown it, and what he signed is void.
+fn keep(memory: &Memory, trust: &Trust, before: Option<Recovered>) -> Result<(), Failure> {
+    if trust.recovered() != before {
+        memory.keep_seen(&Seen::default())?;
+    }
+    memory.keep_trust(trust)
 }
 
 /// A trust file that was given counts when there is none yet, when it is newer, or when what is known was forked.
@@ -161,8 +179,11 @@ fn merge(known: Option<Trust>, given: Option<Trust>, registry: &str) -> Result<O
     }
     Ok(match (known, given) {
         (Some(known), Some(given)) if given.epoch() > known.epoch() || known.fork().is_some() => Some(given),
-        (Some(known), _) => Some(known),
-        (None, given) => given,
+        (Some(mut known), Some(given)) => {
+            known.adopt_root(&given);
+            Some(known)
+        }
+        (known, given) => known.or(given),
     })
 }
 
