@@ -111,6 +111,17 @@ pub enum Request {
         /// The words to try.
         words: RecoveryWords,
     },
+    /// `keys recover`
+    KeysRecover {
+        /// Of the owner.
+        words: RecoveryWords,
+        /// Somebody else may have the secrets of before.
+        compromised: bool,
+        /// `CHANNEL=SEQ` entries.
+        last_good: Vec<String>,
+        /// Why.
+        reason: String,
+    },
     /// `identity recover`
     IdentityRecover {
         /// The words of the owner.
@@ -398,6 +409,9 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         }
         Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
         Request::Keys(KeysRequest::SignInCode) => commands::keys::node_code(node),
+        Request::KeysRecover { words, compromised, last_good, reason } => {
+            commands::keys_recover::recover(node, words, compromised, last_good, reason).await
+        }
         Request::Keys(request) => {
             let desk = node.desk(request.may_begin())?;
             let changes = request.changes_keys();

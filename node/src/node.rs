@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Behind, Notice, Server, TunnelStream, Tunnels};
+use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -26,7 +26,7 @@ use crate::console::{HostConsole, NodeApp, Recent};
 use crate::control::Host;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
-use crate::gateway::{CODE_MS, Desk, SignInCodes};
+use crate::gateway::{CODE_MS, Desk, Prove, Replacement, SignInCodes, replace_lost};
 use crate::home::{Home, Identity};
 use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
@@ -347,8 +347,13 @@ impl Node {
         let tunnels = self.config().tunnel();
         let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
         let is_wanted = self.config().text("gateway", "app") == "yes";
-        if is_wanted || Desk::exists(self.store()) {
-            self.desk(is_wanted)?;
+        if is_wanted {
+            self.desk(true)?;
+        } else if Desk::exists(self.store())
+            && let Err(failure) = self.desk(false)
+        {
+            // A key that is lost must not keep folders from being synced.
+            tracing::warn!(%failure, "the door is open without keys and registry");
         }
         let behind = Behind {
             app: Some(Arc::new(NodeApp::new(self.clone())?)),
@@ -418,6 +423,19 @@ impl Node {
     /// Takes such a code: true once for each.
     pub(crate) fn take_sign_in_code(&self, code: &str) -> bool {
         lock(&self.0.codes).take(code, now().mono_ms)
+    }
+
+    /// Replaces the signing key, whether or not its secret is still here.
+    ///
+    /// # Errors
+    /// As the keys report, and what `prove` refuses.
+    pub(crate) fn replace_key(&self, order: &Replacement, prove: Prove<'_>) -> Result<KeyChange, Failure> {
+        let _alone = lock(&self.0.opening);
+        if let Some(desk) = self.0.desk.get() {
+            return desk.clone().replace(order, prove);
+        }
+        let grace_ms = self.config().gateway(self.home())?.desk.policy.grace_ms;
+        replace_lost(self.home(), self.store(), &self.0.identity, grace_ms, order, prove)
     }
 
     /// One release at a time.

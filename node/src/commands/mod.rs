@@ -11,6 +11,7 @@ pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod join;
 pub(crate) mod keys;
+pub(crate) mod keys_recover;
 pub(crate) mod peers;
 pub(crate) mod release;
 pub(crate) mod share;

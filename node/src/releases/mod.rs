@@ -14,7 +14,6 @@ mod install;
 mod memory;
 mod publish;
 mod renewal;
-mod shown;
 mod tiers;
 
 use sealtide_folder::release::ReleaseError;
@@ -22,11 +21,10 @@ use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
 
 pub(crate) use app::App;
 pub(crate) use file::{OpenBundle, verify_file};
-pub(crate) use install::{Install, InstallOrder};
+pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use renewal::{archive, keep_fresh};
-pub(crate) use shown::shown_trust;
 pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 
 use crate::failure::{Exit, Failure};

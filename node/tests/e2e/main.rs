@@ -23,6 +23,7 @@ mod identity;
 mod key_places;
 mod keys;
 mod live;
+mod lost_keys;
 mod members;
 mod memory;
 mod netns;
