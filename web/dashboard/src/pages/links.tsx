@@ -199,7 +199,7 @@ function Tickets() {
         {open.map((ticket) => (
           <tr key={ticket.id}>
             <td>{ticket.space}</td><td>{ticket.role}</td><td class="number">{ticket.uses_left}</td><td><When time={ticket.expires} /></td>
-            <td class="actions"><Act look="quiet" needs="admin" label={`Take back the ticket for ${ticket.space}`} onClick={() => void revoke(ticket.id)}>Take back</Act></td>
+            <td class="actions"><Act look="quiet" needs="admin" label={`Take back: ticket for ${ticket.space}`} onClick={() => void revoke(ticket.id)}>Take back</Act></td>
           </tr>
         ))}
       </Table>

@@ -116,7 +116,7 @@ function Spaces({ spaces }: { spaces: Space[] }) {
             <td class="number">{bytes(space.bytes)}</td>
             <td><PeersOf space={space} /></td>
             <td class="actions">
-              <Act look="quiet" needs="bumper" label={`Sync ${space.name} now`} disabled={space.peers.some((peer) => peer.connected) ? null : 'nobody is connected'} onClick={() => void syncNow([space.name])}>Sync now</Act>
+              <Act look="quiet" needs="bumper" label={`Sync now: ${space.name}`} disabled={space.peers.some((peer) => peer.connected) ? null : 'nobody is connected'} onClick={() => void syncNow([space.name])}>Sync now</Act>
               {space.paused
                 ? <Act look="quiet" needs="bumper" label={`Resume ${space.name}`} onClick={() => void perform(changes.resume(space.name), `${space.name} goes on.`)}>Resume</Act>
                 : <Act look="quiet" needs="bumper" label={`Pause ${space.name}`} onClick={() => void perform(changes.pause(space.name), `${space.name} is paused.`)}>Pause</Act>}
@@ -170,7 +170,7 @@ function Changes({ entries }: { entries: LogEntry[] }) {
       {entries.map((entry) => (
         <li key={`${entry.space}:${entry.hash}`}>
           <a href={hrefOf({ page: 'file', space: entry.space, path: entry.path })}>{entry.path}</a>
-          <span class="dim"> {entry.what} in {entry.space} by <Author entry={entry} /></span>
+          <span class="dim"> {entry.what} in {entry.space}{entry.authorship === 'merged' ? ' by rule' : <> by <Author entry={entry} /></>}</span>
           <span class="dim end"><When time={entry.time} /></span>
         </li>
       ))}
@@ -204,7 +204,7 @@ function KeysLeft() {
       <ul class="plain">
         {data.versions.filter(({ state }) => state !== 'destroyed').map((version) => (
           <li key={version.version}>
-            <a href={hrefOf({ page: 'keys' })}>{version.version}</a> <span class="dim">{version.state.replaceAll('-', ' ')}{left(version.not_after)}</span>
+            <a href={hrefOf({ page: 'keys' })}>{version.version}</a> <span class="dim">{version.state === 'active' ? 'signs' : version.state === 'verify-only' ? 'verifies only' : version.state}{left(version.not_after)}</span>
           </li>
         ))}
       </ul>

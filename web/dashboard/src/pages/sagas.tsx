@@ -36,7 +36,7 @@ export function SagasPage() {
                 <td class="number">{saga.sent === undefined ? '–' : count(saga.sent)}</td>
                 <td class="number">{saga.bytes === undefined ? '–' : bytes(saga.bytes)}</td>
                 <td class="number">{saga.ended ? span(Date.parse(saga.ended) - Date.parse(saga.began)) : '–'}</td>
-                <td class="actions">{saga.state === 'aborted' && <Act look="quiet" needs="bumper" label={`Try ${saga.space} with ${saga.peer_name} again`} onClick={() => void syncNow([saga.space], saga.peer)}>Try again</Act>}</td>
+                <td class="actions">{saga.state === 'aborted' && <Act look="quiet" needs="bumper" label={`Try again: ${saga.space} with ${saga.peer_name}`} onClick={() => void syncNow([saga.space], saga.peer)}>Try again</Act>}</td>
               </tr>
             ))}
           </Table>
