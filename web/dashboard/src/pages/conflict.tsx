@@ -64,7 +64,7 @@ function Head({ version, children }: { version: ConflictVersion; children: preac
 function Text({ version }: { version: ConflictVersion }) {
   return (
     <>
-      <p class="dim">@{version.n} by <Name id={version.by} name={version.by_name} />, <When time={version.time} /></p>
+      <p class="dim">@{version.n} {version.what === 'merged' ? 'by rule' : <>by <Name id={version.by} name={version.by_name} /></>}, <When time={version.time} /></p>
       <pre class="text" tabIndex={0} aria-label={`Text of version ${version.n}`}>{version.text}</pre>
     </>
   );
@@ -87,5 +87,5 @@ function Keep({ space, path, version, stands }: { space: string; path: string; v
     },
   });
   const which = version.what === 'merged' ? 'the merge' : `version ${version.n}, ${version.what}`;
-  return <Act look="main" needs="bumper" label={`Keep this: ${which}`} onClick={askKeep}>Keep this</Act>;
+  return <Act look={version.what === 'merged' || version.what === 'before' ? 'plain' : 'main'} needs="bumper" label={`Keep this: ${which}`} onClick={askKeep}>Keep this</Act>;
 }

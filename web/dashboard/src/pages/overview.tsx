@@ -4,7 +4,6 @@ import { useQuery } from '../door/query.js';
 import { changes, requests } from '../door/requests.js';
 import { Act, Command, Empty, Failed, Loading, Name, Section, State, Table, When } from '../parts/basic.js';
 import { perform } from '../parts/dialog.js';
-import { Icon } from '../parts/icon.js';
 import { bytes, count, counted, span, suite } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
 import { needs, statements } from '../pure/sentence.js';
@@ -179,11 +178,12 @@ function Changes({ entries }: { entries: LogEntry[] }) {
 }
 
 function Peers({ links }: { links: Link[] }) {
+  const connected = links.filter(({ path }) => path !== null);
   return (
     <Section title="Connected">
-      {links.length ? (
+      {connected.length ? (
         <ul class="plain">
-          {links.map((link) => (
+          {connected.map((link) => (
             <li key={link.peer}>
               <a href={hrefOf({ page: 'links', peer: link.peer })}><Name id={link.peer} name={link.name} /></a>{' '}
               <PathState path={link.path} inspected={link.inspected} />{' '}
@@ -227,7 +227,7 @@ function ThisNode({ node }: { node: Status }) {
         <dt>Version</dt><dd>{node.version}</dd>
         <dt>Running since</dt><dd><When time={node.since} /></dd>
         <dt>Listens on</dt><dd>{node.listen.join(', ') || 'nothing'}</dd>
-        {node.relays.length > 0 && <><dt>Relays</dt><dd><Icon name="links" /> {node.relays.map((relay) => `${relay.url ?? ''} ${relay.state ?? ''}`).join(', ')}</dd></>}
+        {node.relays.map((relay) => <><dt>Relay</dt><dd><State tone={relay.up ? 'ok' : 'bad'}>{relay.url}{relay.why_not && `: ${relay.why_not}`}</State></dd></>)}
       </dl>
     </Section>
   );

@@ -50,9 +50,12 @@ function keyOf(saga: Saga): string {
   return `${saga.began} ${saga.space} ${saga.peer}`;
 }
 
+/** Ends that the next run makes good by itself. */
+const PASSING = new Set(['busy', 'tip_moved', 'interrupted', 'timeout', 'cancelled']);
+
 function Outcome({ saga }: { saga: Saga }) {
   if (saga.state === 'committed') return <State tone="ok">committed</State>;
-  return <><State tone={saga.code === 'busy' || saga.code === 'tip_moved' ? 'off' : 'bad'}>{saga.code?.replaceAll('_', ' ') ?? 'aborted'}</State>{saga.text && <span class="dim"> {saga.text}</span>}</>;
+  return <><State tone={PASSING.has(saga.code ?? '') ? 'off' : 'bad'}>{saga.code?.replaceAll('_', ' ') ?? 'aborted'}</State>{saga.text && <span class="dim"> {saga.text}</span>}</>;
 }
 
 function Running({ saga }: { saga: Saga }) {
