@@ -62,8 +62,7 @@ async function byCode(): Promise<boolean> {
   const code = codeOf(location.hash);
   if (!code) return false;
   // A code must not stay in the address, where it would be seen and kept.
-  history.replaceState(null, '', hrefOf({ page: 'overview' }));
-  route.value = { page: 'overview' };
+  history.replaceState(null, '', hrefOf(route.value));
   try {
     who.value = await signIn({ code });
     signInNote.value = null;

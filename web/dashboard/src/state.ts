@@ -2,7 +2,7 @@
 import { computed, signal } from '@preact/signals';
 import { isEnough } from './door/call.js';
 import type { Role, Session } from './door/documents.js';
-import { routeOf, type Route } from './pure/route.js';
+import { codeOf, routeOf, type Route } from './pure/route.js';
 
 /** Who is signed in; null until the door told. */
 export const who = signal<Session | null>(null);
@@ -54,6 +54,8 @@ export function lacks(needs: Role): string | null {
 }
 
 addEventListener('hashchange', () => {
+  // A link that signs in leaves the page where it is.
+  if (codeOf(location.hash)) return;
   route.value = routeOf(location.hash);
 });
 setInterval(() => {

@@ -66,7 +66,7 @@ export interface Status {
   gateway: string | null;
   spaces: Space[];
   links: Link[];
-  relays: { url?: string; state?: string; connected?: boolean }[];
+  relays: { url: string; up: boolean; why_not?: string | null }[];
 }
 
 export interface Peer {

@@ -9,7 +9,7 @@ import { Act, Empty, Failed, Loading, State, When } from '../parts/basic.js';
 import { Modal } from '../parts/dialog.js';
 import { Icon } from '../parts/icon.js';
 import { Rows } from '../parts/rows.js';
-import { count } from '../pure/format.js';
+import { count, counted } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
 
 const ROW = 34;
@@ -63,7 +63,7 @@ function Chain({ chain }: { chain: Verified | Refusal | 'asking' | null }) {
   return (
     <p class="lead" role="status">
       {chain.ok
-        ? <State tone="ok" icon="seal">The chain is whole: {count(chain.lines)} lines, {count(chain.checkpoints)} signed checkpoints{chain.not_yet_signed > 0 && `, ${count(chain.not_yet_signed)} lines not signed yet`}.</State>
+        ? <State tone="ok" icon="seal">The chain is whole: {counted(chain.lines, 'line')}, {counted(chain.checkpoints, 'signed checkpoint')}{chain.not_yet_signed > 0 && `, ${counted(chain.not_yet_signed, 'line')} not signed yet`}.</State>
         : <State tone="bad">The chain does not hold.</State>}
     </p>
   );

@@ -28,7 +28,7 @@ export function ConflictPage({ space, path }: { space: string; path: string }) {
     return <>{head}<p class="lead"><State tone="ok">Nothing stands against it any more.</State></p><p><a href={hrefOf({ page: 'file', space, path })}>Its versions</a></p></>;
   }
   const merged = data.versions.find(({ what }) => what === 'merged');
-  const base = data.base ?? data.versions.find(({ what }) => what === 'base') ?? null;
+  const base = data.base ?? data.versions.find(({ what }) => what === 'before') ?? null;
   const sides = data.versions.filter((version) => version !== merged && version !== base);
   const keep = (version: ConflictVersion) => <Keep space={space} path={path} version={version} stands={data.versions[0]} />;
   return (
@@ -48,7 +48,7 @@ export function ConflictPage({ space, path }: { space: string; path: string }) {
         <Section key={version.hash} title={version.what} actions={keep(version)}><Text version={version} /></Section>
       ))}
       {merged && <Section title="The merge, as it stands in the folder" actions={keep(merged)}><Text version={merged} /></Section>}
-      {base && <Section title="What both come from"><Text version={base} /></Section>}
+      {base && <Section title="What both come from" actions={keep(base)}><Text version={base} /></Section>}
     </>
   );
 }
@@ -64,7 +64,7 @@ function Head({ version, children }: { version: ConflictVersion; children: preac
 function Text({ version }: { version: ConflictVersion }) {
   return (
     <>
-      <p class="dim">@{version.n} by <Name id={version.by} name={version.by_name} />, <When time={version.time} /></p>
+      <p class="dim">@{version.n} {version.what === 'merged' ? 'by rule' : <>by <Name id={version.by} name={version.by_name} /></>}, <When time={version.time} /></p>
       <pre class="text" tabIndex={0} aria-label={`Text of version ${version.n}`}>{version.text}</pre>
     </>
   );
@@ -86,5 +86,6 @@ function Keep({ space, path, version, stands }: { space: string; path: string; v
       await performed(changes.resolve(`${space}:${path}`, `@${version.hash}`), `${path} is settled.`);
     },
   });
-  return <Act look="main" needs="bumper" label={`Keep ${version.what === 'merged' ? 'the merge' : `version ${version.n} by ${version.by_name ?? version.by}`}`} onClick={askKeep}>Keep this</Act>;
+  const which = version.what === 'merged' ? 'the merge' : `version ${version.n}, ${version.what}`;
+  return <Act look={version.what === 'merged' || version.what === 'before' ? 'plain' : 'main'} needs="bumper" label={`Keep this: ${which}`} onClick={askKeep}>Keep this</Act>;
 }

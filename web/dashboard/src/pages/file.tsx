@@ -53,7 +53,7 @@ export function FilePage({ space, path }: { space: string; path: string }) {
               <td>{entry.what}{entry.tip && <span class="dim"> · stands now</span>}</td>
               <td><Author entry={entry} /></td>
               <td class="actions">
-                <Act look="quiet" label={`What changed in version ${entry.n}`} onClick={() => setPicked({ old: entry.parents[0] ?? '', new: entry.hash })}>Changes</Act>
+                <Act look="quiet" label={`Changes of version ${entry.n}`} onClick={() => setPicked({ old: entry.parents[0] ?? '', new: entry.hash })}>Changes</Act>
                 {entry.live && <a class="act quiet" href={download(space, path, entry.hash)} download aria-label={`Download version ${entry.n}`}>Download</a>}
                 {entry.live && !entry.tip && <Act look="quiet" needs="bumper" label={`Restore version ${entry.n}`} onClick={() => askRestore(space, path, entry, newest)}>Restore</Act>}
               </td>

@@ -6,7 +6,7 @@ import { changes, requests, type KeysChange } from '../door/requests.js';
 import { Act, Command, Empty, Failed, Loading, Section, State, Table, When, type Tone } from '../parts/basic.js';
 import { Chart, type Series } from '../parts/chart.js';
 import { perform, performed, question } from '../parts/dialog.js';
-import { count, span } from '../pure/format.js';
+import { count } from '../pure/format.js';
 import { now } from '../state.js';
 
 /** The page. */
@@ -40,7 +40,7 @@ function Signing({ keys }: { keys: Keys }) {
   const backOff = keys.previous === null ? 'there is none before it' : keys.forced ? 'it was forced: there is no way back' : null;
   return (
     <>
-      <p class="lead"><State tone="ok" icon="keys">{keys.active} signs{keys.since && <> since <When time={keys.since} /></>}.</State></p>
+      <p class="lead"><State tone="ok" icon="keys">{keys.active} signs{keys.since && <>, since <When time={keys.since} /></>}.</State></p>
       <div class="actions wrap">
         <Act needs="admin" onClick={() => void makeKey()}>Make a new version</Act>
         <Act needs="admin" look="main" disabled={rotateOff} onClick={() => askKeys({ change: 'rotate', to: null }, keys)}>Rotate</Act>
@@ -52,7 +52,7 @@ function Signing({ keys }: { keys: Keys }) {
             <tr key={version.version}>
               <td>{version.version}</td>
               <td><VersionState version={version} /></td>
-              <td>{version.not_after ? <><When time={version.not_after} /> <span class="dim">{leftOf(version)}</span></> : <span class="dim">no end</span>}</td>
+              <td>{version.not_after ? <><When time={version.not_after} />{Date.parse(version.not_after) < now.value && <span class="dim"> (over)</span>}</> : <span class="dim">no end</span>}</td>
               <td class="dim">{version.source ?? '–'}</td>
               <td class="kids">{version.keys.map(({ alg, kid }) => <span key={kid}><span class="dim">{alg}</span> <code>{kid}</code></span>)}</td>
             </tr>
@@ -70,11 +70,6 @@ const STATES: Record<string, Tone> = { active: 'ok', prepared: 'off', 'verify-on
 function VersionState({ version }: { version: KeyVersion }) {
   const words: Record<string, string> = { active: 'signs', prepared: 'prepared', 'verify-only': 'verifies only, in its grace time' };
   return <State tone={STATES[version.state] ?? 'off'} icon={version.state === 'verify-only' ? 'seal' : STATES[version.state] ?? 'off'}>{words[version.state] ?? version.state}</State>;
-}
-
-function leftOf(version: KeyVersion): string {
-  const gap = Date.parse(version.not_after!) - now.value;
-  return gap > 0 ? `${span(gap)} left` : 'over';
 }
 
 /** Which version made how many signatures, over time. */

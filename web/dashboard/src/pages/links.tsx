@@ -7,7 +7,7 @@ import { changes, requests } from '../door/requests.js';
 import { Act, Command, Empty, Failed, Hint, Loading, Name, Section, State, Table, When, type Tone } from '../parts/basic.js';
 import { Chart } from '../parts/chart.js';
 import { Modal, perform, performed, question } from '../parts/dialog.js';
-import { bytes, span, suite } from '../pure/format.js';
+import { bytes, suite } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
 import { TicketButton } from './ticket.js';
 
@@ -93,10 +93,10 @@ function Close({ peer, link, recent }: { peer: Peer; link: Link | undefined; rec
       </>}
     >
       <p class="dim cut"><code title={peer.node}>{peer.node}</code></p>
-      {link?.why_not_direct && <p>Not direct: {link.why_not_direct}</p>}
+      {link?.why_not_direct && <p>{link.path ? 'Not direct' : 'Not reached'}: {link.why_not_direct.replaceAll('_', ' ')}</p>}
       {samples.length > 1 ? (
         <div class="columns even">
-          <Chart label="Round trip" data={[times, samples.map(([, rtt]) => rtt)]} series={[{ label: 'Round trip', colour: '--accent', unit: span }]} />
+          <Chart label="Round trip" data={[times, samples.map(([, rtt]) => rtt)]} series={[{ label: 'Round trip', colour: '--accent', unit: milliseconds }]} />
           <Chart
             label="Throughput" data={[times, samples.map(([, , into]) => into), samples.map(([, , , out]) => out)]}
             series={[{ label: 'in', colour: '--accent', fill: true, unit: perSecond }, { label: 'out', colour: '--second', unit: perSecond }]}
@@ -115,6 +115,10 @@ function Close({ peer, link, recent }: { peer: Peer; link: Link | undefined; rec
       {renaming && <Rename peer={peer} onClose={() => setRenaming(false)} />}
     </Section>
   );
+}
+
+function milliseconds(value: number): string {
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
 function perSecond(value: number): string {
@@ -199,7 +203,7 @@ function Tickets() {
         {open.map((ticket) => (
           <tr key={ticket.id}>
             <td>{ticket.space}</td><td>{ticket.role}</td><td class="number">{ticket.uses_left}</td><td><When time={ticket.expires} /></td>
-            <td class="actions"><Act look="quiet" needs="admin" label={`Take back the ticket for ${ticket.space}`} onClick={() => void revoke(ticket.id)}>Take back</Act></td>
+            <td class="actions"><Act look="quiet" needs="admin" label={`Take back: ticket for ${ticket.space}`} onClick={() => void revoke(ticket.id)}>Take back</Act></td>
           </tr>
         ))}
       </Table>

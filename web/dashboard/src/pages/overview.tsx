@@ -4,7 +4,6 @@ import { useQuery } from '../door/query.js';
 import { changes, requests } from '../door/requests.js';
 import { Act, Command, Empty, Failed, Loading, Name, Section, State, Table, When } from '../parts/basic.js';
 import { perform } from '../parts/dialog.js';
-import { Icon } from '../parts/icon.js';
 import { bytes, count, counted, span, suite } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
 import { needs, statements } from '../pure/sentence.js';
@@ -116,7 +115,7 @@ function Spaces({ spaces }: { spaces: Space[] }) {
             <td class="number">{bytes(space.bytes)}</td>
             <td><PeersOf space={space} /></td>
             <td class="actions">
-              <Act look="quiet" needs="bumper" label={`Sync ${space.name} now`} disabled={space.peers.some((peer) => peer.connected) ? null : 'nobody is connected'} onClick={() => void syncNow([space.name])}>Sync now</Act>
+              <Act look="quiet" needs="bumper" label={`Sync now: ${space.name}`} disabled={space.peers.some((peer) => peer.connected) ? null : 'nobody is connected'} onClick={() => void syncNow([space.name])}>Sync now</Act>
               {space.paused
                 ? <Act look="quiet" needs="bumper" label={`Resume ${space.name}`} onClick={() => void perform(changes.resume(space.name), `${space.name} goes on.`)}>Resume</Act>
                 : <Act look="quiet" needs="bumper" label={`Pause ${space.name}`} onClick={() => void perform(changes.pause(space.name), `${space.name} is paused.`)}>Pause</Act>}
@@ -170,7 +169,7 @@ function Changes({ entries }: { entries: LogEntry[] }) {
       {entries.map((entry) => (
         <li key={`${entry.space}:${entry.hash}`}>
           <a href={hrefOf({ page: 'file', space: entry.space, path: entry.path })}>{entry.path}</a>
-          <span class="dim"> {entry.what} in {entry.space} by <Author entry={entry} /></span>
+          <span class="dim"> {entry.what} in {entry.space}{entry.authorship === 'merged' ? ' by rule' : <> by <Author entry={entry} /></>}</span>
           <span class="dim end"><When time={entry.time} /></span>
         </li>
       ))}
@@ -179,11 +178,12 @@ function Changes({ entries }: { entries: LogEntry[] }) {
 }
 
 function Peers({ links }: { links: Link[] }) {
+  const connected = links.filter(({ path }) => path !== null);
   return (
     <Section title="Connected">
-      {links.length ? (
+      {connected.length ? (
         <ul class="plain">
-          {links.map((link) => (
+          {connected.map((link) => (
             <li key={link.peer}>
               <a href={hrefOf({ page: 'links', peer: link.peer })}><Name id={link.peer} name={link.name} /></a>{' '}
               <PathState path={link.path} inspected={link.inspected} />{' '}
@@ -204,7 +204,7 @@ function KeysLeft() {
       <ul class="plain">
         {data.versions.filter(({ state }) => state !== 'destroyed').map((version) => (
           <li key={version.version}>
-            <a href={hrefOf({ page: 'keys' })}>{version.version}</a> <span class="dim">{version.state.replaceAll('-', ' ')}{left(version.not_after)}</span>
+            <a href={hrefOf({ page: 'keys' })}>{version.version}</a> <span class="dim">{version.state === 'active' ? 'signs' : version.state === 'verify-only' ? 'verifies only' : version.state}{left(version.not_after)}</span>
           </li>
         ))}
       </ul>
@@ -227,7 +227,7 @@ function ThisNode({ node }: { node: Status }) {
         <dt>Version</dt><dd>{node.version}</dd>
         <dt>Running since</dt><dd><When time={node.since} /></dd>
         <dt>Listens on</dt><dd>{node.listen.join(', ') || 'nothing'}</dd>
-        {node.relays.length > 0 && <><dt>Relays</dt><dd><Icon name="links" /> {node.relays.map((relay) => `${relay.url ?? ''} ${relay.state ?? ''}`).join(', ')}</dd></>}
+        {node.relays.map((relay) => <><dt>Relay</dt><dd><State tone={relay.up ? 'ok' : 'bad'}>{relay.url}{relay.why_not && `: ${relay.why_not}`}</State></dd></>)}
       </dl>
     </Section>
   );

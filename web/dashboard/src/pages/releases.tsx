@@ -156,7 +156,7 @@ function Versions() {
           <tr key={entity.id}>
             <td>{entity.displayName}</td><td><code>{entity.id}</code></td><td>{entity.currentVersion}</td>
             <td class="actions">
-              {['patch', 'minor', 'major'].map((scope) => <Act key={scope} look="quiet" needs="bumper" label={`Raise ${entity.displayName}, ${scope}`} onClick={() => askBump(entity, scope)}>{scope}</Act>)}
+              {['patch', 'minor', 'major'].map((scope) => <Act key={scope} look="quiet" needs="bumper" label={`${scope} of ${entity.displayName}`} onClick={() => askBump(entity, scope)}>{scope}</Act>)}
             </td>
           </tr>
         ))}

@@ -36,7 +36,7 @@ export function SagasPage() {
                 <td class="number">{saga.sent === undefined ? '–' : count(saga.sent)}</td>
                 <td class="number">{saga.bytes === undefined ? '–' : bytes(saga.bytes)}</td>
                 <td class="number">{saga.ended ? span(Date.parse(saga.ended) - Date.parse(saga.began)) : '–'}</td>
-                <td class="actions">{saga.state === 'aborted' && <Act look="quiet" needs="bumper" label={`Try ${saga.space} with ${saga.peer_name} again`} onClick={() => void syncNow([saga.space], saga.peer)}>Try again</Act>}</td>
+                <td class="actions">{saga.state === 'aborted' && <Act look="quiet" needs="bumper" label={`Try again: ${saga.space} with ${saga.peer_name}`} onClick={() => void syncNow([saga.space], saga.peer)}>Try again</Act>}</td>
               </tr>
             ))}
           </Table>
@@ -50,9 +50,12 @@ function keyOf(saga: Saga): string {
   return `${saga.began} ${saga.space} ${saga.peer}`;
 }
 
+/** Ends that the next run makes good by itself. */
+const PASSING = new Set(['busy', 'tip_moved', 'interrupted', 'timeout', 'cancelled']);
+
 function Outcome({ saga }: { saga: Saga }) {
   if (saga.state === 'committed') return <State tone="ok">committed</State>;
-  return <><State tone={saga.code === 'busy' || saga.code === 'tip_moved' ? 'off' : 'bad'}>{saga.code?.replaceAll('_', ' ') ?? 'aborted'}</State>{saga.text && <span class="dim"> {saga.text}</span>}</>;
+  return <><State tone={PASSING.has(saga.code ?? '') ? 'off' : 'bad'}>{saga.code?.replaceAll('_', ' ') ?? 'aborted'}</State>{saga.text && <span class="dim"> {saga.text}</span>}</>;
 }
 
 function Running({ saga }: { saga: Saga }) {

@@ -4,7 +4,7 @@ import type { ComponentChildren } from 'preact';
 import type { Refusal } from '../door/call.js';
 import type { Role } from '../door/documents.js';
 import { fullTime, relative, shortId } from '../pure/format.js';
-import { lacks, names, now } from '../state.js';
+import { lacks, names, now, tell } from '../state.js';
 import { Icon, type IconName } from './icon.js';
 
 /** How something stands. */
@@ -44,6 +44,7 @@ export function Act(props: {
   look?: 'main' | 'plain' | 'danger' | 'quiet';
   busy?: boolean;
   disabled?: string | null;
+  /** Its whole name, where others are called the same; it begins with what is seen. */
   label?: string;
 }) {
   const why = (props.needs ? lacks(props.needs) : null) ?? props.disabled ?? null;
@@ -55,10 +56,9 @@ export function Act(props: {
       aria-disabled={off ? 'true' : undefined}
       aria-label={props.label}
       title={why ?? undefined}
-      onClick={() => !off && props.onClick()}
+      onClick={() => (off ? why && tell({ tone: 'bad', text: why, hint: null, audit: null }) : props.onClick())}
     >
       {props.children}
-      {why && <span class="aside"> ({why})</span>}
     </button>
   );
 }

@@ -1,6 +1,7 @@
 /** Series over time. The drawing library is loaded when the first chart is shown. */
 import { useEffect, useRef } from 'preact/hooks';
 import type uPlot from 'uplot';
+import { fullTime } from '../pure/format.js';
 import 'uplot/dist/uPlot.min.css';
 
 /** One line of a chart; `colour` is the name of a custom property of the style sheet. */
@@ -10,6 +11,8 @@ export interface Series {
   fill?: boolean;
   unit: (value: number) => string;
 }
+
+const HEIGHT = 150;
 
 /** @param data times in seconds, then the values of each series */
 export function Chart(props: { label: string; data: (number | null)[][]; series: Series[]; height?: number; step?: boolean }) {
@@ -29,7 +32,9 @@ export function Chart(props: { label: string; data: (number | null)[][]; series:
     void draw();
     const redraw = (): void => void draw();
     scheme.addEventListener('change', redraw);
-    const watcher = new ResizeObserver(() => drawn.current?.setSize({ width: box.current!.clientWidth, height: props.height ?? 140 }));
+    const watcher = new ResizeObserver(() => {
+      if (box.current) drawn.current?.setSize({ width: box.current.clientWidth, height: props.height ?? HEIGHT });
+    });
     watcher.observe(box.current!);
     return () => {
       gone = true;
@@ -59,6 +64,10 @@ function describe(label: string, data: (number | null)[][], series: Series[]): s
   return `${label}: ${parts.join(', ')}`;
 }
 
+function clock(second: number): string {
+  return fullTime(second * 1000).slice(11);
+}
+
 function options(props: Parameters<typeof Chart>[0], box: HTMLElement): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string): string => style.getPropertyValue(name).trim();
@@ -68,11 +77,11 @@ function options(props: Parameters<typeof Chart>[0], box: HTMLElement): uPlot.Op
   const unit = props.series[0]!.unit;
   return {
     width: box.clientWidth,
-    height: props.height ?? 140,
+    height: props.height ?? HEIGHT,
     legend: { show: false },
     cursor: { show: false },
     scales: { y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
-    axes: [{ ...axis, space: 70, size: 24 }, { ...axis, size: 62, space: 34, values: (_, values) => values.map(unit) }],
+    axes: [{ ...axis, space: 80, size: 24, values: (_, values) => values.map(clock) }, { ...axis, size: 62, space: 34, values: (_, values) => values.map(unit) }],
     series: [
       {},
       ...props.series.map((series) => ({
