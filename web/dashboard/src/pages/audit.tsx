@@ -71,28 +71,26 @@ function Chain({ chain }: { chain: Verified | Refusal | 'asking' | null }) {
 
 function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
   const [lines, setLines] = useState<AuditLine[] | null>(null);
-  const [more, setMore] = useState(true);
   const [error, setError] = useState<Refusal | null>(null);
   const [open, setOpen] = useState<AuditLine | null>(null);
-  const work = useRef({ busy: false, again: false, gone: false, newest: 0 });
+  const work = useRef({ busy: false, again: false, next: false, gone: false, newest: 0, oldest: seq === null ? undefined : seq + 1, more: true });
 
   /** The older ones, or what is new: one at a time, so that no line comes twice. */
   const fetchLines = async (which: 'older' | 'newer'): Promise<void> => {
     const state = work.current;
     if (state.busy) {
-      state.again ||= which === 'newer';
+      if (which === 'newer') state.again = true;
+      else state.next = true;
       return;
     }
     state.busy = true;
     try {
       if (which === 'older') {
-        const oldest = lines?.at(-1)?.['[SEQ]'] ?? (seq === null ? undefined : seq + 1);
-        const page = await ask<AuditLines>(requests.auditLines(oldest === undefined ? {} : { before: oldest }, filter, PAGE));
-        if (!lines) state.newest = Math.max(page.last, page.lines[0]?.['[SEQ]'] ?? 0);
-        if (!state.gone) {
-          setLines((before) => [...(before ?? []), ...page.lines]);
-          setMore(page.more);
-        }
+        const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
+        state.newest ||= Math.max(page.last, page.lines[0]?.['[SEQ]'] ?? 0);
+        state.oldest = page.lines.at(-1)?.['[SEQ]'] ?? state.oldest;
+        state.more = page.more;
+        if (!state.gone) setLines((before) => [...(before ?? []), ...page.lines]);
       } else {
         for (let page: AuditLines = { lines: [], last: 0, more: true }; page.more; ) {
           page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
@@ -104,13 +102,17 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
       }
       setError(null);
     } catch (failure) {
+      state.next = false;
       if (!state.gone) setError(asRefusal(failure));
     }
     state.busy = false;
-    if (state.again && !state.gone) {
-      state.again = false;
-      void fetchLines('newer');
-    }
+    if (state.gone) return;
+    // What was asked for meanwhile; a failure is not tried again by itself.
+    const { again, next } = state;
+    if (!again && !next) return;
+    Object.assign(state, { again: false, next: again && next });
+    if (again) void fetchLines('newer');
+    else if (state.more) void fetchLines('older');
   };
 
   useEffect(() => {
@@ -129,7 +131,7 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
     <>
       <Failed error={error} />
       <div class="audit-row entry-head" aria-hidden="true"><span class="number">Line</span><span>When</span><span>Event</span><span>About</span></div>
-      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (more) void fetchLines('older'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
+      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (work.current.more) void fetchLines('older'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
       {open && (
         <Modal title={`Line ${open['[SEQ]']}`} onClose={() => setOpen(null)} wide>
           <div class="dialog-body"><pre class="text" tabIndex={0} aria-label="The whole line">{JSON.stringify(open, null, 2)}</pre></div>

@@ -25,9 +25,12 @@ export interface World {
 /** Makes it: a conflict, releases, rotated keys. */
 export async function world(): Promise<World> {
   const plan = (item: string): string => `# Week\n\nmonday: buy ${item}\ntuesday: write the page\nwednesday: rest\n`;
+  let bearer = '';
   const nodes = await pair({
     'plan.md': plan('bread'), 'todo.txt': 'fix the boat\ncall Ada\n', 'recipes/soup.md': '# Soup\n', 'recipes/bread.md': '# Bread\n', 'photos/readme.txt': 'by year\n',
     'accounts.csv': 'day,sum\n1,20\n2,31\n', 'reading list.md': '* Dune\n',
+  }, (laptop) => {
+    bearer = laptop.ok('gateway', 'bearer', 'watcher', '--role', 'reader').token;
   });
   const { laptop, vps } = nodes;
   vps.write('todo.txt', 'fix the boat\ncall Ada on friday\nbuy rope\n');
@@ -36,7 +39,6 @@ export async function world(): Promise<World> {
   laptop.ok('release', 'publish', 'kiosk', laptop.shared, '--version', '1.1.0');
   laptop.ok('keys', 'new');
   laptop.ok('keys', 'rotate');
-  const bearer = laptop.ok('gateway', 'bearer', 'watcher', '--role', 'reader').bearer;
   const end = async (): Promise<void> => {
     await vps.down();
     await laptop.down();
