@@ -1,13 +1,14 @@
 //! The sealtide node: joins the store, folders, links and the command line.
 //!
 //! Main path: `main.rs` → `cli` (words to a [`api::Request`]) → [`api::execute`] → [`node::Node`] →
-//! [`engine::Engine`] (sessions and sagas) and `share` (folders).
+//! [`engine::Engine`] (sessions and sagas) and `share` (folders). A browser comes in by [`console`] instead of `cli`.
 
 pub mod api;
 pub mod audit;
 pub mod cli;
 mod commands;
 pub mod config;
+pub mod console;
 mod content;
 pub mod control;
 pub mod engine;

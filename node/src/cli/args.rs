@@ -448,6 +448,21 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: KeysCommon,
     },
+    /// Replace a signing key that was lost or stolen, with the owner's recovery words (from standard input)
+    ///
+    /// Makes a version with a new secret, which signs from here on. Whoever has a trust file that names the owner as its root (those
+    /// written since there is one do) follows by himself, with no new file. Stop publishing meanwhile; heads are signed anew.
+    Recover {
+        /// Somebody else may have the secrets of before: of what they signed only the releases up to the last good ones count
+        #[arg(long)]
+        compromised: bool,
+        /// The last good release in a channel, where that is not the newest one; once for each channel
+        #[arg(long, value_name = "CHANNEL=SEQ", requires = "compromised")]
+        last_good: Vec<String>,
+        /// Why; it stands in the ledger, for all to read
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Print a signed request to another node that names this one among its supervisors
     ///
     /// Put it as a document into a space that both share: `sealtide keys signal … | sealtide put SPACE NAME`. It counts while

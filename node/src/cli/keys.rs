@@ -11,6 +11,7 @@ use crate::cli::args::{KeysCommand, KeysCommon, SignalArg};
 use crate::cli::{Cx, answer, ask};
 use crate::commands::keys::{KeysChange, KeysRequest};
 use crate::failure::{Exit, Failure};
+use crate::recovery::RecoveryWords;
 use crate::world::OsEntropy;
 
 /// Runs one of the commands about keys.
@@ -19,6 +20,10 @@ pub(crate) async fn run(cx: &Cx, command: KeysCommand) -> Result<u8, Failure> {
         KeysCommand::Status => return ask(cx, Request::Keys(KeysRequest::Status)).await,
         KeysCommand::Ledger { since } => return ask(cx, Request::Keys(KeysRequest::Ledger { since })).await,
         KeysCommand::Signal { action, ledger, epoch } => return signal(cx, action, &ledger, epoch),
+        KeysCommand::Recover { compromised, last_good, reason } => {
+            let words = RecoveryWords::ask()?;
+            return ask(cx, Request::KeysRecover { words, compromised, last_good, reason }).await;
+        }
         KeysCommand::Rotate { to, common } => (KeysChange::Rotate { to }, common),
         KeysCommand::Rollback { common } => (KeysChange::Rollback, common),
         KeysCommand::Force { version, common } => (KeysChange::Force { to: version }, common),

@@ -272,7 +272,7 @@ pub(crate) async fn speak_for(node: &Node, peer: Option<String>) -> Result<Value
 }
 
 /// Asks the peers that are there for newer frames of the own owner, before it signs.
-async fn ask_peers(node: &Node) {
+pub(crate) async fn ask_peers(node: &Node) {
     if let Some(owner) = node.identities().owner() {
         node.identities().ask_witnesses(&owner).await;
     }
@@ -295,7 +295,7 @@ fn find_node(node: &Node, named: &str) -> Result<sealtide_identity::NodeId, Fail
     if named == node.id().to_string() { Ok(node.id()) } else { Ok(node.find_peer(named)?.node) }
 }
 
-fn root(words: &RecoveryWords) -> Result<RootSecret, Failure> {
+pub(crate) fn root(words: &RecoveryWords) -> Result<RootSecret, Failure> {
     words.root().map_err(|error| {
         Failure::usage("words", error.to_string())
             .hint("24 words with spaces between, in their order, on standard input")

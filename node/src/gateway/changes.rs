@@ -332,7 +332,7 @@ impl Desk {
         Ok(())
     }
 
-    fn tell(&self, record: &LedgerRecord, before: &Before) {
+    pub(super) fn tell(&self, record: &LedgerRecord, before: &Before) {
         // A line may bring a checkpoint, which asks for the keys.
         let ledger = self.read().ring.ledger().address().to_owned();
         self.audit().event(&event_of(record, before, &ledger));
@@ -353,13 +353,13 @@ impl Desk {
 
 /// What held before a record.
 #[derive(Default)]
-struct Before {
+pub(super) struct Before {
     active: Option<KeyVersion>,
     states: BTreeMap<KeyVersion, VersionState>,
 }
 
 impl Before {
-    fn of(record: &LedgerRecord) -> Self {
+    pub(super) fn of(record: &LedgerRecord) -> Self {
         Self { active: Some(record.active()), states: record.versions().collect() }
     }
 
@@ -393,7 +393,7 @@ fn event_of(record: &LedgerRecord, before: &Before, ledger: &str) -> AuditEvent 
         Action::Retire if state == VersionState::Compromised => about("key:compromised", HSL_FAULT),
         Action::Retire => about("key:retired", HSL_WARNING),
         Action::Destroy => about("key:destroyed", HSL_WARNING),
-        Action::Recover => about("key:recovered", HSL_FAULT),
+        Action::Recover => moved("key:recovered", HSL_FAULT).member("version", to),
     };
     event
         .member("epoch", record.epoch)

@@ -13,8 +13,8 @@ use sealtide_crypto::Label;
 use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
 use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
-    KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadWarning, LoadedKeys, Order, VersionState,
-    environment_name, parse_time,
+    KeyOffers, KeyPolicy, KeyVersion, Keyring, KeyringError, LedgerRecord, LedgerRow, LoadError, LoadWarning,
+    LoadedKeys, Order, VersionState, environment_name, parse_time,
 };
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{BumpRequest, Registry};
@@ -42,6 +42,8 @@ use crate::world::OsEntropy;
 
 /// Notices that wait for the door; one that is further behind looks at everything anew.
 const NOTICES: usize = 64;
+/// What to do without the secret that signs.
+const LOST: &str = "bring it back to where it was, or `sealtide keys recover` makes another in its place, with the owner's recovery words";
 
 /// What an operator decides about keys and registry.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +126,8 @@ impl Desk {
     ) -> Result<(Arc<Self>, Vec<String>), Failure> {
         let key_file = KeyFile::of(home)?;
         let mut keys = key_file.read()?;
-        let loaded = load_keys(&keys, &settings).inspect_err(|failure| {
+        let is_begin = known_space(&store).is_none_or(|space| !Frames::is_begun(&store, &space, "keyring"));
+        let loaded = load_keys(&keys, &settings, is_begin).inspect_err(|failure| {
             let event = AuditEvent::new("key:refused", "#FF0000").member("source", "configuration");
             audit.event(&event.member("reason", &failure.message));
         })?;
@@ -185,6 +188,17 @@ impl Desk {
         }
         desk.add_unknown(&mut told);
         Ok((desk, told))
+    }
+
+    /// Reads keys and ledger again: another has changed them, under the turn.
+    pub(super) fn reload(&self, turn: &mut Turn) -> Result<(), Failure> {
+        turn.keys = self.key_file.read()?;
+        let loaded = load_keys(&turn.keys, &self.settings, false)?;
+        let (epoch, policy) = (turn.keys.epoch, self.settings.policy);
+        let (ring, ledger) = open_ring(&self.store, &self.space, &self.identity, loaded, epoch, policy)?;
+        self.write().ring = ring;
+        turn.ledger = ledger;
+        Ok(())
     }
 
     /// Versions that are configured and that the ledger does not know become prepared.
@@ -262,6 +276,11 @@ impl Desk {
         self.events.close();
     }
 
+    /// Signatures of each version since the start.
+    pub fn signatures(&self) -> BTreeMap<KeyVersion, u64> {
+        self.figures.signatures()
+    }
+
     /// The figures of keys, registry and audit.
     // Spec: GW-81
     pub fn samples(&self) -> Vec<Sample> {
@@ -304,6 +323,11 @@ impl Desk {
     /// What version management does, for whoever changes it.
     pub(super) fn thread(&self) -> MutexGuard<'_, ThreadState> {
         lock(&self.thread)
+    }
+
+    /// What happens behind the door, from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
     }
 
     /// Tells the door, if one is open.
@@ -383,7 +407,7 @@ impl App for Desk {
     }
 
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
-        Some(self.notices.subscribe())
+        Some(self.subscribe())
     }
 
     fn note(&self, event: DoorEvent) {
@@ -395,14 +419,7 @@ impl App for Desk {
             }
             _ => {}
         }
-        let told = event
-            .members
-            .iter()
-            .fold(AuditEvent::new(event.name, event.hsl), |told, (name, value)| told.member(name, value));
-        self.note_event(match event.request_id {
-            Some(id) => told.member("[REQUEST_ID]", id),
-            None => told,
-        });
+        self.note_event(AuditEvent::of_door(event));
     }
 }
 
@@ -410,7 +427,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn load_keys(keys: &Keys, settings: &DeskSettings) -> Result<LoadedKeys, Failure> {
+/// Everything that is configured or kept. A key is made at the begin of a ledger only: of one that is lost another does not take the
+/// place unseen.
+fn load_keys(keys: &Keys, settings: &DeskSettings, is_begin: bool) -> Result<LoadedKeys, Failure> {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let environment = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok().filter(|name| environment_name(name).is_some())?;
@@ -421,13 +440,19 @@ fn load_keys(keys: &Keys, settings: &DeskSettings) -> Result<LoadedKeys, Failure
         stored: keys.made.iter().map(|(version, key)| (*version, **key)).collect(),
         files: read_key_files(&settings.key_files)?,
         credentials: read_credentials(directory.as_deref())?,
-        may_generate: settings.generate.unwrap_or(true),
+        may_generate: is_begin && settings.generate.unwrap_or(true),
     };
     let loaded = LoadedKeys::load(&offers, &mut OsEntropy);
     // The texts have done their work; what is kept of them is kept typed.
     let texts = offers.files.values_mut().chain(offers.credentials.values_mut());
     texts.chain(offers.environment.values_mut()).for_each(Zeroize::zeroize);
-    loaded.map_err(|error| Failure::usage("signing_key", error.to_string()))
+    loaded.map_err(|error| match error {
+        LoadError::NoKey if !is_begin => {
+            let text = "the key ledger knows signing keys, and their secrets are nowhere to be found";
+            Failure::new(Exit::Refused, "key_lost", text).hint(LOST)
+        }
+        error => Failure::usage("signing_key", error.to_string()),
+    })
 }
 
 /// The keys with their ledger, and the newest frame of it.
@@ -456,7 +481,10 @@ fn open_ring(
     let address = frames[0].address().as_str().to_owned();
     let row = LedgerRow::of(&records[records.len() - 1], &address, None);
     let ring = Keyring::open(loaded, &address, &records, &row, epoch_seen, identity.key.public(), policy);
-    let ring = ring.map_err(|error| broken(error.to_string()))?;
+    let ring = ring.map_err(|error| match error {
+        KeyringError::ActiveMissing(_) => Failure::new(Exit::Refused, "key_lost", error.to_string()).hint(LOST),
+        error => broken(error.to_string()),
+    })?;
     Ok((ring, frames.swap_remove(records.len() - 1)))
 }
 

@@ -37,6 +37,11 @@ impl Frames<'_> {
         self.from(0, usize::MAX)
     }
 
+    /// Whether there is one.
+    pub(super) fn is_begun(store: &Store, space: &SpaceId, ib: &'static str) -> bool {
+        store.view(space).is_some_and(|view| !view.timelines_of(ib).is_empty())
+    }
+
     /// Those from counter `from` on, at most `limit`.
     pub(super) fn from(&self, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
         let Some(view) = self.store.view(self.space) else { return Ok(Vec::new()) };

@@ -43,14 +43,19 @@ pub enum FrameFileError {
 /// When the file is there already or cannot be written.
 pub fn write_frames(path: &Path, frames: &[Verified]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(&encode_frames(frames))?;
+    file.sync_all()
+}
+
+/// Frames as a file holds them.
+pub(crate) fn encode_frames(frames: &[Verified]) -> Vec<u8> {
     let mut bytes = HEAD.to_vec();
     for frame in frames {
         let encoded = frame.encoded();
         bytes.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
         bytes.extend_from_slice(encoded);
     }
-    file.write_all(&bytes)?;
-    file.sync_all()
+    bytes
 }
 
 /// Reads frames from a file; every record was accepted, no rule of keystones was looked at.
@@ -64,7 +69,11 @@ pub fn read_frames(path: &Path) -> Result<Vec<Verified>, FrameFileError> {
     parse_frames(&fs::read(path)?.into())
 }
 
-fn parse_frames(bytes: &Bytes) -> Result<Vec<Verified>, FrameFileError> {
+/// Reads what [`encode_frames`] wrote.
+///
+/// # Errors
+/// [`FrameFileError`].
+pub(crate) fn parse_frames(bytes: &Bytes) -> Result<Vec<Verified>, FrameFileError> {
     let mut rest = bytes.strip_prefix(HEAD).map(|rest| bytes.slice_ref(rest)).ok_or(FrameFileError::NotFrames)?;
     let mut frames = Vec::new();
     while !rest.is_empty() {

@@ -51,6 +51,7 @@ use vault::Vault;
 
 pub use doubt::Doubt;
 pub use export::{FrameFileError, read_frames, write_frames};
+pub(crate) use export::{encode_frames, parse_frames};
 pub use frames::{IDENTITY_KIND, StoreTrouble};
 pub use key_file::KeyPlace;
 pub use marker::machine_marker;

@@ -148,6 +148,31 @@ impl Identities {
     /// [`OwnerError`].
     // Spec: SY-82
     pub fn recover(&self, root: &RootSecret, frames: &[Verified]) -> Result<Recovered, OwnerError> {
+        self.take_back(root, frames, None)
+    }
+
+    /// As [`Identities::recover`], of the own owner; the frame lets a record of a key ledger count.
+    ///
+    /// # Errors
+    /// [`OwnerError`].
+    // Spec: GW-106
+    pub fn recover_keyring(&self, root: &RootSecret, record: &[u8; 32]) -> Result<Recovered, OwnerError> {
+        let own = self.owner().ok_or(OwnerError::NoOwner)?;
+        self.0.frames.with(&own, |chain| keystone::drill(chain, root))?;
+        self.take_back(root, &[], Some(record))
+    }
+
+    /// What proves the recoveries of key ledgers that the own owner made, oldest first.
+    pub fn keyring_proof(&self) -> Vec<Verified> {
+        self.owner().map(|first| self.0.frames.with(&first, |chain| chain.keyring_proof())).unwrap_or_default()
+    }
+
+    fn take_back(
+        &self,
+        root: &RootSecret,
+        frames: &[Verified],
+        keyring: Option<&[u8; 32]>,
+    ) -> Result<Recovered, OwnerError> {
         let device = self.device().ok_or(OwnerError::NoDevice)?;
         let first = self.owner_of_words(root, frames)?;
         self.import(&first, frames)?;
@@ -156,7 +181,10 @@ impl Identities {
         let new =
             Manage { root, working: self.0.vault.working(), key: &key, profiles: OwnerProfiles::default(), from: None };
         let made = self.evolve(&first, |chain| {
-            let managed = keystone::manage(chain, &new, stamp, &mut OsEntropy)?;
+            let managed = match keyring {
+                Some(record) => keystone::manage_keyring(chain, &new, record, stamp, &mut OsEntropy)?,
+                None => keystone::manage(chain, &new, stamp, &mut OsEntropy)?,
+            };
             let mut then = chain.clone();
             let _ = then.extend(managed.clone());
             let delegation = self.sign_delegation(&then, &key, &device)?;

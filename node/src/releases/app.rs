@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! releases   one frame {schema, name, by}: its address is the registry that manifests name
-//! keys       one frame for each record of the publisher's key ledger, {record}
+//! keys       one frame for each record of the publisher's key ledger, {record}; of a recovery, bin: [frames of the owner]
 //! channel    one timeline for each channel, one frame for each release, yank or renewal:
 //!            {registry, channel, seq, manifest: its SHA-256, head}, bin: [bundle head, plain tar]
 //! ```
@@ -10,19 +10,21 @@
 //! Nothing of it is believed because it stands here: whoever may write to the space can write anything. Trust begins with
 //! the pair that signed ([`sealtide_releases::bundle::Trust`]).
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use data_encoding::HEXLOWER;
-use sealtide_ibgib::{Address, Object, Relations, Stamp, Verified, genesis, try_evolve, uuid};
+use sealtide_ibgib::{Address, Object, Relations, Sid, Stamp, Verified, genesis, try_evolve, uuid};
 use sealtide_identity::SpaceId;
-use sealtide_identity::keyring::LedgerRecord;
+use sealtide_identity::keyring::{Action, LedgerRecord};
 use sealtide_releases::bundle::{AppName, BundleHead, Channel, ChannelHead, HEAD_BYTES_MAX, Manifest, Signed};
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
-use crate::content::ContentReader;
+use crate::content::{ContentReader, store_bytes};
 use crate::failure::{Exit, Failure};
+use crate::identity::{encode_frames, parse_frames};
 use crate::known::Known;
 use crate::node::Node;
 use crate::real::now;
@@ -39,6 +41,10 @@ const SCHEMA: &str = "sealtide/releases/1";
 const APPS_MAX: usize = 16;
 /// Timelines of keys or channels that are looked at, at most.
 const TIMELINES_MAX: usize = 256;
+/// Ends of a diverged timeline of keys that are looked at, at most.
+const ENDS_MAX: usize = 16;
+/// Proofs of recoveries that are read, at most, the newest first.
+const PROOFS_MAX: usize = 4;
 /// Frames of one channel that are looked at, at most, the newest first.
 const FRAMES_MAX: usize = 65_536;
 
@@ -63,6 +69,14 @@ pub(crate) struct Entry {
     bundle_head: Address,
     /// The plain tar.
     pub(crate) tar: Address,
+}
+
+/// One end of a timeline of ledger records; nothing of it is verified.
+pub(crate) struct LedgerLine {
+    /// Oldest first.
+    pub(crate) records: Vec<LedgerRecord>,
+    /// Frames of a keystone, for the recoveries among them.
+    pub(crate) proof: Vec<Verified>,
 }
 
 impl App {
@@ -121,25 +135,61 @@ impl App {
         let making = (node.clone(), name.clone());
         let space = tokio::task::spawn_blocking(move || making.0.create_space(making.1.as_str(), SPACE_KIND)).await;
         let space = space.map_err(|error| Failure::failed("release", error.to_string()))??;
-        let data = json!({"schema": SCHEMA, "name": name.as_str(), "by": node.id().to_string()});
-        let first = genesis(RELEASES_IB, object(data), Relations::new(), stamp(), &uuid(&mut OsEntropy));
+        let mut data = object(json!({"schema": SCHEMA, "name": name.as_str(), "by": node.id().to_string()}));
+        if let Some(owner) = node.identities().owner() {
+            data.insert("root".to_owned(), json!(owner.to_string()));
+        }
+        let first = genesis(RELEASES_IB, data, Relations::new(), stamp(), &uuid(&mut OsEntropy));
         node.engine().commit_local(space, vec![first]).await.map_err(crate::commands::store_failure)?;
         Self::find(node, name)?.ok_or_else(|| Failure::failed("release", "the space of the app is gone"))
     }
 
     /// Whether its first frame says that this node publishes it.
     pub(crate) fn is_by(&self, node: &str) -> bool {
-        let first = self.view.timelines_of(RELEASES_IB).into_iter().find(|info| info.tjp.as_str() == self.registry);
-        let first = first.and_then(|info| self.view.records_at(&info.tjp).into_iter().next());
-        let by = first.and_then(|first| first.object()?.get("by")?.as_str().map(str::to_owned));
-        by.as_deref() == Some(node)
+        self.first_member("by").as_deref() == Some(node)
     }
 
-    /// The records of the publisher's key ledger, oldest first, as one timeline of them goes; none are verified. Whoever may
-    /// write can begin other timelines, so all are given.
-    pub(crate) fn ledgers(&self) -> Vec<Vec<LedgerRecord>> {
+    /// The owner that its first frame names as the root of its keys: as little proven as all that stands here.
+    pub(crate) fn root(&self) -> Option<String> {
+        self.first_member("root").filter(|root| Address::parse(root).is_ok())
+    }
+
+    fn first_member(&self, name: &str) -> Option<String> {
+        let first = self.view.timelines_of(RELEASES_IB).into_iter().find(|info| info.tjp.as_str() == self.registry)?;
+        let first = self.view.records_at(&first.tjp).into_iter().next()?;
+        first.object()?.get(name)?.as_str().map(str::to_owned)
+    }
+
+    /// The records of the publisher's key ledger, oldest first, as each timeline of them goes, a diverged one once for each end;
+    /// none are verified. Whoever may write can begin other timelines, so all are given.
+    pub(crate) fn ledgers(&self) -> Vec<LedgerLine> {
+        let lines = self.view.timelines_of(KEYS_IB).into_iter().take(TIMELINES_MAX);
+        let ends = lines.flat_map(|info| info.tips.into_iter().take(ENDS_MAX));
+        let frames = ends.filter_map(|tip| self.line_to(&tip.sid)).take(TIMELINES_MAX);
+        frames.map(|frames| self.ledger_line(&frames)).collect()
+    }
+
+    fn ledger_line(&self, frames: &[Verified]) -> LedgerLine {
         let read = |frame: &Verified| LedgerRecord::parse(frame.object()?.get("record")?).ok();
-        self.lines(KEYS_IB).iter().map(|line| line.iter().filter_map(read).collect()).collect()
+        let mut line = LedgerLine { records: frames.iter().filter_map(read).collect(), proof: Vec::new() };
+        let mut known = BTreeSet::new();
+        // The newest proof holds those before it; a few are enough for whoever was away.
+        for frame in frames.iter().rev().filter(|frame| frame.relations().contains_key("bin")).take(PROOFS_MAX) {
+            for frame in self.proof(frame).unwrap_or_default() {
+                if known.insert(frame.sid()) {
+                    line.proof.push(frame);
+                }
+            }
+        }
+        line
+    }
+
+    fn proof(&self, frame: &Verified) -> Option<Vec<Verified>> {
+        let [content] = frame.relations().get("bin")?.as_slice() else { return None };
+        let mut bytes = Vec::new();
+        let reader = ContentReader::open(&self.store, &self.view, content).ok()?;
+        reader.take(HEAD_BYTES_MAX as u64).read_to_end(&mut bytes).ok()?;
+        parse_frames(&bytes.into()).ok()
     }
 
     /// The entries of a channel, oldest first, for each timeline that says it is this channel.
@@ -187,17 +237,21 @@ impl App {
     /// side holds: the side with the most frames is taken, and the signatures tell the rest.
     fn lines(&self, ib: &str) -> Vec<Vec<Verified>> {
         let line = |info: sealtide_store::TimelineInfo| -> Option<Vec<Verified>> {
-            let tip = info.tips.iter().max_by_key(|tip| tip.n)?;
-            let mut line = vec![self.view.record(&tip.sid)?];
-            while line.len() < FRAMES_MAX
-                && let Some(past) = line.last()?.frame()?.past.last().cloned()
-            {
-                line.push(self.view.records_at(&past).into_iter().next()?);
-            }
-            line.reverse();
-            Some(line)
+            self.line_to(&info.tips.iter().max_by_key(|tip| tip.n)?.sid)
         };
         self.view.timelines_of(ib).into_iter().take(TIMELINES_MAX).filter_map(line).collect()
+    }
+
+    /// The frames of a timeline up to one of its ends, oldest first.
+    fn line_to(&self, end: &Sid) -> Option<Vec<Verified>> {
+        let mut line = vec![self.view.record(end)?];
+        while line.len() < FRAMES_MAX
+            && let Some(past) = line.last()?.frame()?.past.last().cloned()
+        {
+            line.push(self.view.records_at(&past).into_iter().next()?);
+        }
+        line.reverse();
+        Some(line)
     }
 
     /// Manifest and chain of an entry; nothing of them is verified, but they are what the entry names.
@@ -247,17 +301,23 @@ impl App {
             .map_err(|error| Failure::failed("store", format!("channel {}: {error}", content.channel)))
     }
 
-    /// The frames that bring the copy of the key ledger up to `records`.
-    pub(crate) fn next_keys(&self, records: &[LedgerRecord]) -> Result<Vec<Verified>, Failure> {
+    /// The frames that bring the copy of the key ledger up to `records`. A recovery brings `proof`, the frames of the owner that prove it.
+    pub(crate) fn next_keys(&self, records: &[LedgerRecord], proof: &[Verified]) -> Result<Vec<Verified>, Failure> {
         let lines = self.lines(KEYS_IB);
         let mut tip = lines.first().and_then(|line| line.last().cloned());
         let known = lines.first().map_or(0, Vec::len);
         let mut made = Vec::new();
         for record in records.iter().skip(known) {
             let data = Object::from_iter([("record".to_owned(), record.to_value())]);
+            let mut relations = Relations::new();
+            if record.action == Action::Recover && !proof.is_empty() {
+                let content = store_bytes(&self.store, &encode_frames(proof))?;
+                relations.insert("bin".to_owned(), content.last().map(|it| it.address().clone()).into_iter().collect());
+                made.extend(content);
+            }
             let frame = match &tip {
-                None => genesis(KEYS_IB, data, Relations::new(), stamp(), &uuid(&mut OsEntropy)),
-                Some(tip) => try_evolve(tip, data, Relations::new(), stamp())
+                None => genesis(KEYS_IB, data, relations, stamp(), &uuid(&mut OsEntropy)),
+                Some(tip) => try_evolve(tip, data, relations, stamp())
                     .map_err(|error| Failure::failed("store", format!("keys: {error}")))?,
             };
             tip = Some(frame.clone());

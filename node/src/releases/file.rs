@@ -138,7 +138,7 @@ pub(crate) fn verify_file(
     progress: &mut dyn FnMut(ReleaseProgress),
 ) -> Result<(), Failure> {
     let what = bundle.path.display().to_string();
-    trust.follow(&bundle.head.chain).map_err(|error| untrusted(&what, &error))?;
+    trust.follow_proven(&bundle.head.chain, &bundle.head.proof).map_err(|error| untrusted(&what, &error))?;
     trust.manifest(&bundle.head.manifest, &[], wall_ms).map_err(|error| refused(&what, &error))?;
     bundle.with_payload(|plain| check(&bundle.head.manifest.content().files, plain, progress))
 }

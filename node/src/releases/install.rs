@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, previous_of, switch};
-use sealtide_releases::bundle::{ChannelHead, Manifest, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted};
+use sealtide_ibgib::{Address, Verified};
+use sealtide_releases::bundle::{
+    AppName, ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
+};
 use serde_json::{Value, json};
 
 use super::app::{App, Entry};
@@ -62,7 +65,7 @@ impl Install {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let memory = Memory::of(node.known(), &app.registry);
-        let (trust, pinned) = trusted(&memory, app, trust)?;
+        let (trust, pinned) = trusted(node, &memory, app, trust)?;
         let mut seen = memory.seen()?;
         let candidate = choose(app, order, &trust, &seen)?;
         let wall_ms = now().wall_ms;
@@ -99,8 +102,9 @@ impl Install {
             Some(trust) => trust,
             None => return Err(no_trust(&what)),
         };
-        let followed = trust.follow(&bundle.head.chain);
-        memory.keep_trust(&trust)?;
+        let before = trust.recovered();
+        let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
+        keep(&memory, &trust, before)?;
         followed.map_err(|error| untrusted(&what, &error))?;
         let (seen, wall_ms) = (memory.seen()?, now().wall_ms);
         let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
@@ -115,39 +119,90 @@ impl Install {
 }
 
 /// The trust for an app: kept, given, or pinned by what its space shows at the first use; brought up to date and kept.
-fn trusted(memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
-    let ledgers = app.ledgers();
-    let known = merge(memory.trust()?, given, &app.registry)?;
-    let pinned = known.is_none();
-    let what = format!("the key ledger of {}", app.name);
-    let mut trust = match known {
-        Some(trust) => trust,
-        None => {
-            let first = match ledgers.as_slice() {
-                [only] => only.first(),
-                _ => None,
-            };
-            let first = first.ok_or_else(|| no_trust(app.name.as_str()))?;
-            Trust::of_publisher(&app.registry, first, None).map_err(|error| untrusted(&what, &error))?
-        }
-    };
-    // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
-    let mut refused: Option<TrustRefused> = None;
-    for ledger in &ledgers {
-        match trust.follow(ledger) {
-            Ok(_) => {}
-            Err(error @ TrustRefused::Forked(_)) => {
-                memory.keep_trust(&trust)?;
-                return Err(untrusted(&what, &error));
+fn trusted(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
+    let followed = Followed::of(node, memory, app, given)?;
+    keep(memory, &followed.trust, followed.before)?;
+    let pinned = followed.pinned;
+    followed.end(app).map(|trust| (trust, pinned))
+}
+
+/// The trust for an app as this node would have it. Nothing is pinned or kept.
+///
+/// # Errors
+/// Exit 2 for an app that is not here, 5 when what is known of its keys does not go together, 6 when nothing is.
+pub(crate) fn shown_trust(node: &Node, name: &AppName) -> Result<Trust, Failure> {
+    let none = || Failure::usage("no_app", format!("no app named {name} here")).hint("`sealtide release list`");
+    let app = App::find(node, name)?.ok_or_else(none)?;
+    Followed::of(node, &Memory::of(node.known(), &app.registry), &app, None)?.end(&app)
+}
+
+/// A trust that followed what the space of its app shows.
+struct Followed {
+    trust: Trust,
+    /// The recovery that it knew before.
+    before: Option<Recovered>,
+    /// Whether it began with what the space shows.
+    pinned: bool,
+    /// Why a ledger was not followed.
+    refused: Option<TrustRefused>,
+    ledgers: usize,
+}
+
+impl Followed {
+    fn of(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<Self, Failure> {
+        let ledgers = app.ledgers();
+        let known = merge(memory.trust()?, given, &app.registry)?;
+        let pinned = known.is_none();
+        let mut trust = match known {
+            Some(trust) => trust,
+            None => {
+                let first = match ledgers.as_slice() {
+                    [only] => only.records.first(),
+                    _ => None,
+                };
+                let first = first.ok_or_else(|| no_trust(app.name.as_str()))?;
+                let trust = Trust::of_publisher(&app.registry, first, app.root().as_deref());
+                trust.map_err(|error| untrusted(&ledger_of(app), &error))?
             }
-            Err(error) => refused = Some(error),
+        };
+        let before = trust.recovered();
+        // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
+        let mut refused: Option<TrustRefused> = None;
+        for ledger in &ledgers {
+            if let Err(error) = trust.follow_proven(&ledger.records, &proven(node, &trust, &ledger.proof)) {
+                refused = Some(error);
+            }
+        }
+        Ok(Self { trust, before, pinned, refused, ledgers: ledgers.len() })
+    }
+
+    fn end(self, app: &App) -> Result<Trust, Failure> {
+        match (self.refused, self.trust.fork()) {
+            // A recovery in another ledger may have decided it.
+            (_, Some(fork)) => Err(untrusted(&ledger_of(app), &TrustRefused::Forked(fork))),
+            (Some(error), None) if self.ledgers == 1 => Err(untrusted(&ledger_of(app), &error)),
+            _ => Ok(self.trust),
         }
     }
-    if let (Some(error), true) = (refused, ledgers.len() == 1) {
-        return Err(untrusted(&what, &error));
+}
+
+fn ledger_of(app: &App) -> String {
+    format!("the key ledger of {}", app.name)
+}
+
+/// What proves recoveries: frames that came with the ledger, and what this node knows of the root, a revocation for instance.
+fn proven(node: &Node, trust: &Trust, frames: &[Verified]) -> Vec<Verified> {
+    let root = trust.root().and_then(|root| Address::parse(root).ok());
+    let known = root.map(|root| node.identities().frames_of(&root)).unwrap_or_default();
+    frames.iter().cloned().chain(known).collect()
+}
+
+/// Keeps a trust. After a recovery nothing that was seen of channels counts: a thief may have shown it, and what he signed is void.
+fn keep(memory: &Memory, trust: &Trust, before: Option<Recovered>) -> Result<(), Failure> {
+    if trust.recovered() != before {
+        memory.keep_seen(&Seen::default())?;
     }
-    memory.keep_trust(&trust)?;
-    Ok((trust, pinned))
+    memory.keep_trust(trust)
 }
 
 /// A trust file that was given counts when there is none yet, when it is newer, or when what is known was forked.
@@ -161,8 +216,11 @@ fn merge(known: Option<Trust>, given: Option<Trust>, registry: &str) -> Result<O
     }
     Ok(match (known, given) {
         (Some(known), Some(given)) if given.epoch() > known.epoch() || known.fork().is_some() => Some(given),
-        (Some(known), _) => Some(known),
-        (None, given) => given,
+        (Some(mut known), Some(given)) => {
+            known.adopt_root(&given);
+            Some(known)
+        }
+        (known, given) => known.or(given),
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sealtide_folder::release::{Packed, list_files, pack};
 use sealtide_ibgib::{Address, Verified};
+use sealtide_identity::keyring::{Action, LedgerRecord};
 use sealtide_releases::bundle::{
     AppName, BundleHead, CHAIN_MAX, Channel, ChannelHead, HEAD_MS_DEFAULT, Manifest, Signed, Trust, YANKED_MAX,
 };
@@ -167,7 +168,7 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     yanked.sort_unstable();
     let manifest = manifests.last().ok_or_else(|| no_release(name, channel))?;
     let head = sign_head(&desk, manifest, yanked)?;
-    let mut records = app.next_keys(&desk_records(&desk).await?)?;
+    let mut records = app.next_keys(&desk_records(&desk).await?, &node.identities().keyring_proof())?;
     records.push(app.next_entry(Some(newest), &head, newest.bin())?);
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
     node.audit()
@@ -189,9 +190,10 @@ pub(crate) async fn renew(node: &Node) -> Result<usize, Failure> {
     let desk = desk_of(node).await?;
     let ledger = desk_records(&desk).await?;
     let (epoch, wall_ms) = (ledger.last().map_or(0, |record| record.epoch), now().wall_ms);
+    let proof = node.identities().keyring_proof();
     let mut renewed = 0;
     for app in apps {
-        let mut records = app.next_keys(&ledger)?;
+        let mut records = app.next_keys(&ledger, &proof)?;
         for channel in app.channels() {
             let (line, manifests) = own_line(&app, &channel)?;
             let (Some(newest), Some(manifest)) = (line.last(), manifests.last()) else { continue };
@@ -239,11 +241,12 @@ async fn bring_out(
     let head = sign_head(desk, &manifest, yanked)?;
     let ledger = desk_records(desk).await?;
     let newest = ledger.last().ok_or_else(|| Failure::failed("key_ledger", "the key ledger is empty"))?;
-    let trust =
-        Trust::of_publisher(&app.registry, newest, None).map_err(|error| untrusted("the key ledger", &error))?;
-    let mut records = app.next_keys(&ledger)?;
-    let chain = ledger[ledger.len().saturating_sub(CHAIN_MAX)..].to_vec();
-    let bundle_head = BundleHead { manifest: manifest.clone(), chain };
+    let owner = node.identities().owner().map(|owner| owner.to_string());
+    let trust = Trust::of_publisher(&app.registry, newest, owner.as_deref());
+    let trust = trust.map_err(|error| untrusted("the key ledger", &error))?;
+    let proof = node.identities().keyring_proof();
+    let mut records = app.next_keys(&ledger, &proof)?;
+    let bundle_head = bundle_head_of(&manifest, &ledger, proof);
     let too_long = |error: sealtide_releases::bundle::NotABundle| Failure::usage("too_many_files", error.to_string());
     let bytes = bundle_head.encode().map_err(too_long)?;
     let (store, tiers) = (node.store().clone(), Tiers::of(node.home()));
@@ -282,6 +285,15 @@ async fn bring_out(
         ],
     );
     Ok(Published { app, manifest, file, trust })
+}
+
+/// A manifest with the newest records of the ledger, and what proves the recoveries among them.
+fn bundle_head_of(manifest: &Signed<Manifest>, ledger: &[LedgerRecord], proof: Vec<Verified>) -> BundleHead {
+    let newest = |room: usize| &ledger[ledger.len().saturating_sub(room)..];
+    let recovers = newest(CHAIN_MAX).iter().any(|record| record.action == Action::Recover);
+    let proof = if recovers { proof } else { Vec::new() };
+    let chain = newest(CHAIN_MAX.saturating_sub(proof.len())).to_vec();
+    BundleHead { manifest: manifest.clone(), chain, proof }
 }
 
 /// The head that names a manifest as the newest of its channel, from now on for seven days.
@@ -405,7 +417,7 @@ async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
     blocking(move || node.desk(true)).await
 }
 
-async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<sealtide_identity::keyring::LedgerRecord>, Failure> {
+async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {
     let desk = desk.clone();
     blocking(move || desk.ledger_records()).await
 }

@@ -7,41 +7,49 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::scale;
 use crate::support::{Machine, Running, until, write};
 
 /// A publisher with something to ship.
-struct Publisher {
-    machine: Machine,
+pub(crate) struct Publisher {
+    pub(crate) machine: Machine,
 }
 
 impl Publisher {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let publisher = Self { machine: Machine::new() };
         publisher.changes("bin/kiosk", "#!/bin/sh\necho kiosk\n");
         publisher
+    }
+
+    /// With an owner, whose recovery words stand in a file.
+    pub(crate) fn with_owner() -> (Self, String) {
+        let publisher = Self::new();
+        let words = publisher.file("words");
+        publisher.machine.ok(&["init", "--recovery-out", words.to_str().unwrap()]);
+        let words = fs::read_to_string(words).unwrap();
+        (publisher, words)
     }
 
     fn dist(&self) -> PathBuf {
         self.machine.root().join("dist")
     }
 
-    fn changes(&self, path: &str, text: &str) {
+    pub(crate) fn changes(&self, path: &str, text: &str) {
         write(&self.dist(), path, text);
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.machine.root().join(name)
     }
 
     /// Publishes a version whose file `version` says so.
     #[track_caller]
-    fn publish(&self, version: &str) -> Value {
+    pub(crate) fn publish(&self, version: &str) -> Value {
         self.publish_in(version, "stable")
     }
 
     #[track_caller]
-    fn publish_in(&self, version: &str, channel: &str) -> Value {
+    pub(crate) fn publish_in(&self, version: &str, channel: &str) -> Value {
         self.changes("version", version);
         let (bundle, trust) = (self.file(&format!("{version}.stb")), self.file(&format!("{version}.root")));
         let (bundle, trust) = (bundle.to_str().unwrap(), trust.to_str().unwrap());
@@ -51,28 +59,31 @@ impl Publisher {
         self.machine.ok(&words)
     }
 
-    fn bundle(&self, version: &str) -> String {
+    pub(crate) fn bundle(&self, version: &str) -> String {
         self.file(&format!("{version}.stb")).to_str().unwrap().to_owned()
     }
 
-    fn trust(&self, version: &str) -> String {
+    pub(crate) fn trust(&self, version: &str) -> String {
         self.file(&format!("{version}.root")).to_str().unwrap().to_owned()
     }
 }
 
-fn version_in(dir: &Path) -> Option<String> {
+pub(crate) fn version_in(dir: &Path) -> Option<String> {
     fs::read_to_string(dir.join("version")).ok()
 }
 
-fn opt(machine: &Machine) -> PathBuf {
+pub(crate) fn opt(machine: &Machine) -> PathBuf {
     machine.root().join("opt/kiosk")
 }
 
 /// Lines of the audit with this event.
-fn audited(machine: &Machine, event: &str) -> usize {
+pub(crate) fn audited(machine: &Machine, event: &str) -> usize {
     let lines = machine.plain(&["audit", "tail", "--lines", "1000"]).stdout;
     lines.lines().filter(|line| line.contains(event)).count()
 }
+
+/// Machines that follow.
+const FLEET: usize = 10;
 
 /// A machine that follows a channel.
 struct Follower {
@@ -114,14 +125,16 @@ impl Follower {
     }
 }
 
-// Proves: GW-72
+/// Ten machines and one publisher, from the first release to the day when the key is lost: everybody ends on the right version,
+/// and at no moment anything else than a whole release stands there.
+// Proves: GW-72, GW-106
 #[test]
-fn a_fleet_follows_through_rotations_and_roll_backs() {
-    let publisher = Publisher::new();
+fn a_fleet_follows_through_rotations_roll_backs_and_a_lost_key() {
+    let (publisher, words) = Publisher::with_owner();
     let first = publisher.publish("1.0.0");
     assert_eq!((first["seq"].as_u64(), first["key_version"].as_str()), (Some(1), Some("v1")));
     let node = publisher.machine.up(&[]);
-    let count = usize::try_from(scale() * 3).unwrap().clamp(3, 10);
+    let count = FLEET;
     let uses = count.to_string();
     let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read", "--uses", &uses]);
     let ticket = ticket["ticket"].as_str().unwrap();
@@ -147,25 +160,34 @@ fn a_fleet_follows_through_rotations_and_roll_backs() {
     all_have("1.3.0");
     // The publisher is away for a while and comes back.
     drop(node);
-    let _node = publisher.machine.up(&[]);
+    let node = publisher.machine.up(&[]);
     publisher.machine.ok(&["keys", "rotate"]);
     publisher.publish("2.0.0");
     all_have("2.0.0");
+    // The secrets are lost. The owner's words put another key in their place, and nobody gets a new file.
+    drop(node);
+    fs::remove_file(publisher.machine.home().join("gateway.key")).unwrap();
+    publisher.machine.fails(&["keys", "status"], 6, "key_lost");
+    let done = publisher.machine.run_with(&["keys", "recover", "--reason", "the disk died"], &words);
+    assert_eq!((done.code, &done.document()["to"]), (0, &Value::from("v3")), "{done:?}");
+    let _node = publisher.machine.up(&[]);
+    assert_eq!(publisher.publish("2.1.0")["key_version"], "v3");
+    all_have("2.1.0");
     for follower in &fleet {
         let (installed, refused) = follower.told();
-        assert_eq!(installed, ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0"], "{}", follower.machine.told());
+        assert_eq!(installed, ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0", "2.1.0"], "{}", follower.machine.told());
         assert_eq!(refused, Vec::<Value>::new());
         let previous = opt(&follower.machine).with_file_name(".kiosk.previous");
-        assert_eq!(version_in(&previous).as_deref(), Some("1.3.0"));
+        assert_eq!(version_in(&previous).as_deref(), Some("2.0.0"));
         let shown = follower.machine.ok(&["release", "show", "kiosk"]);
         let rows = shown["releases"].as_array().unwrap();
-        assert!(rows.len() == 5 && rows.iter().all(|row| row["verified"] == "authentic"), "{shown}");
+        assert!(rows.len() == 6 && rows.iter().all(|row| row["verified"] == "authentic"), "{shown}");
     }
     // The trust file of the first day takes a bundle of the last one, and the other way round.
-    let (old, new) = (publisher.trust("1.0.0"), publisher.trust("2.0.0"));
-    let checked = publisher.machine.ok(&["release", "verify", &publisher.bundle("2.0.0"), "--trust", &old]);
+    let (old, new) = (publisher.trust("1.0.0"), publisher.trust("2.1.0"));
+    let checked = publisher.machine.ok(&["release", "verify", &publisher.bundle("2.1.0"), "--trust", &old]);
     assert_eq!((checked["authentic"].as_bool(), checked["freshness"].as_str()), (Some(true), Some("not checked")));
-    publisher.machine.ok(&["release", "verify", &publisher.bundle("2.0.0"), "--trust", &new]);
+    publisher.machine.ok(&["release", "verify", &publisher.bundle("2.1.0"), "--trust", &new]);
 }
 
 // Proves: GW-110

@@ -258,6 +258,6 @@ pub(super) fn sign(keys: &VersionKeys, signed: &str) -> Vec<RecordSignature> {
 }
 
 /// What a record has room for.
-fn cut(words: &str) -> &str {
+pub(super) fn cut(words: &str) -> &str {
     words.char_indices().nth(WORDS_MAX).map_or(words, |(at, _)| &words[..at])
 }

@@ -63,11 +63,22 @@ pub(super) struct KeyStates {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Add(KeyVersion, Vec<PublicKeyEntry>),
-    Raise { to: KeyVersion, forced: bool, not_after: Option<Deadline> },
+    Raise {
+        to: KeyVersion,
+        forced: bool,
+        not_after: Option<Deadline>,
+    },
     Back,
     Expire(KeyVersion),
     Compromise(KeyVersion, Vec<LastGood>),
     Destroy(KeyVersion),
+    /// A new version signs, whatever became of those before.
+    Recover {
+        to: KeyVersion,
+        keys: Vec<PublicKeyEntry>,
+        not_after: Option<Deadline>,
+        compromised: BTreeMap<KeyVersion, Vec<LastGood>>,
+    },
 }
 
 /// A step that the states do not allow.
@@ -89,12 +100,6 @@ pub enum LedgerError {
     /// A signature is missing, too many, or does not verify.
     #[error("record {epoch} of the key ledger is not signed as it must be")]
     Signatures {
-        /// Its epoch.
-        epoch: u64,
-    },
-    /// A replacement of a lost key: it needs the owner's keystone, which is not looked at here.
-    #[error("record {epoch} of the key ledger is a recovery, which this node cannot follow")]
-    Recovery {
         /// Its epoch.
         epoch: u64,
     },
@@ -141,7 +146,8 @@ impl Ledger {
         Ok(Self { address: address.to_owned(), tip: record })
     }
 
-    /// Verifies the record that follows.
+    /// Verifies the record that follows. A recovery counts here when the node and the new pair signed it; whether the owner wanted it
+    /// is what others ask.
     ///
     /// # Errors
     /// [`LedgerError`]; then this ledger stays as it is.
@@ -154,9 +160,6 @@ impl Ledger {
             && record.node == NodeId::of(node);
         if !follows {
             return Err(LedgerError::Chain { epoch });
-        }
-        if record.action == Action::Recover {
-            return Err(LedgerError::Recovery { epoch });
         }
         let may_be_auto = matches!(record.action, Action::Rollback | Action::Rotate | Action::Force | Action::Expire);
         let step = step_of(&self.tip.state, &record).filter(|_| may_be_auto || !record.auto);
@@ -263,6 +266,24 @@ impl KeyStates {
                 next.states.insert(*version, VersionState::Destroyed);
                 next.keys.retain(|key| key.version != *version);
             }
+            Step::Recover { to, keys, not_after, compromised } => {
+                let is_higher = self.states.keys().next_back().is_some_and(|last| to > last);
+                let is_pair = keys.len() == 2 && keys.iter().all(|key| key.version == *to);
+                (is_higher && is_pair && self.states.len() < VERSIONS_MAX).then_some(())?;
+                // Whoever has the secret that signed may have those that waited.
+                next.states
+                    .values_mut()
+                    .filter(|it| **it == VersionState::Prepared)
+                    .for_each(|it| *it = VersionState::Expired);
+                next.keys.extend(keys.iter().cloned());
+                next.swap_active(*to, *not_after);
+                next.forced = true;
+                for (version, channels) in compromised {
+                    (next.states.get(version) == Some(&VersionState::VerifyOnly)).then_some(())?;
+                    next.states.insert(*version, VersionState::Compromised);
+                    next.compromised.insert(*version, channels.clone());
+                }
+            }
         }
         next.keys_fit().then_some(next)
     }
@@ -302,7 +323,18 @@ fn step_of(before: &KeyStates, record: &LedgerRecord) -> Option<Step> {
     let moved = after.states.iter().find(|(version, state)| before.states.get(version) != Some(state));
     let moved = moved.map(|(version, _)| *version);
     Some(match record.action {
-        Action::Init | Action::Recover => return None,
+        Action::Init => return None,
+        Action::Recover => Step::Recover {
+            to: after.active,
+            keys: after.keys.iter().filter(|key| key.version == after.active).cloned().collect(),
+            not_after: after.not_after.get(&before.active).copied(),
+            compromised: after
+                .compromised
+                .iter()
+                .filter(|(version, _)| !before.compromised.contains_key(version))
+                .map(|(version, channels)| (*version, channels.clone()))
+                .collect(),
+        },
         Action::Add => {
             let version = moved?;
             Step::Add(version, after.keys.iter().filter(|key| key.version == version).cloned().collect())
@@ -337,7 +369,7 @@ fn check_signatures(before: Option<&LedgerRecord>, record: &LedgerRecord, node: 
     let changed = old.as_ref().is_none_or(|(version, _)| *version != record.active());
     let old = old.map(|(_, pair)| pair).unwrap_or_default();
     let new = if changed { new } else { Vec::new() };
-    let may_miss_old = record.action == Action::Rollback && record.auto;
+    let may_miss_old = record.action == Action::Recover || record.action == Action::Rollback && record.auto;
     let whole: Vec<&PublicKeyEntry> = old.iter().chain(&new).copied().collect();
     let verifies = |keys: &[&PublicKeyEntry]| {
         keys.len() == pairs.len() && keys.iter().zip(pairs).all(|(key, entry)| verifies(key, record, entry))

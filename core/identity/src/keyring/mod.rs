@@ -10,6 +10,7 @@
 //!           add           rotate, force         rotate, roll back      its date, retire       destroy
 //!   (none) ────▶ prepared ─────────────▶ active ─────────────────▶ verify-only ─────────▶ expired ─────▶ destroyed
 //!                    └──────────────────────┴───────────────────────────┴──── retire --compromised ──▶ compromised
+//! recover: a new version is active, whatever became of the secrets before it
 //! ```
 //!
 //! A change is made in two steps: the keyring proposes a signed record, the caller makes it durable, then the keyring
@@ -24,6 +25,7 @@ mod moment;
 mod pair;
 mod probation;
 mod record;
+mod recovery;
 mod ring;
 mod secret;
 mod signal;
@@ -39,6 +41,7 @@ pub use moment::{parse_time, write_time};
 pub use pair::{PairRefused, PublicPair};
 pub use probation::{Probation, ProbationVerdict};
 pub use record::{Action, Deadline, LastGood, LedgerRecord, RecordError, RecordSignature};
+pub use recovery::{KeyringRecovery, RecoveryRefused};
 pub use ring::{Keyring, KeyringError, LedgerRow, SignError, Signed, Verdict};
 pub use secret::{KeySecret, SecretRefused};
 pub use signal::{RotationSignal, SignalAction, SignalIgnored};

@@ -223,6 +223,25 @@ impl Chain {
         frames.filter(|at| self.view.valid[**at]).map(|at| self.nodes[*at].standing.frame())
     }
 
+    /// The counter of the managing frame that lets a record of a key ledger count, by the hash of that record. None when no frame
+    /// of the valid chain does, and when nobody can say which chain is valid.
+    // Spec: GW-106
+    pub fn keyring_authority(&self, record: &[u8; 32]) -> Option<u64> {
+        let decided = matches!(self.state(), State::Live | State::Forked);
+        let managing = self.valid_backwards().filter(|standing| standing.rank() == Rank::Manage);
+        let frame = managing.map(Standing::frame).find(|frame| frame.keyring().as_ref() == Some(record));
+        frame.filter(|_| decided).map(|frame| frame.facts().n)
+    }
+
+    /// The frames of the valid chain up to the newest one that lets a record of a key ledger count, oldest first: what proves every
+    /// such record. Empty when there is none.
+    pub fn keyring_proof(&self) -> Vec<Verified> {
+        let to_newest = self.valid_backwards().skip_while(|standing| standing.frame().keyring().is_none());
+        let mut frames: Vec<Verified> = to_newest.map(|standing| standing.frame().record().clone()).collect();
+        frames.reverse();
+        frames
+    }
+
     /// What the owner's valid chain delegates to a device, newest last.
     pub fn delegations(&self, device: &Address) -> &[Delegation] {
         self.view.delegations.get(device).map(Vec::as_slice).unwrap_or_default()

@@ -4,7 +4,7 @@ use sealtide_crypto::SigningKey;
 use sealtide_ibgib::{Address, Refusal, Relations, Stamp, Verified};
 
 use super::claim::Claim;
-use super::frame::{Frame, KEYSTONE_IB, revocation_core};
+use super::frame::{Frame, KEYRING_MEMBER, KEYSTONE_IB, revocation_core};
 use super::hybrid::{Block, content, sign};
 use super::pool::ChallengeId;
 use super::text::{FormError, quoted};
@@ -32,6 +32,8 @@ pub(super) struct Draft<'a> {
     pub(super) stamp: Stamp,
     pub(super) block: Option<Block>,
     pub(super) reason: Option<&'a str>,
+    /// SHA-256 of the ledger record that this frame lets count, in hex.
+    pub(super) keyring: Option<String>,
 }
 
 /// What a frame proves, once its solutions are known.
@@ -123,6 +125,9 @@ impl Draft<'_> {
         let mut out = format!("{{\"challengePools\":[{}]", self.pools.join(","));
         if self.first.is_none() {
             out.push_str(",\"isTjp\":true");
+        }
+        if let Some(record) = &self.keyring {
+            out.push_str(&format!(",\"{KEYRING_MEMBER}\":\"{record}\""));
         }
         out.push_str(&format!(",\"n\":{}", self.n));
         for (name, value) in [("proofs", proofs), ("revocationInfo", revocation.as_deref()), ("st", block.as_deref())] {

@@ -139,6 +139,32 @@ pub fn manage(
     stamp: Stamp,
     entropy: &mut dyn Entropy,
 ) -> Result<Standing, SignError> {
+    managed(chain, manage, None, stamp, entropy)
+}
+
+/// As [`manage`], and the frame lets a record of a key ledger count that the pair before did not sign. Only the words can say
+/// that: what a stolen device holds is not enough.
+///
+/// # Errors
+/// [`SignError`].
+// Spec: GW-106
+pub fn manage_keyring(
+    chain: &Chain,
+    manage: &Manage<'_>,
+    record: &[u8; 32],
+    stamp: Stamp,
+    entropy: &mut dyn Entropy,
+) -> Result<Standing, SignError> {
+    managed(chain, manage, Some(data_encoding::HEXLOWER.encode(record)), stamp, entropy)
+}
+
+fn managed(
+    chain: &Chain,
+    manage: &Manage<'_>,
+    keyring: Option<String>,
+    stamp: Stamp,
+    entropy: &mut dyn Entropy,
+) -> Result<Standing, SignError> {
     let previous = extended(chain, manage.from, Rank::Manage)?;
     let claim = Claim::new(Verb::Manage, previous.frame().address().as_str());
     let step = Step { chain, previous, claim: &claim, stamp };
@@ -147,7 +173,8 @@ pub fn manage(
     let masters = OwnerMasters { root: manage.root.master(uuid), working: manage.working.master(uuid) };
     let pools = owner_pools(&masters, manage.profiles, &mut step.used(), entropy);
     let names_key = manage.key.public() != previous.key();
-    let draft = step.draft(pools, Some(Block::unsigned_for(manage.key.public(), names_key)), None);
+    let block = Some(Block::unsigned_for(manage.key.public(), names_key));
+    let draft = Draft { keyring, ..step.draft(pools, block, None) };
     step.finish(&draft, pool, None, &masters.root, manage.key)
 }
 
@@ -249,6 +276,7 @@ impl<'a> Step<'a> {
             stamp: facts.stamp.map_or(self.stamp, |before| before.max(self.stamp)),
             block,
             reason,
+            keyring: None,
         }
     }
 

@@ -14,6 +14,8 @@ use super::text::{Cursor, FormError};
 
 /// The ib of every keystone frame.
 pub const KEYSTONE_IB: &str = "keystone";
+/// The member by which a managing frame names a record of a key ledger. Spec: releases.md §4
+pub(super) const KEYRING_MEMBER: &str = "keyring";
 /// Pools of one frame, at most: an owner has three.
 const POOLS_MAX: usize = 8;
 /// Proofs that are read; the rules take one.
@@ -124,6 +126,12 @@ impl Frame {
             [proof] => proof.solutions.first().map(|solution| solution.pool.as_str()),
             _ => None,
         }
+    }
+
+    /// The hash of the record of a key ledger that this frame names.
+    pub fn keyring(&self) -> Option<[u8; 32]> {
+        let text = self.member(KEYRING_MEMBER)?.strip_prefix('"')?.strip_suffix('"')?;
+        data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
     }
 
     /// The pool called `id`.

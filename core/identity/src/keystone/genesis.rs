@@ -52,7 +52,7 @@ pub fn session_genesis(secret: &SessionSecret, stamp: Stamp, entropy: &mut dyn E
 
 fn first(pools: Vec<String>, uuid: &str, key: &SigningKey, stamp: Stamp) -> Standing {
     let block = Some(Block::unsigned_for(key.public(), true));
-    let draft = Draft { previous: None, first: None, pools, n: 0, uuid, stamp, block, reason: None };
+    let draft = Draft { previous: None, first: None, pools, n: 0, uuid, stamp, block, reason: None, keyring: None };
     let frame: Frame = draft.finish(None, key).expect("pools of our own configs fit into a record");
     Standing::first(frame).expect("the genesis that we make keeps its own rules")
 }

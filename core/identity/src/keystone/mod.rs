@@ -34,7 +34,7 @@ pub use claim::{Claim, Verb};
 pub use class::{Class, OwnerProfiles, POOL_CONNECT, POOL_DEFAULT, POOL_MANAGE, POOL_REVOKE, Profile};
 pub use delegation::{Delegation, speaks_for};
 pub use draft::MakeError;
-pub use evolve::{Manage, SignError, Signer, drill, manage, revoke, sign};
+pub use evolve::{Manage, SignError, Signer, drill, manage, manage_keyring, revoke, sign};
 pub use frame::{Frame, KEYSTONE_IB, Proof, Solution};
 pub use genesis::{device_genesis, owner_genesis, session_genesis};
 pub use hybrid::{Block, kid};

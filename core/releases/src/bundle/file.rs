@@ -1,8 +1,10 @@
 //! The head of a `.stb` file: CBOR `["STB1", manifest, [[kid, alg, sig], …], [chain item, …]]`, then the payload, one zstd
 //! frame of a tar. Spec: gateway §9.1.
 
+use bytes::Bytes;
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
+use sealtide_ibgib::Verified;
 use sealtide_ibgib::json::{Js, write_rfc8785};
 use sealtide_identity::keyring::{Algorithm, LedgerRecord, RecordSignature};
 use serde_json::Value;
@@ -18,12 +20,21 @@ pub const CHAIN_MAX: usize = 256;
 const MAGIC: &str = "STB1";
 
 /// The head of a bundle: its manifest with both signatures, and how the key that signed came to sign.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct BundleHead {
     /// Not verified.
     pub manifest: Signed<Manifest>,
     /// Ledger records, oldest first: the newest [`CHAIN_MAX`] up to the one that was in force. Not verified.
     pub chain: Vec<LedgerRecord>,
+    /// Frames of the owner's keystone that prove the recoveries in the chain, in its order; none where there are none. Not verified.
+    pub proof: Vec<Verified>,
+}
+
+impl PartialEq for BundleHead {
+    fn eq(&self, other: &Self) -> bool {
+        let frames = |head: &Self| head.proof.iter().map(|frame| frame.encoded().clone()).collect::<Vec<_>>();
+        self.manifest == other.manifest && self.chain == other.chain && frames(self) == frames(other)
+    }
 }
 
 /// Why a file is no bundle.
@@ -45,8 +56,8 @@ pub enum NotABundle {
     /// The manifest in it is none.
     #[error("{0}")]
     Manifest(#[from] NotSigned),
-    /// An item of the chain is no ledger record.
-    #[error("item {0} of its chain is no record of a key ledger")]
+    /// An item of the chain is neither a ledger record nor, behind the records, a record of ibGib.
+    #[error("item {0} of its chain is no record of a key ledger, and no proof of one")]
     Chain(usize),
 }
 
@@ -56,7 +67,8 @@ impl BundleHead {
     /// # Errors
     /// [`NotABundle::Long`]: too many files, or a long chain.
     pub fn encode(&self) -> Result<Vec<u8>, NotABundle> {
-        let chain: Vec<String> = self.chain.iter().map(text).collect();
+        let records = self.chain.iter().map(|record| text(record).into_bytes());
+        let chain: Vec<Vec<u8>> = records.chain(self.proof.iter().map(|frame| frame.encoded().to_vec())).collect();
         let bytes = encode(self.manifest.bytes(), self.manifest.signatures(), &chain);
         if bytes.len() > HEAD_BYTES_MAX { Err(NotABundle::Long) } else { Ok(bytes) }
     }
@@ -88,8 +100,14 @@ impl BundleHead {
             let record = value.and_then(|value| LedgerRecord::parse(&value).ok());
             record.filter(|record| text(record).as_bytes() == *item).ok_or(NotABundle::Chain(at))
         };
-        let chain: Vec<LedgerRecord> = parts.chain.iter().enumerate().map(record).collect::<Result<_, _>>()?;
-        Ok((Self { manifest, chain }, parts.length))
+        // A record begins with a brace, and CBOR does not.
+        let records = parts.chain.iter().take_while(|item| item.first() == Some(&b'{')).count();
+        let frame = |(at, item): (usize, &&[u8])| {
+            Verified::accept(Bytes::copy_from_slice(item)).map_err(|_| NotABundle::Chain(records + at))
+        };
+        let chain = parts.chain[..records].iter().enumerate().map(record).collect::<Result<_, _>>()?;
+        let proof = parts.chain[records..].iter().enumerate().map(frame).collect::<Result<_, _>>()?;
+        Ok((Self { manifest, chain, proof }, parts.length))
     }
 }
 

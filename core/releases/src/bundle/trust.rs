@@ -2,10 +2,15 @@
 //!
 //! ```text
 //! trust file (epoch e, its pair) ──follow(record e+1)──▶ epoch e+1, its pair; the pair of e stays good until its end
-//!                                └─ two records of one epoch ──▶ forked: nothing newer is taken
+//!                                ├─ two records of one epoch ──▶ forked: nothing newer is taken
+//!                                └─ recover, proven by the root ──▶ its history holds, another is forgotten (`recovery.rs`)
 //! ```
 
+mod recovery;
+
 use std::collections::BTreeMap;
+
+use sealtide_ibgib::Verified;
 
 use data_encoding::{BASE64, HEXLOWER};
 use sealtide_crypto::Label;
@@ -39,6 +44,16 @@ pub struct Trust {
     followed: BTreeMap<u64, ([u8; 32], String)>,
     compromised: BTreeMap<KeyVersion, Vec<LastGood>>,
     fork: Option<Fork>,
+    recovered: Option<Recovered>,
+}
+
+/// The newest recovery that was followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The epoch of its record.
+    pub epoch: u64,
+    /// The counter of the keystone frame that proves it; a later recovery has a greater one.
+    pub frame: u64,
 }
 
 /// A pair that was active at some followed epoch.
@@ -100,6 +115,11 @@ pub enum TrustRefused {
     /// A lost key was replaced, and this trust names nobody who may say so.
     #[error("record {0} of the key ledger replaces a lost key, and the trust file names no root that could prove it")]
     NoRoot(u64),
+    /// A lost key was replaced, and no frame of the root that is here says so; or the root was revoked.
+    #[error(
+        "record {0} of the key ledger replaces a lost key, and the owner that the trust file names as root does not say so"
+    )]
+    Unproven(u64),
 }
 
 fn short(hash: &[u8; 32]) -> String {
@@ -123,6 +143,7 @@ impl Trust {
             followed: BTreeMap::new(),
             compromised: BTreeMap::new(),
             fork: None,
+            recovered: None,
         })
     }
 
@@ -146,6 +167,20 @@ impl Trust {
         self.fork
     }
 
+    /// The newest recovery that was followed. When it is another one than before, what was seen of channels says nothing any more: a
+    /// thief may have shown it.
+    pub fn recovered(&self) -> Option<Recovered> {
+        self.recovered
+    }
+
+    /// Takes the root of another trust file, where this one has none and both trust the same pair at the same epoch.
+    pub fn adopt_root(&mut self, given: &Self) {
+        let is_same = given.registry == self.registry && given.epoch == self.epoch && given.active() == self.active();
+        if self.root.is_none() && is_same {
+            self.root.clone_from(&given.root);
+        }
+    }
+
     /// The pair that signs heads at the newest epoch.
     pub fn active(&self) -> &PublicPair {
         &self.pairs.last().expect("a trust has a pair").pair
@@ -163,34 +198,47 @@ impl Trust {
         self.compromised.get(&version).map(Vec::as_slice)
     }
 
-    /// Follows records of the ledger, oldest first; those of earlier epochs are only compared. Returns how many epochs were
-    /// taken. Those before the one that is refused stay taken.
+    /// As [`Trust::follow_proven`], without a proof of recoveries.
+    ///
+    /// # Errors
+    /// [`TrustRefused`].
+    pub fn follow(&mut self, records: &[LedgerRecord]) -> Result<u64, TrustRefused> {
+        self.follow_proven(records, &[])
+    }
+
+    /// Follows records of the ledger, oldest first; those of earlier epochs are only compared. `frames` are of the keystone that is the
+    /// root; they prove recoveries. Returns how many epochs were taken. Those before the one that is refused stay taken.
     ///
     /// # Errors
     /// [`TrustRefused`]. A fork is remembered, so the trust is to be kept even then.
     // Spec: GW-106
-    pub fn follow(&mut self, records: &[LedgerRecord]) -> Result<u64, TrustRefused> {
-        let before = self.epoch;
+    pub fn follow_proven(&mut self, records: &[LedgerRecord], frames: &[Verified]) -> Result<u64, TrustRefused> {
+        // The record of the trust file's own epoch: a recovery may go back to it.
+        let own = records.iter().find(|record| record.epoch == self.epoch && self.followed.is_empty());
+        own.map_or(Ok(false), |own| self.follow_one(own))?;
+        let mut taken = self.recover(records, frames)?;
         for record in records {
-            match self.fork {
+            taken += match self.fork {
                 Some(fork) if record.epoch > fork.epoch => return Err(TrustRefused::Forked(fork)),
-                _ => self.follow_one(record)?,
-            }
+                _ => u64::from(self.follow_one(record)?),
+            };
         }
-        Ok(self.epoch - before)
+        Ok(taken)
     }
 
-    fn follow_one(&mut self, record: &LedgerRecord) -> Result<(), TrustRefused> {
+    /// Whether the trust is an epoch further.
+    fn follow_one(&mut self, record: &LedgerRecord) -> Result<bool, TrustRefused> {
         let epoch = record.epoch;
+        let is_next = epoch == self.epoch + 1;
         if epoch > self.epoch + 1 {
             return Err(TrustRefused::Gap { trusted: self.epoch, found: epoch });
         }
-        let is_next = epoch == self.epoch + 1;
-        if is_next && record.action == Action::Recover {
-            return Err(TrustRefused::NoRoot(epoch));
-        }
         match self.followed.get(&epoch) {
-            Some((hash, _)) if *hash == record.hash() => return Ok(()),
+            Some((hash, _)) if *hash == record.hash() => return Ok(false),
+            // The recovery decided between the histories before it.
+            Some(_) if self.recovered.is_some_and(|recovered| epoch <= recovered.epoch) => return Ok(false),
+            // Anybody can write one that nobody proves.
+            Some(_) if record.action == Action::Recover => return Err(self.unproven(epoch)),
             Some((hash, _)) => {
                 let fork = Fork { epoch, followed: *hash, other: record.hash() };
                 // Anybody can write an unsigned record; only who holds the pair can fork.
@@ -199,11 +247,19 @@ impl Trust {
                 return Err(TrustRefused::Forked(fork));
             }
             // Older than what this trust began with.
-            None if epoch < self.epoch => return Ok(()),
+            None if epoch < self.epoch => return Ok(false),
             None => {}
         }
+        if record.action == Action::Recover && is_next {
+            return Err(self.unproven(epoch));
+        }
         self.check(record)?;
-        self.take(record)
+        self.take(record)?;
+        Ok(is_next)
+    }
+
+    fn unproven(&self, epoch: u64) -> TrustRefused {
+        if self.root.is_some() { TrustRefused::Unproven(epoch) } else { TrustRefused::NoRoot(epoch) }
     }
 
     /// Checks that the pair before and the pair after signed. Entries of the node key are not looked at: what a node says of
@@ -226,8 +282,10 @@ impl Trust {
         if before.is_none() && after != *self.active() {
             return Err(TrustRefused::Chain(epoch));
         }
+        // In place of the pair before the owner says that a recovery holds; who asks for that looks at the proof.
+        let before = before.filter(|before| **before != after && record.action != Action::Recover);
         let refused = |refused| TrustRefused::Signature { epoch, refused };
-        for pair in before.into_iter().filter(|before| **before != after).chain([&after]) {
+        for pair in before.into_iter().chain([&after]) {
             let entries: Vec<RecordSignature> = pair
                 .keys()
                 .filter_map(|(algorithm, kid, _)| {
@@ -295,6 +353,9 @@ impl Trust {
                 "compromised": self.compromised.iter().map(compromised_value).collect::<Vec<_>>(),
                 "fork": self.fork.map(|fork| json!([fork.epoch, HEXLOWER.encode(&fork.followed), HEXLOWER.encode(&fork.other)])),
             });
+            if let Some(recovered) = self.recovered {
+                value["learned"]["recovered"] = json!([recovered.epoch, recovered.frame]);
+            }
         }
         value
     }
@@ -357,6 +418,7 @@ fn read_file(value: &Value) -> Result<Trust, &'static str> {
         followed: BTreeMap::new(),
         compromised: BTreeMap::new(),
         fork: None,
+        recovered: None,
     };
     if let Some(learned) = object.get("learned") {
         read_learned(&mut trust, learned).ok_or("learned")?;
@@ -365,7 +427,12 @@ fn read_file(value: &Value) -> Result<Trust, &'static str> {
 }
 
 fn read_learned(trust: &mut Trust, value: &Value) -> Option<()> {
-    let object = value.as_object().filter(|object| object.len() == 6)?;
+    let recovered = value.get("recovered");
+    let object = value.as_object().filter(|object| object.len() == 6 + usize::from(recovered.is_some()))?;
+    if let Some(recovered) = recovered {
+        let [epoch, frame] = recovered.as_array()?.as_slice() else { return None };
+        trust.recovered = Some(Recovered { epoch: integer(epoch)?, frame: integer(frame)? });
+    }
     let list = |name: &str| object.get(name)?.as_array();
     trust.ledger = match object.get("ledger")? {
         Value::Null => None,

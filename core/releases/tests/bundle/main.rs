@@ -5,5 +5,6 @@
 mod admission;
 mod encoding;
 mod fuzz_twin;
+mod recovery;
 mod support;
 mod trust;

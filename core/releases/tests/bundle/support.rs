@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sealtide_crypto::{Now, Seed, SeededEntropy, SigningKey, blake3};
 use sealtide_identity::keyring::{
-    ChangeRequest, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRecord, LedgerRow, LoadedKeys, Order, Pair,
+    ChangeRequest, KeyOffers, KeyPolicy, KeyVersion, Keyring, KeyringRecovery, LastGood, LedgerRecord, LedgerRow,
+    LoadedKeys, Order, Pair,
 };
 use sealtide_releases::bundle::{
     AppName, BundleHead, Channel, ChannelHead, HEAD_MS_DEFAULT, Manifest, ReleaseFile, Signed, Trust,
@@ -65,6 +66,21 @@ impl Publisher {
         let change = self.ring.propose(&request, &self.node, now).unwrap().unwrap();
         self.records.push(change.record.clone());
         self.ring.apply(change, &self.node, now).unwrap();
+    }
+
+    /// Replaces the pair, as who lost it does; `compromised` names versions with their last good manifests.
+    pub(crate) fn recover(&mut self, to: u16, compromised: BTreeMap<KeyVersion, Vec<LastGood>>) -> LedgerRecord {
+        let mut loaded = load(&[to], 1000);
+        let (keys, _) = loaded.keys.remove(&v(to)).unwrap();
+        let not_after = self.now + 30 * DAY;
+        let recovery = KeyringRecovery { keys: &keys, not_after, compromised, by: "tester", reason: "lost" };
+        let record = self.ring.ledger().recover(&recovery, &self.node, self.now).unwrap();
+        self.records.push(record.clone());
+        let row = LedgerRow::of(&record, "tip", None);
+        let policy = KeyPolicy::default();
+        let (loaded, public) = (load(&[to], 1000), self.node.public());
+        self.ring = Keyring::open(loaded, LEDGER, &self.records, &row, 1, public, policy).unwrap();
+        record
     }
 
     pub(crate) fn rotate(&mut self, to: u16) {
@@ -133,6 +149,6 @@ impl Publisher {
     }
 
     pub(crate) fn bundle(&self, manifest: &Signed<Manifest>) -> BundleHead {
-        BundleHead { manifest: manifest.clone(), chain: self.records.clone() }
+        BundleHead { manifest: manifest.clone(), chain: self.records.clone(), proof: Vec::new() }
     }
 }

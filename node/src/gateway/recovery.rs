@@ -1,0 +1,150 @@
+//! A lost or stolen signing key is replaced: a new version, and a record that the owner's words let count. Spec: releases.md §4.
+//!
+//! ```text
+//! new secret into the key file ─▶ record, signed by node and new pair ─▶ keystone frame that names it (words)
+//!                                                     ─▶ frame of the ledger ─▶ epoch in the key file ─▶ signs
+//! ```
+//!
+//! A crash anywhere leaves the ledger as it was, and the same command does it again: the newest keystone frame counts.
+
+use std::collections::BTreeMap;
+
+use sealtide_crypto::Entropy;
+use sealtide_gateway::{KeyChange, Notice};
+use sealtide_identity::SpaceId;
+use sealtide_identity::keyring::{
+    KeySecret, KeyVersion, KeyringRecovery, LastGood, Ledger, LedgerRecord, PublicPair, VersionKeys, VersionState,
+};
+use sealtide_store::Store;
+use zeroize::Zeroizing;
+
+use super::Desk;
+use super::changes::Before;
+use super::key_file::KeyFile;
+use super::last_good::{Named, last_good};
+use super::timelines::{Frames, data_of, known_space, member};
+use crate::failpoint;
+use crate::failure::{Exit, Failure};
+use crate::home::{Home, Identity};
+use crate::real::now;
+use crate::releases::App;
+use crate::world::OsEntropy;
+
+/// What is to be replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Replacement {
+    /// Somebody else may have the secrets of before: what they signed counts up to the last good releases.
+    pub(crate) compromised: bool,
+    /// Last good releases of the version that signed, where they are not the newest.
+    pub(crate) last_good: Vec<Named>,
+    /// Who.
+    pub(crate) by: &'static str,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// Has the owner's words name the record with this hash, durably.
+pub(crate) type Prove<'a> = &'a mut dyn FnMut(&[u8; 32]) -> Result<(), Failure>;
+
+/// Where the keys of a home are.
+struct Place<'a> {
+    store: &'a Store,
+    space: &'a SpaceId,
+    identity: &'a Identity,
+    key_file: &'a KeyFile,
+    grace_ms: u64,
+}
+
+impl Desk {
+    /// Replaces the pair that signs, while it is in use.
+    ///
+    /// # Errors
+    /// As [`replace_lost`].
+    pub(crate) fn replace(&self, order: &Replacement, prove: Prove<'_>) -> Result<KeyChange, Failure> {
+        if self.audit().is_failing() {
+            return Err(Failure::failed("audit", "the audit cannot be written, and keys are not changed without it"));
+        }
+        let mut turn = self.turn();
+        let before = Before::of(self.read().ring.ledger().tip());
+        let grace_ms = self.settings.policy.grace_ms;
+        let (store, space, identity, key_file) = (self.store(), self.space(), self.node(), self.key_file());
+        let (done, record) = Place { store, space, identity, key_file, grace_ms }.replace(order, prove)?;
+        self.reload(&mut turn)?;
+        self.tell(&record, &before);
+        self.notify(Notice::KeyRotated(done));
+        Ok(done)
+    }
+}
+
+/// Replaces the pair that signs in a home whose keys cannot be opened, because their secret is lost.
+///
+/// # Errors
+/// Exit 1 when there is no key ledger, 5 for one that does not verify; what `prove` refuses.
+pub(crate) fn replace_lost(
+    home: &Home,
+    store: &Store,
+    identity: &Identity,
+    grace_ms: u64,
+    order: &Replacement,
+    prove: Prove<'_>,
+) -> Result<KeyChange, Failure> {
+    let none = || Failure::failed("no_keys", "there is no key ledger in this home, and nothing to replace");
+    let (space, key_file) = (known_space(store).ok_or_else(none)?, KeyFile::of(home)?);
+    let place = Place { store, space: &space, identity, key_file: &key_file, grace_ms };
+    Ok(place.replace(order, prove)?.0)
+}
+
+impl Place<'_> {
+    // Spec: GW-106
+    fn replace(&self, order: &Replacement, prove: Prove<'_>) -> Result<(KeyChange, LedgerRecord), Failure> {
+        let frames = Frames { store: self.store, space: self.space, ib: "keyring" };
+        let all = frames.all()?;
+        let broken = |error: String| Failure::new(Exit::Verification, "key_ledger", error);
+        let records: Result<Vec<LedgerRecord>, _> =
+            all.iter().map(|frame| LedgerRecord::parse(&member(frame, "record"))).collect();
+        let records = records.map_err(|error| broken(error.to_string()))?;
+        let tip = all.last().ok_or_else(|| Failure::failed("no_keys", "the key ledger is empty"))?;
+        let ledger = Ledger::open(all[0].address().as_str(), &records, self.identity.key.public());
+        let ledger = ledger.map_err(|error| broken(error.to_string()))?;
+        let compromised = if order.compromised { self.given_up(&ledger, &order.last_good)? } else { BTreeMap::new() };
+        let version = ledger.next_version();
+        let version = version.ok_or_else(|| Failure::usage("version", "no version is left"))?;
+        let mut secret = Zeroizing::new([0; 32]);
+        OsEntropy.fill(secret.as_mut_slice());
+        let keys = VersionKeys::derive(version, KeySecret::from_raw(*secret));
+        let (wall_ms, from) = (now().wall_ms, ledger.tip().active());
+        let not_after = wall_ms.saturating_add(self.grace_ms);
+        let recovery = KeyringRecovery { keys: &keys, not_after, compromised, by: order.by, reason: &order.reason };
+        let record = ledger.recover(&recovery, &self.identity.key, wall_ms);
+        let record = record.map_err(|refused| Failure::failed("key_state", refused.to_string()))?;
+        // The secret is durable before anybody hears of its keys.
+        let mut kept = self.key_file.read()?;
+        kept.made.insert(version, secret);
+        self.key_file.write(&kept)?;
+        failpoint::hit("recover_made");
+        prove(&record.hash())?;
+        failpoint::hit("recover_proven");
+        frames.next(tip, data_of("record", record.to_value()))?;
+        failpoint::hit("recover_committed");
+        kept.epoch = record.epoch;
+        self.key_file.write(&kept)?;
+        Ok((KeyChange { from, to: version, epoch: record.epoch, at_ms: wall_ms }, record))
+    }
+
+    /// Every version that signed, with its last good releases.
+    fn given_up(&self, ledger: &Ledger, named: &[Named]) -> Result<BTreeMap<KeyVersion, Vec<LastGood>>, Failure> {
+        let (manifests, active) = (App::manifests(self.store), ledger.tip().active());
+        let signed = |state| matches!(state, VersionState::Active | VersionState::VerifyOnly);
+        let versions = ledger.versions().filter(|(_, state)| signed(*state)).map(|(version, _)| version);
+        let of = |version: KeyVersion| {
+            let entries = ledger.keys().iter().filter(|key| key.version == version).collect::<Vec<_>>();
+            let named = if version == active { named } else { &[] };
+            let good = match PublicPair::of_entries(&entries) {
+                Some(pair) => last_good(&manifests, version, &pair, named)?,
+                None => Vec::new(),
+            };
+            Ok((version, good))
+        };
+        versions.map(of).collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! A signing key that is lost or stolen, with the real binary: the owner's words replace it, and old trust files go on.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::releases::{Publisher, audited, opt, version_in};
+use crate::support::Machine;
+
+fn lose(machine: &Machine) {
+    fs::remove_file(machine.home().join("gateway.key")).unwrap();
+}
+
+fn signs(machine: &Machine) -> Value {
+    machine.ok(&["keys", "status"])["active"].clone()
+}
+
+// Proves: GW-106, GW-107
+#[test]
+fn a_stolen_key_is_replaced_and_what_the_thief_shipped_is_taken_no_more() {
+    let (publisher, words) = Publisher::with_owner();
+    publisher.publish("1.0.0");
+    let trust = publisher.trust("1.0.0");
+    // The thief has the whole home, and ships a release of his own with it.
+    let thief = Publisher::new();
+    copy(&publisher.machine.home(), &thief.machine.home());
+    thief.publish("6.6.6");
+    let client = Machine::new();
+    let to = opt(&client);
+    let install =
+        |bundle: &str| client.run(&["release", "install", bundle, "--to", to.to_str().unwrap(), "--trust", &trust]);
+    assert_eq!(install(&thief.bundle("6.6.6")).code, 0);
+    assert_eq!(version_in(&to).as_deref(), Some("6.6.6"), "that is what a stolen key can do");
+    // He goes on with keys of his own. What he lacks are the words.
+    thief.machine.ok(&["keys", "new"]);
+    thief.machine.ok(&["keys", "rotate"]);
+    let other = Publisher::with_owner().1;
+    let refused = thief.machine.run_with(&["keys", "recover"], &other);
+    assert_eq!((refused.code, &refused.document()["error"]["code"]), (6, &Value::from("wrong_words")));
+    thief.publish("6.6.7");
+    assert_eq!(install(&thief.bundle("6.6.7")).code, 0);
+
+    let done = publisher.machine.run_with(&["keys", "recover", "--compromised", "--last-good", "stable=1"], &words);
+    assert_eq!((done.code, &done.document()["to"]), (0, &Value::from("v2")), "{done:?}");
+    publisher.publish("1.0.1");
+    let installed = install(&publisher.bundle("1.0.1"));
+    assert_eq!(installed.code, 0, "{installed:?}");
+    assert_eq!(version_in(&to).as_deref(), Some("1.0.1"));
+    for version in ["6.6.6", "6.6.7"] {
+        let refused = install(&thief.bundle(version));
+        assert_eq!(refused.code, 5, "{version}: {refused:?}");
+    }
+    assert_eq!(version_in(&to).as_deref(), Some("1.0.1"));
+    let verify = |bundle: &str| client.run(&["release", "verify", bundle, "--trust", &trust]).code;
+    assert_eq!((verify(&publisher.bundle("1.0.0")), verify(&publisher.bundle("1.0.1"))), (0, 0));
+    // The key signs on as any other does.
+    publisher.machine.ok(&["keys", "new"]);
+    publisher.machine.ok(&["keys", "rotate"]);
+    publisher.publish("1.1.0");
+    assert_eq!(install(&publisher.bundle("1.1.0")).code, 0);
+}
+
+// Proves: GW-106
+#[test]
+fn a_recovery_that_is_cut_off_is_done_again() {
+    let (publisher, words) = Publisher::with_owner();
+    publisher.publish("1.0.0");
+    let (machine, trust) = (&publisher.machine, publisher.trust("1.0.0"));
+    for (at, point) in ["recover_made", "recover_proven", "recover_committed"].into_iter().enumerate() {
+        lose(machine);
+        let failpoint = format!("{point}:1");
+        let died = machine.run_with_in(&[("SEALTIDE_FAILPOINT", &failpoint)], &["keys", "recover"], &words);
+        assert!(died.code < 0, "{point}: {died:?}");
+        let is_done = point == "recover_committed";
+        if !is_done {
+            machine.fails(&["keys", "status"], 6, "key_lost");
+            let done = machine.run_with(&["keys", "recover"], &words);
+            assert_eq!(done.code, 0, "{point}: {done:?}");
+        }
+        let version = format!("1.{}.0", at + 1);
+        assert_eq!(signs(machine), format!("v{}", at + 2), "{point}");
+        publisher.publish(&version);
+        machine.ok(&["release", "verify", &publisher.bundle(&version), "--trust", &trust]);
+    }
+    assert_eq!(audited(machine, "key:recovered"), 3, "each is told once");
+}
+
+/// Without an owner, or with the words of another, nothing changes; a trust file from before the owner asks for a new one.
+// Proves: GW-106
+#[test]
+fn trust_recover_without_root() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let machine = &publisher.machine;
+    let (_, strange) = Publisher::with_owner();
+    let refused = machine.run_with(&["keys", "recover"], &strange);
+    assert_eq!((refused.code, &refused.document()["error"]["code"]), (2, &Value::from("no_owner")));
+    let words = publisher.file("words");
+    machine.ok(&["identity", "new", "--recovery-out", words.to_str().unwrap()]);
+    let words = fs::read_to_string(words).unwrap();
+    publisher.publish("1.1.0");
+    // It is replaced while the node runs, too.
+    let node = machine.up(&[]);
+    let refused = machine.run_with(&["keys", "recover"], &strange);
+    assert_eq!((refused.code, &refused.document()["error"]["code"]), (6, &Value::from("wrong_words")));
+    assert_eq!(signs(machine), "v1");
+    assert_eq!(machine.run_with(&["keys", "recover"], &words).code, 0);
+    assert_eq!(signs(machine), "v2");
+    publisher.publish("1.2.0");
+    drop(node);
+    let verify = |trust: &str| {
+        let done = machine.run(&["release", "verify", &publisher.bundle("1.2.0"), "--trust", &publisher.trust(trust)]);
+        (done.code, done.document()["error"]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (code, told) = verify("1.0.0");
+    assert!(code == 5 && told.contains("names no root"), "{code} {told}");
+    assert_eq!(verify("1.1.0").0, 0);
+    assert_eq!(verify("1.2.0").0, 0);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&path, &target);
+        } else if kind.is_file() {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
