@@ -24,7 +24,7 @@ const MADE_UP = `
       const top = body.before === null ? ${LINES} : body.before - 1;
       const size = Math.min(body.limit, top, body.since === null ? top : 0);
       const lines = Array.from({ length: size }, (_, at) => ({ '[SEQ]': top - at, '[TIMESTAMP]': 1795886205166, '[TES_EVENT]': 'node:session_opened', '[CHANNEL]': 'COMMAND_CHANNEL', peer: 'stn1x' }));
-      return Response.json({ result: { schema: 'sealtide/audit_lines/1', lines, last: ${LINES}, more: top - size > 0 && body.since === null } });
+      return Response.json({ result: { schema: 'sealtide/audit_lines/1', lines, reached: lines.at(-1)?.['[SEQ]'] ?? null, more: top - size > 0 && body.since === null } });
     }
     return real(url, options);
   };

@@ -175,7 +175,8 @@ export type AuditLine = Record<string, unknown> & { '[SEQ]': number };
 
 export interface AuditLines {
   lines: AuditLine[];
-  last: number;
+  /** The last line that was looked at, whether it fits the filter or not. */
+  reached: number | null;
   more: boolean;
 }
 

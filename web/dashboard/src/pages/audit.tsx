@@ -11,6 +11,7 @@ import { Icon } from '../parts/icon.js';
 import { Rows } from '../parts/rows.js';
 import { count, counted } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
+import { lacks } from '../state.js';
 
 const ROW = 34;
 const PAGE = 200;
@@ -38,7 +39,9 @@ export function AuditPage({ seq }: { seq: number | null }) {
         <h1>Audit</h1>
         <div class="actions">
           <Act onClick={() => void verify()} busy={chain === 'asking'}>Verify</Act>
-          <a class="act plain" href={at('api/node/audit')} download="audit.jsonl"><Icon name="down" /> Export</a>
+          {lacks('admin')
+            ? <Act onClick={() => undefined} needs="admin"><Icon name="down" /> Export</Act>
+            : <a class="act plain" href={at('api/node/audit')} download="audit.jsonl"><Icon name="down" /> Export</a>}
         </div>
       </div>
       <Chain chain={chain} />
@@ -86,17 +89,20 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
     state.busy = true;
     try {
       if (which === 'older') {
-        const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
-        state.newest ||= Math.max(page.last, page.lines[0]?.['[SEQ]'] ?? 0);
-        state.oldest = page.lines.at(-1)?.['[SEQ]'] ?? state.oldest;
-        state.more = page.more;
-        if (!state.gone) setLines((before) => [...(before ?? []), ...page.lines]);
+        // A filter may let nothing through for a long way.
+        for (let found = 0; state.more && !found && !state.gone; ) {
+          const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
+          found = page.lines.length;
+          state.newest ||= page.lines[0]?.['[SEQ]'] ?? page.reached ?? 0;
+          state.oldest = page.reached ?? state.oldest;
+          state.more = page.more;
+          if (!state.gone) setLines((before) => [...(before ?? []), ...page.lines]);
+        }
       } else {
-        for (let page: AuditLines = { lines: [], last: 0, more: true }; page.more; ) {
+        for (let page: AuditLines = { lines: [], reached: 0, more: true }; page.more; ) {
           page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
           const fresh = [...page.lines].sort((a, b) => b['[SEQ]'] - a['[SEQ]']);
-          // Where more waits, the next question goes on behind what came.
-          state.newest = page.more ? (fresh[0]?.['[SEQ]'] ?? page.last) : Math.max(page.last, fresh[0]?.['[SEQ]'] ?? 0);
+          state.newest = page.reached ?? state.newest;
           if (!state.gone && fresh.length) setLines((before) => [...fresh, ...(before ?? [])]);
         }
       }
