@@ -63,6 +63,7 @@ export interface Status {
   running: boolean;
   since: string;
   listen: string[];
+  certificate_ends: string;
   gateway: string | null;
   spaces: Space[];
   links: Link[];
