@@ -27,7 +27,8 @@ fn a_stolen_key_is_replaced_and_what_the_thief_shipped_is_taken_no_more() {
     thief.publish("6.6.6");
     let client = Machine::new();
     let to = opt(&client);
-    let install = |bundle: &str| client.run(&["release", "install", bundle, "--to", to.to_str().unwrap(), "--trust", &trust]);
+    let install =
+        |bundle: &str| client.run(&["release", "install", bundle, "--to", to.to_str().unwrap(), "--trust", &trust]);
     assert_eq!(install(&thief.bundle("6.6.6")).code, 0);
     assert_eq!(version_in(&to).as_deref(), Some("6.6.6"), "that is what a stolen key can do");
     // He goes on with keys of his own. What he lacks are the words.

@@ -194,7 +194,10 @@ fn only_the_words_of_the_root_replace_a_key() {
     // A stolen node holds the working secret and the key. It can claim, and not manage.
     let no_words = RootSecret::generate(&mut SeededEntropy::new(9));
     assert_eq!(owner.manage_with(&no_words, &record).unwrap_err(), SignError::WrongSecret);
-    owner.claims(&Claim::new(Verb::Delegate, "comment hi^A1C0499999999999999999999999999999999999999999999999999999999999"));
+    owner.claims(&Claim::new(
+        Verb::Delegate,
+        "comment hi^A1C0499999999999999999999999999999999999999999999999999999999999",
+    ));
     let stolen = owner.frames();
     let mut trust = old_trust(&publisher, &owner);
     assert_eq!(trust.follow_proven(&publisher.records, &stolen), Err(TrustRefused::Unproven(2)));
