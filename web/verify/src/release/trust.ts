@@ -350,6 +350,7 @@ export class Trust {
     if (!earlier || !active || !followed || !compromised || (ledger !== null && !address(ledger)) || (fork !== null && !isFork)) {
       return false;
     }
+    if (this.#recovered && followed.length === 0) return false;
     this.#ledger = ledger as string | null;
     this.#pairs = [...earlier, { pair: this.active, ...active }];
     this.#followed = new Map(followed);
