@@ -111,6 +111,11 @@ pub enum Request {
         /// The words to try.
         words: RecoveryWords,
     },
+    /// `backup create`
+    BackupCreate {
+        /// A new file, absolute.
+        file: PathBuf,
+    },
     /// `keys recover`
     KeysRecover {
         /// Of the owner.
@@ -409,6 +414,15 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         }
         Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
         Request::Keys(KeysRequest::SignInCode) => commands::keys::node_code(node),
+        Request::BackupCreate { file } => {
+            let progress = progress.clone();
+            let work = move |node: &Node| {
+                let done = crate::backup::create(node.home(), node.store(), &file, &progress)?;
+                node.audit().note("backup_created", &[("file", &file.display().to_string())]);
+                Ok(done)
+            };
+            commands::blocking("backup", node, work).await
+        }
         Request::KeysRecover { words, compromised, last_good, reason } => {
             commands::keys_recover::recover(node, words, compromised, last_good, reason).await
         }

@@ -64,6 +64,12 @@ impl Home {
         Self { passphrase_file: file, ..self }
     }
 
+    /// Takes the open seal: nobody is asked for the passphrase again.
+    #[must_use]
+    pub(crate) fn with_seal(self, seal: Option<SealingKey>) -> Self {
+        Self { seal: Arc::new(Mutex::new(seal)), ..self }
+    }
+
     /// The key that seals the secret files; `None` where no passphrase is set.
     ///
     /// # Errors

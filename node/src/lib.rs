@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod audit;
+mod backup;
 pub mod cli;
 mod commands;
 pub mod config;

@@ -305,6 +305,12 @@ impl redb::StorageBackend for Backend {
     }
 }
 
+/// What stands behind its length, and the rest.
+fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, tail) = bytes.split_first_chunk::<4>()?;
+    tail.split_at_checked(u32::from_be_bytes(*length) as usize)
+}
+
 impl Facts {
     /// Opens the facts; `anew` makes them, which is no step that a crash may interrupt: the format file comes later.
     pub(crate) fn open(disk: &dyn Disk, anew: bool) -> Result<Self, OpenError> {
@@ -332,6 +338,61 @@ impl Facts {
         write.open_table(LABELS)?;
         write.commit()?;
         Ok(())
+    }
+
+    /// Every row of every table: for each its table, then key and value with their lengths.
+    pub(crate) fn dump(&self) -> Result<Vec<u8>, FactsError> {
+        let read = self.database.begin_read()?;
+        let mut out = Vec::new();
+        let mut row = |table: u8, key: &[u8], value: &[u8]| {
+            out.push(table);
+            for part in [key, value] {
+                out.extend_from_slice(&(part.len() as u32).to_be_bytes());
+                out.extend_from_slice(part);
+            }
+        };
+        for entry in read.open_table(PEERS)?.iter()? {
+            let (key, value) = entry?;
+            row(0, key.value(), value.value());
+        }
+        for entry in read.open_table(GRANTS)?.iter()? {
+            let (key, value) = entry?;
+            row(1, key.value(), value.value());
+        }
+        for entry in read.open_table(INVITES)?.iter()? {
+            let (key, value) = entry?;
+            row(2, key.value(), value.value());
+        }
+        for entry in read.open_table(SETTINGS)?.iter()? {
+            let (key, value) = entry?;
+            row(3, key.value().as_bytes(), value.value());
+        }
+        for entry in read.open_table(LABELS)?.iter()? {
+            let (key, value) = entry?;
+            row(4, key.value(), value.value());
+        }
+        Ok(out)
+    }
+
+    /// Writes the rows of a dump, all or none.
+    pub(crate) fn load(&self, dump: &[u8]) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        let mut rest = dump;
+        while let Some((table, tail)) = rest.split_first() {
+            let bad = || FactsError::BadRow("a copy");
+            let (key, tail) = part(tail).ok_or_else(bad)?;
+            let (value, tail) = part(tail).ok_or_else(bad)?;
+            rest = tail;
+            match table {
+                0 => drop(write.open_table(PEERS)?.insert(<&[u8; 32]>::try_from(key).map_err(|_| bad())?, value)?),
+                1 => drop(write.open_table(GRANTS)?.insert(<&[u8; 64]>::try_from(key).map_err(|_| bad())?, value)?),
+                2 => drop(write.open_table(INVITES)?.insert(<&[u8; 16]>::try_from(key).map_err(|_| bad())?, value)?),
+                3 => drop(write.open_table(SETTINGS)?.insert(std::str::from_utf8(key).map_err(|_| bad())?, value)?),
+                4 => drop(write.open_table(LABELS)?.insert(<&[u8; 32]>::try_from(key).map_err(|_| bad())?, value)?),
+                _ => return Err(bad()),
+            }
+        }
+        Ok(write.commit()?)
     }
 
     /// All peers, revoked ones too, in order of their ids.

@@ -215,6 +215,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH")]
         out: Option<PathBuf>,
     },
+    /// A whole home in one file
+    Backup {
+        #[command(subcommand)]
+        command: BackupCommand,
+    },
     /// Take the lines of an export (--format jsonl) in, with all its history
     Import {
         /// The file
@@ -392,6 +397,27 @@ pub(crate) enum IdentityCommand {
     },
     /// Write the owner's frames into a new file: with the recovery words enough to recover anywhere
     Export {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// `backup`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Write this home into a new file, while the node goes on: keys, identity, spaces with all history, audit, releases, settings
+    ///
+    /// Where a passphrase is set (`sealtide identity passphrase`) all of it is sealed by it. Otherwise the file has the secrets in the
+    /// clear, for its owner alone, as the home has: keep it as safe.
+    Create {
+        /// The file
+        file: PathBuf,
+    },
+    /// Make a home of a backup, in an empty place (--home DIR): all of it, or nothing
+    ///
+    /// The home is that node again. Do not run it beside the original. Before it signs with its identity a peer has to tell that it has
+    /// the newest frames. Shared folders are filled from the spaces at the next `sealtide up`.
+    Restore {
         /// The file
         file: PathBuf,
     },

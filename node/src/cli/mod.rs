@@ -122,6 +122,10 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Gateway { command: args::GatewayCommand::Code } => {
             ask(&cx, Request::Keys(KeysRequest::SignInCode)).await
         }
+        Command::Backup { command: args::BackupCommand::Create { file } } => {
+            ask(&cx, Request::BackupCreate { file: std::path::absolute(file)? }).await
+        }
+        Command::Backup { command: args::BackupCommand::Restore { file } } => restore(cx, file).await,
         Command::Keys { command } => keys::run(&cx, command).await,
         Command::Release { command } => release::run(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
@@ -226,6 +230,19 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Gc { dry_run } => Request::Gc { dry_run },
         _ => unreachable!("commands with their own path are served by `run`"),
     })
+}
+
+/// Makes a home of a backup; there is no node that could be asked.
+async fn restore(cx: Cx, file: PathBuf) -> Result<u8, Failure> {
+    let (progress, told) = mpsc::unbounded_channel();
+    let shown = tokio::spawn(progress::show(told, cx.out.clone()));
+    let passphrase = Some(cx.config.text("identity", "passphrase_file")).filter(|file| !file.is_empty());
+    let (home, passphrase) = (cx.home.clone(), passphrase.map(PathBuf::from));
+    let work = move || crate::backup::restore(&home, passphrase.as_deref(), &file, &progress);
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("backup", error.to_string()))?;
+    let _ = shown.await;
+    cx.out.answer(&done?);
+    Ok(0)
 }
 
 /// Has a request done by the running node, or in this process when none runs, and prints the answer.

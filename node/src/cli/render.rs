@@ -130,6 +130,18 @@ pub(crate) fn text(answer: &Value) -> String {
             answer["revision"]
         ),
         "verify" => verified(answer),
+        "backup_create" => format!(
+            "wrote {}: {} files, {}, {}",
+            word(&answer["file"]),
+            answer["files"],
+            size(answer["bytes"].as_u64().unwrap_or(0)),
+            if answer["sealed"] == true {
+                "sealed by the passphrase"
+            } else {
+                "its secrets in the clear: keep it safe"
+            }
+        ),
+        "backup_restore" => format!("{} is node {} again", word(&answer["home"]), word(&answer["node"])),
         "gc" => format!(
             "{} {} chunks, {}",
             if answer["dry_run"] == true { "would free" } else { "freed" },

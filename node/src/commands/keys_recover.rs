@@ -24,6 +24,8 @@ pub(crate) async fn recover(
     ask_peers(node).await;
     let work = move |node: &Node| {
         let root = root(&words)?;
+        // Nothing is made for words that are those of nobody.
+        node.identities().drill(&root).map_err(failure)?;
         let mut owner = None;
         let mut prove = |record: &[u8; 32]| {
             let recovered = node.identities().recover_keyring(&root, record).map_err(failure)?;

@@ -122,7 +122,11 @@ impl Place<'_> {
         kept.made.insert(version, secret);
         self.key_file.write(&kept)?;
         failpoint::hit("recover_made");
-        prove(&record.hash())?;
+        if let Err(failure) = prove(&record.hash()) {
+            kept.made.remove(&version);
+            self.key_file.write(&kept)?;
+            return Err(failure);
+        }
         failpoint::hit("recover_proven");
         frames.next(tip, data_of("record", record.to_value()))?;
         failpoint::hit("recover_committed");

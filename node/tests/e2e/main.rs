@@ -8,6 +8,7 @@
 mod apart;
 mod audit;
 mod authorship;
+mod backup;
 mod between_nats;
 mod big;
 mod bumps;

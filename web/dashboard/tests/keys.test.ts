@@ -39,7 +39,7 @@ describe('keys and releases', { skip, timeout: 300_000 }, () => {
     assert.equal(node.ok('keys', 'status').active, 'v1');
     await page.run(`[...document.querySelectorAll('.toast a')].at(-1).click()`);
     await page.until(`document.querySelector('.audit-row.marked')`);
-    assert.match(await page.run(`document.querySelector('.audit-row.marked').innerText`), /rollback|rolled|key/i);
+    assert.match(await page.run(`document.querySelector('.audit-row.marked').innerText`), /console:change[^]*change rollback/);
     assert.deepEqual(page.faults, []);
   });
 

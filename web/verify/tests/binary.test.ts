@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +11,7 @@ import { hex } from '../src/encoding/hex.js';
 import type { JsonObject } from '../src/encoding/json.js';
 import { run } from '../src/command.js';
 import {
-  encodeRecord, gibOf, orderKey, readBundleHead, readHead, readLedgerRecord, readRecord, Refused, sha256v1, sid, Trust, verifyBundle,
+  encodeRecord, gibOf, keyringAuthority, orderKey, readBundleHead, readHead, readLedgerRecord, readRecord, Refused, sha256v1, sid, Trust, verifyBundle,
   verifyCommitStone, verifyHead, verifyTimeline, type IbGib, type VerifiedRecord,
 } from '../src/index.js';
 import { file, folder, Home, nodeSays, sealtide, skip } from './support/binary.js';
@@ -88,6 +88,71 @@ test('a version that was given up: both verifiers refuse alike', { skip }, async
   assert.equal(await bothSay(first.bundle, learned, 'the one before'), '5 key_compromised');
   const between = readBundleHead(bytesOf(second.bundle))!.manifest;
   await verifyBundle(bytesOf(first.bundle), trust, { earlier: [between] });
+});
+
+// Proves: GW-106
+test('a lost key is replaced with the words: both verifiers follow, and neither what nobody proves', { skip }, async () => {
+  const home = new Home('lost');
+  const words = join(folder, 'lost.words');
+  home.ok('init', '--recovery-out', words);
+  const first = home.publish('1.0.0', { a: '1' });
+  rmSync(join(home.path, 'gateway.key'));
+  const recovered = sealtide(['keys', 'recover', '--home', home.path], readFileSync(words, 'utf8'));
+  assert.equal(recovered.code, 0, recovered.error);
+  const second = home.publish('1.1.0', { a: '2' });
+  assert.equal(second.told.key_version, 'v2');
+  for (const { bundle } of [first, second]) assert.equal(await bothSay(bundle, first.trust, 'with the first trust file'), 'authentic');
+  const text = readFileSync(first.trust, 'utf8');
+  const { trust } = await verifyBundle(bytesOf(second.bundle), text);
+  assert.deepEqual([trust.epoch, trust.recovered?.epoch], [2, 2]);
+  // What was learned is a trust file that the node takes, and the other way round.
+  const learned = file('recovered.root', trust.toFile());
+  for (const { bundle } of [first, second]) assert.equal(await bothSay(bundle, learned, 'with what was learned'), 'authentic');
+  assert.deepEqual(Trust.parse(trust.toFile()).recovered, trust.recovered);
+
+  const { root, ...rootless } = JSON.parse(text);
+  assert.equal(await bothSay(second.bundle, file('rootless.root', JSON.stringify(rootless)), 'without a root'), '5 trust');
+  const strange = JSON.stringify({ ...rootless, root: `keystone^${'AB'.repeat(32)}` });
+  assert.equal(await bothSay(second.bundle, file('strange.root', strange), 'another root'), '5 trust');
+
+  const { proof, chain } = readBundleHead(bytesOf(second.bundle))!;
+  const named = [[chain.at(-1)!.sha256, proof.length - 1]];
+  assert.deepEqual([...keyringAuthority(root, proof)], named);
+  assert.deepEqual([...keyringAuthority(root, [...proof].reverse())], named, 'in any order');
+  for (const left of proof) assert.equal(keyringAuthority(root, proof.filter((it) => it !== left)).size, 0, 'a frame is left out');
+  // The managing frame with one thing changed, hashed again: nothing of it can be moved.
+  const managing = proof.at(-1)!;
+  const change = (edit: (data: any) => void): VerifiedRecord => {
+    const data = structuredClone(managing.record.data);
+    edit(data);
+    const { gib: _, ...record } = managing.record;
+    return readRecord(encodeRecord({ ...record, data }));
+  };
+  const edits: ((data: any) => void)[] = [
+    (data) => (data.keyring = '00'.repeat(32)),
+    (data) => delete data.keyring,
+    (data) => (data.n += 1),
+    (data) => (data.uuid = '00'.repeat(32)),
+    (data) => (data.timestampMs = 1),
+    (data) => (data.proofs[0].claim.verb = 'delegate'),
+    (data) => (data.proofs[0].claim.target = root),
+    (data) => (data.proofs[0].solutions[0].value = 'ab'.repeat(32)),
+    (data) => data.proofs[0].solutions.reverse(),
+    (data) => data.proofs[0].solutions.pop(),
+    (data) => data.proofs.push(data.proofs[0]),
+    (data) => data.challengePools.pop(),
+    (data) => (data.challengePools[1].config.allowedVerbs = ['delegate']),
+    (data) => (data.challengePools[1].config.stBind = 1),
+    (data) => (data.st.sig = data.st.sig.replace(/^./, (it: string) => (it === 'A' ? 'B' : 'A'))),
+    (data) => (data.st.kid = '00'.repeat(16)),
+    (data) => delete data.st,
+    (data) => (data.more = 1),
+  ];
+  for (const edit of edits) {
+    const odd = change(edit);
+    assert.equal(keyringAuthority(root, [...proof.slice(0, -1), odd]).size, 0, String(edit));
+    assert.equal(keyringAuthority(root, [...proof, odd]).size, 1, `beside the good one: ${String(edit)}`);
+  }
 });
 
 /** Numbers from 0 to below 1, the same ones each time. */

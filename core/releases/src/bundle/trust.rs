@@ -451,6 +451,10 @@ fn read_learned(trust: &mut Trust, value: &Value) -> Option<()> {
         let kid = entry.get(2)?.as_str()?.to_owned();
         trust.followed.insert(integer(entry.get(0)?)?, (hex32(entry.get(1)?)?, kid));
     }
+    // A recovery is one of the records that were followed.
+    if trust.recovered.is_some() && trust.followed.is_empty() {
+        return None;
+    }
     for entry in list("compromised")?.iter().take(PAIRS_MAX) {
         let version = KeyVersion::parse(entry.get("version")?.as_str()?)?;
         let channels: Option<Vec<LastGood>> = entry.get("channels")?.as_array()?.iter().map(LastGood::read).collect();

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use sealtide_crypto::{Entropy, Seed, SeededEntropy, SigningKey};
+use sealtide_crypto::{Entropy, Now, Seed, SeededEntropy, SigningKey};
 use sealtide_ibgib::{Stamp, Verified};
-use sealtide_identity::keyring::{LastGood, LedgerRecord, Order};
+use sealtide_identity::keyring::{
+    ChangeRefused, ChangeRequest, KeySecret, KeyringRecovery, LastGood, Ledger, LedgerRecord, Order, RecoveryRefused,
+    VersionKeys, VersionState,
+};
 use sealtide_identity::keystone::{
     Added, Chain, Claim, Manage, OwnerProfiles, RootSecret, SignError, Signer, Standing, Verb, WorkingSecret,
     manage_keyring, owner_genesis, revoke, sign,
 };
 use sealtide_releases::bundle::{BundleHead, NotABundle, ReleaseRefused, Trust, TrustRefused};
 
-use crate::support::{Publisher, REGISTRY, START, v};
+use serde_json::{Value, json};
+
+use crate::support::{LEDGER, Publisher, REGISTRY, START, v};
 
 /// The owner of a publisher, with everything.
 struct Owner {
@@ -116,6 +121,48 @@ fn trust_recover() {
     // A trust file of afterwards begins there.
     let mut late = publisher.trust();
     assert_eq!((late.follow(&records), late.epoch()), (Ok(0), 3));
+}
+
+// Proves: GW-106
+#[test]
+fn what_a_recovery_leads_to() {
+    let mut publisher = Publisher::new(&[1, 2, 5]);
+    publisher.rotate(2);
+    let keys = |number: u16| VersionKeys::derive(v(number), KeySecret::from_raw([number as u8; 32]));
+    let propose = |number: u16, given_up: Option<u16>| {
+        let keys = keys(number);
+        let compromised = given_up.map(|version| (v(version), Vec::new())).into_iter().collect();
+        let recovery = KeyringRecovery { keys: &keys, not_after: START, compromised, by: "tester", reason: "lost" };
+        publisher.ring.ledger().recover(&recovery, &publisher.node, START)
+    };
+    assert_eq!(propose(3, None), Err(RecoveryRefused::Version(v(3))), "not above all others");
+    let waiting = RecoveryRefused::State { version: v(5), state: Some(VersionState::Prepared) };
+    assert_eq!(propose(6, Some(5)), Err(waiting), "it signed nothing");
+    assert_eq!(propose(6, Some(4)), Err(RecoveryRefused::State { version: v(4), state: None }));
+
+    let record = publisher.recover(6, BTreeMap::from([(v(1), Vec::new())]));
+    let states: Vec<(u16, &str)> = record.versions().map(|(version, state)| (version.number(), state.name())).collect();
+    assert_eq!(states, [(1, "compromised"), (2, "verify-only"), (5, "expired"), (6, "active")]);
+    assert!(record.forced() && record.not_after(v(2)).is_some() && record.signatures.len() == 3);
+    let rollback = ChangeRequest { order: Order::Rollback, expect: None, auto: false, by: "tester", reason: "" };
+    let now = Now { mono_ms: 0, wall_ms: START };
+    let refused = publisher.ring.propose(&rollback, &publisher.node, now).map(|change| change.is_some());
+    assert_eq!(refused, Err(ChangeRefused::NoWayBack(v(6))), "the key before is lost");
+    // A record that says anything else than its step leads to is not taken.
+    for edit in [
+        |value: &mut Value| value["states"]["v5"] = json!("prepared"),
+        |value: &mut Value| value["forced"] = json!(false),
+        |value: &mut Value| value["states"]["v2"] = json!("expired"),
+        |value: &mut Value| value["action"] = json!("rotate"),
+        |value: &mut Value| value["compromised"] = json!([]),
+    ] {
+        let mut value = record.to_value();
+        edit(&mut value);
+        let odd = LedgerRecord::parse(&value).unwrap();
+        let records = [&publisher.records[..2], &[odd]].concat();
+        assert!(Ledger::open(LEDGER, &records, publisher.node.public()).is_err());
+    }
+    assert!(Ledger::open(LEDGER, &publisher.records, publisher.node.public()).is_ok());
 }
 
 /// Somebody has the keys and goes on alone: both histories are signed as they must be.

@@ -30,7 +30,7 @@ pub(crate) fn app() -> AppName {
 }
 
 pub(crate) struct Publisher {
-    node: SigningKey,
+    pub(crate) node: SigningKey,
     pub(crate) ring: Keyring,
     pub(crate) records: Vec<LedgerRecord>,
     pub(crate) channels: BTreeMap<Channel, Vec<Signed<Manifest>>>,

@@ -121,6 +121,14 @@ impl Machine {
         self.finish(command, None)
     }
 
+    /// Runs a command with `--json` and these variables at another home.
+    #[track_caller]
+    pub(crate) fn run_at_in(&self, variables: &[(&str, &str)], home: &Path, args: &[&str]) -> Done {
+        let mut command = self.command_at(home, args);
+        command.arg("--json").envs(variables.iter().copied());
+        self.finish(command, None)
+    }
+
     /// Runs a command with `--json` and this on its standard input.
     #[track_caller]
     pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Done {

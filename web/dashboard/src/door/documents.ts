@@ -63,6 +63,7 @@ export interface Status {
   running: boolean;
   since: string;
   listen: string[];
+  certificate_ends: string;
   gateway: string | null;
   spaces: Space[];
   links: Link[];
@@ -175,7 +176,8 @@ export type AuditLine = Record<string, unknown> & { '[SEQ]': number };
 
 export interface AuditLines {
   lines: AuditLine[];
-  last: number;
+  /** The last line that was looked at, whether it fits the filter or not. */
+  reached: number | null;
   more: boolean;
 }
 

@@ -11,6 +11,7 @@ import { Icon } from '../parts/icon.js';
 import { Rows } from '../parts/rows.js';
 import { count, counted } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
+import { lacks } from '../state.js';
 
 const ROW = 34;
 const PAGE = 200;
@@ -38,7 +39,9 @@ export function AuditPage({ seq }: { seq: number | null }) {
         <h1>Audit</h1>
         <div class="actions">
           <Act onClick={() => void verify()} busy={chain === 'asking'}>Verify</Act>
-          <a class="act plain" href={at('api/node/audit')} download="audit.jsonl"><Icon name="down" /> Export</a>
+          {lacks('admin')
+            ? <Act onClick={() => undefined} needs="admin"><Icon name="down" /> Export</Act>
+            : <a class="act plain" href={at('api/node/audit')} download="audit.jsonl"><Icon name="down" /> Export</a>}
         </div>
       </div>
       <Chain chain={chain} />
@@ -71,46 +74,51 @@ function Chain({ chain }: { chain: Verified | Refusal | 'asking' | null }) {
 
 function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
   const [lines, setLines] = useState<AuditLine[] | null>(null);
-  const [more, setMore] = useState(true);
   const [error, setError] = useState<Refusal | null>(null);
   const [open, setOpen] = useState<AuditLine | null>(null);
-  const work = useRef({ busy: false, again: false, gone: false, newest: 0 });
+  const work = useRef({ busy: false, again: false, next: false, gone: false, newest: 0, oldest: seq === null ? undefined : seq + 1, more: true });
 
   /** The older ones, or what is new: one at a time, so that no line comes twice. */
   const fetchLines = async (which: 'older' | 'newer'): Promise<void> => {
     const state = work.current;
     if (state.busy) {
-      state.again ||= which === 'newer';
+      if (which === 'newer') state.again = true;
+      else state.next = true;
       return;
     }
     state.busy = true;
     try {
       if (which === 'older') {
-        const oldest = lines?.at(-1)?.['[SEQ]'] ?? (seq === null ? undefined : seq + 1);
-        const page = await ask<AuditLines>(requests.auditLines(oldest === undefined ? {} : { before: oldest }, filter, PAGE));
-        if (!lines) state.newest = Math.max(page.last, page.lines[0]?.['[SEQ]'] ?? 0);
-        if (!state.gone) {
-          setLines((before) => [...(before ?? []), ...page.lines]);
-          setMore(page.more);
+        // A filter may let nothing through for a long way.
+        for (let found = 0; state.more && !found && !state.gone; ) {
+          const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
+          found = page.lines.length;
+          state.newest ||= page.lines[0]?.['[SEQ]'] ?? page.reached ?? 0;
+          state.oldest = page.reached ?? state.oldest;
+          state.more = page.more;
+          if (!state.gone) setLines((before) => [...(before ?? []), ...page.lines]);
         }
       } else {
-        for (let page: AuditLines = { lines: [], last: 0, more: true }; page.more; ) {
+        for (let page: AuditLines = { lines: [], reached: 0, more: true }; page.more; ) {
           page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
           const fresh = [...page.lines].sort((a, b) => b['[SEQ]'] - a['[SEQ]']);
-          // Where more waits, the next question goes on behind what came.
-          state.newest = page.more ? (fresh[0]?.['[SEQ]'] ?? page.last) : Math.max(page.last, fresh[0]?.['[SEQ]'] ?? 0);
+          state.newest = page.reached ?? state.newest;
           if (!state.gone && fresh.length) setLines((before) => [...fresh, ...(before ?? [])]);
         }
       }
       setError(null);
     } catch (failure) {
+      state.next = false;
       if (!state.gone) setError(asRefusal(failure));
     }
     state.busy = false;
-    if (state.again && !state.gone) {
-      state.again = false;
-      void fetchLines('newer');
-    }
+    if (state.gone) return;
+    // What was asked for meanwhile; a failure is not tried again by itself.
+    const { again, next } = state;
+    if (!again && !next) return;
+    Object.assign(state, { again: false, next: again && next });
+    if (again) void fetchLines('newer');
+    else if (state.more) void fetchLines('older');
   };
 
   useEffect(() => {
@@ -129,7 +137,7 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
     <>
       <Failed error={error} />
       <div class="audit-row entry-head" aria-hidden="true"><span class="number">Line</span><span>When</span><span>Event</span><span>About</span></div>
-      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (more) void fetchLines('older'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
+      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (work.current.more) void fetchLines('older'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
       {open && (
         <Modal title={`Line ${open['[SEQ]']}`} onClose={() => setOpen(null)} wide>
           <div class="dialog-body"><pre class="text" tabIndex={0} aria-label="The whole line">{JSON.stringify(open, null, 2)}</pre></div>

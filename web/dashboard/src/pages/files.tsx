@@ -73,18 +73,19 @@ function Directory({ space, under }: { space: string; under: string }) {
   const [error, setError] = useState<Refusal | null>(null);
   const [filter, setFilter] = useState('');
   const [isOld, setOld] = useState(false);
-  const work = useRef({ busy: false, again: false, pages: 1, gone: false });
+  const work = useRef({ busy: false, again: false, next: false, pages: 1, gone: false, entries: [] as FileEntry[], more: true });
 
   /** One thing at a time: the next page, or everything that is shown from the start. */
   const fetchPages = async (fromStart: boolean): Promise<void> => {
     const state = work.current;
     if (state.busy) {
-      state.again ||= fromStart;
+      if (fromStart) state.again = true;
+      else state.next = true;
       return;
     }
     state.busy = true;
     try {
-      let entries = fromStart ? [] : (listed?.entries ?? []);
+      let entries = fromStart ? [] : state.entries;
       const pages = fromStart ? state.pages : 1;
       let page: Files = { space, under, total: 0, entries: [], more: true };
       for (let done = 0; done < pages && page.more; done += 1) {
@@ -92,19 +93,24 @@ function Directory({ space, under }: { space: string; under: string }) {
         entries = [...entries, ...page.entries];
       }
       state.pages = Math.max(1, Math.ceil(entries.length / FILES_PAGE));
+      Object.assign(state, { entries, more: page.more });
       if (!state.gone) {
         setListed({ entries, total: page.total, more: page.more });
         setError(null);
         if (fromStart) setOld(false);
       }
     } catch (failure) {
+      state.next = false;
       if (!state.gone) setError(asRefusal(failure));
     }
     state.busy = false;
-    if (state.again && !state.gone) {
-      state.again = false;
-      void fetchPages(true);
-    }
+    if (state.gone) return;
+    // What was asked for meanwhile; a failure is not tried again by itself.
+    const { again, next } = state;
+    if (!again && !next) return;
+    Object.assign(state, { again: false, next: again && next });
+    if (again) void fetchPages(true);
+    else if (state.more) void fetchPages(false);
   };
 
   useEffect(() => {

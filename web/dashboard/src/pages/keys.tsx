@@ -35,8 +35,10 @@ function makeKey(): Promise<unknown> {
 }
 
 function Signing({ keys }: { keys: Keys }) {
-  const hasNext = keys.versions.some(({ state }) => state === 'prepared');
-  const rotateOff = hasNext ? null : 'there is no prepared version: make one first';
+  const number = (version: string): number => Number(version.slice(1));
+  // A version that was rolled back from can sign again.
+  const hasNext = keys.versions.some(({ version, state }) => number(version) > number(keys.active) && ['prepared', 'verify-only'].includes(state));
+  const rotateOff = hasNext ? null : 'no higher version is there: make one first';
   const backOff = keys.previous === null ? 'there is none before it' : keys.forced ? 'it was forced: there is no way back' : null;
   return (
     <>

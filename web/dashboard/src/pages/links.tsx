@@ -9,6 +9,7 @@ import { Chart } from '../parts/chart.js';
 import { Modal, perform, performed, question } from '../parts/dialog.js';
 import { bytes, suite } from '../pure/format.js';
 import { hrefOf } from '../pure/route.js';
+import { lacks } from '../state.js';
 import { TicketButton } from './ticket.js';
 
 interface TicketRow {
@@ -190,7 +191,7 @@ function askRevoke(peer: Peer): void {
 }
 
 function Tickets() {
-  const { data, again } = useQuery<{ tickets: TicketRow[] }>(requests.tickets, ['status', 'links', 'audit']);
+  const { data, again } = useQuery<{ tickets: TicketRow[] }>(lacks('admin') ? null : requests.tickets, ['status', 'links', 'audit']);
   const open = data?.tickets.filter(({ state }) => state === 'open' || state === 'live' || state === 'valid') ?? [];
   if (!open.length) return null;
   const revoke = async (id: string): Promise<void> => {

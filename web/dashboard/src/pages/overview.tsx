@@ -227,6 +227,7 @@ function ThisNode({ node }: { node: Status }) {
         <dt>Version</dt><dd>{node.version}</dd>
         <dt>Running since</dt><dd><When time={node.since} /></dd>
         <dt>Listens on</dt><dd>{node.listen.join(', ') || 'nothing'}</dd>
+        <dt>Link certificate</dt><dd>ends <When time={node.certificate_ends} />; a new one comes before</dd>
         {node.relays.map((relay) => <><dt>Relay</dt><dd><State tone={relay.up ? 'ok' : 'bad'}>{relay.url}{relay.why_not && `: ${relay.why_not}`}</State></dd></>)}
       </dl>
     </Section>

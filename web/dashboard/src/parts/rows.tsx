@@ -17,9 +17,13 @@ export function Rows(props: {
 }) {
   const box = useRef<HTMLDivElement>(null);
   const [view, setView] = useState({ top: 0, seen: 600 });
+  const ratio = squeeze(props.rows, props.height);
   const look = (): void => {
     const element = box.current;
-    if (element) setView({ top: element.scrollTop, seen: element.clientHeight });
+    if (!element) return;
+    const { scrollTop: top, clientHeight: seen } = element;
+    // Within the rows that are there already, scrolling is the browser's own work.
+    setView((before) => (ratio === 1 && isSame(props, before, { top, seen }) ? before : { top, seen }));
   };
   useEffect(() => {
     look();
@@ -30,7 +34,6 @@ export function Rows(props: {
   useEffect(() => {
     if (props.top !== undefined && box.current) box.current.scrollTop = props.top * props.height;
   }, [props.top]);
-  const ratio = squeeze(props.rows, props.height);
   const tall = (props.rows * props.height) / ratio;
   const shown = windowOf(props.rows, props.height, view.top * ratio, view.seen);
   useEffect(() => {
@@ -52,4 +55,14 @@ export function Rows(props: {
       <div class="rows-inner" role="list" style={{ height: `${tall}px` }}>{rendered}</div>
     </div>
   );
+}
+
+interface View {
+  top: number;
+  seen: number;
+}
+
+function isSame({ rows, height }: { rows: number; height: number }, a: View, b: View): boolean {
+  const [before, after] = [windowOf(rows, height, a.top, a.seen), windowOf(rows, height, b.top, b.seen)];
+  return before.first === after.first && before.end === after.end;
 }

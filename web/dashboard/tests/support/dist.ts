@@ -16,12 +16,15 @@ const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8', '.css': 'text/css; charset=utf-8', '.svg': 'image/svg+xml',
 };
 
+let isTold = false;
+
 /** What a door must be given so that it shows the page of this checkout; null where it has the same one. */
 export async function dist(door: string): Promise<Served | null> {
   const own = readFileSync(join(DIST, 'index.html'), 'utf8');
   const answer = await fetch(`${door}/dashboard/`);
   if ((await answer.text()) === own) return null;
-  console.log('the binary has another page than this checkout: the page of the checkout is put in its place');
+  if (!isTold) console.log('the binary has another page than this checkout: the page of the checkout is put in its place');
+  isTold = true;
   const policy = answer.headers.get('content-security-policy');
   if (!policy) throw new Error('the door sends no policy for its page');
   return {

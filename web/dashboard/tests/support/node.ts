@@ -101,9 +101,11 @@ export async function until(fact: () => boolean): Promise<void> {
 }
 
 /** Two nodes that share `Notes`: one that shared it, one that joined. */
-export async function pair(files: Record<string, string>): Promise<{ laptop: Node; vps: Node }> {
+export async function pair(files: Record<string, string>, prepare: (laptop: Node) => void = () => undefined): Promise<{ laptop: Node; vps: Node }> {
   const [laptop, vps] = [new Node('laptop'), new Node('vps')];
   for (const [path, text] of Object.entries(files)) laptop.write(path, text);
+  laptop.ok('init');
+  prepare(laptop);
   await laptop.up(laptop.shared);
   vps.ok('join', laptop.ready.ticket, vps.shared, '--wait');
   await vps.up();

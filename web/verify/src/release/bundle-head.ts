@@ -1,6 +1,7 @@
 import { text as readText, type Bytes } from '../encoding/bytes.js';
 import { CborError, CborReader } from '../encoding/cbor.js';
 import { readObject, SIGNED_LIMITS } from '../encoding/json.js';
+import { readRecord, type VerifiedRecord } from '../ibgib/record.js';
 import { Refused } from '../refused.js';
 import { algorithm, type Signature } from '../signature/pair.js';
 import { readLedgerRecord, type LedgerRecord } from './ledger.js';
@@ -16,12 +17,14 @@ export interface BundleHead {
   manifest: SignedManifest;
   /** Ledger records, oldest first, up to the one that was in force. */
   chain: LedgerRecord[];
+  /** Frames of the owner's keystone that prove the recoveries in the chain. */
+  proof: VerifiedRecord[];
   /** Where the payload begins: bytes from the begin of the file. */
   length: number;
 }
 
 /**
- * Reads a head from the first bytes of a file: CBOR `["STB1", manifest, [[kid, alg, sig], …], [record, …]]`, in its one
+ * Reads a head from the first bytes of a file: CBOR `["STB1", manifest, [[kid, alg, sig], …], [record, …, frame, …]]`, in its one
  * encoding. `undefined` asks for more bytes.
  *
  * @throws Refused `not_a_bundle`
@@ -38,11 +41,23 @@ export function readBundleHead(bytes: Bytes): BundleHead | undefined {
     throw notABundle(error.short ? 'its head is longer than 16 MiB' : 'its head is not encoded as it must be');
   }
   const manifest = readManifest(parts.manifest.slice(), parts.signatures);
-  const chain = parts.chain.map((item, at) => {
+  // A record begins with a brace, and CBOR does not.
+  const end = parts.chain.findIndex((item) => item[0] !== 0x7b);
+  const records = end < 0 ? parts.chain.length : end;
+  const chain = parts.chain.slice(0, records).map((item, at) => {
     const what = `item ${at} of its chain is no record of a key ledger`;
     return readLedgerRecord(readObject(readText(item) ?? '', SIGNED_LIMITS), what);
   });
-  return { manifest, chain, length: reader.position };
+  const proof = parts.chain.slice(records).map((item, at) => readFrame(item.slice(), records + at));
+  return { manifest, chain, proof, length: reader.position };
+}
+
+function readFrame(item: Bytes, at: number): VerifiedRecord {
+  try {
+    return readRecord(item);
+  } catch (error) {
+    throw error instanceof Refused ? notABundle(`item ${at} of its chain is no record of a key ledger, and no proof of one`) : error;
+  }
 }
 
 interface Parts {

@@ -1,5 +1,7 @@
 import { base64, fromBase64 } from '../encoding/base64.js';
 import { isObject, member, readObject, type Json, type JsonObject } from '../encoding/json.js';
+import { keyringAuthority } from '../ibgib/keystone.js';
+import type { VerifiedRecord } from '../ibgib/record.js';
 import { Refused } from '../refused.js';
 import { ALGORITHMS, PublicPair, type Signature } from '../signature/pair.js';
 import { readLastGood, readState, type Deadline, type LastGood, type LedgerRecord, type VersionState } from './ledger.js';
@@ -32,6 +34,14 @@ export interface Fork {
   other: string;
 }
 
+/** The newest recovery that was followed. */
+export interface Recovered {
+  /** The epoch of its record. */
+  epoch: number;
+  /** The counter of the keystone frame that proves it; a later recovery has a greater one. */
+  frame: number;
+}
+
 interface Followed {
   sha256: string;
   /** First kid of the pair that was active after it. */
@@ -56,6 +66,7 @@ export class Trust {
   #followed = new Map<number, Followed>();
   #compromised: ReadonlyMap<number, LastGood[]> = new Map();
   #fork: Fork | null = null;
+  #recovered: Recovered | null = null;
 
   private constructor(registry: string, epoch: number, root: string | null, active: PublicPair) {
     this.registry = registry;
@@ -100,6 +111,11 @@ export class Trust {
     return this.#fork;
   }
 
+  /** The newest recovery. When it is another one than before, forget what was seen of channels: a thief may have shown it. */
+  get recovered(): Recovered | null {
+    return this.#recovered;
+  }
+
   /** The pair that signs heads at the newest epoch. */
   get active(): PublicPair {
     return this.#pairs.at(-1)!.pair;
@@ -113,6 +129,7 @@ export class Trust {
     copy.#followed = new Map(this.#followed);
     copy.#compromised = this.#compromised;
     copy.#fork = this.#fork;
+    copy.#recovered = this.#recovered;
     return copy;
   }
 
@@ -127,32 +144,96 @@ export class Trust {
   }
 
   /**
-   * Follows records of the ledger, oldest first; those of earlier epochs are only compared. Gives how many epochs were taken;
-   * those before the one that is refused stay taken.
+   * Follows records of the ledger, oldest first; those of earlier epochs are only compared. `frames` are of the keystone that is the
+   * root; they prove recoveries. Gives how many epochs were taken; those before the one that is refused stay taken.
    *
    * @throws Refused `trust`: records are missing, out of order, of another ledger, forked, not signed by both pairs, or replace a
-   *   lost key. A fork is remembered, so the trust is to be kept even then.
+   *   lost key unproven. A fork is remembered, so the trust is to be kept even then.
    */
   // Spec: GW-106
-  async follow(records: readonly LedgerRecord[]): Promise<number> {
-    const before = this.#epoch;
+  async follow(records: readonly LedgerRecord[], frames: readonly VerifiedRecord[] = []): Promise<number> {
+    // The record of the trust file's own epoch: a recovery may go back to it.
+    const own = records.find((record) => record.epoch === this.#epoch && this.#followed.size === 0);
+    if (own) await this.#followOne(own);
+    let taken = await this.#recover(records, frames);
     for (const record of records) {
       if (this.#fork && record.epoch > this.#fork.epoch) throw this.#forked(this.#fork);
-      await this.#followOne(record);
+      if (await this.#followOne(record)) taken++;
     }
-    return this.#epoch - before;
+    return taken;
   }
 
-  async #followOne(record: LedgerRecord): Promise<void> {
+  /** Takes the newest recovery that is proven, with the history that it names. Nothing changes before all of it was checked. */
+  async #recover(records: readonly LedgerRecord[], frames: readonly VerifiedRecord[]): Promise<number> {
+    const begin = this.#followed.size > 0 ? Math.min(...this.#followed.keys()) : this.#epoch;
+    const isNew = (it: LedgerRecord): boolean => it.epoch > begin && this.#followed.get(it.epoch)?.sha256 !== it.sha256;
+    const found = records.filter((it) => it.action === 'recover' && isNew(it));
+    if (found.length === 0 || this.root === null) return 0;
+    const authority = keyringAuthority(this.root, frames);
+    const frameOf = (it: LedgerRecord): number => authority.get(it.sha256) ?? 0;
+    const newest = found.reduce((best, it) => (frameOf(it) > frameOf(best) ? it : best));
+    if (frameOf(newest) <= (this.#recovered?.frame ?? 0)) return 0;
+    const path = this.#history(newest, records);
+    const next = this.clone();
+    next.#goBack(path[0]!.epoch - 1);
+    for (const record of path) next.#take(record, await next.#check(record));
+    this.#ledger = next.#ledger;
+    this.#pairs = next.#pairs;
+    this.#followed = next.#followed;
+    this.#compromised = next.#compromised;
+    this.#epoch = next.#epoch;
+    this.#fork = null;
+    this.#recovered = { epoch: newest.epoch, frame: frameOf(newest) };
+    return path.length;
+  }
+
+  /** The records from the last one that is followed already up to `newest`, oldest first. */
+  #history(newest: LedgerRecord, records: readonly LedgerRecord[]): LedgerRecord[] {
+    const path = [newest];
+    for (let at = newest; ; at = path[0]!) {
+      const epoch = at.epoch - 1;
+      const known = this.#followed.get(epoch);
+      if (known ? known.sha256 === at.prev : epoch === this.#epoch) return path;
+      const before = records.find((it) => it.epoch === epoch && it.sha256 === at.prev);
+      if (!before || (!known && epoch < this.#epoch)) {
+        throw refuse(`record ${newest.epoch} of the key ledger does not follow the one that is trusted`);
+      }
+      path.unshift(before);
+    }
+  }
+
+  /** Forgets every epoch after `base`, and the pairs that were active only then. */
+  #goBack(base: number): void {
+    const [kept, gone] = [new Set<string>(), new Set<string>()];
+    for (const [epoch, { kid }] of this.#followed) {
+      if (epoch <= base) kept.add(kid);
+      else gone.add(kid);
+    }
+    for (const epoch of [...this.#followed.keys()]) if (epoch > base) this.#followed.delete(epoch);
+    const kid = this.#followed.get(base)?.kid;
+    const active = kid === undefined ? undefined : this.pairOf(kid);
+    if (active) {
+      const isKept = ({ pair }: TrustedPair): boolean => !pair.kids.some((it) => gone.has(it) && !kept.has(it));
+      this.#pairs = [...this.#pairs.filter((it) => it !== active && isKept(it)), active];
+    }
+    this.#fork = null;
+    this.#epoch = base;
+  }
+
+  /** Whether the trust is an epoch further. */
+  async #followOne(record: LedgerRecord): Promise<boolean> {
     const { epoch } = record;
     if (epoch > this.#epoch + 1) {
       throw refuse(`the key ledger goes on at epoch ${epoch}, the trust ends at epoch ${this.#epoch}: records between are missing`);
     }
-    if (epoch === this.#epoch + 1 && record.action === 'recover') {
-      throw refuse(`record ${epoch} of the key ledger replaces a lost key, and nothing here can prove it`);
+    const [known, isNext] = [this.#followed.get(epoch), epoch === this.#epoch + 1];
+    if (known?.sha256 === record.sha256) return false;
+    // The recovery decided between the histories before it.
+    if (known && this.#recovered && epoch <= this.#recovered.epoch) return false;
+    if (record.action === 'recover' && (known || isNext)) {
+      const what = this.root === null ? 'the trust file names no root that could prove it' : 'the owner that is its root does not say so';
+      throw refuse(`record ${epoch} of the key ledger replaces a lost key, and ${what}`);
     }
-    const known = this.#followed.get(epoch);
-    if (known?.sha256 === record.sha256) return;
     if (known) {
       // Anybody can write an unsigned record; only who holds the pair can fork.
       await this.#check(record);
@@ -160,8 +241,9 @@ export class Trust {
       throw this.#forked(this.#fork);
     }
     // Older than what this trust began with.
-    if (epoch < this.#epoch) return;
+    if (epoch < this.#epoch) return false;
     this.#take(record, await this.#check(record));
+    return isNext;
   }
 
   /** Checks that the pair before and the pair after signed; gives the pair after. The node's own entry is not looked at. */
@@ -177,7 +259,9 @@ export class Trust {
     const signers = known ?? (epoch === this.#epoch + 1 ? this.active : undefined);
     // The epoch of the trust file itself: only its own pair is known, and must be the one that is active.
     if (!signers && !after.equals(this.active)) throw chain;
-    for (const pair of signers && !signers.equals(after) ? [signers, after] : [after]) await checkSigned(record, pair);
+    // In place of the pair before the owner says that a recovery holds; who asks for that looks at the proof.
+    const isAlone = !signers || signers.equals(after) || record.action === 'recover';
+    for (const pair of isAlone ? [after] : [signers, after]) await checkSigned(record, pair);
     return after;
   }
 
@@ -230,12 +314,19 @@ export class Trust {
         channels: channels.map((good) => ({ ...good })),
       })),
       fork: this.#fork ? [epoch!, followed!, other!] : null,
+      ...(this.#recovered ? { recovered: [this.#recovered.epoch, this.#recovered.frame] } : {}),
     };
   }
 
   #readLearned(value: Json): boolean {
-    const object = exactly(value, LEARNED);
+    const object = exactly(value, LEARNED) ?? exactly(value, [...LEARNED, 'recovered']);
     if (!object) return false;
+    const recovered = object['recovered'];
+    if (recovered !== undefined) {
+      const [at, by, ...more] = (Array.isArray(recovered) ? recovered : []).map(integer);
+      if (at === undefined || by === undefined || more.length > 0) return false;
+      this.#recovered = { epoch: at, frame: by };
+    }
     const [ledger, fork] = [object['ledger']!, object['fork']!];
     const earlier = list(object['earlier']!, PAIRS_MAX, (entry): TrustedPair | undefined => {
       const it = exactly(entry, ['keys', 'state']);
@@ -259,6 +350,7 @@ export class Trust {
     if (!earlier || !active || !followed || !compromised || (ledger !== null && !address(ledger)) || (fork !== null && !isFork)) {
       return false;
     }
+    if (this.#recovered && followed.length === 0) return false;
     this.#ledger = ledger as string | null;
     this.#pairs = [...earlier, { pair: this.active, ...active }];
     this.#followed = new Map(followed);

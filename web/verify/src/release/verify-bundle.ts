@@ -50,7 +50,7 @@ export async function verifyBundle(source: BundleSource, trust: Trust | string, 
       const text = `its payload has ${size - head.length} bytes, and the manifest says ${manifest.content.size}`;
       throw new Refused('payload', text);
     }
-    await learned.follow(head.chain);
+    await learned.follow(head.chain, head.proof);
     await verifyManifest(learned, manifest, options.earlier ?? [], options.wallMs ?? Date.now());
     const check = new PayloadCheck(manifest.content, options.onFileBytes);
     for (let piece: Uint8Array | undefined = rest; piece; piece = await pieces.next()) check.push(piece);

@@ -1,0 +1,187 @@
+//! Making a backup, while the node goes on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sealtide_store::Store;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::stream::BackupWriter;
+use super::{FACTS, FILES, FOLDERS, STORE};
+use crate::api::Progress;
+use crate::commands::store_failure;
+use crate::failure::Failure;
+use crate::home::Home;
+
+/// Bytes that are read at once.
+const PIECE: usize = 1024 * 1024;
+/// Bytes of a file with secrets or settings, at most.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// How often the secrets may change while the store is looked at.
+const TRIES: usize = 16;
+
+/// A file of the home with what it held at that moment.
+type Small = (&'static str, Zeroizing<Vec<u8>>);
+
+/// Writes a backup of `home` into a new file. Gives its bytes, and how many files it holds.
+///
+/// # Errors
+/// Exit 2 when the file is there already; as the disk reports.
+pub(crate) fn create(home: &Home, store: &Store, file: &Path, progress: &Progress) -> Result<Value, Failure> {
+    let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
+    if file.symlink_metadata().is_ok() {
+        let text = format!("{} is there already", file.display());
+        return Err(Failure::usage("exists", text).hint("name a new file; an old backup is never written over"));
+    }
+    let beside = Beside::of(file)?;
+    let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside.0).map_err(named)?;
+    let seal = home.seal()?;
+    let seal = match seal {
+        Some(seal) => Some((seal, fs::read_to_string(home.root().join("seal.key"))?)),
+        None => None,
+    };
+    let is_sealed = seal.is_some();
+    let mut writer = BackupWriter::begin(BufWriter::with_capacity(PIECE, out), seal).map_err(named)?;
+    let items = write_home(home, store, &mut writer, progress)?;
+    let out = writer.finish().map_err(named)?.into_inner().map_err(io::IntoInnerError::into_error).map_err(named)?;
+    out.sync_all().map_err(named)?;
+    let bytes = out.metadata().map_err(named)?.len();
+    crate::failpoint::hit("backup_written");
+    // Unlike a rename this never takes the place of a file that came in between.
+    fs::hard_link(&beside.0, file).map_err(named)?;
+    drop(beside);
+    Ok(json!({"schema": "sealtide/backup_create/1", "file": file, "bytes": bytes, "files": items, "sealed": is_sealed}))
+}
+
+/// The unfinished file. It is gone when this is.
+struct Beside(PathBuf);
+
+impl Beside {
+    fn of(file: &Path) -> Result<Self, Failure> {
+        let name = file.file_name().ok_or_else(|| Failure::usage("file", "that is no name for a file"))?;
+        let beside = file.with_file_name(format!(".{}.unfinished", name.to_string_lossy()));
+        // Left by a process that was killed.
+        let _ = fs::remove_file(&beside);
+        Ok(Self(beside))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+fn write_home<W: Write>(
+    home: &Home,
+    store: &Store,
+    writer: &mut BackupWriter<W>,
+    progress: &Progress,
+) -> Result<u64, Failure> {
+    // The secrets and the store must be of one moment: a key that the store speaks of, and that is not there, would be lost.
+    let mut before = small_files(home)?;
+    let mut tries = 0;
+    let snapshot = loop {
+        let snapshot = store.snapshot().map_err(store_failure)?;
+        let after = small_files(home)?;
+        tries += 1;
+        if after == before || tries == TRIES {
+            break snapshot;
+        }
+        before = after;
+    };
+    let folders = files_of(home)?;
+    let total: u64 = snapshot.packs().iter().map(|pack| pack.size()).sum::<u64>()
+        + folders.iter().map(|(_, _, size)| size).sum::<u64>();
+    let (mut done, mut items) = (0, 0);
+    let mut told = |bytes: u64| {
+        done += bytes;
+        let _ = progress.send(json!({"phase": "backup", "bytes": [done, total]}));
+    };
+    for (name, bytes) in &before {
+        writer.item(name, bytes.len() as u64)?;
+        writer.write_all(bytes)?;
+        items += 1;
+    }
+    writer.item(FACTS, snapshot.facts().len() as u64)?;
+    writer.write_all(snapshot.facts())?;
+    let mut piece = vec![0; PIECE];
+    for pack in snapshot.packs() {
+        writer.item(&format!("{STORE}/{}", pack.name()), pack.size())?;
+        let mut at = 0;
+        while at < pack.size() {
+            let most = piece.len().min(usize::try_from(pack.size() - at).unwrap_or(usize::MAX));
+            pack.read_at(at, &mut piece[..most])?;
+            writer.write_all(&piece[..most])?;
+            at += most as u64;
+            told(most as u64);
+        }
+        items += 1;
+    }
+    for (name, path, size) in folders {
+        let Some(file) = open_whole(&path, size)? else { continue };
+        writer.item(&name, size)?;
+        let copied = io::copy(&mut file.take(size), writer)?;
+        if copied != size {
+            return Err(Failure::failed("io", format!("{} became shorter while it was read", path.display())));
+        }
+        told(size);
+        items += 1;
+    }
+    Ok(items + 1)
+}
+
+fn small_files(home: &Home) -> Result<Vec<Small>, Failure> {
+    let read = |name: &'static str| -> Option<io::Result<Small>> {
+        let file = match File::open(home.root().join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            file => file,
+        };
+        let mut bytes = Zeroizing::new(Vec::new());
+        let read = file.and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+        Some(read.map(|_| (name, bytes)))
+    };
+    Ok(FILES.into_iter().filter_map(read).collect::<io::Result<Vec<Small>>>()?)
+}
+
+/// Every file of the folders: its name in the backup, where it is, its bytes now. Lines that are written later are left out.
+fn files_of(home: &Home) -> Result<Vec<(String, PathBuf, u64)>, Failure> {
+    let mut found = Vec::new();
+    let mut open: Vec<String> = FOLDERS.iter().map(|folder| (*folder).to_owned()).collect();
+    while let Some(folder) = open.pop() {
+        let entries = match fs::read_dir(home.root().join(&folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = format!("{folder}/{name}");
+            if kind.is_dir() && name != "bundles/scratch" {
+                open.push(name);
+            } else if kind.is_file()
+                && let Ok(meta) = entry.metadata()
+            {
+                found.push((name, entry.path(), meta.len()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A bundle may have moved to the archive since it was listed: then it is left out here, and the archive has it.
+fn open_whole(path: &Path, size: u64) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) if file.metadata()?.len() >= size => Ok(Some(file)),
+        Ok(_) => Err(io::Error::other(format!("{} became shorter while it was read", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,154 @@
+//! A whole home in one file, with the real binary.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{Machine, Pair, until, write};
+
+fn create(machine: &Machine, name: &str) -> PathBuf {
+    let file = machine.root().join(name);
+    let made = machine.ok(&["backup", "create", file.to_str().unwrap()]);
+    assert_eq!(made["bytes"].as_u64().unwrap(), fs::metadata(&file).unwrap().len());
+    file
+}
+
+/// What is left beside a home or a backup after something failed.
+fn unfinished(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains("restoring") || name.contains("unfinished")).collect()
+}
+
+#[test]
+fn a_backup_of_a_running_node_is_that_node_again() {
+    let machine = Machine::new();
+    let words = machine.root().join("words");
+    machine.ok(&["init", "--recovery-out", words.to_str().unwrap()]);
+    for at in 0..20 {
+        write(&machine.notes(), &format!("note {at}"), &format!("text {at}"));
+    }
+    write(&machine.notes(), "big", &"0123456789abcdef".repeat(200_000));
+    let node = machine.share();
+    machine.recorded();
+    let before = machine.ok(&["identity", "show"]);
+    let space = machine.space()["name"].as_str().unwrap().to_owned();
+    let file = create(&machine, "home.backup");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    machine.fails(&["backup", "create", file.to_str().unwrap()], 2, "exists");
+    // The original goes on.
+    write(&machine.notes(), "later", "later");
+    machine.recorded();
+
+    let place = machine.root().join("restored");
+    let done = machine.run_at(&place, &["backup", "restore", file.to_str().unwrap()]);
+    assert_eq!((done.code, &done.document()["node"]), (0, &before["node"]), "{done:?}");
+    let again = machine.run_at(&place, &["backup", "restore", file.to_str().unwrap()]);
+    assert_eq!((again.code, &again.document()["error"]["code"]), (8, &json!("home_exists")));
+    drop(node);
+    let at_place = |args: &[&str]| -> Value {
+        let done = machine.run_at(&place, args);
+        assert_eq!(done.code, 0, "{args:?}: {done:?}");
+        done.document()
+    };
+    let shown = at_place(&["identity", "show"]);
+    for keystone in ["device", "owner"] {
+        assert_eq!(shown[keystone]["keystone"], before[keystone]["keystone"]);
+    }
+    // It may be an old one: nothing is signed before a peer told otherwise.
+    assert_eq!((&shown["signing"], &shown["doubt"]["code"]), (&json!("refused"), &json!("moved")));
+    at_place(&["verify"]);
+    at_place(&["audit", "verify"]);
+    let notes = at_place(&["get", &space]).to_string();
+    assert!(notes.contains("note 19") && notes.contains("big") && !notes.contains("later"), "{notes}");
+    assert_eq!(unfinished(machine.root()), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_no_whole_backup_makes_no_home() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let file = create(&machine, "home.backup");
+    let bytes = fs::read(&file).unwrap();
+    let (odd, place) = (machine.root().join("odd"), machine.root().join("restored"));
+    let restore = |bytes: &[u8]| {
+        fs::write(&odd, bytes).unwrap();
+        let done = machine.run_at(&place, &["backup", "restore", odd.to_str().unwrap()]);
+        assert_eq!((done.code, &done.document()["error"]["code"]), (5, &json!("backup_damaged")), "{done:?}");
+        assert!(!place.exists());
+        assert_eq!(unfinished(machine.root()), Vec::<String>::new());
+    };
+    for at in [0, 25, bytes.len() / 2, bytes.len() - 1] {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        restore(&changed);
+        restore(&bytes[..at]);
+    }
+    restore(&[&bytes[..], b"more"].concat());
+    // Killed before the place is taken: no home, and the next time it is made.
+    let words = ["backup", "restore", file.to_str().unwrap()];
+    let died = machine.run_at_in(&[("SEALTIDE_FAILPOINT", "restore_whole:1")], &place, &words);
+    assert!(died.code < 0 && !place.exists(), "{died:?}");
+    let done = machine.run_at(&place, &["backup", "restore", file.to_str().unwrap()]);
+    assert!(done.code == 0 && place.join("node.key").is_file(), "{done:?}");
+    let died = machine.run_in(
+        &[("SEALTIDE_FAILPOINT", "backup_written:1")],
+        &["backup", "create", machine.root().join("second").to_str().unwrap()],
+    );
+    assert!(died.code < 0 && !machine.root().join("second").exists(), "{died:?}");
+    create(&machine, "second");
+    assert_eq!(unfinished(machine.root()), Vec::<String>::new());
+}
+
+#[test]
+fn a_sealed_home_makes_a_sealed_backup() {
+    let machine = Machine::new();
+    let words = machine.root().join("words");
+    machine.ok(&["init", "--recovery-out", words.to_str().unwrap()]);
+    let (right, wrong) = (machine.root().join("right"), machine.root().join("wrong"));
+    fs::write(&right, "four random words here\n").unwrap();
+    fs::write(&wrong, "four other words here\n").unwrap();
+    assert_eq!(machine.run_with(&["identity", "passphrase"], "four random words here\n").code, 0);
+    let with = |passphrase: &Path, home: &Path, args: &[&str]| {
+        machine.run_at_in(&[("SEALTIDE_IDENTITY_PASSPHRASE_FILE", passphrase.to_str().unwrap())], home, args)
+    };
+    let file = machine.root().join("home.backup");
+    let file = file.to_str().unwrap();
+    let made = with(&right, &machine.home(), &["backup", "create", file]);
+    assert_eq!((made.code, &made.document()["sealed"]), (0, &json!(true)), "{made:?}");
+    let bytes = fs::read(file).unwrap();
+    for secret in ["sealtide identity", "node.key", "store/packs"] {
+        assert!(!bytes.windows(secret.len()).any(|found| found == secret.as_bytes()), "{secret} can be read");
+    }
+    let place = machine.root().join("restored");
+    let words = ["backup", "restore", file];
+    let refused = with(&wrong, &place, &words);
+    assert_eq!((refused.code, &refused.document()["error"]["code"]), (12, &json!("wrong_passphrase")));
+    assert!(!place.exists() && unfinished(machine.root()).is_empty());
+    let done = with(&right, &place, &words);
+    assert_eq!(done.code, 0, "{done:?}");
+    let show = |passphrase: &Path| with(passphrase, &place, &["identity", "show"]).code;
+    assert_eq!((show(&right), show(&wrong)), (0, 12));
+}
+
+/// The machine died. Its home comes back from the backup, asks the peer that saw more, and goes on.
+// Proves: SY-77
+#[test]
+fn a_restored_node_goes_on_with_its_peers() {
+    let mut pair = Pair::with(|dir| write(dir, "first", "first"));
+    pair.agree();
+    let file = create(&pair.a, "home.backup");
+    write(&pair.a.notes(), "second", "second");
+    pair.agree();
+    pair.node_a.stop();
+    fs::remove_dir_all(pair.a.home()).unwrap();
+    pair.a.ok(&["backup", "restore", file.to_str().unwrap()]);
+    pair.node_a = pair.a.up(&[]);
+    write(&pair.a.notes(), "third", "third");
+    pair.agree();
+    until("a peer vouched for the restored node", || {
+        let shown = pair.a.ok(&["identity", "show"]);
+        if shown["signing"] == "ready" { Ok(()) } else { Err(shown.to_string()) }
+    });
+}
