@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import test, { after, before, describe } from 'node:test';
 import { conflict, pair, until, type Node } from './support/node.js';
 import type { Page } from './support/page.js';
@@ -82,6 +84,26 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     const texts = await page.run<string[]>(`Promise.all([...document.querySelectorAll('a[download]')].map(({ href }) => fetch(href).then((answer) => answer.text())))`);
     assert.equal(texts[0], 'monday: rolls\ntuesday: rest\n');
     assert.ok(texts.includes('monday: bread\ntuesday: rest\n'));
+  });
+
+  test('a change to most of a folder waits for a person, who sees what it is and decides', async () => {
+    const { laptop, vps } = nodes;
+    const names = Array.from({ length: 60 }, (_, at) => `many/${at}.txt`);
+    for (const name of names) laptop.write(name, `${name}\n`);
+    await until(() => names.every((name) => vps.read(name) !== null));
+    const page = await signedIn(laptop);
+    for (const name of names) rmSync(join(vps.shared, name));
+    await page.says('1 held change needs you.');
+    await page.press('Decide');
+    await page.says('many/0.txt would be removed');
+    assert.deepEqual(await page.barriers(), []);
+    await page.run(`document.querySelectorAll('dialog input[type=radio]')[1].click()`);
+    await page.press('Do it');
+    await page.says('Rejected.');
+    await audited(page, laptop, 'hold_decide');
+    await until(() => names.every((name) => vps.read(name) !== null && laptop.read(name) !== null));
+    await page.until(`!document.body.innerText.includes('needs you')`);
+    assert.deepEqual(page.faults, []);
   });
 
   test('after a cut the page says so, comes back by itself, and has missed nothing', async () => {

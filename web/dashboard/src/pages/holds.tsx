@@ -42,7 +42,9 @@ function Held({ hold }: { hold: Hold }) {
   ];
   return (
     <>
-      <ul class="plain scroll">{rows.slice(0, SHOWN).map((row) => <li key={row}>{row}</li>)}</ul>
+      <div class="scroll" role="region" aria-label="What would change" tabIndex={0}>
+        <ul class="plain">{rows.slice(0, SHOWN).map((row) => <li key={row}>{row}</li>)}</ul>
+      </div>
       {rows.length > SHOWN && <p class="dim">and {counted(rows.length - SHOWN, 'other')}</p>}
       <fieldset>
         <legend>What to do</legend>

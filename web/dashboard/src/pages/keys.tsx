@@ -56,7 +56,7 @@ function Signing({ keys }: { keys: Keys }) {
               <td><VersionState version={version} /></td>
               <td>{version.not_after ? <><When time={version.not_after} />{Date.parse(version.not_after) < now.value && <span class="dim"> (over)</span>}</> : <span class="dim">no end</span>}</td>
               <td class="dim">{version.source ?? '–'}</td>
-              <td class="kids">{version.keys.map(({ alg, kid }) => <span key={kid}><span class="dim">{alg}</span> <code>{kid}</code></span>)}</td>
+              <td><div class="kids">{version.keys.map(({ alg, kid }) => <span key={kid}><span class="dim">{alg}</span> <code>{kid}</code></span>)}</div></td>
             </tr>
           ))}
         </Table>

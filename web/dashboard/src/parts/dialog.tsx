@@ -1,6 +1,6 @@
 /** Questions before something is changed: the effect is shown, then asked for, then told with its line in the audit. */
 import { signal } from '@preact/signals';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { ComponentChildren } from 'preact';
 import { change, Refusal } from '../door/call.js';
 import { asRefusal } from '../door/query.js';
@@ -48,11 +48,16 @@ export async function performed<T>(request: NodeRequest, done: string | ((result
 /** A window above the page: Escape and the first button close it, and the focus goes back. */
 export function Modal(props: { title: string; children: ComponentChildren; onClose: () => void; wide?: boolean }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // With the change of the document, not after it: the focus is never nowhere.
+  useLayoutEffect(() => {
     const element = dialog.current!;
     const opener = document.activeElement;
     element.showModal();
+    // A browser may close it without asking.
+    const closed = (): void => props.onClose();
+    element.addEventListener('close', closed);
     return () => {
+      element.removeEventListener('close', closed);
       element.close();
       if (opener instanceof HTMLElement) opener.focus();
     };

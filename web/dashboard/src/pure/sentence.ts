@@ -14,10 +14,11 @@ export interface Statement {
   text: string;
 }
 
-/** A statement for each space that has one, those that are not in step first. */
+/** A statement for each space, those that are not in step first and those that nobody shares last. */
 export function statements(spaces: readonly SpaceFacts[]): Statement[] {
   const order = { busy: 0, off: 1, ok: 2 };
-  return spaces.map(statementOf).sort((a, b) => order[a.tone] - order[b.tone]);
+  const rank = (space: SpaceFacts): number => (space.peers.length || space.paused ? order[statementOf(space).tone] : 3);
+  return [...spaces].sort((a, b) => rank(a) - rank(b)).map(statementOf);
 }
 
 function statementOf(space: SpaceFacts): Statement {
