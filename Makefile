@@ -19,7 +19,7 @@ PROFILE ?= default
 # What whole-node tests need is built into everything that is tested, so that each crate is built once.
 FEATURES := --features sealtide-node/failpoints
 
-.PHONY: help setup build run test test-long bench page fmt check-format tidy clippy doc spec deny unit verify-web
+.PHONY: help setup pages build run test test-long bench page fmt check-format tidy clippy doc spec deny unit web
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -27,17 +27,20 @@ help: ## list these words
 setup: ## install what is missing on a Debian machine
 	@.ci/setup
 
-build: ## build the sealtide binary
+pages: ## build the pages of the dashboard, when they are not up to date
+	@.ci/web build
+
+build: pages ## build the sealtide binary
 	$(CARGO) build --package sealtide-node --bin sealtide
 
-run: ## share a folder: make run DIR=~/Notes (without DIR a demo folder)
+run: pages ## share a folder: make run DIR=~/Notes (without DIR a demo folder)
 	@if [[ "$(DIR)" == ./demo-folder && ! -e "$(DIR)" ]]; then \
 		mkdir -p "$(DIR)"; \
 		echo "Edit me on one machine, and read me on the other." > "$(DIR)/hello.txt"; \
 	fi
 	$(CARGO) run --package sealtide-node --bin sealtide -- --home "$(HOME_DIR)" up "$(DIR)"
 
-test: setup check-format tidy clippy doc spec deny unit verify-web ## everything that CI runs
+test: setup check-format tidy clippy doc spec deny unit web ## everything that CI runs
 
 test-long: ## the same with ten times the cases
 	SEALTIDE_TEST_SCALE=10 $(MAKE) test PROFILE=long
@@ -81,5 +84,5 @@ unit:
 	PROFILE=$(PROFILE) .ci/unit $(FEATURES)
 
 # After `unit`, which builds the binary that it is tried against.
-verify-web: ## the verifier in TypeScript: types, size, tests against the binary of the last build
+web: ## verifier and dashboard in TypeScript: types, size, tests against the binary of the last build, in Chromium
 	@.ci/web

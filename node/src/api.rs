@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::audit::LineFilter;
 use crate::commands;
 use crate::commands::export::ExportFormat;
 use crate::commands::keys::KeysRequest;
@@ -220,6 +221,19 @@ pub enum Request {
         /// At most this many entries, the newest first.
         limit: usize,
     },
+    /// One directory of a space, for pages.
+    Files {
+        /// Which space.
+        space: String,
+        /// The directory; empty for the space itself.
+        under: String,
+        /// The last name of the page before.
+        after: Option<String>,
+        /// At most this many names.
+        limit: usize,
+    },
+    /// Sagas and links of late, for pages.
+    Recent,
     /// `diff A [B]`
     Diff {
         /// A target as typed.
@@ -291,6 +305,17 @@ pub enum Request {
     },
     /// `audit verify`
     AuditVerify,
+    /// Lines of the audit, for pages: what is new, or back from a line.
+    AuditLines {
+        /// Only lines before this one, the newest first.
+        before: Option<u64>,
+        /// Only lines after this one, the oldest first.
+        since: Option<u64>,
+        /// At most this many.
+        limit: usize,
+        /// Which.
+        filter: LineFilter,
+    },
     /// Checkpoints for `audit export`, some at a time.
     AuditCheckpoints {
         /// Those with a greater number.
@@ -356,6 +381,11 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Put { space, name, doc } => commands::documents::put(node, &space, &name, doc).await,
         Request::Get { target } => commands::documents::get(node, &target),
         Request::Log { target, limit } => commands::history::log(node, target.as_deref(), limit),
+        Request::Files { space, under, after, limit } => {
+            let list = move |node: &Node| commands::files::files(node, &space, &under, after.as_deref(), limit);
+            commands::blocking("files", node, list).await
+        }
+        Request::Recent => Ok(node.recent().told(node)),
         Request::Diff { a, b } => commands::history::diff(node, &a, b.as_deref()),
         Request::Restore { target, to } => commands::history::restore(node, &target, to.as_deref()).await,
         Request::ConflictsList { space } => commands::conflicts::list(node, space.as_deref()),
@@ -378,7 +408,12 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             commands::blocking("import", node, move |node| commands::export::import(node, &file, &progress)).await
         }
         Request::AuditVerify => commands::verify::audit(node).await,
+        Request::AuditLines { before, since, limit, filter } => {
+            let look = move |node: &Node| commands::verify::audit_lines(node.audit(), before, since, limit, &filter);
+            commands::blocking("audit", node, look).await
+        }
         Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(node.audit(), since),
+        Request::Keys(KeysRequest::SignInCode) => commands::keys::node_code(node),
         Request::BackupCreate { file } => {
             let progress = progress.clone();
             let work = move |node: &Node| {

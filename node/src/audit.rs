@@ -31,13 +31,13 @@ use crate::real::now;
 use crate::world::OsEntropy;
 
 use chain::{Chain, Signers};
-pub(crate) use chain::{Export, verify_export};
+pub(crate) use chain::{export_lines, verify_export};
 pub use checkpoint::CheckpointSigner;
 use checkpoint::Covered;
 pub use event::AuditEvent;
-pub(crate) use read::Lines;
+pub use read::{LineFilter, holds, since, tail};
 use read::{file_path, files};
-pub use read::{holds, since, tail};
+pub(crate) use read::{lines_after, lines_before};
 
 /// The kind of the space that holds the audit timeline.
 pub const AUDIT_KIND: &str = "audit";
@@ -162,23 +162,23 @@ impl Audit {
         }
     }
 
-    /// Writes one line.
+    /// Writes one line; gives its number.
     ///
     /// # Errors
     /// When it cannot be written, or a durable one does not reach the disk.
-    pub fn try_event(&self, event: &AuditEvent) -> std::io::Result<()> {
-        let due = {
+    pub fn try_event(&self, event: &AuditEvent) -> std::io::Result<u64> {
+        let (number, due) = {
             let mut state = self.lock();
             let written = self.append(&mut state, event);
             state.failing = written.is_err();
             state.errors += u64::from(written.is_err());
             written?;
-            state.seq.saturating_sub(state.covered) >= CHECKPOINT_LINES
+            (state.seq, state.seq.saturating_sub(state.covered) >= CHECKPOINT_LINES)
         };
         if due {
             self.checkpoint();
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Whether the last line could not be written: actions of admins are refused then.
@@ -557,22 +557,40 @@ mod tests {
     }
 
     fn exported(rig: &Rig, audit: &Audit) -> String {
-        let (mut out, mut since) = (Vec::new(), 0);
-        let (head, mut page) = audit.checkpoints_since(0);
-        let mut export = crate::audit::Export::begin(&mut out, &head).unwrap();
-        for line in Lines::of(&rig.home.audit_dir()).unwrap() {
-            export.line(&line.unwrap()).unwrap();
-            if page.first().is_some_and(|checkpoint| export.is_end_of(checkpoint)) {
-                export.checkpoint(&page.remove(0)).unwrap();
-                since += 1;
-                if page.is_empty() {
-                    page = audit.checkpoints_since(since).1;
-                }
+        let mut out = Vec::new();
+        let pages = |since| crate::commands::verify::audit_checkpoints(audit, since);
+        export_lines(&rig.home.audit_dir(), &mut out, pages).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_are_read_both_ways() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        for number in 1..=300 {
+            // Some are longer than a block that is read at once.
+            let long = "x".repeat(if number % 100 == 0 { 200 } else { 1 });
+            audit.note(if number % 2 == 0 { "even" } else { "odd" }, &[("own", &format!("{number}{long}"))]);
+            if number == 150 {
+                audit.lock().bytes = FILE_BYTES;
             }
         }
-        assert!(page.is_empty());
-        export.end().unwrap();
-        String::from_utf8(out).unwrap()
+        let numbers = |lines: &[Value]| lines.iter().map(|line| line["[SEQ]"].as_u64().unwrap()).collect::<Vec<_>>();
+        let (dir, all) = (rig.home.audit_dir(), LineFilter::default());
+        let newest = lines_before(&dir, None, 3, &all).unwrap();
+        assert_eq!((numbers(&newest.lines), newest.more, newest.reached), (vec![300, 299, 298], true, Some(298)));
+        let over_files = lines_before(&dir, Some(152), 300, &all).unwrap();
+        assert_eq!(numbers(&over_files.lines), (1..152).rev().collect::<Vec<_>>());
+        assert!(!over_files.more);
+        let after = lines_after(&dir, 298, 10, &all).unwrap();
+        assert_eq!((numbers(&after.lines), after.more), (vec![299, 300], false));
+        let even = LineFilter { event: Some("node:even".to_owned()), ..all.clone() };
+        assert_eq!(numbers(&lines_before(&dir, Some(10), 3, &even).unwrap().lines), [8, 6, 4]);
+        let one = LineFilter { peer: Some("77x".to_owned()), ..all };
+        assert_eq!(numbers(&lines_after(&dir, 0, 10, &one).unwrap().lines), [77, 177, 277]);
+        // A line that is being written is not one yet.
+        fs::OpenOptions::new().append(true).open(file_path(&dir, 2)).unwrap().write_all(b"{\"[SEQ]\":301").unwrap();
+        assert_eq!(numbers(&lines_before(&dir, None, 1, &LineFilter::default()).unwrap().lines), [300]);
     }
 
     // Proves: GW-79

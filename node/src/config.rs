@@ -128,7 +128,7 @@ const SETTINGS: &[Setting] = &[
         section: "gateway",
         key: "listen",
         default: "127.0.0.1:7480",
-        about: "address of the gateway door (health, metrics); loopback; the default moves on to the next free port",
+        about: "address of the gateway door (dashboard, health, metrics); outside of loopback with TLS only; the default moves on to the next free port",
         check: is_address,
     },
     Setting {
@@ -142,7 +142,7 @@ const SETTINGS: &[Setting] = &[
         section: "gateway",
         key: "app",
         default: "no",
-        about: "whether the gateway door of `up` has keys and registry too, as `gateway run`: yes or no",
+        about: "whether `up` makes keys and a registry for its gateway door where there are none, as `gateway run`: yes or no",
         check: |word| ["yes", "no"].contains(&word),
     },
     Setting {

@@ -5,15 +5,17 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::api::{Progress, Request, execute};
+use crate::audit::Audit;
 use crate::failure::Failure;
 use crate::gateway::GatewayHost;
 use crate::node::Node;
@@ -39,10 +41,30 @@ pub enum Host {
 }
 
 impl Host {
-    async fn execute(&self, request: Request, progress: &Progress) -> Result<Value, Failure> {
+    /// Does what a request asks.
+    ///
+    /// # Errors
+    /// What the command reports.
+    pub async fn execute(&self, request: Request, progress: &Progress) -> Result<Value, Failure> {
         match self {
             Self::Node(node) => execute(node, request, progress).await,
             Self::Gateway(host) => host.execute(request).await,
+        }
+    }
+
+    /// The audit of the home.
+    pub(crate) fn audit(&self) -> &Arc<Audit> {
+        match self {
+            Self::Node(node) => node.shared_audit(),
+            Self::Gateway(host) => host.audit(),
+        }
+    }
+
+    /// Turns true when the process is about to end.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        match self {
+            Self::Node(node) => node.stopping(),
+            Self::Gateway(host) => host.stopping(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The sealtide node: joins the store, folders, links and the command line.
 //!
 //! Main path: `main.rs` → `cli` (words to a [`api::Request`]) → [`api::execute`] → [`node::Node`] →
-//! [`engine::Engine`] (sessions and sagas) and `share` (folders).
+//! [`engine::Engine`] (sessions and sagas) and `share` (folders). A browser comes in by [`console`] instead of `cli`.
 
 pub mod api;
 pub mod audit;
@@ -9,6 +9,7 @@ mod backup;
 pub mod cli;
 mod commands;
 pub mod config;
+pub mod console;
 mod content;
 pub mod control;
 pub mod engine;

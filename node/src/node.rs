@@ -5,10 +5,10 @@ mod spaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sealtide_gateway::{Gateway, KeyChange, Server, TunnelStream, Tunnels};
+use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
@@ -16,14 +16,17 @@ use sealtide_store::{Peer, SpaceLabel, Store};
 use sealtide_sync::SpaceView;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
+use zeroize::Zeroizing;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, AuditEvent};
 use crate::commands::target::DOC_IB;
 use crate::config::Config;
+use crate::console::{HostConsole, NodeApp, Recent};
+use crate::control::Host;
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
-use crate::gateway::{Desk, Prove, Replacement, replace_lost};
+use crate::gateway::{CODE_MS, Desk, Prove, Replacement, SignInCodes, replace_lost};
 use crate::home::{Home, Identity};
 use crate::identity::{Identities, Parts, machine_marker};
 use crate::known::Known;
@@ -34,6 +37,9 @@ use crate::world::OsEntropy;
 
 /// How often the store is looked through for what nobody needs.
 const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
+
+/// Notices that wait for the door.
+const NOTICES: usize = 64;
 
 /// How often a dial under way is told to give way.
 const GIVE_WAY_AGAIN: Duration = Duration::from_millis(20);
@@ -56,7 +62,14 @@ struct Inner {
     identities: Identities,
     doors: Mutex<Doors>,
     /// Keys and registry of this home, once somebody asked for them.
-    desk: Mutex<Option<Arc<Desk>>>,
+    desk: OnceLock<Arc<Desk>>,
+    /// Held while they are opened.
+    opening: Mutex<()>,
+    /// What keys and registry tell the door.
+    notices: broadcast::Sender<Notice>,
+    /// Codes with which browsers sign in.
+    codes: Mutex<SignInCodes>,
+    recent: Recent,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -78,7 +91,7 @@ struct Inner {
 #[derive(Default)]
 struct Doors {
     listen: Vec<SocketAddr>,
-    gateway: Option<GatewayDoor>,
+    gateway: Option<Server>,
     serving: bool,
 }
 
@@ -100,28 +113,6 @@ struct Dialling {
     give_way: Notify,
     /// Held while the task dials, or while somebody keeps it from that.
     turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// The gateway door: health and figures alone, or all of it.
-enum GatewayDoor {
-    Figures(Gateway),
-    Whole(Server),
-}
-
-impl GatewayDoor {
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Figures(door) => door.address(),
-            Self::Whole(door) => door.address(),
-        }
-    }
-
-    fn url(&self) -> String {
-        match self {
-            Self::Figures(door) => format!("http://{}", door.address()),
-            Self::Whole(door) => door.url(),
-        }
-    }
 }
 
 /// Who may come in: the invites and grants in the store.
@@ -189,7 +180,11 @@ impl Node {
             audit,
             identities,
             doors: Mutex::default(),
-            desk: Mutex::default(),
+            desk: OnceLock::new(),
+            opening: Mutex::default(),
+            notices: broadcast::Sender::new(NOTICES),
+            codes: Mutex::default(),
+            recent: Recent::default(),
             publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -292,6 +287,16 @@ impl Node {
         &self.0.audit
     }
 
+    /// The audit, to be kept.
+    pub(crate) fn shared_audit(&self) -> &Arc<Audit> {
+        &self.0.audit
+    }
+
+    /// What happened of late.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.0.recent
+    }
+
     /// When this process opened the node, ms since 1970.
     pub fn started_ms(&self) -> u64 {
         self.0.started_ms
@@ -331,27 +336,34 @@ impl Node {
         SocketAddr::new(address.ip(), kept.unwrap_or(0))
     }
 
-    /// Opens the gateway door: health and figures, and with the setting `gateway.app` keys and registry too, as `gateway
-    /// run` does in a process of its own.
+    /// Opens the gateway door: the dashboard, health and figures, and keys and registry where this home has them. With the
+    /// setting `gateway.app` they are made when there are none, as `gateway run` does in a process of its own.
     ///
     /// # Errors
-    /// When the address cannot be listened on or is not loopback; as [`Desk::open`].
+    /// When the address cannot be listened on, or not without TLS; as [`Desk::open`].
     pub async fn open_gateway(&self, address: SocketAddr) -> Result<SocketAddr, Failure> {
         let probe = Arc::new(crate::commands::status::NodeProbe(self.clone()));
         let failed = |error: sealtide_gateway::GatewayError| Failure::failed("gateway", error.to_string());
         let tunnels = self.config().tunnel();
         let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
-        let gateway = if self.config().text("gateway", "app") == "yes" {
-            let (desk, settings) = (self.desk(true)?, self.config().gateway(self.home())?.door);
-            let opened = Server::open_with(settings, address, probe, Some(desk.clone()), tunnels);
-            let server = opened.await.map_err(failed)?;
-            desk.opened(server.url());
-            GatewayDoor::Whole(server)
-        } else {
-            GatewayDoor::Figures(Gateway::open_with(address, probe, tunnels).await.map_err(failed)?)
+        let is_wanted = self.config().text("gateway", "app") == "yes";
+        if is_wanted {
+            self.desk(true)?;
+        } else if Desk::exists(self.store())
+            && let Err(failure) = self.desk(false)
+        {
+            // A key that is lost must not keep folders from being synced.
+            tracing::warn!(%failure, "the door is open without keys and registry");
+        }
+        let behind = Behind {
+            app: Some(Arc::new(NodeApp::new(self.clone())?)),
+            console: Some(HostConsole::new(Host::Node(self.clone()))),
+            tunnels,
         };
-        let bound = gateway.address();
-        lock(&self.0.doors).gateway = Some(gateway);
+        let settings = self.config().gateway(self.home())?.door;
+        let server = Server::open_with(settings, address, probe, behind).await.map_err(failed)?;
+        let bound = server.address();
+        lock(&self.0.doors).gateway = Some(server);
         Ok(bound)
     }
 
@@ -360,8 +372,8 @@ impl Node {
     /// # Errors
     /// As [`Desk::open`]; exit 1 when there are none.
     pub fn desk(&self, may_begin: bool) -> Result<Arc<Desk>, Failure> {
-        let mut held = lock(&self.0.desk);
-        if let Some(desk) = held.as_ref() {
+        let _alone = lock(&self.0.opening);
+        if let Some(desk) = self.0.desk.get() {
             return Ok(desk.clone());
         }
         if !may_begin && !Desk::exists(self.store()) {
@@ -372,8 +384,45 @@ impl Node {
         let settings = self.config().gateway(self.home())?.desk;
         let (desk, told) = Desk::open(self.home(), store, identity, audit, settings)?;
         told.iter().for_each(|line| tracing::warn!("{line}"));
-        *held = Some(desk.clone());
-        Ok(desk)
+        self.pass_on_notices(&desk);
+        Ok(self.0.desk.get_or_init(|| desk).clone())
+    }
+
+    fn pass_on_notices(&self, desk: &Desk) {
+        let (mut told, notices, mut stop) = (desk.subscribe(), self.0.notices.clone(), self.stopping());
+        tokio::spawn(async move {
+            loop {
+                let notice = tokio::select! {
+                    notice = told.recv() => notice,
+                    _ = stop.wait_for(|stopped| *stopped) => return,
+                };
+                let _ = match notice {
+                    Ok(notice) => notices.send(notice),
+                    // What was missed may have been about keys.
+                    Err(RecvError::Lagged(_)) => notices.send(Notice::KeysMoved),
+                    Err(RecvError::Closed) => return,
+                };
+            }
+        });
+    }
+
+    /// What keys and registry tell the door, from now on; they may be opened later.
+    pub(crate) fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.0.notices.subscribe()
+    }
+
+    /// Draws a one-time code for a browser of this machine: the code, the address of the door, and the code's life in
+    /// milliseconds. None where no door is open.
+    pub(crate) fn sign_in_code(&self) -> Option<(Zeroizing<String>, String, u64)> {
+        let url = self.gateway_url()?;
+        let code = lock(&self.0.codes).draw(now().mono_ms, &mut OsEntropy);
+        self.audit().event(&AuditEvent::normal("access:code_drawn"));
+        Some((code, url, CODE_MS))
+    }
+
+    /// Takes such a code: true once for each.
+    pub(crate) fn take_sign_in_code(&self, code: &str) -> bool {
+        lock(&self.0.codes).take(code, now().mono_ms)
     }
 
     /// Replaces the signing key, whether or not its secret is still here.
@@ -381,8 +430,8 @@ impl Node {
     /// # Errors
     /// As the keys report, and what `prove` refuses.
     pub(crate) fn replace_key(&self, order: &Replacement, prove: Prove<'_>) -> Result<KeyChange, Failure> {
-        let held = lock(&self.0.desk);
-        if let Some(desk) = held.as_ref() {
+        let _alone = lock(&self.0.opening);
+        if let Some(desk) = self.0.desk.get() {
             return desk.clone().replace(order, prove);
         }
         let grace_ms = self.config().gateway(self.home())?.desk.policy.grace_ms;
@@ -396,7 +445,12 @@ impl Node {
 
     /// Keys and registry, when they are open.
     pub fn open_desk(&self) -> Option<Arc<Desk>> {
-        lock(&self.0.desk).clone()
+        self.0.desk.get().cloned()
+    }
+
+    /// As [`Node::open_desk`], not cloned.
+    pub(crate) fn desk_if_open(&self) -> Option<&Arc<Desk>> {
+        self.0.desk.get()
     }
 
     /// Where the link door listens.
@@ -406,12 +460,12 @@ impl Node {
 
     /// The base of the addresses of the gateway door.
     pub fn gateway_url(&self) -> Option<String> {
-        lock(&self.0.doors).gateway.as_ref().map(GatewayDoor::url)
+        lock(&self.0.doors).gateway.as_ref().map(Server::url)
     }
 
     /// Where the gateway door listens.
     pub fn gateway(&self) -> Option<SocketAddr> {
-        lock(&self.0.doors).gateway.as_ref().map(GatewayDoor::address)
+        lock(&self.0.doors).gateway.as_ref().map(Server::address)
     }
 
     /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time.
@@ -427,6 +481,7 @@ impl Node {
         self.use_relays_of_tickets();
         self.keep_relays_told();
         self.watch_grants();
+        Recent::watch(self);
         self.open_shares();
         crate::releases::keep_fresh(self);
         for peer in self.known().peers() {
@@ -696,7 +751,7 @@ impl Node {
         let _ = tokio::time::timeout(Duration::from_secs(3), self.link().shutdown()).await;
         lock(&self.0.doors).gateway = None;
         // What waits for the audit is written before its last checkpoint.
-        if let Some(desk) = lock(&self.0.desk).take() {
+        if let Some(desk) = self.0.desk.get() {
             desk.close();
         }
         self.audit().checkpoint();

@@ -28,7 +28,7 @@ const WALL_MS: u64 = 1_767_225_600_000;
 /// When and how writes go wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
-    /// A sync or commit takes up to this many ms.
+    /// Staging, a sync or a commit takes up to this many ms.
     pub delay_ms: u64,
     /// The power is cut at the n-th write from now.
     pub crash_in: Option<u64>,
@@ -223,7 +223,12 @@ impl World for SimWorld {
     }
 
     async fn stage(&self, store: &Store, space: SpaceId, saga: SagaId, staged: Staged) -> Result<(), StoreError> {
-        store.stage(&space, &saga, &staged.records, &staged.chunks)
+        let result = self.write(store, |store| store.stage(&space, &saga, &staged.records, &staged.chunks)).await;
+        if let Err(error) = &result {
+            self.0.trace.note(&self.0.name, format_args!("cannot stage: {error}"));
+            self.look_at(error);
+        }
+        result
     }
 
     async fn sync(&self, store: &Store) -> Result<(), StoreError> {

@@ -2,21 +2,26 @@
 //! write of a signed saga.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: the first error ends them")]
+#![expect(clippy::print_stdout, reason = "says what it ran, as every long test does")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealtide_crypto::sha512_parts;
-use sealtide_ibgib::{Address, Stamp, Verified};
-use sealtide_identity::SpaceId;
+use sealtide_ibgib::{Address, Stamp, Verified, space_genesis};
 use sealtide_identity::keystone::{Class, Frame, SessionScope, Standing};
+use sealtide_identity::members::{Member, Members};
+use sealtide_identity::{NodeId, Role, SpaceId};
+use sealtide_node::engine::Engine;
+use sealtide_node::world::World;
 use sealtide_sim::author::Author;
 use sealtide_sim::cluster::Cluster;
 use sealtide_sim::dice::Dice;
 use sealtide_sim::identities::{RealKeeper, whole_chain};
 use sealtide_sim::model::Model;
 use sealtide_sim::net::Weather;
-use sealtide_sim::seeds::in_virtual_time;
+use sealtide_sim::seeds::{in_virtual_time, scale};
+use sealtide_sim::world::SimWorld;
 use sealtide_sync::SpaceView;
 use tokio::time::sleep;
 
@@ -24,24 +29,75 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Two nodes with identities that share a space.
-fn two(seed: u64) -> (Cluster, [RealKeeper; 2], SpaceId) {
+/// Two nodes with identities.
+fn nodes(seed: u64) -> (Cluster, [RealKeeper; 2]) {
     let mut keepers = Vec::new();
     let cluster = Cluster::with_keepers(2, seed, false, |dice| {
         let keeper = RealKeeper::new(dice.word());
         keepers.push(keeper.clone());
         (keeper.id(), Arc::new(keeper))
     });
+    (cluster, keepers.try_into().ok().unwrap())
+}
+
+/// Two nodes with identities that share a space.
+fn two(seed: u64) -> (Cluster, [RealKeeper; 2], SpaceId) {
+    let (cluster, keepers) = nodes(seed);
     let space = cluster.space(1);
-    (cluster, keepers.try_into().ok().unwrap(), space)
+    (cluster, keepers, space)
+}
+
+/// Two nodes with identities, and a space of the first one that goes by members frames: the second may write.
+fn two_members(seed: u64) -> (Cluster, [RealKeeper; 2], SpaceId) {
+    let (cluster, keepers) = nodes(seed);
+    let [admin, writer] = [0, 1].map(|node: usize| cluster.nodes[node].id());
+    let stamp = Stamp { ms: 1_767_225_600_000 };
+    let first = space_genesis("space", "data", &admin.to_string(), stamp, &format!("{:064x}", 1));
+    let digit = |at: usize| u8::from_str_radix(&first.address().gib()[2 * at..][..2], 16).unwrap();
+    let space = SpaceId::from_bytes(std::array::from_fn(digit));
+    let engine = cluster.engine(0);
+    let founder = engine.first_members(space).unwrap().unwrap();
+    let mut list = Members::read(&founder).unwrap();
+    let device = keepers[1].identities().device().unwrap();
+    list.insert(Member { keystone: device, nodes: [writer].into(), role: Role::Write, since_ms: stamp.ms });
+    let next = list.next_frame(&founder, engine_stamp(&cluster)).unwrap();
+    keepers[0].identities().post(next.address()).unwrap();
+    assert_eq!(engine.create_space_with(first, vec![founder, next]).unwrap(), space);
+    cluster.engine(1).store().adopt_space(space).unwrap();
+    let grants = [(admin, Role::Admin), (writer, Role::Write)];
+    cluster.nodes.iter().for_each(|node| node.share(space, &grants));
+    (cluster, keepers, space)
+}
+
+fn engine_stamp(cluster: &Cluster) -> Stamp {
+    Stamp { ms: cluster.engine(0).world().now().wall_ms }
+}
+
+/// The first node makes one more node a member, unless it goes down over it.
+async fn admit(cluster: &Cluster, keepers: &[RealKeeper; 2], space: SpaceId, number: u8, model: &mut Model) {
+    let engine = cluster.nodes[0].up().await;
+    let Some(members) = engine.members(&space) else { return };
+    let mut list = members.newest.members.clone();
+    let keystone = Address::of("keystone", &format!("{number:064X}")).unwrap();
+    let nodes = [NodeId::from_bytes([number; 32])].into();
+    list.insert(Member { keystone, nodes, role: Role::Read, since_ms: u64::from(number) });
+    let next = list.next_frame(&members.newest.frame, engine_stamp(cluster)).unwrap();
+    if keepers[0].identities().post(next.address()).is_err() {
+        return;
+    }
+    commit(&engine, space, next, model).await;
 }
 
 /// A new document of a node; `None` when the node went down over it.
 async fn document(cluster: &Cluster, node: usize, space: SpaceId, seed: u64, model: &mut Model) -> Option<Verified> {
     let stamp = Stamp { ms: 1_767_225_600_000 + seed };
     let record = Author::new(Dice::new(seed), cluster.nodes[node].id()).document(stamp);
-    model.made(std::slice::from_ref(&record));
     let engine = cluster.nodes[node].up().await;
+    commit(&engine, space, record, model).await
+}
+
+async fn commit(engine: &Engine<SimWorld>, space: SpaceId, record: Verified, model: &mut Model) -> Option<Verified> {
+    model.made(std::slice::from_ref(&record));
     let world = engine.world().clone();
     let done = tokio::select! {
         biased;
@@ -185,6 +241,30 @@ async fn story(cluster: &mut Cluster, space: SpaceId, model: &mut Model) {
     sleep(ms(3_000)).await;
 }
 
+/// As [`story`], in a space whose members change meanwhile.
+async fn story_of_members(cluster: &mut Cluster, keepers: &[RealKeeper; 2], space: SpaceId, model: &mut Model) {
+    document(cluster, 0, space, 1, model).await;
+    cluster.keep_connected(0, 1);
+    sleep(ms(1_500)).await;
+    admit(cluster, keepers, space, 7, model).await;
+    document(cluster, 1, space, 2, model).await;
+    sleep(ms(1_500)).await;
+    document(cluster, 0, space, 3, model).await;
+    admit(cluster, keepers, space, 8, model).await;
+    cluster.nodes[0].sessions().iter().for_each(|session| session.cut());
+    cluster.nudge();
+    sleep(ms(3_000)).await;
+}
+
+/// Both ends name the same members.
+fn same_members(cluster: &Cluster, space: SpaceId) -> Result<(), String> {
+    let of = |node: usize| cluster.engine(node).members(&space).map(|members| members.newest.frame.address().clone());
+    match (of(0), of(1)) {
+        (Some(left), Some(right)) if left == right => Ok(()),
+        (left, right) => Err(format!("the members are {left:?} and {right:?}")),
+    }
+}
+
 /// Nothing that was shown is signed twice, and both ends agree in the end.
 async fn aftermath(cluster: &Cluster, keepers: &[RealKeeper; 2], space: SpaceId, model: &Model) -> Result<(), String> {
     for node in &cluster.nodes {
@@ -213,14 +293,54 @@ async fn aftermath(cluster: &Cluster, keepers: &[RealKeeper; 2], space: SpaceId,
 /// Proves: SY-25, SY-48
 #[test]
 fn power_that_fails_at_any_write_of_signed_sagas() {
+    power_fails_at_every_write(false);
+}
+
+/// The same where members frames say who may write, and change: no frame is held, and none lost.
+/// Proves: SY-48, SY-102
+#[test]
+fn power_that_fails_at_any_write_while_members_change() {
+    power_fails_at_every_write(true);
+}
+
+async fn play(members: bool, cluster: &mut Cluster, keepers: &[RealKeeper; 2], space: SpaceId, model: &mut Model) {
+    match members {
+        true => story_of_members(cluster, keepers, space, model).await,
+        false => story(cluster, space, model).await,
+    }
+}
+
+async fn end(
+    members: bool,
+    cluster: &Cluster,
+    keepers: &[RealKeeper; 2],
+    space: SpaceId,
+    model: &Model,
+) -> Result<(), String> {
+    aftermath(cluster, keepers, space, model).await?;
+    if members { same_members(cluster, space) } else { Ok(()) }
+}
+
+fn power_fails_at_every_write(members: bool) {
+    let (mut runs, mut crashes) = (0, 0);
+    for seed in 40..40 + scale() {
+        let [more, down] = power_fails_with(members, seed);
+        (runs, crashes) = (runs + more, crashes + down);
+    }
+    println!("{runs} runs, {crashes} with a crash");
+    assert!(crashes * 10 >= runs * 9, "{crashes} of {runs}");
+}
+
+fn power_fails_with(members: bool, seed: u64) -> [u64; 2] {
+    let begin = || if members { two_members(seed) } else { two(seed) };
     let calls_of = |victim: usize| {
         in_virtual_time(async move {
-            let (mut cluster, keepers, space) = two(40);
+            let (mut cluster, keepers, space) = begin();
             let mut model = first_model(&cluster, space);
             let before = cluster.nodes[victim].world().unwrap().disk().calls();
-            story(&mut cluster, space, &mut model).await;
+            play(members, &mut cluster, &keepers, space, &mut model).await;
             let calls = cluster.nodes[victim].world().unwrap().disk().calls() - before;
-            aftermath(&cluster, &keepers, space, &model).await.unwrap();
+            end(members, &cluster, &keepers, space, &model).await.unwrap();
             calls
         })
     };
@@ -231,7 +351,7 @@ fn power_that_fails_at_any_write_of_signed_sagas() {
         for call in 1..=calls {
             runs += 1;
             crashes += in_virtual_time(async move {
-                let (mut cluster, keepers, space) = two(40);
+                let (mut cluster, keepers, space) = begin();
                 cluster.set_forecast(|_| Weather { latency_ms: 2, ..Weather::default() });
                 let mut model = first_model(&cluster, space);
                 let world = cluster.nodes[victim].world().unwrap();
@@ -244,19 +364,20 @@ fn power_that_fails_at_any_write_of_signed_sagas() {
                     }
                     world.crash("as the power fails");
                 });
-                story(&mut cluster, space, &mut model).await;
+                play(members, &mut cluster, &keepers, space, &mut model).await;
                 let crashed = cluster.nodes[victim].crashes();
                 if let Some(world) = cluster.nodes[victim].world().filter(|_| crashed == 0) {
                     world.disk().fail_from(None);
                 }
-                let after = aftermath(&cluster, &keepers, space, &model).await;
-                after.unwrap_or_else(|what| panic!("node {victim}, write {call}: {what}\n{}", cluster.trace.text()));
+                let after = end(members, &cluster, &keepers, space, &model).await;
+                after.unwrap_or_else(|what| {
+                    panic!("seed {seed}, node {victim}, write {call}: {what}\n{}", cluster.trace.text())
+                });
                 u64::from(crashed > 0)
             });
         }
     }
-    println!("{runs} runs, {crashes} with a crash");
-    assert!(crashes * 10 >= runs * 9, "{crashes} of {runs}");
+    [runs, crashes]
 }
 
 /// A model that knows the first frame of a space.

@@ -45,6 +45,30 @@ pub fn blake3_derive(context: &'static str, material: &[u8], out: &mut [u8]) {
     hasher.finalize_xof().fill(out);
 }
 
+/// A context of BLAKE3's derive-key mode, hashed already: whoever derives from many small pieces under one context would
+/// otherwise spend as much on the context as on the pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeriveContext([u8; 32]);
+
+impl DeriveContext {
+    /// Hashes a context.
+    pub fn of(context: &'static str) -> Self {
+        Self(::blake3::hazmat::hash_derive_key_context(context))
+    }
+
+    /// A context whose hash is written down; it must be that of [`DeriveContext::of`].
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// As [`blake3_derive`].
+    pub fn derive(&self, material: &[u8], out: &mut [u8]) {
+        let mut hasher = <::blake3::Hasher as ::blake3::hazmat::HasherExt>::new_from_context_key(&self.0);
+        hasher.update(material);
+        hasher.finalize_xof().fill(out);
+    }
+}
+
 /// HMAC-SHA256 of all `parts`, one after the other.
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");

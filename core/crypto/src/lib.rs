@@ -15,8 +15,8 @@ pub use ed25519::{
     ED25519_PUBLIC_KEY_BYTES, ED25519_SIGNATURE_BYTES, Ed25519KeyRejected, Ed25519PublicKey, Ed25519SigningKey,
 };
 pub use hash::{
-    Blake3, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256, hkdf_extract_sha256, hkdf_sha512, hmac_sha256,
-    sha256, sha256_parts, sha512, sha512_parts,
+    Blake3, DeriveContext, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256, hkdf_extract_sha256, hkdf_sha512,
+    hmac_sha256, sha256, sha256_parts, sha512, sha512_parts,
 };
 pub use label::{GatewayContext, Label, signed_message};
 pub use now::{Entropy, Now, SeededEntropy};

@@ -1,8 +1,8 @@
 //! Known answers of the hashes and keyed hashes.
 
 use sealtide_crypto::{
-    Entropy, SeededEntropy, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256, hkdf_extract_sha256, hmac_sha256,
-    sha256, sha256_parts, sha512,
+    DeriveContext, Entropy, SeededEntropy, Sha256, blake3, blake3_derive, ct_eq, hkdf_expand_sha256,
+    hkdf_extract_sha256, hmac_sha256, sha256, sha256_parts, sha512,
 };
 
 fn hex(text: &str) -> Vec<u8> {
@@ -22,6 +22,10 @@ fn known_answers() {
     assert_eq!(blake3(b"").to_vec(), hex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"));
     let mut derived = [0; 48];
     blake3_derive("sealtide test", b"x", &mut derived);
+    let mut again = derived;
+    again.fill(0);
+    DeriveContext::of("sealtide test").derive(b"x", &mut again);
+    assert_eq!(again, derived, "a context that was hashed before");
     let mut shorter = [0; 16];
     blake3_derive("sealtide test", b"x", &mut shorter);
     assert_eq!(derived[..16], shorter, "a longer output begins with the shorter one");

@@ -1,7 +1,7 @@
 //! The body of an answer: a text, or a file that is sent as it is read.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -22,6 +22,45 @@ pub(crate) enum AnswerBody {
     Text(Full<Bytes>),
     /// A file.
     File(FileBody),
+    /// What is made while it is sent.
+    Produced(ProducedBody),
+}
+
+/// Bytes from a thread that makes them, as fast as the connection takes them.
+pub(crate) struct ProducedBody {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    size: Option<u64>,
+}
+
+impl AnswerBody {
+    /// What `produce` writes; when it fails the connection is broken.
+    pub(crate) fn produced(
+        size: Option<u64>,
+        produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let (send, pieces) = mpsc::channel(PIECES);
+        tokio::task::spawn_blocking(move || {
+            let mut writer = BufWriter::with_capacity(PIECE, Pieces(send.clone()));
+            if let Err(error) = produce(&mut writer).and_then(|()| writer.flush()) {
+                let _ = send.blocking_send(Err(error));
+            }
+        });
+        Self::Produced(ProducedBody { pieces, size })
+    }
+}
+
+/// The way of produced bytes to their connection.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file, read by a thread that is as fast as the connection.
@@ -82,6 +121,12 @@ impl Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Text(text) => Pin::new(text).poll_frame(cx).map_err(|never| match never {}),
+            Self::Produced(made) => made.pieces.poll_recv(cx).map(|piece| {
+                Some(piece?.map(|piece| {
+                    made.size = made.size.map(|size| size.saturating_sub(piece.len() as u64));
+                    Frame::data(piece)
+                }))
+            }),
             Self::File(file) => file.pieces.poll_recv(cx).map(|piece| {
                 Some(piece?.map(|piece| {
                     file.left = file.left.saturating_sub(piece.len() as u64);
@@ -95,6 +140,7 @@ impl Body for AnswerBody {
         match self {
             Self::Text(text) => text.size_hint(),
             Self::File(file) => SizeHint::with_exact(file.left),
+            Self::Produced(made) => made.size.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 
@@ -102,6 +148,7 @@ impl Body for AnswerBody {
         match self {
             Self::Text(text) => text.is_end_stream(),
             Self::File(file) => file.left == 0,
+            Self::Produced(made) => made.size == Some(0),
         }
     }
 }

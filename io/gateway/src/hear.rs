@@ -135,6 +135,8 @@ impl Hear for Hearing {
                 heard = self.others.recv() => match heard {
                     Ok(Broadcast::Said { from, .. }) if from == listener.number || !listener.standing.may_read() => continue,
                     Ok(Broadcast::Said { spoken, .. }) => return Some(Reply::Spoken(spoken)),
+                    Ok(Broadcast::Node { spoken }) if listener.standing.watches() => return Some(Reply::Spoken(spoken)),
+                    Ok(Broadcast::Node { .. }) => continue,
                     Ok(Broadcast::Keys { spoken }) => {
                         let rotated = spoken.map(Reply::Spoken);
                         rotated.into_iter().chain(listener.look(&mut self.closes, &mut self.told_day)).collect()

@@ -1,13 +1,16 @@
-//! The gateway door: plain HTTP on loopback with `/healthz`, `/readyz` and `/metrics`.
+//! The gateway door: HTTP and WebSocket for browsers and apps ([`Server`]), and a small one with health and figures alone
+//! ([`Gateway`]).
 //!
-//! It knows HTTP and nothing of spaces or links: what it tells comes in as a [`Probe`].
+//! It knows HTTP and nothing of spaces or links: what it tells comes in as a [`Probe`], an [`App`], a [`Console`].
 
 mod admin;
 mod app;
 mod body;
 mod bundles;
 mod connection;
+mod console;
 mod counts;
+mod dashboard;
 mod deflate;
 mod extensions;
 mod frames;
@@ -45,7 +48,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -53,6 +56,7 @@ pub use app::{
     App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
 };
 pub use bundles::{BundleShelf, PAGE_MAX, ServedBundle};
+pub use console::{Attachment, Call, Called, Calling, Console, Produce, Wanted};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};
@@ -63,14 +67,12 @@ pub use peer::{Peer, TwoForwardings, forwarded_client};
 pub use principal::{Bearer, PassphraseHolder, Principal, Role, Unauthenticated};
 pub use rates::{Bucket, Rate};
 pub use refusal::Code;
-pub use server::Server;
+pub use server::{Behind, Server};
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
 pub use sign_in::{Holder, SignIns, cookie_value, principal_of};
 pub use tls::{TlsError, TlsFiles};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 pub use tunnel::{TunnelStream, Tunnels};
-
-use tunnel::TunnelDoor;
 
 /// What the door asks the node when somebody asks the door.
 pub trait Probe: Send + Sync + 'static {
@@ -103,7 +105,7 @@ pub enum GatewayError {
     Tls(#[from] TlsError),
 }
 
-/// An open door; it closes when dropped.
+/// An open door with `/healthz`, `/readyz` and `/metrics`; it closes when dropped.
 pub struct Gateway {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
@@ -115,19 +117,6 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub async fn open(address: SocketAddr, probe: Arc<dyn Probe>) -> Result<Self, GatewayError> {
-        Self::open_with(address, probe, None).await
-    }
-
-    /// As [`Gateway::open`], with `/st/v1/tunnel` for whoever knows one of the hosts in the settings. Nothing else of the
-    /// door is told to a request that comes from elsewhere. Spec: link C.13.
-    ///
-    /// # Errors
-    /// [`GatewayError`].
-    pub async fn open_with(
-        address: SocketAddr,
-        probe: Arc<dyn Probe>,
-        tunnels: Option<(Settings, Arc<dyn Tunnels>)>,
-    ) -> Result<Self, GatewayError> {
         if !address.ip().is_loopback() {
             return Err(GatewayError::NotLoopback(address));
         }
@@ -135,11 +124,7 @@ impl Gateway {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let tunnel = match tunnels {
-            Some((settings, tunnels)) => Some(TunnelDoor::new(settings, address, tunnels)?),
-            None => None,
-        };
-        let service = router(probe, tunnel).into_make_service_with_connect_info::<SocketAddr>();
+        let service = router(probe).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move {
             let closed = async {
                 let _ = stopped.await;
@@ -155,16 +140,12 @@ impl Gateway {
     }
 }
 
-fn router(probe: Arc<dyn Probe>, tunnel: Option<Arc<TunnelDoor>>) -> Router {
-    let router = Router::new()
+fn router(probe: Arc<dyn Probe>) -> Router {
+    Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(figures))
-        .with_state(probe);
-    match tunnel {
-        Some(door) => router.merge(Router::new().route(tunnel::TUNNEL_PATH, any(tunnel::tunnel)).with_state(door)),
-        None => router,
-    }
+        .with_state(probe)
 }
 
 async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {

@@ -5,6 +5,8 @@
 //! | `/health`, `/healthz`, `/readyz` | anybody, under any host |
 //! | `/metrics` | this machine, requests that are not public |
 //! | `/version/health`, `/api/dev/version-ws/health` | anybody; the long form for readers |
+//! | `/`, `/dashboard/…` | anybody; where a node is behind the door |
+//! | `/api/node/…` | whoever signed in; see [`crate::console`] |
 //! | `/api/auth/csrf-token` | own pages and programs |
 //! | `/api/auth/session` | whoever shows a proof; a cookie comes back |
 //! | `/version/ws`, `/api/dev/version-ws` | holders of a token |
@@ -49,7 +51,7 @@ use crate::sign_in::principal_of;
 use crate::spoken::Spoken;
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
 use crate::tunnel::{self, TUNNEL_PATH};
-use crate::{App, Sample, key_routes, metrics, sign_in_routes, told};
+use crate::{App, Sample, console, dashboard, key_routes, metrics, sign_in_routes, told};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -124,7 +126,12 @@ async fn route(
     if limited && !shared.requests.take(caller.peer.source(), shared.mono_ms()) {
         return Err(Code::RateLimited);
     }
-    // Before anybody is asked who they are: a browser whose sign-in is over signs in again.
+    // Before anybody is asked who they are: a browser whose sign-in is over signs in again, on the page.
+    if shared.console.is_some()
+        && let Some(page) = dashboard::serve(&request)
+    {
+        return page;
+    }
     if path == sign_in_routes::PATH {
         return sign_in_routes::serve(shared, &app, &caller, request).await.map(|answer| with_origin(answer, &caller));
     }
@@ -185,6 +192,7 @@ async fn route(
             let (_, object) = read_json_up_to(shared, request, key_routes::QUESTION_BYTES_MAX).await?;
             key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
         }
+        other if console::is_path(other) => console::serve(shared, &caller, &principal, request).await?,
         other if let Some(path) = BundlePath::of(other) => {
             get_only(&request)?;
             needs(Role::Reader)?;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::connection::{Connection, Silence, Tally, Times, stopped};
+use crate::console::{self, Console};
 use crate::counts::{Counted, Counts};
 use crate::frames::{FrameLimits, Receiver, Sender};
 use crate::handshake::Grant;
@@ -56,6 +57,10 @@ pub(crate) struct Shared {
     pub(crate) probe: Arc<dyn Probe>,
     /// None for the echo.
     pub(crate) app: Option<Arc<dyn App>>,
+    /// The node, for whoever signed in.
+    pub(crate) console: Option<Arc<dyn Console>>,
+    /// Sessions that watch the node.
+    pub(crate) watchers: Arc<watch::Sender<usize>>,
     pub(crate) upgrades: Arc<Rate>,
     pub(crate) tokens: Arc<Rate>,
     pub(crate) requests: Arc<Rate>,
@@ -74,6 +79,17 @@ pub(crate) struct Shared {
     epoch: Instant,
     sessions: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
+}
+
+/// What stands behind a door.
+#[derive(Clone, Default)]
+pub struct Behind {
+    /// Registry and keys; needed for everything but the echo.
+    pub app: Option<Arc<dyn App>>,
+    /// The node, for whoever signed in, with the pages of the dashboard.
+    pub console: Option<Arc<dyn Console>>,
+    /// `/st/v1/tunnel`, for whoever knows one of the hosts in these settings. Spec: link C.13.
+    pub tunnels: Option<(Settings, Arc<dyn Tunnels>)>,
 }
 
 /// An open door; it closes when dropped, and its sessions with it.
@@ -97,11 +113,10 @@ impl Server {
         probe: Arc<dyn Probe>,
         app: Option<Arc<dyn App>>,
     ) -> Result<Self, GatewayError> {
-        Self::open_with(settings, address, probe, app, None).await
+        Self::open_with(settings, address, probe, Behind { app, ..Behind::default() }).await
     }
 
-    /// As [`Server::open`], with `/st/v1/tunnel` for whoever knows one of the hosts in the settings of the tunnel; behind the
-    /// same TLS. Spec: link C.13.
+    /// As [`Server::open`], with all that may stand behind it.
     ///
     /// # Errors
     /// [`GatewayError`].
@@ -109,9 +124,9 @@ impl Server {
         settings: Settings,
         address: SocketAddr,
         probe: Arc<dyn Probe>,
-        app: Option<Arc<dyn App>>,
-        tunnels: Option<(Settings, Arc<dyn Tunnels>)>,
+        behind: Behind,
     ) -> Result<Self, GatewayError> {
+        let Behind { app, console, tunnels } = behind;
         // What the address forbids is said before anything listens on it.
         Door::new(settings.clone(), address)?;
         let tls = settings.tls.clone().map(Tls::open).transpose()?;
@@ -137,6 +152,8 @@ impl Server {
             admission: Arc::new(Admission::new(limits)),
             probe,
             app,
+            console,
+            watchers: Arc::new(watch::Sender::new(0)),
             upgrades: Arc::new(Rate::new(door.settings.upgrades_per_second)),
             tokens: Arc::new(Rate::new(door.settings.tokens_per_second)),
             requests: Arc::new(Rate::new(door.settings.requests_per_second)),
@@ -157,6 +174,10 @@ impl Server {
         let (admission, has_tls) = (shared.admission.clone(), shared.tls.is_some());
         if let Some(notices) = shared.app.as_ref().and_then(|app| app.notices()) {
             tokio::spawn(crate::hear::pass_on(notices, shared.others.clone(), shared.stop.clone()));
+        }
+        if let Some(console) = shared.console.clone() {
+            let watchers = shared.watchers.subscribe();
+            tokio::spawn(console::pass_on(console, shared.others.clone(), watchers, shared.stop.clone()));
         }
         let (current, held) = watch::channel(shared.clone());
         tokio::spawn(accept(listener, held));
@@ -327,7 +348,8 @@ impl Shared {
                 let number = self.sessions.fetch_add(1, Ordering::Relaxed);
                 self.lives.begin(number);
                 let (began, protocol) = (self.mono_ms(), grant.selected.rung.to_string());
-                let standing = Arc::new(Standing::new(door, &grant.principal, began));
+                let watchers = self.console.is_some().then(|| self.watchers.clone());
+                let standing = Arc::new(Standing::new(door, &grant.principal, began, watchers));
                 let talk = Session {
                     number,
                     counts: self.counts.clone(),

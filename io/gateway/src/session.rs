@@ -52,6 +52,8 @@ pub(crate) enum Broadcast {
         from: u64,
         spoken: Arc<Spoken>,
     },
+    /// What changed at the node, for those who watch it.
+    Node { spoken: Arc<Spoken> },
     /// Keys changed: each session looks whether its rung can still be kept. The message is for everybody.
     Keys { spoken: Option<Arc<Spoken>> },
     /// The settings were read again: a session whose holder is not known any more ends.
@@ -109,7 +111,10 @@ impl Session {
             _ => return self.fault(Code::InvalidField, None, mono_ms),
         };
         let word = object.named("type").as_string().and_then(JsString::as_str);
-        let kind = ["ping", "refresh", "bump", "renew"].into_iter().find(|kind| word == Some(kind)).unwrap_or("other");
+        let kind = ["ping", "refresh", "bump", "renew", "watch"]
+            .into_iter()
+            .find(|kind| word == Some(kind))
+            .unwrap_or("other");
         self.counts.add(Counted::Messages, &[("dir", "in"), ("type", kind)]);
         match word {
             Some("ping") => vec![Reply::Text(pong(id), Class::Public)],
@@ -124,6 +129,14 @@ impl Session {
                 Some(token) => self.renew(token, id, mono_ms),
                 None => self.fault(Code::InvalidField, id, mono_ms),
             },
+            // Where nobody signed in nobody is told of the node.
+            Some("watch") if self.principal.id.is_none() => vec![error(Code::Unauthenticated, id)],
+            Some("watch") if !self.principal.may(&self.door, Role::Reader) => vec![error(Code::Forbidden, id)],
+            Some("watch") if self.standing.watch() => {
+                let mut object = JsObject::new();
+                object.set("type", Js::text("watching"));
+                vec![Reply::Text(with_id(object, id), Class::Public)]
+            }
             _ => self.fault(Code::UnknownType, id, mono_ms),
         }
     }

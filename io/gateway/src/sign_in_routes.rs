@@ -1,6 +1,6 @@
 //! `/api/auth/session`: a browser signs in, asks who it is, and signs out. Spec: gateway §1.4 (b).
 //!
-//! `POST` takes exactly one proof: a bearer in `Authorization`, `{"code"}` that a command of this machine drew, or
+//! `POST` takes exactly one proof: a bearer in `Authorization`, from this machine `{"code"}` that a command of it drew, or
 //! `{"name","passphrase"}`. Its body is JSON, so a form of a foreign page cannot send it, and a page of an origin that may
 //! not connect is refused.
 
@@ -83,7 +83,7 @@ async fn sign_in(
     let bearer = headers.contains_key(AUTHORIZATION);
     let (way, holder) = match (bearer, text("code")?, text("name")?, text("passphrase")?) {
         (true, None, None, None) => ("bearer", by_bearer(shared, caller, &headers)),
-        (false, Some(code), None, None) => ("code", app.take_sign_in_code(&code).then_some(Holder::Local)),
+        (false, Some(code), None, None) => ("code", by_code(app.as_ref(), caller, &code)),
         (false, None, Some(name), Some(passphrase)) => ("passphrase", by_passphrase(shared, name, passphrase).await?),
         _ => return Err(Code::InvalidField),
     };
@@ -98,6 +98,12 @@ async fn sign_in(
     app.note(event("access:signed_in", "#9D4EDD", caller, vec![("principal", id.clone()), ("way", way.to_owned())]));
     let principal = Principal { id: Some(id), role, ends_mono_ms: Some(now + life) };
     with_cookie(shared, StatusCode::OK, &told(shared, &principal), Some(&value))
+}
+
+/// A code is for a browser of this machine; one that comes from elsewhere is not taken, and stays good.
+fn by_code(app: &dyn App, caller: &Caller, code: &str) -> Option<Holder> {
+    let is_here = caller.peer.client.is_loopback() && caller.peer.ignored.is_none();
+    (is_here && app.take_sign_in_code(code)).then_some(Holder::Local)
 }
 
 fn by_bearer(shared: &Shared, caller: &Caller, headers: &http::HeaderMap) -> Option<Holder> {

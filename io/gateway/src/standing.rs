@@ -2,7 +2,10 @@
 //!
 //! One half of a session answers, the other one speaks up by itself; both look here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::watch;
 
 use crate::principal::{Principal, Role};
 use crate::settings::Door;
@@ -13,6 +16,9 @@ const NEVER: u64 = u64::MAX;
 /// Shared by both halves of a session.
 #[derive(Debug)]
 pub(crate) struct Standing {
+    /// How many sessions watch the node; none where there is no node.
+    watchers: Option<Arc<watch::Sender<usize>>>,
+    watches: AtomicBool,
     began_mono_ms: AtomicU64,
     ends_mono_ms: AtomicU64,
     may_read: AtomicBool,
@@ -20,8 +26,15 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Of a session that begins now.
-    pub(crate) fn new(door: &Door, principal: &Principal, mono_ms: u64) -> Self {
+    pub(crate) fn new(
+        door: &Door,
+        principal: &Principal,
+        mono_ms: u64,
+        watchers: Option<Arc<watch::Sender<usize>>>,
+    ) -> Self {
         let standing = Self {
+            watchers,
+            watches: AtomicBool::new(false),
             began_mono_ms: AtomicU64::new(0),
             ends_mono_ms: AtomicU64::new(NEVER),
             may_read: AtomicBool::new(false),
@@ -53,9 +66,31 @@ impl Standing {
         self.ends_mono_ms().map(|ends| began + ends.saturating_sub(began) / 5 * 4)
     }
 
+    /// From here on it hears what changes at the node; false where there is none.
+    pub(crate) fn watch(&self) -> bool {
+        let Some(watchers) = &self.watchers else { return false };
+        if !self.watches.swap(true, Ordering::Relaxed) {
+            watchers.send_modify(|watchers| *watchers += 1);
+        }
+        true
+    }
+
+    /// Whether it hears what changes at the node.
+    pub(crate) fn watches(&self) -> bool {
+        self.watches.load(Ordering::Relaxed)
+    }
+
     /// Whether it hears what readers hear.
     pub(crate) fn may_read(&self) -> bool {
         self.may_read.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if let Some(watchers) = self.watchers.as_ref().filter(|_| *self.watches.get_mut()) {
+            watchers.send_modify(|watchers| *watchers -= 1);
+        }
     }
 }
 
@@ -72,13 +107,13 @@ mod tests {
         };
         let who =
             |id: Option<&str>, ends_mono_ms| Principal { id: id.map(str::to_owned), role: Role::Reader, ends_mono_ms };
-        let ends = |door: &Door, who: &Principal| Standing::new(door, who, 1_000).ends_mono_ms();
+        let ends = |door: &Door, who: &Principal| Standing::new(door, who, 1_000, None).ends_mono_ms();
         assert_eq!(ends(&door(500), &who(None, None)), None, "nobody: nothing runs out");
         assert_eq!(ends(&door(0), &who(Some("a"), None)), None);
         assert_eq!(ends(&door(500), &who(Some("a"), None)), Some(1_500));
         assert_eq!(ends(&door(500), &who(Some("a"), Some(1_200))), Some(1_200), "the sign-in ends first");
         assert_eq!(ends(&door(0), &who(Some("a"), Some(1_200))), Some(1_200));
-        let standing = Standing::new(&door(500), &who(Some("a"), None), 1_000);
+        let standing = Standing::new(&door(500), &who(Some("a"), None), 1_000, None);
         assert_eq!(standing.renew_at_mono_ms(), Some(1_400));
         standing.renew(&door(500), &who(Some("a"), None), 1_450);
         assert_eq!((standing.ends_mono_ms(), standing.renew_at_mono_ms()), (Some(1_950), Some(1_850)));

@@ -81,6 +81,11 @@ impl NodeCertificate {
         self.good_until_ms
     }
 
+    /// When it ends, in seconds since 1970.
+    pub(crate) fn not_after_s(&self) -> u64 {
+        self.not_after_s
+    }
+
     /// SHA-256 of the DER.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint

@@ -144,6 +144,12 @@ impl Link {
         Ok(Self { node: Arc::new(node), accepted: Arc::new(tokio::sync::Mutex::new(queue)) })
     }
 
+    /// When the certificate that handshakes show ends, in seconds since 1970. The next one takes its place hours before.
+    /// Spec: link C.7.
+    pub fn certificate_ends_s(&self) -> u64 {
+        self.node.credentials.current(self.node.clock.now()).certificate.not_after_s()
+    }
+
     /// The id of this node.
     pub fn id(&self) -> NodeId {
         self.node.id

@@ -241,7 +241,8 @@ impl SpaceHandle {
         infos.filter(|info| info.tjp.ib() == ib).collect()
     }
 
-    fn timeline(&self, timeline: TimelineId) -> Option<TimelineInfo> {
+    /// One timeline with its tips; none that is not here.
+    pub fn timeline(&self, timeline: TimelineId) -> Option<TimelineInfo> {
         let tips = self.tips(&timeline);
         let tjp = tips.first()?.tjp.clone();
         Some(TimelineInfo { timeline, tjp, tips })

@@ -11,15 +11,18 @@
 //!
 //! The node id is the hash of the key, and a `kid` that of its key, so the head can claim no key of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read, Write};
+use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER};
 use sealtide_crypto::{Ed25519PublicKey, PublicKey, sha256};
 use sealtide_identity::NodeId;
 use serde_json::{Value, json};
 
+use super::read::Lines;
 use super::{AuditReport, checkpoint};
+use crate::failure::{Exit, Failure};
 
 /// The schema of an export.
 pub(crate) const EXPORT_SCHEMA: &str = "sealtide/audit_export/1";
@@ -87,7 +90,7 @@ pub(crate) fn export_head(node: &PublicKey, keys: &BTreeMap<String, Ed25519Publi
 }
 
 /// An export that is being written.
-pub(crate) struct Export<W: Write> {
+struct Export<W: Write> {
     out: W,
     lines: u64,
     checkpoints: u64,
@@ -95,34 +98,66 @@ pub(crate) struct Export<W: Write> {
 
 impl<W: Write> Export<W> {
     /// Writes the head, as [`super::Audit::checkpoints_since`] gives it.
-    pub(crate) fn begin(mut out: W, head: &Value) -> io::Result<Self> {
+    fn begin(mut out: W, head: &Value) -> io::Result<Self> {
         writeln!(out, "{head}")?;
         Ok(Self { out, lines: 0, checkpoints: 0 })
     }
 
     /// Writes the next line.
-    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+    fn line(&mut self, text: &str) -> io::Result<()> {
         self.lines += 1;
         writeln!(self.out, "{text}")
     }
 
     /// Whether the line that was written last is the last one that a checkpoint covers.
-    pub(crate) fn is_end_of(&self, checkpoint: &Value) -> bool {
+    fn is_end_of(&self, checkpoint: &Value) -> bool {
         checkpoint["to"] == json!(self.lines)
     }
 
     /// Writes a checkpoint behind its last line.
-    pub(crate) fn checkpoint(&mut self, checkpoint: &Value) -> io::Result<()> {
+    fn checkpoint(&mut self, checkpoint: &Value) -> io::Result<()> {
         self.checkpoints += 1;
         writeln!(self.out, "{}", json!({"checkpoint": checkpoint}))
     }
 
     /// Writes the end; gives the number of lines and checkpoints.
-    pub(crate) fn end(mut self) -> io::Result<(u64, u64)> {
+    fn end(mut self) -> io::Result<(u64, u64)> {
         writeln!(self.out, "{}", json!({"end": {"lines": self.lines}}))?;
         self.out.flush()?;
         Ok((self.lines, self.checkpoints))
     }
+}
+
+/// Writes the export of the audit in `dir`. `pages` gives the head and the checkpoints after one, some at a time; gives
+/// the number of lines and checkpoints.
+///
+/// # Errors
+/// What `pages` reports, what the disk reports; exit 5 when lines are missing.
+pub(crate) fn export_lines(
+    dir: &Path,
+    out: impl Write,
+    mut pages: impl FnMut(u64) -> Result<Value, Failure>,
+) -> Result<(u64, u64), Failure> {
+    let failed = |error: io::Error| Failure::failed("export", error.to_string());
+    let taken = |page: &mut Value| -> VecDeque<Value> {
+        page["checkpoints"].as_array_mut().map(std::mem::take).unwrap_or_default().into()
+    };
+    let mut page = pages(0)?;
+    let mut waiting = taken(&mut page);
+    let mut export = Export::begin(out, &page["head"]).map_err(failed)?;
+    for line in Lines::of(dir).map_err(failed)? {
+        export.line(&line.map_err(failed)?).map_err(failed)?;
+        let Some(checkpoint) = waiting.pop_front_if(|checkpoint| export.is_end_of(checkpoint)) else { continue };
+        export.checkpoint(&checkpoint).map_err(failed)?;
+        if waiting.is_empty() {
+            waiting = taken(&mut pages(export.checkpoints)?);
+        }
+    }
+    if let Some(checkpoint) = waiting.front() {
+        let what = format!("lines are missing: checkpoint {} covers more than there are", checkpoint["n"]);
+        return Err(Failure::new(Exit::Verification, "audit", what));
+    }
+    export.end().map_err(failed)
 }
 
 /// Verifies an export from its first byte to its last. Gives whose audit it is, and what stands in it.

@@ -23,6 +23,13 @@ impl AuditEvent {
         Self::new(name, HSL_NORMAL)
     }
 
+    /// What happened at the gateway door.
+    pub(crate) fn of_door(event: sealtide_gateway::DoorEvent) -> Self {
+        let told =
+            event.members.iter().fold(Self::new(event.name, event.hsl), |told, (name, value)| told.member(name, value));
+        event.request_id.into_iter().fold(told, |told, id| told.member("[REQUEST_ID]", id))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

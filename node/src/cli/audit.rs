@@ -1,16 +1,16 @@
 //! `audit …`: the last lines, the check of all of them, and a file with which others can check them.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sealtide_identity::NodeId;
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::runtime::Handle;
 
 use crate::api::Request;
-use crate::audit::{Export, Lines, tail, verify_export};
+use crate::audit::{export_lines, tail, verify_export};
 use crate::cli::args::AuditCommand;
 use crate::cli::{Cx, answer, ask};
 use crate::failure::{Exit, Failure};
@@ -45,8 +45,6 @@ fn verify(cx: &Cx, path: &Path, node: Option<&str>) -> Result<u8, Failure> {
 
 async fn export(cx: &Cx, path: Option<PathBuf>) -> Result<u8, Failure> {
     cx.home.identity()?;
-    let (head, mut waiting) = checkpoints(cx, 0).await?;
-    let failed = |error: std::io::Error| Failure::failed("export", error.to_string());
     let out: Box<dyn Write + Send> = match &path {
         // The audit tells who came and went: for whoever asked alone, and over no other file.
         Some(path) => {
@@ -55,33 +53,13 @@ async fn export(cx: &Cx, path: Option<PathBuf>) -> Result<u8, Failure> {
         }
         None => Box::new(std::io::stdout()),
     };
-    let mut export = Export::begin(BufWriter::new(out), &head).map_err(failed)?;
-    let mut told = 0;
-    for line in Lines::of(&cx.home.audit_dir())? {
-        export.line(&line?).map_err(failed)?;
-        let Some(checkpoint) = waiting.pop_front_if(|checkpoint| export.is_end_of(checkpoint)) else { continue };
-        export.checkpoint(&checkpoint).map_err(failed)?;
-        told += 1;
-        if waiting.is_empty() {
-            waiting = checkpoints(cx, told).await?.1;
-        }
-    }
-    if let Some(checkpoint) = waiting.front() {
-        let what = format!("lines are missing: checkpoint {} covers more than there are", checkpoint["n"]);
-        return Err(Failure::new(Exit::Verification, "audit", what));
-    }
-    let (lines, checkpoints) = export.end().map_err(failed)?;
+    let (dir, runtime) = (cx.home.audit_dir(), Handle::current());
+    let pages = |since| runtime.block_on(answer(cx, Request::AuditCheckpoints { since }));
+    let (lines, checkpoints) = tokio::task::block_in_place(|| export_lines(&dir, BufWriter::new(out), pages))?;
     if let Some(file) = path {
         cx.out.answer(&json!({
             "schema": "sealtide/audit_exported/1", "file": file, "lines": lines, "checkpoints": checkpoints,
         }));
     }
     Ok(0)
-}
-
-/// The head of an export and the checkpoints after one, some at a time.
-async fn checkpoints(cx: &Cx, since: u64) -> Result<(Value, VecDeque<Value>), Failure> {
-    let mut page = answer(cx, Request::AuditCheckpoints { since }).await?;
-    let list = page["checkpoints"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    Ok((page["head"].take(), list.into()))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealtide_gateway::{App, Door, GatewayError, Probe, Role, Sample, Server, Settings};
+use sealtide_gateway::{App, Behind, Console, Door, GatewayError, Probe, Role, Sample, Server, Settings};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use crate::cli::args::{GatewayArgs, GatewayRoleArg};
 use crate::cli::up::{Interrupts, parse, ports};
 use crate::cli::{Cx, make_home};
 use crate::config::{Config, Origin};
+use crate::console::{HostConsole, link};
 use crate::control::{ControlSocket, Host};
 use crate::failure::Failure;
 use crate::gateway::{Desk, GatewayHost, add_bearer, add_passphrase};
@@ -56,7 +57,7 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         }
     }
     if args.echo {
-        let _server = ready(&cx, open(settings.door, &addresses, None).await?);
+        let _server = ready(&cx, open(settings.door, &addresses, None).await?, None);
         return Ok(interrupts.next().await.code());
     }
     make_home(&cx, None, None)?;
@@ -68,12 +69,12 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     }
     let (desk, told) = Desk::open(&cx.home, store, identity, audit.clone(), settings.desk)?;
     told.iter().for_each(|line| cx.out.note(line));
-    let server = open(settings.door, &addresses, Some(desk.clone())).await?;
     let (stop, mut stopped) = watch::channel(false);
-    let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop));
+    let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop.clone()));
+    let server = open(settings.door, &addresses, Some((desk.clone(), HostConsole::new(host.clone())))).await?;
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
     desk.opened(server.url());
-    let server = ready(&cx, server);
+    let server = ready(&cx, server, Some(&desk));
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let code = loop {
         tokio::select! {
@@ -92,6 +93,7 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         }
     };
     drop(control);
+    stop.send_replace(true);
     drop(server);
     desk.close();
     audit.checkpoint();
@@ -143,11 +145,20 @@ fn addresses(config: &Config, args: &GatewayArgs) -> Result<Vec<SocketAddr>, Fai
     Ok(ports(first.port(), is_default).map(|port| SocketAddr::new(first.ip(), port)).collect())
 }
 
-async fn open(settings: Settings, addresses: &[SocketAddr], desk: Option<Arc<Desk>>) -> Result<Server, Failure> {
+async fn open(
+    settings: Settings,
+    addresses: &[SocketAddr],
+    behind: Option<(Arc<Desk>, Arc<HostConsole>)>,
+) -> Result<Server, Failure> {
     let mut failure = None;
+    let (desk, console) = behind.unzip();
     for address in addresses {
-        let app = desk.clone().map(|desk| desk as Arc<dyn App>);
-        match Server::open(settings.clone(), *address, Arc::new(Open(desk.clone())), app).await {
+        let behind = Behind {
+            app: desk.clone().map(|desk| desk as Arc<dyn App>),
+            console: console.clone().map(|console| console as Arc<dyn Console>),
+            tunnels: None,
+        };
+        match Server::open_with(settings.clone(), *address, Arc::new(Open(desk.clone())), behind).await {
             Ok(server) => return Ok(server),
             Err(error @ GatewayError::Listen { .. }) => drop(failure.get_or_insert(error)),
             Err(error) => return Err(Failure::usage("gateway", error.to_string())),
@@ -157,12 +168,16 @@ async fn open(settings: Settings, addresses: &[SocketAddr], desk: Option<Arc<Des
     Err(Failure::usage("gateway", told))
 }
 
-fn ready(cx: &Cx, server: Server) -> Server {
-    cx.out.answer(&json!({
+fn ready(cx: &Cx, server: Server, desk: Option<&Desk>) -> Server {
+    let mut ready = json!({
         "schema": "sealtide/ready/1",
         "home": cx.home.root(),
         "gateway": server.url(),
-    }));
+    });
+    if let Some((code, url, _)) = desk.and_then(Desk::sign_in_code) {
+        ready["dashboard"] = json!(link(url, Some(&code)));
+    }
+    cx.out.answer(&ready);
     server
 }
 

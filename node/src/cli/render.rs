@@ -112,6 +112,12 @@ pub(crate) fn text(answer: &Value) -> String {
         "gateway_bearer" => {
             format!("{}\nthis is shown once; a running gateway knows it after its next start", word(&answer["token"]))
         }
+        "gateway_code" => format!(
+            "{}\n\nfor one browser, within {} s; at another address of this door, the code is {}",
+            word(&answer["dashboard"]),
+            answer["expires_in_s"],
+            word(&answer["code"])
+        ),
         "keys" => render_keys::status(answer),
         "keys_ledger" => table(&answer["records"], &["epoch", "time", "action", "active", "by", "reason"]),
         "keys_change" => render_keys::change(answer),
@@ -284,8 +290,11 @@ fn peer_line(peer: &Value) -> String {
 }
 
 fn ready(answer: &Value) -> String {
+    let page = answer["dashboard"].as_str().map_or_else(String::new, |link| {
+        format!("\n\nthe dashboard, for five minutes and one browser (then: sealtide gateway code):\n\n{link}")
+    });
     if answer["node"].is_null() {
-        return format!("the gateway is open at {}", word(&answer["gateway"]));
+        return format!("the gateway is open at {}{page}", word(&answer["gateway"]));
     }
     let mut text = format!(
         "node {} is up, listening on {}, gateway {}",
@@ -298,7 +307,7 @@ fn ready(answer: &Value) -> String {
             &format!("\n\nticket for {name} (write, one use, 24 h; treat it like a password):\n\n{}\n", word(ticket));
         text += "\non the other machine: sealtide join TICKET DIR --wait";
     }
-    text
+    text + &page
 }
 
 fn get(answer: &Value) -> String {

@@ -139,6 +139,9 @@ fn tell_ready(cx: &Cx, node: &Node, listen: SocketAddr, tickets: &[(String, Stri
         "listen": [listen.to_string()],
         "gateway": node.gateway_url(),
     });
+    if let Some((code, url, _)) = node.sign_in_code() {
+        ready["dashboard"] = json!(crate::console::link(&url, Some(&code)));
+    }
     if let Some((_, ticket)) = tickets.first() {
         ready["ticket"] = json!(ticket);
         ready["tickets"] = Value::Object(tickets.iter().map(|(name, text)| (name.clone(), json!(text))).collect());

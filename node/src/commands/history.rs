@@ -43,12 +43,21 @@ pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Val
 }
 
 /// The newest changes, newest first. No frame is later than the newest tip of its timeline, so the newest changes are in
-/// the timelines with the newest tips; only of those more than the tips is read.
+/// the timelines with the newest tips; only of those more than the tips is read. An open folder knows them without
+/// reading.
 fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: usize) -> Vec<Value> {
     let mut newest = Vec::new();
-    let views: Vec<_> = spaces.iter().filter_map(|(label, id)| Some((label, node.store().view(id)?))).collect();
-    for (place, (_, view)) in views.iter().enumerate() {
-        for info in view.timelines() {
+    let spaces: Vec<_> = spaces.iter().filter_map(|(label, id)| Some((label, *id, node.store().view(id)?))).collect();
+    for (place, (_, id, view)) in spaces.iter().enumerate() {
+        let share = node.shares().get(id).cloned();
+        let timelines = match share.and_then(|share| share.newest(limit)) {
+            Some(files) => {
+                let files = files.iter().filter_map(|timeline| view.timeline(*timeline));
+                files.chain(view.timelines_of(DOC_IB)).collect()
+            }
+            None => view.timelines(),
+        };
+        for info in timelines {
             let tips = info.tips.iter().filter(|tip| [FILE_IB, DOC_IB].contains(&tip.tip.ib()));
             if let Some(stamp) = tips.filter_map(|tip| view.record(&tip.sid)).map(|tip| stamp_of(&tip)).max() {
                 newest.push((stamp, place, info));
@@ -59,7 +68,7 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
     newest.truncate(limit);
     let mut all: Vec<((&str, &SpaceHandle), Verified, bool)> = Vec::new();
     for (_, place, info) in newest {
-        let (label, view) = &views[place];
+        let (label, _, view) = &spaces[place];
         let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
         for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit.saturating_mul(2)) {
             if let Some(frame) = view.record(&sid)
@@ -119,7 +128,7 @@ fn hash_of(address: &Address) -> String {
     address.gib().split('.').next().unwrap_or_default().to_lowercase()
 }
 
-fn name_of_node(node: &Node, by: &str) -> Option<String> {
+pub(crate) fn name_of_node(node: &Node, by: &str) -> Option<String> {
     let id = by.parse().ok()?;
     if id == node.id() {
         return Some("this node".to_owned());

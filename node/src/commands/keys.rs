@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::commands::rfc3339;
+use crate::console::code_answer;
 use crate::failure::{Exit, Failure};
 use crate::gateway::{BumpRefused, Desk, Named, OrderRefused, Ordered, TreeRefused, end_ms};
+use crate::node::Node;
 
 /// Who orders by a command.
 const BY: &str = "command";
@@ -182,9 +184,18 @@ fn ledger(desk: &Desk, since: u64) -> Result<Value, Failure> {
 }
 
 fn sign_in_code(desk: &Desk) -> Result<Value, Failure> {
-    let no_door = || Failure::failed("no_door", "no door is open that a browser could sign in at");
     let (code, url, life_ms) = desk.sign_in_code().ok_or_else(no_door)?;
-    Ok(json!({"schema": "sealtide/gateway_code/1", "code": *code, "gateway": url, "expires_in_s": life_ms / 1_000}))
+    Ok(code_answer(url, &code, life_ms))
+}
+
+/// A one-time code for the door of a node, which may have no keys.
+pub(crate) fn node_code(node: &Node) -> Result<Value, Failure> {
+    let (code, url, life_ms) = node.sign_in_code().ok_or_else(no_door)?;
+    Ok(code_answer(&url, &code, life_ms))
+}
+
+fn no_door() -> Failure {
+    Failure::failed("no_door", "no door is open that a browser could sign in at")
 }
 
 fn row(value: &Value) -> Result<Value, Failure> {

@@ -4,6 +4,7 @@ pub(crate) mod conflicts;
 pub(crate) mod doctor;
 pub(crate) mod documents;
 pub(crate) mod export;
+pub(crate) mod files;
 pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod hold;

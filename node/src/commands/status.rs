@@ -24,6 +24,7 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
         "running": !listen.is_empty(),
         "since": rfc3339(node.started_ms()),
         "listen": listen,
+        "certificate_ends": rfc3339(node.link().certificate_ends_s() * 1_000),
         "gateway": node.gateway_url(),
         "spaces": spaces,
         "links": links(node),

@@ -95,15 +95,16 @@ impl Line {
                 .hint("write SPACE:PATH, as in Notes:plan.md")
         })?;
         let view = node.store().view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
-        let mut timelines = view.timelines();
-        timelines.retain(|info| info.tips.iter().any(|tip| ib.is_none_or(|ib| tip.tip.ib() == ib)));
         // An open folder knows who stands at a path, under an alias too; without it every tip is read.
         let share = node.shares().get(&space).cloned();
         let placed = share.and_then(|share| share.timelines_at(wanted)).unwrap_or_default();
-        if !placed.is_empty() {
-            timelines
-                .retain(|info| placed.contains(&info.timeline) || info.tips.iter().any(|tip| tip.tip.ib() == DOC_IB));
-        }
+        let mut timelines = if placed.is_empty() {
+            view.timelines()
+        } else {
+            let files = placed.iter().filter_map(|timeline| view.timeline(*timeline));
+            files.chain(view.timelines_of(DOC_IB)).collect()
+        };
+        timelines.retain(|info| info.tips.iter().any(|tip| ib.is_none_or(|ib| tip.tip.ib() == ib)));
         let mut best: Option<(bool, u64, TimelineId, Vec<Verified>)> = None;
         for timeline in timelines.into_iter().map(|info| info.timeline) {
             let tips = tip_records(&view, &timeline);

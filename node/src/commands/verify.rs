@@ -7,7 +7,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use crate::api::Progress;
-use crate::audit::Audit;
+use crate::audit::{Audit, LineFilter, lines_after, lines_before};
 use crate::engine::authorship::{StoneVerdict, is_stone};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -46,6 +46,26 @@ pub(crate) fn audit_report(audit: &Audit) -> Result<Value, Failure> {
 pub(crate) fn audit_checkpoints(audit: &Audit, since: u64) -> Result<Value, Failure> {
     let (head, checkpoints) = audit.checkpoints_since(since);
     Ok(json!({"schema": "sealtide/audit_checkpoints/1", "head": head, "checkpoints": checkpoints}))
+}
+
+/// Lines of the audit that fit: what came after one, or back from one, or the newest.
+pub(crate) fn audit_lines(
+    audit: &Audit,
+    before: Option<u64>,
+    since: Option<u64>,
+    limit: usize,
+    filter: &LineFilter,
+) -> Result<Value, Failure> {
+    const LIMIT_MAX: usize = 1_000;
+    let limit = limit.clamp(1, LIMIT_MAX);
+    let page = match since {
+        Some(since) => lines_after(audit.dir(), since, limit, filter)?,
+        None => lines_before(audit.dir(), before, limit, filter)?,
+    };
+    Ok(json!({
+        "schema": "sealtide/audit_lines/1", "lines": page.lines, "more": page.more, "reached": page.reached,
+        "last": audit.position().0,
+    }))
 }
 
 fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, Failure> {

@@ -325,9 +325,9 @@ impl<W: World> Engine<W> {
     /// Tells everybody what a commit moved, if anything.
     pub(crate) fn committed(&self, space: SpaceId, origin: Option<NodeId>, result: &CommitResult) {
         if !result.moved.is_empty() {
-            if origin.is_some() && result.moved.iter().any(|(_, _, after)| after.len() > 1) {
+            if let Some(peer) = origin.filter(|_| result.moved.iter().any(|(_, _, after)| after.len() > 1)) {
                 let now = self.world().now().mono_ms;
-                self.lock().turns.contended(space, now);
+                self.lock().turns.contended(space, &peer, now);
             }
             self.look_at_members(&space, result.moved.iter().map(|(timeline, ..)| *timeline));
             self.changed(space, origin, result.moved.iter().map(|(timeline, ..)| *timeline).collect());
@@ -455,12 +455,18 @@ impl<W: World> Engine<W> {
     /// Begins a saga of a space with a peer; the wait in ms when it is another peer's turn. Spec: sync §5
     pub(crate) fn take_turn(&self, space: SpaceId, peer: NodeId) -> Result<(), u64> {
         let now = self.world().now().mono_ms;
-        if self.lock().turns.take(space, peer, now) {
-            return Ok(());
-        }
-        let mut chance = [0; 8];
-        self.world().entropy().fill(&mut chance);
-        Err(turns::wait_ms(u64::from_le_bytes(chance)))
+        let taken = self.lock().turns.take(space, peer, now);
+        taken.map_err(|spread_ms| {
+            let mut chance = [0; 8];
+            self.world().entropy().fill(&mut chance);
+            turns::wait_ms(u64::from_le_bytes(chance), spread_ms)
+        })
+    }
+
+    /// Begins a saga of a space with a peer, whoever's turn it is.
+    pub(crate) fn begin_turn(&self, space: SpaceId, peer: NodeId) {
+        let now = self.world().now().mono_ms;
+        self.lock().turns.begin(space, peer, now);
     }
 
     /// The saga of a space with a peer is over.

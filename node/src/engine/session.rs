@@ -432,6 +432,7 @@ impl<W: World> Worker<W> {
         let agreed = Agreed { zstd: self.machine.zstd(), recon: self.machine.recon() };
         let (keys, last) = (self.keys.clone(), self.farewell_by.is_some());
         self.began(order.space);
+        self.engine.begin_turn(order.space, self.peer);
         self.sagas.spawn(async move {
             let signing = begin_signing(keys, order.space).await;
             let outcome = open_saga(&engine, &session, order, direction, agreed, cancel, signing, last).await;

@@ -276,6 +276,11 @@ impl Desk {
         self.events.close();
     }
 
+    /// Signatures of each version since the start.
+    pub fn signatures(&self) -> BTreeMap<KeyVersion, u64> {
+        self.figures.signatures()
+    }
+
     /// The figures of keys, registry and audit.
     // Spec: GW-81
     pub fn samples(&self) -> Vec<Sample> {
@@ -318,6 +323,11 @@ impl Desk {
     /// What version management does, for whoever changes it.
     pub(super) fn thread(&self) -> MutexGuard<'_, ThreadState> {
         lock(&self.thread)
+    }
+
+    /// What happens behind the door, from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
     }
 
     /// Tells the door, if one is open.
@@ -397,7 +407,7 @@ impl App for Desk {
     }
 
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
-        Some(self.notices.subscribe())
+        Some(self.subscribe())
     }
 
     fn note(&self, event: DoorEvent) {
@@ -409,14 +419,7 @@ impl App for Desk {
             }
             _ => {}
         }
-        let told = event
-            .members
-            .iter()
-            .fold(AuditEvent::new(event.name, event.hsl), |told, (name, value)| told.member(name, value));
-        self.note_event(match event.request_id {
-            Some(id) => told.member("[REQUEST_ID]", id),
-            None => told,
-        });
+        self.note_event(AuditEvent::of_door(event));
     }
 }
 

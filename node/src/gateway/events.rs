@@ -11,7 +11,7 @@ use crate::audit::{Audit, AuditEvent};
 const WAITING_MAX: usize = 4_096;
 
 /// The way into the audit. What was given to it is written before it is dropped.
-pub(super) struct Events {
+pub(crate) struct Events {
     open: Mutex<Option<Open>>,
     /// Those that the audit was not told of yet.
     lost: Arc<AtomicU64>,
@@ -24,7 +24,7 @@ struct Open {
 }
 
 impl Events {
-    pub(super) fn new(audit: Arc<Audit>) -> std::io::Result<Self> {
+    pub(crate) fn new(audit: Arc<Audit>) -> std::io::Result<Self> {
         let (sender, waiting) = sync_channel::<AuditEvent>(WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = lost.clone();
@@ -42,7 +42,7 @@ impl Events {
     }
 
     /// Takes an event; it is written soon.
-    pub(super) fn note(&self, event: AuditEvent) {
+    pub(crate) fn note(&self, event: AuditEvent) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_none_or(|open| open.sender.try_send(event).is_err()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -51,12 +51,12 @@ impl Events {
     }
 
     /// How many were lost since the start.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost_ever.load(Ordering::Relaxed)
     }
 
     /// Writes what waits; what comes later is lost.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Open { sender, writer }) = open {
             drop(sender);

@@ -54,6 +54,15 @@ impl Figures {
         }
     }
 
+    /// Signatures of each version.
+    pub(super) fn signatures(&self) -> BTreeMap<KeyVersion, u64> {
+        let mut counts = BTreeMap::new();
+        for ((version, _), count) in &self.lock().signatures {
+            *counts.entry(*version).or_default() += count;
+        }
+        counts
+    }
+
     pub(super) fn bumped(&self, scope: Scope, done: bool) {
         *self.lock().bumps.entry((scope.name(), result(done))).or_default() += 1;
     }

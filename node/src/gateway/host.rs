@@ -25,6 +25,21 @@ impl GatewayHost {
         Self { desk, audit, stop }
     }
 
+    /// Keys and registry.
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.desk
+    }
+
+    /// The audit.
+    pub fn audit(&self) -> &Arc<Audit> {
+        &self.audit
+    }
+
+    /// Turns true when the gateway stops.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
     /// Does what a request asks.
     ///
     /// # Errors
@@ -37,6 +52,12 @@ impl GatewayHost {
                 let checked = tokio::task::spawn_blocking(move || commands::verify::audit_report(&audit)).await;
                 checked.map_err(|error| Failure::failed("verify", error.to_string()))?
             }
+            Request::AuditLines { before, since, limit, filter } => {
+                let audit = self.audit.clone();
+                let look = move || commands::verify::audit_lines(&audit, before, since, limit, &filter);
+                let looked = tokio::task::spawn_blocking(look).await;
+                looked.map_err(|error| Failure::failed("audit", error.to_string()))?
+            }
             Request::AuditCheckpoints { since } => commands::verify::audit_checkpoints(&self.audit, since),
             Request::Down => {
                 self.audit.note("down", &[]);
@@ -47,7 +68,7 @@ impl GatewayHost {
                 "gateway_only",
                 "the gateway runs alone on this home and does not know this command",
             )
-            .hint("`sealtide down` ends it; `sealtide up` with the setting gateway.app = yes does both")),
+            .hint("`sealtide down` ends it; `sealtide up` does both")),
         }
     }
 }

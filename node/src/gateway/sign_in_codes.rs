@@ -9,17 +9,17 @@ use sealtide_crypto::{Entropy, ct_eq, sha256};
 use zeroize::Zeroizing;
 
 /// Life of a code in milliseconds.
-pub(super) const CODE_MS: u64 = 300_000;
+pub(crate) const CODE_MS: u64 = 300_000;
 /// Codes that wait, at most; the oldest goes for a new one.
 const CODES_MAX: usize = 16;
 
 /// Codes that wait to be used.
 #[derive(Default)]
-pub(super) struct SignInCodes(VecDeque<([u8; 32], u64)>);
+pub(crate) struct SignInCodes(VecDeque<([u8; 32], u64)>);
 
 impl SignInCodes {
     /// Draws a code.
-    pub(super) fn draw(&mut self, mono_ms: u64, entropy: &mut dyn Entropy) -> Zeroizing<String> {
+    pub(crate) fn draw(&mut self, mono_ms: u64, entropy: &mut dyn Entropy) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; 32]);
         entropy.fill(bytes.as_mut_slice());
         let code = Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()));
@@ -31,7 +31,7 @@ impl SignInCodes {
     }
 
     /// Takes a code: true once for each, within its life.
-    pub(super) fn take(&mut self, code: &str, mono_ms: u64) -> bool {
+    pub(crate) fn take(&mut self, code: &str, mono_ms: u64) -> bool {
         self.0.retain(|(_, ends)| mono_ms < *ends);
         let digest = sha256(code.as_bytes());
         let found = self.0.iter().position(|(own, _)| ct_eq(own, &digest));

@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, previous_of, switch};
 use sealtide_ibgib::{Address, Verified};
 use sealtide_releases::bundle::{
-    ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
+    AppName, ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
 };
 use serde_json::{Value, json};
 
@@ -120,37 +120,74 @@ impl Install {
 
 /// The trust for an app: kept, given, or pinned by what its space shows at the first use; brought up to date and kept.
 fn trusted(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
-    let ledgers = app.ledgers();
-    let known = merge(memory.trust()?, given, &app.registry)?;
-    let pinned = known.is_none();
-    let what = format!("the key ledger of {}", app.name);
-    let mut trust = match known {
-        Some(trust) => trust,
-        None => {
-            let first = match ledgers.as_slice() {
-                [only] => only.records.first(),
-                _ => None,
-            };
-            let first = first.ok_or_else(|| no_trust(app.name.as_str()))?;
-            let trust = Trust::of_publisher(&app.registry, first, app.root().as_deref());
-            trust.map_err(|error| untrusted(&what, &error))?
+    let followed = Followed::of(node, memory, app, given)?;
+    keep(memory, &followed.trust, followed.before)?;
+    let pinned = followed.pinned;
+    followed.end(app).map(|trust| (trust, pinned))
+}
+
+/// The trust for an app as this node would have it. Nothing is pinned or kept.
+///
+/// # Errors
+/// Exit 2 for an app that is not here, 5 when what is known of its keys does not go together, 6 when nothing is.
+pub(crate) fn shown_trust(node: &Node, name: &AppName) -> Result<Trust, Failure> {
+    let none = || Failure::usage("no_app", format!("no app named {name} here")).hint("`sealtide release list`");
+    let app = App::find(node, name)?.ok_or_else(none)?;
+    Followed::of(node, &Memory::of(node.known(), &app.registry), &app, None)?.end(&app)
+}
+
+/// A trust that followed what the space of its app shows.
+struct Followed {
+    trust: Trust,
+    /// The recovery that it knew before.
+    before: Option<Recovered>,
+    /// Whether it began with what the space shows.
+    pinned: bool,
+    /// Why a ledger was not followed.
+    refused: Option<TrustRefused>,
+    ledgers: usize,
+}
+
+impl Followed {
+    fn of(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<Self, Failure> {
+        let ledgers = app.ledgers();
+        let known = merge(memory.trust()?, given, &app.registry)?;
+        let pinned = known.is_none();
+        let mut trust = match known {
+            Some(trust) => trust,
+            None => {
+                let first = match ledgers.as_slice() {
+                    [only] => only.records.first(),
+                    _ => None,
+                };
+                let first = first.ok_or_else(|| no_trust(app.name.as_str()))?;
+                let trust = Trust::of_publisher(&app.registry, first, app.root().as_deref());
+                trust.map_err(|error| untrusted(&ledger_of(app), &error))?
+            }
+        };
+        let before = trust.recovered();
+        // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
+        let mut refused: Option<TrustRefused> = None;
+        for ledger in &ledgers {
+            if let Err(error) = trust.follow_proven(&ledger.records, &proven(node, &trust, &ledger.proof)) {
+                refused = Some(error);
+            }
         }
-    };
-    let before = trust.recovered();
-    // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
-    let mut refused: Option<TrustRefused> = None;
-    for ledger in &ledgers {
-        if let Err(error) = trust.follow_proven(&ledger.records, &proven(node, &trust, &ledger.proof)) {
-            refused = Some(error);
+        Ok(Self { trust, before, pinned, refused, ledgers: ledgers.len() })
+    }
+
+    fn end(self, app: &App) -> Result<Trust, Failure> {
+        match (self.refused, self.trust.fork()) {
+            // A recovery in another ledger may have decided it.
+            (_, Some(fork)) => Err(untrusted(&ledger_of(app), &TrustRefused::Forked(fork))),
+            (Some(error), None) if self.ledgers == 1 => Err(untrusted(&ledger_of(app), &error)),
+            _ => Ok(self.trust),
         }
     }
-    keep(memory, &trust, before)?;
-    match (refused, trust.fork()) {
-        // A recovery in another ledger may have decided it.
-        (_, Some(fork)) => Err(untrusted(&what, &TrustRefused::Forked(fork))),
-        (Some(error), None) if ledgers.len() == 1 => Err(untrusted(&what, &error)),
-        _ => Ok((trust, pinned)),
-    }
+}
+
+fn ledger_of(app: &App) -> String {
+    format!("the key ledger of {}", app.name)
 }
 
 /// What proves recoveries: frames that came with the ledger, and what this node knows of the root, a revocation for instance.

@@ -21,7 +21,7 @@ use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
 
 pub(crate) use app::App;
 pub(crate) use file::{OpenBundle, verify_file};
-pub(crate) use install::{Install, InstallOrder};
+pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use renewal::{archive, keep_fresh};

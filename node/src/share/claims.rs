@@ -56,6 +56,24 @@ pub(crate) struct Claims {
     conflicts: BTreeMap<String, Vec<PathConflict>>,
 }
 
+/// One name in a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Child {
+    pub(crate) name: String,
+    /// Below it, for a directory.
+    pub(crate) files: u64,
+    /// Who stands there; none for a directory with something in it.
+    pub(crate) timeline: Option<TimelineId>,
+    pub(crate) conflict: bool,
+}
+
+impl Child {
+    /// Whether it is a directory with something in it.
+    pub(crate) fn is_dir(&self) -> bool {
+        self.timeline.is_none()
+    }
+}
+
 /// The outcome of [`Claims::place`].
 #[derive(Debug, Default)]
 pub(crate) struct Placed {
@@ -125,6 +143,54 @@ impl Claims {
     /// Every live path.
     pub(crate) fn live_paths(&self) -> BTreeSet<String> {
         self.live.keys().cloned().collect()
+    }
+
+    /// What stands in a directory (empty: at the top), in no order: names with a file, and directories with how many files
+    /// are below them.
+    pub(crate) fn children(&self, under: &str) -> Vec<Child> {
+        let prefix = if under.is_empty() { String::new() } else { format!("{under}/") };
+        let mut dirs: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut children = Vec::new();
+        let aliases = self.aliases.iter().map(|(alias, (_, timeline))| (alias, Some(*timeline)));
+        let paths = self.live.iter().map(|(path, lines)| {
+            let own = lines.iter().find(|line| !self.aliases.values().any(|(_, other)| other == *line));
+            (path, own.copied())
+        });
+        for (path, timeline) in paths.chain(aliases) {
+            let Some(rest) = path.strip_prefix(prefix.as_str()) else { continue };
+            match (rest.split_once('/'), timeline) {
+                (Some((dir, _)), _) => *dirs.entry(dir).or_default() += 1,
+                (None, Some(line)) => children.push(Child {
+                    name: rest.to_owned(),
+                    files: 0,
+                    timeline: Some(line),
+                    conflict: self.diverged.contains(&line)
+                        || self.merged.contains(&line)
+                        || self.conflicts.contains_key(path),
+                }),
+                (None, None) => {}
+            }
+        }
+        children.extend(dirs.into_iter().map(|(name, files)| Child {
+            name: name.to_owned(),
+            files,
+            timeline: None,
+            conflict: false,
+        }));
+        children
+    }
+
+    /// The timelines with the newest versions, at most `limit`, and those whose tips say different things: their newest is
+    /// not known here.
+    pub(crate) fn newest(&self, limit: usize) -> Vec<TimelineId> {
+        let mut lines: Vec<(u64, TimelineId)> = self.lines.iter().map(|(id, line)| (line.stamp_ms, *id)).collect();
+        lines.sort_unstable_by(|left, right| right.cmp(left));
+        lines.truncate(limit);
+        let mut newest: Vec<TimelineId> = lines.into_iter().map(|(_, id)| id).collect();
+        newest.extend(&self.diverged);
+        newest.sort_unstable();
+        newest.dedup();
+        newest
     }
 
     /// The live timelines at a path.

@@ -28,9 +28,7 @@ use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::real::RealWorld;
 
-use claims::Claims;
-
-pub(crate) use claims::{agree, join_tips, live_files, tip_records, tips};
+pub(crate) use claims::{Child, Claims, agree, join_tips, live_files, tip_records, tips};
 pub(crate) use merges::{parents, unsettled};
 
 /// How long a path that could not be read or written is left alone before it is tried again.
@@ -244,6 +242,16 @@ impl Share {
     /// looked yet.
     pub(crate) fn timelines_at(&self, path: &str) -> Option<Vec<TimelineId>> {
         self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).named(path))
+    }
+
+    /// The timelines with the newest versions, at most `limit`, and some more; `None` while the folder has not looked yet.
+    pub(crate) fn newest(&self, limit: usize) -> Option<Vec<TimelineId>> {
+        self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).newest(limit))
+    }
+
+    /// What stands in a directory of it; `None` while the folder has not looked yet.
+    pub(crate) fn children(&self, under: &str) -> Option<Vec<Child>> {
+        self.0.looked.load(Ordering::Acquire).then(|| lock(&self.0.claims).children(under))
     }
 
     /// What it tells of itself.

@@ -13,6 +13,7 @@ mod between_nats;
 mod big;
 mod bumps;
 mod cli;
+mod console;
 mod crash;
 mod door;
 mod door_settings;

@@ -15,7 +15,7 @@ use super::run::Run;
 use super::signing::Ledger;
 use super::{Context, Fault, Mode, NOT_ALLOWED, SagaId, SagaOutcome, SagaOutput, Side, Strategy};
 use crate::message::{Commit, Staged, TIPS_MAX, TipMove};
-use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, TipItem};
+use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, SetSummary, Snapshot, TipItem};
 
 /// What this side staged and announced.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct OwnStaged {
     hash: [u8; 32],
     sids: Vec<Sid>,
     merges: Merges,
-    /// The tips at OPEN of each timeline that moves, by sid.
+    /// The tips at OPEN of the timelines that move and had some, by sid; of all that move where the commit is strict.
     expected: BTreeMap<TimelineId, Vec<Sid>>,
     /// First frames of the timelines that the peer moves.
     moved: Vec<Address>,
@@ -35,19 +35,25 @@ impl Run {
     pub(super) fn stage(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
         self.receive.close(context, &mut self.scoped)?;
         let index = &self.receive.index;
-        let (mut after, mut moved) = (BTreeMap::new(), Vec::new());
+        let mut changes = Changes::of(self.scoped.snapshot(), self.terms.strategy == Strategy::Abort);
+        // Nearly all timelines end with one tip: their moves are written down at once. The others wait for merges.
+        let (mut diverged, mut moved) = (TipsAfter::new(), Vec::new());
         for (id, timeline) in &index.timelines {
             let before = self.tips_before(id);
-            let tips = index.tips_after(timeline, &before);
-            if tips == before {
+            let after = index.tips_after(timeline, &before);
+            if after == before {
                 continue;
             }
             // Spec: SY-64
-            if tips.len() > 1 && self.terms.strategy == Strategy::Abort {
+            if after.len() > 1 && self.terms.strategy == Strategy::Abort {
                 return Err(Fault::new(AbortCode::Divergence, format!("{} diverged", timeline.tjp)));
             }
             moved.push(timeline.tjp.clone());
-            after.insert(*id, Moving { before, after: tips });
+            if after.len() > 1 {
+                diverged.insert(*id, Moving { before, after });
+            } else {
+                changes.note(*id, &before, &after);
+            }
         }
         check_moves(context, &moved)?;
         let sids = index.sids();
@@ -55,16 +61,16 @@ impl Run {
             return self.deepen(context);
         }
         let truth = !self.scoped.moved(context.view);
-        let mut facts = self.facts_after(&after, &[]);
-        let merges = if truth { self.merge(context, &mut after) } else { Merges::default() };
-        if self.merges_alike() && !merges.frames.is_empty() {
-            facts = self.facts_after(&after, &merges.frames);
-        }
-        let (mut moves, mut expected) = (Vec::new(), BTreeMap::new());
-        for (id, Moving { before, after }) in &after {
-            note_moves(*id, before, after, &mut moves);
-            expected.insert(*id, before.iter().map(|tip| tip.sid).collect());
-        }
+        let mut tips = changes.tips.clone();
+        diverged.values().for_each(|Moving { before, after }| move_tips(&mut tips, before, after));
+        let merges = if truth { self.merge(context, &changes, &mut diverged) } else { Merges::default() };
+        diverged.iter().for_each(|(id, Moving { before, after })| changes.note(*id, before, after));
+        let facts = if self.merges_alike() {
+            self.facts_after(&changes.tips, &merges.frames)
+        } else {
+            self.facts_after(&tips, &[])
+        };
+        let Changes { mut moves, expected, .. } = changes;
         moves.sort_unstable();
         let staged = Staged {
             count: sids.len() as u64,
@@ -88,18 +94,12 @@ impl Run {
         tips
     }
 
-    /// What the space will be: the snapshot, with these tips in the timelines that move and these records more.
-    fn facts_after(&self, moving: &TipsAfter, merged: &[Verified]) -> Facts {
-        let snapshot = self.scoped.snapshot();
-        let (mut tips, mut items) = (snapshot.tip_summary.clone(), snapshot.item_summary.clone());
+    /// What the space will be: the snapshot with everything received and these merge frames, and these tips.
+    fn facts_after(&self, tips: &SetSummary, merged: &[Verified]) -> Facts {
+        let mut items = self.scoped.snapshot().item_summary.clone();
         items.add_all(&self.receive.index.summary);
         merged.iter().for_each(|record| items.add(record.sid().as_bytes()));
-        for Moving { before, after } in moving.values() {
-            let (gone, new) = differences(before, after);
-            gone.iter().for_each(|tip| tips.sub(&tip.id));
-            new.iter().for_each(|tip| tips.add(&tip.id));
-        }
-        Facts::of(&tips, &items)
+        Facts::of(tips, &items)
     }
 
     /// The COMMIT that both sides must mean; `None` while a STAGED is missing.
@@ -136,8 +136,46 @@ impl Run {
     }
 }
 
-/// The timelines that move.
+/// The timelines that move and end with several tips, unless those are merged.
 pub(super) type TipsAfter = BTreeMap<TimelineId, Moving>;
+
+/// How the tips of a space change, timeline by timeline: a large saga moves hundreds of thousands, so no list of what each
+/// was and will be is kept.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// The tips as they will be.
+    tips: SetSummary,
+    moves: Vec<TipMove>,
+    /// The tips at OPEN. Timelines that had none are left out, but where a commit must be strict.
+    expected: BTreeMap<TimelineId, Vec<Sid>>,
+    strict: bool,
+}
+
+impl Changes {
+    fn of(snapshot: &Snapshot, strict: bool) -> Self {
+        let (tips, moves, expected) = (snapshot.tip_summary.clone(), Vec::new(), BTreeMap::new());
+        Self { tips, moves, expected, strict }
+    }
+
+    fn note(&mut self, timeline: TimelineId, before: &[TipItem], after: &[TipItem]) {
+        move_tips(&mut self.tips, before, after);
+        note_moves(timeline, before, after, &mut self.moves);
+        if self.strict || !before.is_empty() {
+            self.expected.insert(timeline, before.iter().map(|tip| tip.sid).collect());
+        }
+    }
+
+    /// Whether a timeline that had tips is among those noted.
+    pub(super) fn moves(&self, timeline: &TimelineId) -> bool {
+        self.expected.contains_key(timeline)
+    }
+}
+
+fn move_tips(tips: &mut SetSummary, before: &[TipItem], after: &[TipItem]) {
+    let (gone, new) = differences(before, after);
+    gone.iter().for_each(|tip| tips.sub(&tip.id));
+    new.iter().for_each(|tip| tips.add(&tip.id));
+}
 
 /// How the tips of one timeline change, both sorted by sid.
 #[derive(Debug)]
@@ -421,7 +459,7 @@ impl Committing {
         self.again |= result.moved.iter().any(|(timeline, before, _)| {
             let mut before = before.clone();
             before.sort_unstable();
-            self.expected.get(timeline) != Some(&before)
+            self.expected.get(timeline).map_or(&[][..], Vec::as_slice) != before
         });
         self.finish(context);
     }

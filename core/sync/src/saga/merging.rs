@@ -8,7 +8,7 @@ use sealtide_ibgib::{
     Address, MergeStrategy, MergedAll, Reader, TIPS_MERGED_MAX, TimelineId, Verified, merge_all, merge_tips, pick_shape,
 };
 
-use super::commit::{Moving, TipsAfter};
+use super::commit::{Changes, Moving, TipsAfter};
 use super::index::Key;
 use super::run::Run;
 use super::{Context, Direction, Side, Strategy};
@@ -36,18 +36,17 @@ impl Run {
     }
 
     /// Merges every timeline that has several tips, those that had them before included, and puts the tips that are
-    /// left into `after`. Only in direction both: a merge frame that cannot be given back would stay with a reader for
+    /// left into `after`; `changes` tells which others move. Only in direction both: a merge frame that cannot be given back would stay with a reader for
     /// ever, and differ from what the writers make of more tips. Spec: SY-36, SY-61, SY-64
-    pub(super) fn merge(&self, context: &Context<'_>, after: &mut TipsAfter) -> Merges {
+    pub(super) fn merge(&self, context: &Context<'_>, changes: &Changes, after: &mut TipsAfter) -> Merges {
         let mut merges = Merges::default();
         let both = self.terms.direction == Direction::Both;
         if !both || self.terms.strategy == Strategy::Abort || !self.scoped.is_closed_behind() {
             return merges;
         }
-        let several = after.iter().filter(|(_, moving)| moving.after.len() > 1);
         let mut diverged: BTreeMap<TimelineId, Vec<TipItem>> =
-            several.map(|(id, moving)| (*id, moving.after.clone())).collect();
-        let others = self.scoped.diverged().into_iter().filter(|id| !after.contains_key(id));
+            after.iter().map(|(id, moving)| (*id, moving.after.clone())).collect();
+        let others = self.scoped.diverged().into_iter().filter(|id| !after.contains_key(id) && !changes.moves(id));
         diverged.extend(others.map(|id| (id, self.tips_before(&id))));
         let read = Cell::new(0);
         for (id, tips) in diverged {

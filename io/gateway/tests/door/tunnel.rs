@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sealtide_gateway::{App, Code, Server, Settings, TunnelStream, Tunnels};
+use sealtide_gateway::{App, Behind, Code, Server, Settings, TunnelStream, Tunnels};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Desk, Ready, ask, door, status};
@@ -21,11 +21,20 @@ impl Tunnels for Mirror {
 }
 
 async fn with_tunnel() -> Server {
-    let host = Settings { public_host: Some("tides.example".to_owned()), ..Settings::default() };
+    leading_to(Arc::new(Mirror), None).await
+}
+
+async fn leading_to(tunnels: Arc<dyn Tunnels>, trusted: Option<&str>) -> Server {
+    let mut host = Settings { public_host: Some("tides.example".to_owned()), ..Settings::default() };
+    if let Some(net) = trusted {
+        host.trusted_proxies.push(net.parse().unwrap());
+    }
     let app: Arc<dyn App> = Desk::new();
-    let tunnels = Some((host, Arc::new(Mirror) as Arc<dyn Tunnels>));
+    let tunnels = Some((host, tunnels));
     let at = "127.0.0.1:0".parse().unwrap();
-    Server::open_with(Settings::default(), at, Arc::new(Ready), Some(app), tunnels).await.unwrap()
+    Server::open_with(Settings::default(), at, Arc::new(Ready), Behind { app: Some(app), tunnels, console: None })
+        .await
+        .unwrap()
 }
 
 const UPGRADE: [&str; 4] = [
@@ -62,6 +71,9 @@ async fn a_tunnel_beside_everything_else() {
         ("evil.example", &UPGRADE[..], Code::HostMismatch),
         ("tides.example", &UPGRADE[2..], Code::UpgradeRequired),
         ("tides.example", &[&UPGRADE[..], &["Origin: https://evil.example"]].concat(), Code::OriginDenied),
+        ("tides.example", &[&UPGRADE[..], &["Content-Length: 1"]].concat(), Code::Body),
+        ("tides.example", &[&UPGRADE[..3], &["Sec-WebSocket-Key: c2hvcnQ="]].concat(), Code::WsKey),
+        ("tides.example", &[&UPGRADE[..2], &UPGRADE[3..], &["Sec-WebSocket-Version: 8"]].concat(), Code::WsVersion),
     ] {
         let (head, _stream) = upgrade(&server, host, lines).await;
         assert_eq!(status(&head), code.status(), "{head}");
@@ -74,6 +86,28 @@ async fn a_tunnel_beside_everything_else() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert_eq!(status(&answer), Code::HostMismatch.status());
+}
+
+/// Keeps where tunnels come from.
+struct Book(tokio::sync::mpsc::UnboundedSender<SocketAddr>);
+
+impl Tunnels for Book {
+    fn open(&self, _stream: TunnelStream, client: SocketAddr) {
+        let _ = self.0.send(client);
+    }
+}
+
+// Proves: LK-51
+#[tokio::test]
+async fn observed_addr_behind_a_proxy_is_what_a_trusted_one_says() {
+    for (trusted, client) in [("127.0.0.1/32", "203.0.113.9"), ("198.51.100.7/32", "127.0.0.1")] {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let server = leading_to(Arc::new(Book(tell)), Some(trusted)).await;
+        let forwarded = [&UPGRADE[..], &["X-Forwarded-For: 203.0.113.9"]].concat();
+        let (head, _stream) = upgrade(&server, "tides.example", &forwarded).await;
+        assert_eq!(status(&head), 101);
+        assert_eq!(told.recv().await.unwrap().ip().to_string(), client, "{trusted}");
+    }
 }
 
 #[tokio::test]

@@ -88,9 +88,7 @@ pub(super) fn reconcile(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
     let started = Instant::now();
     let kept = sizes.keep.as_deref().unwrap_or(dir);
     fill(kept, items)?;
-    for end in ["a", "b"] {
-        copy(&kept.join(FILLED), &dir.join(end)).map_err(|error| failed(&error))?;
-    }
+    copy_both(&kept.join(FILLED), dir).map_err(|error| failed(&error))?;
     let (filled, filling) = (started.elapsed().as_secs_f64(), watch.peak());
     drop(watch);
     let started = Instant::now();
@@ -185,11 +183,21 @@ pub(super) fn fill(dir: &Path, items: usize) -> Result<(), Failure> {
     })
 }
 
+/// Copies the store for both ends. Where it is kept another process may fill it further, and a copy made meanwhile would
+/// hold what is half written, and share it: so it is locked, as an open store is.
+fn copy_both(filled: &Path, dir: &Path) -> std::io::Result<()> {
+    let lock = std::fs::File::options().write(true).open(filled.join("lock"))?;
+    lock.try_lock()?;
+    ["a", "b"].iter().try_for_each(|end| copy(filled, &dir.join(end)))
+}
+
 /// Copies a store. Sealed packs and runs are never written to again, so both stores may have the same file.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     let entries = std::fs::read_dir(from)?.collect::<std::io::Result<Vec<_>>>()?;
-    let newest = entries.iter().map(std::fs::DirEntry::file_name).max();
+    let packs =
+        entries.iter().map(std::fs::DirEntry::file_name).filter(|name| name.to_string_lossy().ends_with(".pack"));
+    let newest = packs.max();
     for entry in &entries {
         let name = to.join(entry.file_name());
         let shared = match entry.path().extension().and_then(|end| end.to_str()) {
@@ -412,6 +420,20 @@ mod tests {
     use super::*;
     use crate::cli::bench::far_end::FarEnd;
 
+    #[test]
+    fn a_store_that_somebody_has_open_is_not_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let filled = dir.path().join(FILLED);
+        fill(dir.path(), 10).unwrap();
+        let writer = Store::open_dir(&filled).unwrap();
+        copy_both(&filled, dir.path()).unwrap_err();
+        assert!(!dir.path().join("a").exists());
+        drop(writer);
+        copy_both(&filled, dir.path()).unwrap();
+        let records = |name: &str| Store::open_dir(dir.path().join(name)).unwrap().view(&SPACE).unwrap().info();
+        assert_eq!([records("a"), records("b")].map(|info| info.map(|info| info.records)), [Some(10); 2]);
+    }
+
     // Proves: SY-40, SY-41, SY-42
     #[test]
     fn small_differences_of_large_spaces_cost_little() {
@@ -419,9 +441,7 @@ mod tests {
         let scale: usize = std::env::var("SEALTIDE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
         let (items, differences) = (20_000 * scale, 200 * scale.min(5));
         fill(dir.path(), items).unwrap();
-        for end in ["a", "b"] {
-            copy(&dir.path().join(FILLED), &dir.path().join(end)).unwrap();
-        }
+        copy_both(&dir.path().join(FILLED), dir.path()).unwrap();
         let far = Box::new(FarEnd::open(&dir.path().join("b")).unwrap());
         let costs = Bench::open(&dir.path().join("a"), far).unwrap().measure(differences).unwrap();
         println!("{items} items, {differences} differences: {costs:#?}");

@@ -1,0 +1,91 @@
+//! What a node puts behind its own door: keys and registry where it has them, and without them an empty registry that
+//! nobody can change.
+
+use std::sync::Arc;
+
+use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Way};
+use sealtide_identity::keyring::KeyVersion;
+use sealtide_releases::{BumpRequest, Registry};
+use tokio::sync::broadcast;
+
+use crate::audit::AuditEvent;
+use crate::gateway::{Desk, Events};
+use crate::node::Node;
+use crate::real::now;
+
+/// The application behind the door of a node.
+pub(crate) struct NodeApp {
+    node: Node,
+    /// What is told as long as there are no keys.
+    events: Events,
+    nothing: Arc<Registry>,
+}
+
+impl NodeApp {
+    /// Of a node; its keys and registry may come later.
+    ///
+    /// # Errors
+    /// When no thread can be had for the audit.
+    pub(crate) fn new(node: Node) -> std::io::Result<Self> {
+        let events = Events::new(node.shared_audit().clone())?;
+        let nothing = Registry::read(b"[]", 0).map_err(std::io::Error::other)?;
+        Ok(Self { node, events, nothing: Arc::new(nothing) })
+    }
+
+    fn desk(&self) -> Option<&Arc<Desk>> {
+        self.node.desk_if_open()
+    }
+}
+
+impl App for NodeApp {
+    fn keys(&self) -> KeyFacts {
+        self.desk().map_or(KeyFacts { ledger: 1, loaded: 1, v1_counts: true }, |desk| desk.keys())
+    }
+
+    fn key_status(&self) -> (KeyVersion, u64, Option<KeyVersion>) {
+        self.desk().map_or((KeyVersion::V1, 0, None), |desk| desk.key_status())
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        self.desk().map_or_else(|| self.nothing.clone(), |desk| desk.registry())
+    }
+
+    fn registry_signature(&self) -> Option<String> {
+        self.desk().and_then(|desk| desk.registry_signature())
+    }
+
+    fn lifecycle(&self) -> &'static str {
+        self.desk().map_or("IDLE", |desk| desk.lifecycle())
+    }
+
+    fn bump(&self, request: &BumpRequest, way: Way) -> Result<Bumped, Code> {
+        self.desk().map_or(Err(Code::KeyUnavailable), |desk| App::bump(&**desk, request, way))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        now().wall_ms
+    }
+
+    fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        self.desk().map(|desk| &**desk as &dyn KeyDesk)
+    }
+
+    fn bundles(&self) -> Option<&dyn BundleShelf> {
+        self.desk().map(|desk| &**desk as &dyn BundleShelf)
+    }
+
+    fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
+        Some(self.node.notices())
+    }
+
+    fn take_sign_in_code(&self, code: &str) -> bool {
+        self.node.take_sign_in_code(code)
+    }
+
+    fn note(&self, event: DoorEvent) {
+        match self.desk() {
+            Some(desk) => App::note(&**desk, event),
+            None => self.events.note(AuditEvent::of_door(event)),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+/** What this node did: the chain of its audit, live, with filters, checked and exported. */
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { at, ask, type Refusal } from '../door/call.js';
+import type { AuditLine, AuditLines } from '../door/documents.js';
+import { hear } from '../door/live.js';
+import { asRefusal, concerns } from '../door/query.js';
+import { requests, type AuditFilter } from '../door/requests.js';
+import { Act, Empty, Failed, Loading, State, When } from '../parts/basic.js';
+import { Modal } from '../parts/dialog.js';
+import { Icon } from '../parts/icon.js';
+import { Rows } from '../parts/rows.js';
+import { count, counted } from '../pure/format.js';
+import { hrefOf } from '../pure/route.js';
+import { lacks } from '../state.js';
+
+const ROW = 34;
+const PAGE = 200;
+const NONE: AuditFilter = { event: '', channel: '', thread: '', peer: '' };
+
+interface Verified {
+  ok: boolean;
+  lines: number;
+  checkpoints: number;
+  not_yet_signed: number;
+}
+
+/** The page. `seq` is a line that a link led to. */
+export function AuditPage({ seq }: { seq: number | null }) {
+  const [filter, setFilter] = useState<AuditFilter>(NONE);
+  const [chain, setChain] = useState<Verified | Refusal | 'asking' | null>(null);
+  const verify = async (): Promise<void> => {
+    setChain('asking');
+    setChain(await ask<Verified>(requests.auditVerify).catch(asRefusal));
+  };
+  useEffect(() => void verify(), []);
+  return (
+    <>
+      <div class="title-row">
+        <h1>Audit</h1>
+        <div class="actions">
+          <Act onClick={() => void verify()} busy={chain === 'asking'}>Verify</Act>
+          {lacks('admin')
+            ? <Act onClick={() => undefined} needs="admin"><Icon name="down" /> Export</Act>
+            : <a class="act plain" href={at('api/node/audit')} download="audit.jsonl"><Icon name="down" /> Export</a>}
+        </div>
+      </div>
+      <Chain chain={chain} />
+      <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
+        {(['event', 'channel', 'thread', 'peer'] as const).map((name) => (
+          <label key={name}>{FIELDS[name]}<input value={filter[name]} onChange={(event) => setFilter({ ...filter, [name]: event.currentTarget.value.trim() })} list={name === 'channel' ? 'channels' : undefined} /></label>
+        ))}
+        <datalist id="channels"><option value="COMMAND_CHANNEL" /><option value="CHANNEL_NOTIFY" /></datalist>
+        {Object.values(filter).some(Boolean) && <Act look="quiet" onClick={() => setFilter({ ...NONE })}>Show all</Act>}
+      </form>
+      {seq !== null && <p class="note">From line {count(seq)} back. <a href={hrefOf({ page: 'audit', seq: null })}>Show the newest</a></p>}
+      <Lines key={JSON.stringify([filter, seq])} filter={filter} seq={seq} />
+    </>
+  );
+}
+
+const FIELDS: Record<keyof AuditFilter, string> = { event: 'Event begins with', channel: 'Channel', thread: 'Thread', peer: 'Peer' };
+
+function Chain({ chain }: { chain: Verified | Refusal | 'asking' | null }) {
+  if (chain === null || chain === 'asking') return <p role="status"><State tone="busy">Checking the chain…</State></p>;
+  if (chain instanceof Error) return <Failed error={chain} />;
+  return (
+    <p class="lead" role="status">
+      {chain.ok
+        ? <State tone="ok" icon="seal">The chain is whole: {counted(chain.lines, 'line')}, {counted(chain.checkpoints, 'signed checkpoint')}{chain.not_yet_signed > 0 && `, ${counted(chain.not_yet_signed, 'line')} not signed yet`}.</State>
+        : <State tone="bad">The chain does not hold.</State>}
+    </p>
+  );
+}
+
+function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
+  const [lines, setLines] = useState<AuditLine[] | null>(null);
+  const [error, setError] = useState<Refusal | null>(null);
+  const [open, setOpen] = useState<AuditLine | null>(null);
+  const work = useRef({ busy: false, again: false, next: false, gone: false, newest: 0, oldest: seq === null ? undefined : seq + 1, more: true });
+
+  /** The older ones, or what is new: one at a time, so that no line comes twice. */
+  const fetchLines = async (which: 'older' | 'newer'): Promise<void> => {
+    const state = work.current;
+    if (state.busy) {
+      if (which === 'newer') state.again = true;
+      else state.next = true;
+      return;
+    }
+    state.busy = true;
+    try {
+      if (which === 'older') {
+        // A filter may let nothing through for a long way.
+        for (let found = 0; state.more && !found && !state.gone; ) {
+          const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
+          found = page.lines.length;
+          state.newest ||= page.lines[0]?.['[SEQ]'] ?? page.reached ?? 0;
+          state.oldest = page.reached ?? state.oldest;
+          state.more = page.more;
+          if (!state.gone) setLines((before) => [...(before ?? []), ...page.lines]);
+        }
+      } else {
+        for (let page: AuditLines = { lines: [], reached: 0, more: true }; page.more; ) {
+          page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
+          const fresh = [...page.lines].sort((a, b) => b['[SEQ]'] - a['[SEQ]']);
+          state.newest = page.reached ?? state.newest;
+          if (!state.gone && fresh.length) setLines((before) => [...fresh, ...(before ?? [])]);
+        }
+      }
+      setError(null);
+    } catch (failure) {
+      state.next = false;
+      if (!state.gone) setError(asRefusal(failure));
+    }
+    state.busy = false;
+    if (state.gone) return;
+    // What was asked for meanwhile; a failure is not tried again by itself.
+    const { again, next } = state;
+    if (!again && !next) return;
+    Object.assign(state, { again: false, next: again && next });
+    if (again) void fetchLines('newer');
+    else if (state.more) void fetchLines('older');
+  };
+
+  useEffect(() => {
+    void fetchLines('older');
+    return () => {
+      work.current.gone = true;
+    };
+  }, []);
+  useEffect(() => hear((changed) => {
+    if (seq === null && concerns(changed, ['audit'])) void fetchLines('newer');
+  }), []);
+
+  if (!lines) return error ? <Failed error={error} /> : <Loading />;
+  if (!lines.length) return <><Failed error={error} /><Empty title="No line fits." /></>;
+  return (
+    <>
+      <Failed error={error} />
+      <div class="audit-row entry-head" aria-hidden="true"><span class="number">Line</span><span>When</span><span>Event</span><span>About</span></div>
+      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (work.current.more) void fetchLines('older'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
+      {open && (
+        <Modal title={`Line ${open['[SEQ]']}`} onClose={() => setOpen(null)} wide>
+          <div class="dialog-body"><pre class="text" tabIndex={0} aria-label="The whole line">{JSON.stringify(open, null, 2)}</pre></div>
+          <div class="dialog-foot"><Act look="main" onClick={() => setOpen(null)}>Close</Act></div>
+        </Modal>
+      )}
+    </>
+  );
+}
+
+const HEAD = new Set(['hsl', 'subscription']);
+
+function Line({ line, marked, onOpen }: { line: AuditLine; marked: boolean; onOpen: (line: AuditLine) => void }) {
+  const about = Object.entries(line).filter(([name]) => !name.startsWith('[') && !HEAD.has(name));
+  const text = about.map(([name, value]) => `${name} ${typeof value === 'string' ? value : JSON.stringify(value)}`).join(', ');
+  const time = line['[TIMESTAMP]'];
+  return (
+    <div class={`audit-row${marked ? ' marked' : ''}`} aria-current={marked ? 'true' : undefined}>
+      <span class="number"><button type="button" class="act quiet" aria-label={`Line ${line['[SEQ]']}, whole`} onClick={() => onOpen(line)}>{line['[SEQ]']}</button></span>
+      <span class="dim"><When time={typeof time === 'number' ? time : null} /></span>
+      <span class="cut" title={`${String(line['[CHANNEL]'] ?? '')} ${String(line['[THREAD_GROUP]'] ?? '')}`}>{String(line['[TES_EVENT]'] ?? '')}</span>
+      <span class="dim cut" title={text}>{text}</span>
+    </div>
+  );
+}
