@@ -133,7 +133,7 @@ test('a lost key is replaced with the words: both verifiers follow, and neither 
     (data) => delete data.keyring,
     (data) => (data.n += 1),
     (data) => (data.uuid = '00'.repeat(32)),
-    (data) => (data.timestampMs = 1),
+    (data) => (data.timestamp = 'Thu, 01 Jan 1970 00:00:00 GMT'),
     (data) => (data.proofs[0].claim.verb = 'delegate'),
     (data) => (data.proofs[0].claim.target = root),
     (data) => (data.proofs[0].solutions[0].value = 'ab'.repeat(32)),

@@ -95,9 +95,9 @@ function readNext(before: Standing, record: VerifiedRecord, root: string, used: 
   if (!isObject(value as Json) || record.record.ib !== 'keystone' || canonical(rel8ns) !== canonical(relations)) return undefined;
   const data = value as JsonObject;
   const isRevoked = 'revocationInfo' in data;
-  const [n, stamp, stampBefore] = [data['n'], data['timestampMs'], before.data['timestampMs']];
+  const [n, stamp, stampBefore] = [data['n'], stampOf(data), stampOf(before.data)];
   if (n !== (before.data['n'] as number) + 1 || data['uuid'] !== before.data['uuid'] || 'isTjp' in data) return undefined;
-  if (typeof stamp !== 'number' || typeof stampBefore !== 'number' || stamp < stampBefore) return undefined;
+  if (stamp === undefined || stampBefore === undefined || stamp < stampBefore) return undefined;
   const proof = readProof(data);
   const pool = before.pools.find(({ id }) => id === proof?.pool);
   if (!proof || !pool || !isProven(before, pool, proof, data, relations)) return undefined;
@@ -113,6 +113,14 @@ function readNext(before: Standing, record: VerifiedRecord, root: string, used: 
   const key = named === undefined ? before.key : isManaging ? readBytes(named, ML_DSA_KEY_BYTES) : undefined;
   if (!key || !isSigned(data, before.address, rel8ns, key)) return undefined;
   return { standing: { address: record.address, data, pools, key }, isManaging, isRevoked };
+}
+
+/** The time of a frame, ms: `timestamp` has whole seconds, `timestampMs` the rest. */
+function stampOf(data: JsonObject): number | undefined {
+  const [text, ms] = [data['timestamp'], data['timestampMs']];
+  const seconds = typeof text === 'string' ? Date.parse(text) : Number.NaN;
+  const isWell = new Date(seconds).toUTCString() === text && typeof ms === 'number' && Number.isInteger(ms) && ms >= 0 && ms < 1000;
+  return isWell ? seconds + ms : undefined;
 }
 
 /** Whether the revealed values are those that the content demands, and solve them. */
