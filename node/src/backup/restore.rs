@@ -55,7 +55,7 @@ pub(crate) fn restore(
     let failed = |error: &dyn std::fmt::Display| Failure::failed("home", error.to_string());
     Store::restore_dir(next.0.join(STORE), &facts).map_err(|error| failed(&error))?;
     // It opens, or it is not given out.
-    drop(Store::open_dir(next.0.join(STORE)).map_err(|error| damaged(error))?);
+    drop(Store::open_dir(next.0.join(STORE)).map_err(damaged)?);
     let node = Home::new(next.0.clone()).with_seal(seal).identity()?;
     for folder in FOLDERS.into_iter().chain(["folders"]) {
         DirBuilder::new().recursive(true).mode(0o700).create(next.0.join(folder))?;

@@ -66,7 +66,9 @@ pub(super) fn of(request: &Request) -> Option<Need> {
                 RULES
             }
         }
-        Request::Keys(KeysRequest::Bump { tree: None, .. }) => WRITES,
+        Request::Keys(KeysRequest::Bump { tree: None, request, .. }) => {
+            Need { is_change: request["dryRun"] != true, ..WRITES }
+        }
         Request::Release(ReleaseRequest::List | ReleaseRequest::Show { .. }) => READS,
         Request::Release(
             ReleaseRequest::Promote { .. } | ReleaseRequest::Yank { .. } | ReleaseRequest::Archive { .. },

@@ -27,9 +27,9 @@ fn a_backup_of_a_running_node_is_that_node_again() {
     let words = machine.root().join("words");
     machine.ok(&["init", "--recovery-out", words.to_str().unwrap()]);
     for at in 0..20 {
-        write(&machine.notes(), &format!("note {at}"), &format!("text {at}"));
+        write(&machine.notes(), &format!("note {at}"), format!("text {at}"));
     }
-    write(&machine.notes(), "big", &"0123456789abcdef".repeat(200_000));
+    write(&machine.notes(), "big", "0123456789abcdef".repeat(200_000));
     let node = machine.share();
     machine.recorded();
     let before = machine.ok(&["identity", "show"]);
