@@ -1,6 +1,6 @@
 /** Apps, their channels and versions; and whether a bundle is what its publisher made, worked out in this page. */
 import { useState } from 'preact/hooks';
-import { ask, at, change, fetched } from '../door/call.js';
+import { ask, at, fetched } from '../door/call.js';
 import type { Channel, Release, ReleaseRow, Releases } from '../door/documents.js';
 import { useFresh, useQuery } from '../door/query.js';
 import { changes, requests } from '../door/requests.js';
