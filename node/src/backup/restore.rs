@@ -6,6 +6,7 @@ use std::io::{self, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use sealtide_crypto::Entropy;
 use sealtide_store::Store;
 use serde_json::{Value, json};
 
@@ -14,7 +15,9 @@ use super::{FACTS, FILES, FOLDERS, STORE, damaged};
 use crate::api::Progress;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
+use crate::identity::RESTORED_FILE;
 use crate::seal;
+use crate::world::OsEntropy;
 
 const PIECE: usize = 1024 * 1024;
 /// Bytes of the small facts, at most: they are held in memory.
@@ -60,6 +63,10 @@ pub(crate) fn restore(
     for folder in FOLDERS.into_iter().chain(["folders"]) {
         DirBuilder::new().recursive(true).mode(0o700).create(next.0.join(folder))?;
     }
+    // What it holds may be old: it is another home than the one before, even where the system gives it the same inode.
+    let mut drawn = [0; 32];
+    OsEntropy.fill(&mut drawn);
+    fs::write(next.0.join(RESTORED_FILE), drawn)?;
     sync_tree(&next.0)?;
     crate::failpoint::hit("restore_whole");
     fs::rename(&next.0, &root)?;

@@ -54,7 +54,7 @@ pub use export::{FrameFileError, read_frames, write_frames};
 pub(crate) use export::{encode_frames, parse_frames};
 pub use frames::{IDENTITY_KIND, StoreTrouble};
 pub use key_file::KeyPlace;
-pub use marker::machine_marker;
+pub use marker::{RESTORED_FILE, machine_marker};
 pub use owner::{DelegationOrder, OwnerError, Recovered};
 pub use peers::PeerIdentity;
 pub use show::{KeystoneView, PoolView};

@@ -84,7 +84,8 @@ fn path_of(machine: &Machine) -> String {
 /// The figures of the link of a node, by name without `sealtide_link_` and `_total`.
 fn figures(net: &Net, side: Side, node: &Running) -> BTreeMap<String, u64> {
     let door = node.gateway().strip_prefix("http://").unwrap().replace(':', "/");
-    let get = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let host = door.replace('/', ":");
+    let get = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let line = format!("bash -c 'exec 3<>/dev/tcp/{door}; printf \"{get}\" >&3; cat <&3'");
     let answer = net.at_machine(side, &line);
     let mut figures = BTreeMap::new();

@@ -341,7 +341,7 @@ fn vn_comes_by_configuration() {
     // The active version is not given up because its secret is away.
     keyed.secrets.pop();
     let own: Vec<_> = keyed.secrets.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(crate::gateway::refused(&keyed.home(), &[], &own).0, 5);
+    assert_eq!(crate::gateway::refused(&keyed.home(), &[], &own).0, 6);
 }
 
 /// Rotates, rolls back and rotates again, cut at every point, while callers bump all the time. Every answer that anybody
