@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use crate::bundles::BundleShelf;
 use crate::ladder::{KeyFacts, Rung};
 use crate::refusal::Code;
+use crate::sign_in::KeptSignIn;
 
 /// Over which way a bump came: it decides about the algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,12 @@ pub trait App: Send + Sync + 'static {
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
         None
     }
+    /// The sign-ins of before this start. May wait for the disk.
+    fn kept_sign_ins(&self) -> Vec<KeptSignIn> {
+        Vec::new()
+    }
+    /// Keeps all sign-ins, in place of those kept before. May wait for the disk.
+    fn keep_sign_ins(&self, _all: &[KeptSignIn]) {}
     /// Takes a code that was drawn on this machine for whoever may use its commands: true exactly once for each.
     fn take_sign_in_code(&self, _code: &str) -> bool {
         false

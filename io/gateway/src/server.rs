@@ -172,6 +172,11 @@ impl Server {
             door,
         });
         let (admission, has_tls) = (shared.admission.clone(), shared.tls.is_some());
+        if let Some(app) = shared.app.clone() {
+            let kept = tokio::task::spawn_blocking(move || (app.kept_sign_ins(), app.wall_ms())).await;
+            let (kept, wall_ms) = kept.unwrap_or_default();
+            admission.sign_ins.restore(kept, shared.mono_ms(), wall_ms, shared.door.settings.sign_in_ttl_ms);
+        }
         if let Some(notices) = shared.app.as_ref().and_then(|app| app.notices()) {
             tokio::spawn(crate::hear::pass_on(notices, shared.others.clone(), shared.stop.clone()));
         }

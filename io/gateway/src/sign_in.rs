@@ -1,6 +1,6 @@
 //! Browsers that signed in: a cookie in place of a credential that a page cannot show. Spec: gateway §1.4 (b).
 //!
-//! The cookie is 32 random bytes; the table knows its SHA-256. It is `HttpOnly` and `SameSite=Strict`, under TLS also
+//! The cookie is 32 random bytes; the table, and the store that keeps it over a restart, know its SHA-256. It is `HttpOnly` and `SameSite=Strict`, under TLS also
 //! `Secure` with the prefix `__Host-`, so that no other host and no page without TLS can set it. On plain HTTP its name has
 //! the port: cookies of one host are shared by all its ports.
 //!
@@ -42,6 +42,11 @@ impl Holder {
         }
     }
 
+    /// The holder of a name.
+    pub fn of_id(id: &str) -> Self {
+        if id == Self::Local.id() { Self::Local } else { Self::Named(id.to_owned()) }
+    }
+
     /// What the holder may do now; none when there is no such holder any more.
     pub fn role(&self, door: &Door) -> Option<Role> {
         match self {
@@ -49,6 +54,17 @@ impl Holder {
             Self::Local => Some(Role::Admin),
         }
     }
+}
+
+/// A sign-in as it is kept over a restart of the process: never the cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSignIn {
+    /// SHA-256 of the cookie's value.
+    pub digest: [u8; 32],
+    /// Whose: [`Holder::id`].
+    pub holder: String,
+    /// When it ends, milliseconds since 1970.
+    pub ends_wall_ms: u64,
 }
 
 /// The table of sign-ins.
@@ -79,6 +95,29 @@ impl SignIns {
         }
         table.insert(sha256(value.as_bytes()), SignIn { holder, ends_mono_ms });
         Some(value)
+    }
+
+    /// All of them, to be kept over a restart.
+    pub fn kept(&self, mono_ms: u64, wall_ms: u64) -> Vec<KeptSignIn> {
+        let table = self.lock();
+        let left = table.iter().filter(|(_, sign_in)| mono_ms < sign_in.ends_mono_ms);
+        let kept = left.map(|(digest, sign_in)| KeptSignIn {
+            digest: *digest,
+            holder: sign_in.holder.id().to_owned(),
+            ends_wall_ms: wall_ms.saturating_add(sign_in.ends_mono_ms - mono_ms),
+        });
+        kept.collect()
+    }
+
+    /// Takes back those that were kept and are not over; none for longer than `life_ms` from now, whatever the clock did.
+    pub fn restore(&self, kept: Vec<KeptSignIn>, mono_ms: u64, wall_ms: u64, life_ms: u64) {
+        let mut table = self.lock();
+        for KeptSignIn { digest, holder, ends_wall_ms } in kept.into_iter().take(SIGN_INS_MAX) {
+            let left = ends_wall_ms.saturating_sub(wall_ms).min(life_ms);
+            if left > 0 {
+                table.insert(digest, SignIn { holder: Holder::of_id(&holder), ends_mono_ms: mono_ms + left });
+            }
+        }
     }
 
     /// Ends the sign-in of a cookie; whether there was one.
@@ -171,6 +210,29 @@ mod tests {
         for two in [&["sealtide-7480=v; sealtide-7480=v"][..], &["sealtide-7480=v", "sealtide-7480=w"]] {
             assert_eq!(cookie_value(&plain, &headers(two)), Err(Unauthenticated));
         }
+    }
+
+    #[test]
+    fn sign_ins_outlive_a_restart_and_not_their_time() {
+        let (before, mut entropy) = (SignIns::default(), SeededEntropy::new(2));
+        let local = before.begin(Holder::Local, 1_000, 0, &mut entropy).unwrap();
+        let named = before.begin(Holder::Named("eve".to_owned()), 5_000, 0, &mut entropy).unwrap();
+        let kept = before.kept(400, 1_000_400);
+        assert_eq!(kept.len(), 2);
+        // The clock that never steps begins anew.
+        let after = SignIns::default();
+        after.restore(kept.clone(), 7, 1_000_900, 60_000);
+        assert_eq!(after.find(&local, 7), Some((Holder::Local, 107)));
+        assert_eq!(after.find(&named, 7), Some((Holder::Named("eve".to_owned()), 4_107)));
+        let late = SignIns::default();
+        late.restore(kept.clone(), 7, 1_002_000, 60_000);
+        assert!(late.find(&local, 7).is_none() && late.find(&named, 7).is_some());
+        // A clock that was set back prolongs nothing beyond a whole life.
+        let early = SignIns::default();
+        early.restore(kept, 7, 0, 300);
+        assert_eq!(early.find(&named, 7).unwrap().1, 307);
+        before.end(&local);
+        assert_eq!(before.kept(400, 0).len(), 1);
     }
 
     #[test]

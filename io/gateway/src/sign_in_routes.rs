@@ -52,6 +52,7 @@ pub(crate) async fn serve(
             if !value.is_some_and(|value| shared.admission.sign_ins.end(value)) {
                 return Err(Code::Unauthenticated);
             }
+            keep(shared, app).await?;
             app.note(event("access:signed_out", "#9D4EDD", caller, vec![]));
             with_cookie(shared, StatusCode::OK, r#"{"success":true}"#, None)
         }
@@ -95,9 +96,17 @@ async fn sign_in(
     let (life, now) = (shared.door.settings.sign_in_ttl_ms, shared.mono_ms());
     let id = holder.id().to_owned();
     let value = shared.admission.sign_ins.begin(holder, now + life, now, &mut OsEntropy).ok_or(Code::Overload)?;
+    keep(shared, app).await?;
     app.note(event("access:signed_in", "#9D4EDD", caller, vec![("principal", id.clone()), ("way", way.to_owned())]));
     let principal = Principal { id: Some(id), role, ends_mono_ms: Some(now + life) };
     with_cookie(shared, StatusCode::OK, &told(shared, &principal), Some(&value))
+}
+
+/// Who signed in stays signed in when the process starts again, and who signed out does not come back.
+async fn keep(shared: &Arc<Shared>, app: &Arc<dyn App>) -> Result<(), Code> {
+    let (shared, app) = (shared.clone(), app.clone());
+    let keep = move || app.keep_sign_ins(&shared.admission.sign_ins.kept(shared.mono_ms(), app.wall_ms()));
+    tokio::task::spawn_blocking(keep).await.map_err(|_| Code::StorageError)
 }
 
 /// A code is for a browser of this machine; one that comes from elsewhere is not taken, and stays good.

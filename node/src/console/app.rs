@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Way};
+use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Way};
 use sealtide_identity::keyring::KeyVersion;
 use sealtide_releases::{BumpRequest, Registry};
 use tokio::sync::broadcast;
 
 use crate::audit::AuditEvent;
-use crate::gateway::{Desk, Events};
+use crate::gateway::{Desk, Events, keep_sign_ins, kept_sign_ins};
 use crate::node::Node;
 use crate::real::now;
 
@@ -76,6 +76,14 @@ impl App for NodeApp {
 
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
         Some(self.node.notices())
+    }
+
+    fn kept_sign_ins(&self) -> Vec<KeptSignIn> {
+        kept_sign_ins(self.node.store())
+    }
+
+    fn keep_sign_ins(&self, all: &[KeptSignIn]) {
+        keep_sign_ins(self.node.store(), all);
     }
 
     fn take_sign_in_code(&self, code: &str) -> bool {

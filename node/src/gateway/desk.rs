@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sealtide_crypto::Label;
-use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeyDesk, KeyFacts, Notice, Sample, Way};
+use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Sample, Way};
 use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{
     KeyOffers, KeyPolicy, KeyVersion, Keyring, KeyringError, LedgerRecord, LedgerRow, LoadError, LoadWarning,
@@ -392,6 +392,14 @@ impl App for Desk {
 
     fn wall_ms(&self) -> u64 {
         now().wall_ms
+    }
+
+    fn kept_sign_ins(&self) -> Vec<KeptSignIn> {
+        super::kept_sign_ins(&self.store)
+    }
+
+    fn keep_sign_ins(&self, all: &[KeptSignIn]) {
+        super::keep_sign_ins(&self.store, all);
     }
 
     fn take_sign_in_code(&self, code: &str) -> bool {

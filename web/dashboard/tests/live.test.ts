@@ -132,7 +132,7 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     assert.deepEqual(page.faults, []);
   });
 
-  test('after the node restarted the page says why it cannot go on, and goes on where it was after a new link', async () => {
+  test('after the node restarted the page goes on by itself, and has missed nothing', async () => {
     const { laptop } = nodes;
     const page = await signedIn(laptop, '#/files/Notes');
     await page.says('todo.txt');
@@ -141,11 +141,29 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     await page.says('The node cannot be reached.');
     laptop.write('while-down.txt', 'x\n');
     await laptop.up('--gateway', door);
-    // Sign-ins live in the memory of a node: a new start knows nobody.
+    await page.says('while-down.txt');
+    await live(page);
+    await page.says('Live again');
+    assert.equal(await page.run('location.hash'), '#/files/Notes');
+    assert.deepEqual(page.faults, []);
+  });
+
+  test('a sign-in that went while the line was cut is missed, and a new link goes on in the same place', async () => {
+    const { laptop } = nodes;
+    const page = await signedIn(laptop, '#/files/Notes');
+    await page.says('todo.txt');
+    await page.command('Network.clearBrowserCookies');
+    await page.command('Network.emulateNetworkConditions', { offline: true, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+    const door = new URL(laptop.door).host;
+    await laptop.down();
+    await page.says('The node cannot be reached.');
+    await page.command('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+    laptop.write('while-out.txt', 'x\n');
+    await laptop.up('--gateway', door);
     await page.says('Your sign-in is over.');
     await page.says('sealtide gateway code');
     await page.run(`void (location.href = ${JSON.stringify(laptop.link())})`);
-    await page.says('while-down.txt');
+    await page.says('while-out.txt');
     await live(page);
     assert.equal(await page.run('location.hash'), '#/files/Notes');
     assert.deepEqual(page.faults, []);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use sealtide_crypto::{GatewayContext, Now, Seed, SeededEntropy, SigningKey};
 use sealtide_gateway::{
-    App, Bumped, Code, DoorEvent, KeyChange, KeyDesk, KeyFacts, Notice, Probe, Sample, Server, Settings, Way,
+    App, Bumped, Code, DoorEvent, KeptSignIn, KeyChange, KeyDesk, KeyFacts, Notice, Probe, Sample, Server, Settings,
+    Way,
 };
 use sealtide_identity::keyring::{
     Algorithm, ChangeRefused, ChangeRequest, KeyOffers, KeyPolicy, KeyVersion, Keyring, LedgerRow, LoadedKeys, Order,
@@ -40,6 +41,8 @@ pub(crate) struct Desk {
     pub(crate) fail: Mutex<Option<Code>>,
     /// The code with which a browser signs in.
     pub(crate) code: Mutex<Option<String>>,
+    /// Sign-ins that outlive a door.
+    pub(crate) kept: Mutex<Vec<KeptSignIn>>,
 }
 
 impl Desk {
@@ -63,6 +66,7 @@ impl Desk {
             events: Mutex::default(),
             fail: Mutex::new(None),
             code: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -152,6 +156,14 @@ impl App for Desk {
 
     fn key_desk(&self) -> Option<&dyn KeyDesk> {
         Some(self)
+    }
+
+    fn kept_sign_ins(&self) -> Vec<KeptSignIn> {
+        self.kept.lock().unwrap().clone()
+    }
+
+    fn keep_sign_ins(&self, all: &[KeptSignIn]) {
+        *self.kept.lock().unwrap() = all.to_vec();
     }
 
     fn take_sign_in_code(&self, code: &str) -> bool {

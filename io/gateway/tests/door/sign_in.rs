@@ -145,6 +145,32 @@ async fn a_browser_with_a_cookie_gets_a_session_of_its_holder() {
     assert!(Client::open(at, &lines(&token, &other, &own), b"").await.is_err());
 }
 
+/// The next door of the same home knows who was signed in, and nobody who signed out or is not in the file any more.
+// Proves: GW-92
+#[tokio::test]
+async fn a_sign_in_outlives_its_door() {
+    let (desk, server, at) = open().await;
+    let by_name = format!(r#"{{"name":"eve","passphrase":"{PASSPHRASE}"}}"#);
+    let mut cookies = Vec::new();
+    for (lines, text) in [(vec![], by_name.as_str()), (vec!["Authorization: Bearer reader"], "{}")] {
+        cookies.push(cookie(&post(at, &lines, text).await));
+    }
+    let gone = cookie(&post(at, &["Authorization: Bearer boss"], "{}").await);
+    assert_eq!(status(&ask(at, &format!("DELETE {PATH}"), &[&gone], "").await), 200);
+    drop(server);
+    let next = door(&desk, |all| {
+        settings(all);
+        all.bearers.retain(|bearer| bearer.id != "reader");
+    })
+    .await;
+    // A cookie is called after its port.
+    let here = |line: &str| line.replace(&at.port().to_string(), &next.address().port().to_string());
+    let found = who(next.address(), &[&here(&cookies[0])]).await;
+    assert_eq!((found.0, &found.1["id"], &found.1["role"]), (200, &"eve".into(), &"bumper".into()));
+    assert_eq!(who(next.address(), &[&here(&cookies[1])]).await.0, 401, "nobody is called so any more");
+    assert_eq!(who(next.address(), &[&here(&gone)]).await.0, 401, "signed out");
+}
+
 // Proves: GW-95
 #[tokio::test]
 async fn tries_are_counted_where_rates_hold() {

@@ -109,6 +109,13 @@ function take(from: WebSocket, data: unknown): void {
     case 'key_rotated':
       tell(new Set(['keys', 'releases']));
       break;
+    case 'error':
+      // The cookie went while the line was cut: the door knows a session of nobody, which may watch nothing.
+      if (message.code === 'UNAUTHENTICATED') {
+        over();
+        from.close(1000);
+      }
+      break;
     case 'notice':
       if (message.code === 'SESSION_RENEW') void renew(from);
       break;
