@@ -16,22 +16,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use sealtide_ibgib::json::{Js, JsObject, write};
 use tokio::sync::{broadcast, watch};
 
 use crate::body::AnswerBody;
 use crate::connection::stopped;
-use crate::handshake::{Caller, single};
+use crate::handshake::Caller;
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
-use crate::routes::{Answer, json, read_json, unstored};
+use crate::routes::{Answer, json, read_json, take_http_token, unstored};
 use crate::server::Shared;
 use crate::session::Broadcast;
 use crate::spoken::Spoken;
-use crate::token::{Binding, Purpose, TokenDigest};
-use crate::told;
 
 /// Where everything of the node is.
 const ROOT: &str = "/api/node/";
@@ -170,26 +168,13 @@ async fn call(
     let call = console.read(std::str::from_utf8(&body).map_err(|_| Code::InvalidJson)?)?;
     needs(shared, caller, principal, call.role)?;
     if call.is_change {
-        take_token(shared, caller, principal, &headers)?;
+        take_http_token(shared, caller, principal, &headers)?;
     }
     // A change that has begun is finished, whether the caller waits for it or not.
     let by = principal.id.clone().unwrap_or_default();
     let called = tokio::spawn((call.run)(by)).await.map_err(|_| Code::StorageError)?;
     let status = StatusCode::from_u16(called.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Ok(unstored(json(status, &called.body)))
-}
-
-fn take_token(shared: &Shared, caller: &Caller, principal: &Principal, headers: &HeaderMap) -> Result<(), Code> {
-    let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let digest = single(headers, "x-csrf-token").and_then(TokenDigest::of);
-    let taken = digest.as_ref().is_some_and(|digest| {
-        let checked = shared.admission.check(digest, Purpose::Http, &binding, shared.mono_ms());
-        checked.is_ok() && shared.admission.take(digest)
-    });
-    if let Some(app) = &shared.app {
-        app.note(told::http_token(digest.as_ref(), Purpose::Http, taken));
-    }
-    if taken { Ok(()) } else { Err(Code::CsrfInvalid) }
 }
 
 fn wanted(path: &str, query: &str) -> Result<Wanted, Code> {

@@ -373,6 +373,25 @@ async fn read_json_up_to(
     Ok((body, object))
 }
 
+/// Takes the one-time token of a request that changes something.
+pub(crate) fn take_http_token(
+    shared: &Shared,
+    caller: &Caller,
+    principal: &Principal,
+    headers: &HeaderMap,
+) -> Result<(), Code> {
+    let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
+    let digest = single(headers, "x-csrf-token").and_then(TokenDigest::of);
+    let taken = digest.as_ref().is_some_and(|digest| {
+        let checked = shared.admission.check(digest, Purpose::Http, &binding, shared.mono_ms());
+        checked.is_ok() && shared.admission.take(digest)
+    });
+    if let Some(app) = &shared.app {
+        app.note(told::http_token(digest.as_ref(), Purpose::Http, taken));
+    }
+    if taken { Ok(()) } else { Err(Code::CsrfInvalid) }
+}
+
 // Spec: GW-67
 async fn bump(
     shared: &Arc<Shared>,
@@ -391,16 +410,7 @@ async fn bump(
         FieldError::Scope => Code::InvalidScope,
         FieldError::Field(_) => Code::InvalidField,
     })?;
-    let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let digest = single(&headers, "x-csrf-token").and_then(TokenDigest::of);
-    let taken = digest.as_ref().is_some_and(|digest| {
-        let checked = shared.admission.check(digest, Purpose::Http, &binding, shared.mono_ms());
-        checked.is_ok() && shared.admission.take(digest)
-    });
-    app.note(told::http_token(digest.as_ref(), Purpose::Http, taken));
-    if !taken {
-        return Err(Code::CsrfInvalid);
-    }
+    take_http_token(shared, caller, principal, &headers)?;
     let key = idempotency_key(&headers, caller, principal)?;
     let request_hash = sha256(&[body.as_ref(), &[0], version.unwrap_or_default().as_bytes()].concat());
     // The write waits for the disk: not on a thread that serves others.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Machine, Pair, agree, until, write};
+use crate::support::{Machine, Pair, agree, copy, until, write};
 
 /// A home with an owner, and the file with its words.
 fn with_owner(machine: &Machine) -> (Value, PathBuf) {
@@ -33,19 +33,6 @@ fn every_file(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
             every_file(&path, found);
         } else if kind.is_file() {
             found.push((path.clone(), fs::read(&path).unwrap()));
-        }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&path, &target);
-        } else if kind.is_file() {
-            fs::copy(&path, &target).unwrap();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::releases::{Publisher, audited, opt, version_in};
-use crate::support::Machine;
+use crate::support::{Machine, copy};
 
 fn lose(machine: &Machine) {
     fs::remove_file(machine.home().join("gateway.key")).unwrap();
@@ -116,17 +116,4 @@ fn trust_recover_without_root() {
     assert!(code == 5 && told.contains("names no root"), "{code} {told}");
     assert_eq!(verify("1.1.0").0, 0);
     assert_eq!(verify("1.2.0").0, 0);
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&path, &target);
-        } else if kind.is_file() {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }

@@ -32,7 +32,8 @@ pub(crate) enum GatewayCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Print a code with which a browser signs in as admin: good once, for five minutes, while the gateway runs
+    /// Print a link to the dashboard, with a code that signs a browser of this machine in as admin: good once, for five minutes,
+    /// while the node or the gateway runs
     Code,
 }
 

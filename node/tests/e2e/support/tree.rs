@@ -119,3 +119,17 @@ fn digest(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     Some(data_encoding::HEXLOWER.encode(&sealtide_crypto::sha256(&bytes)[..16]))
 }
+
+/// Copies all files and folders below a folder; sockets are left out.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&path, &target);
+        } else if kind.is_file() {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}

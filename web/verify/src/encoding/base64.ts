@@ -23,3 +23,11 @@ export function fromBase64(spelled: string): Bytes | undefined {
   for (let at = 0; at < bytes.length; at++) bytes[at] = binary.charCodeAt(at);
   return base64(bytes) === spelled ? bytes : undefined;
 }
+
+/** Exactly `length` bytes from base64url without padding (RFC 4648 §5), strictly; undefined for anything else. */
+export function fromBase64url(spelled: unknown, length: number): Bytes | undefined {
+  if (typeof spelled !== 'string' || !/^[A-Za-z0-9_-]*$/.test(spelled)) return undefined;
+  const padding = '='.repeat((4 - (spelled.length % 4)) % 4);
+  const bytes = fromBase64(spelled.replaceAll('-', '+').replaceAll('_', '/') + padding);
+  return bytes?.length === length ? bytes : undefined;
+}

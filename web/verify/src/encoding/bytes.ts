@@ -43,3 +43,11 @@ export function compare(left: Uint8Array, right: Uint8Array): number {
   for (let at = 0; at < shared; at++) if (left[at] !== right[at]) return left[at]! - right[at]!;
   return left.length - right.length;
 }
+
+/** The bytes of a text behind their number, 8 bytes big-endian: what is hashed of several texts. */
+export function sized(text: string): Bytes {
+  const bytes = utf8(text);
+  const length = new Uint8Array(8);
+  new DataView(length.buffer).setBigUint64(0, BigInt(bytes.length));
+  return concat(length, bytes);
+}

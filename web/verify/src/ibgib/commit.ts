@@ -1,6 +1,6 @@
 import { sha256 } from '@noble/hashes/sha2.js';
-import { fromBase64 } from '../encoding/base64.js';
-import { concat, utf8, type Bytes } from '../encoding/bytes.js';
+import { fromBase64url } from '../encoding/base64.js';
+import { concat, sized, type Bytes } from '../encoding/bytes.js';
 import { fromHex, hex } from '../encoding/hex.js';
 import type { JsonObject } from '../encoding/json.js';
 import { Refused } from '../refused.js';
@@ -38,7 +38,7 @@ export function verifyCommitStone(stone: VerifiedRecord, nodeKey: Bytes, sids?: 
   const st = object && exactly(object['st']!, ['v', 'alg', 'kid', 'sig']);
   if (!object || st?.['v'] !== 1 || st['alg'] !== 'ML-DSA-87') throw bad;
   const [by, keystone, at, seq] = [string(object['by']!), string(object['keystone']!), integer(object['at']!), integer(object['seq']!)];
-  const [tips, sig] = [hex32(object['tips']!), readSignature(st['sig'])];
+  const [tips, sig] = [hex32(object['tips']!), fromBase64url(st['sig'], ML_DSA_SIGNATURE_BYTES)];
   if (by === undefined || keystone === undefined || at === undefined || seq === undefined || tips === undefined || !sig) throw bad;
   const { sig: _, ...unsigned } = st;
   const content = concat(sized(canonical({ ...object, st: unsigned })), sized(canonical(rel8ns ?? {})));
@@ -49,19 +49,4 @@ export function verifyCommitStone(stone: VerifiedRecord, nodeKey: Bytes, sids?: 
     throw new Refused('bad_commit', `${stone.address}: the tips are not those that were signed`);
   }
   return { by, keystone, at, seq, tips: rel8ns?.['tip'] ?? [] };
-}
-
-/** Base64url without padding, strictly. */
-function readSignature(value: unknown): Bytes | undefined {
-  if (typeof value !== 'string' || !/^[A-Za-z0-9_-]*$/.test(value)) return undefined;
-  const padding = '='.repeat((4 - (value.length % 4)) % 4);
-  const bytes = fromBase64(value.replaceAll('-', '+').replaceAll('_', '/') + padding);
-  return bytes?.length === ML_DSA_SIGNATURE_BYTES ? bytes : undefined;
-}
-
-function sized(text: string): Bytes {
-  const bytes = utf8(text);
-  const length = new Uint8Array(8);
-  new DataView(length.buffer).setBigUint64(0, BigInt(bytes.length));
-  return concat(length, bytes);
 }

@@ -1,6 +1,6 @@
 import { sha256, sha512 } from '@noble/hashes/sha2.js';
-import { fromBase64 } from '../encoding/base64.js';
-import { concat, utf8, type Bytes } from '../encoding/bytes.js';
+import { fromBase64url } from '../encoding/base64.js';
+import { concat, sized, utf8, type Bytes } from '../encoding/bytes.js';
 import { hex } from '../encoding/hex.js';
 import { isObject, type Json, type JsonObject } from '../encoding/json.js';
 import { exactly, list, string } from '../release/members.js';
@@ -78,7 +78,7 @@ function readFirst(record: VerifiedRecord): Standing | undefined {
   if (!object || record.record.ib !== 'keystone' || canonical(rel8ns) !== '{"ancestor":["keystone^gib"]}') return undefined;
   const pools = readPools(object, true);
   const isFirst = object['n'] === 0 && object['isTjp'] === true && canonical(object['proofs']) === '[]' && !('revocationInfo' in object);
-  const key = readBytes(blockOf(object)?.['pk'], ML_DSA_KEY_BYTES);
+  const key = fromBase64url(blockOf(object)?.['pk'], ML_DSA_KEY_BYTES);
   if (!pools || !isFirst || !/^[0-9a-f]{64}$/.test(String(object['uuid'])) || !key) return undefined;
   return isSigned(object, '', rel8ns, key) ? { address: record.address, data: object, pools, key } : undefined;
 }
@@ -110,7 +110,7 @@ function readNext(before: Standing, record: VerifiedRecord, root: string, used: 
   const fresh = pools.filter(({ id, text }) => id === pool.id || text !== before.pools.find((it) => it.id === id)!.text);
   if (fresh.some(({ challenges }) => [...challenges.keys()].some((id) => used.has(id)))) return undefined;
   const named = blockOf(data)?.['pk'];
-  const key = named === undefined ? before.key : isManaging ? readBytes(named, ML_DSA_KEY_BYTES) : undefined;
+  const key = named === undefined ? before.key : isManaging ? fromBase64url(named, ML_DSA_KEY_BYTES) : undefined;
   if (!key || !isSigned(data, before.address, rel8ns, key)) return undefined;
   return { standing: { address: record.address, data, pools, key }, isManaging, isRevoked };
 }
@@ -227,7 +227,7 @@ function readProof(data: JsonObject): Proof | undefined {
 /** Whether `key` signed the frame, and its block says so. */
 function isSigned(data: JsonObject, previous: string, relations: unknown, key: Bytes): boolean {
   const block = blockOf(data);
-  const signature = readBytes(block?.['sig'], ML_DSA_SIGNATURE_BYTES);
+  const signature = fromBase64url(block?.['sig'], ML_DSA_SIGNATURE_BYTES);
   const isWell = block?.['v'] === 1 && block['alg'] === 'ML-DSA-87' && block['kid'] === hex(sha256(key)).slice(0, 32);
   if (!block || !signature || !isWell) return false;
   const content = concat(sized(previous), sized(canonical({ ...data, st: withoutSig(block) })), sized(canonical(relations)));
@@ -245,19 +245,4 @@ function withoutSig({ sig: _, ...rest }: JsonObject): JsonObject {
 
 function idsOf({ pools }: Standing): string[] {
   return pools.flatMap(({ challenges }) => [...challenges.keys()]);
-}
-
-/** Base64url without padding, strictly. */
-function readBytes(value: Json | undefined, length: number): Bytes | undefined {
-  if (typeof value !== 'string' || !/^[A-Za-z0-9_-]*$/.test(value)) return undefined;
-  const padding = '='.repeat((4 - (value.length % 4)) % 4);
-  const bytes = fromBase64(value.replaceAll('-', '+').replaceAll('_', '/') + padding);
-  return bytes?.length === length ? bytes : undefined;
-}
-
-function sized(text: string): Bytes {
-  const bytes = utf8(text);
-  const length = new Uint8Array(8);
-  new DataView(length.buffer).setBigUint64(0, BigInt(bytes.length));
-  return concat(length, bytes);
 }
