@@ -29,6 +29,7 @@ mod members;
 mod memory;
 mod netns;
 mod nginx;
+mod page;
 mod policy;
 mod relay;
 mod releases;
