@@ -2,7 +2,9 @@
  * A page that follows a channel of a publisher, from the trust file of the first day through every change of keys. It reads head and
  * bundle at a gateway, keeps what it learned in the storage of its site, and hands out files only when all of them are proven.
  */
-import { readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, type ReleaseFile } from '@sealtide/verify';
+import {
+  readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, type ReleaseFile, type SignedHead, type SignedManifest,
+} from '@sealtide/verify';
 
 /** Letters of an answer that is held as text, at most. */
 const TEXT_MAX = 8 * 1024 * 1024;
@@ -49,14 +51,9 @@ export class Follower {
     // Who offers what is here already may do so unproven: nothing comes of it.
     if (head.content.manifestSha256 === this.#manifest) return null;
     const { version } = head.content;
-    const pieces = new Map<string, Uint8Array<ArrayBuffer>[]>();
-    const onFileBytes = ({ path }: ReleaseFile, bytes: Uint8Array): void => {
-      if (!pieces.has(path)) pieces.set(path, []);
-      pieces.get(path)!.push(bytes.slice());
-    };
-    const bundle = await this.#answer(`${gateway}/bundle/${this.#app}/${version}`, BUNDLE_MS_MAX);
-    const onLearned = (trust: Trust): void => this.#learn(trust);
-    const { manifest } = await verifyBundle(bundle, this.#trust, { onFileBytes, onLearned });
+    const bundle = (await this.#bundle(gateway, version, head)) ?? (await this.#bundle(gateway, `${version}~${this.#channel}`, head));
+    if (!bundle) throw new Refused('not_of_head', `no bundle of ${version} is the one that the head of the channel names`);
+    const { manifest, files } = bundle;
     // After the bundle: its chain names the pair that signs heads, unless keys changed after it was made.
     if (head.content.epoch > this.#trust.epoch) await this.#followLedger(gateway);
     await verifyHead(this.#trust, head, Date.now());
@@ -64,8 +61,22 @@ export class Follower {
     this.#seen.see(head);
     this.#manifest = manifest.sha256;
     this.#keep();
+    return { version, files };
+  }
+
+  /** A bundle that is whole; `undefined` when its manifest is not the one of the head: a version may be out in two channels. */
+  async #bundle(gateway: string, name: string, head: SignedHead): Promise<{ manifest: SignedManifest; files: Map<string, Blob> } | undefined> {
+    const pieces = new Map<string, Uint8Array<ArrayBuffer>[]>();
+    const onFileBytes = ({ path }: ReleaseFile, bytes: Uint8Array): void => {
+      if (!pieces.has(path)) pieces.set(path, []);
+      pieces.get(path)!.push(bytes.slice());
+    };
+    const answer = await this.#answer(`${gateway}/bundle/${this.#app}/${name}`, BUNDLE_MS_MAX);
+    if (answer.status === 404) return undefined;
+    const { manifest } = await verifyBundle(bodyOf(answer), this.#trust, { onFileBytes, onLearned: (trust) => this.#learn(trust) });
+    if (manifest.sha256 !== head.content.manifestSha256) return undefined;
     const files = manifest.content.files.map(({ path }) => [path, new Blob(pieces.get(path) ?? [])] as const);
-    return { version, files: new Map(files) };
+    return { manifest, files: new Map(files) };
   }
 
   async #followLedger(gateway: string): Promise<void> {
@@ -96,14 +107,12 @@ export class Follower {
     return `sealtide/${this.#app}/${this.#channel}`;
   }
 
-  async #answer(url: string, patienceMs: number): Promise<ReadableStream<Uint8Array>> {
-    const answer = await fetch(url, { cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(patienceMs) });
-    if (!answer.ok || !answer.body) throw new Error(`${url}: ${answer.status}`);
-    return answer.body;
+  #answer(url: string, patienceMs: number): Promise<Response> {
+    return fetch(url, { cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(patienceMs) });
   }
 
   async #text(url: string): Promise<string> {
-    const [reader, decoder] = [(await this.#answer(url, TEXT_MS_MAX)).getReader(), new TextDecoder()];
+    const [reader, decoder] = [bodyOf(await this.#answer(url, TEXT_MS_MAX)).getReader(), new TextDecoder()];
     let text = '';
     for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
       text += decoder.decode(piece.value, { stream: true });
@@ -111,4 +120,9 @@ export class Follower {
     }
     return text;
   }
+}
+
+function bodyOf(answer: Response): ReadableStream<Uint8Array> {
+  if (!answer.ok || !answer.body) throw new Error(`${answer.url}: ${answer.status}`);
+  return answer.body;
 }

@@ -8,7 +8,7 @@
  *
  * @module
  */
-export { Refused, type RefusedCode } from './refused.js';
+export { Refused, REFUSED_CODES, type RefusedCode } from './refused.js';
 export { verifyBundle, type VerifiedBundle, type VerifyOptions } from './release/verify-bundle.js';
 export { readBundleHead, type BundleHead } from './release/bundle-head.js';
 export { readManifest, type Manifest, type ReleaseFile, type SignedManifest } from './release/manifest.js';

@@ -84,7 +84,7 @@ async function until(fact: () => boolean): Promise<void> {
 
 const BEFORE = { 'plan.md': 'monday: buy bread\ntuesday: write\nwednesday: rest\n', 'todo.txt': 'fix the boat\ncall Ada\n' };
 
-// Proves: SY-37, SY-58, SY-106
+// Proves: SY-58, SY-106
 test('what two nodes made of edits apart: a page of Chromium makes the same merged versions', { skip: skip || skipBrowser, timeout: 240_000 }, async () => {
   const [laptop, vps] = [new Sharing('laptop'), new Sharing('vps')];
   const browser = new Browser();
