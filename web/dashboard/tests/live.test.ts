@@ -150,8 +150,9 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     const { laptop } = nodes;
     const page = await signedIn(laptop, '#/files/Notes');
     await page.says('todo.txt');
-    await page.command('Network.clearBrowserCookies');
+    // In this order: what the page asks without a cookie tells it at once.
     await page.command('Network.emulateNetworkConditions', { offline: true, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+    await page.command('Network.clearBrowserCookies');
     const door = new URL(laptop.door).host;
     await laptop.down();
     await page.says('The node cannot be reached.');
