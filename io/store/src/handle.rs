@@ -246,11 +246,16 @@ impl SpaceHandle {
         tips
     }
 
+    /// All timelines, in ascending order. Reads no record.
+    pub fn timeline_ids(&self) -> Vec<TimelineId> {
+        let mut ids: Vec<TimelineId> = self.heads().iter().map(|head| head.timeline).collect();
+        ids.dedup();
+        ids
+    }
+
     /// All timelines with their tips. Reads the record of every tip.
     pub fn timelines(&self) -> Vec<TimelineInfo> {
-        let heads = self.heads();
-        let timelines = heads.chunk_by(|left, right| left.timeline == right.timeline);
-        timelines.filter_map(|heads| self.timeline(heads.first()?.timeline)).collect()
+        self.timeline_ids().into_iter().filter_map(|timeline| self.timeline(timeline)).collect()
     }
 
     /// The timelines whose first frame has this ib, with their tips.

@@ -89,8 +89,8 @@ impl Claims {
     /// Reads every timeline of the space. Returns the index; all its paths are to be placed.
     pub(crate) fn read(view: &SpaceHandle) -> Self {
         let mut claims = Self::default();
-        for info in view.timelines() {
-            claims.refresh(view, info.timeline);
+        for timeline in view.timeline_ids() {
+            claims.look(view, timeline, &tips(view, &timeline));
         }
         claims
     }
