@@ -19,7 +19,7 @@ use sealtide_identity::keyring::{
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{BumpRequest, Registry};
 use sealtide_store::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::alerts::{Alerts, Fact};
@@ -76,6 +76,8 @@ pub struct Desk {
     turn: Mutex<Turn>,
     state: RwLock<State>,
     notices: broadcast::Sender<Notice>,
+    /// Goes up when a frame of keys or registry became durable.
+    moved: watch::Sender<u64>,
     events: Events,
     pub(super) figures: Figures,
     told: Mutex<Told>,
@@ -93,6 +95,8 @@ pub(super) struct Turn {
     pub(super) registry: Verified,
     /// What the frame says. It may be ahead of what everybody sees: that is swapped when the frame is durable.
     pub(super) ahead: Arc<Registry>,
+    /// Who writes the registry now; none: this node.
+    pub(super) writer: Option<NodeId>,
 }
 
 /// What everybody sees.
@@ -149,7 +153,8 @@ impl Desk {
         }
         let frames = Frames { store: &store, space: &space, ib: "registry" };
         let origin = Origin { writer: &identity.id, ring: &ring, last: None };
-        let (frame, registry) = registry::open(&frames, &origin, settings.registry.as_deref(), &mut told)?;
+        let opened = registry::open(&frames, &origin, settings.registry.as_deref(), &mut told)?;
+        let (frame, registry, writer) = (opened.frame, opened.registry, opened.writer);
         let last = member(&frame, "lastSigVersion").as_str().and_then(KeyVersion::parse);
         let events = Events::new(audit.clone())?;
         let registry = Arc::new(registry);
@@ -167,8 +172,9 @@ impl Desk {
                 last,
                 signature: registry::signature_of(&frame),
             }),
-            turn: Mutex::new(Turn { keys, ledger, registry: frame, ahead: registry }),
+            turn: Mutex::new(Turn { keys, ledger, registry: frame, ahead: registry, writer }),
             notices: broadcast::Sender::new(NOTICES),
+            moved: watch::Sender::new(0),
             events,
             figures: Figures::default(),
             told: Mutex::default(),
@@ -328,6 +334,15 @@ impl Desk {
     /// What happens behind the door, from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
+    }
+
+    /// Goes up when a frame of keys or registry became durable.
+    pub(crate) fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    pub(super) fn note_moved(&self) {
+        self.moved.send_modify(|moved| *moved += 1);
     }
 
     /// Tells the door, if one is open.

@@ -69,7 +69,7 @@ fn a_public_listener_needs_a_key_that_somebody_chose() {
 
 // Proves: GW-98
 #[test]
-fn compat_client() {
+fn compat_opens_reading_and_the_query() {
     let machine = Machine::new();
     let plain = start(&machine.home(), &[], &[]);
     let public = ["X-Real-IP: 9.9.9.9".to_owned()];

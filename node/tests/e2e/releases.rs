@@ -306,7 +306,7 @@ fn older_yanked_and_unknown_releases() {
     machine.fails(&install, 5, "not_of_head");
     let installed = machine.ok(&[&install[..], &["--allow-downgrade"]].concat());
     assert_eq!(installed["version"], "1.0.0");
-    until("the audit says so", || match audited(machine, "release_downgraded") {
+    until("the audit says so", || match audited(machine, "release:downgrade") {
         1 => Ok(()),
         count => Err(format!("{count}: {}", machine.plain(&["audit", "tail"]).stdout)),
     });
