@@ -278,7 +278,7 @@ impl Desk {
     }
 
     pub(super) fn note_signed(&self, signed: &Signed) {
-        self.figures.signed(signed);
+        self.figures.signed(signed, |version| self.read().ring.ledger().state(version).is_some());
         self.alert(&Fact::Signed { version: signed.version.number(), fallback: signed.instead_of.is_some() });
         let preview: String = signed.text.chars().take(16).collect();
         let version = signed.version.digits();

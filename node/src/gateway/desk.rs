@@ -37,7 +37,7 @@ use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
 use crate::real::now;
-use crate::releases::Tiers;
+use crate::releases::{Tier, Tiers};
 use crate::world::OsEntropy;
 
 /// Notices that wait for the door; one that is further behind looks at everything anew.
@@ -301,6 +301,10 @@ impl Desk {
         samples.push(Sample::gauge("sealtide_gw_key_age_seconds", "Since the keys changed last", age));
         let errors = self.audit.write_errors();
         samples.push(Sample::counter("sealtide_gw_audit_write_errors", "Lines that could not be written", errors));
+        for tier in [Tier::Hot, Tier::Cold] {
+            let count = self.tiers.count(tier).unwrap_or(0);
+            samples.push(Sample::gauge("sealtide_gw_bundles", "Bundles", count).label("tier", tier.class()));
+        }
         for (event, count) in lock(&self.events_by_name).iter() {
             samples.push(Sample::counter("sealtide_gw_audit_events", "Events", *count).label("event", event));
         }
@@ -320,6 +324,11 @@ impl Desk {
                     .member("payload", words),
             );
         }
+    }
+
+    /// Bundles went to the archive, or did not.
+    pub(crate) fn note_moves(&self, done: u64, failed: u64) {
+        self.figures.moved(done, failed);
     }
 
     pub(super) fn lost_events(&self) -> u64 {
@@ -352,8 +361,9 @@ impl Desk {
 
     /// Gives an event to the audit without waiting for it.
     pub(super) fn note_event(&self, event: AuditEvent) {
-        // Names come from this code: fallbacks name versions, of which a ledger has at most 64.
-        *lock(&self.events_by_name).entry(event.name().to_owned()).or_default() += 1;
+        // Names come from this code; but for fallbacks, which name the version that a caller asked for.
+        let name = if event.name().starts_with("key:fallback_") { "key:fallback" } else { event.name() };
+        *lock(&self.events_by_name).entry(name.to_owned()).or_default() += 1;
         self.events.note(event);
     }
 }

@@ -156,6 +156,7 @@ impl Desk {
             AuditEvent::new(name, hsl)
                 .member("[BUMP_TRANSACTION_ID]", &id)
                 .member("[BUMP_TYPE]", about.kind)
+                .member("[TARGET_TYPE]", if about.entity.is_some() { "targeted" } else { "global" })
                 .member("[ENTITY_ID]", about.entity.as_deref().unwrap_or_default())
                 .member("[AFFECTED_ENTITIES]", about.versions.len())
                 .member("[TOTAL_MATCHES]", matches)

@@ -144,6 +144,13 @@ impl Node {
     // Spec: GW-108
     pub(crate) async fn hand_over_registry(&self, to: NodeId) -> Result<u64, Failure> {
         let shared = self.shared_registry().ok_or_else(not_shared)?;
+        // Its own registry, if it has another, is not what is handed over.
+        let writer = shared.state().map(|state| state.writer.node);
+        if writer != Some(self.id()) {
+            let who = writer.map_or_else(|| "nobody".to_owned(), |node| format!("node {}", node.short()));
+            let text = format!("{who} writes this registry, and only the writer hands it over");
+            return Err(Failure::new(Exit::Refused, "not_the_writer", text));
+        }
         let desk = self.desk(false)?;
         let view = self.store().view(&shared.space()).ok_or_else(not_shared)?;
         let own = self.id();

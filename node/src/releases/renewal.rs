@@ -74,6 +74,9 @@ pub(crate) fn archive(node: &Node, due: Due, app: Option<&AppName>) -> Result<Ar
         node.audit().event(&event);
     };
     let done = Tiers::of(node.home()).archive(due, app, now().wall_ms, &mut told)?;
+    if let Some(desk) = node.open_desk() {
+        desk.note_moves(done.moved, done.failed);
+    }
     if done != Archived::default() {
         let event = AuditEvent::normal("bundle:archive:done")
             .member("moved", done.moved)

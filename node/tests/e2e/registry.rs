@@ -115,7 +115,7 @@ fn registry_writer() {
 
     // Handed over: from here on the other's key signs, also after both started anew.
     b.shows(&told["revision"]);
-    assert_eq!(c.machine.run(&["release", "registry", "hand-over", &b.id()]).code, 6, "only the writer can");
+    c.machine.fails(&["release", "registry", "hand-over", &a.id()], 6, "not_the_writer");
     let handed = a.registry(&["hand-over", &b.id()]);
     assert_eq!((&handed["own"], &handed["writer"]), (&json!(false), &json!(b.id())), "{handed}");
     until("the other has it", || {

@@ -458,7 +458,7 @@ fn archive_on_rotate_moves_every_bundle_and_none_is_lost_when_it_is_cut() {
 }
 
 /// One request at the door: status, head, body.
-fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
+pub(crate) fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
     use std::io::{Read, Write};
     let at = gateway.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(at).unwrap();
