@@ -426,6 +426,9 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::KeysRecover { words, compromised, last_good, reason } => {
             commands::keys_recover::recover(node, words, compromised, last_good, reason).await
         }
+        Request::Keys(KeysRequest::Bump { request, expect: None, tree: None }) if node.followed().is_some() => {
+            commands::keys::bump_elsewhere(node, &request).await
+        }
         Request::Keys(request) => {
             let desk = node.desk(request.may_begin())?;
             let changes = request.changes_keys();

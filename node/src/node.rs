@@ -1,5 +1,7 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
+mod ready;
+mod registry;
 mod relays;
 mod spaces;
 
@@ -70,6 +72,8 @@ struct Inner {
     /// Codes with which browsers sign in.
     codes: Mutex<SignInCodes>,
     recent: Recent,
+    /// The registry that several nodes have, where this home shares or follows one.
+    registry: registry::RegistrySlot,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -93,6 +97,8 @@ struct Doors {
     listen: Vec<SocketAddr>,
     gateway: Option<Server>,
     serving: bool,
+    /// Whether all that this process opens is open.
+    open: bool,
 }
 
 /// What comes through the tunnel of the gateway door belongs to the link.
@@ -185,6 +191,7 @@ impl Node {
             notices: broadcast::Sender::new(NOTICES),
             codes: Mutex::default(),
             recent: Recent::default(),
+            registry: registry::RegistrySlot::default(),
             publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -385,6 +392,7 @@ impl Node {
         let (desk, told) = Desk::open(self.home(), store, identity, audit, settings)?;
         told.iter().for_each(|line| tracing::warn!("{line}"));
         self.pass_on_notices(&desk);
+        self.watch_desk(&desk);
         Ok(self.0.desk.get_or_init(|| desk).clone())
     }
 
@@ -484,6 +492,7 @@ impl Node {
         Recent::watch(self);
         self.open_shares();
         crate::releases::keep_fresh(self);
+        self.keep_registry();
         for peer in self.known().peers() {
             if !peer.revoked {
                 self.look_after(peer.node);
@@ -742,6 +751,7 @@ impl Node {
     /// Ends sessions, folders and doors in order, and writes what is to be written.
     pub async fn shutdown(&self) {
         self.stop();
+        self.set_doors_open(false);
         let shares: Vec<Share> = std::mem::take(&mut *self.shares()).into_values().collect();
         let stopped = tokio::task::spawn_blocking(move || shares.iter().for_each(Share::stop));
         let _ = stopped.await;
@@ -830,6 +840,11 @@ fn why_not(error: &DialError) -> &'static str {
         DialError::Inspected { .. } => "inspected",
         _ => "unreachable",
     }
+}
+
+/// Does what waits for the disk on a thread that may.
+async fn off<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("node", error.to_string()))?
 }
 
 fn port_key(address: SocketAddr) -> String {

@@ -19,7 +19,7 @@ use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::routes::{Answer, json, read_json, unstored};
 use crate::server::Shared;
-use crate::token::{Binding, Purpose, TokenDigest};
+use crate::token::{Binding, Purpose, TokenDigest, TokenRefusal};
 use crate::told;
 
 /// Lines of the audit in one answer: default and most.
@@ -111,10 +111,10 @@ fn may(shared: &Shared, caller: &Caller, principal: &Principal) -> Result<(), Co
 }
 
 fn token(shared: &Shared, caller: &Caller, principal: &Principal, headers: &HeaderMap) -> Result<TokenDigest, Code> {
-    let digest = single(headers, "x-csrf-token").and_then(TokenDigest::of).ok_or(Code::CsrfInvalid)?;
+    let carried = single(headers, "x-csrf-token").ok_or(TokenRefusal::Missing);
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let checked = shared.admission.check(&digest, Purpose::Admin, &binding, shared.mono_ms());
-    checked.map(|_| digest).map_err(|_| Code::CsrfInvalid)
+    let checked = shared.admission.check_carried(carried, Purpose::Admin, &binding, shared.mono_ms());
+    checked.map(|(digest, _)| digest).map_err(|_| Code::CsrfInvalid)
 }
 
 /// An empty body says nothing, and that is an order too.

@@ -166,8 +166,8 @@ pub fn judge(head: &Head<'_>, facts: &Facts<'_>) -> Result<Grant, Refusal> {
     let (token, principal) = if echo {
         (None, presented)
     } else {
-        let digest = TokenDigest::of(carried(head, door, &offer)?).ok_or(TokenRefusal::Malformed)?;
-        let principal = facts.admission.check(&digest, Purpose::Ws, &binding, facts.mono_ms)?;
+        let carried = carried(head, door, &offer);
+        let (digest, principal) = facts.admission.check_carried(carried, Purpose::Ws, &binding, facts.mono_ms)?;
         (Some(digest), principal)
     };
     Ok(Grant { peer: caller.peer, key, selected, deflate, token, principal, binding })

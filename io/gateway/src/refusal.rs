@@ -53,6 +53,8 @@ pub enum Code {
     StateConflict,
     /// No key can sign.
     KeyUnavailable,
+    /// The node that writes the registry cannot be reached.
+    WriterUnreachable,
     /// The store failed.
     StorageError,
     /// A bundle past its date.
@@ -92,6 +94,7 @@ impl Code {
             Self::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
             Self::StateConflict => "STATE_CONFLICT",
             Self::KeyUnavailable => "KEY_UNAVAILABLE",
+            Self::WriterUnreachable => "WRITER_UNREACHABLE",
             Self::StorageError => "STORAGE_ERROR",
             Self::BundleExpired => "BUNDLE_EXPIRED",
             Self::BundleInvalid => "BUNDLE_INVALID",
@@ -114,7 +117,7 @@ impl Code {
             Self::UnsupportedMedia => 415,
             Self::BundleInvalid => 422,
             Self::RateLimited => 429,
-            Self::Overload | Self::KeyUnavailable | Self::StorageError => 503,
+            Self::Overload | Self::KeyUnavailable | Self::WriterUnreachable | Self::StorageError => 503,
             Self::Body
             | Self::HostMismatch
             | Self::WsKey
@@ -155,6 +158,7 @@ impl Code {
             Self::PayloadTooLarge => "The body is too large",
             Self::StateConflict => "The state is another than expected",
             Self::KeyUnavailable => "No key can sign this",
+            Self::WriterUnreachable => "The writer of the registry cannot be reached",
             Self::StorageError => "The store failed",
             Self::BundleExpired => "The bundle has expired",
             Self::BundleInvalid => "The bundle does not verify",
@@ -168,7 +172,7 @@ impl Code {
             Self::UpgradeRequired => Some(("upgrade", "websocket")),
             Self::WsVersion => Some(("sec-websocket-version", "13")),
             Self::RateLimited => Some(("retry-after", "1")),
-            Self::Overload => Some(("retry-after", "5")),
+            Self::Overload | Self::WriterUnreachable => Some(("retry-after", "5")),
             Self::Unauthenticated => Some(("www-authenticate", "Bearer")),
             _ => None,
         }
@@ -177,7 +181,7 @@ impl Code {
     /// The colour of the event: refused by policy, or a fault.
     pub const fn hsl(self) -> &'static str {
         match self {
-            Self::KeyUnavailable | Self::StorageError | Self::WsKey => "#FF0000",
+            Self::KeyUnavailable | Self::WriterUnreachable | Self::StorageError | Self::WsKey => "#FF0000",
             _ => "#FF4500",
         }
     }

@@ -282,6 +282,7 @@ fn refused(shared: &Shared, tcp: SocketAddr, headers: &HeaderMap, refusal: Refus
     }
     if let Some(app) = &shared.app {
         let peer = Peer::of(&shared.door, tcp, headers);
+        peer.iter().for_each(|peer| note_ignored(shared, app.as_ref(), peer));
         let client = peer.map_or(tcp.ip(), |peer| peer.client).to_string();
         told::refused(&refusal, headers, &client, id).into_iter().for_each(|event| app.note(event));
     }
@@ -381,11 +382,10 @@ pub(crate) fn take_http_token(
     headers: &HeaderMap,
 ) -> Result<(), Code> {
     let binding = Binding::new(principal, &caller.peer, &caller.effective_origin(&shared.door), &caller.host);
-    let digest = single(headers, "x-csrf-token").and_then(TokenDigest::of);
-    let taken = digest.as_ref().is_some_and(|digest| {
-        let checked = shared.admission.check(digest, Purpose::Http, &binding, shared.mono_ms());
-        checked.is_ok() && shared.admission.take(digest)
-    });
+    let carried = single(headers, "x-csrf-token").ok_or(TokenRefusal::Missing);
+    let digest = carried.ok().and_then(TokenDigest::of);
+    let checked = shared.admission.check_carried(carried, Purpose::Http, &binding, shared.mono_ms());
+    let taken = checked.is_ok_and(|(digest, _)| shared.admission.take(&digest));
     if let Some(app) = &shared.app {
         app.note(told::http_token(digest.as_ref(), Purpose::Http, taken));
     }

@@ -82,6 +82,7 @@ impl Binding {
     }
 
     fn digest(&self, who: &[u8], purpose: Purpose) -> [u8; 16] {
+        work::count(work::Step::Bound);
         let length = |bytes: &[u8]| (bytes.len() as u64).to_be_bytes();
         let (origin, host) = (self.origin.as_bytes(), self.host.as_bytes());
         let parts: [&[u8]; 7] = [&length(who), who, &length(origin), origin, &length(host), host, &[purpose as u8]];
@@ -93,6 +94,7 @@ impl Bound {
     /// Whether a request with `other` may use what was issued to this one. A page shows its credential when it fetches
     /// the token and cannot show it on the upgrade; then it must come from the same source.
     fn admits(&self, other: &Self) -> bool {
+        work::count(work::Step::Compared);
         match other.holder {
             Some(holder) => ct_eq(&self.holder.unwrap_or_default(), &holder),
             None => ct_eq(&self.source, &other.source),
@@ -110,7 +112,12 @@ impl TokenDigest {
     pub fn of(token: &str) -> Option<Self> {
         let fits =
             token.len() == TOKEN_CHARS && BASE64URL_NOPAD.decode(token.as_bytes()).is_ok_and(|it| it.len() == 32);
-        fits.then(|| Self(sha256(token.as_bytes())))
+        fits.then(|| Self::hash(token))
+    }
+
+    fn hash(text: &str) -> Self {
+        work::count(work::Step::Hashed);
+        Self(sha256(text.as_bytes()))
     }
 
     /// The first 8 hex digits, for the audit.
@@ -237,17 +244,47 @@ impl Admission {
         binding: &Binding,
         mono_ms: u64,
     ) -> Result<Principal, TokenRefusal> {
-        let found = self.lock().tokens.get(digest).cloned();
-        let purpose = found.as_ref().map_or(wanted, |entry| entry.purpose);
-        let told = found.as_ref().map_or(Bound { holder: None, source: [0; 16] }, |entry| entry.binding);
+        work::count(work::Step::Asked);
+        let found = self.lock().tokens.get(digest).map(|entry| (entry.expires_mono_ms, entry.purpose, entry.binding));
+        // A token that is unknown is compared too: with one that nobody has.
+        let (expires_mono_ms, purpose, told) = found.unwrap_or((0, wanted, Bound { holder: None, source: [0; 16] }));
         let is_bound = told.admits(&binding.bound(purpose));
-        match found {
-            None => Err(TokenRefusal::Unknown),
-            Some(entry) if mono_ms >= entry.expires_mono_ms => Err(TokenRefusal::Expired),
-            Some(entry) if !entry.purpose.serves(wanted) => Err(TokenRefusal::Purpose),
-            Some(_) if !is_bound => Err(TokenRefusal::Binding),
-            Some(entry) => Ok(entry.principal),
+        if found.is_none() {
+            return Err(TokenRefusal::Unknown);
         }
+        if mono_ms >= expires_mono_ms {
+            return Err(TokenRefusal::Expired);
+        }
+        if !purpose.serves(wanted) {
+            return Err(TokenRefusal::Purpose);
+        }
+        if !is_bound {
+            return Err(TokenRefusal::Binding);
+        }
+        // Taken by somebody else in between: it is known no more.
+        self.lock().tokens.get(digest).map(|entry| entry.principal.clone()).ok_or(TokenRefusal::Unknown)
+    }
+
+    /// As [`Admission::check`], for what a head carries. Whatever is wrong with it, the same is done: one hash, one question to
+    /// the table, one comparison.
+    ///
+    /// # Errors
+    /// [`TokenRefusal`].
+    // Spec: GW-23
+    pub fn check_carried(
+        &self,
+        carried: Result<&str, TokenRefusal>,
+        wanted: Purpose,
+        binding: &Binding,
+        mono_ms: u64,
+    ) -> Result<(TokenDigest, Principal), TokenRefusal> {
+        let text = carried.unwrap_or_default();
+        let digest = TokenDigest::of(text);
+        // The hash of what is no token stands in no table.
+        let asked = digest.unwrap_or_else(|| TokenDigest::hash(text));
+        let checked = self.check(&asked, wanted, binding, mono_ms);
+        carried?;
+        Ok((digest.ok_or(TokenRefusal::Malformed)?, checked?))
     }
 
     /// Takes a token that was just checked: true for exactly one of all who try.
@@ -343,6 +380,114 @@ fn lower(counts: &mut HashMap<[u8; 9], usize>, source: [u8; 9]) {
         *count -= 1;
         if *count == 0 {
             counts.remove(&source);
+        }
+    }
+}
+
+/// What a look at a token costs, counted where it is tested that every refusal costs the same.
+mod work {
+    /// One piece of work.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub(super) enum Step {
+        /// The hash of what was carried.
+        Hashed,
+        /// A question to the table.
+        Asked,
+        /// A digest of what the request is bound to.
+        Bound,
+        /// Two digests, in constant time.
+        Compared,
+    }
+
+    #[cfg(not(test))]
+    #[inline]
+    pub(super) fn count(_step: Step) {}
+
+    #[cfg(test)]
+    pub(super) use counted::{count, take};
+
+    #[cfg(test)]
+    mod counted {
+        use std::cell::RefCell;
+
+        use super::Step;
+
+        thread_local!(static DONE: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) });
+
+        pub(in super::super) fn count(step: Step) {
+            DONE.with_borrow_mut(|done| done.push(step));
+        }
+
+        /// What was done in this thread since the last time, in its order.
+        pub(in super::super) fn take() -> Vec<Step> {
+            DONE.take()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtide_crypto::SeededEntropy;
+
+    use super::work::Step;
+    use super::*;
+    use crate::principal::Role;
+
+    fn admission() -> Admission {
+        let most = 1_000;
+        Admission::new(AdmissionLimits {
+            token_ttl_ms: 1_000,
+            tokens: most,
+            tokens_per_source: most,
+            sessions: most,
+            sessions_per_source: most,
+        })
+    }
+
+    fn binding(holder: Option<&str>, host: &str) -> Binding {
+        let origin = format!("http://{host}");
+        Binding { holder: holder.map(str::to_owned), source: [1; 9], origin, host: host.to_owned() }
+    }
+
+    /// The steps of a refusal are those of every other one, and of a token that is taken: nothing but what was asked for decides
+    /// how much is done.
+    // Proves: GW-23
+    #[test]
+    fn every_refusal_of_a_token_is_the_same_work() {
+        for holder in [None, Some("somebody")] {
+            let (admission, mut entropy) = (admission(), SeededEntropy::new(1));
+            let principal = Principal { id: holder.map(str::to_owned), role: Role::Reader, ends_mono_ms: None };
+            let own = binding(holder, "localhost");
+            let mut issue = |purpose, at: &Binding, mono_ms| {
+                admission.issue(purpose, at, &principal, [1; 9], mono_ms, &mut entropy).unwrap()
+            };
+            let good = issue(Purpose::Ws, &own, 5_000);
+            let late = issue(Purpose::Ws, &own, 3_000);
+            let http = issue(Purpose::Http, &own, 5_000);
+            let elsewhere = issue(Purpose::Ws, &binding(holder, "example.org"), 5_000);
+            let used = issue(Purpose::Ws, &own, 5_000);
+            assert!(admission.take(&TokenDigest::of(&used).unwrap()));
+            let never = "A".repeat(43);
+            let long = "x".repeat(43);
+            let cases: [(Result<&str, TokenRefusal>, Result<(), TokenRefusal>); 10] = [
+                (Ok(&good), Ok(())),
+                (Err(TokenRefusal::Missing), Err(TokenRefusal::Missing)),
+                (Err(TokenRefusal::Carrier), Err(TokenRefusal::Carrier)),
+                (Ok("short"), Err(TokenRefusal::Malformed)),
+                (Ok(&long), Err(TokenRefusal::Malformed)),
+                (Ok(&never), Err(TokenRefusal::Unknown)),
+                (Ok(&used), Err(TokenRefusal::Unknown)),
+                (Ok(&late), Err(TokenRefusal::Expired)),
+                (Ok(&http), Err(TokenRefusal::Purpose)),
+                (Ok(&elsewhere), Err(TokenRefusal::Binding)),
+            ];
+            let bound = if holder.is_some() { vec![Step::Bound, Step::Bound] } else { vec![Step::Bound] };
+            let wanted = [&[Step::Hashed, Step::Asked][..], &bound, &[Step::Compared]].concat();
+            for (carried, outcome) in cases {
+                work::take();
+                let told = admission.check_carried(carried, Purpose::Ws, &own, 5_500).map(drop);
+                assert_eq!((told, work::take()), (outcome, wanted.clone()), "{carried:?}");
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use gateway::{GatewayArgs, GatewayCommand, GatewayRoleArg};
-pub(crate) use release::{ReleaseCommand, TierArg};
+pub(crate) use release::{RegistryCommand, ReleaseCommand, TierArg};
 
 /// Keeps signed, versioned folders and documents in step between machines, through anything that lets HTTPS out.
 #[derive(Debug, Parser)]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sealtide_gateway::{App, Behind, Console, Door, GatewayError, Probe, Role, Sample, Server, Settings};
@@ -21,16 +22,20 @@ use crate::failure::Failure;
 use crate::gateway::{Desk, GatewayHost, add_bearer, add_passphrase};
 use crate::seal::new_passphrase;
 
-/// The door is open when it answers.
-struct Open(Option<Arc<Desk>>);
+/// What health and figures of a gateway ask: it is ready when its control socket is open too.
+struct Open {
+    desk: Option<Arc<Desk>>,
+    is_open: Arc<AtomicBool>,
+}
 
 impl Probe for Open {
+    // Spec: GW-109
     fn ready(&self) -> Result<(), String> {
-        Ok(())
+        if self.is_open.load(Ordering::Acquire) { Ok(()) } else { Err("not every door is open".to_owned()) }
     }
 
     fn samples(&self) -> Vec<Sample> {
-        self.0.as_ref().map(|desk| desk.samples()).unwrap_or_default()
+        self.desk.as_ref().map(|desk| desk.samples()).unwrap_or_default()
     }
 }
 
@@ -57,7 +62,8 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         }
     }
     if args.echo {
-        let _server = ready(&cx, open(settings.door, &addresses, None).await?, None);
+        let is_open = Arc::new(AtomicBool::new(true));
+        let _server = ready(&cx, open(settings.door, &addresses, None, &is_open).await?, None);
         return Ok(interrupts.next().await.code());
     }
     make_home(&cx, None, None)?;
@@ -71,8 +77,11 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     told.iter().for_each(|line| cx.out.note(line));
     let (stop, mut stopped) = watch::channel(false);
     let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop.clone()));
-    let server = open(settings.door, &addresses, Some((desk.clone(), HostConsole::new(host.clone())))).await?;
+    let is_open = Arc::new(AtomicBool::new(false));
+    let behind = Some((desk.clone(), HostConsole::new(host.clone())));
+    let server = open(settings.door, &addresses, behind, &is_open).await?;
     let control = ControlSocket::open(cx.home.control_socket(), host)?;
+    is_open.store(true, Ordering::Release);
     desk.opened(server.url());
     let server = ready(&cx, server, Some(&desk));
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -149,16 +158,18 @@ async fn open(
     settings: Settings,
     addresses: &[SocketAddr],
     behind: Option<(Arc<Desk>, Arc<HostConsole>)>,
+    is_open: &Arc<AtomicBool>,
 ) -> Result<Server, Failure> {
     let mut failure = None;
     let (desk, console) = behind.unzip();
+    let probe = Arc::new(Open { desk: desk.clone(), is_open: is_open.clone() });
     for address in addresses {
         let behind = Behind {
             app: desk.clone().map(|desk| desk as Arc<dyn App>),
             console: console.clone().map(|console| console as Arc<dyn Console>),
             tunnels: None,
         };
-        match Server::open_with(settings.clone(), *address, Arc::new(Open(desk.clone())), behind).await {
+        match Server::open_with(settings.clone(), *address, probe.clone(), behind).await {
             Ok(server) => return Ok(server),
             Err(error @ GatewayError::Listen { .. }) => drop(failure.get_or_insert(error)),
             Err(error) => return Err(Failure::usage("gateway", error.to_string())),

@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod bench;
+mod cores;
 mod gateway;
 mod identity;
 mod keys;
@@ -69,6 +70,11 @@ pub fn main() -> ExitCode {
         }
     };
     let out = Output::new(&cli.global);
+    if let Err(error) = cores::switch_off() {
+        let failure = Failure::failed("core_dumps", format!("core dumps could not be switched off: {error}"));
+        out.failure(&failure);
+        return ExitCode::from(failure.exit.code());
+    }
     match prepare(&cli.global, out.clone()).and_then(|cx| block_on(run(cx, cli.command))) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

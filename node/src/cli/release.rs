@@ -8,9 +8,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::api::Request;
-use crate::cli::args::{ReleaseCommand, TierArg};
+use crate::cli::args::{RegistryCommand, ReleaseCommand, TierArg};
 use crate::cli::{Cx, answer, ask, make_home, progress, up};
 use crate::commands::keys::KeysRequest;
+use crate::commands::registry::RegistryRequest;
 use crate::commands::release::{self, ReleaseRequest, read_trust};
 use crate::control;
 use crate::failure::{Exit, Failure};
@@ -87,6 +88,16 @@ pub(crate) async fn run(cx: &Cx, command: ReleaseCommand) -> Result<u8, Failure>
                 .map_err(|error| Failure::usage("older", format!("{older:?} is no time of the form 30d: {error}")))?;
             let request = ReleaseRequest::Archive { app, older_s: older.as_secs() };
             ask(cx, Request::Release(request)).await
+        }
+        ReleaseCommand::Registry(command) => {
+            let request = match command {
+                RegistryCommand::Show => RegistryRequest::Show,
+                RegistryCommand::Share => RegistryRequest::Share,
+                RegistryCommand::Follow { space } => RegistryRequest::Follow { space },
+                RegistryCommand::Leave => RegistryRequest::Leave,
+                RegistryCommand::HandOver { node } => RegistryRequest::HandOver { peer: node },
+            };
+            ask(cx, Request::Release(ReleaseRequest::Registry(request))).await
         }
         ReleaseCommand::List => ask(cx, Request::Release(ReleaseRequest::List)).await,
         ReleaseCommand::Show { app, channel, version } => {

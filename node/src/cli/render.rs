@@ -36,6 +36,7 @@ pub(crate) fn text(answer: &Value) -> String {
         }
         "identity_undelegate" => format!("node {} does not speak for the owner any more", short(&answer["node"])),
         "identity_export" => format!("wrote {} frames to {}", answer["frames"], word(&answer["file"])),
+        "registry" => render_release::registry(answer),
         "releases" => render_release::list(answer),
         "release" => render_release::show(answer),
         "release_publish" => render_release::published(answer),

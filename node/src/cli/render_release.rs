@@ -80,3 +80,25 @@ pub(super) fn show(answer: &Value) -> String {
     let table = table(&answer["releases"], &columns);
     if files.is_empty() { table } else { format!("{table}\n{}", files.join("\n")) }
 }
+
+pub(super) fn registry(answer: &Value) -> String {
+    if answer["writer"].is_null() {
+        return "no registry here yet: `sealtide gateway run` or `sealtide release bump` makes one".to_owned();
+    }
+    let writer = match (answer["own"] == true, answer["writer_name"].as_str()) {
+        (true, _) => "this node".to_owned(),
+        (false, Some(name)) => name.to_owned(),
+        (false, None) => word(&answer["writer"]),
+    };
+    let space = match answer["space"].as_str() {
+        Some(space) => format!(
+            "\nshared in space {space}: `sealtide ticket new --space {space} --role write` lets a node read it and pass bumps on"
+        ),
+        None => String::new(),
+    };
+    let forked = match answer["forked"].as_u64() {
+        Some(revision) => format!("\nits writer signed two revisions after {revision}: neither is taken"),
+        None => String::new(),
+    };
+    format!("revision {}, written by {writer}{space}{forked}", answer["revision"])
+}

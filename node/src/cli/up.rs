@@ -65,6 +65,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     crate::commands::share::share(&node, &dirs).await?;
     let control = ControlSocket::open(node.home().control_socket(), Host::Node(node.clone()))?;
     let tickets = tickets(&node, &dirs)?;
+    node.set_doors_open(true);
     node.audit().note("up", &[("listen", &listen.to_string())]);
     tell_ready(&cx, &node, listen, &tickets);
     let exit = serve(&cx, &node, events, interrupts).await;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sealtide_gateway::{Bumped, Way};
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse};
 use sealtide_identity::keyring::{ChangeRefused, KeyVersion, LedgerRecord, Order, VersionState, parse_time};
 use sealtide_releases::BumpRequest;
@@ -299,12 +300,27 @@ fn follow(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>, reason: 
     }))
 }
 
-fn bump(desk: &Desk, members: &Value, expect: Option<u64>, tree: Option<&Path>) -> Result<Value, Failure> {
+/// A bump of a registry that another node writes.
+pub(crate) async fn bump_elsewhere(node: &Node, members: &Value) -> Result<Value, Failure> {
+    let request = bump_request(members)?;
+    let writer = node.followed().ok_or_else(|| Failure::failed("bump", "no registry is followed"))?;
+    let done = node.pass_on_bump(&writer, &request, Way::Rest).await.map_err(|code| {
+        let told = format!("node {} writes this registry: {}", writer.writer.node.short(), code.line());
+        Failure::failed(&code.name().to_ascii_lowercase(), told)
+    })?;
+    Ok(bump_document(&request, &done))
+}
+
+fn bump_request(members: &Value) -> Result<BumpRequest, Failure> {
     let object: JsObject = match parse(&members.to_string(), Rules::Strict) {
         Ok(Js::Object(object)) => object,
         _ => return Err(Failure::usage("bump", "the request is no object")),
     };
-    let request = BumpRequest::read(&object, &[], None).map_err(|error| Failure::usage("bump", error.to_string()))?;
+    BumpRequest::read(&object, &[], None).map_err(|error| Failure::usage("bump", error.to_string()))
+}
+
+fn bump(desk: &Desk, members: &Value, expect: Option<u64>, tree: Option<&Path>) -> Result<Value, Failure> {
+    let request = bump_request(members)?;
     let (done, files, transaction) = match tree {
         None => (desk.bump_by_command(&request, expect).map_err(|refused| bump_failure(&refused))?, None, None),
         Some(root) => {
@@ -313,6 +329,15 @@ fn bump(desk: &Desk, members: &Value, expect: Option<u64>, tree: Option<&Path>) 
             (done.bumped, Some(done.files.iter().map(row).collect::<Vec<_>>()), done.transaction)
         }
     };
+    let mut document = bump_document(&request, &done);
+    if let Some(files) = files {
+        document["files"] = json!(files);
+        document["transaction"] = json!(transaction);
+    }
+    Ok(document)
+}
+
+fn bump_document(request: &BumpRequest, done: &Bumped) -> Value {
     let changes: Vec<Value> = done
         .plan
         .changes
@@ -328,16 +353,12 @@ fn bump(desk: &Desk, members: &Value, expect: Option<u64>, tree: Option<&Path>) 
         "revision": done.revision,
         "key_version": done.key_version.to_string(),
     });
-    if let Some(files) = files {
-        document["files"] = json!(files);
-        document["transaction"] = json!(transaction);
-    }
     if let Some(signed) = &done.signed {
         document["signature"] = json!(signed.text);
         document["alg"] = json!(signed.algorithm.name());
         document["kid"] = json!(signed.kid);
     }
-    Ok(document)
+    document
 }
 
 fn revert(desk: &Desk, id: &str, tree: &Path) -> Result<Value, Failure> {
@@ -385,6 +406,10 @@ fn bump_failure(refused: &BumpRefused) -> Failure {
         BumpRefused::Plan(_) => "bump",
         BumpRefused::Revision { .. } => "revision",
         BumpRefused::Sign(_) | BumpRefused::Algorithm => "key_unavailable",
+        BumpRefused::Writer(_) => {
+            return Failure::failed("not_the_writer", refused.to_string())
+                .hint("`sealtide release registry show` tells more; a running node that follows it passes bumps on");
+        }
         BumpRefused::Store => "store",
     };
     Failure::failed(code, refused.to_string())

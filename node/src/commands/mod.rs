@@ -13,6 +13,7 @@ pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod keys_recover;
 pub(crate) mod peers;
+pub(crate) mod registry;
 pub(crate) mod release;
 pub(crate) mod share;
 pub(crate) mod spaces;

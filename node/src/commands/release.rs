@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::Progress;
+use crate::commands::registry::{self, RegistryRequest};
 use crate::commands::{blocking, rfc3339};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
@@ -78,6 +79,8 @@ pub enum ReleaseRequest {
         /// Of this age and older, in seconds.
         older_s: u64,
     },
+    /// `release registry …`
+    Registry(RegistryRequest),
     /// `release list`
     List,
     /// `release show APP`
@@ -163,6 +166,7 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             })
             .await
         }
+        ReleaseRequest::Registry(request) => registry::execute(node, request).await,
         ReleaseRequest::List => blocking(WHAT, node, |node| Ok(list(node))).await,
         ReleaseRequest::Show { app, channel, version } => {
             blocking(WHAT, node, move |node| show(node, &app, channel.as_deref(), version.as_deref())).await

@@ -203,9 +203,7 @@ pub(crate) struct NodeProbe(pub(crate) Node);
 
 impl Probe for NodeProbe {
     fn ready(&self) -> Result<(), String> {
-        let failed = self.0.shares().values().find_map(|share| share.status().failed);
-        let failed = failed.or_else(|| self.0.spaces().iter().find_map(|space| self.0.unopened(space)));
-        failed.map_or(Ok(()), Err)
+        self.0.readiness()
     }
 
     fn samples(&self) -> Vec<Sample> {

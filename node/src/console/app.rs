@@ -1,5 +1,5 @@
-//! What a node puts behind its own door: keys and registry where it has them, and without them an empty registry that
-//! nobody can change.
+//! What a node puts behind its own door: keys and registry where it has them, the registry of another node where it follows one,
+//! and else an empty registry that nobody can change.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use sealtide_identity::keyring::KeyVersion;
 use sealtide_releases::{BumpRequest, Registry};
 use tokio::sync::broadcast;
 
+use super::followed::Followed;
 use crate::audit::AuditEvent;
 use crate::gateway::{Desk, Events, keep_sign_ins, kept_sign_ins};
 use crate::node::Node;
@@ -19,6 +20,7 @@ pub(crate) struct NodeApp {
     /// What is told as long as there are no keys.
     events: Events,
     nothing: Arc<Registry>,
+    followed: Followed,
 }
 
 impl NodeApp {
@@ -29,7 +31,8 @@ impl NodeApp {
     pub(crate) fn new(node: Node) -> std::io::Result<Self> {
         let events = Events::new(node.shared_audit().clone())?;
         let nothing = Registry::read(b"[]", 0).map_err(std::io::Error::other)?;
-        Ok(Self { node, events, nothing: Arc::new(nothing) })
+        let followed = Followed(node.clone());
+        Ok(Self { node, events, nothing: Arc::new(nothing), followed })
     }
 
     fn desk(&self) -> Option<&Arc<Desk>> {
@@ -39,18 +42,30 @@ impl NodeApp {
 
 impl App for NodeApp {
     fn keys(&self) -> KeyFacts {
+        if let Some(followed) = self.node.followed() {
+            return Followed::facts(&followed);
+        }
         self.desk().map_or(KeyFacts { ledger: 1, loaded: 1, v1_counts: true }, |desk| desk.keys())
     }
 
     fn key_status(&self) -> (KeyVersion, u64, Option<KeyVersion>) {
+        if let Some(followed) = self.node.followed() {
+            return Followed::status(&followed);
+        }
         self.desk().map_or((KeyVersion::V1, 0, None), |desk| desk.key_status())
     }
 
     fn registry(&self) -> Arc<Registry> {
+        if let Some(followed) = self.node.followed() {
+            return followed.registry;
+        }
         self.desk().map_or_else(|| self.nothing.clone(), |desk| desk.registry())
     }
 
     fn registry_signature(&self) -> Option<String> {
+        if let Some(followed) = self.node.followed() {
+            return Some(followed.signature);
+        }
         self.desk().and_then(|desk| desk.registry_signature())
     }
 
@@ -59,6 +74,11 @@ impl App for NodeApp {
     }
 
     fn bump(&self, request: &BumpRequest, way: Way) -> Result<Bumped, Code> {
+        if let Some(followed) = self.node.followed() {
+            // Whoever calls this may wait.
+            let passing = self.node.pass_on_bump(&followed, request, way);
+            return tokio::runtime::Handle::current().block_on(passing);
+        }
         self.desk().map_or(Err(Code::KeyUnavailable), |desk| App::bump(&**desk, request, way))
     }
 
@@ -67,6 +87,9 @@ impl App for NodeApp {
     }
 
     fn key_desk(&self) -> Option<&dyn KeyDesk> {
+        if self.node.followed().is_some() {
+            return Some(&self.followed);
+        }
         self.desk().map(|desk| &**desk as &dyn KeyDesk)
     }
 

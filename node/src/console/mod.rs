@@ -7,6 +7,7 @@
 //! ```
 
 mod app;
+mod followed;
 mod needs;
 mod recent;
 mod watch;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::api::Request;
 use crate::commands::keys::KeysRequest;
+use crate::commands::registry::RegistryRequest;
 use crate::commands::release::ReleaseRequest;
 
 /// What a command needs.
@@ -69,7 +70,9 @@ pub(super) fn of(request: &Request) -> Option<Need> {
         Request::Keys(KeysRequest::Bump { tree: None, request, .. }) => {
             Need { is_change: request["dryRun"] != true, ..WRITES }
         }
-        Request::Release(ReleaseRequest::List | ReleaseRequest::Show { .. }) => READS,
+        Request::Release(
+            ReleaseRequest::List | ReleaseRequest::Show { .. } | ReleaseRequest::Registry(RegistryRequest::Show),
+        ) => READS,
         Request::Release(
             ReleaseRequest::Promote { .. } | ReleaseRequest::Yank { .. } | ReleaseRequest::Archive { .. },
         ) => RULES,

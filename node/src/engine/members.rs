@@ -423,7 +423,7 @@ pub(super) fn frames_of(view: &SpaceHandle, timelines: &BTreeSet<TimelineId>) ->
 }
 
 /// The node that made the space, as its first frame says.
-pub(super) fn founder_of(view: &SpaceHandle) -> Option<NodeId> {
+pub(crate) fn founder_of(view: &SpaceHandle) -> Option<NodeId> {
     let first = Address::parse(&format!("space^{}", HEXUPPER.encode(view.id().as_bytes()))).ok()?;
     let record = view.by_address(&first).first().and_then(|sid| view.record(sid))?;
     record.object()?.get("by")?.as_str()?.parse().ok()

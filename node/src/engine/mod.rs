@@ -28,10 +28,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::engine::authorship::Stones;
 use crate::engine::keystones::{Keystones, NoKeystones};
 use crate::known::Known;
-use crate::world::{PeerSession, World};
+use crate::world::{PeerChannel, PeerSession, World};
 
 /// Sagas that one session may run at once. Spec: ibgib §13.2.1.
 const SAGAS_PER_SESSION_MAX: u32 = 16;
+/// Channels of one name that wait for whoever serves them.
+const CHANNELS_WAITING_MAX: usize = 16;
 /// Events a slow subscriber may fall behind before it misses some.
 const EVENTS_MAX: usize = 4096;
 
@@ -179,6 +181,9 @@ pub(crate) struct State {
     serial: u64,
 }
 
+/// A channel that a peer opened, and the peer.
+pub type PeerChannelOf<W> = (NodeId, <<W as World>::Session as PeerSession>::Channel);
+
 struct Inner<W: World> {
     world: W,
     store: Store,
@@ -189,6 +194,8 @@ struct Inner<W: World> {
     holding: holds::Holding,
     quotas: quota::Quotas,
     state: Mutex<State>,
+    /// Who serves channels that are no sagas, by their names.
+    servers: Mutex<BTreeMap<&'static str, mpsc::Sender<PeerChannelOf<W>>>>,
     events: broadcast::Sender<Event>,
     /// Goes up with every change of grants, so that open sagas look again.
     grants_version: watch::Sender<u64>,
@@ -223,6 +230,7 @@ impl<W: World> Engine<W> {
             holding: holds::Holding::default(),
             quotas: quota::Quotas::default(),
             state: Mutex::default(),
+            servers: Mutex::default(),
             events,
             grants_version,
         }))
@@ -422,6 +430,26 @@ impl<W: World> Engine<W> {
     /// To be called after grants changed in the store: offers go out again, open sagas look again.
     pub fn grants_changed(&self) {
         self.0.grants_version.send_modify(|version| *version += 1);
+    }
+
+    /// From now on the caller serves the channels of this name that peers open in sessions that are ready. A few wait for it; more
+    /// are ended at once.
+    pub fn serve_channels(&self, name: &'static str) -> mpsc::Receiver<PeerChannelOf<W>> {
+        let (serve, channels) = mpsc::channel(CHANNELS_WAITING_MAX);
+        self.0.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name, serve);
+        channels
+    }
+
+    /// Hands a channel that is no saga to whoever serves its name; without anybody, or with too many that wait, it ends.
+    pub(crate) fn hand_channel(&self, peer: NodeId, channel: <W::Session as PeerSession>::Channel) {
+        let servers = self.0.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let refused = match servers.get(channel.name()) {
+            Some(serve) => serve.try_send((peer, channel)).err().map(|refused| refused.into_inner().1),
+            None => Some(channel),
+        };
+        if let Some(channel) = refused {
+            channel.finish();
+        }
     }
 
     /// Ends the session with a peer in order.

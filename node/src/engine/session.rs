@@ -445,9 +445,11 @@ impl<W: World> Worker<W> {
         if channel.name() == SAGA && !self.ready && self.keys.is_some() {
             return self.answer_early(channel);
         }
-        if channel.name() != SAGA || !self.ready {
-            channel.finish();
-            return;
+        if !self.ready {
+            return channel.finish();
+        }
+        if channel.name() != SAGA {
+            return self.engine.hand_channel(self.peer, channel);
         }
         let Ok(room) = self.answering.clone().try_acquire_owned() else {
             // Spec: ibgib §13.6. A peer that goes on all the same gets no answer.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use sealtide_crypto::GatewayContext;
 use sealtide_gateway::{Bumped, Code, Notice, Way};
+use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Order, ProbationVerdict, SignError, Signed};
 use sealtide_releases::{BumpAnswer, BumpError, BumpPlan, BumpRequest, Crypto, Registry, plan};
 use sealtide_store::Underway;
@@ -47,6 +48,9 @@ pub enum BumpRefused {
     /// The files of the source tree do not allow it.
     #[error("{0}")]
     Tree(#[from] TreeRefused),
+    /// Another node writes this registry.
+    #[error("node {} writes this registry", .0.short())]
+    Writer(NodeId),
     /// The store failed; nothing changed.
     #[error("the store failed")]
     Store,
@@ -61,6 +65,7 @@ impl BumpRefused {
             Self::Revision { .. } | Self::Tree(_) => Code::StateConflict,
             Self::Sign(SignError::Algorithm { .. }) | Self::Algorithm => Code::InvalidField,
             Self::Sign(_) => Code::KeyUnavailable,
+            Self::Writer(_) => Code::WriterUnreachable,
             Self::Store => Code::StorageError,
         }
     }
@@ -72,7 +77,26 @@ impl Desk {
     /// # Errors
     /// [`BumpRefused`]; then nothing changed.
     pub fn bump_by_command(&self, request: &BumpRequest, expect: Option<u64>) -> Result<Bumped, BumpRefused> {
-        let done = self.bump_by(request, Way::Rest, expect)?;
+        self.bump_and_tell(request, Way::Rest, expect)
+    }
+
+    /// Bumps for another node that passed it on, and tells the door.
+    ///
+    /// # Errors
+    /// [`BumpRefused`]; then nothing changed.
+    // Spec: GW-108
+    pub(crate) fn bump_for(&self, peer: &NodeId, request: &BumpRequest, way: Way) -> Result<Bumped, BumpRefused> {
+        let done = self.bump_and_tell(request, way, None);
+        let told = AuditEvent::normal("bump:passed_on").member("from", peer);
+        self.note_event(match &done {
+            Ok(done) => told.member("revision", done.revision),
+            Err(refused) => told.member("error", refused.code().name()),
+        });
+        done
+    }
+
+    fn bump_and_tell(&self, request: &BumpRequest, way: Way, expect: Option<u64>) -> Result<Bumped, BumpRefused> {
+        let done = self.bump_by(request, way, expect)?;
         if let Some(signed) = &done.signed {
             let answer = BumpAnswer {
                 plan: &done.plan,
@@ -127,6 +151,7 @@ impl Desk {
         way: Way,
         expect: Option<u64>,
     ) -> Result<(Bumped, Option<Revision>), BumpRefused> {
+        is_writer(turn)?;
         let plan = plan_of(&turn.ahead, request, expect)?;
         let (algorithm, may_fall_back) = algorithm_of(way, request.crypto)?;
         let signed = self.sign(turn, &plan, request.key_version, algorithm, may_fall_back);
@@ -165,6 +190,7 @@ impl Desk {
         key_version: KeyVersion,
         transaction: Option<&str>,
     ) -> Result<Revision, BumpRefused> {
+        is_writer(turn)?;
         let mut data = {
             let state = self.read();
             let origin = Origin { writer: &self.node().id, ring: &state.ring, last: Some(key_version) };
@@ -200,6 +226,8 @@ impl Desk {
             state.registry = revision.registry;
             state.last = Some(revision.key_version);
         }
+        drop(state);
+        self.note_moved();
         Ok(())
     }
 
@@ -250,7 +278,7 @@ impl Desk {
     }
 
     pub(super) fn note_signed(&self, signed: &Signed) {
-        self.figures.signed(signed);
+        self.figures.signed(signed, |version| self.read().ring.ledger().state(version).is_some());
         self.alert(&Fact::Signed { version: signed.version.number(), fallback: signed.instead_of.is_some() });
         let preview: String = signed.text.chars().take(16).collect();
         let version = signed.version.digits();
@@ -280,6 +308,11 @@ pub(super) struct Revision {
     signature: Option<String>,
     key_version: KeyVersion,
     began_mono_ms: u64,
+}
+
+/// Refuses what only the writer may do.
+pub(super) fn is_writer(turn: &Turn) -> Result<(), BumpRefused> {
+    turn.writer.map_or(Ok(()), |writer| Err(BumpRefused::Writer(writer)))
 }
 
 fn not_stored(error: &dyn std::fmt::Display) -> BumpRefused {

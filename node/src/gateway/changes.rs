@@ -211,6 +211,7 @@ impl Desk {
         let (record, before) = (change.record.clone(), Before::of(self.read().ring.ledger().tip()));
         self.write().ring.apply(change, &self.node().key, now)?;
         self.tell(&record, &before);
+        self.note_moved();
         let notice = if done.from == done.to { Notice::KeysMoved } else { Notice::KeyRotated(done) };
         self.notify(notice);
         if moves_active(&ordered.order) {

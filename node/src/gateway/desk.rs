@@ -19,7 +19,7 @@ use sealtide_identity::keyring::{
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{BumpRequest, Registry};
 use sealtide_store::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::alerts::{Alerts, Fact};
@@ -37,7 +37,7 @@ use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
 use crate::real::now;
-use crate::releases::Tiers;
+use crate::releases::{Tier, Tiers};
 use crate::world::OsEntropy;
 
 /// Notices that wait for the door; one that is further behind looks at everything anew.
@@ -76,6 +76,8 @@ pub struct Desk {
     turn: Mutex<Turn>,
     state: RwLock<State>,
     notices: broadcast::Sender<Notice>,
+    /// Goes up when a frame of keys or registry became durable.
+    moved: watch::Sender<u64>,
     events: Events,
     pub(super) figures: Figures,
     told: Mutex<Told>,
@@ -93,6 +95,8 @@ pub(super) struct Turn {
     pub(super) registry: Verified,
     /// What the frame says. It may be ahead of what everybody sees: that is swapped when the frame is durable.
     pub(super) ahead: Arc<Registry>,
+    /// Who writes the registry now; none: this node.
+    pub(super) writer: Option<NodeId>,
 }
 
 /// What everybody sees.
@@ -149,7 +153,8 @@ impl Desk {
         }
         let frames = Frames { store: &store, space: &space, ib: "registry" };
         let origin = Origin { writer: &identity.id, ring: &ring, last: None };
-        let (frame, registry) = registry::open(&frames, &origin, settings.registry.as_deref(), &mut told)?;
+        let opened = registry::open(&frames, &origin, settings.registry.as_deref(), &mut told)?;
+        let (frame, registry, writer) = (opened.frame, opened.registry, opened.writer);
         let last = member(&frame, "lastSigVersion").as_str().and_then(KeyVersion::parse);
         let events = Events::new(audit.clone())?;
         let registry = Arc::new(registry);
@@ -167,8 +172,9 @@ impl Desk {
                 last,
                 signature: registry::signature_of(&frame),
             }),
-            turn: Mutex::new(Turn { keys, ledger, registry: frame, ahead: registry }),
+            turn: Mutex::new(Turn { keys, ledger, registry: frame, ahead: registry, writer }),
             notices: broadcast::Sender::new(NOTICES),
+            moved: watch::Sender::new(0),
             events,
             figures: Figures::default(),
             told: Mutex::default(),
@@ -295,6 +301,10 @@ impl Desk {
         samples.push(Sample::gauge("sealtide_gw_key_age_seconds", "Since the keys changed last", age));
         let errors = self.audit.write_errors();
         samples.push(Sample::counter("sealtide_gw_audit_write_errors", "Lines that could not be written", errors));
+        for tier in [Tier::Hot, Tier::Cold] {
+            let count = self.tiers.count(tier).unwrap_or(0);
+            samples.push(Sample::gauge("sealtide_gw_bundles", "Bundles", count).label("tier", tier.class()));
+        }
         for (event, count) in lock(&self.events_by_name).iter() {
             samples.push(Sample::counter("sealtide_gw_audit_events", "Events", *count).label("event", event));
         }
@@ -316,6 +326,11 @@ impl Desk {
         }
     }
 
+    /// Bundles went to the archive, or did not.
+    pub(crate) fn note_moves(&self, done: u64, failed: u64) {
+        self.figures.moved(done, failed);
+    }
+
     pub(super) fn lost_events(&self) -> u64 {
         self.events.lost()
     }
@@ -330,6 +345,15 @@ impl Desk {
         self.notices.subscribe()
     }
 
+    /// Goes up when a frame of keys or registry became durable.
+    pub(crate) fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    pub(super) fn note_moved(&self) {
+        self.moved.send_modify(|moved| *moved += 1);
+    }
+
     /// Tells the door, if one is open.
     pub(super) fn notify(&self, notice: Notice) {
         let _ = self.notices.send(notice);
@@ -337,8 +361,9 @@ impl Desk {
 
     /// Gives an event to the audit without waiting for it.
     pub(super) fn note_event(&self, event: AuditEvent) {
-        // Names come from this code: fallbacks name versions, of which a ledger has at most 64.
-        *lock(&self.events_by_name).entry(event.name().to_owned()).or_default() += 1;
+        // Names come from this code; but for fallbacks, which name the version that a caller asked for.
+        let name = if event.name().starts_with("key:fallback_") { "key:fallback" } else { event.name() };
+        *lock(&self.events_by_name).entry(name.to_owned()).or_default() += 1;
         self.events.note(event);
     }
 }

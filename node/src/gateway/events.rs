@@ -70,3 +70,45 @@ impl Drop for Events {
         self.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+
+    /// More than the queue holds, faster than a file is written.
+    // Proves: GW-78
+    #[test]
+    fn what_does_not_fit_is_counted_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let audit = Audit::open(&home, home.open_store().unwrap(), home.identity().unwrap()).unwrap();
+        let audit = Arc::new(audit);
+        let events = Events::new(audit.clone()).unwrap();
+        let mut given = 0_u64;
+        while events.lost() == 0 {
+            events.note(AuditEvent::normal("one:of:many"));
+            given += 1;
+        }
+        let is_told = || {
+            let lines = crate::audit::since(audit.dir(), 0, usize::MAX).unwrap();
+            let lines: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+            lines.into_iter().find(|line| line["[TES_EVENT]"] == "audit:gap")
+        };
+        // The next one that fits brings the word about those before it that did not.
+        let gap = loop {
+            events.note(AuditEvent::normal("one:more"));
+            given += 1;
+            if let Some(gap) = is_told() {
+                break gap;
+            }
+            std::thread::yield_now();
+        };
+        let lost: u64 = gap["lost"].as_str().unwrap().parse().unwrap();
+        assert!(lost > 0 && gap["hsl"] == "#FF0000", "{gap}");
+        events.close();
+        let written = crate::audit::since(audit.dir(), 0, usize::MAX).unwrap().len() as u64;
+        assert!(written >= given - events.lost(), "{written} of {given}, {} lost", events.lost());
+    }
+}

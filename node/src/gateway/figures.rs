@@ -25,9 +25,12 @@ impl Default for Figures {
 #[derive(Default)]
 struct Counts {
     signatures: BTreeMap<(KeyVersion, Algorithm), u64>,
-    fallbacks: BTreeMap<(KeyVersion, KeyVersion), u64>,
+    /// From (none: a version that the ledger does not know, for callers name any) and to.
+    fallbacks: BTreeMap<(Option<KeyVersion>, KeyVersion), u64>,
     bumps: BTreeMap<(&'static str, &'static str), u64>,
     rotations: BTreeMap<&'static str, u64>,
+    /// Bundles that went to the archive, and those that did not.
+    moves: [u64; 2],
     /// A version that signs now and made no signature yet, and when the change was asked for.
     awaited: Option<(KeyVersion, Instant)>,
 }
@@ -43,14 +46,16 @@ impl Figures {
         self.lock().awaited = Some((version, since));
     }
 
-    pub(super) fn signed(&self, signed: &Signed) {
+    /// `knows`: whether the ledger knows a version.
+    pub(super) fn signed(&self, signed: &Signed, knows: impl FnOnce(KeyVersion) -> bool) {
         let mut counts = self.lock();
         if let Some((_, since)) = counts.awaited.take_if(|(version, _)| *version == signed.version) {
             self.rotation_seconds.observe(since.elapsed().as_secs_f64());
         }
         *counts.signatures.entry((signed.version, signed.algorithm)).or_default() += 1;
         if let Some(wanted) = signed.instead_of {
-            *counts.fallbacks.entry((wanted, signed.version)).or_default() += 1;
+            let from = Some(wanted).filter(|wanted| knows(*wanted));
+            *counts.fallbacks.entry((from, signed.version)).or_default() += 1;
         }
     }
 
@@ -71,6 +76,12 @@ impl Figures {
         *self.lock().rotations.entry(result(done)).or_default() += 1;
     }
 
+    pub(super) fn moved(&self, done: u64, failed: u64) {
+        let mut counts = self.lock();
+        counts.moves[0] += done;
+        counts.moves[1] += failed;
+    }
+
     pub(super) fn samples(&self) -> Vec<Sample> {
         let counts = self.lock();
         let mut samples = vec![
@@ -87,11 +98,16 @@ impl Figures {
         }
         for ((from, to), count) in &counts.fallbacks {
             let sample = Sample::counter("sealtide_gw_key_fallback", "Signatures by a lower version", *count);
-            samples.push(sample.label("from", &from.to_string()).label("to", &to.to_string()));
+            let from = from.map_or_else(|| "other".to_owned(), |from| from.to_string());
+            samples.push(sample.label("from", &from).label("to", &to.to_string()));
         }
         for ((scope, result), count) in &counts.bumps {
             let sample = Sample::counter("sealtide_gw_bumps", "Bumps", *count);
             samples.push(sample.label("scope", scope).label("result", result));
+        }
+        for (count, result) in counts.moves.iter().zip([result(true), result(false)]) {
+            let sample = Sample::counter("sealtide_gw_bundle_moves", "Bundles moved to the archive", *count);
+            samples.push(sample.label("result", result));
         }
         for (result, count) in &counts.rotations {
             samples.push(Sample::counter("sealtide_gw_rotations", "Rotations", *count).label("result", result));

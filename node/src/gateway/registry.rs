@@ -6,12 +6,15 @@ use sealtide_crypto::{Ed25519PublicKey, GatewayContext};
 use sealtide_ibgib::{Object, Verified};
 use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Keyring, PublicKeyEntry, VersionState, decode_signature};
-use sealtide_releases::{REGISTRY_BYTES_MAX, Registry};
+use sealtide_releases::{REGISTRY_BYTES_MAX, Registry, Writer};
 use serde_json::{Value, json};
 
 use super::timelines::{APP, Frames, member};
 use crate::failure::{Exit, Failure};
+use crate::known::Known;
 
+/// Where the frame is kept with which this node became the writer.
+pub(super) const TAKEN_SETTING: &str = "gateway.registry_taken";
 /// The member with the signature: Ed25519, context `registry`, over the envelope.
 const SIGNATURE: &str = "registrySignature";
 
@@ -22,11 +25,25 @@ pub(super) struct Origin<'a> {
     pub(super) last: Option<KeyVersion>,
 }
 
+/// The registry of a store.
+pub(super) struct Opened {
+    pub(super) frame: Verified,
+    pub(super) registry: Registry,
+    /// Who writes it now, when this node has handed it over.
+    pub(super) writer: Option<NodeId>,
+}
+
 /// The members of a frame; none for entities that cannot be written as Unicode. Without a pair there is no signature,
 /// and the registry stays on its node.
 // Spec: GW-108
 pub(super) fn frame_data(registry: &Registry, origin: &Origin<'_>) -> Option<Object> {
-    let (writer, ledger) = (origin.writer.to_string(), origin.ring.ledger().address());
+    let own = Writer { node: *origin.writer, ledger: origin.ring.ledger().address().to_owned() };
+    frame_for(registry, origin, &own)
+}
+
+/// As [`frame_data`], for a frame after which `next` writes.
+pub(super) fn frame_for(registry: &Registry, origin: &Origin<'_>, next: &Writer) -> Option<Object> {
+    let (writer, ledger) = (next.node.to_string(), next.ledger.as_str());
     let entities: Value = serde_json::from_str(&registry.text()).ok()?;
     let signed = registry.envelope(APP, &writer, ledger).and_then(|text| origin.ring.sign_registry(text.as_bytes()));
     let mut data = Object::from_iter([
@@ -59,13 +76,14 @@ pub(super) fn open(
     origin: &Origin<'_>,
     file: Option<&Path>,
     told: &mut Vec<String>,
-) -> Result<(Verified, Registry), Failure> {
+) -> Result<Opened, Failure> {
     if let Some(frame) = frames.all()?.pop() {
         if file.is_some() {
             told.push("--registry is ignored: the store holds a registry".to_owned());
         }
-        let registry = read(&frame, origin)?;
-        return Ok((frame, registry));
+        let taken = Known::of(frames.store).setting(TAKEN_SETTING);
+        let (registry, writer) = read(&frame, origin, taken.as_deref())?;
+        return Ok(Opened { frame, registry, writer });
     }
     let registry = match file {
         Some(path) => {
@@ -83,32 +101,42 @@ pub(super) fn open(
     };
     let refused = || Failure::usage("registry", "the registry holds text that is not Unicode");
     let frame = frames.begin(frame_data(&registry, origin).ok_or_else(refused)?)?;
-    Ok((frame, registry))
+    Ok(Opened { frame, registry, writer: None })
 }
 
-fn read(frame: &Verified, origin: &Origin<'_>) -> Result<Registry, Failure> {
+/// The registry of a frame, and who writes it now when that is not this node. `taken` is the frame with which this node became
+/// the writer: another signed it, which was verified then.
+fn read(frame: &Verified, origin: &Origin<'_>, taken: Option<&str>) -> Result<(Registry, Option<NodeId>), Failure> {
     let damaged = |what: String| Failure::new(Exit::Verification, "registry", format!("the stored registry: {what}"));
     let revision = member(frame, "revision").as_u64().unwrap_or(0);
     let registry = Registry::read(member(frame, "entities").to_string().as_bytes(), revision);
     let registry = registry.map_err(|error| damaged(error.to_string()))?;
     let (writer, ledger) = (member(frame, "writer"), member(frame, "ledger"));
     // Frames of before name no writer; they were never shared.
-    if writer.is_null() {
-        return Ok(registry);
+    if writer.is_null() || taken == Some(frame.address().as_str()) {
+        return Ok((registry, None));
     }
-    if writer != json!(origin.writer.to_string()) || ledger != json!(origin.ring.ledger().address()) {
+    let named = writer
+        .as_str()
+        .zip(ledger.as_str())
+        .and_then(|(node, ledger)| Some(Writer { node: node.parse().ok()?, ledger: ledger.to_owned() }));
+    let named = named.ok_or_else(|| damaged("it names no writer".to_owned()))?;
+    let own = Writer { node: *origin.writer, ledger: origin.ring.ledger().address().to_owned() };
+    let signature = signature_of(frame);
+    if named != own && (signature.is_none() || named.node == own.node) {
         return Err(damaged("it was written by another node".to_owned()));
     }
-    if let Some(text) = signature_of(frame)
-        && !is_signed(&registry, origin, &member(frame, "signedBy"), &text)
+    if let Some(text) = signature
+        && !is_signed(&registry, origin, &named, &member(frame, "signedBy"), &text)
     {
-        return Err(damaged("its signature does not verify".to_owned()));
+        return Err(damaged("it was written by another node, or its signature does not verify".to_owned()));
     }
-    Ok(registry)
+    // Signed by this node, and naming another: it was handed over.
+    Ok((registry, Some(named.node).filter(|node| *node != own.node)))
 }
 
 /// Whether the version that a frame names signed it. With a destroyed version nothing can be checked any more.
-fn is_signed(registry: &Registry, origin: &Origin<'_>, by: &Value, text: &str) -> bool {
+fn is_signed(registry: &Registry, origin: &Origin<'_>, named: &Writer, by: &Value, text: &str) -> bool {
     let Some(version) = by.as_str().and_then(KeyVersion::parse) else { return false };
     let ledger = origin.ring.ledger();
     if ledger.state(version) == Some(VersionState::Destroyed) {
@@ -116,7 +144,7 @@ fn is_signed(registry: &Registry, origin: &Origin<'_>, by: &Value, text: &str) -
     }
     let of_version = |key: &&PublicKeyEntry| key.version == version && key.algorithm == Algorithm::Ed25519;
     let key = ledger.keys().iter().find(of_version).and_then(|key| Ed25519PublicKey::parse(&key.public_key).ok());
-    let envelope = registry.envelope(APP, &origin.writer.to_string(), ledger.address());
+    let envelope = registry.envelope(APP, &named.node.to_string(), &named.ledger);
     let signature = decode_signature(Algorithm::Ed25519, text);
     // A version that ended since signed it in its time: what counts here is that nobody else did.
     key.zip(envelope).zip(signature).is_some_and(|((key, envelope), signature)| {
@@ -153,7 +181,8 @@ mod tests {
         let registry = Registry::sample();
         let data = frame_data(&registry, &origin).unwrap();
         let frame = |data: Object| genesis("registry", data, Relations::new(), Stamp { ms: 1 }, "u");
-        assert_eq!(read(&frame(data.clone()), &origin).unwrap(), registry);
+        let read = |frame: &Verified| read(frame, &origin, None);
+        assert_eq!(read(&frame(data.clone())).unwrap(), (registry.clone(), None));
         let other = NodeId::from_bytes([9; 32]).to_string();
         for (name, value) in [
             ("writer", json!(other)),
@@ -166,13 +195,20 @@ mod tests {
         ] {
             let mut changed = data.clone();
             changed.insert(name.to_owned(), value);
-            assert!(read(&frame(changed), &origin).is_err(), "{name}");
+            assert!(read(&frame(changed)).is_err(), "{name}");
         }
+        // This node says itself that another writes from here on.
+        let next = Writer { node: NodeId::from_bytes([9; 32]), ledger: "keyring^9".to_owned() };
+        let handed = frame_for(&registry, &origin, &next).unwrap();
+        assert_eq!(read(&frame(handed.clone())).unwrap().1, Some(next.node));
+        let mut unsigned = handed;
+        unsigned.shift_remove(SIGNATURE);
+        assert!(read(&frame(unsigned)).is_err(), "so could anybody");
         // Frames of before have neither.
         let mut plain = data;
         for name in ["writer", "ledger", SIGNATURE, "signedBy"] {
             plain.shift_remove(name);
         }
-        assert!(read(&frame(plain), &origin).is_ok());
+        assert!(read(&frame(plain)).is_ok());
     }
 }

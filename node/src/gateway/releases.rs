@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Desk;
 use super::changes::Ordered;
+use crate::audit::AuditEvent;
 use crate::failure::{Exit, Failure};
 use crate::real::now;
 use crate::releases::{App, OpenBundle, Stored, Tier, Tiers};
@@ -98,21 +99,36 @@ impl Desk {
     }
 }
 
+fn event_of(name: &str, hsl: &'static str, stored: &Stored) -> AuditEvent {
+    let manifest = stored.manifest.content();
+    AuditEvent::new(name, hsl)
+        .member("name", &manifest.name)
+        .member("version", &manifest.version)
+        .member("keyVersion", manifest.key_version)
+        .member("storageClass", stored.tier.class())
+        .member("bytes", manifest.size)
+}
+
 impl BundleShelf for Desk {
     fn open(&self, name: &str, version: &str) -> Result<ServedBundle, Code> {
         let name = AppName::parse(name).ok_or(Code::NotFound)?;
         let stored = self.tiers().named(&name, version).map_err(|_| Code::StorageError)?.ok_or(Code::NotFound)?;
         let manifest = stored.manifest.content();
         if manifest.expiry.is_some_and(|end| now().wall_ms >= end) {
+            self.note_event(event_of("bundle:expired", "#FF8C00", &stored));
             self.force_next(manifest);
             return Err(Code::BundleExpired);
         }
+        let rejected = |reason: &str| {
+            self.note_event(event_of("bundle:rejected", "#FF0000", &stored).member("reason", reason));
+            Code::BundleInvalid
+        };
         if !self.counts(&stored.manifest) {
-            return Err(Code::BundleInvalid);
+            return Err(rejected("key"));
         }
-        let bundle = OpenBundle::open(&stored.path).map_err(|_| Code::BundleInvalid)?;
+        let bundle = OpenBundle::open(&stored.path).map_err(|_| rejected("file"))?;
         if bundle.head.manifest.bytes() != stored.manifest.bytes() {
-            return Err(Code::BundleInvalid);
+            return Err(rejected("manifest"));
         }
         let file = std::fs::File::open(&stored.path).map_err(|_| Code::StorageError)?;
         Ok(ServedBundle {

@@ -8,7 +8,7 @@ use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis,
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::Algorithm;
 use sealtide_store::{SpaceLabel, Store, Underway};
-use sealtide_sync::{CommitRequest, SpaceView};
+use sealtide_sync::{CommitRequest, SpaceView, TipItem};
 use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
@@ -19,10 +19,14 @@ use crate::world::OsEntropy;
 
 /// The app whose registry this is.
 pub(super) const APP: &str = "default";
-/// The kind of the space of an app. It is not shared: other nodes could not tell a frame of its writer from another's.
+/// The kind of the space of an app. It is not shared itself: what is shared is a copy of its frames in a space of its own
+/// (`shared.rs`), so that nothing that others write can come between the writer and its next frame.
 pub const APP_KIND: &str = "app";
 /// Where the id of that space is kept: another space may have its name.
 const SPACE_SETTING: &str = "gateway.space";
+
+/// Where the first frame of the registry is kept, when this node did not begin it.
+pub(super) const REGISTRY_SETTING: &str = "gateway.registry";
 
 /// The frames of the one timeline with this ib.
 pub(super) struct Frames<'a> {
@@ -44,18 +48,30 @@ impl Frames<'_> {
 
     /// Those from counter `from` on, at most `limit`.
     pub(super) fn from(&self, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
-        let Some(view) = self.store.view(self.space) else { return Ok(Vec::new()) };
-        let tips: Vec<_> = view.timelines_of(self.ib).into_iter().flat_map(|info| info.tips).collect();
-        let [tip] = tips.as_slice() else {
-            let told = format!("{} timelines {} in the space of the gateway", tips.len(), self.ib);
-            let forked = Failure::new(Exit::Verification, "forked", told);
-            return if tips.is_empty() { Ok(Vec::new()) } else { Err(forked) };
-        };
+        let (Some(view), Some(tip)) = (self.store.view(self.space), self.tip()?) else { return Ok(Vec::new()) };
         let lost = || Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib));
-        let record = view.record(&tip.sid).ok_or_else(lost)?;
-        let facts = record.frame().ok_or_else(lost)?;
-        let sids = view.frames(&facts.timeline, from, facts.n, limit);
+        let sids = view.frames(&tip.timeline, from, tip.n, limit);
         sids.iter().map(|sid| view.record(sid).ok_or_else(lost)).collect()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> Result<u64, Failure> {
+        Ok(self.tip()?.map_or(0, |tip| tip.n + 1))
+    }
+
+    /// The newest.
+    fn tip(&self) -> Result<Option<TipItem>, Failure> {
+        let Some(view) = self.store.view(self.space) else { return Ok(None) };
+        // A registry that was taken over stands beside the one that this node began.
+        let first = Known::of(self.store).setting(REGISTRY_SETTING).filter(|_| self.ib == "registry");
+        let lines = view.timelines_of(self.ib).into_iter();
+        let lines = lines.filter(|info| first.as_deref().is_none_or(|first| info.tjp.as_str() == first));
+        let mut tips: Vec<_> = lines.flat_map(|info| info.tips).collect();
+        if tips.len() > 1 {
+            let told = format!("{} timelines {} in the space of the gateway", tips.len(), self.ib);
+            return Err(Failure::new(Exit::Verification, "forked", told));
+        }
+        Ok(tips.pop())
     }
 
     /// Makes the first frame, durably.

@@ -7,7 +7,7 @@ use sealtide_identity::keyring::{Algorithm, KeyVersion};
 use sealtide_releases::{BumpAnswer, BumpRequest, Registry};
 use serde_json::{Value, json};
 
-use super::bumps::{BumpRefused, plan_of};
+use super::bumps::{BumpRefused, is_writer, plan_of};
 use super::desk::{Desk, Turn};
 use super::timelines::{Frames, member};
 use super::tree::{self, About, Transaction, TreeFile, TreeRefused};
@@ -49,6 +49,7 @@ impl Desk {
         root: &Path,
     ) -> Result<TreeBumped, BumpRefused> {
         let mut turn = self.turn();
+        is_writer(&turn)?;
         self.recover_tree(root)?;
         let target = request.entity.as_deref().unwrap_or_default();
         self.note_event(
@@ -102,6 +103,7 @@ impl Desk {
     // Spec: GW-71
     pub fn revert_tree(&self, id: &str, root: &Path) -> Result<Reverted, BumpRefused> {
         let mut turn = self.turn();
+        is_writer(&turn)?;
         self.recover_tree(root)?;
         let (versions, files, after) = {
             let state = self.read();
@@ -154,6 +156,7 @@ impl Desk {
             AuditEvent::new(name, hsl)
                 .member("[BUMP_TRANSACTION_ID]", &id)
                 .member("[BUMP_TYPE]", about.kind)
+                .member("[TARGET_TYPE]", if about.entity.is_some() { "targeted" } else { "global" })
                 .member("[ENTITY_ID]", about.entity.as_deref().unwrap_or_default())
                 .member("[AFFECTED_ENTITIES]", about.versions.len())
                 .member("[TOTAL_MATCHES]", matches)

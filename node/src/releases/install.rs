@@ -15,6 +15,7 @@ use super::file::OpenBundle;
 use super::memory::{InstalledAt, Memory, installed_at, keep_install};
 use super::{refused, unpacked, untrusted};
 use crate::api::Progress;
+use crate::audit::AuditEvent;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
@@ -64,6 +65,21 @@ impl Install {
         trust: Option<Trust>,
         progress: &Progress,
     ) -> Result<Self, Failure> {
+        let done = Self::of_space(node, app, order, trust, progress);
+        done.inspect_err(|failure| {
+            let newest =
+                app.channel(&order.wanted.channel).iter().filter_map(|line| line.last()).map(|it| it.seq).max();
+            tell_refused(node, &app.registry, &order.wanted, newest, failure);
+        })
+    }
+
+    fn of_space(
+        node: &Node,
+        app: &App,
+        order: &InstallOrder,
+        trust: Option<Trust>,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
         let memory = Memory::of(node.known(), &app.registry);
         let (trust, pinned) = trusted(node, &memory, app, trust)?;
         let mut seen = memory.seen()?;
@@ -96,6 +112,20 @@ impl Install {
         trust: Option<Trust>,
         progress: &Progress,
     ) -> Result<Self, Failure> {
+        let done = Self::of_file(node, bundle, order, trust, progress);
+        let content = bundle.head.manifest.content();
+        done.inspect_err(|failure| {
+            tell_refused(node, &content.registry, &order.wanted, Some(content.seq), failure);
+        })
+    }
+
+    fn of_file(
+        node: &Node,
+        bundle: &OpenBundle,
+        order: &InstallOrder,
+        trust: Option<Trust>,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
         let (content, what) = (bundle.head.manifest.content(), bundle.path.display().to_string());
         let memory = Memory::of(node.known(), &content.registry);
         let mut trust = match merge(memory.trust()?, trust, &content.registry)? {
@@ -104,7 +134,7 @@ impl Install {
         };
         let before = trust.recovered();
         let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
-        keep(&memory, &trust, before)?;
+        keep(node, &memory, &trust, before)?;
         followed.map_err(|error| untrusted(&what, &error))?;
         let (seen, wall_ms) = (memory.seen()?, now().wall_ms);
         let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
@@ -121,7 +151,7 @@ impl Install {
 /// The trust for an app: kept, given, or pinned by what its space shows at the first use; brought up to date and kept.
 fn trusted(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
     let followed = Followed::of(node, memory, app, given)?;
-    keep(memory, &followed.trust, followed.before)?;
+    keep(node, memory, &followed.trust, followed.before)?;
     let pinned = followed.pinned;
     followed.end(app).map(|trust| (trust, pinned))
 }
@@ -198,7 +228,16 @@ fn proven(node: &Node, trust: &Trust, frames: &[Verified]) -> Vec<Verified> {
 }
 
 /// Keeps a trust. After a recovery nothing that was seen of channels counts: a thief may have shown it, and what he signed is void.
-fn keep(memory: &Memory, trust: &Trust, before: Option<Recovered>) -> Result<(), Failure> {
+fn keep(node: &Node, memory: &Memory, trust: &Trust, before: Option<Recovered>) -> Result<(), Failure> {
+    let known = memory.trust()?.and_then(|known| known.fork());
+    if let Some(fork) = trust.fork().filter(|_| known.is_none()) {
+        let event = AuditEvent::new("ledger:forked", "#FF0000")
+            .member("registry", trust.registry())
+            .member("epoch", fork.epoch)
+            .member("followed", HEXLOWER.encode(&fork.followed))
+            .member("other", HEXLOWER.encode(&fork.other));
+        node.audit().event(&event);
+    }
     if trust.recovered() != before {
         memory.keep_seen(&Seen::default())?;
     }
@@ -293,6 +332,29 @@ fn choose_of(
     Ok(Candidate { entry, head, manifest })
 }
 
+/// Says in the audit that a release was not taken, when that is about the release and not about this machine.
+// Spec: GW-78
+fn tell_refused(node: &Node, registry: &str, wanted: &Wanted, seq: Option<u64>, failure: &Failure) {
+    let (name, hsl) = match failure.code.as_str() {
+        "head_retired" | "head_ahead" | "head_expired" | "other_channel" | "not_of_head" | "rollback" => {
+            ("release:head_refused", "#FF4500")
+        }
+        "equivocation" => ("release:equivocation", "#FF0000"),
+        _ if failure.exit == Exit::Verification => ("bundle:rejected", "#FF0000"),
+        _ => return,
+    };
+    let stored = Memory::of(node.known(), registry).seen().ok().and_then(|seen| seen.newest(&wanted.channel));
+    let number = |seq: Option<u64>| seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string());
+    let event = AuditEvent::new(name, hsl)
+        .member("registry", registry)
+        .member("name", &wanted.name)
+        .member("channel", &wanted.channel)
+        .member("seq", number(seq))
+        .member("storedSeq", number(stored.map(|(seq, _)| seq)))
+        .member("reason", &failure.code);
+    node.audit().event(&event);
+}
+
 fn title(manifest: &Manifest) -> String {
     format!("{} {} ({})", manifest.name, manifest.version, manifest.channel)
 }
@@ -348,8 +410,18 @@ fn place(
         at_ms: now().wall_ms,
     };
     keep_install(&known, at.clone())?;
-    let is_downgrade = before.is_some_and(|before| before.channel == at.channel && before.seq > at.seq);
-    let event = if is_downgrade { "release_downgraded" } else { "release_installed" };
+    let is_downgrade = before.as_ref().is_some_and(|before| before.channel == at.channel && before.seq > at.seq);
+    if is_downgrade {
+        let stored = before.as_ref().map_or(0, |before| before.seq);
+        let event = AuditEvent::new("release:downgrade", "#FF8C00")
+            .member("registry", &manifest.registry)
+            .member("channel", &at.channel)
+            .member("seq", at.seq)
+            .member("storedSeq", stored)
+            .member("reason", "allow_downgrade");
+        node.audit().event(&event);
+    }
+    let event = "release_installed";
     let dir = order.to.display().to_string();
     node.audit().note(
         event,

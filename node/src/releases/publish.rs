@@ -16,9 +16,10 @@ use serde_json::json;
 
 use super::app::{App, Entry};
 use super::file::OpenBundle;
-use super::tiers::{ARCHIVE_AFTER_MS, Tiers};
+use super::tiers::{ARCHIVE_AFTER_MS, Tier, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
+use crate::audit::AuditEvent;
 use crate::commands::store_failure;
 use crate::content::{ContentWriter, store_bytes};
 use crate::failure::{Exit, Failure};
@@ -284,6 +285,14 @@ async fn bring_out(
             ("key_version", &content.key_version.to_string()),
         ],
     );
+    let size = fs::metadata(&file).map_or(0, |found| found.len());
+    let event = AuditEvent::normal("bundle:stored")
+        .member("name", &content.name)
+        .member("version", &content.version)
+        .member("keyVersion", content.key_version)
+        .member("storageClass", Tier::Hot.class())
+        .member("bytes", size);
+    node.audit().event(&event);
     Ok(Published { app, manifest, file, trust })
 }
 

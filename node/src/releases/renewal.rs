@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use sealtide_releases::bundle::AppName;
 
 use super::renew;
-use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tiers};
+use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tier, Tiers};
 use crate::audit::AuditEvent;
 use crate::failure::Failure;
 use crate::node::Node;
@@ -65,14 +65,18 @@ pub(crate) fn archive(node: &Node, due: Due, app: Option<&AppName>) -> Result<Ar
     let mut told = |stored: &super::Stored| {
         let manifest = stored.manifest.content();
         let event = AuditEvent::normal("bundle:archived")
-            .member("app", &manifest.name)
+            .member("name", &manifest.name)
             .member("version", &manifest.version)
             .member("channel", &manifest.channel)
             .member("keyVersion", manifest.key_version)
+            .member("storageClass", Tier::Cold.class())
             .member("bytes", manifest.size);
         node.audit().event(&event);
     };
     let done = Tiers::of(node.home()).archive(due, app, now().wall_ms, &mut told)?;
+    if let Some(desk) = node.open_desk() {
+        desk.note_moves(done.moved, done.failed);
+    }
     if done != Archived::default() {
         let event = AuditEvent::normal("bundle:archive:done")
             .member("moved", done.moved)

@@ -197,6 +197,18 @@ impl Tiers {
         Ok(found)
     }
 
+    /// How many bundles are in a tier. Reads directories, no bundle.
+    pub(crate) fn count(&self, tier: Tier) -> io::Result<u64> {
+        let mut count = 0;
+        for version in entries(&self.root.join(tier.dir()))? {
+            for dir in entries(&version)? {
+                let is_bundle = |path: &&PathBuf| path.extension().is_some_and(|end| end == "stb");
+                count += entries(&dir)?.iter().filter(is_bundle).count() as u64;
+            }
+        }
+        Ok(count)
+    }
+
     /// Moves what is due to the archive. One that fails is counted and told, and the others go on; the next job tries it
     /// again.
     ///

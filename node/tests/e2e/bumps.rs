@@ -12,13 +12,13 @@ const CARGO: &str = "[package]\nname = \"é\"\nversion = \"1.0.0\"\n# api 1.0.0\
 const PAGE: &str = "<p>Version v1.0.0</p>\n";
 
 /// A home whose registry names places in a source tree.
-struct Tree {
-    machine: Machine,
-    root: PathBuf,
+pub(crate) struct Tree {
+    pub(crate) machine: Machine,
+    pub(crate) root: PathBuf,
 }
 
 impl Tree {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let machine = Machine::new();
         let root = machine.root().join("source");
         fs::create_dir_all(root.join("web")).unwrap();
@@ -52,7 +52,7 @@ impl Tree {
         Self { machine, root }
     }
 
-    fn words<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
+    pub(crate) fn words<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
         [words, &["--tree", self.root.to_str().unwrap()]].concat()
     }
 

@@ -69,7 +69,7 @@ fn a_public_listener_needs_a_key_that_somebody_chose() {
 
 // Proves: GW-98
 #[test]
-fn compat_client() {
+fn compat_opens_reading_and_the_query() {
     let machine = Machine::new();
     let plain = start(&machine.home(), &[], &[]);
     let public = ["X-Real-IP: 9.9.9.9".to_owned()];
@@ -139,7 +139,7 @@ fn fallback_matrix() {
     );
     until("the fallback is counted and told", || {
         let figures = audited.ask("GET /metrics", &[], "");
-        let counted = figures.contains(r#"sealtide_gw_key_fallback_total{from="v5",to="v1"} 1"#);
+        let counted = figures.contains(r#"sealtide_gw_key_fallback_total{from="other",to="v1"} 1"#);
         if counted && lines_of(&machine, "key:fallback_v5_to_v1").len() == 1 { Ok(()) } else { Err(figures) }
     });
     machine.ok(&["--yes", "keys", "force", "v2"]);
@@ -167,9 +167,72 @@ fn metrics() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
-    assert_eq!(status(&gateway.ask("GET /metrics", &["X-Forwarded-For: 127.0.0.1".to_owned()], "")), 404);
+    for line in ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "CF-Connecting-IP: 127.0.0.1"] {
+        assert_eq!(status(&gateway.ask("GET /metrics", &[line.to_owned()], "")), 404, "{line}");
+    }
     let registry = gateway.get("/version/registry");
     assert_eq!(registry["registrySignature"].as_str().unwrap().len(), 88);
+}
+
+/// Every figure of the specification is there once it can be, and no caller makes a label.
+// Proves: GW-81
+#[test]
+fn metrics_complete_and_bounded() {
+    let machine = Machine::new();
+    let (first, second) = ("a1".repeat(32), "b2".repeat(32));
+    let secrets = [("VERSION_SIGNING_KEY", first.as_str()), ("VERSION_SIGNING_KEY_V2", &second)];
+    let gateway = start(&machine.home(), &["--key-fallback", "audited"], &secrets);
+    for version in 5..45 {
+        assert_eq!(gateway.bump(&format!(r#"{{"keyVersion":"v{version}"}}"#))["fallback"], true);
+        gateway.bump(&format!(r#"{{"entityId":"api:none-{version}"}}"#));
+        let odd = [format!("X-Real-IP: 192.0.2.{version}"), "Upgrade: websocket".to_owned()];
+        gateway.ask(&format!("GET /version/ws?name-{version}"), &odd, "");
+        gateway.ask(&format!("GET /no/such/path-{version}"), &[], "");
+        gateway.ask(&format!("GET /api/auth/csrf-token?purpose=purpose-{version}"), &[], "");
+    }
+    let carrier = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+    let carrier: Vec<String> = carrier.iter().map(|line| (*line).to_owned()).collect();
+    head_of(&gateway.at, "/version/ws", &carrier);
+    machine.ok(&["--yes", "keys", "rotate"]);
+    gateway.bump("{}");
+    let text = gateway.ask("GET /metrics", &[], "");
+    for name in [
+        "upgrades",
+        "sessions",
+        "tokens_issued",
+        "tokens_outstanding",
+        "tokens_rejected",
+        "signatures",
+        "signature_seconds",
+        "key_fallback",
+        "key_active_version",
+        "key_age_seconds",
+        "rotations",
+        "rotation_seconds",
+        "deflate_ratio",
+        "bumps",
+        "bundles",
+        "bundle_moves",
+        "audit_events",
+        "audit_write_errors",
+        "forwarding_ignored",
+    ] {
+        assert!(text.contains(&format!("# TYPE sealtide_gw_{name} ")), "{name} in {text}");
+    }
+    for line in [
+        r#"sealtide_gw_key_fallback_total{from="other",to="v1"} 40"#,
+        r#"sealtide_gw_rotations_total{result="done"} 1"#,
+        "sealtide_gw_rotation_seconds_count 1",
+        r#"sealtide_gw_bundles{tier="STANDARD"} 0"#,
+        r#"sealtide_gw_bundle_moves_total{result="failed"} 0"#,
+        "sealtide_gw_key_active_version 2",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    for own in ["v44", "api:none", "path-", "purpose-", "192.0.2", "name-"] {
+        assert!(!text.contains(own), "a caller made a label with {own}: {text}");
+    }
+    assert!(text.lines().count() < 400, "{text}");
 }
 
 // Proves: GW-85

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use sealtide_crypto::{Ed25519PublicKey, GatewayContext};
-use sealtide_identity::keyring::{Algorithm, KeySecret, KeyVersion, VersionKeys, decode_signature};
+use sealtide_identity::keyring::{Algorithm, KeySecret, KeyVersion, LedgerRecord, VersionKeys, decode_signature};
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, start};
@@ -516,4 +516,34 @@ fn rotate_signal() {
     assert_eq!(a.ok(&["keys", "status"])["epoch"], 4, "three signals, three changes");
     other.stop();
     node.stop();
+}
+
+/// Pages of 256 records, oldest first; what was paged is the whole ledger.
+// Proves: GW-109
+#[test]
+fn ledger_endpoint() {
+    let keyed = Keyed::new(2);
+    let gateway = keyed.start();
+    for epoch in 2..=300_u64 {
+        let order = if epoch % 2 == 0 { "rotate" } else { "rollback" };
+        let told = keyed.admin_order(&gateway, order, "{}").unwrap();
+        assert_eq!(told["epoch"], epoch, "{told}");
+    }
+    let page = |since: u64| {
+        let page = gateway.get(&format!("/version/keys/ledger?since={since}"));
+        let records: Vec<LedgerRecord> =
+            page.as_array().unwrap().iter().map(|record| LedgerRecord::parse(record).unwrap()).collect();
+        records
+    };
+    let epochs = |since| page(since).iter().map(|record| record.epoch).collect::<Vec<_>>();
+    assert_eq!(epochs(0), (1..=256).collect::<Vec<_>>());
+    assert_eq!(epochs(256), (257..=300).collect::<Vec<_>>());
+    assert_eq!(epochs(44), (45..=300).collect::<Vec<_>>(), "a page that is just full");
+    assert_eq!(epochs(43), (44..=299).collect::<Vec<_>>(), "and one that is cut");
+    assert!(epochs(300).is_empty() && epochs(1 << 40).is_empty());
+    let whole = [page(0), page(256)].concat();
+    assert!(whole.windows(2).all(|pair| pair[1].prev == Some(pair[0].hash())), "no record is missing between pages");
+    // It is for anybody.
+    let from_afar = gateway.ask("GET /version/keys/ledger?since=299", &["X-Real-IP: 9.9.9.9".to_owned()], "");
+    assert!(from_afar.starts_with("HTTP/1.1 200"), "{from_afar}");
 }

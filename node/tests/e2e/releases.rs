@@ -364,7 +364,7 @@ fn older_yanked_and_unknown_releases() {
     machine.fails(&install, 5, "not_of_head");
     let installed = machine.ok(&[&install[..], &["--allow-downgrade"]].concat());
     assert_eq!(installed["version"], "1.0.0");
-    until("the audit says so", || match audited(machine, "release_downgraded") {
+    until("the audit says so", || match audited(machine, "release:downgrade") {
         1 => Ok(()),
         count => Err(format!("{count}: {}", machine.plain(&["audit", "tail"]).stdout)),
     });
@@ -516,7 +516,7 @@ fn archive_on_rotate_moves_every_bundle_and_none_is_lost_when_it_is_cut() {
 }
 
 /// One request at the door: status, head, body.
-fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
+pub(crate) fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
     use std::io::{Read, Write};
     let at = gateway.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(at).unwrap();

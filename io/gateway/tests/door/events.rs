@@ -37,7 +37,8 @@ async fn ask_upgrade(at: std::net::SocketAddr, lines: &[&str]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-// Of GW-78: the events of the door.
+// Proves: GW-78
+// The events of the door; those behind it are in the stories of the binary.
 #[tokio::test]
 async fn events_complete() {
     let desk = Desk::new();
@@ -167,6 +168,23 @@ async fn events_of_sessions_and_of_tokens_over_http() {
     assert_eq!((again.len(), member(&again[1], "ref").len()), (2, 8), "used before");
 }
 
+// Of GW-78: a source that comes too often.
+#[tokio::test]
+async fn upgrades_that_come_too_often() {
+    let desk = Desk::new();
+    let server = door(&desk, |settings: &mut Settings| {
+        settings.limits_loopback = true;
+        settings.upgrades_per_second = 1;
+    })
+    .await;
+    for _ in 0..8 {
+        upgrade(server.address(), "Sec-WebSocket-Version: 13", KEY, &[]).await;
+    }
+    let limited = told(&desk, "ws:upgrade:rate_limited");
+    assert!(!limited.is_empty());
+    assert_eq!((member(&limited[0], "source"), limited[0].hsl), ("127.0.0.1".into(), "#FF4500"));
+}
+
 // Proves: GW-81
 #[tokio::test]
 async fn metrics() {
@@ -186,6 +204,8 @@ async fn metrics() {
         r#"sealtide_gw_messages_total{dir="in",type="ping"} 1"#,
         r#"sealtide_gw_messages_total{dir="in",type="other"} 1"#,
         r#"sealtide_gw_messages_total{dir="out",type="answer"} 2"#,
+        r#"sealtide_gw_forwarding_ignored_total 1"#,
+        "sealtide_gw_deflate_ratio_count 0",
         "sealtide_gw_sessions 1",
         "sealtide_gw_tokens_outstanding 0",
     ] {

@@ -40,6 +40,9 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, requires = "tree")]
         confirm: bool,
     },
+    /// The version registry that several nodes have
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Ship a directory: a signed bundle in a channel, pushed to whoever follows
     Publish {
         /// The app, for instance kiosk
@@ -185,4 +188,25 @@ pub(crate) enum CryptoArg {
     Hmac,
     /// Ed25519
     Ed25519,
+}
+
+/// `release registry …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Who writes the registry, and at which revision it is
+    Show,
+    /// Make a space for the registry of this home, in which other nodes read it and pass bumps on
+    Share,
+    /// Show the registry of this space at the own door, and pass bumps on to its writer
+    Follow {
+        /// The space that was joined
+        space: String,
+    },
+    /// Neither share nor follow one any more
+    Leave,
+    /// Let another node that follows it write the registry from here on
+    HandOver {
+        /// The node, by name or id
+        node: String,
+    },
 }

@@ -1,0 +1,163 @@
+//! The registry changes hands: one frame of the old writer names the new one, which goes on from it. Spec: gateway §8.1.
+
+use std::sync::Arc;
+
+use sealtide_gateway::Notice;
+use sealtide_ibgib::{TimelineId, Verified};
+use sealtide_identity::NodeId;
+use sealtide_identity::keyring::PublicKeyEntry;
+use sealtide_releases::{RegistryFrame, Writer};
+use sealtide_store::Store;
+use sealtide_sync::{CommitRequest, SpaceView};
+
+use super::bumps::is_writer;
+use super::desk::Desk;
+use super::registry::{Origin, TAKEN_SETTING, frame_for, signature_of};
+use super::timelines::{Frames, REGISTRY_SETTING};
+use crate::audit::AuditEvent;
+use crate::failpoint;
+use crate::failure::{Exit, Failure};
+use crate::known::Known;
+use crate::real::now;
+
+/// Frames that are committed at once when a registry is taken over.
+const BATCH: usize = 256;
+
+impl Desk {
+    /// Who this node is as a writer.
+    pub(crate) fn as_writer(&self) -> Writer {
+        Writer { node: self.node().id, ledger: self.read().ring.ledger().address().to_owned() }
+    }
+
+    /// Who writes the registry, when it is not this node.
+    pub(crate) fn handed_to(&self) -> Option<NodeId> {
+        self.turn().writer
+    }
+
+    /// The revision that everybody sees.
+    pub(crate) fn registry_revision(&self) -> u64 {
+        self.read().registry.revision()
+    }
+
+    /// Whether the version that signs has a pair: without one others cannot verify anything.
+    pub(crate) fn has_pair(&self) -> bool {
+        let state = self.read();
+        let active = state.ring.ledger().tip().active();
+        let is_active = |key: &PublicKeyEntry| key.version == active;
+        state.ring.ledger().keys().iter().any(is_active)
+    }
+
+    /// Frames of the own ledger (`keyring`) or registry (`registry`) from counter `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn frames(&self, ib: &'static str, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
+        Frames { store: self.store(), space: self.space(), ib }.from(from, limit)
+    }
+
+    /// How many such frames there are.
+    ///
+    /// # Errors
+    /// As [`Desk::frames`].
+    pub(crate) fn count(&self, ib: &'static str) -> Result<u64, Failure> {
+        Frames { store: self.store(), space: self.space(), ib }.count()
+    }
+
+    /// Lets another node write from here on: the next frame says so, and this node signs it. Waits for the disk.
+    ///
+    /// # Errors
+    /// Exit 6 when this node is not the writer or has no pair; as the store reports.
+    // Spec: GW-108
+    pub(crate) fn hand_over(&self, to: &Writer) -> Result<u64, Failure> {
+        let mut turn = self.turn();
+        is_writer(&turn).map_err(|refused| Failure::new(Exit::Refused, "not_the_writer", refused.to_string()))?;
+        let after = turn.ahead.with_versions(&[]).expect("no entity is missing among none");
+        let data = {
+            let state = self.read();
+            let own = self.node().id;
+            frame_for(&after, &Origin { writer: &own, ring: &state.ring, last: state.last }, to)
+        };
+        let unsigned = || Failure::new(Exit::Refused, "key_unavailable", "the active version has no pair");
+        let data = data.filter(|data| data.contains_key("registrySignature")).ok_or_else(unsigned)?;
+        failpoint::hit("registry_handing");
+        let frames = Frames { store: self.store(), space: self.space(), ib: "registry" };
+        // From here on the other writes, whatever else fails.
+        let frame = frames.next(&turn.registry, data)?;
+        failpoint::hit("registry_handed");
+        let (revision, registry) = (after.revision(), Arc::new(after));
+        {
+            let mut state = self.write();
+            state.signature = signature_of(&frame);
+            state.registry = registry.clone();
+        }
+        (turn.registry, turn.ahead, turn.writer) = (frame, registry, Some(to.node));
+        drop(turn);
+        self.note_event(
+            AuditEvent::new("registry:handed_over", "#FF8C00")
+                .member("to", to.node)
+                .member("ledger", &to.ledger)
+                .member("revision", revision),
+        );
+        self.note_moved();
+        Ok(revision)
+    }
+
+    /// Goes on from the last of these frames, which names this node as the writer. They are a line from its first frame on, and the
+    /// caller has verified them. Waits for the disk.
+    ///
+    /// # Errors
+    /// As the store reports; then this node writes what it wrote before.
+    // Spec: GW-108
+    pub(crate) fn take_over(&self, line: &[Verified]) -> Result<(), Failure> {
+        let (Some(first), Some(last)) = (line.first(), line.last()) else { return Ok(()) };
+        let damaged = |error: String| Failure::new(Exit::Verification, "registry", error);
+        let frame = RegistryFrame::read(&last.object().ok_or_else(|| damaged("no frame".to_owned()))?);
+        let frame = frame.map_err(|error| damaged(error.to_string()))?;
+        if frame.writer != self.as_writer() {
+            return Err(damaged("it names another writer".to_owned()));
+        }
+        let mut turn = self.turn();
+        copy(self.store(), self.space(), line)?;
+        failpoint::hit("registry_copied");
+        let known = Known::of(self.store());
+        let kept = known.put_setting(TAKEN_SETTING, Some(last.address().as_str()));
+        let kept = kept.and_then(|()| known.put_setting(REGISTRY_SETTING, Some(first.address().as_str())));
+        kept.map_err(|error| Failure::failed("store", error.to_string()))?;
+        let (registry, revision) = (Arc::new(frame.registry), turn.ahead.revision());
+        {
+            let mut state = self.write();
+            state.signature = signature_of(last);
+            state.registry = registry.clone();
+        }
+        tracing::info!(revision = registry.revision(), before = revision, "this node writes the registry now");
+        (turn.registry, turn.ahead, turn.writer) = (last.clone(), registry.clone(), None);
+        drop(turn);
+        self.thread().active(now().mono_ms);
+        self.note_event(
+            AuditEvent::new("registry:taken_over", "#FF8C00")
+                .member("first", first.address())
+                .member("revision", registry.revision()),
+        );
+        self.notify(Notice::KeysMoved);
+        self.note_moved();
+        Ok(())
+    }
+}
+
+/// Puts frames into a space that are not there yet, the oldest first.
+fn copy(store: &Store, space: &sealtide_identity::SpaceId, line: &[Verified]) -> Result<(), Failure> {
+    let view = store.view(space).ok_or_else(|| Failure::failed("store", "the space of the gateway is gone"))?;
+    let known = |frame: &Verified| view.contains(&frame.sid());
+    let missing: Vec<Verified> = line.iter().filter(|frame| !known(frame)).cloned().collect();
+    for batch in missing.chunks(BATCH) {
+        let request = CommitRequest {
+            saga: None,
+            staged: None,
+            records: batch.to_vec(),
+            expected: Vec::<(TimelineId, Vec<_>)>::new(),
+            strict: false,
+        };
+        store.commit(space, &request).map_err(|error| Failure::failed("store", error.to_string()))?;
+    }
+    Ok(())
+}
