@@ -11,6 +11,7 @@
 mod app;
 mod file;
 mod install;
+mod intake;
 mod memory;
 mod publish;
 mod renewal;
@@ -22,6 +23,7 @@ use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
 pub(crate) use app::App;
 pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
+pub(crate) use intake::{intake_file, take_in};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use renewal::{archive, keep_fresh};

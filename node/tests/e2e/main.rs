@@ -23,6 +23,7 @@ mod export;
 mod faults;
 mod gateway;
 mod identity;
+mod intake;
 mod key_places;
 mod keys;
 mod live;
