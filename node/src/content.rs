@@ -5,8 +5,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{JoinHandle, spawn};
 
 use bytes::{Buf, Bytes};
-use sealtide_ibgib::{Address, BIN_INLINE_BYTES_MAX, ChunkRef, Manifest, Verified, binary_record, read_binary};
-use sealtide_store::{SpaceHandle, Store};
+use sealtide_ibgib::{
+    Address, BIN_INLINE_BYTES_MAX, ChunkHash, ChunkRef, Manifest, Verified, binary_record, read_binary,
+};
+use sealtide_store::{SpaceHandle, Store, StoreError};
 use sealtide_sync::SpaceView;
 
 use crate::failure::{Exit, Failure};
@@ -15,6 +17,44 @@ use crate::failure::{Exit, Failure};
 const PIECE: usize = 1024 * 1024;
 /// Pieces that wait for that thread.
 const PIECES: usize = 4;
+/// Chunks that wait to be stored.
+const CHUNKS: usize = 2;
+
+/// Stores chunks in a thread of its own, while whoever cuts them goes on. The thread is there from the first chunk on.
+pub(crate) struct ChunkKeeper {
+    store: Store,
+    thread: Option<(SyncSender<(ChunkHash, Vec<u8>)>, JoinHandle<Result<(), StoreError>>)>,
+}
+
+impl ChunkKeeper {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self { store: store.clone(), thread: None }
+    }
+
+    /// Takes a chunk over. That it is stored is known from [`ChunkKeeper::finish`] alone.
+    ///
+    /// # Errors
+    /// When the store failed before; `finish` says why.
+    pub(crate) fn keep(&mut self, chunk: ChunkRef, bytes: &[u8]) -> io::Result<()> {
+        let (chunks, _) = self.thread.get_or_insert_with(|| {
+            let (chunks, taken) = sync_channel::<(ChunkHash, Vec<u8>)>(CHUNKS);
+            let store = self.store.clone();
+            (chunks, spawn(move || taken.iter().try_for_each(|(hash, bytes)| store.put_chunk(hash, &bytes))))
+        });
+        chunks.send((chunk.hash, bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Waits until every chunk is stored.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        let Some((chunks, thread)) = self.thread else { return Ok(()) };
+        drop(chunks);
+        let kept = thread.join().map_err(|_| io::Error::other("the thread that stores chunks ended"))?;
+        kept.map_err(io::Error::other)
+    }
+}
 
 /// Takes a content in: its chunks go to the store while it is written, its records come at the end.
 pub(crate) struct ContentWriter {
@@ -72,8 +112,12 @@ fn cut(store: &Store, source: &mut dyn Read) -> io::Result<Vec<Verified>> {
     if begin.len() <= BIN_INLINE_BYTES_MAX {
         return Ok(vec![binary_record(begin.into())]);
     }
-    let mut keep = |chunk: ChunkRef, bytes: &[u8]| store.put_chunk(chunk.hash, bytes).map_err(io::Error::other);
-    Ok(Manifest::cut(&mut Read::chain(begin.as_slice(), source), &mut keep)?.records())
+    let mut keeper = ChunkKeeper::new(store);
+    let manifest =
+        Manifest::cut(&mut Read::chain(begin.as_slice(), source), &mut |chunk, bytes| keeper.keep(chunk, bytes));
+    // A store that failed says why.
+    keeper.finish()?;
+    Ok(manifest?.records())
 }
 
 /// What comes from a [`ContentWriter`], as a reader.

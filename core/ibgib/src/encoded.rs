@@ -71,6 +71,15 @@ impl Verified {
         accept::check(encoded, Hashing::Trust).map(|inner| Self(Arc::new(inner)))
     }
 
+    /// As [`Verified::trusted`], for bytes that are kept under their sid: it is not computed again.
+    ///
+    /// # Errors
+    /// As [`Verified::trusted`].
+    pub fn trusted_as(encoded: Bytes, sid: Sid) -> Result<Self, Refusal> {
+        let inner = accept::check(encoded, Hashing::Trust)?;
+        Ok(Self(Arc::new(Inner { sid: OnceLock::from(sid), ..inner })))
+    }
+
     /// Makes a record: computes the gib by ibgib §2.4 (in a timeline when `rel8ns.tjp` is not empty or `data.isTjp`
     /// is truthy), encodes and checks it like a foreign one.
     ///

@@ -94,7 +94,7 @@ impl FileFrame {
         if record.address().ib() != FILE_IB {
             return fault("ib", "is not \"file\"");
         }
-        let data = record.object().ok_or(FileFrameError { member: "data", problem: "is not an object" })?;
+        let mut data = record.object().ok_or(FileFrameError { member: "data", problem: "is not an object" })?;
         if record.frame().is_none() {
             return fault("tjp", "is missing: the record is in no timeline");
         }
@@ -110,7 +110,7 @@ impl FileFrame {
                 .as_i64()
                 .ok_or(bad("data.mtime", "is not an integer in range"))?,
             by: needed(text(&data, "by", "data.by")?, "data.by")?.to_owned(),
-            content: content(&data, record.relations())?,
+            content: content(&mut data, record.relations())?,
             deleted: flag(&data, "deleted", "data.deleted")?,
             yielded,
         };
@@ -335,9 +335,14 @@ fn flag(data: &Object, name: &str, member: &'static str) -> Result<bool, FileFra
 }
 
 /// The one of `text`, `target` and `bin` that is there.
-fn content(data: &Object, relations: &Relations) -> Result<Content, FileFrameError> {
-    let inline = text(data, "text", "data.text")?.map(|text| Content::Text(text.to_owned()));
-    let target = text(data, "target", "data.target")?.map(|target| Content::Target(target.to_owned()));
+fn content(data: &mut Object, relations: &Relations) -> Result<Content, FileFrameError> {
+    let mut take = |name: &str, member| match data.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => fault(member, "is not a text"),
+    };
+    let inline = take("text", "data.text")?.map(Content::Text);
+    let target = take("target", "data.target")?.map(Content::Target);
     let bin = match relations.get("bin").map(Vec::as_slice) {
         None | Some([]) => None,
         Some([address]) => Some(Content::Bin(address.clone())),

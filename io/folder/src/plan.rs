@@ -64,7 +64,7 @@ impl CheckOut {
 }
 
 /// Where a check-out gets the content of binaries.
-pub trait ContentSource {
+pub trait ContentSource: Sync {
     /// The binary that stands under an address.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
@@ -142,6 +143,7 @@ impl Hands<'_> {
         Ok(stat)
     }
 
+    /// Writes a chunk while the next ones are loaded and checked by a thread.
     fn write_chunks(
         &mut self,
         file: &mut File,
@@ -149,17 +151,32 @@ impl Hands<'_> {
         source: &dyn ContentSource,
         unsynced: &mut Unsynced,
     ) -> Result<(), Fail> {
-        for chunk in &manifest.chunks {
-            let bytes = source.chunk(&chunk.hash).map_err(unloadable)?;
-            if bytes.len() as u64 != u64::from(chunk.length) {
-                let problem = format!("chunk {} has {} bytes, not {}", chunk.hash, bytes.len(), chunk.length);
-                return Err(Fail::Skip(SkipReason::Content(problem)));
+        let (loaded, chunks) = sync_channel(CHUNKS_AHEAD);
+        std::thread::scope(|scope| {
+            // The channel lives as long as this closure, so that the thread ends when the writing stops.
+            let chunks = chunks;
+            scope.spawn(move || {
+                for chunk in &manifest.chunks {
+                    let bytes = source.chunk(&chunk.hash);
+                    let is_last = bytes.is_err();
+                    if loaded.send(bytes).is_err() || is_last {
+                        break;
+                    }
+                }
+            });
+            for chunk in &manifest.chunks {
+                let bytes =
+                    chunks.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(unloadable)?;
+                if bytes.len() as u64 != u64::from(chunk.length) {
+                    let problem = format!("chunk {} has {} bytes, not {}", chunk.hash, bytes.len(), chunk.length);
+                    return Err(Fail::Skip(SkipReason::Content(problem)));
+                }
+                self.step("chunk")?;
+                file.write_all(&bytes)?;
+                unsynced.bytes += bytes.len() as u64;
             }
-            self.step("chunk")?;
-            file.write_all(&bytes)?;
-            unsynced.bytes += bytes.len() as u64;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -175,12 +192,18 @@ pub(crate) fn mode_of_new(exec: bool) -> u32 {
     mode_with_exec(0o666 & !umask(), exec)
 }
 
-/// The file mode creation mask. Reading it by the system call would mean to change it for a moment, for all threads.
+/// The file mode creation mask, as it was when first asked for. Reading it by the system call would mean to change it for a
+/// moment, for all threads.
 fn umask() -> u32 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
+    })
 }
 
+/// Chunks that wait to be written, at most.
+const CHUNKS_AHEAD: usize = 2;
 /// Files or directories up to which each is synced by itself.
 const SYNC_SINGLY_MAX: usize = 8;

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified};
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Refusal, Sid, TimelineId, Verified};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::negentropy::Ranges;
 use sealtide_sync::{IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
@@ -100,8 +100,16 @@ pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<V
 }
 
 fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
+    read_as(pack, stored, Verified::trusted)
+}
+
+fn read_as(
+    pack: &Pack,
+    stored: &Stored,
+    trust: impl FnOnce(Bytes) -> Result<Verified, Refusal>,
+) -> io::Result<Option<Verified>> {
     let Some(encoded) = read_encoded(pack, stored)? else { return Ok(None) };
-    match Verified::trusted(encoded) {
+    match trust(encoded) {
         Ok(record) => Ok(Some(record)),
         Err(refusal) => {
             tracing::error!(pack = pack.number, offset = stored.place.offset, %refusal, "a stored record is no record");
@@ -127,8 +135,9 @@ fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
 }
 
 impl Inner {
-    fn load(&self, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
-        self.read(find, read_record)
+    /// Reads the record `sid`, which lies where `find` says.
+    fn load(&self, sid: &Sid, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
+        self.read(find, |pack, stored| read_as(pack, stored, |encoded| Verified::trusted_as(encoded, *sid)))
     }
 
     fn read<T>(
@@ -198,14 +207,27 @@ impl SpaceHandle {
 
     /// The tips of a timeline, sorted by address. Reads their records.
     pub fn tips(&self, timeline: &TimelineId) -> Vec<TipItem> {
+        self.tip_records(timeline).iter().filter_map(TipItem::of).collect()
+    }
+
+    /// The records of the tips of a timeline, sorted by address.
+    pub fn tip_records(&self, timeline: &TimelineId) -> Vec<Verified> {
         let heads = self.seek(|index, state| index.tips_of(state, timeline));
-        let mut tips: Vec<TipItem> = heads.iter().filter_map(|head| self.tip(head)).collect();
-        tips.sort_by(|a, b| (&a.tip, a.sid).cmp(&(&b.tip, b.sid)));
+        let mut tips: Vec<Verified> = heads.iter().filter_map(|head| self.head(head)).collect();
+        tips.sort_by(|a, b| (a.address(), a.sid()).cmp(&(b.address(), b.sid())));
         tips
     }
 
-    fn tip(&self, head: &Head) -> Option<TipItem> {
-        TipItem::of(&self.inner.load(|_| Some(head.stored))?)
+    /// The sids of the tips of a timeline, in ascending order. Reads no record.
+    pub fn tip_sids(&self, timeline: &TimelineId) -> Vec<Sid> {
+        let heads = self.seek(|index, state| index.tips_of(state, timeline));
+        let mut sids: Vec<Sid> = heads.iter().map(|head| head.sid).collect();
+        sids.sort_unstable();
+        sids
+    }
+
+    fn head(&self, head: &Head) -> Option<Verified> {
+        self.inner.load(&head.sid, |_| Some(head.stored))
     }
 
     /// Every tip, in ascending order of (timeline, sid).
@@ -219,16 +241,21 @@ impl SpaceHandle {
 
     /// All tips, sorted by (order, id). Reads the record of every tip: not for large spaces.
     pub fn tip_items(&self) -> Vec<TipItem> {
-        let mut tips: Vec<TipItem> = self.heads().iter().filter_map(|head| self.tip(head)).collect();
+        let mut tips: Vec<TipItem> = self.heads().iter().filter_map(|head| TipItem::of(&self.head(head)?)).collect();
         tips.sort_by_key(|tip| (tip.order, tip.id));
         tips
     }
 
+    /// All timelines, in ascending order. Reads no record.
+    pub fn timeline_ids(&self) -> Vec<TimelineId> {
+        let mut ids: Vec<TimelineId> = self.heads().iter().map(|head| head.timeline).collect();
+        ids.dedup();
+        ids
+    }
+
     /// All timelines with their tips. Reads the record of every tip.
     pub fn timelines(&self) -> Vec<TimelineInfo> {
-        let heads = self.heads();
-        let timelines = heads.chunk_by(|left, right| left.timeline == right.timeline);
-        timelines.filter_map(|heads| self.timeline(heads.first()?.timeline)).collect()
+        self.timeline_ids().into_iter().filter_map(|timeline| self.timeline(timeline)).collect()
     }
 
     /// The timelines whose first frame has this ib, with their tips.
@@ -322,7 +349,7 @@ impl SpaceView for SpaceHandle {
     }
 
     fn record(&self, sid: &Sid) -> Option<Verified> {
-        self.inner.load(|index| self.member(index, sid))
+        self.inner.load(sid, |index| self.member(index, sid))
     }
 
     fn encoded(&self, sid: &Sid) -> Option<Bytes> {
@@ -436,7 +463,7 @@ impl SpaceView for SpaceHandle {
     }
 
     fn staged_record(&self, saga: &SagaId, sid: &Sid) -> Option<Verified> {
-        self.inner.load(|index| {
+        self.inner.load(sid, |index| {
             let txn = self.staging_txn(index, saga)?;
             let id = index.records.find(sid)?;
             let staged = index.txns.get(&txn).is_some_and(|txn| txn.records.contains(&id));

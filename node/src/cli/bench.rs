@@ -45,7 +45,7 @@ pub(crate) struct Sizes {
     /// Idle sessions to weigh, and most listeners of the gateway
     #[arg(long, default_value_t = 1_000)]
     pub(crate) sessions: usize,
-    /// Folder whose node_modules has ws and Bun, to compare the gateway with
+    /// Folder with peers to compare with: node_modules with ws and Bun for the gateway, a Python environment with tuf for release
     #[arg(long, value_name = "DIR")]
     pub(crate) peers: Option<PathBuf>,
     /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails

@@ -382,7 +382,8 @@ impl Packing {
             (Err(_), Err(error)) => return Err(store_failure(error)),
             (packed, _) => packed.map_err(|error| unpublished(&error))?,
         };
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        // Nothing of it needs to last: it is copied behind its head and removed.
+        out.into_inner().map_err(io::IntoInnerError::into_error)?;
         let records = records.map_err(store_failure)?;
         let tar = records.last().map(|record| record.address().clone());
         let tar = tar.ok_or_else(|| Failure::failed("release", "the content was not stored"))?;

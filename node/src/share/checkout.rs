@@ -6,7 +6,7 @@ use std::io;
 use bytes::Bytes;
 use sealtide_folder::{Binary, CheckOut, ContentSource, Placed, is_mass_change};
 use sealtide_ibgib::{
-    Address, ChunkHash, Content, FileFrame, Manifest, Sid, Stamp, Verified, read_binary, yield_frame,
+    Address, ChunkHash, Content, FileFrame, FileKind, Manifest, Sid, Stamp, Verified, read_binary, yield_frame,
 };
 use sealtide_identity::Role;
 use sealtide_store::{SpaceHandle, Store};
@@ -20,6 +20,8 @@ use crate::world::World;
 
 /// Paths that one check-out writes before the cache learns of them.
 const BATCH: usize = 2048;
+/// Bytes of texts that a plan, or a batch of one, holds in memory, about.
+const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The contents of a space, for the folder.
 struct SpaceContents {
@@ -63,10 +65,16 @@ impl Worker {
     }
 
     fn check_out_paths(&mut self, stale: &BTreeSet<String>, accepted: bool) -> Result<Vec<String>, Failure> {
-        let placed = self.claims().place(&self.view, stale);
-        self.end_yielded(placed.yields.into_values())?;
+        let mut plan = Plan::default();
+        let paths: Vec<&String> = stale.iter().filter(|path| !self.is_in_place(path)).collect();
+        for paths in paths.chunks(BATCH) {
+            self.go_on()?;
+            let placed = self.claims().place(&self.view, paths.iter().copied());
+            self.end_yielded(placed.yields.into_values())?;
+            self.plan(placed.paths, &mut plan)?;
+        }
         self.list_conflicts();
-        let plan = self.plan(placed.paths)?;
+        let plan = self.moves(plan.items.into_values().collect());
         if !accepted && let Some(held) = self.mass_change(&plan) {
             self.stale.extend(stale.iter().cloned());
             self.share.update(|status| status.held = Some(held));
@@ -76,16 +84,25 @@ impl Worker {
         if plan.is_empty() { Ok(Vec::new()) } else { self.perform(plan) }
     }
 
-    fn plan(&mut self, paths: BTreeMap<String, Option<Wanted>>) -> Result<Vec<CheckOut>, Failure> {
-        let mut plan = Vec::new();
+    /// Whether a path needs no look: most are stale because this node recorded what stands there.
+    fn is_in_place(&self, path: &str) -> bool {
+        let known = self.folder.known(path).map(|known| (known.timeline, known.sid));
+        self.claims().stands(path, known)
+    }
+
+    fn plan(&mut self, paths: BTreeMap<String, Option<Wanted>>, plan: &mut Plan) -> Result<(), Failure> {
         let mut relabel = Vec::new();
         for (path, wanted) in paths {
+            // A path may come up with others once more: what is found last counts.
+            plan.items.remove(&path);
             let known = self.folder.known(&path).cloned();
             match (wanted, known) {
                 (None, None) => {}
                 // What was made of it here stays, as a file that the space does not know.
                 (None, Some(_)) if self.is_local_only(&path) => self.leave(&path)?,
-                (None, Some(_)) => plan.push(CheckOut::Remove { path }),
+                (None, Some(_)) => {
+                    plan.items.insert(path.clone(), CheckOut::Remove { path });
+                }
                 (Some(wanted), Some(known)) if known.sid == wanted.tip.sid() => {
                     debug_assert_eq!(known.timeline, wanted.timeline);
                 }
@@ -95,14 +112,12 @@ impl Worker {
                 }
                 (Some(wanted), _) => {
                     self.clear_the_way(&path)?;
-                    plan.push(put(path, wanted));
+                    let item = plan.put(path.clone(), wanted);
+                    plan.items.insert(path, item);
                 }
             }
         }
-        self.folder
-            .placed_many(relabel)
-            .map_err(|error| Failure::failed("folder_state", crate::failure::whole(&error)))?;
-        Ok(self.moves(plan))
+        self.folder.placed_many(relabel).map_err(|error| Failure::failed("folder_state", crate::failure::whole(&error)))
     }
 
     /// Whether the frame that stands in the directory differs from `frame` in nothing that the directory shows.
@@ -219,8 +234,16 @@ impl Worker {
         });
         let mut rest = plan.into_iter().peekable();
         while rest.peek().is_some() {
-            let batch: Vec<CheckOut> = rest.by_ref().take(BATCH).collect();
             self.go_on()?;
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while batch.len() < BATCH
+                && bytes < TEXT_BYTES_MAX
+                && let Some(item) = rest.next()
+            {
+                let item = self.with_text(item)?;
+                bytes += text_bytes(&item);
+                batch.push(item);
+            }
             failpoint::hit("checkout_batch");
             let share = self.share.clone();
             let mut progress = |seen: sealtide_folder::CheckOutProgress| {
@@ -250,6 +273,19 @@ impl Worker {
             dirty.extend(report.dirty);
         }
         Ok(dirty)
+    }
+
+    /// An item with its content, where the plan left it out.
+    fn with_text(&self, item: CheckOut) -> Result<CheckOut, Failure> {
+        let CheckOut::Put { path, kind: FileKind::File, exec, mtime_ms, content: Content::None, timeline, sid } = item
+        else {
+            return Ok(item);
+        };
+        let frame = self.view.record(&sid).and_then(|record| FileFrame::read(&record).ok());
+        let missing =
+            || Failure::new(Exit::Verification, "missing", format!("the version of {path} is not in the store"));
+        let content = frame.ok_or_else(missing)?.content;
+        Ok(CheckOut::Put { path, kind: FileKind::File, exec, mtime_ms, content, timeline, sid })
     }
 
     /// Ends timelines whose path another one owns with equal content.
@@ -350,14 +386,43 @@ impl Worker {
     }
 }
 
-fn put(path: String, wanted: Wanted) -> CheckOut {
-    CheckOut::Put {
-        path,
-        kind: wanted.frame.kind,
-        exec: wanted.frame.exec,
-        mtime_ms: wanted.frame.mtime,
-        content: if wanted.frame.deleted { Content::None } else { wanted.frame.content },
-        timeline: wanted.timeline,
-        sid: wanted.tip.sid(),
+fn text_bytes(item: &CheckOut) -> usize {
+    match item {
+        CheckOut::Put { content: Content::Text(text), .. } => text.len(),
+        _ => 0,
+    }
+}
+
+/// What is to be done to the directory, by path.
+#[derive(Default)]
+struct Plan {
+    items: BTreeMap<String, CheckOut>,
+    /// Bytes of the texts among them.
+    text_bytes: usize,
+}
+
+impl Plan {
+    fn put(&mut self, path: String, wanted: Wanted) -> CheckOut {
+        let frame = wanted.frame;
+        let content = match frame.content {
+            _ if frame.deleted => Content::None,
+            // A file without a content: it is read when its turn comes.
+            Content::Text(text) if self.text_bytes + text.len() > TEXT_BYTES_MAX => {
+                debug_assert_eq!(frame.kind, FileKind::File);
+                Content::None
+            }
+            content => content,
+        };
+        let item = CheckOut::Put {
+            path,
+            kind: frame.kind,
+            exec: frame.exec,
+            mtime_ms: frame.mtime,
+            content,
+            timeline: wanted.timeline,
+            sid: wanted.tip.sid(),
+        };
+        self.text_bytes += text_bytes(&item);
+        item
     }
 }

@@ -22,6 +22,8 @@ struct Line {
     kind: FileKind,
     yielded: bool,
     stamp_ms: u64,
+    /// Its tips, in ascending order of sid.
+    tips: Vec<Sid>,
 }
 
 /// What shall stand at a path.
@@ -87,14 +89,25 @@ impl Claims {
     /// Reads every timeline of the space. Returns the index; all its paths are to be placed.
     pub(crate) fn read(view: &SpaceHandle) -> Self {
         let mut claims = Self::default();
-        for info in view.timelines() {
-            claims.refresh(view, info.timeline);
+        for timeline in view.timeline_ids() {
+            claims.look(view, timeline, &tips(view, &timeline));
         }
         claims
     }
 
-    /// Looks at a timeline again and returns the paths that this may change.
+    /// Looks at a timeline again and returns the paths that this may change: none when its tips are those seen before.
     pub(crate) fn refresh(&mut self, view: &SpaceHandle, timeline: TimelineId) -> BTreeSet<String> {
+        let is_seen = self.lines.get(&timeline).is_some_and(|line| line.tips == view.tip_sids(&timeline));
+        if is_seen { BTreeSet::new() } else { self.look(view, timeline, &tips(view, &timeline)) }
+    }
+
+    /// As [`Claims::refresh`], with the tips at hand, the one that stands for the timeline first.
+    pub(crate) fn look(
+        &mut self,
+        view: &SpaceHandle,
+        timeline: TimelineId,
+        tips: &[(Verified, FileFrame)],
+    ) -> BTreeSet<String> {
         let mut touched = BTreeSet::new();
         if let Some(old) = self.lines.remove(&timeline) {
             self.set(&old.path, timeline, old.live, false);
@@ -102,14 +115,16 @@ impl Claims {
         }
         self.diverged.remove(&timeline);
         self.merged.remove(&timeline);
-        let tips = tips(view, &timeline);
         if let Some((tip, frame)) = tips.first() {
+            let mut sids: Vec<Sid> = tips.iter().map(|(tip, _)| tip.sid()).collect();
+            sids.sort_unstable();
             let line = Line {
                 path: frame.path.clone(),
                 live: !frame.deleted,
                 kind: frame.kind,
                 yielded: frame.yielded.is_some(),
-                stamp_ms: tip.frame().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms),
+                stamp_ms: tip.frame_ref().and_then(|facts| facts.stamp).map_or(0, |stamp| stamp.ms),
+                tips: sids,
             };
             if !tips.iter().all(|(_, other)| agree(frame, other)) {
                 self.diverged.insert(timeline);
@@ -229,7 +244,7 @@ impl Claims {
     }
 
     /// Decides what shall stand at these paths, and at others that hang together with them.
-    pub(crate) fn place(&mut self, view: &SpaceHandle, paths: &BTreeSet<String>) -> Placed {
+    pub(crate) fn place<'a>(&mut self, view: &SpaceHandle, paths: impl IntoIterator<Item = &'a String>) -> Placed {
         let mut placed = Placed::default();
         let mut done = BTreeSet::new();
         for path in paths {
@@ -238,6 +253,30 @@ impl Claims {
             }
         }
         placed
+    }
+
+    /// Whether what stands at a path of the directory (the timeline, and its frame) is what shall stand there, as far as that
+    /// can be told without reading a record.
+    pub(crate) fn stands(&self, path: &str, known: Option<(TimelineId, Sid)>) -> bool {
+        match (self.alone(path), known) {
+            (Some(None), None) => true,
+            (Some(Some(only)), Some((timeline, sid))) => only == timeline && self.lines[&only].tips == [sid],
+            _ => false,
+        }
+    }
+
+    /// The one timeline that wants a path, or that none does, where nothing else shares its fate.
+    fn alone(&self, path: &str) -> Option<Option<TimelineId>> {
+        let set = self.live.get(path);
+        let only = match set.map_or(0, BTreeSet::len) {
+            0 => None,
+            1 => set.and_then(BTreeSet::first).copied(),
+            _ => return None,
+        };
+        let meets = self.conflicts.contains_key(path)
+            || self.aliases.contains_key(path)
+            || self.group([path.to_owned()]).len() > 1;
+        (!meets).then_some(only)
     }
 
     /// All paths that share the fate of these: themselves, the path wanted by who stands there under an alias, files
@@ -278,6 +317,14 @@ impl Claims {
 
     /// Places one group; returns its paths and the aliases given out.
     fn place_group(&mut self, view: &SpaceHandle, path: &str, placed: &mut Placed) -> BTreeSet<String> {
+        if let Some(only) = self.alone(path) {
+            let wanted = only.and_then(|timeline| {
+                let (tip, frame) = tips(view, &timeline).into_iter().next()?;
+                (!frame.deleted && frame.path == path).then_some(Wanted { timeline, tip, frame })
+            });
+            placed.paths.insert(path.to_owned(), wanted);
+            return BTreeSet::from([path.to_owned()]);
+        }
         let mut group = self.group([path.to_owned()]);
         let tree = loop {
             let ids: BTreeSet<TimelineId> = group.iter().flat_map(|path| self.claimants(path)).collect();
@@ -340,12 +387,8 @@ pub(crate) fn tips(view: &SpaceHandle, timeline: &TimelineId) -> Vec<(Verified, 
 /// The tips of any timeline, the one that stands for it first: the winner of ibgib §16, but the deletion of a file
 /// only when every tip is one. Of a deletion and an edit, the edit stays.
 pub(crate) fn tip_records(view: &SpaceHandle, timeline: &TimelineId) -> Vec<Verified> {
-    let mut tips: Vec<_> = view
-        .tips(timeline)
-        .iter()
-        .filter_map(|tip| view.record(&tip.sid))
-        .filter_map(|tip| tip.frame().map(|facts| (tip, facts)))
-        .collect();
+    let tips = view.tip_records(timeline).into_iter();
+    let mut tips: Vec<_> = tips.filter_map(|tip| tip.frame().map(|facts| (tip, facts))).collect();
     tips.sort_by(|(left, left_facts), (right, right_facts)| {
         winner_order((right.address(), right_facts), (left.address(), left_facts))
     });

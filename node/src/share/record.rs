@@ -1,5 +1,7 @@
 //! Recording: what changed in the directory becomes frames of the space.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use sealtide_folder::{Found, FoundContent, LocalChange, Scan, SkipReason};
 use sealtide_ibgib::{
@@ -8,6 +10,7 @@ use sealtide_ibgib::{
 use sealtide_identity::Role;
 use sealtide_sync::SpaceView;
 
+use crate::content::ChunkKeeper;
 use crate::failpoint;
 use crate::failure::{Failure, whole};
 use crate::share::claims::{agree, next_frame, tips};
@@ -35,6 +38,8 @@ struct Recorded {
 struct Batch {
     records: Vec<Verified>,
     recorded: Vec<Recorded>,
+    /// The frames among the records, by sid.
+    frames: BTreeMap<Sid, (Verified, FileFrame)>,
     bytes: usize,
 }
 
@@ -66,18 +71,17 @@ impl Worker {
     }
 
     fn scan(&mut self, only: Option<&[String]>) -> Result<Scan, Failure> {
-        let store = self.engine.store().clone();
         let share = self.share.clone();
-        let mut keep = |chunk: sealtide_ibgib::ChunkRef, bytes: &[u8]| {
-            store.put_chunk(chunk.hash, bytes).map_err(std::io::Error::other)
-        };
+        let mut keeper = ChunkKeeper::new(self.engine.store());
         let mut progress = |seen: sealtide_folder::ScanProgress| {
             share.update(|status| {
                 status.items = (seen.files_read, seen.files_to_read);
                 status.bytes = (seen.bytes_read, 0);
             });
         };
-        let scanned = self.folder.scan(only, &mut keep, &mut progress);
+        let scanned = self.folder.scan(only, &mut |chunk, bytes| keeper.keep(chunk, bytes), &mut progress);
+        // A store that failed says why; the scan only saw that nobody took its chunks.
+        keeper.finish().map_err(|error| Failure::failed("scan", whole(&error)))?;
         scanned.map_err(|error| Failure::failed("scan", whole(&error)))
     }
 
@@ -129,8 +133,19 @@ impl Worker {
                 .commit_in_thread(self.space, batch.records)
                 .map_err(|error| Failure::failed("store", format!("a change could not be recorded: {error}")))?;
             failpoint::hit("record_committed");
-            let moved: Vec<TimelineId> = result.moved.iter().map(|(timeline, ..)| *timeline).collect();
-            self.refresh(&moved);
+            for (timeline, _, tips) in &result.moved {
+                let made = match tips[..] {
+                    [only] => batch.frames.get(&only),
+                    _ => None,
+                };
+                match made {
+                    Some(made) => {
+                        let touched = self.claims().look(&self.view, *timeline, std::slice::from_ref(made));
+                        self.stale.extend(touched);
+                    }
+                    None => self.refresh(&[*timeline]),
+                }
+            }
             self.engine.committed(self.space, None, &result);
         }
         for recorded in batch.recorded {
@@ -173,6 +188,7 @@ impl Worker {
             Ok(record) => {
                 let timeline = record.frame().expect("a file frame is in a timeline").timeline;
                 let placed = (!frame.deleted).then(|| (timeline, record.sid()));
+                batch.frames.insert(record.sid(), (record.clone(), frame));
                 records.push(record);
                 batch.bytes += records.iter().map(|record| record.encoded().len()).sum::<usize>();
                 batch.records.append(&mut records);

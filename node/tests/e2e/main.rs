@@ -31,6 +31,7 @@ mod members;
 mod memory;
 mod netns;
 mod nginx;
+mod page;
 mod policy;
 mod registry;
 mod relay;

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::page::Page;
 use crate::support::{Machine, Running, until, write};
 
 /// A publisher with something to ship.
@@ -125,57 +126,79 @@ impl Follower {
     }
 }
 
-/// Ten machines and one publisher, from the first release to the day when the key is lost: everybody ends on the right version,
-/// and at no moment anything else than a whole release stands there.
+/// The versions that the publisher of the fleet brings out.
+const STORY: [&str; 6] = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0", "2.1.0"];
+
+/// The node of a publisher with the door that the page asks; pages of `page`'s site may read there, and no others.
+fn publishing(publisher: &Publisher, page: Option<&Page>) -> Running {
+    let origin = page.map_or("https://nobody.example", |page| &page.origin);
+    let settings = [("SEALTIDE_GATEWAY_APP", "yes"), ("SEALTIDE_GATEWAY_ALLOWED_ORIGINS", origin)];
+    publisher.machine.up_in(&settings, &[])
+}
+
+/// Publishes a version that says its name when it runs in a page.
+fn publish_script(publisher: &Publisher, version: &str) -> Value {
+    publisher.changes("app.js", &format!("ran.push('{version}')\n"));
+    publisher.publish(version)
+}
+
+/// Ten machines, a page in a browser and one publisher, from the first release to the day when the key is lost: everybody ends on
+/// the right version, and at no moment anything else than a whole release stands there, or runs.
 // Proves: GW-72, GW-106
 #[test]
 fn a_fleet_follows_through_rotations_roll_backs_and_a_lost_key() {
     let (publisher, words) = Publisher::with_owner();
-    let first = publisher.publish("1.0.0");
+    let publish = |version: &str| publish_script(&publisher, version);
+    let first = publish("1.0.0");
     assert_eq!((first["seq"].as_u64(), first["key_version"].as_str()), (Some(1), Some("v1")));
-    let node = publisher.machine.up(&[]);
+    let trust = publisher.trust("1.0.0");
+    let mut page = Page::open(&trust);
+    let node = publishing(&publisher, page.as_ref());
     let count = FLEET;
     let uses = count.to_string();
     let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read", "--uses", &uses]);
     let ticket = ticket["ticket"].as_str().unwrap();
     // Half of them got the trust file by another way, the others pin what they see first.
-    let trust = publisher.trust("1.0.0");
     let fleet: Vec<Follower> =
         (0..count).map(|at| Follower::join(ticket, (at % 2 == 0).then_some(trust.as_str()))).collect();
-    println!("a fleet of {count}");
+    println!("a fleet of {count}, and {} page", i32::from(page.is_some()));
     let mut known = BTreeSet::new();
-    let mut all_have = |version: &str| {
+    let mut all_have = |version: &str, node: &Running, page: &mut Option<Page>| {
         known.insert(version.to_owned());
+        if let Some(page) = page {
+            let told = page.look(node.gateway());
+            assert_eq!((&told["title"], &told["refused"]), (&json!(version), &json!([])), "{told}");
+        }
         fleet.iter().for_each(|follower| follower.until_version(version, &known));
     };
-    all_have("1.0.0");
-    publisher.publish("1.1.0");
-    all_have("1.1.0");
+    all_have("1.0.0", &node, &mut page);
+    publish("1.1.0");
+    all_have("1.1.0", &node, &mut page);
     publisher.machine.ok(&["keys", "new"]);
     publisher.machine.ok(&["keys", "rotate"]);
-    assert_eq!(publisher.publish("1.2.0")["key_version"], "v2");
-    all_have("1.2.0");
+    assert_eq!(publish("1.2.0")["key_version"], "v2");
+    all_have("1.2.0", &node, &mut page);
     publisher.machine.ok(&["keys", "rollback"]);
-    assert_eq!(publisher.publish("1.3.0")["key_version"], "v1");
-    all_have("1.3.0");
+    assert_eq!(publish("1.3.0")["key_version"], "v1");
+    all_have("1.3.0", &node, &mut page);
     // The publisher is away for a while and comes back.
     drop(node);
-    let node = publisher.machine.up(&[]);
+    let node = publishing(&publisher, page.as_ref());
     publisher.machine.ok(&["keys", "rotate"]);
-    publisher.publish("2.0.0");
-    all_have("2.0.0");
+    publish("2.0.0");
+    all_have("2.0.0", &node, &mut page);
     // The secrets are lost. The owner's words put another key in their place, and nobody gets a new file.
     drop(node);
     fs::remove_file(publisher.machine.home().join("gateway.key")).unwrap();
     publisher.machine.fails(&["keys", "status"], 6, "key_lost");
     let done = publisher.machine.run_with(&["keys", "recover", "--reason", "the disk died"], &words);
     assert_eq!((done.code, &done.document()["to"]), (0, &Value::from("v3")), "{done:?}");
-    let _node = publisher.machine.up(&[]);
-    assert_eq!(publisher.publish("2.1.0")["key_version"], "v3");
-    all_have("2.1.0");
+    let node = publishing(&publisher, page.as_ref());
+    assert_eq!(publish("2.1.0")["key_version"], "v3");
+    all_have("2.1.0", &node, &mut page);
     for follower in &fleet {
         let (installed, refused) = follower.told();
-        assert_eq!(installed, ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0", "2.1.0"], "{}", follower.machine.told());
+        assert_eq!(installed, STORY, "{}", follower.machine.told());
         assert_eq!(refused, Vec::<Value>::new());
         let previous = opt(&follower.machine).with_file_name(".kiosk.previous");
         assert_eq!(version_in(&previous).as_deref(), Some("2.0.0"));
@@ -188,6 +211,41 @@ fn a_fleet_follows_through_rotations_roll_backs_and_a_lost_key() {
     let checked = publisher.machine.ok(&["release", "verify", &publisher.bundle("2.1.0"), "--trust", &old]);
     assert_eq!((checked["authentic"].as_bool(), checked["freshness"].as_str()), (Some(true), Some("not checked")));
     publisher.machine.ok(&["release", "verify", &publisher.bundle("2.1.0"), "--trust", &new]);
+    if let Some(mut page) = page {
+        page_follows_and_refuses(&mut page, &publisher, node.gateway());
+    }
+}
+
+/// The page went through the whole story with the trust file of the first day. Now somebody stands before the door.
+fn page_follows_and_refuses(page: &mut Page, publisher: &Publisher, door: &str) {
+    let told = page.look(door);
+    let story = json!({ "installed": STORY, "refused": [], "ran": STORY, "title": "2.1.0" });
+    assert_eq!(told, story, "what is here already is not fetched again");
+    let keep = |page: &mut Page| page.ask(&json!({ "do": "keep", "gateway": door }));
+    let attack = |page: &mut Page, how: &str| page.ask(&json!({ "do": "attack", "gateway": door, "how": how }));
+    assert_eq!(keep(page)["version"], "2.1.0");
+    publish_script(publisher, "2.2.0");
+    let told = attack(page, "changed_byte");
+    assert_eq!((&told["refused"], &told["ran"]), (&json!(["payload"]), &json!(STORY)), "{told}");
+    assert_eq!(page.look(door)["title"], "2.2.0");
+    // What was seen outlives the page that saw it; so does what was learned of keys, also of those that changed since.
+    page.ask(&json!({ "do": "reload" }));
+    let told = attack(page, "old_head");
+    assert_eq!((&told["refused"], &told["ran"]), (&json!(["rollback"]), &json!([])), "{told}");
+    publisher.machine.ok(&["keys", "new"]);
+    publisher.machine.ok(&["keys", "rotate"]);
+    until("heads are signed by the new pair", || {
+        let epoch = keep(page)["epoch"].as_u64();
+        if epoch == publisher.machine.ok(&["keys", "status"])["epoch"].as_u64() {
+            Ok(())
+        } else {
+            Err(format!("{epoch:?}"))
+        }
+    });
+    let told = page.look(door);
+    assert_eq!((&told["installed"], &told["refused"]), (&json!(["2.2.0"]), &json!(["rollback"])), "{told}");
+    // A page of another site reads nothing: the door names one origin, and the browser keeps the others out.
+    assert_eq!(page.ask(&json!({ "do": "foreign", "gateway": door }))["ended"], "TypeError");
 }
 
 // Proves: GW-110

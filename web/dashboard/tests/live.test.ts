@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
 import test, { after, before, describe } from 'node:test';
 import { conflict, pair, until, type Node } from './support/node.js';
 import type { Page } from './support/page.js';
@@ -92,7 +90,7 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     for (const name of names) laptop.write(name, `${name}\n`);
     await until(() => names.every((name) => vps.read(name) !== null));
     const page = await signedIn(laptop);
-    for (const name of names) rmSync(join(vps.shared, name));
+    vps.remove('many');
     await page.says('1 held change needs you.');
     await page.press('Decide');
     await page.says('many/0.txt would be removed');
@@ -152,8 +150,9 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     const { laptop } = nodes;
     const page = await signedIn(laptop, '#/files/Notes');
     await page.says('todo.txt');
-    await page.command('Network.clearBrowserCookies');
+    // In this order: what the page asks without a cookie tells it at once.
     await page.command('Network.emulateNetworkConditions', { offline: true, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+    await page.command('Network.clearBrowserCookies');
     const door = new URL(laptop.door).host;
     await laptop.down();
     await page.says('The node cannot be reached.');

@@ -5,6 +5,7 @@ import { rowsOfTexts, rowsOfUnified } from '../src/pure/diff.js';
 import { bytes, count, counted, fullTime, list, relative, shortId, span, suite } from '../src/pure/format.js';
 import { codeOf, hrefOf, routeOf, type Route } from '../src/pure/route.js';
 import { needs, statements } from '../src/pure/sentence.js';
+import { Turns } from '../src/pure/turns.js';
 import { AROUND, squeeze, TALLEST, windowOf } from '../src/pure/window.js';
 
 describe('back-off', () => {
@@ -164,4 +165,31 @@ describe('the first sentence', () => {
   test('it says what needs somebody', () => {
     assert.deepEqual([needs(0, 0), needs(1, 0), needs(2, 0), needs(1, 1)], ['', '1 conflict needs you.', '2 conflicts need you.', '1 conflict and 1 held change need you.']);
   });
+});
+
+test('a list fetches one thing at a time, what is new first, and drops the next page after a failure', async () => {
+  const told: string[] = [];
+  const ends: ((error?: Error) => void)[] = [];
+  const begun = (turn: string): Promise<void> => new Promise((resolve, reject) => {
+    told.push(turn);
+    ends.push((error) => (error ? reject(error) : resolve()));
+  });
+  const turns = new Turns(begun, (error) => told.push((error as Error).message));
+  const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+  void turns.take('next');
+  for (const turn of ['next', 'fresh', 'next'] as const) void turns.take(turn);
+  assert.deepEqual(told, ['next'], 'one at a time');
+  ends.shift()!();
+  await settled();
+  assert.deepEqual(told, ['next', 'fresh'], 'what is new first');
+  ends.shift()!(new Error('failed'));
+  await settled();
+  assert.deepEqual(told, ['next', 'fresh', 'failed'], 'the page that waited is not asked for by itself');
+  void turns.take('next');
+  assert.deepEqual(told.at(-1), 'next', 'and is when somebody scrolls again');
+  void turns.take('fresh');
+  turns.isOver = true;
+  ends.shift()!(new Error('late'));
+  await settled();
+  assert.equal(told.length, 4, 'nobody looks any more');
 });

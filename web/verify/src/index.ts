@@ -8,7 +8,7 @@
  *
  * @module
  */
-export { Refused, type RefusedCode } from './refused.js';
+export { Refused, REFUSED_CODES, type RefusedCode } from './refused.js';
 export { verifyBundle, type VerifiedBundle, type VerifyOptions } from './release/verify-bundle.js';
 export { readBundleHead, type BundleHead } from './release/bundle-head.js';
 export { readManifest, type Manifest, type ReleaseFile, type SignedManifest } from './release/manifest.js';
@@ -19,6 +19,7 @@ export { Seen, verifyHead, verifyManifest, type Wanted } from './release/admit.j
 export { type OnFileBytes } from './release/payload.js';
 export { type BundleSource } from './release/source.js';
 export { verifyAlone, verifyBumpAnswer, verifyRegistry, type AnswerKeys, type AnswerState, type BumpAnswer } from './gateway/answer.js';
+export { verifyLegacyManifest, type LegacyManifest } from './gateway/legacy.js';
 export { hmacKid, hmacSignature, pairSeeds, verifyHmac, type KeySecret } from './gateway/secret.js';
 export { GATEWAY_CONTEXTS, gatewayMessage, LABELS, signedMessage, type GatewayContext, type Label } from './signature/label.js';
 export { kidOf, PublicPair, type Signature } from './signature/pair.js';

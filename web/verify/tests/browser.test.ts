@@ -1,16 +1,18 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { readBundleHead } from '../src/index.js';
 import { Home, skip } from './support/binary.js';
 import { Browser, skipBrowser } from './support/chromium.js';
+import { serve } from './support/serve.js';
 import { FILES, NOW, Publisher, tarOf, zstdOf } from './support/publisher.js';
 
-const MODULE = new Uint8Array(readFileSync(join(dirname(fileURLToPath(import.meta.url)), '../sealtide-verify.browser.js')));
+const HERE = dirname(fileURLToPath(import.meta.url));
+const MODULE = new Uint8Array(readFileSync(join(HERE, '../sealtide-verify.browser.js')));
+const README = readFileSync(join(HERE, '../../README.md'), 'utf8');
 
 /** Runs in the page: everything is fetched from where the page is from. */
 const STORY = `(async () => {
@@ -39,19 +41,9 @@ const STORY = `(async () => {
   return { version: manifest.content.version, epoch: learned.epoch, freshness, words, first: times.at(-1), median: times[4], native };
 })()`;
 
-async function serve(files: Record<string, Uint8Array | string>): Promise<{ server: Server; base: string }> {
-  const server = createServer((request, response) => {
-    const found = files[request.url ?? ''];
-    const type = request.url === '/verify.js' ? 'text/javascript' : 'text/html; charset=utf-8';
-    response.writeHead(found === undefined ? 404 : 200, { 'content-type': type }).end(found);
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { server, base: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-}
-
 async function inChromium(bundle: Uint8Array, trust: string, options: object): Promise<Record<string, unknown>> {
   const page = '<!doctype html><title>verify</title>';
-  const { server, base } = await serve({ '/': page, '/verify.js': MODULE, '/bundle': bundle, '/trust': trust, '/options': JSON.stringify(options) });
+  const { base, close } = await serve({ '/': page, '/verify.js': MODULE, '/bundle': bundle, '/trust': trust, '/options': JSON.stringify(options) });
   const browser = new Browser();
   try {
     const told = (await browser.inPage(`${base}/`, STORY)) as Record<string, unknown>;
@@ -59,8 +51,7 @@ async function inChromium(bundle: Uint8Array, trust: string, options: object): P
     return told;
   } finally {
     await browser.close();
-    server.closeAllConnections();
-    server.close();
+    close();
   }
 }
 
@@ -90,4 +81,54 @@ test('a page of Chromium verifies a bundle of the node', { skip: skip || skipBro
   assert.deepEqual([told['version'], told['freshness']], ['1.1.0', 'not checked']);
   assert.ok((told['epoch'] as number) > 1);
   assert.ok(!(told['words'] as string[]).includes('authentic'), String(told['words']));
+});
+
+// Proves: GW-110
+test('the examples of the README run as they stand', { skip: skipBrowser }, async () => {
+  const publisher = new Publisher();
+  publisher.record('init', 1, { v1: 'active' }, [1]);
+  const payload = zstdOf(tarOf(FILES));
+  const now = { createdAt: new Date().toISOString(), signedAt: new Date().toISOString() };
+  const bundle = publisher.bundle(publisher.manifest(FILES, now, payload), payload);
+  const manifestSha256 = readBundleHead(bundle)!.manifest.sha256;
+  const [issuedAt, notAfter] = [0, 86_400_000].map((later) => new Date(Date.now() + later).toISOString());
+  const head = JSON.stringify(publisher.head({ manifestSha256, issuedAt: issuedAt!, notAfter: notAfter! }));
+  const page = `<!doctype html><script>globalThis.trust = ${JSON.stringify(publisher.trust())};</script>
+    <script type="importmap">{ "imports": { "@sealtide/verify": "/verify.js" } }</script>`;
+  const examples = [...README.matchAll(/```js\n(.*?)```/gs)].map(([, text]) => text!);
+  assert.equal(examples.length, 2);
+  const follow = readFileSync(join(HERE, '../examples/follow.js'), 'utf8');
+  const files: Record<string, Uint8Array | string> = {
+    '/': page, '/verify.js': MODULE, '/follow.js': follow, '/bundle/kiosk.stb': bundle,
+    '/bundle/kiosk/head/stable': head, '/bundle/kiosk/1.0.0': bundle,
+  };
+  const { base, close } = await serve(files);
+  const browser = new Browser();
+  try {
+    const told = [];
+    for (const [number, text] of examples.entries()) {
+      files[`/example-${number}.js`] = text.replaceAll('https://releases.example', base);
+      const story = `(async () => {
+        const lines = [];
+        console.log = (line) => void lines.push(line);
+        await import('/example-${number}.js');
+        return { lines, title: document.title, kept: Object.keys(localStorage).sort() };
+      })()`;
+      told.push(await browser.inPage(`${base}/`, story));
+    }
+    // What the first one kept is there for the second one, of the same site.
+    const place = 'sealtide/kiosk/stable';
+    assert.deepEqual(told, [{ lines: ['1.0.0'], title: '', kept: ['trust'] }, { lines: [], title: 'hello', kept: [place, 'trust'] }]);
+    files['/bundle/kiosk.stb'] = bundle.slice(0, -1);
+    const refused = (await browser.inPage(`${base}/`, `(async () => {
+      const lines = [];
+      console.log = (line) => void lines.push(line);
+      await import('/example-0.js');
+      return lines;
+    })()`)) as string[];
+    assert.deepEqual(refused, ['payload']);
+  } finally {
+    await browser.close();
+    close();
+  }
 });

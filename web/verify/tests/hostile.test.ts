@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import test from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
-import { encodeRecord, readBundleHead, readHead, readRecord, Refused, Trust, verifyBumpAnswer, verifyBundle, verifyRegistry } from '../src/index.js';
+import { encodeRecord, readBundleHead, readHead, readRecord, Refused, REFUSED_CODES, Trust, verifyBumpAnswer, verifyBundle, verifyRegistry } from '../src/index.js';
 import { PayloadCheck } from '../src/release/payload.js';
 import { Home, skip } from './support/binary.js';
 import { FILES, NOW, Publisher, tarOf, zstdOf } from './support/publisher.js';
@@ -84,6 +86,13 @@ test('foreign bytes are refused, whatever they are', async () => {
     ),
   ];
   console.log(`hostile: ${counts.join(', ')} refused`);
+});
+
+test('the codes are those that the README promises', () => {
+  const readme = readFileSync(join(dirname(fileURLToPath(import.meta.url)), '../../README.md'), 'utf8');
+  const [, section] = /\n## Codes\n([^]*?)\n## /.exec(readme)!;
+  const promised = section!.split('\n').filter((line) => line.startsWith('|')).flatMap((line) => line.match(/`[a-z_]+`/g) ?? []);
+  assert.deepEqual(promised, REFUSED_CODES.map((code) => `\`${code}\``));
 });
 
 test('deep and long texts end soon', async () => {

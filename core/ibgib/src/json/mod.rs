@@ -4,6 +4,7 @@
 //! half ([`scan`](self)) judges a text without building a value, for the hot path of strict acceptance.
 
 mod parse;
+mod plain;
 mod rfc8785;
 mod scan;
 mod value;

@@ -1,5 +1,6 @@
 //! `JSON.parse`, with the stricter rules of ibgib §12.2.2 on request.
 
+use super::plain::plain_length;
 use super::value::{Js, JsObject, JsString};
 
 /// How deep the compat reader follows nested arrays and objects. Deeper text is refused, so that recursion is bounded.
@@ -136,17 +137,15 @@ impl Parser<'_> {
     fn string(&mut self) -> Result<JsString, ParseError> {
         self.at += 1;
         let start = self.at;
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    let text = self.text[start..self.at].to_owned();
-                    self.at += 1;
-                    return Ok(JsString::Text(text));
-                }
-                Some(b'\\') => return self.escaped_string(start),
-                Some(0x20..) => self.at += 1,
-                _ => return Err(self.error("a string does not end")),
+        self.at += plain_length(&self.text.as_bytes()[start..]);
+        match self.peek() {
+            Some(b'"') => {
+                let text = self.text[start..self.at].to_owned();
+                self.at += 1;
+                Ok(JsString::Text(text))
             }
+            Some(b'\\') => self.escaped_string(start),
+            _ => Err(self.error("a string does not end")),
         }
     }
 
@@ -155,9 +154,7 @@ impl Parser<'_> {
         let mut units: Vec<u16> = self.text[start..self.at].encode_utf16().collect();
         loop {
             let plain = self.at;
-            while matches!(self.peek(), Some(0x20..)) && !matches!(self.peek(), Some(b'"' | b'\\')) {
-                self.at += 1;
-            }
+            self.at += plain_length(&self.text.as_bytes()[plain..]);
             units.extend(self.text[plain..self.at].encode_utf16());
             match self.peek() {
                 Some(b'"') => {

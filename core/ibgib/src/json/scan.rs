@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::parse::{Rules, STRICT_DEPTH_MAX, STRICT_VALUES_MAX, number_length, parse};
+use super::plain::plain_length;
 use super::value::{array_index, cmp_utf16};
 use super::write::write_text;
 
@@ -171,26 +172,25 @@ impl<'a> Scanner<'a> {
         self.expect(b'"')?;
         let start = self.at;
         let bytes = self.text.as_bytes();
-        let mut escaped = false;
+        let mut by_number = false;
         loop {
+            self.at += plain_length(bytes.get(self.at..)?);
             match *bytes.get(self.at)? {
                 b'"' => break,
-                b'\\' => {
-                    escaped = true;
-                    self.at += 1;
-                    match *bytes.get(self.at)? {
-                        b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-                        b'u' => self.at += 5,
-                        _ => return None,
+                b'\\' => match *bytes.get(self.at + 1)? {
+                    b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 2,
+                    b'u' => {
+                        by_number = true;
+                        self.at += 6;
                     }
-                }
-                0..=0x1F => return None,
-                _ => self.at += 1,
+                    _ => return None,
+                },
+                _ => return None,
             }
         }
         let raw = self.text.get(start..self.at)?;
         self.at += 1;
-        if escaped && raw.contains("\\u") && !respelled(raw) { None } else { Some(raw) }
+        if by_number && !respelled(raw) { None } else { Some(raw) }
     }
 
     fn number(&mut self) -> Option<()> {

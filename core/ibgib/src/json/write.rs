@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::plain::plain_length;
 use super::value::{Js, JsObject, JsString, array_index, cmp_utf16};
 
 /// What `JSON.stringify(value)` gives; `None` for `undefined`.
@@ -150,10 +151,11 @@ pub(crate) fn write_text(text: &str, out: &mut String) {
 }
 
 fn push_escaped(text: &str, out: &mut String) {
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'"' | b'\\' | 0..=0x1F)) {
-        out.push_str(&text[plain..at]);
-        plain = at + 1;
+    let mut rest = text;
+    loop {
+        let (plain, behind) = rest.split_at(plain_length(rest.as_bytes()));
+        out.push_str(plain);
+        let Some(byte) = behind.bytes().next() else { return };
         match byte {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
@@ -164,8 +166,8 @@ fn push_escaped(text: &str, out: &mut String) {
             b'\t' => out.push_str("\\t"),
             other => out.push_str(&format!("\\u{other:04x}")),
         }
+        rest = &behind[1..];
     }
-    out.push_str(&text[plain..]);
 }
 
 /// Appends the canonical text (`json(norm(value))`) of a serde value, without a [`Js`] in between.

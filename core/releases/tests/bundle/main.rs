@@ -8,3 +8,4 @@ mod fuzz_twin;
 mod recovery;
 mod support;
 mod trust;
+mod vectors;

@@ -1,5 +1,6 @@
 //! `bench release`: what it takes to pack, publish and check a release, beside the two parts that bound it (SHA-256 and
-//! `zstd -3`, on one core) and, where they are installed, beside `tar`, `zstd` and `minisign`. Spec: gateway §9, DESIGN "Speed".
+//! `zstd -3`, on one core) and, where they are installed, beside `tar`, `zstd` and `minisign`, and The Update Framework.
+//! Spec: gateway §9, DESIGN "Speed".
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -116,6 +117,7 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
         "ratio_to_slower_part": {"pack": ratio(pack_s), "publish": ratio(publish_s), "verify": ratio(verify_s)},
         "manifest_verify_ms": (manifests_s * 1000.0 / f64::from(CHECKS) * 1000.0).round() / 1000.0,
         "tar_zstd_minisign": peers(dir, &source, bytes)?,
+        "tuf": tuf(dir, &published.file, bytes, sizes.peers.as_deref())?,
     }))
 }
 
@@ -174,4 +176,25 @@ fn peers(dir: &Path, source: &Path, bytes: u64) -> Result<Value, Failure> {
     let verify = shell("minisign -V -q -p peer.pub -m peer.tar.zst && zstd -q -d -c peer.tar.zst | tar -t")?;
     let mib = |seconds: f64| (bytes as f64 / f64::from(1 << 20) / seconds * 10.0).round() / 10.0;
     Ok(json!({"publish_mib_per_second": mib(pack), "verify_mib_per_second": mib(verify)}))
+}
+
+/// Makes a repository of one file, and fetches it as a new client.
+const TUF: &str = include_str!("peers/tuf.py");
+
+/// The Update Framework in Python on the finished bundle: what signing and checking its metadata and fetching the file costs,
+/// without packing and unpacking. Null where Python has no module `tuf`.
+fn tuf(dir: &Path, bundle: &Path, bytes: u64, peers: Option<&Path>) -> Result<Value, Failure> {
+    let own = peers.map(|peers| peers.join("bin/python")).filter(|python| python.exists());
+    let python = own.unwrap_or_else(|| "python3".into());
+    let has_tuf = Command::new(&python).args(["-c", "import tuf.ngclient"]).stderr(Stdio::null()).status();
+    if !has_tuf.is_ok_and(|status| status.success()) {
+        return Ok(Value::Null);
+    }
+    let said = Command::new(&python).args(["-c", TUF]).args([bundle, dir]).stderr(Stdio::inherit()).output()?;
+    let seconds: Value = serde_json::from_slice(&said.stdout).map_err(|error| failed(&format!("tuf: {error}")))?;
+    let rate = |name: &str| {
+        let seconds = seconds[name].as_f64().unwrap_or(f64::NAN);
+        (bytes as f64 / f64::from(1 << 20) / seconds * 10.0).round() / 10.0
+    };
+    Ok(json!({"publish_mib_per_second": rate("publish_s"), "verify_mib_per_second": rate("verify_s")}))
 }

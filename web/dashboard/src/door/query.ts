@@ -1,5 +1,6 @@
 /** What a part of the page shows of the node: asked once, and again whenever the node says that it changed. */
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { Turns, type Turn } from '../pure/turns.js';
 import { ask, Refusal } from './call.js';
 import { hear } from './live.js';
 import type { NodeRequest } from './requests.js';
@@ -59,6 +60,30 @@ export function useFresh<T>(key: string | null, topics: readonly string[], fetch
   useEffect(() => hear((changed) => concerns(changed, names.split(' ')) && again()), [names]);
   const isCurrent = state.key === key;
   return { data: isCurrent ? state.data : null, error: isCurrent ? state.error : null, again };
+}
+
+/**
+ * Fetches of a long list, until nobody looks any more. `fetchIt` must rest on nothing that changes while the list is shown: give the list
+ * a `key`.
+ *
+ * @param first what is fetched at once
+ */
+export function useTurns(fetchIt: (turn: Turn, list: Turns) => Promise<void>, first: Turn, setError: (error: Refusal | null) => void): Turns {
+  const turns = useRef<Turns | null>(null);
+  const list = (turns.current ??= new Turns(
+    async (turn) => {
+      await fetchIt(turn, list);
+      if (!list.isOver) setError(null);
+    },
+    (error) => setError(asRefusal(error)),
+  ));
+  useEffect(() => {
+    void list.take(first);
+    return () => {
+      list.isOver = true;
+    };
+  }, []);
+  return list;
 }
 
 /** Whether what changed is among what is wanted. */

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { at, ask, type Refusal } from '../door/call.js';
 import type { AuditLine, AuditLines } from '../door/documents.js';
 import { hear } from '../door/live.js';
-import { asRefusal, concerns } from '../door/query.js';
+import { asRefusal, concerns, useTurns } from '../door/query.js';
 import { requests, type AuditFilter } from '../door/requests.js';
 import { Act, Empty, Failed, Loading, State, When } from '../parts/basic.js';
 import { Modal } from '../parts/dialog.js';
@@ -76,59 +76,30 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
   const [lines, setLines] = useState<AuditLine[] | null>(null);
   const [error, setError] = useState<Refusal | null>(null);
   const [open, setOpen] = useState<AuditLine | null>(null);
-  const work = useRef({ busy: false, again: false, next: false, gone: false, newest: 0, oldest: seq === null ? undefined : seq + 1, more: true });
-
-  /** The older ones, or what is new: one at a time, so that no line comes twice. */
-  const fetchLines = async (which: 'older' | 'newer'): Promise<void> => {
-    const state = work.current;
-    if (state.busy) {
-      if (which === 'newer') state.again = true;
-      else state.next = true;
-      return;
-    }
-    state.busy = true;
-    try {
-      if (which === 'older') {
-        // A filter may let nothing through for a long way.
-        for (let found = 0; state.more && !found && !state.gone; ) {
-          const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
-          found = page.lines.length;
-          state.newest ||= page.lines[0]?.['[SEQ]'] ?? page.reached ?? 0;
-          state.oldest = page.reached ?? state.oldest;
-          state.more = page.more;
-          if (!state.gone) setLines((before) => [...(before ?? []), ...page.lines]);
-        }
-      } else {
-        for (let page: AuditLines = { lines: [], reached: 0, more: true }; page.more; ) {
-          page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
-          const fresh = [...page.lines].sort((a, b) => b['[SEQ]'] - a['[SEQ]']);
-          state.newest = page.reached ?? state.newest;
-          if (!state.gone && fresh.length) setLines((before) => [...fresh, ...(before ?? [])]);
-        }
+  const known = useRef({ newest: 0, oldest: seq === null ? undefined : seq + 1, more: true });
+  const turns = useTurns(async (turn, list) => {
+    const state = known.current;
+    if (turn === 'next') {
+      // A filter may let nothing through for a long way.
+      for (let found = 0; state.more && !found && !list.isOver; ) {
+        const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
+        found = page.lines.length;
+        state.newest ||= page.lines[0]?.['[SEQ]'] ?? page.reached ?? 0;
+        state.oldest = page.reached ?? state.oldest;
+        state.more = page.more;
+        if (!list.isOver) setLines((before) => [...(before ?? []), ...page.lines]);
       }
-      setError(null);
-    } catch (failure) {
-      state.next = false;
-      if (!state.gone) setError(asRefusal(failure));
+    } else {
+      for (let page: AuditLines = { lines: [], reached: 0, more: true }; page.more && !list.isOver; ) {
+        page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
+        const fresh = [...page.lines].sort((a, b) => b['[SEQ]'] - a['[SEQ]']);
+        state.newest = page.reached ?? state.newest;
+        if (!list.isOver && fresh.length) setLines((before) => [...fresh, ...(before ?? [])]);
+      }
     }
-    state.busy = false;
-    if (state.gone) return;
-    // What was asked for meanwhile; a failure is not tried again by itself.
-    const { again, next } = state;
-    if (!again && !next) return;
-    Object.assign(state, { again: false, next: again && next });
-    if (again) void fetchLines('newer');
-    else if (state.more) void fetchLines('older');
-  };
-
-  useEffect(() => {
-    void fetchLines('older');
-    return () => {
-      work.current.gone = true;
-    };
-  }, []);
+  }, 'next', setError);
   useEffect(() => hear((changed) => {
-    if (seq === null && concerns(changed, ['audit'])) void fetchLines('newer');
+    if (seq === null && concerns(changed, ['audit'])) void turns.take('fresh');
   }), []);
 
   if (!lines) return error ? <Failed error={error} /> : <Loading />;
@@ -137,7 +108,7 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
     <>
       <Failed error={error} />
       <div class="audit-row entry-head" aria-hidden="true"><span class="number">Line</span><span>When</span><span>Event</span><span>About</span></div>
-      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (work.current.more) void fetchLines('older'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
+      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (known.current.more) void turns.take('next'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
       {open && (
         <Modal title={`Line ${open['[SEQ]']}`} onClose={() => setOpen(null)} wide>
           <div class="dialog-body"><pre class="text" tabIndex={0} aria-label="The whole line">{JSON.stringify(open, null, 2)}</pre></div>

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ask, type Refusal } from '../door/call.js';
 import type { FileEntry, Files, Status } from '../door/documents.js';
 import { hear } from '../door/live.js';
-import { asRefusal, concerns, useQuery } from '../door/query.js';
+import { concerns, useQuery, useTurns } from '../door/query.js';
 import { FILES_PAGE, requests } from '../door/requests.js';
 import { Act, Command, Empty, Failed, Loading, Name, State, When } from '../parts/basic.js';
 import { Icon } from '../parts/icon.js';
@@ -73,56 +73,27 @@ function Directory({ space, under }: { space: string; under: string }) {
   const [error, setError] = useState<Refusal | null>(null);
   const [filter, setFilter] = useState('');
   const [isOld, setOld] = useState(false);
-  const work = useRef({ busy: false, again: false, next: false, pages: 1, gone: false, entries: [] as FileEntry[], more: true });
-
-  /** One thing at a time: the next page, or everything that is shown from the start. */
-  const fetchPages = async (fromStart: boolean): Promise<void> => {
-    const state = work.current;
-    if (state.busy) {
-      if (fromStart) state.again = true;
-      else state.next = true;
-      return;
+  const known = useRef({ pages: 1, entries: [] as FileEntry[], more: true });
+  // The next page, or everything that is shown from the start.
+  const turns = useTurns(async (turn, list) => {
+    const state = known.current;
+    if (turn === 'next' && !state.more) return;
+    let entries = turn === 'fresh' ? [] : state.entries;
+    const pages = turn === 'fresh' ? state.pages : 1;
+    let page: Files = { space, under, total: 0, entries: [], more: true };
+    for (let done = 0; done < pages && page.more; done += 1) {
+      page = await ask<Files>(requests.files(space, under, entries.at(-1)?.name ?? null));
+      entries = [...entries, ...page.entries];
     }
-    state.busy = true;
-    try {
-      let entries = fromStart ? [] : state.entries;
-      const pages = fromStart ? state.pages : 1;
-      let page: Files = { space, under, total: 0, entries: [], more: true };
-      for (let done = 0; done < pages && page.more; done += 1) {
-        page = await ask<Files>(requests.files(space, under, entries.at(-1)?.name ?? null));
-        entries = [...entries, ...page.entries];
-      }
-      state.pages = Math.max(1, Math.ceil(entries.length / FILES_PAGE));
-      Object.assign(state, { entries, more: page.more });
-      if (!state.gone) {
-        setListed({ entries, total: page.total, more: page.more });
-        setError(null);
-        if (fromStart) setOld(false);
-      }
-    } catch (failure) {
-      state.next = false;
-      if (!state.gone) setError(asRefusal(failure));
-    }
-    state.busy = false;
-    if (state.gone) return;
-    // What was asked for meanwhile; a failure is not tried again by itself.
-    const { again, next } = state;
-    if (!again && !next) return;
-    Object.assign(state, { again: false, next: again && next });
-    if (again) void fetchPages(true);
-    else if (state.more) void fetchPages(false);
-  };
-
-  useEffect(() => {
-    void fetchPages(true);
-    return () => {
-      work.current.gone = true;
-    };
-  }, []);
+    Object.assign(state, { entries, more: page.more, pages: Math.max(1, Math.ceil(entries.length / FILES_PAGE)) });
+    if (list.isOver) return;
+    setListed({ entries, total: page.total, more: page.more });
+    if (turn === 'fresh') setOld(false);
+  }, 'fresh', setError);
   useEffect(() => hear((changed) => {
     if (!concerns(changed, [`files:${space}`, 'conflicts'])) return;
-    if (work.current.pages > PAGES_AGAIN) setOld(true);
-    else void fetchPages(true);
+    if (known.current.pages > PAGES_AGAIN) setOld(true);
+    else void turns.take('fresh');
   }), [listed]);
 
   const shown = useMemo(() => {
@@ -137,7 +108,7 @@ function Directory({ space, under }: { space: string; under: string }) {
         <span class="dim" role="status">
           {filter ? `${count(shown.length)} of ${counted(listed.entries.length, 'loaded entry', 'loaded entries')}` : counted(listed.total, 'entry', 'entries')}
         </span>
-        {isOld && <Act look="quiet" onClick={() => void fetchPages(true)}>Something changed: fetch again</Act>}
+        {isOld && <Act look="quiet" onClick={() => void turns.take('fresh')}>Something changed: fetch again</Act>}
       </div>
       <Failed error={error} />
       {shown.length ? (
@@ -145,7 +116,7 @@ function Directory({ space, under }: { space: string; under: string }) {
           <div class="entry entry-head" aria-hidden="true"><span>Name</span><span class="number">Size</span><span class="number">Version</span><span>Changed</span><span>By</span></div>
           <Rows
             label={`Entries of ${under || space}`} rows={shown.length} height={ROW}
-            onEnd={() => { if (listed.more && !filter) void fetchPages(false); }}
+            onEnd={() => { if (listed.more && !filter) void turns.take('next'); }}
             render={(row) => <Entry space={space} under={under} entry={shown[row]!} />}
           />
         </>

@@ -1,5 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after } from 'node:test';
@@ -23,8 +23,11 @@ export class Node {
   readonly shared: string;
   /** What it said when it was ready. */
   ready: Document = null;
+  /** Variables of its environment, besides those of this process. */
+  readonly variables: Record<string, string> = {};
   #process: ChildProcess | null = null;
   #panicked = '';
+  #removed = 0;
 
   constructor(readonly name: string) {
     this.home = join(folder, `${name}-home`);
@@ -40,7 +43,7 @@ export class Node {
   /** Starts it; returns when it is ready. `args` go to `up`. */
   async up(...args: string[]): Promise<void> {
     const all = ['--json', '--home', this.home, 'up', ...args, '--listen', '127.0.0.1:0'];
-    const started = spawn(BINARY, all, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const started = spawn(BINARY, all, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...this.variables } });
     this.#process = started;
     started.stderr!.setEncoding('utf8').on('data', (text: string) => {
       if (text.includes('panicked')) this.#panicked += text;
@@ -53,6 +56,11 @@ export class Node {
       });
       started.once('exit', (code) => reject(new Error(`up ended with ${code}`)));
     });
+  }
+
+  /** Lets it stand still, as a machine that sleeps, or go on. */
+  stand(still: boolean): void {
+    this.#process?.kill(still ? 'SIGSTOP' : 'SIGCONT');
   }
 
   /** Stops it, and fails when it panicked. */
@@ -86,6 +94,11 @@ export class Node {
     const file = join(this.shared, path);
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, text);
+  }
+
+  /** Takes a directory out of the shared folder, in one step: one by one its files would be several changes. */
+  remove(path: string): void {
+    renameSync(join(this.shared, path), join(folder, `${this.name}-removed-${this.#removed++}`));
   }
 
   /** A file of the shared folder; null while it is not there. */

@@ -1,8 +1,10 @@
+import { isObject, readObject } from '../encoding/json.js';
 import { writeTime } from '../encoding/time.js';
 import { Refused } from '../refused.js';
 import type { SignedHead } from './head.js';
 import { isOver } from './ledger.js';
 import type { SignedManifest } from './manifest.js';
+import { exactly, hex32, name, positive } from './members.js';
 import type { Trust, TrustedPair } from './trust.js';
 
 /**
@@ -95,6 +97,10 @@ function isGood(trust: Trust, version: number, manifest: SignedManifest, earlier
   });
 }
 
+const SEEN_SCHEMA = 'sealtide/seen/1';
+/** Channels of one registry that are read back, at most. */
+const CHANNELS_MAX = 4096;
+
 /** What a client asks for. */
 export interface Wanted {
   /** The app. */
@@ -107,6 +113,31 @@ export interface Wanted {
 /** What a client remembers of the channels of one registry, so that nobody can show it an older state. Spec: gateway §9.6. */
 export class Seen {
   readonly #newest = new Map<string, { seq: number; sha256: string }>();
+
+  /**
+   * Reads what {@link Seen.toFile} wrote.
+   *
+   * @throws Refused `seen_file`
+   */
+  static parse(text: string): Seen {
+    const object = exactly(readObject(text, { depth: 4, values: 8 * CHANNELS_MAX, integersOnly: true }) ?? null, ['schema', 'channels']);
+    const channels = object && object['schema'] === SEEN_SCHEMA ? object['channels'] : undefined;
+    const wrong = new Refused('seen_file', 'this is nothing that was remembered of channels');
+    if (!isObject(channels ?? null)) throw wrong;
+    const seen = new Seen();
+    for (const [channel, value] of Object.entries(channels as object)) {
+      const it = exactly(value, ['seq', 'sha256']);
+      const [seq, sha256] = [positive(it?.['seq'] ?? null), hex32(it?.['sha256'] ?? null)];
+      if (!name(channel) || !seq || !sha256) throw wrong;
+      seen.#newest.set(channel, { seq, sha256 });
+    }
+    return seen;
+  }
+
+  /** What is remembered, as a text to keep. */
+  toFile(): string {
+    return JSON.stringify({ schema: SEEN_SCHEMA, channels: Object.fromEntries(this.#newest) });
+  }
 
   /** The newest release that was seen in a channel. */
   newest(channel: string): { seq: number; sha256: string } | undefined {

@@ -20,6 +20,11 @@ export interface VerifyOptions {
   earlier?: readonly SignedManifest[];
   /** Gets the bytes of the files as they pass. They are proven only when {@link verifyBundle} returns. */
   onFileBytes?: OnFileBytes;
+  /**
+   * Gets the trust as soon as the chain was followed, as far as it could be: also when the bundle is refused afterwards, or because
+   * the chain shows a fork. Keep it, so that a fork is not forgotten.
+   */
+  onLearned?: (trust: Trust) => void;
 }
 
 /** A bundle that is what its publisher made. */
@@ -50,7 +55,11 @@ export async function verifyBundle(source: BundleSource, trust: Trust | string, 
       const text = `its payload has ${size - head.length} bytes, and the manifest says ${manifest.content.size}`;
       throw new Refused('payload', text);
     }
-    await learned.follow(head.chain, head.proof);
+    try {
+      await learned.follow(head.chain, head.proof);
+    } finally {
+      options.onLearned?.(learned);
+    }
     await verifyManifest(learned, manifest, options.earlier ?? [], options.wallMs ?? Date.now());
     const check = new PayloadCheck(manifest.content, options.onFileBytes);
     for (let piece: Uint8Array | undefined = rest; piece; piece = await pieces.next()) check.push(piece);

@@ -17,7 +17,7 @@ function read(folder: string): Vectors[] {
   return files.map((name) => JSON.parse(readFileSync(join(path, name), 'utf8')));
 }
 
-const files = [...read(''), ...read('ibgib'), ...read('gateway'), ...read('link')];
+const files = [...read(''), ...read('ibgib'), ...read('gateway'), ...read('link'), ...read('releases')];
 const isKnown = (file: Vectors): boolean => typeof file.format === 'string' || file.algorithm === 'HMAC-SHA256';
 
 test('there are vectors', () => {

@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { Follower } from '../examples/follow.js';
+import { utf8, type Bytes } from '../src/encoding/bytes.js';
+import type { JsonObject } from '../src/encoding/json.js';
+import { readBundleHead, Refused, Seen, Trust } from '../src/index.js';
+import { Publisher, tarOf, zstdOf } from './support/publisher.js';
+import { serve } from './support/serve.js';
+
+const DAY = 86_400_000;
+const soon = (ms: number): string => new Date(Date.now() + ms).toISOString();
+
+/** What a browser keeps for a site. */
+function storage(): Storage {
+  const kept = new Map<string, string>();
+  return { getItem: (name: string) => kept.get(name) ?? null, setItem: (name: string, text: string) => void kept.set(name, text) } as unknown as Storage;
+}
+
+/** A gateway with what a publisher put there. */
+class Shelf {
+  readonly files: Record<string, Uint8Array | string> = {};
+  readonly publisher: Publisher;
+  base = '';
+  readonly #prev = new Map<string, string>();
+
+  constructor(publisher: Publisher) {
+    this.publisher = publisher;
+  }
+
+  /** Publishes a version in `channel` as its release `seq`, and signs the head by `signer`. */
+  publish(version: string, seq: number, { channel = 'stable', name = version, signer = 1, head = {} as JsonObject } = {}): Bytes {
+    const shipped = [{ path: 'version', bytes: utf8(version) }];
+    const payload = zstdOf(tarOf(shipped));
+    const change = { version, channel, seq, prev: seq === 1 ? null : this.#prev.get(channel)!, keyVersion: `v${signer}`, createdAt: soon(0), signedAt: soon(0) };
+    const bundle = this.publisher.bundle(this.publisher.manifest(shipped, change, payload), payload, signer);
+    const { sha256 } = readBundleHead(bundle)!.manifest;
+    this.#prev.set(channel, sha256);
+    this.files[`/bundle/kiosk/${name}`] = bundle;
+    const told = { channel, version, seq, manifestSha256: sha256, epoch: this.publisher.records.length, issuedAt: soon(0), notAfter: soon(DAY), ...head };
+    this.files[`/bundle/kiosk/head/${channel}`] = JSON.stringify(this.publisher.head(told, signer));
+    return bundle;
+  }
+}
+
+async function shelf(body: (shelf: Shelf) => Promise<void>): Promise<void> {
+  const publisher = new Publisher([1, 2]);
+  publisher.record('init', 1, { v1: 'active', v2: 'prepared' }, [1]);
+  const made = new Shelf(publisher);
+  const { base, close } = await serve(made.files);
+  made.base = base;
+  try {
+    await body(made);
+  } finally {
+    close();
+  }
+}
+
+async function code(done: Promise<unknown>): Promise<string> {
+  return done.then(() => 'taken', (error) => (error instanceof Refused ? error.code : String(error)));
+}
+
+// Proves: GW-104, GW-106
+test('the follower of the example: releases, keys that change, what is kept, what is refused', () => shelf(async (shelf) => {
+  const { publisher, base } = shelf;
+  const [site, trust] = [storage(), publisher.trust()];
+  const open = (): Follower => new Follower('kiosk', 'stable', trust, site);
+  let page = open();
+  const text = async (): Promise<string | undefined> => (await page.look(base))?.files.get('version')?.text();
+  const first = shelf.publish('1.0.0', 1);
+  assert.deepEqual([await text(), await text()], ['1.0.0', undefined], 'once');
+  const oldHead = shelf.files['/bundle/kiosk/head/stable']!;
+  publisher.record('rotate', 2, { v1: 'verify-only', v2: 'active' }, [1, 2], { notAfter: { v1: Date.now() + DAY } });
+  const second = shelf.publish('1.1.0', 2, { signer: 2 });
+  const odd = second.slice();
+  odd[odd.length - 20]! ^= 1;
+  shelf.files['/bundle/kiosk/1.1.0'] = odd;
+  assert.equal(await code(page.look(base)), 'payload');
+  shelf.files['/bundle/kiosk/1.1.0'] = first;
+  assert.equal(await code(page.look(base)), 'not_of_head', 'another release under its name');
+  shelf.files['/bundle/kiosk/1.1.0'] = second;
+  assert.equal(await text(), '1.1.0');
+  const newHead = shelf.files['/bundle/kiosk/head/stable']!;
+  shelf.files['/bundle/kiosk/head/stable'] = oldHead;
+  page = open();
+  assert.equal(await code(page.look(base)), 'head_retired', 'a head of the pair before, after the page was loaded again');
+  // Keys change, and nothing is published: the head is signed anew, and the records come from the ledger.
+  publisher.record('rollback', 1, { v1: 'active', v2: 'verify-only' }, [2, 1], { notAfter: { v2: Date.now() + DAY } });
+  const again = { ...(JSON.parse(newHead as string) as JsonObject), epoch: 3 };
+  const { signatures: _, ...unsigned } = again as JsonObject;
+  shelf.files['/bundle/kiosk/head/stable'] = JSON.stringify(publisher.head(unsigned, 1));
+  assert.match(await code(page.look(base)), /version\/keys\/ledger\?since=2: 404/);
+  shelf.files['/version/keys/ledger?since=2'] = JSON.stringify(publisher.records.slice(2));
+  assert.equal(await text(), '1.1.0', 'handed out again to a page that was loaded again');
+  shelf.publish('1.2.0', 3, { head: { notAfter: soon(-1), issuedAt: soon(-DAY) } });
+  assert.equal(await code(page.look(base)), 'head_expired');
+  shelf.publish('1.2.0', 3, { head: { yanked: [3] } });
+  assert.equal(await code(page.look(base)), 'yanked');
+  // Out in two channels: here it stands under the name of the channel.
+  shelf.publish('2.0.0', 1, { channel: 'beta' });
+  shelf.publish('2.0.0', 3, { name: '2.0.0~stable' });
+  assert.equal(await text(), '2.0.0');
+  shelf.files['/bundle/kiosk/head/stable'] = `"${'a'.repeat(9 * 1024 * 1024)}"`;
+  assert.equal(await code(page.look(base)), 'not_a_head');
+}));
+
+// Proves: GW-106
+test('a fork is kept, also by a page whose bundle was refused for it', () => shelf(async (shelf) => {
+  const { publisher, base } = shelf;
+  const site = storage();
+  const open = (): Follower => new Follower('kiosk', 'stable', publisher.trust(), site);
+  const [begin] = publisher.records;
+  publisher.record('rotate', 2, { v1: 'verify-only', v2: 'active' }, [1, 2], { notAfter: { v1: Date.now() + DAY } });
+  shelf.publish('1.0.0', 1, { signer: 2 });
+  await open().look(base);
+  const good = publisher.records.splice(0, 2, begin!);
+  publisher.record('rotate', 2, { v1: 'verify-only', v2: 'active' }, [1, 2], { reason: 'another history' });
+  shelf.publish('1.1.0', 2, { signer: 2 });
+  assert.equal(await code(open().look(base)), 'trust');
+  publisher.records.splice(0, 2, ...good);
+  publisher.record('rollback', 1, { v1: 'active', v2: 'verify-only' }, [2, 1]);
+  shelf.publish('1.2.0', 3);
+  assert.equal(await code(open().look(base)), 'trust', 'nothing newer is taken until a new trust file comes');
+  const { trust } = JSON.parse(site.getItem('sealtide/kiosk/stable')!) as { trust: string };
+  assert.equal(Trust.parse(trust).fork?.epoch, 2);
+}));
+
+test('what was remembered of channels is read strictly', () => {
+  const seen = new Seen();
+  assert.equal(Seen.parse(seen.toFile()).toFile(), seen.toFile());
+  const file = { schema: 'sealtide/seen/1', channels: { stable: { seq: 3, sha256: 'ab'.repeat(32) } } };
+  assert.deepEqual(Seen.parse(JSON.stringify(file)).newest('stable'), file.channels.stable);
+  const odd: unknown[] = [
+    [], {}, { ...file, schema: 'x' }, { ...file, more: 1 }, { ...file, channels: [] }, { ...file, channels: { Stable: file.channels.stable } },
+    { ...file, channels: { stable: { seq: 0, sha256: 'ab'.repeat(32) } } }, { ...file, channels: { stable: { seq: 1, sha256: 'AB' } } },
+    { ...file, channels: { stable: { seq: 1 } } }, { ...file, channels: { stable: null } },
+  ];
+  for (const it of odd) assert.throws(() => Seen.parse(JSON.stringify(it)), { code: 'seen_file' }, JSON.stringify(it));
+  assert.throws(() => Seen.parse('{'), { code: 'seen_file' });
+});

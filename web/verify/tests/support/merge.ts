@@ -1,0 +1,94 @@
+import type { JsonObject } from '../../src/encoding/json.js';
+import { gibOf, type VerifiedRecord } from '../../src/index.js';
+
+/** A text merged from two that began as `base`, and how often both said something else. */
+export interface MergedText {
+  text: string;
+  conflicts: number;
+}
+
+/** Merges texts that are short enough for a table of their words; the winner's first. Spec: ibgib §16.2. */
+export function mergeText(base: string, first: string, second: string): MergedText {
+  const [b, f, s] = [base, first, second].map(tokens) as [string[], string[], string[]];
+  const [toFirst, toSecond] = [matches(b, f), matches(b, s)];
+  let [text, conflicts] = ['', 0];
+  let [i, j, k] = [0, 0, 0];
+  for (let at = 0; at <= b.length; at++) {
+    const isEnd = at === b.length;
+    const [inFirst, inSecond] = isEnd ? [f.length, s.length] : [toFirst.get(at), toSecond.get(at)];
+    if (inFirst === undefined || inSecond === undefined) continue;
+    const region = mergeRegion(b.slice(i, at).join(''), f.slice(j, inFirst).join(''), s.slice(k, inSecond).join(''));
+    text += region.text + (isEnd ? '' : b[at]!);
+    conflicts += region.conflicts;
+    [i, j, k] = [at + 1, inFirst + 1, inSecond + 1];
+  }
+  return { text, conflicts };
+}
+
+function mergeRegion(base: string, first: string, second: string): MergedText {
+  if (first === base) return { text: second, conflicts: 0 };
+  if (second === base || first === second) return { text: first, conflicts: 0 };
+  if (first === '' || second === '') return { text: first || second, conflicts: 1 };
+  const space = /[\n \t]$/.test(first) || /^[\n \t]/.test(second) ? '' : ' ';
+  return { text: first + space + second, conflicts: 1 };
+}
+
+function tokens(text: string): string[] {
+  return text.match(/\n|[ \t]+|[^\n \t]+/g) ?? [];
+}
+
+/** Which token of `side` each matched token of `base` is. */
+function matches(base: string[], side: string[]): Map<number, number> {
+  const found = new Map<number, number>();
+  let begin = 0;
+  while (begin < base.length && begin < side.length && base[begin] === side[begin]) found.set(begin, begin++);
+  let [i, j] = [base.length, side.length];
+  while (i > begin && j > begin && base[i - 1] === side[j - 1]) found.set(--i, --j);
+  const [rows, columns] = [i - begin, j - begin];
+  const table = Array.from({ length: rows + 1 }, () => new Array<number>(columns + 1).fill(0));
+  for (let row = rows - 1; row >= 0; row--) {
+    for (let column = columns - 1; column >= 0; column--) {
+      const isSame = base[begin + row] === side[begin + column];
+      table[row]![column] = isSame ? table[row + 1]![column + 1]! + 1 : Math.max(table[row + 1]![column]!, table[row]![column + 1]!);
+    }
+  }
+  for (let row = 0, column = 0; row < rows && column < columns; ) {
+    if (base[begin + row] === side[begin + column]) found.set(begin + row++, begin + column++);
+    else if (table[row + 1]![column]! >= table[row]![column + 1]!) row++;
+    else column++;
+  }
+  return found;
+}
+
+/** The time of a frame, ms. */
+function stampOf({ record }: VerifiedRecord): number {
+  const data = record.data as JsonObject;
+  return Date.parse(String(data['timestamp'])) + Number(data['timestampMs']);
+}
+
+/** Which of two tips wins: the greater n, then the later, then the smaller gib. Spec: ibgib §16. */
+function winner(one: VerifiedRecord, other: VerifiedRecord): [VerifiedRecord, VerifiedRecord] {
+  const isAhead = one.frame!.n - other.frame!.n || stampOf(one) - stampOf(other) || (one.record.gib! < other.record.gib! ? 1 : -1);
+  return isAhead > 0 ? [one, other] : [other, one];
+}
+
+/** The address of the frame that merges two versions of a file of text which were both changed and not moved. Spec: ibgib §16, §16.1. */
+export function mergedAddress(base: VerifiedRecord, one: VerifiedRecord, other: VerifiedRecord): string {
+  const [won, lost] = winner(one, other);
+  const [data, left, from] = [won, lost, base].map((it) => it.record.data as JsonObject) as [JsonObject, JsonObject, JsonObject];
+  const { text, conflicts } = mergeText(String(from['text']), String(data['text']), String(left['text']));
+  const later = stampOf(lost) > stampOf(won) ? left : data;
+  const merged: JsonObject = {
+    ...data,
+    text,
+    mtime: Math.max(Number(data['mtime']), Number(left['mtime'])),
+    n: won.frame!.n + 1,
+    timestamp: later['timestamp']!,
+    timestampMs: later['timestampMs']!,
+    graft: { conflicts, strategy: 'optimistic' },
+  };
+  const { rel8ns } = won.record;
+  const relations = { ...rel8ns, past: [won.address], graftbase: [base.address], graftorphan: [lost.address] };
+  const record = { ib: won.record.ib, data: merged, rel8ns: relations };
+  return `${record.ib}^${gibOf(record)}`;
+}
