@@ -18,7 +18,7 @@ use sealtide_store::{Peer, SpaceLabel, Store};
 use sealtide_sync::SpaceView;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use zeroize::Zeroizing;
 
 use crate::audit::{Audit, AuditEvent};
@@ -76,8 +76,6 @@ struct Inner {
     registry: registry::RegistrySlot,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
-    /// One bundle comes in at a time.
-    intake: Arc<Semaphore>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
@@ -195,7 +193,6 @@ impl Node {
             recent: Recent::default(),
             registry: registry::RegistrySlot::default(),
             publishing: tokio::sync::Mutex::default(),
-            intake: Arc::new(Semaphore::new(1)),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             dialled: Mutex::default(),
@@ -447,11 +444,6 @@ impl Node {
         }
         let grace_ms = self.config().gateway(self.home())?.desk.policy.grace_ms;
         replace_lost(self.home(), self.store(), &self.0.identity, grace_ms, order, prove)
-    }
-
-    /// One bundle at a time comes in through the door.
-    pub(crate) fn intake(&self) -> Arc<Semaphore> {
-        self.0.intake.clone()
     }
 
     /// One release at a time.

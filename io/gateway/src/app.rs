@@ -7,7 +7,7 @@ use sealtide_identity::keyring::{Algorithm, KeyVersion, PublicKeyEntry, Signed, 
 use sealtide_releases::{BumpPlan, BumpRequest, Registry};
 use tokio::sync::broadcast;
 
-use crate::bundles::{BundleIntake, BundleShelf};
+use crate::bundles::BundleShelf;
 use crate::ladder::{KeyFacts, Rung};
 use crate::refusal::Code;
 use crate::sign_in::KeptSignIn;
@@ -63,10 +63,6 @@ pub trait App: Send + Sync + 'static {
     }
     /// Release bundles; none: those paths are not there.
     fn bundles(&self) -> Option<&dyn BundleShelf> {
-        None
-    }
-    /// Where bundles can be put; none: nobody can.
-    fn bundle_intake(&self) -> Option<&dyn BundleIntake> {
         None
     }
     /// What happens behind the door and has to be said in front of it; none: nothing does.

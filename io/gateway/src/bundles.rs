@@ -1,19 +1,11 @@
-//! Release bundles through the door: the list, a bundle, its manifest, the head of a channel; and one that is put. Spec:
-//! gateway §1.2 E13, E14, E15, E20, §9.5.
+//! Release bundles through the door: the list, a bundle, its manifest, the head of a channel. Spec: gateway §1.2 E14, E15,
+//! E20, §9.5.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use http::{Response, StatusCode};
 
 use crate::app::App;
 use crate::body::{AnswerBody, FileBody};
@@ -25,13 +17,7 @@ pub const PAGE_MAX: usize = 1000;
 /// Bytes of a name or version in a path, at most.
 const WORD_BYTES_MAX: usize = 192;
 /// What a bundle is.
-const BUNDLE_TYPE: &str = "application/vnd.sealtide.bundle";
-/// Bytes of a bundle that is put, at most.
-pub const BUNDLE_BYTES_MAX: u64 = 16 << 30;
-/// How long a body may stand still.
-const PIECE_WITHIN: Duration = Duration::from_secs(30);
-/// Pieces that wait for the disk.
-const PIECES: usize = 4;
+const BUNDLE_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.sealtide.bundle");
 
 /// Bundles behind the door. Everything here may wait for the disk.
 pub trait BundleShelf: Send + Sync {
@@ -50,43 +36,6 @@ pub trait BundleShelf: Send + Sync {
     /// # Errors
     /// [`Code::NotFound`].
     fn head(&self, name: &str, channel: &str) -> Result<String, Code>;
-}
-
-/// Takes bundles that are put. Everything here may wait for the disk.
-pub trait BundleIntake: Send + Sync {
-    /// A new file for the body of one. It is the caller's to remove.
-    ///
-    /// # Errors
-    /// [`Code::StateConflict`] when the bundle is there already, [`Code::Overload`] while another is put.
-    fn scratch(&self, name: &str, version: &str) -> Result<IntakeFile, Code>;
-    /// Publishes what was written there; durable when this returns. The manifest with its signatures, as JSON text.
-    ///
-    /// # Errors
-    /// [`Code::StateConflict`], [`Code::InvalidField`] when it is another than the path says, [`Code::BundleInvalid`],
-    /// [`Code::StorageError`].
-    fn take(&self, name: &str, version: &str, path: &Path) -> Result<String, Code>;
-}
-
-/// A file for a body, and what goes when it is not needed any more.
-pub struct IntakeFile {
-    /// Open for writing, and empty.
-    pub file: File,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whatever is to be held as long as the file is in use.
-    pub held: Box<dyn Send>,
-}
-
-impl Drop for IntakeFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-impl std::fmt::Debug for IntakeFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "IntakeFile({})", self.path.display())
-    }
 }
 
 /// A bundle that may be sent.
@@ -164,74 +113,11 @@ pub(crate) async fn serve(app: Arc<dyn App>, path: BundlePath, query: String) ->
     .map_err(|_| Code::StorageError)?
 }
 
-/// Writes a body to the disk and hands it over. Who asks may do so, and has given a token.
-pub(crate) async fn put(
-    app: Arc<dyn App>,
-    (name, version): (String, String),
-    request: Request<Incoming>,
-) -> Result<Answer, Code> {
-    let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if media != BUNDLE_TYPE && media != "application/octet-stream" {
-        return Err(Code::UnsupportedMedia);
-    }
-    let body = request.into_body();
-    if body.size_hint().lower() > BUNDLE_BYTES_MAX {
-        return Err(Code::PayloadTooLarge);
-    }
-    let (pieces, written) = mpsc::channel(PIECES);
-    let work = tokio::task::spawn_blocking(move || {
-        let intake = app.bundle_intake().ok_or(Code::NotFound)?;
-        let mut made = intake.scratch(&name, &version)?;
-        write_pieces(&mut made.file, written)?;
-        intake.take(&name, &version, &made.path)
-    });
-    let read = read_pieces(body, pieces).await;
-    let taken = work.await.map_err(|_| Code::StorageError)?;
-    // Who stopped in the middle put nothing, whatever was made of the part that came.
-    let manifest = read.and(taken)?;
-    Ok(json(StatusCode::CREATED, &manifest))
-}
-
-/// A piece of a body; none is its proper end.
-type Piece = Option<Bytes>;
-
-/// Passes a body on. That the receiver is gone is no failure here: it says why itself.
-async fn read_pieces(mut body: Incoming, pieces: mpsc::Sender<Piece>) -> Result<(), Code> {
-    let mut size = 0;
-    loop {
-        let frame = timeout(PIECE_WITHIN, body.frame()).await.map_err(|_| Code::BundleInvalid)?;
-        let Some(frame) = frame else {
-            let _ = pieces.send(None).await;
-            return Ok(());
-        };
-        let Ok(bytes) = frame.map_err(|_| Code::BundleInvalid)?.into_data() else { continue };
-        size += bytes.len() as u64;
-        if size > BUNDLE_BYTES_MAX {
-            return Err(Code::PayloadTooLarge);
-        }
-        if pieces.send(Some(bytes)).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-fn write_pieces(file: &mut File, mut pieces: mpsc::Receiver<Piece>) -> Result<(), Code> {
-    let storage = |_: io::Error| Code::StorageError;
-    loop {
-        match pieces.blocking_recv() {
-            Some(Some(bytes)) => file.write_all(&bytes).map_err(storage)?,
-            Some(None) => return file.flush().map_err(storage),
-            // The body broke off.
-            None => return Err(Code::BundleInvalid),
-        }
-    }
-}
-
 fn bundle(served: ServedBundle) -> Answer {
     let ServedBundle { file, size, payload_at, payload_hash, class, .. } = served;
     let mut answer = Response::new(AnswerBody::File(FileBody::new(file, size, payload_at, payload_hash)));
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(BUNDLE_TYPE));
+    headers.insert(header::CONTENT_TYPE, BUNDLE_TYPE);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
     headers.insert("tes-storage-class", HeaderValue::from_static(class));
     answer

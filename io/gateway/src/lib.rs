@@ -55,7 +55,7 @@ use tokio::sync::oneshot;
 pub use app::{
     App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
 };
-pub use bundles::{BUNDLE_BYTES_MAX, BundleIntake, BundleShelf, IntakeFile, PAGE_MAX, ServedBundle};
+pub use bundles::{BundleShelf, PAGE_MAX, ServedBundle};
 pub use console::{Attachment, Call, Called, Calling, Console, Produce, Wanted};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};

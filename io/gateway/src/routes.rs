@@ -14,7 +14,7 @@
 //! | `/version/bump`, `/api/dev/bump-version` | bumpers with a token |
 //! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
 //! | `/version/verify` | readers |
-//! | `/bundle`, `/bundle/{name}/{version}`, `…/manifest`, `/bundle/{name}/head/{channel}` | readers; bumpers with a token put one |
+//! | `/bundle`, `/bundle/{name}/{version}`, `…/manifest`, `/bundle/{name}/head/{channel}` | readers |
 //! | `/api/lifecycle/export` | readers |
 //! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
 //! | `/admin/audit` | admins, from allowed addresses |
@@ -193,17 +193,6 @@ async fn route(
             key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
         }
         other if console::is_path(other) => console::serve(shared, &caller, &principal, request).await?,
-        other
-            if request.method() == Method::PUT
-                && let Some(BundlePath::Bundle { name, version }) = BundlePath::of(other) =>
-        {
-            needs(Role::Bumper)?;
-            if caller.origin.is_some() && !caller.origin_allowed {
-                return Err(Code::OriginDenied);
-            }
-            take_http_token(shared, &caller, &principal, request.headers())?;
-            bundles::put(app, (name, version), request).await?
-        }
         other if let Some(path) = BundlePath::of(other) => {
             get_only(&request)?;
             needs(Role::Reader)?;

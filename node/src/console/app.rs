@@ -1,12 +1,9 @@
 //! What a node puts behind its own door: keys and registry where it has them, the registry of another node where it follows one,
 //! and else an empty registry that nobody can change.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use sealtide_gateway::{
-    App, Bumped, BundleIntake, BundleShelf, Code, DoorEvent, IntakeFile, KeptSignIn, KeyDesk, KeyFacts, Notice, Way,
-};
+use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Way};
 use sealtide_identity::keyring::KeyVersion;
 use sealtide_releases::{BumpRequest, Registry};
 use tokio::sync::broadcast;
@@ -16,7 +13,6 @@ use crate::audit::AuditEvent;
 use crate::gateway::{Desk, Events, keep_sign_ins, kept_sign_ins};
 use crate::node::Node;
 use crate::real::now;
-use crate::releases::{intake_file, take_in};
 
 /// The application behind the door of a node.
 pub(crate) struct NodeApp {
@@ -101,10 +97,6 @@ impl App for NodeApp {
         self.desk().map(|desk| &**desk as &dyn BundleShelf)
     }
 
-    fn bundle_intake(&self) -> Option<&dyn BundleIntake> {
-        self.desk().map(|_| self as &dyn BundleIntake)
-    }
-
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
         Some(self.node.notices())
     }
@@ -126,17 +118,5 @@ impl App for NodeApp {
             Some(desk) => App::note(&**desk, event),
             None => self.events.note(AuditEvent::of_door(event)),
         }
-    }
-}
-
-impl BundleIntake for NodeApp {
-    fn scratch(&self, name: &str, version: &str) -> Result<IntakeFile, Code> {
-        intake_file(&self.node, name, version)
-    }
-
-    fn take(&self, name: &str, version: &str, path: &Path) -> Result<String, Code> {
-        // Whoever calls this may wait.
-        let taken = tokio::runtime::Handle::current().block_on(take_in(&self.node, name, version, path));
-        taken.map(|manifest| manifest.to_value().to_string())
     }
 }

@@ -67,7 +67,7 @@ impl Desk {
 
 impl Desk {
     /// Whether a manifest is signed by a version of the own ledger whose signatures count.
-    pub(crate) fn counts(&self, manifest: &Signed<Manifest>) -> bool {
+    fn counts(&self, manifest: &Signed<Manifest>) -> bool {
         let (state, version) = (self.read(), manifest.content().key_version);
         let ledger = state.ring.ledger();
         let standing = ledger.state_at(version, now().wall_ms);

@@ -11,7 +11,6 @@
 mod app;
 mod file;
 mod install;
-mod intake;
 mod memory;
 mod publish;
 mod renewal;
@@ -23,7 +22,6 @@ use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
 pub(crate) use app::App;
 pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
-pub(crate) use intake::{intake_file, take_in};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};

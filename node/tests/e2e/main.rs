@@ -23,7 +23,6 @@ mod export;
 mod faults;
 mod gateway;
 mod identity;
-mod intake;
 mod key_places;
 mod keys;
 mod live;
