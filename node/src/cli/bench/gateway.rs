@@ -130,7 +130,7 @@ impl Bench {
             let changing = scope.spawn(|| {
                 let mut changes = 0_u64;
                 while !done.load(Ordering::Acquire) {
-                    order(dir, &["keys", if changes % 2 == 0 { "rotate" } else { "rollback" }])?;
+                    order(dir, &["keys", if changes.is_multiple_of(2) { "rotate" } else { "rollback" }])?;
                     changes += 1;
                 }
                 Ok::<u64, Failure>(changes)
