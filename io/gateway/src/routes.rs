@@ -401,12 +401,7 @@ pub(crate) fn take_http_token(
 }
 
 /// Whether somebody may bring a bundle: the token goes when everything else about the head of the request is right.
-fn may_bring(
-    shared: &Shared,
-    caller: &Caller,
-    principal: &Principal,
-    request: &Request<Incoming>,
-) -> Result<(), Code> {
+fn may_bring(shared: &Shared, caller: &Caller, principal: &Principal, request: &Request<Incoming>) -> Result<(), Code> {
     if caller.origin.is_some() && !caller.origin_allowed {
         return Err(Code::OriginDenied);
     }

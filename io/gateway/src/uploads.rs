@@ -89,8 +89,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Answer, Code> {
     let place = on_disk(&app, |taker| taker.place()).await?;
-    let path = place.path.clone();
-    receive(shared, request.into_body(), path).await?;
+    let place = receive(shared, request.into_body(), place).await?;
     let manifest = on_disk(&app, move |taker| {
         let upload = Upload { name: &name, version: &version, file: &place.path, by: by.as_deref() };
         taker.take(&upload)
@@ -115,12 +114,13 @@ pub(crate) fn check_length(headers: &http::HeaderMap, bytes_max: u64) -> Result<
 }
 
 /// Writes a body to a file, as fast as the disk takes it. A piece may be so late, and the whole too.
-async fn receive(shared: &Shared, mut body: Incoming, path: PathBuf) -> Result<(), Code> {
+async fn receive(shared: &Shared, mut body: Incoming, place: UploadPlace) -> Result<UploadPlace, Code> {
     let settings = &shared.door.settings;
     let patience = Duration::from_millis(settings.idle_timeout_ms.max(1));
     let end = Instant::now() + Duration::from_millis(settings.upload_timeout_ms);
     let (send, pieces) = mpsc::channel(PIECES);
-    let writing = tokio::task::spawn_blocking(move || write(&path, pieces));
+    // The place stays with whoever writes: a caller that goes away leaves it to nobody else before that is done.
+    let writing = tokio::task::spawn_blocking(move || write(&place.path, pieces).map(|()| place));
     let mut left = settings.bundle_bytes_max;
     let received = async {
         while let Some(frame) = timeout(patience, body.frame()).await.map_err(|_| Code::InvalidField)? {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use sealtide_gateway::{
-    App, Bumped, BundleShelf, BundleTaker, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Upload, UploadPlace, Way,
+    App, Bumped, BundleShelf, BundleTaker, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Upload, UploadPlace,
+    Way,
 };
 use sealtide_identity::keyring::KeyVersion;
 use sealtide_releases::bundle::AppName;

@@ -432,6 +432,8 @@ async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {
     blocking(move || desk.ledger_records()).await
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("release", error.to_string()))?
 }

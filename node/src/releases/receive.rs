@@ -82,12 +82,7 @@ impl NotReceived {
 /// # Errors
 /// [`NotReceived`]; then nothing of it is visible to anybody.
 // Spec: GW-72
-pub(crate) async fn receive(
-    node: &Node,
-    name: &AppName,
-    version: &str,
-    file: &Path,
-) -> Result<Published, NotReceived> {
+pub(crate) async fn receive(node: &Node, name: &AppName, version: &str, file: &Path) -> Result<Published, NotReceived> {
     let failed = |failure: Failure| NotReceived::of(&failure);
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await.map_err(failed)?;
