@@ -161,7 +161,8 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             let app = app.map(|app| names(&app, "stable").map(|(app, _)| app)).transpose()?;
             blocking(WHAT, node, move |node| {
                 let due = Due::Aged(older_s.saturating_mul(1000));
-                let done = releases::archive(node, due, app.as_ref())?;
+                let desk = node.open_desk();
+                let done = releases::archive(node.home(), node.audit(), desk.as_deref(), due, app.as_ref())?;
                 let left = Tiers::of(node.home()).list(Tier::Hot, app.as_ref())?.len();
                 Ok(json!({
                     "schema": "sealtide/release_archive/1", "tier": Tier::Cold.class(), "moved": done.moved,

@@ -26,7 +26,7 @@ pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use receive::{NotReceived, receive};
-pub(crate) use renewal::{archive, keep_fresh};
+pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};
 pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 
 use crate::failure::{Exit, Failure};
