@@ -237,15 +237,15 @@ pub(crate) async fn renew_heads(
 }
 
 /// What a release is made of.
-struct Source {
-    payload: Payload,
+pub(super) struct Source {
+    pub(super) payload: Payload,
     /// The plain tar.
-    tar: Address,
+    pub(super) tar: Address,
     /// The records of the tar, where it is new.
-    records: Vec<Verified>,
+    pub(super) records: Vec<Verified>,
 }
 
-enum Payload {
+pub(super) enum Payload {
     /// A file that holds the payload alone; it is removed afterwards.
     Packed(PathBuf),
     /// The payload of another bundle.
@@ -253,7 +253,7 @@ enum Payload {
 }
 
 /// The bundle goes to the hot tier, then the channel names it: durable before announced.
-async fn bring_out(
+pub(super) async fn bring_out(
     node: &Node,
     desk: &Arc<Desk>,
     app: App,
@@ -392,7 +392,7 @@ impl Packing {
 }
 
 /// The one line of a channel that this node writes, with the manifests of its releases, oldest first.
-fn own_line(app: &App, channel: &Channel) -> Result<(Vec<Entry>, Vec<Signed<Manifest>>), Failure> {
+pub(super) fn own_line(app: &App, channel: &Channel) -> Result<(Vec<Entry>, Vec<Signed<Manifest>>), Failure> {
     let mut lines = app.channel(channel);
     if lines.len() > 1 {
         let text = format!("channel {channel} of {} has {} timelines", app.name, lines.len());
@@ -445,7 +445,7 @@ fn refuse_known(
     }
 }
 
-async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
+pub(super) async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
     let node = node.clone();
     blocking(move || node.desk(true)).await
 }
@@ -455,6 +455,8 @@ async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {
     blocking(move || desk.ledger_records()).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("release", error.to_string()))?
 }

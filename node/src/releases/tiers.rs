@@ -7,6 +7,7 @@
 //!                                  /VERSION.manifest.json
 //!                                  /VERSION.meta.json    when it was archived, what it is
 //! HOME/bundles/scratch/                                  half-made; emptied when the next release is made
+//! HOME/bundles/coming                                    what somebody is bringing; nothing of it is verified
 //! ```
 //!
 //! A version that stands in a second channel too is `VERSION~CHANNEL`. There is no index: a bundle is where its file is, and
@@ -124,6 +125,12 @@ impl Tiers {
             fs::remove_file(entry?.path())?;
         }
         Ok(dir.join("payload"))
+    }
+
+    /// Where the bundle that somebody brings is written; one comes at a time.
+    pub(crate) fn coming(&self) -> io::Result<PathBuf> {
+        fs::create_dir_all(&self.root)?;
+        Ok(self.root.join("coming"))
     }
 
     /// Writes a bundle to the hot tier; on disk when this returns.
