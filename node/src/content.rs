@@ -23,7 +23,12 @@ const CHUNKS: usize = 2;
 /// Stores chunks in a thread of its own, while whoever cuts them goes on. The thread is there from the first chunk on.
 pub(crate) struct ChunkKeeper {
     store: Store,
-    thread: Option<(SyncSender<(ChunkHash, Vec<u8>)>, JoinHandle<Result<(), StoreError>>)>,
+    thread: Option<KeepingThread>,
+}
+
+struct KeepingThread {
+    chunks: SyncSender<(ChunkHash, Vec<u8>)>,
+    kept: JoinHandle<Result<(), StoreError>>,
 }
 
 impl ChunkKeeper {
@@ -36,12 +41,13 @@ impl ChunkKeeper {
     /// # Errors
     /// When the store failed before; `finish` says why.
     pub(crate) fn keep(&mut self, chunk: ChunkRef, bytes: &[u8]) -> io::Result<()> {
-        let (chunks, _) = self.thread.get_or_insert_with(|| {
+        let thread = self.thread.get_or_insert_with(|| {
             let (chunks, taken) = sync_channel::<(ChunkHash, Vec<u8>)>(CHUNKS);
             let store = self.store.clone();
-            (chunks, spawn(move || taken.iter().try_for_each(|(hash, bytes)| store.put_chunk(hash, &bytes))))
+            let kept = spawn(move || taken.iter().try_for_each(|(hash, bytes)| store.put_chunk(hash, &bytes)));
+            KeepingThread { chunks, kept }
         });
-        chunks.send((chunk.hash, bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        thread.chunks.send((chunk.hash, bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Waits until every chunk is stored.
@@ -49,9 +55,9 @@ impl ChunkKeeper {
     /// # Errors
     /// What the store said.
     pub(crate) fn finish(self) -> io::Result<()> {
-        let Some((chunks, thread)) = self.thread else { return Ok(()) };
+        let Some(KeepingThread { chunks, kept }) = self.thread else { return Ok(()) };
         drop(chunks);
-        let kept = thread.join().map_err(|_| io::Error::other("the thread that stores chunks ended"))?;
+        let kept = kept.join().map_err(|_| io::Error::other("the thread that stores chunks ended"))?;
         kept.map_err(io::Error::other)
     }
 }
