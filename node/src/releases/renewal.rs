@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use sealtide_releases::bundle::AppName;
 
+use super::archive::{Archive, ArchiveSettings};
 use super::renew;
 use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tier, Tiers};
 use crate::audit::AuditEvent;
@@ -34,7 +35,8 @@ pub(crate) fn keep_fresh(node: &Node) {
                 let looked = node.clone();
                 let archived = tokio::task::spawn_blocking(move || archive_what_is_due(&looked)).await;
                 if let Ok(Err(failure)) = archived {
-                    tracing::warn!(%failure, "bundles were not archived");
+                    let hint = failure.hint.as_deref().unwrap_or_default();
+                    tracing::warn!(%failure, hint, "bundles were not archived");
                 }
                 // The keys may have been opened just now.
                 due = Some((Instant::now() + EVERY, node.open_desk().map(|desk| desk.epoch()).or(epoch)));
@@ -49,20 +51,26 @@ pub(crate) fn keep_fresh(node: &Node) {
 
 /// The bundles of versions that were replaced, and those that are old.
 fn archive_what_is_due(node: &Node) -> Result<(), Failure> {
-    if let Some(desk) = node.open_desk() {
-        for version in desk.replaced() {
-            archive(node, Due::Replaced(version), None)?;
-        }
-    }
-    archive(node, Due::Aged(ARCHIVE_AFTER_MS), None).map(drop)
+    let replaced = node.open_desk().map(|desk| desk.replaced()).unwrap_or_default();
+    let due = replaced.into_iter().map(Due::Replaced).chain([Due::Aged(ARCHIVE_AFTER_MS)]);
+    // What fails of one version keeps no other back.
+    let done: Vec<Result<Archived, Failure>> = due.map(|due| archive(node, due, None)).collect();
+    done.into_iter().try_for_each(|done| done.map(drop))
 }
 
-/// Moves what is due to the archive, and says so in the audit. Waits for the disk.
+/// Moves what is due to the archive, and says so in the audit. Waits for disk and network.
 ///
 /// # Errors
-/// When the hot tier cannot be listed.
+/// When the hot tier cannot be listed, the archive not be opened, or every bundle that is due failed: why the first did.
 pub(crate) fn archive(node: &Node, due: Due, app: Option<&AppName>) -> Result<Archived, Failure> {
-    let mut told = |stored: &super::Stored| {
+    let settings = ArchiveSettings::of(node.config());
+    let archive = Archive::open(&settings)?;
+    let mut first = None;
+    let mut told = |stored: &super::Stored, moved: Result<(), Failure>| {
+        if let Err(failure) = moved {
+            first.get_or_insert(failure);
+            return;
+        }
         let manifest = stored.manifest.content();
         let event = AuditEvent::normal("bundle:archived")
             .member("name", &manifest.name)
@@ -73,7 +81,7 @@ pub(crate) fn archive(node: &Node, due: Due, app: Option<&AppName>) -> Result<Ar
             .member("bytes", manifest.size);
         node.audit().event(&event);
     };
-    let done = Tiers::of(node.home()).archive(due, app, now().wall_ms, &mut told)?;
+    let done = Tiers::of(node.home()).archive(&archive, due, app, now().wall_ms, &mut told)?;
     if let Some(desk) = node.open_desk() {
         desk.note_moves(done.moved, done.failed);
     }
@@ -83,6 +91,9 @@ pub(crate) fn archive(node: &Node, due: Due, app: Option<&AppName>) -> Result<Ar
             .member("failed", done.failed)
             .member("bytes", done.bytes);
         node.audit().event(&event);
+    }
+    if let Some(failure) = first.filter(|_| done.moved == 0) {
+        return Err(failure);
     }
     Ok(done)
 }
