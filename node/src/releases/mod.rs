@@ -23,7 +23,6 @@ use sealtide_folder::release::ReleaseError;
 use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
 
 pub(crate) use app::App;
-
 pub(crate) use archive::{ArchiveSettings, BucketPlace, is_class, is_endpoint, is_region};
 pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
