@@ -11,6 +11,7 @@ use crate::bundles::BundleShelf;
 use crate::ladder::{KeyFacts, Rung};
 use crate::refusal::Code;
 use crate::sign_in::KeptSignIn;
+use crate::uploads::BundleTaker;
 
 /// Over which way a bump came: it decides about the algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,10 @@ pub trait App: Send + Sync + 'static {
     }
     /// Release bundles; none: those paths are not there.
     fn bundles(&self) -> Option<&dyn BundleShelf> {
+        None
+    }
+    /// Who takes release bundles that somebody brings; none: nobody does.
+    fn bundle_taker(&self) -> Option<&dyn BundleTaker> {
         None
     }
     /// What happens behind the door and has to be said in front of it; none: nothing does.

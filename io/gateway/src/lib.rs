@@ -40,6 +40,7 @@ mod tls;
 mod token;
 mod told;
 mod tunnel;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ pub use sign_in::{Holder, KeptSignIn, SignIns, cookie_value, principal_of};
 pub use tls::{TlsError, TlsFiles};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 pub use tunnel::{TunnelStream, Tunnels};
+pub use uploads::{BundleTaker, Upload, UploadPlace};
 
 /// What the door asks the node when somebody asks the door.
 pub trait Probe: Send + Sync + 'static {

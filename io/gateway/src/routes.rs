@@ -15,6 +15,7 @@
 //! | `/version/keys`, `/version/keys/ledger` | anybody; names of HMAC keys for readers |
 //! | `/version/verify` | readers |
 //! | `/bundle`, `/bundle/{name}/{version}`, `…/manifest`, `/bundle/{name}/head/{channel}` | readers |
+//! | the same, `PUT` | bumpers with a token |
 //! | `/api/lifecycle/export` | readers |
 //! | `/admin/rotate`, `/admin/rollback`, `/admin/force` | admins with a token for it, from allowed addresses |
 //! | `/admin/audit` | admins, from allowed addresses |
@@ -51,7 +52,7 @@ use crate::sign_in::principal_of;
 use crate::spoken::Spoken;
 use crate::token::{AdmitRefusal, Binding, Purpose, TokenDigest, TokenRefusal};
 use crate::tunnel::{self, TUNNEL_PATH};
-use crate::{App, Sample, console, dashboard, key_routes, metrics, sign_in_routes, told};
+use crate::{App, Sample, console, dashboard, key_routes, metrics, sign_in_routes, told, uploads};
 
 /// Bytes of a body. Spec: gateway §1.3.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -194,6 +195,13 @@ async fn route(
         }
         other if console::is_path(other) => console::serve(shared, &caller, &principal, request).await?,
         other if let Some(path) = BundlePath::of(other) => {
+            if let (&Method::PUT, BundlePath::Bundle { name, version }) = (request.method(), &path) {
+                let named = (name.clone(), version.clone());
+                let allowed = needs(Role::Bumper).and_then(|()| may_bring(shared, &caller, &principal, &request));
+                allowed.inspect_err(|code| app.note(told::upload_refused(&caller, &principal, &named, *code)))?;
+                let answer = uploads::serve(shared, app, principal.id.clone(), named, request).await?;
+                return Ok(with_origin(answer, &caller));
+            }
             get_only(&request)?;
             needs(Role::Reader)?;
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -390,6 +398,18 @@ pub(crate) fn take_http_token(
         app.note(told::http_token(digest.as_ref(), Purpose::Http, taken));
     }
     if taken { Ok(()) } else { Err(Code::CsrfInvalid) }
+}
+
+/// Whether somebody may bring a bundle: the token goes when everything else about the head of the request is right.
+fn may_bring(shared: &Shared, caller: &Caller, principal: &Principal, request: &Request<Incoming>) -> Result<(), Code> {
+    if caller.origin.is_some() && !caller.origin_allowed {
+        return Err(Code::OriginDenied);
+    }
+    if shared.app.as_ref().is_none_or(|app| app.bundle_taker().is_none()) {
+        return Err(Code::NotFound);
+    }
+    uploads::check_length(request.headers(), shared.door.settings.bundle_bytes_max)?;
+    take_http_token(shared, caller, principal, request.headers())
 }
 
 // Spec: GW-67
@@ -650,7 +670,7 @@ fn refuse(code: Code, id: &str, as_json: bool) -> Answer {
     headers.insert("x-tes-error", HeaderValue::from_static(code.name()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if code == Code::Method {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, DELETE"));
     }
     if let Some((name, value)) = code.hint() {
         headers.insert(header::HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -97,6 +97,10 @@ pub struct Settings {
     pub handshake_timeout_ms: u64,
     /// Milliseconds without any frame after which a session is dropped.
     pub idle_timeout_ms: u64,
+    /// Bytes of a release bundle that somebody brings, at most.
+    pub bundle_bytes_max: u64,
+    /// Milliseconds that it may take to come.
+    pub upload_timeout_ms: u64,
     /// Milliseconds between pings.
     pub ping_interval_ms: u64,
     /// Token requests per second and source; 0: any number.
@@ -152,6 +156,8 @@ impl Default for Settings {
             sessions_per_source: None,
             handshake_timeout_ms: 5_000,
             idle_timeout_ms: 60_000,
+            bundle_bytes_max: 1 << 30,
+            upload_timeout_ms: 3_600_000,
             ping_interval_ms: 30_000,
             tokens_per_second: 10,
             upgrades_per_second: 20,

@@ -10,9 +10,10 @@ use http::header::{HOST, ORIGIN};
 
 use crate::app::DoorEvent;
 use crate::connection::Tally;
-use crate::handshake::{Grant, Refusal};
+use crate::handshake::{Caller, Grant, Refusal};
 use crate::ladder::{CARRIER, Rung};
 use crate::peer::Peer;
+use crate::principal::Principal;
 use crate::refusal::Code;
 use crate::settings::Door;
 use crate::token::{Purpose, TokenDigest, TokenRefusal};
@@ -101,6 +102,23 @@ pub(crate) fn http_token(digest: Option<&TokenDigest>, purpose: Purpose, taken: 
     let reference = digest.map(TokenDigest::nonce_hash).unwrap_or_default();
     let members = vec![("type", purpose.name().to_owned()), ("ref", reference)];
     DoorEvent { name, hsl, members, request_id: None }
+}
+
+/// A bundle that nobody looked at, for want of a right.
+pub(crate) fn upload_refused(
+    caller: &Caller,
+    principal: &Principal,
+    (name, version): &(String, String),
+    code: Code,
+) -> DoorEvent {
+    let members = vec![
+        ("name", name.clone()),
+        ("version", version.clone()),
+        ("principal", principal.id.clone().unwrap_or_default()),
+        ("source", caller.peer.client.to_string()),
+        ("reason", code.name().to_owned()),
+    ];
+    DoorEvent { name: "bundle:rejected", hsl: "#FF4500", members, request_id: None }
 }
 
 /// A session whose other end broke the protocol.

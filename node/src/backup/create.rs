@@ -166,6 +166,7 @@ fn files_of(home: &Home) -> Result<Vec<(String, PathBuf, u64)>, Failure> {
             if kind.is_dir() && name != "bundles/scratch" {
                 open.push(name);
             } else if kind.is_file()
+                && name != "bundles/coming"
                 && let Ok(meta) = entry.metadata()
             {
                 found.push((name, entry.path(), meta.len()));

@@ -18,8 +18,12 @@ use crate::cli::{Cx, make_home};
 use crate::config::{Config, Origin};
 use crate::console::{HostConsole, link};
 use crate::control::{ControlSocket, Host};
+use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::gateway::{Desk, GatewayHost, add_bearer, add_passphrase};
+use crate::node::open_identities;
+use crate::real::RealWorld;
+use crate::releases::keep_fresh_alone;
 use crate::seal::new_passphrase;
 
 /// What health and figures of a gateway ask: it is ready when its control socket is open too.
@@ -73,9 +77,16 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         let both = "public_read,allow_query_token";
         audit.event(&AuditEvent::new("access:compat_enabled", "#FF8C00").member("settings", both));
     }
-    let (desk, told) = Desk::open(&cx.home, store, identity, audit.clone(), settings.desk)?;
+    let (desk, told) = Desk::open(&cx.home, store.clone(), identity.clone(), audit.clone(), settings.desk)?;
     told.iter().for_each(|line| cx.out.note(line));
     let (stop, mut stopped) = watch::channel(false);
+    match open_identities(&cx.home, identity.clone(), store.clone()) {
+        Ok(identities) => {
+            let engine = Engine::with_keystones(RealWorld, store, identity.id, Arc::new(identities.clone()));
+            keep_fresh_alone(cx.home.clone(), engine, identities, desk.clone(), stop.subscribe());
+        }
+        Err(failure) => tracing::warn!(%failure, "heads of release channels are not signed anew here"),
+    }
     let host = Host::Gateway(GatewayHost::new(desk.clone(), audit.clone(), stop.clone()));
     let is_open = Arc::new(AtomicBool::new(false));
     let behind = Some((desk.clone(), HostConsole::new(host.clone())));
@@ -89,7 +100,10 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
         tokio::select! {
             exit = interrupts.next() => break exit.code(),
             _ = stopped.wait_for(|stopped| *stopped) => break 0,
-            _ = hangup.recv() => reload(&cx, &args, &server, &audit),
+            _ = hangup.recv() => {
+                // Keys wait for the disk, and whoever changes them for a turn.
+                tokio::task::block_in_place(|| reload(&cx, &args, &server, &desk));
+            }
             _ = second.tick() => {
                 let (audit, desk) = (audit.clone(), desk.clone());
                 // Both wait for the disk now and then.
@@ -109,17 +123,24 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Reads the settings again. A fault leaves the old ones in force.
+/// Reads settings and secrets again. A fault leaves the old ones in force.
 // Spec: GW-85
-fn reload(cx: &Cx, args: &GatewayArgs, server: &Server, audit: &Audit) {
+fn reload(cx: &Cx, args: &GatewayArgs, server: &Server, desk: &Desk) {
     let reloaded = || {
         let config = Config::load(&cx.config_path, cx.config_path.exists())?;
         let settings = with_options(&config, args)?.gateway(&cx.home)?;
-        server.reload(settings.door).map_err(|error| Failure::usage("gateway", error.to_string()))
+        let refused = |error: sealtide_gateway::SettingsError| Failure::usage("gateway", error.to_string());
+        // What is wrong with the one is found before the other is changed.
+        Door::new(settings.door.clone(), server.address()).map_err(refused)?;
+        let told = desk.reread_keys(&settings.desk)?;
+        server.reload(settings.door).map_err(refused)?;
+        Ok::<_, Failure>(told)
     };
+    let audit = desk.audit();
     match reloaded() {
-        Ok(()) => {
-            audit.event(&AuditEvent::normal("config:reloaded").member("changed", "door"));
+        Ok(told) => {
+            told.iter().for_each(|line| tracing::info!("{line}"));
+            audit.event(&AuditEvent::normal("config:reloaded").member("changed", "door,keys"));
             tracing::info!("the settings were read again");
         }
         Err(failure) => {

@@ -42,6 +42,7 @@ pub(crate) fn text(answer: &Value) -> String {
         "release_publish" => render_release::published(answer),
         "release_install" => render_release::installed(answer),
         "release_refused" => render_release::refused(answer),
+        "legacy_manifest" => format!("transaction {}: {}", word(&answer["transaction"]), word(&answer["state"])),
         "release_verify" => render_release::verified(answer),
         "export_done" => {
             format!("wrote {} items, {} bytes, to {}", answer["items"], answer["bytes"], word(&answer["out"]))

@@ -1,15 +1,19 @@
 //! `release publish|promote|list|show|install|verify|yank`.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::ReleaseProgress;
-use sealtide_identity::keyring::parse_time;
+use sealtide_identity::keyring::{KeySecret, KeyVersion, VersionKeys, parse_time};
 use sealtide_releases::bundle::{AppName, Channel, Content, Manifest, Signed, Trust, Wanted};
+use sealtide_releases::{LEGACY_BYTES_MAX, LegacyManifest, LegacyRefused};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
+use zeroize::Zeroizing;
 
 use crate::api::Progress;
 use crate::commands::registry::{self, RegistryRequest};
@@ -19,7 +23,8 @@ use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 use crate::releases::{
-    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers, installs,
+    self, App, ArchiveSettings, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published,
+    Tier, Tiers, installs,
 };
 
 /// What a piece of work is called that ends badly.
@@ -157,7 +162,9 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             let app = app.map(|app| names(&app, "stable").map(|(app, _)| app)).transpose()?;
             blocking(WHAT, node, move |node| {
                 let due = Due::Aged(older_s.saturating_mul(1000));
-                let done = releases::archive(node, due, app.as_ref())?;
+                let desk = node.open_desk();
+                let settings = ArchiveSettings::of(node.config());
+                let done = releases::archive(node.home(), node.audit(), desk.as_deref(), &settings, due, app.as_ref())?;
                 let left = Tiers::of(node.home()).list(Tier::Hot, app.as_ref())?.len();
                 Ok(json!({
                     "schema": "sealtide/release_archive/1", "tier": Tier::Cold.class(), "moved": done.moved,
@@ -400,6 +407,9 @@ pub(crate) fn verify(
     known: impl FnOnce(&str) -> Result<Option<Trust>, Failure>,
     progress: &mut dyn FnMut(ReleaseProgress, &Manifest),
 ) -> Result<Value, Failure> {
+    if let Some(answer) = verify_legacy(file)? {
+        return Ok(answer);
+    }
     let bundle = OpenBundle::open(file)?;
     let content = bundle.head.manifest.content();
     let trust = match trust {
@@ -426,6 +436,49 @@ pub(crate) fn verify(
         "authentic": true,
         "freshness": "not checked",
     }))
+}
+
+/// A transaction manifest of the older system, where a file is one. It is `verified` for whoever has its secret in the variable
+/// `VERSION_SIGNING_KEY`; HMAC proves nothing to others.
+///
+/// # Errors
+/// Exit 5 for one that does not verify, and for a bundle manifest that HMAC signed.
+// Spec: GW-73
+fn verify_legacy(file: &Path) -> Result<Option<Value>, Failure> {
+    let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
+    let mut opened = BufReader::new(File::open(file).map_err(named)?);
+    // A bundle begins with the head of an array of CBOR, and may be large.
+    let begin = opened.fill_buf().map_err(named)?.iter().find(|byte| !byte.is_ascii_whitespace());
+    if begin != Some(&b'{') {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    // One byte more than may be is refused by its length.
+    opened.take(LEGACY_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(named)?;
+    let refused =
+        |error: LegacyRefused| Failure::new(Exit::Verification, error.code(), format!("{}: {error}", file.display()));
+    let manifest = LegacyManifest::read(&text).map_err(refused)?;
+    let secret = std::env::var_os("VERSION_SIGNING_KEY").map(|text| Zeroizing::new(text.into_encoded_bytes()));
+    let secret = secret.map(|text| KeySecret::from_text(&text)).transpose();
+    let secret = secret.map_err(|error| Failure::usage("signing_key", format!("VERSION_SIGNING_KEY: {error}")))?;
+    let state = match secret {
+        Some(secret) => {
+            manifest.verify(&VersionKeys::derive(KeyVersion::V1, secret)).map_err(refused)?;
+            "verified"
+        }
+        None => {
+            manifest.signed().map_err(refused)?;
+            "signed, key not known"
+        }
+    };
+    let content: Value = serde_json::from_str(manifest.content()).unwrap_or_default();
+    Ok(Some(json!({
+        "schema": "sealtide/legacy_manifest/1",
+        "file": file,
+        "transaction": manifest.id(),
+        "state": state,
+        "content": content,
+    })))
 }
 
 /// The text of a trust file.

@@ -270,6 +270,14 @@ pub(super) const ROWS: &[Row] = &[
         it.door.idle_timeout_ms = within(text, 1, DAY_MS)?;
         Some(())
     }),
+    row!("bundle_bytes_max", "1073741824", "bytes of a release bundle that somebody puts, at most", |text, it| {
+        it.door.bundle_bytes_max = within(text, 1, 1 << 40)?;
+        Some(())
+    }),
+    row!("upload_timeout_ms", "3600000", "time in which such a bundle must have come", |text, it| {
+        it.door.upload_timeout_ms = within(text, 1, DAY_MS)?;
+        Some(())
+    }),
     row!("ping_interval_ms", "30000", "time between pings", |text, it| {
         it.door.ping_interval_ms = within(text, 1, DAY_MS)?;
         Some(())

@@ -3,16 +3,21 @@
 
 use std::sync::Arc;
 
-use sealtide_gateway::{App, Bumped, BundleShelf, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Way};
+use sealtide_gateway::{
+    App, Bumped, BundleShelf, BundleTaker, Code, DoorEvent, KeptSignIn, KeyDesk, KeyFacts, Notice, Upload, UploadPlace,
+    Way,
+};
 use sealtide_identity::keyring::KeyVersion;
+use sealtide_releases::bundle::AppName;
 use sealtide_releases::{BumpRequest, Registry};
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast};
 
 use super::followed::Followed;
 use crate::audit::AuditEvent;
 use crate::gateway::{Desk, Events, keep_sign_ins, kept_sign_ins};
 use crate::node::Node;
 use crate::real::now;
+use crate::releases::{NotReceived, Tiers, receive};
 
 /// The application behind the door of a node.
 pub(crate) struct NodeApp {
@@ -21,6 +26,8 @@ pub(crate) struct NodeApp {
     events: Events,
     nothing: Arc<Registry>,
     followed: Followed,
+    /// One bundle comes at a time.
+    uploads: Arc<Mutex<()>>,
 }
 
 impl NodeApp {
@@ -32,7 +39,7 @@ impl NodeApp {
         let events = Events::new(node.shared_audit().clone())?;
         let nothing = Registry::read(b"[]", 0).map_err(std::io::Error::other)?;
         let followed = Followed(node.clone());
-        Ok(Self { node, events, nothing: Arc::new(nothing), followed })
+        Ok(Self { node, events, nothing: Arc::new(nothing), followed, uploads: Arc::default() })
     }
 
     fn desk(&self) -> Option<&Arc<Desk>> {
@@ -97,6 +104,10 @@ impl App for NodeApp {
         self.desk().map(|desk| &**desk as &dyn BundleShelf)
     }
 
+    fn bundle_taker(&self) -> Option<&dyn BundleTaker> {
+        self.desk().map(|_| self as &dyn BundleTaker)
+    }
+
     fn notices(&self) -> Option<broadcast::Receiver<Notice>> {
         Some(self.node.notices())
     }
@@ -117,6 +128,39 @@ impl App for NodeApp {
         match self.desk() {
             Some(desk) => App::note(&**desk, event),
             None => self.events.note(AuditEvent::of_door(event)),
+        }
+    }
+}
+
+impl BundleTaker for NodeApp {
+    fn place(&self) -> Result<UploadPlace, Code> {
+        let turn = self.uploads.clone().try_lock_owned().map_err(|_| Code::Overload)?;
+        let path = Tiers::of(self.node.home()).coming().map_err(|_| Code::StorageError)?;
+        Ok(UploadPlace::new(path, turn))
+    }
+
+    fn take(&self, upload: &Upload<'_>) -> Result<String, Code> {
+        let name = AppName::parse(upload.name).ok_or(Code::InvalidField)?;
+        // Whoever calls this may wait.
+        let taking = receive(&self.node, &name, upload.version, upload.file);
+        let taken = tokio::runtime::Handle::current().block_on(taking);
+        let by = upload.by.unwrap_or("local");
+        let event = |event: &str, hsl| {
+            AuditEvent::new(event, hsl).member("name", &name).member("version", upload.version).member("principal", by)
+        };
+        match taken {
+            Ok(published) => {
+                let content = published.manifest.content();
+                let event = event("bundle:received", "#9D4EDD");
+                self.node.audit().event(&event.member("channel", &content.channel).member("seq", content.seq));
+                Ok(published.manifest.to_value().to_string())
+            }
+            Err(refused) => {
+                tracing::warn!(%refused, app = %name, version = upload.version, "a bundle was not taken");
+                let reason = NotReceived::code(&refused).name();
+                self.node.audit().event(&event("bundle:rejected", "#FF4500").member("reason", reason));
+                Err(refused.code())
+            }
         }
     }
 }

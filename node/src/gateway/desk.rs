@@ -209,6 +209,26 @@ impl Desk {
         Ok(())
     }
 
+    /// Reads secrets again, from where `settings` say; new versions join the ledger. Returns what the operator should know.
+    ///
+    /// # Errors
+    /// As [`Desk::open`]; then the keys of before hold.
+    // Spec: GW-85
+    pub fn reread_keys(&self, settings: &DeskSettings) -> Result<Vec<String>, Failure> {
+        {
+            let mut turn = self.turn();
+            let loaded = load_keys(&turn.keys, settings, false)?;
+            let (epoch, policy) = (turn.keys.epoch, self.settings.policy);
+            let (ring, ledger) = open_ring(&self.store, &self.space, &self.identity, loaded, epoch, policy)?;
+            self.write().ring = ring;
+            turn.ledger = ledger;
+        }
+        let mut told = Vec::new();
+        self.add_unknown(&mut told);
+        self.notify(Notice::KeysMoved);
+        Ok(told)
+    }
+
     /// Versions that are configured and that the ledger does not know become prepared.
     fn add_unknown(&self, told: &mut Vec<String>) {
         let mut turn = self.turn();
@@ -265,6 +285,11 @@ impl Desk {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where archived bundles stand.
+    pub(crate) fn archive_settings(&self) -> &ArchiveSettings {
+        &self.settings.archive
     }
 
     pub(super) fn tiers(&self) -> &Tiers {

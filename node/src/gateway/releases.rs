@@ -37,6 +37,15 @@ impl Desk {
         self.read().ring.ledger().tip().epoch
     }
 
+    /// The version that signs, and its public pair where it has one.
+    pub(crate) fn active_pair(&self) -> (KeyVersion, Option<PublicPair>) {
+        let state = self.read();
+        let ledger = state.ring.ledger();
+        let active = ledger.tip().active();
+        let keys: Vec<&PublicKeyEntry> = ledger.keys().iter().filter(|key| key.version == active).collect();
+        (active, PublicPair::of_entries(&keys))
+    }
+
     /// Versions that signed before the one that does now. Of one that a roll-back left, the bundles go to the archive too.
     pub fn replaced(&self) -> Vec<KeyVersion> {
         let state = self.read();

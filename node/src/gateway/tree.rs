@@ -26,7 +26,7 @@ use crate::real::now;
 use crate::world::OsEntropy;
 
 /// Where the originals are.
-const BACKUPS: &str = ".bump_backups";
+pub(super) const BACKUPS: &str = ".bump_backups";
 const MANIFEST: &str = ".manifest.json";
 /// Bytes of a file whose version moves, at most.
 const FILE_BYTES_MAX: u64 = 16 << 20;

@@ -133,6 +133,7 @@ impl Desk {
             AuditEvent::normal("bump:revert:success")
                 .member("[BUMP_TRANSACTION_ID]", id)
                 .member("[BUMP_TYPE]", "REVERT")
+                .member("[BACKUP_DIR]", format!("{}/{id}", tree::BACKUPS))
                 .member("[FILES_RESTORED]", paths.len())
                 .member("[STATUS]", "SUCCESS"),
         );

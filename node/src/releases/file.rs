@@ -40,8 +40,9 @@ impl OpenBundle {
                 Ok(read) => break read,
                 Err(NotABundle::Short) if bytes.len() > before && bytes.len() < HEAD_BYTES_MAX => {}
                 Err(error) => {
+                    let code = if error == NotABundle::Untrusted { "untrusted" } else { "not_a_bundle" };
                     let text = format!("{} is no release bundle: {error}", path.display());
-                    return Err(Failure::new(Exit::Verification, "not_a_bundle", text));
+                    return Err(Failure::new(Exit::Verification, code, text));
                 }
             }
         };

@@ -16,6 +16,7 @@ mod file;
 mod install;
 mod memory;
 mod publish;
+mod receive;
 mod renewal;
 mod tiers;
 
@@ -28,7 +29,8 @@ pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
-pub(crate) use renewal::{archive, keep_fresh};
+pub(crate) use receive::{NotReceived, receive};
+pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};
 pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 
 use crate::failure::{Exit, Failure};

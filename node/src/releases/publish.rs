@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use sealtide_folder::release::{Packed, list_files, pack};
 use sealtide_ibgib::{Address, Verified};
+use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Action, LedgerRecord};
 use sealtide_releases::bundle::{
     AppName, BundleHead, CHAIN_MAX, Channel, ChannelHead, HEAD_MS_DEFAULT, Manifest, Signed, Trust, YANKED_MAX,
 };
+use sealtide_store::Store;
 use semver::Version;
 use serde_json::json;
 
@@ -23,10 +25,12 @@ use crate::api::Progress;
 use crate::audit::AuditEvent;
 use crate::commands::store_failure;
 use crate::content::{ContentWriter, store_bytes};
+use crate::engine::Engine;
 use crate::failure::{Exit, Failure};
 use crate::gateway::Desk;
+use crate::identity::Identities;
 use crate::node::Node;
-use crate::real::now;
+use crate::real::{RealWorld, now};
 
 /// A head is renewed when it is this old: a day, in ms. Spec: gateway §9.6.
 const RENEW_AFTER_MS: u64 = 86_400_000;
@@ -185,16 +189,35 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
 /// # Errors
 /// As the store reports.
 pub(crate) async fn renew(node: &Node) -> Result<usize, Failure> {
-    let own = node.id().to_string();
-    let apps: Vec<App> = App::all(node.store()).into_iter().filter(|app| app.is_by(&own)).collect();
-    if apps.is_empty() {
+    if own_apps(node.store(), node.id()).is_empty() {
         return Ok(0);
     }
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
-    let ledger = desk_records(&desk).await?;
+    renew_heads(node.engine(), node.identities(), &desk).await
+}
+
+fn own_apps(store: &Store, id: NodeId) -> Vec<App> {
+    let own = id.to_string();
+    App::all(store).into_iter().filter(|app| app.is_by(&own)).collect()
+}
+
+/// As [`renew`], for a process that holds the home and publishes nothing else meanwhile.
+///
+/// # Errors
+/// As the store reports.
+pub(crate) async fn renew_heads(
+    engine: &Engine<RealWorld>,
+    identities: &Identities,
+    desk: &Arc<Desk>,
+) -> Result<usize, Failure> {
+    let apps = own_apps(engine.store(), engine.id());
+    if apps.is_empty() {
+        return Ok(0);
+    }
+    let ledger = desk_records(desk).await?;
     let (epoch, wall_ms) = (ledger.last().map_or(0, |record| record.epoch), now().wall_ms);
-    let proof = node.identities().keyring_proof();
+    let proof = identities.keyring_proof();
     let mut renewed = 0;
     for app in apps {
         let mut records = app.next_keys(&ledger, &proof)?;
@@ -205,27 +228,27 @@ pub(crate) async fn renew(node: &Node) -> Result<usize, Failure> {
             if head.epoch == epoch && wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS) {
                 continue;
             }
-            let head = sign_head(&desk, manifest, head.yanked.clone())?;
+            let head = sign_head(desk, manifest, head.yanked.clone())?;
             records.push(app.next_entry(Some(newest), &head, newest.bin())?);
             renewed += 1;
         }
         if !records.is_empty() {
-            node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
+            engine.commit_local(app.space, records).await.map_err(store_failure)?;
         }
     }
     Ok(renewed)
 }
 
 /// What a release is made of.
-struct Source {
-    payload: Payload,
+pub(super) struct Source {
+    pub(super) payload: Payload,
     /// The plain tar.
-    tar: Address,
+    pub(super) tar: Address,
     /// The records of the tar, where it is new.
-    records: Vec<Verified>,
+    pub(super) records: Vec<Verified>,
 }
 
-enum Payload {
+pub(super) enum Payload {
     /// A file that holds the payload alone; it is removed afterwards.
     Packed(PathBuf),
     /// The payload of another bundle.
@@ -233,7 +256,7 @@ enum Payload {
 }
 
 /// The bundle goes to the hot tier, then the channel names it: durable before announced.
-async fn bring_out(
+pub(super) async fn bring_out(
     node: &Node,
     desk: &Arc<Desk>,
     app: App,
@@ -372,7 +395,7 @@ impl Packing {
 }
 
 /// The one line of a channel that this node writes, with the manifests of its releases, oldest first.
-fn own_line(app: &App, channel: &Channel) -> Result<(Vec<Entry>, Vec<Signed<Manifest>>), Failure> {
+pub(super) fn own_line(app: &App, channel: &Channel) -> Result<(Vec<Entry>, Vec<Signed<Manifest>>), Failure> {
     let mut lines = app.channel(channel);
     if lines.len() > 1 {
         let text = format!("channel {channel} of {} has {} timelines", app.name, lines.len());
@@ -425,7 +448,7 @@ fn refuse_known(
     }
 }
 
-async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
+pub(super) async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
     let node = node.clone();
     blocking(move || node.desk(true)).await
 }
@@ -435,6 +458,8 @@ async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {
     blocking(move || desk.ledger_records()).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("release", error.to_string()))?
 }

@@ -7,6 +7,7 @@
 //!                                  /VERSION.manifest.json
 //!                                  /VERSION.meta.json    when it was archived, what it is
 //! HOME/bundles/scratch/                                  half-made; emptied when the next release is made
+//! HOME/bundles/coming                                    what somebody is bringing; nothing of it is verified
 //! ```
 //!
 //! Where the archive is a bucket, the bundle is not in `cold`: the manifest stands there, and a meta file whose `place` says
@@ -148,6 +149,12 @@ impl Tiers {
             }
         }
         Ok(dir.join("payload"))
+    }
+
+    /// Where the bundle that somebody brings is written; one comes at a time.
+    pub(crate) fn coming(&self) -> io::Result<PathBuf> {
+        fs::create_dir_all(&self.root)?;
+        Ok(self.root.join("coming"))
     }
 
     /// Writes a bundle to the hot tier; on disk when this returns.

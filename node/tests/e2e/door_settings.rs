@@ -269,3 +269,54 @@ fn reload_keeps_the_old_settings_on_a_fault() {
     });
     assert!(reads("a.example"), "the old settings hold");
 }
+
+/// Secrets are read again too: a new version joins, and one that is exchanged leaves everything as it was.
+// Proves: GW-85
+#[test]
+fn reload_reads_secrets_again() {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let file = machine.home().join("config.toml");
+    let secret = |name: &str, word: &str| {
+        let path = machine.home().with_file_name(name);
+        fs::write(&path, word.repeat(32)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second) = (secret("v1.key", "a1"), secret("v2.key", "b2"));
+    let settings = |files: &str| fs::write(&file, format!("[gateway]\nkey_files = \"{files}\"\n")).unwrap();
+    settings(&format!("v1={first}"));
+    let gateway = start(&machine.home(), &[], &[]);
+    let kid = gateway.bump("{}")["kid"].clone();
+    let pid = Pid::from_child(gateway.child.as_ref().unwrap());
+    let hangup = || kill_process(pid, Signal::HUP).unwrap();
+    settings(&format!("v1={first},v2={second}"));
+    hangup();
+    until("v2 is prepared", || {
+        let keys = machine.ok(&["keys", "status"]);
+        let state = keys["versions"][1]["state"].clone();
+        if state == "prepared" { Ok(()) } else { Err(keys.to_string()) }
+    });
+    assert_eq!(gateway.bump("{}")["kid"], kid, "the same key signs");
+    // Another secret under the name of v1.
+    secret("v1.key", "c3");
+    hangup();
+    until("the fault is told", || match lines_of(&machine, "config:refused").as_slice() {
+        [line] if line["error"].as_str().unwrap().contains("v1") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(gateway.bump("{}")["kid"], kid, "the old one holds");
+    secret("v1.key", "a1");
+    machine.ok(&["--yes", "keys", "rotate"]);
+    assert_eq!(gateway.bump("{}")["keyVersion"], "v2");
+    hangup();
+    until("it is read once more", || match lines_of(&machine, "config:reloaded").len() {
+        2 => Ok(()),
+        count => Err(count.to_string()),
+    });
+    assert_eq!(gateway.bump("{}")["keyVersion"], "v2", "what the ledger says holds");
+}

@@ -525,7 +525,7 @@ fn ledger_endpoint() {
     let keyed = Keyed::new(2);
     let gateway = keyed.start();
     for epoch in 2..=300_u64 {
-        let order = if epoch % 2 == 0 { "rotate" } else { "rollback" };
+        let order = if epoch.is_multiple_of(2) { "rotate" } else { "rollback" };
         let told = keyed.admin_order(&gateway, order, "{}").unwrap();
         assert_eq!(told["epoch"], epoch, "{told}");
     }

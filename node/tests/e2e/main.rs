@@ -26,6 +26,7 @@ mod gateway;
 mod identity;
 mod key_places;
 mod keys;
+mod legacy;
 mod live;
 mod lost_keys;
 mod members;
@@ -43,6 +44,7 @@ mod secrets;
 mod support;
 mod tickets;
 mod tunnel;
+mod uploads;
 
 /// The size of long tests: 1 in every run.
 fn scale() -> u64 {

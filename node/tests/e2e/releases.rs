@@ -586,3 +586,33 @@ fn bundles_are_served_through_the_door_hot_or_archived() {
         if head["epoch"] == status["epoch"] { Ok(()) } else { Err(head.to_string()) }
     });
 }
+
+/// A gateway that runs alone on the home of a publisher keeps its heads good: they are signed anew when the keys change, and
+/// bundles of the version before go to the archive.
+// Proves: GW-104
+#[test]
+fn a_gateway_alone_renews_heads() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let machine = &publisher.machine;
+    machine.ok(&["keys", "new"]);
+    let gateway = crate::gateway::start(&machine.home(), &[], &[]);
+    let head = || gateway.get("/bundle/kiosk/head/stable");
+    let before = head();
+    machine.ok(&["--yes", "keys", "rotate"]);
+    let epoch = machine.ok(&["keys", "status"])["epoch"].clone();
+    assert_ne!(before["epoch"], epoch);
+    until("the head is of the new pair", || {
+        let found = head();
+        let is_new = found["epoch"] == epoch && found["signatures"][0]["kid"] != before["signatures"][0]["kid"];
+        if is_new && found["seq"] == before["seq"] { Ok(()) } else { Err(found.to_string()) }
+    });
+    until("the bundle of v1 is archived", || {
+        let page = gateway.get("/bundle?tier=INFREQUENT_ACCESS");
+        if page["bundles"].as_array().is_some_and(|found| found.len() == 1) { Ok(()) } else { Err(page.to_string()) }
+    });
+    machine.ok(&["down"]);
+    drop(gateway);
+    machine.ok(&["verify"]);
+    machine.ok(&["audit", "verify"]);
+}

@@ -53,6 +53,9 @@ pub enum NotABundle {
     /// Another encoding than the one there is.
     #[error("its head is not encoded as it must be")]
     Encoding,
+    /// HMAC signed it: whoever can check that can write it too, so it proves nothing and is never installed.
+    #[error("it is untrusted: HMAC signed it, and a release counts by the two signatures of a pair alone")]
+    Untrusted,
     /// The manifest in it is none.
     #[error("{0}")]
     Manifest(#[from] NotSigned),
@@ -88,6 +91,10 @@ impl BundleHead {
             Err(_) if bound.len() >= 6 && bound[..6] != *b"\x84\x64STB1" => return Err(NotABundle::Magic),
             Err(_) => return Err(NotABundle::Encoding),
         };
+        // Spec: GW-73
+        if parts.signatures.iter().any(|(_, algorithm, _)| Algorithm::named(algorithm) == Some(Algorithm::HmacSha256)) {
+            return Err(NotABundle::Untrusted);
+        }
         let signatures: Option<Vec<RecordSignature>> = parts.signatures.iter().map(signature).collect();
         let signatures = signatures.ok_or(NotABundle::Encoding)?;
         // The one encoding: shortest heads, definite lengths.

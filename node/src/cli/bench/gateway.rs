@@ -8,6 +8,7 @@ mod load;
 mod servers;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -27,6 +28,8 @@ const TRIPS: usize = 40_000;
 const ECHO_BYTES: usize = 32;
 /// Bumps of one turn.
 const BUMPS: usize = 400;
+/// Clients that bump while the keys change, and bumps of each.
+const ROTATION: (usize, usize) = (16, 100);
 /// Messages to all of one turn.
 const BROADCASTS: usize = 20;
 /// Idle connections that are weighed.
@@ -63,6 +66,7 @@ pub(super) async fn gateway(dir: &Path, sessions: usize, peers: Option<&Path>) -
         for clients in [1, 16] {
             told.insert(format!("bumps_{clients}"), bench.bumps(clients)?);
         }
+        told.insert("rotation".into(), bench.rotation(&dir)?);
         for listeners in [1_000, 10_000].into_iter().filter(|count| *count <= sessions) {
             told.insert(format!("fan_out_{listeners}"), bench.fan_out(listeners)?);
         }
@@ -110,6 +114,36 @@ impl Bench {
             let mut sessions = self.load.sessions(&server.aim, clients)?;
             self.turn(server, BUMPS, || self.load.bumps(&mut sessions, BUMPS / clients))
         })
+    }
+
+    /// How long a bump takes, with keys that stand still and with keys that are rotated and rolled back all the time.
+    fn rotation(&self, dir: &Path) -> Result<Value, Failure> {
+        let Some(server) = self.servers.iter().find(|server| server.kind == Kind::Door) else {
+            return Ok(Value::Null);
+        };
+        order(dir, &["keys", "new"])?;
+        let (clients, bumps) = ROTATION;
+        let mut sessions = self.load.sessions(&server.aim, clients)?;
+        let quiet = self.load.bump_times(&mut sessions, bumps)?;
+        let done = AtomicBool::new(false);
+        let (rotating, changes) = std::thread::scope(|scope| {
+            let changing = scope.spawn(|| {
+                let mut changes = 0_u64;
+                while !done.load(Ordering::Acquire) {
+                    order(dir, &["keys", if changes.is_multiple_of(2) { "rotate" } else { "rollback" }])?;
+                    changes += 1;
+                }
+                Ok::<u64, Failure>(changes)
+            });
+            let times = self.load.bump_times(&mut sessions, bumps);
+            done.store(true, Ordering::Release);
+            let changes = changing.join().map_err(|_| failed("the thread that changes keys panicked"))?;
+            Ok::<_, Failure>((times?, changes?))
+        })?;
+        let figures = |times: &[f64]| json!({"p50_ms": at_part(times, 0.5), "p99_ms": at_part(times, 0.99)});
+        let mut told = json!({"quiet": figures(&quiet), "rotating": figures(&rotating)});
+        told["rotating"]["changes"] = json!(changes);
+        Ok(told)
     }
 
     /// One tells all. On the door that is a bump, which is signed and durable besides.
@@ -187,6 +221,22 @@ impl Bench {
         }
         Ok(Value::Object(told))
     }
+}
+
+/// Runs a command on the home of the door.
+fn order(dir: &Path, words: &[&str]) -> Result<(), Failure> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.arg("--home").arg(dir.join("door")).args(["--yes", "--quiet"]).args(words);
+    let done = command.output()?;
+    if done.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&done.stderr))) }
+}
+
+/// The value below which this part of the others lies, to the hundredth.
+fn at_part(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    (sorted.get(at).copied().unwrap_or_default() * 100.0).round() / 100.0
 }
 
 fn middle(values: &[f64]) -> f64 {

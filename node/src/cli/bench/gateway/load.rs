@@ -98,6 +98,27 @@ impl Load {
         Ok(())
     }
 
+    /// As [`Load::bumps`]; how long each took, in milliseconds.
+    pub(super) fn bump_times(&self, sessions: &mut Vec<Session>, bumps: usize) -> Result<Vec<f64>> {
+        let sent = frame(br#"{"type":"bump","entityId":"api:sample","cascade":false}"#);
+        let done = self.each(std::mem::take(sessions), move |mut session| {
+            let sent = sent.clone();
+            async move {
+                let mut times = Vec::with_capacity(bumps);
+                for _ in 0..bumps {
+                    let began = std::time::Instant::now();
+                    session.stream.write_all(&sent).await?;
+                    while !session.message().await?.starts_with(br#"{"type":"bump_response""#) {}
+                    times.push(began.elapsed().as_secs_f64() * 1000.0);
+                }
+                Ok((session, times))
+            }
+        })?;
+        let (back, times): (Vec<Session>, Vec<Vec<f64>>) = done.into_iter().unzip();
+        *sessions = back;
+        Ok(times.concat())
+    }
+
     /// One session makes the server tell all, and waits until all have heard it.
     pub(super) fn broadcasts(
         &self,
