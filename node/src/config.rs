@@ -16,6 +16,7 @@ use toml_edit::DocumentMut;
 
 use crate::engine::quota::QuotaLimits;
 use crate::failure::Failure;
+use crate::releases::{BucketPlace, is_class, is_endpoint, is_region};
 
 pub use gateway::GatewaySettings;
 
@@ -201,6 +202,56 @@ const SETTINGS: &[Setting] = &[
         key: "space",
         default: "1TiB",
         about: "bytes that one space may take here with its history before nothing more is received for it",
+        check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "archive",
+        key: "url",
+        default: "",
+        about: "s3://BUCKET[/PREFIX] of a server with the protocol of S3, for archived bundles; empty: a directory of the home",
+        check: |text| text.is_empty() || BucketPlace::parse(text).is_some(),
+    },
+    Setting {
+        section: "archive",
+        key: "endpoint",
+        default: "",
+        about: "https://HOST[:PORT] of that server; empty: AWS in the region",
+        check: |text| text.is_empty() || is_endpoint(text),
+    },
+    Setting {
+        section: "archive",
+        key: "region",
+        default: "us-east-1",
+        about: "region that its requests are signed for",
+        check: is_region,
+    },
+    Setting {
+        section: "archive",
+        key: "class",
+        default: "STANDARD_IA",
+        about: "storage class of archived bundles, as that server calls it",
+        check: is_class,
+    },
+    Setting {
+        section: "archive",
+        key: "credentials_file",
+        default: "",
+        about: "file of mode 600 with aws_access_key_id = … and aws_secret_access_key = …; empty: credentials of the service \
+                manager, else variables, named AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        check: |_| true,
+    },
+    Setting {
+        section: "archive",
+        key: "allow_http",
+        default: "no",
+        about: "whether an endpoint on another machine may be plain http://: yes or no",
+        check: |word| ["yes", "no"].contains(&word),
+    },
+    Setting {
+        section: "archive",
+        key: "scratch",
+        default: "4GiB",
+        about: "bytes of archived bundles that are kept beside the node after they were fetched; no larger one is fetched",
         check: |text| read_size(text).is_some(),
     },
     Setting {

@@ -61,7 +61,8 @@ pub(super) fn verified(answer: &Value) -> String {
 }
 
 pub(super) fn list(answer: &Value) -> String {
-    let channels = table(&answer["channels"], &["app", "channel", "version", "seq", "issued", "fresh", "own", "space"]);
+    let channels =
+        table(&answer["channels"], &["app", "channel", "version", "seq", "issued", "fresh", "tier", "own", "space"]);
     match answer["installed"].as_array() {
         Some(installed) if !installed.is_empty() => {
             format!("{channels}\n{}", table(&answer["installed"], &["app", "channel", "version", "seq", "dir"]))

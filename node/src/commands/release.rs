@@ -23,7 +23,8 @@ use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::real::now;
 use crate::releases::{
-    self, App, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published, Tier, Tiers, installs,
+    self, App, ArchiveSettings, Due, Install, InstallOrder, Memory, OpenBundle, Promotion, Publication, Published,
+    Tier, Tiers, installs,
 };
 
 /// What a piece of work is called that ends badly.
@@ -162,7 +163,8 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             blocking(WHAT, node, move |node| {
                 let due = Due::Aged(older_s.saturating_mul(1000));
                 let desk = node.open_desk();
-                let done = releases::archive(node.home(), node.audit(), desk.as_deref(), due, app.as_ref())?;
+                let settings = ArchiveSettings::of(node.config());
+                let done = releases::archive(node.home(), node.audit(), desk.as_deref(), &settings, due, app.as_ref())?;
                 let left = Tiers::of(node.home()).list(Tier::Hot, app.as_ref())?.len();
                 Ok(json!({
                     "schema": "sealtide/release_archive/1", "tier": Tier::Cold.class(), "moved": done.moved,
@@ -172,7 +174,7 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             .await
         }
         ReleaseRequest::Registry(request) => registry::execute(node, request).await,
-        ReleaseRequest::List => blocking(WHAT, node, |node| Ok(list(node))).await,
+        ReleaseRequest::List => blocking(WHAT, node, list).await,
         ReleaseRequest::Show { app, channel, version } => {
             blocking(WHAT, node, move |node| show(node, &app, channel.as_deref(), version.as_deref())).await
         }
@@ -292,14 +294,18 @@ async fn published_answer(
 }
 
 /// Every channel of every app, by its newest head, and what is installed.
-fn list(node: &Node) -> Value {
+fn list(node: &Node) -> Result<Value, Failure> {
     let (own, wall_ms) = (node.id().to_string(), now().wall_ms);
     let mut channels = Vec::new();
+    let tiers = Tiers::of(node.home());
+    let mut stored = tiers.list(Tier::Hot, None)?;
+    stored.extend(tiers.list(Tier::Cold, None)?);
     for app in App::all(node.store()) {
         for channel in app.channels() {
             for line in app.channel(&channel) {
                 let Some(newest) = line.last() else { continue };
                 let head = newest.head.content();
+                let tier = stored.iter().find(|stored| stored.manifest.hash() == head.manifest_sha256);
                 channels.push(json!({
                     "app": app.name.as_str(),
                     "channel": channel.as_str(),
@@ -310,13 +316,14 @@ fn list(node: &Node) -> Value {
                     "fresh": wall_ms < head.not_after,
                     "yanked": head.yanked,
                     "own": app.is_by(&own),
+                    "tier": tier.map(|stored| stored.tier.class()),
                     "space": node.label(&app.space),
                 }));
             }
         }
     }
     let installed: Vec<Value> = installs(&node.known()).iter().map(releases::InstalledAt::to_value).collect();
-    json!({"schema": "sealtide/releases/1", "channels": channels, "installed": installed})
+    Ok(json!({"schema": "sealtide/releases/1", "channels": channels, "installed": installed}))
 }
 
 /// The releases of an app, or the files of one.
@@ -346,6 +353,7 @@ fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) ->
                     let mut row = release_row(&manifest, &yanked, trust.as_ref(), version.is_some());
                     let tier = stored.iter().rev().find(|stored| stored.manifest.bytes() == manifest.bytes());
                     row["tier"] = json!(tier.map(|stored| stored.tier.class()));
+                    row["place"] = json!(tier.and_then(|stored| stored.place.as_ref()).map(|place| &place.url));
                     rows.push(row);
                 }
             }

@@ -15,6 +15,7 @@ use super::{Config, Origin, Setting};
 use crate::failure::Failure;
 use crate::gateway::{DeskSettings, parse_key_files, read_bearers};
 use crate::home::Home;
+use crate::releases::ArchiveSettings;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -362,6 +363,7 @@ impl Config {
                 Failure::usage("config", format!("{text:?} is no value for gateway.{}", row.setting.key))
             })?;
         }
+        settings.desk.archive = ArchiveSettings::of(self);
         settings.door.trusted_proxies = nets(self.text("gateway", "trusted_proxies")).unwrap_or_default();
         settings.door.tls = match (settings.tls_cert.take(), settings.tls_key.take()) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),

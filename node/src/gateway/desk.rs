@@ -37,7 +37,7 @@ use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
 use crate::real::now;
-use crate::releases::{Tier, Tiers};
+use crate::releases::{ArchiveSettings, Tier, Tiers};
 use crate::world::OsEntropy;
 
 /// Notices that wait for the door; one that is further behind looks at everything anew.
@@ -62,6 +62,8 @@ pub struct DeskSettings {
     pub auto_rotate: bool,
     /// Whether v1 may be made when no key is configured; none: where the listener is not public.
     pub generate: Option<bool>,
+    /// Where archived bundles stand.
+    pub archive: ArchiveSettings,
 }
 
 /// Keys and registry of a node.
@@ -283,6 +285,11 @@ impl Desk {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where archived bundles stand.
+    pub(crate) fn archive_settings(&self) -> &ArchiveSettings {
+        &self.settings.archive
     }
 
     pub(super) fn tiers(&self) -> &Tiers {

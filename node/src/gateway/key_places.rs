@@ -39,11 +39,15 @@ pub(crate) fn parse_key_files(entries: &[String]) -> Option<BTreeMap<KeyVersion,
 /// Exit 6 for a file that others can read or that somebody else owns, 2 for one that cannot be read.
 // Spec: GW-46, GW-47
 pub(super) fn read_key_files(files: &BTreeMap<KeyVersion, PathBuf>) -> Result<BTreeMap<KeyVersion, Vec<u8>>, Failure> {
-    files.iter().map(|(version, path)| Ok((*version, read_key_file(path)?))).collect()
+    files.iter().map(|(version, path)| Ok((*version, read_secret_file(path, "signing_key")?))).collect()
 }
 
-fn read_key_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |what: String| Failure::usage("signing_key", format!("{}: {what}", path.display()));
+/// Reads a file that is for its owner alone; `code` tells whose secret it is.
+///
+/// # Errors
+/// As [`read_key_files`].
+pub(crate) fn read_secret_file(path: &Path, code: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |what: String| Failure::usage(code, format!("{}: {what}", path.display()));
     let file = File::open(path).map_err(|error| failed(error.to_string()))?;
     // Of what was opened: a path can mean another file a moment later.
     let meta = file.metadata().map_err(|error| failed(error.to_string()))?;

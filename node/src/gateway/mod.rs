@@ -33,7 +33,7 @@ pub use changes::{KeysShown, OrderRefused, Ordered, ShownVersion};
 pub use desk::{Desk, DeskSettings};
 pub(crate) use events::Events;
 pub use host::GatewayHost;
-pub(crate) use key_places::parse_key_files;
+pub(crate) use key_places::{parse_key_files, read_secret_file};
 pub(crate) use last_good::Named;
 pub(crate) use pass_on::{CHANNEL as BUMP_CHANNEL, PassedOn, answer as answer_passed_on, pass_on};
 pub(crate) use recovery::{Prove, Replacement, replace_lost};

@@ -135,11 +135,16 @@ impl BundleShelf for Desk {
         if !self.counts(&stored.manifest) {
             return Err(rejected("key"));
         }
-        let bundle = OpenBundle::open(&stored.path).map_err(|_| rejected("file"))?;
+        let path = self.tiers().file(&stored, &self.settings.archive).map_err(|failure| {
+            let (bundle, hint) = (Tiers::key(&stored), failure.hint.as_deref().unwrap_or_default());
+            tracing::warn!(bundle, %failure, hint, "an archived bundle cannot be served");
+            Code::StorageError
+        })?;
+        let bundle = OpenBundle::open(&path).map_err(|_| rejected("file"))?;
         if bundle.head.manifest.bytes() != stored.manifest.bytes() {
             return Err(rejected("manifest"));
         }
-        let file = std::fs::File::open(&stored.path).map_err(|_| Code::StorageError)?;
+        let file = std::fs::File::open(&path).map_err(|_| Code::StorageError)?;
         Ok(ServedBundle {
             file,
             size: bundle.payload_at() + manifest.size,

@@ -9,6 +9,9 @@
 //! Knows no socket or command. What may be installed is decided by [`sealtide_releases::bundle`].
 
 mod app;
+mod archive;
+mod bucket;
+mod fetched;
 mod file;
 mod install;
 mod memory;
@@ -21,6 +24,7 @@ use sealtide_folder::release::ReleaseError;
 use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
 
 pub(crate) use app::App;
+pub(crate) use archive::{ArchiveSettings, BucketPlace, is_class, is_endpoint, is_region};
 pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, Memory, installs};

@@ -17,6 +17,7 @@ use semver::Version;
 use serde_json::json;
 
 use super::app::{App, Entry};
+use super::archive::ArchiveSettings;
 use super::file::OpenBundle;
 use super::tiers::{ARCHIVE_AFTER_MS, Tier, Tiers};
 use super::{unpublished, untrusted};
@@ -133,8 +134,10 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let (line, earlier) = own_line(&app, &order.to)?;
     let content = source.content();
     refuse_known(&order.app, &order.to, &content.version, &earlier, order.allow_downgrade)?;
-    let bundle = Tiers::of(node.home()).find(content)?;
-    let payload = Payload::Bundle(Box::new(OpenBundle::open(&bundle)?));
+    let (tiers, archive) = (Tiers::of(node.home()), ArchiveSettings::of(node.config()));
+    let stored = tiers.find(content)?;
+    let opened = blocking(move || OpenBundle::open(&tiers.file(&stored, &archive)?)).await?;
+    let payload = Payload::Bundle(Box::new(opened));
     let made = now().wall_ms;
     let manifest = desk.sign_release(|key_version, _| Manifest {
         channel: order.to.clone(),

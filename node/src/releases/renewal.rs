@@ -7,6 +7,7 @@ use sealtide_releases::bundle::AppName;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::archive::{Archive, ArchiveSettings};
 use super::publish::renew_heads;
 use super::renew;
 use super::tiers::{ARCHIVE_AFTER_MS, Archived, Due, Tier, Tiers};
@@ -32,7 +33,8 @@ pub(crate) fn keep_fresh(node: &Node) {
         let node = renewed.clone();
         async move { renew(&node).await }
     };
-    let archive = move || archive_what_is_due(looked.home(), looked.audit(), looked.open_desk().as_deref());
+    let settings = ArchiveSettings::of(node.config());
+    let archive = move || archive_what_is_due(looked.home(), looked.audit(), looked.open_desk().as_deref(), &settings);
     tokio::spawn(keep(move || opened.open_desk(), renew, archive, stop));
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn keep_fresh_alone(
         let (engine, identities, desk) = (engine.clone(), identities.clone(), renewing.clone());
         async move { renew_heads(&engine, &identities, &desk).await }
     };
-    let archive = move || archive_what_is_due(&home, looking.audit(), Some(&looking));
+    let archive = move || archive_what_is_due(&home, looking.audit(), Some(&looking), looking.archive_settings());
     tokio::spawn(keep(move || Some(desk.clone()), renew, archive, stop));
 }
 
@@ -71,7 +73,8 @@ async fn keep<R>(
                 Err(failure) => tracing::warn!(%failure, "heads of release channels were not signed anew"),
             }
             if let Ok(Err(failure)) = tokio::task::spawn_blocking(archive.clone()).await {
-                tracing::warn!(%failure, "bundles were not archived");
+                let hint = failure.hint.as_deref().unwrap_or_default();
+                tracing::warn!(%failure, hint, "bundles were not archived");
             }
             // The keys may have been opened just now.
             due = Some((Instant::now() + EVERY, desk().map(|desk| desk.epoch()).or(epoch)));
@@ -84,25 +87,38 @@ async fn keep<R>(
 }
 
 /// The bundles of versions that were replaced, and those that are old.
-fn archive_what_is_due(home: &Home, audit: &Audit, desk: Option<&Desk>) -> Result<(), Failure> {
-    for version in desk.map(Desk::replaced).unwrap_or_default() {
-        archive(home, audit, desk, Due::Replaced(version), None)?;
-    }
-    archive(home, audit, desk, Due::Aged(ARCHIVE_AFTER_MS), None).map(drop)
+fn archive_what_is_due(
+    home: &Home,
+    audit: &Audit,
+    desk: Option<&Desk>,
+    settings: &ArchiveSettings,
+) -> Result<(), Failure> {
+    let replaced = desk.map(Desk::replaced).unwrap_or_default();
+    let due = replaced.into_iter().map(Due::Replaced).chain([Due::Aged(ARCHIVE_AFTER_MS)]);
+    // What fails of one version keeps no other back.
+    let done: Vec<_> = due.map(|due| archive(home, audit, desk, settings, due, None)).collect();
+    done.into_iter().try_for_each(|done| done.map(drop))
 }
 
-/// Moves what is due to the archive, and says so in the audit. Waits for the disk.
+/// Moves what is due to the archive, and says so in the audit. Waits for disk and network.
 ///
 /// # Errors
-/// When the hot tier cannot be listed.
+/// When the hot tier cannot be listed, the archive not be opened, or every bundle that is due failed: why the first did.
 pub(crate) fn archive(
     home: &Home,
     audit: &Audit,
     desk: Option<&Desk>,
+    settings: &ArchiveSettings,
     due: Due,
     app: Option<&AppName>,
 ) -> Result<Archived, Failure> {
-    let mut told = |stored: &super::Stored| {
+    let archive = Archive::open(settings)?;
+    let mut first = None;
+    let mut told = |stored: &super::Stored, moved: Result<(), Failure>| {
+        if let Err(failure) = moved {
+            first.get_or_insert(failure);
+            return;
+        }
         let manifest = stored.manifest.content();
         let event = AuditEvent::normal("bundle:archived")
             .member("name", &manifest.name)
@@ -113,7 +129,7 @@ pub(crate) fn archive(
             .member("bytes", manifest.size);
         audit.event(&event);
     };
-    let done = Tiers::of(home).archive(due, app, now().wall_ms, &mut told)?;
+    let done = Tiers::of(home).archive(&archive, due, app, now().wall_ms, &mut told)?;
     if let Some(desk) = desk {
         desk.note_moves(done.moved, done.failed);
     }
@@ -123,6 +139,9 @@ pub(crate) fn archive(
             .member("failed", done.failed)
             .member("bytes", done.bytes);
         audit.event(&event);
+    }
+    if let Some(failure) = first.filter(|_| done.moved == 0) {
+        return Err(failure);
     }
     Ok(done)
 }

@@ -10,6 +10,9 @@
 //! HOME/bundles/coming                                    what somebody is bringing; nothing of it is verified
 //! ```
 //!
+//! Where the archive is a bucket, the bundle is not in `cold`: the manifest stands there, and a meta file whose `place` says
+//! where the bundle is.
+//!
 //! A version that stands in a second channel too is `VERSION~CHANNEL`. There is no index: a bundle is where its file is, and
 //! while it moves it is in both places, so it is served throughout.
 
@@ -23,6 +26,9 @@ use sealtide_identity::keyring::KeyVersion;
 use sealtide_releases::bundle::{AppName, Manifest, Signed};
 use serde_json::{Value, json};
 
+use super::archive::{Archive, ArchiveSettings};
+use super::bucket::{Bucket, UNREACHABLE};
+use super::fetched::fetch;
 use crate::commands::rfc3339;
 use crate::failpoint;
 use crate::failure::Failure;
@@ -79,6 +85,21 @@ pub(crate) struct Stored {
     pub(crate) path: PathBuf,
     pub(crate) tier: Tier,
     pub(crate) manifest: Signed<Manifest>,
+    /// In which bucket it is; none: it is at `path`.
+    pub(crate) place: Option<Place>,
+}
+
+/// Where the bundle is that a stub stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// `s3://BUCKET/PREFIX/archive/vK/NAME/VERSION.stb`.
+    pub(crate) url: String,
+    /// The last four words of it.
+    pub(super) name: String,
+    /// BLAKE3-256 of the file.
+    pub(super) hash: [u8; 32],
+    /// Bytes of the file.
+    pub(super) size: u64,
 }
 
 /// Which bundles go to the archive.
@@ -122,7 +143,10 @@ impl Tiers {
         fs::create_dir_all(&dir)?;
         // One publication at a time: what lies here was left by a crash.
         for entry in fs::read_dir(&dir)? {
-            fs::remove_file(entry?.path())?;
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+            }
         }
         Ok(dir.join("payload"))
     }
@@ -149,21 +173,33 @@ impl Tiers {
         Ok(path)
     }
 
-    /// The file of a release.
+    /// The bundle of a release.
     ///
     /// # Errors
     /// Exit 1 when it is in no tier.
-    pub(crate) fn find(&self, manifest: &Manifest) -> Result<PathBuf, Failure> {
+    pub(crate) fn find(&self, manifest: &Manifest) -> Result<Stored, Failure> {
         let names = [plain_name(manifest), channel_name(manifest)];
         let places = [Tier::Hot, Tier::Cold].into_iter().flat_map(|tier| names.iter().map(move |name| (tier, name)));
-        let paths = places.map(|(tier, name)| self.dir(tier, manifest).join(format!("{name}{SUFFIX}")));
-        let is_it = |path: &PathBuf| read_manifest(path).is_some_and(|found| found.content() == manifest);
+        let mut paths = places.map(|(tier, name)| (tier, self.dir(tier, manifest).join(format!("{name}{SUFFIX}"))));
         let gone = || {
             let text =
                 format!("the bundle of {} {} ({}) is in no tier", manifest.name, manifest.version, manifest.channel);
             Failure::failed("no_bundle", text)
         };
-        paths.into_iter().find(is_it).ok_or_else(gone)
+        let found =
+            paths.find_map(|(tier, path)| read_stored(path, tier).filter(|it| it.manifest.content() == manifest));
+        found.ok_or_else(gone)
+    }
+
+    /// The file of a bundle: where it stands, or a copy of it out of the bucket. May wait for the network.
+    ///
+    /// # Errors
+    /// As [`fetch`].
+    pub(crate) fn file(&self, stored: &Stored, archive: &ArchiveSettings) -> Result<PathBuf, Failure> {
+        match &stored.place {
+            None => Ok(stored.path.clone()),
+            Some(place) => fetch(&self.root.join("scratch/fetched"), place, archive),
+        }
     }
 
     /// The bundle with a name as it stands in a path, hot or archived: `1.0.0`, `1.0.0~lts`.
@@ -192,13 +228,8 @@ impl Tiers {
         for version in entries(&self.root.join(tier.dir()))? {
             for dir in entries(&version)? {
                 let is_wanted = app.is_none_or(|app| dir.file_name().is_some_and(|name| name == app.as_str()));
-                for path in if is_wanted { entries(&dir)? } else { Vec::new() } {
-                    if path.extension().is_some_and(|end| end == "stb")
-                        && let Some(manifest) = read_manifest(&path)
-                    {
-                        found.push(Stored { path, tier, manifest });
-                    }
-                }
+                let files = if is_wanted { entries(&dir)? } else { Vec::new() };
+                found.extend(bundles_of(&files, tier).filter_map(|path| read_stored(path, tier)));
             }
         }
         Ok(found)
@@ -209,40 +240,50 @@ impl Tiers {
         let mut count = 0;
         for version in entries(&self.root.join(tier.dir()))? {
             for dir in entries(&version)? {
-                let is_bundle = |path: &&PathBuf| path.extension().is_some_and(|end| end == "stb");
-                count += entries(&dir)?.iter().filter(is_bundle).count() as u64;
+                count += bundles_of(&entries(&dir)?, tier).count() as u64;
             }
         }
         Ok(count)
     }
 
-    /// Moves what is due to the archive. One that fails is counted and told, and the others go on; the next job tries it
-    /// again.
+    /// Moves what is due to the archive. One that fails is counted and told, and the others go on, unless the place is away;
+    /// the next job tries it again. May wait for the network.
     ///
     /// # Errors
     /// When the hot tier cannot be listed.
     // Spec: GW-75
     pub(crate) fn archive(
         &self,
+        archive: &Archive,
         due: Due,
         app: Option<&AppName>,
         wall_ms: u64,
-        told: &mut dyn FnMut(&Stored),
+        told: &mut dyn FnMut(&Stored, Result<(), Failure>),
     ) -> io::Result<Archived> {
         let mut done = Archived::default();
         for stored in self.list(Tier::Hot, app)? {
             if !due.takes(stored.manifest.content(), wall_ms) {
                 continue;
             }
-            match self.move_to_archive(&stored, wall_ms) {
+            let moved = match archive {
+                Archive::Directory => self.move_to_directory(&stored, wall_ms).map_err(Failure::from),
+                Archive::Bucket(bucket) => self.move_to_bucket(&stored, bucket, wall_ms),
+            };
+            match moved {
                 Ok(bytes) => {
                     done.moved += 1;
                     done.bytes += bytes;
-                    told(&stored);
+                    told(&stored, Ok(()));
                 }
-                Err(error) => {
-                    tracing::warn!(bundle = %stored.path.display(), %error, "a bundle was not archived");
+                Err(failure) => {
+                    let (bundle, hint) = (stored.path.display(), failure.hint.as_deref().unwrap_or_default());
+                    tracing::warn!(%bundle, %failure, hint, "a bundle was not archived");
                     done.failed += 1;
+                    let is_away = failure.code == UNREACHABLE;
+                    told(&stored, Err(failure));
+                    if is_away {
+                        break;
+                    }
                 }
             }
         }
@@ -250,7 +291,7 @@ impl Tiers {
     }
 
     /// Copy, read back and compare, then delete: at every moment a whole bundle is in one tier at least.
-    fn move_to_archive(&self, stored: &Stored, wall_ms: u64) -> io::Result<u64> {
+    fn move_to_directory(&self, stored: &Stored, wall_ms: u64) -> io::Result<u64> {
         let manifest = stored.manifest.content();
         let name = stored.path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
         let dir = self.dir(Tier::Cold, manifest);
@@ -265,41 +306,106 @@ impl Tiers {
         }
         fs::rename(&beside, &path)?;
         write_durably(&manifest_of(&path), &stored.manifest.to_value())?;
-        let kids: Vec<&str> = stored.manifest.signatures().iter().map(|entry| entry.kid.as_str()).collect();
-        let meta = json!({
-            "keyVersion": manifest.key_version.to_string(),
-            "hash": HEXLOWER.encode(&manifest.hash),
-            "manifestSha256": HEXLOWER.encode(&stored.manifest.hash()),
-            "kids": kids,
-            "createdAt": rfc3339(manifest.created_at),
-            "expiry": manifest.expiry.map(rfc3339),
-            "archiveDate": rfc3339(wall_ms),
-            "storageClass": Tier::Cold.class(),
-        });
-        write_durably(&beside_of(&path, META_SUFFIX), &meta)?;
-        File::open(&dir)?.sync_all()?;
-        failpoint::hit("archive_moved");
-        fs::remove_file(&stored.path)?;
-        fs::remove_file(manifest_of(&stored.path))?;
+        write_durably(&beside_of(&path, META_SUFFIX), &meta_of(&stored.manifest, wall_ms))?;
+        leave_hot(stored, &dir)?;
         Ok(bytes)
+    }
+
+    /// The same into a bucket: the name is claimed by the manifest, the bundle follows and is read back, a stub says where
+    /// it is, and then the hot one goes. Cut off anywhere, it is done again from the begin and finds what it made.
+    // Spec: GW-75
+    fn move_to_bucket(&self, stored: &Stored, bucket: &Bucket, wall_ms: u64) -> Result<u64, Failure> {
+        let key = Self::key(stored);
+        let name = |suffix: &str| format!("{key}{suffix}");
+        let (wanted, size) = hash(&mut File::open(&stored.path)?, &mut io::sink())?;
+        bucket.claim(&name(MANIFEST_SUFFIX), &stored.manifest.to_value().to_string())?;
+        failpoint::hit("archive_claimed");
+        bucket.put_file(&name(SUFFIX), &stored.path, wanted, size)?;
+        let mut meta = meta_of(&stored.manifest, wall_ms);
+        meta["place"] = json!({
+            "url": bucket.url(&name(SUFFIX)), "name": name(SUFFIX), "class": bucket.class(),
+            "blake3": HEXLOWER.encode(&wanted), "bytes": size,
+        });
+        bucket.put_meta(&name(META_SUFFIX), &meta.to_string())?;
+        let dir = self.dir(Tier::Cold, stored.manifest.content());
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(stored.path.file_name().ok_or(io::Error::from(io::ErrorKind::InvalidFilename))?);
+        write_durably(&manifest_of(&path), &stored.manifest.to_value())?;
+        write_durably(&beside_of(&path, META_SUFFIX), &meta)?;
+        leave_hot(stored, &dir)?;
+        Ok(size)
     }
 
     fn dir(&self, tier: Tier, manifest: &Manifest) -> PathBuf {
         self.root.join(tier.dir()).join(manifest.key_version.to_string()).join(manifest.name.as_str())
     }
 
-    /// The plain name, unless another channel has it.
+    /// The plain name, unless another channel has it, hot or archived.
     fn new_path(&self, manifest: &Signed<Manifest>) -> PathBuf {
         let content = manifest.content();
-        let dir = self.dir(Tier::Hot, content);
-        let path = dir.join(format!("{}{SUFFIX}", plain_name(content)));
-        match read_manifest(&path) {
-            Some(other) if other.content().channel != content.channel => {
-                dir.join(format!("{}{SUFFIX}", channel_name(content)))
-            }
-            _ => path,
-        }
+        let plain = format!("{}{SUFFIX}", plain_name(content));
+        let is_taken = [Tier::Hot, Tier::Cold].into_iter().any(|tier| {
+            let other = read_manifest(&self.dir(tier, content).join(&plain));
+            other.is_some_and(|other| other.content().channel != content.channel)
+        });
+        let name = if is_taken { format!("{}{SUFFIX}", channel_name(content)) } else { plain };
+        self.dir(Tier::Hot, content).join(name)
     }
+}
+
+/// What is known of an archived bundle.
+fn meta_of(signed: &Signed<Manifest>, wall_ms: u64) -> Value {
+    let manifest = signed.content();
+    let kids: Vec<&str> = signed.signatures().iter().map(|entry| entry.kid.as_str()).collect();
+    json!({
+        "keyVersion": manifest.key_version.to_string(),
+        "hash": HEXLOWER.encode(&manifest.hash),
+        "manifestSha256": HEXLOWER.encode(&signed.hash()),
+        "kids": kids,
+        "createdAt": rfc3339(manifest.created_at),
+        "expiry": manifest.expiry.map(rfc3339),
+        "archiveDate": rfc3339(wall_ms),
+        "storageClass": Tier::Cold.class(),
+    })
+}
+
+/// The bundle is in the archive, and what stands in `dir` says so: the hot one goes.
+fn leave_hot(stored: &Stored, dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()?;
+    failpoint::hit("archive_moved");
+    fs::remove_file(&stored.path)?;
+    fs::remove_file(manifest_of(&stored.path))
+}
+
+/// The paths of bundles among sorted files: those that are there, and in the archive those that a meta file stands for.
+fn bundles_of(files: &[PathBuf], tier: Tier) -> impl Iterator<Item = PathBuf> {
+    let bundle_of = |file: &PathBuf| {
+        let name = file.file_name()?.to_str()?;
+        let begin = match tier {
+            Tier::Hot => name.strip_suffix(SUFFIX)?,
+            Tier::Cold => name.strip_suffix(META_SUFFIX).or_else(|| name.strip_suffix(SUFFIX))?,
+        };
+        Some(file.with_file_name(format!("{begin}{SUFFIX}")))
+    };
+    let mut paths: Vec<PathBuf> = files.iter().filter_map(bundle_of).collect();
+    paths.sort();
+    paths.dedup();
+    paths.into_iter()
+}
+
+/// The bundle at a path, or the one that a stub beside it stands for.
+fn read_stored(path: PathBuf, tier: Tier) -> Option<Stored> {
+    let manifest = read_manifest(&path)?;
+    let place = if path.exists() { None } else { Some(read_place(&path)?) };
+    Some(Stored { path, tier, manifest, place })
+}
+
+fn read_place(bundle: &Path) -> Option<Place> {
+    let meta: Value = serde_json::from_str(&fs::read_to_string(beside_of(bundle, META_SUFFIX)).ok()?).ok()?;
+    let word = |name: &str| meta["place"][name].as_str();
+    let hash = HEXLOWER.decode(word("blake3")?.as_bytes()).ok()?.try_into().ok()?;
+    let size = meta["place"]["bytes"].as_u64()?;
+    Some(Place { url: word("url")?.to_owned(), name: word("name")?.to_owned(), hash, size })
 }
 
 fn plain_name(manifest: &Manifest) -> String {
@@ -352,7 +458,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<([u8; 32], u64)> {
     Ok(copied)
 }
 
-fn hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<([u8; 32], u64)> {
+/// BLAKE3-256 of what is read, and its bytes.
+pub(super) fn hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<([u8; 32], u64)> {
     let (mut hash, mut bytes, mut piece) = (Blake3::new(), 0, vec![0; PIECE]);
     loop {
         let read = from.read(&mut piece)?;
@@ -416,7 +523,7 @@ mod tests {
     }
 
     fn archive(tiers: &Tiers, due: Due, at: u64) -> Archived {
-        tiers.archive(due, None, at, &mut |_| ()).unwrap()
+        tiers.archive(&Archive::Directory, due, None, at, &mut |_, _| ()).unwrap()
     }
 
     // Proves: GW-74
@@ -429,7 +536,7 @@ mod tests {
         assert_eq!(archive(&tiers, Due::Aged(ARCHIVE_AFTER_MS), NOW + month - 1000), Archived::default());
         let done = archive(&tiers, Due::Aged(ARCHIVE_AFTER_MS), NOW + month);
         assert_eq!((done, counts(&tiers)), (Archived { moved: 1, failed: 0, bytes: 11 }, (0, 1)));
-        let found = tiers.find(manifest(1, 1, "stable").content()).unwrap();
+        let found = tiers.find(manifest(1, 1, "stable").content()).unwrap().path;
         assert!(found.starts_with(tiers.root.join("cold/archive/v1/kiosk")), "{}", found.display());
         assert_eq!(fs::read(&found).unwrap(), b"headpayload");
         let meta: Value = serde_json::from_slice(&fs::read(beside_of(&found, META_SUFFIX)).unwrap()).unwrap();
@@ -463,7 +570,7 @@ mod tests {
         assert_eq!(counts(&tiers), (1, 2));
         for version in [1, 2] {
             let found = tiers.find(manifest(version, 1, "stable").content()).unwrap();
-            assert_eq!(fs::read(found).unwrap(), b"headpayload");
+            assert_eq!(fs::read(found.path).unwrap(), b"headpayload");
         }
     }
 
@@ -474,7 +581,11 @@ mod tests {
         let first = tiers.put(&beta, b"beta", &mut &b"payload"[..]).unwrap();
         let second = tiers.put(&stable, b"stable", &mut &b"payload"[..]).unwrap();
         assert_eq!(second.file_name().unwrap(), "1.0.0~stable.stb");
-        assert_eq!(tiers.find(beta.content()).unwrap(), first);
-        assert_eq!(tiers.find(stable.content()).unwrap(), second);
+        assert_eq!(tiers.find(beta.content()).unwrap().path, first);
+        assert_eq!(tiers.find(stable.content()).unwrap().path, second);
+        // Also where the other one is archived.
+        archive(&tiers, Due::Aged(0), NOW);
+        let third = tiers.put(&manifest(1, 1, "lts"), b"lts", &mut &b"payload"[..]).unwrap();
+        assert_eq!(third.file_name().unwrap(), "1.0.0~lts.stb");
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "this is a test from end to end")]
 
 mod apart;
+mod archive;
 mod audit;
 mod authorship;
 mod backup;

@@ -132,7 +132,7 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, value_name = "FILE")]
         trust: Option<PathBuf>,
     },
-    /// Move old bundles to the archive; they are served from there
+    /// Move old bundles to the archive, a directory or the bucket of setting archive.url; they are served from there
     Archive {
         /// Only this app
         app: Option<String>,
