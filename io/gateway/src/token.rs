@@ -433,6 +433,9 @@ mod tests {
     use super::*;
     use crate::principal::Role;
 
+    /// What a request carries, and what becomes of it.
+    type Case<'a> = (Result<&'a str, TokenRefusal>, Result<(), TokenRefusal>);
+
     fn admission() -> Admission {
         let most = 1_000;
         Admission::new(AdmissionLimits {
@@ -469,7 +472,7 @@ mod tests {
             assert!(admission.take(&TokenDigest::of(&used).unwrap()));
             let never = "A".repeat(43);
             let long = "x".repeat(43);
-            let cases: [(Result<&str, TokenRefusal>, Result<(), TokenRefusal>); 10] = [
+            let cases: [Case<'_>; 10] = [
                 (Ok(&good), Ok(())),
                 (Err(TokenRefusal::Missing), Err(TokenRefusal::Missing)),
                 (Err(TokenRefusal::Carrier), Err(TokenRefusal::Carrier)),
