@@ -39,7 +39,7 @@ const DEFECTS: [(&str, &str, &str, &[&str]); 33] = [
         "D5",
         "version, method and Connection are not looked at",
         "io/gateway",
-        &["versions_methods_and_tokens_of_the_upgrade"],
+        &["versions_methods_and_tokens_of_the_upgrade", "order"],
     ),
     (
         "D6",
