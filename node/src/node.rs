@@ -844,7 +844,12 @@ fn why_not(error: &DialError) -> &'static str {
 
 /// Does what waits for the disk on a thread that may.
 async fn off<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("node", error.to_string()))?
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| match error.is_cancelled() {
+        // The process is on its way out.
+        true => Failure::new(Exit::Interrupted, "stopping", "the node is stopping"),
+        false => Failure::failed("node", error.to_string()),
+    })?
 }
 
 fn port_key(address: SocketAddr) -> String {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sealtide_crypto::GatewayContext;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, PublicKeyEntry, Signed, Verdict, VersionState};
-use sealtide_releases::{BumpPlan, BumpRequest, Registry};
+use sealtide_releases::{BumpAnswer, BumpPlan, BumpRequest, Registry};
 use tokio::sync::broadcast;
 
 use crate::bundles::BundleShelf;
@@ -35,6 +35,19 @@ pub struct Bumped {
     pub timestamp: u64,
     /// The revision that holds now.
     pub revision: u64,
+}
+
+impl Bumped {
+    /// What is told of it.
+    pub fn answer(&self) -> BumpAnswer<'_> {
+        BumpAnswer {
+            plan: &self.plan,
+            signed: self.signed.as_ref(),
+            key_version: self.key_version,
+            timestamp: self.timestamp,
+            revision: self.revision,
+        }
+    }
 }
 
 /// The application behind the door.

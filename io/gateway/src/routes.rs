@@ -34,7 +34,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use sealtide_crypto::{Entropy, sha256};
 use sealtide_ibgib::json::{Js, JsObject, write};
-use sealtide_releases::{BumpAnswer, BumpRequest, Earlier, FieldError, IdempotencyKey, summary};
+use sealtide_releases::{BumpRequest, Earlier, FieldError, IdempotencyKey, summary};
 
 use crate::admin::{self, AdminPath};
 use crate::app::{Bumped, ListedVersion, Way};
@@ -458,13 +458,7 @@ pub(crate) struct Told {
 
 impl Told {
     fn of(done: &Bumped) -> (Self, Option<String>) {
-        let answer = BumpAnswer {
-            plan: &done.plan,
-            signed: done.signed.as_ref(),
-            key_version: done.key_version,
-            timestamp: done.timestamp,
-            revision: done.revision,
-        };
+        let answer = done.answer();
         let headers = done.signed.iter().flat_map(|signed| {
             [
                 ("tes-sig", signed.text.clone()),

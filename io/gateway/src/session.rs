@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sealtide_ibgib::json::{Js, JsObject, JsString, Rules, parse, write};
-use sealtide_releases::{BumpAnswer, BumpRequest, FieldError, HSL_NORMAL, refresh_text};
+use sealtide_releases::{BumpRequest, FieldError, HSL_NORMAL, refresh_text};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::broadcast;
 
@@ -152,13 +152,7 @@ impl Session {
             Ok(done) => done,
             Err(code) => return vec![error(code, id)],
         };
-        let answer = BumpAnswer {
-            plan: &done.plan,
-            signed: done.signed.as_ref(),
-            key_version: done.key_version,
-            timestamp: done.timestamp,
-            revision: done.revision,
-        };
+        let answer = done.answer();
         if done.signed.is_some() {
             let spoken = Arc::new(Spoken::new(answer.broadcast()));
             let _ = self.others.send(Broadcast::Said { from: self.number, spoken });

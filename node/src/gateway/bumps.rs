@@ -7,7 +7,7 @@ use sealtide_crypto::GatewayContext;
 use sealtide_gateway::{Bumped, Code, Notice, Way};
 use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Order, ProbationVerdict, SignError, Signed};
-use sealtide_releases::{BumpAnswer, BumpError, BumpPlan, BumpRequest, Crypto, Registry, plan};
+use sealtide_releases::{BumpError, BumpPlan, BumpRequest, Crypto, Registry, plan};
 use sealtide_store::Underway;
 use serde_json::json;
 
@@ -97,15 +97,8 @@ impl Desk {
 
     fn bump_and_tell(&self, request: &BumpRequest, way: Way, expect: Option<u64>) -> Result<Bumped, BumpRefused> {
         let done = self.bump_by(request, way, expect)?;
-        if let Some(signed) = &done.signed {
-            let answer = BumpAnswer {
-                plan: &done.plan,
-                signed: Some(signed),
-                key_version: done.key_version,
-                timestamp: done.timestamp,
-                revision: done.revision,
-            };
-            self.notify(Notice::VersionChanged(answer.broadcast().into()));
+        if done.signed.is_some() {
+            self.notify(Notice::VersionChanged(done.answer().broadcast().into()));
         }
         Ok(done)
     }

@@ -13,7 +13,7 @@ use sealtide_gateway::{Bumped, Code, Rung, Way};
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse, write};
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Signed};
-use sealtide_releases::{BumpAnswer, BumpPlan, BumpRequest, Crypto, Registry, VersionChange};
+use sealtide_releases::{BumpPlan, BumpRequest, Crypto, Registry, VersionChange};
 use serde_json::{Value, json};
 
 use crate::world::{ChannelGone, PeerChannel};
@@ -162,7 +162,7 @@ where
 
 async fn tell<C: PeerChannel>(channel: &C, done: Result<Bumped, Code>) -> Result<(), ChannelGone> {
     let body = match done {
-        Ok(done) => body_of(&done),
+        Ok(done) => done.answer().body(),
         Err(code) => return channel.send(json!({"code": code.name()}).to_string().into_bytes().into()).await,
     };
     let body = Bytes::from(body.into_bytes());
@@ -174,17 +174,6 @@ async fn tell<C: PeerChannel>(channel: &C, done: Result<Bumped, Code>) -> Result
         at = end;
     }
     Ok(())
-}
-
-fn body_of(done: &Bumped) -> String {
-    let answer = BumpAnswer {
-        plan: &done.plan,
-        signed: done.signed.as_ref(),
-        key_version: done.key_version,
-        timestamp: done.timestamp,
-        revision: done.revision,
-    };
-    answer.body()
 }
 
 /// The answer of the writer: the signed bytes in it come out as they went in.
@@ -295,9 +284,9 @@ mod tests {
         for signed in [Some(signed), None] {
             let done =
                 Bumped { plan: plan.clone(), signed, key_version: version, timestamp: 1_700_000_000_123, revision: 5 };
-            let body = body_of(&done);
+            let body = done.answer().body();
             let read = read_answer(body.as_bytes()).unwrap();
-            assert_eq!((body_of(&read), &read.plan), (body.clone(), &done.plan), "byte for byte");
+            assert_eq!((read.answer().body(), &read.plan), (body.clone(), &done.plan), "byte for byte");
             assert!(read_answer(&body.as_bytes()[..body.len() - 1]).is_none());
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sealtide_gateway::{Bumped, Notice, Way};
 use sealtide_identity::keyring::{Algorithm, KeyVersion};
-use sealtide_releases::{BumpAnswer, BumpRequest, Registry};
+use sealtide_releases::{BumpRequest, Registry};
 use serde_json::{Value, json};
 
 use super::bumps::{BumpRefused, is_writer, plan_of};
@@ -90,9 +90,7 @@ impl Desk {
         let timestamp = sealtide_gateway::App::wall_ms(self);
         let (key_version, revision) = (signed.version, plan.after.revision());
         let bumped = Bumped { plan, signed: Some(signed), key_version, timestamp, revision };
-        let answer =
-            BumpAnswer { plan: &bumped.plan, signed: bumped.signed.as_ref(), key_version, timestamp, revision };
-        self.notify(Notice::VersionChanged(answer.broadcast().into()));
+        self.notify(Notice::VersionChanged(bumped.answer().broadcast().into()));
         Ok(TreeBumped { bumped, files: told, transaction: Some(transaction) })
     }
 

@@ -281,8 +281,10 @@ impl Node {
         let (node, mut events, mut stop) = (self.clone(), self.engine().subscribe(), self.stopping());
         tokio::spawn(async move {
             loop {
-                if let Err(failure) = node.tend_registry().await {
-                    tracing::warn!(%failure, "the shared registry was not looked after");
+                match node.tend_registry().await {
+                    Ok(()) => {}
+                    Err(failure) if failure.exit == Exit::Interrupted => return,
+                    Err(failure) => tracing::warn!(%failure, "the shared registry was not looked after"),
                 }
                 let space = node.shared_registry().map(|shared| shared.space());
                 let news = async {

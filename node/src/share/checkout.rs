@@ -21,7 +21,7 @@ use crate::world::World;
 /// Paths that one check-out writes before the cache learns of them.
 const BATCH: usize = 2048;
 /// Bytes of texts that a plan, or a batch of one, holds in memory, about.
-const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(super) const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The contents of a space, for the folder.
 struct SpaceContents {
@@ -85,12 +85,12 @@ impl Worker {
     }
 
     /// Whether a path needs no look: most are stale because this node recorded what stands there.
-    fn is_in_place(&self, path: &str) -> bool {
+    pub(super) fn is_in_place(&self, path: &str) -> bool {
         let known = self.folder.known(path).map(|known| (known.timeline, known.sid));
         self.claims().stands(path, known)
     }
 
-    fn plan(&mut self, paths: BTreeMap<String, Option<Wanted>>, plan: &mut Plan) -> Result<(), Failure> {
+    pub(super) fn plan(&mut self, paths: BTreeMap<String, Option<Wanted>>, plan: &mut Plan) -> Result<(), Failure> {
         let mut relabel = Vec::new();
         for (path, wanted) in paths {
             // A path may come up with others once more: what is found last counts.
@@ -395,10 +395,10 @@ fn text_bytes(item: &CheckOut) -> usize {
 
 /// What is to be done to the directory, by path.
 #[derive(Default)]
-struct Plan {
-    items: BTreeMap<String, CheckOut>,
+pub(super) struct Plan {
+    pub(super) items: BTreeMap<String, CheckOut>,
     /// Bytes of the texts among them.
-    text_bytes: usize,
+    pub(super) text_bytes: usize,
 }
 
 impl Plan {

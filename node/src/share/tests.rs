@@ -11,6 +11,7 @@ use sealtide_identity::{Grant, NodeId, Role, SpaceId};
 use sealtide_store::Store;
 use sealtide_sync::{CommitRequest, SpaceView};
 
+use super::checkout::{Plan, TEXT_BYTES_MAX};
 use super::*;
 use crate::engine::Engine;
 use crate::real::{RealWorld, now};
@@ -549,4 +550,51 @@ fn a_file_that_comes_back_where_a_crash_forgot_its_removal_goes_on() {
     let (same, tips) = rig.at("a.md");
     assert_eq!((same, tips.len(), tips[0].0.frame().unwrap().n), (timeline, 1, 2));
     assert_eq!(rig.status().conflicts, []);
+}
+
+#[test]
+fn what_this_node_recorded_needs_no_look_until_somebody_changes_it() {
+    let mut rig = Rig::new(Role::Admin);
+    std::fs::write(rig.root.join("a"), "mine").unwrap();
+    rig.worker.record(None).unwrap();
+    assert!(rig.worker.stale.contains("a") && rig.worker.is_in_place("a"));
+    let next = frame("a", "theirs").evolve(&rig.tip("a"), later()).unwrap();
+    rig.arrives(vec![next]);
+    rig.worker.read_news(&mut Round::default());
+    assert!(rig.worker.stale.contains("a") && !rig.worker.is_in_place("a"), "another version");
+    rig.look();
+    assert_eq!(rig.text("a").as_deref(), Some("theirs"));
+    // Nothing there and nothing wanted is in place; a file that only the space has is not.
+    assert!(rig.worker.is_in_place("nowhere"));
+    rig.arrives(vec![frame("b", "new").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
+    rig.worker.read_news(&mut Round::default());
+    assert!(!rig.worker.is_in_place("b"));
+    // Where two want one path, both are looked at each time.
+    let (rig, alias) = contested();
+    assert!(rig.names().contains(&alias) && rig.names().len() == 2);
+    assert!(rig.names().iter().all(|path| !rig.worker.is_in_place(path)), "{:?}", rig.names());
+}
+
+#[test]
+fn a_plan_holds_so_many_texts_and_reads_the_others_when_their_turn_comes() {
+    let mut rig = Rig::new(Role::Admin);
+    let text = |n: usize| format!("{n} ").repeat(60_000);
+    let count = TEXT_BYTES_MAX / text(100).len() + 20;
+    let new = |n: usize| frame(&format!("f{n}"), &text(100 + n)).genesis(later(), &uuid(&mut OsEntropy)).unwrap();
+    rig.arrives((0..count).map(new).collect());
+    rig.worker.read_news(&mut Round::default());
+    let stale = rig.worker.stale.clone();
+    let paths = rig.worker.claims().place(&rig.worker.view, &stale).paths;
+    let mut plan = Plan::default();
+    rig.worker.plan(paths, &mut plan).unwrap();
+    let is_later = |item: &&sealtide_folder::CheckOut| {
+        matches!(item, sealtide_folder::CheckOut::Put { content: Content::None, .. })
+    };
+    let later = plan.items.values().filter(is_later).count();
+    assert!(later > 0 && plan.text_bytes <= TEXT_BYTES_MAX, "{later} of {count}, {} bytes", plan.text_bytes);
+    rig.look();
+    assert_eq!(rig.names().len(), count);
+    for n in 0..count {
+        assert_eq!(rig.text(&format!("f{n}")), Some(text(100 + n)), "f{n}");
+    }
 }

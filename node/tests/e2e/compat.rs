@@ -9,6 +9,7 @@ use sealtide_crypto::{Ed25519PublicKey, GatewayContext};
 use sealtide_identity::keyring::{KeySecret, KeyVersion, VersionKeys};
 use serde_json::{Value, json};
 
+use crate::door::{read_head, text_frame};
 use crate::gateway::{Gateway, start};
 use crate::support::Machine;
 
@@ -39,13 +40,7 @@ impl Session {
             gateway.at
         );
         stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            answer.push(byte[0]);
-        }
-        let answer = String::from_utf8(answer).unwrap().to_lowercase();
+        let answer = String::from_utf8(read_head(&mut stream)).unwrap().to_lowercase();
         assert!(answer.starts_with("http/1.1 101"), "{offer} {carrier:?}: {answer}");
         let accepted = answer.lines().find_map(|line| line.strip_prefix("sec-websocket-accept: "));
         assert_eq!(accepted, Some("s3pplmbitxaq9kygzzhzrbk+xoo="));
@@ -54,8 +49,7 @@ impl Session {
     }
 
     fn ask(&mut self, message: &str) -> String {
-        let length = u8::try_from(message.len()).ok().filter(|length| *length < 126).expect("a short message");
-        self.stream.write_all(&[&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat()).unwrap();
+        self.stream.write_all(&text_frame(message)).unwrap();
         self.next()
     }
 

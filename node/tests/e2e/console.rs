@@ -5,6 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
+use crate::door::{read_head, text_frame};
 use crate::support::{Machine, Running, until};
 
 /// A browser, as far as a door can tell.
@@ -80,16 +81,9 @@ impl Browser {
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
         let lines = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key, &offer, &origin];
         stream.write_all(format!("{}\r\n", self.head("GET /version/ws", &lines)).as_bytes()).unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
+        let head = read_head(&mut stream);
         assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-        let message = br#"{"type":"watch","id":"w"}"#;
-        // Masked with zeros.
-        stream.write_all(&[&[0x81, 0x80 | message.len() as u8, 0, 0, 0, 0], &message[..]].concat()).unwrap();
+        stream.write_all(&text_frame(r#"{"type":"watch","id":"w"}"#)).unwrap();
         Messages(stream)
     }
 }

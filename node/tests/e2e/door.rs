@@ -66,23 +66,34 @@ impl Door {
             self.at
         );
         stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            answer.push(byte[0]);
-        }
+        let mut answer = read_head(&mut stream);
         if answer.starts_with(b"HTTP/1.1 101") {
             // Masked with zeros; the last says that this is all.
             for message in messages {
-                let length = u8::try_from(message.len()).ok().filter(|length| *length < 126).expect("a short message");
-                stream.write_all(&[&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat()).unwrap();
+                stream.write_all(&text_frame(message)).unwrap();
             }
             stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).unwrap();
             stream.read_to_end(&mut answer).unwrap();
         }
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// The head of an answer, and nothing of what follows.
+pub(crate) fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    head
+}
+
+/// A short text of a client, masked with zeros.
+pub(crate) fn text_frame(message: &str) -> Vec<u8> {
+    let length = u8::try_from(message.len()).ok().filter(|length| *length < 126).expect("a short message");
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat()
 }
 
 fn status(answer: &str) -> u16 {

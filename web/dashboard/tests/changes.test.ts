@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test, { after, before, describe } from 'node:test';
 import { Node, pair, until } from './support/node.js';
-import { live, pageOf, show, signedIn, skip } from './support/session.js';
+import { held, live, pageOf, show, signedIn, skip } from './support/session.js';
 
 describe('what is asked of the node in the middle of something', { skip, timeout: 300_000 }, () => {
   let nodes: { laptop: Node; vps: Node };
@@ -36,14 +36,7 @@ describe('what is asked of the node in the middle of something', { skip, timeout
 
   test('a held change is accepted, and everybody has it', async () => {
     const { laptop, vps } = nodes;
-    const names = Array.from({ length: 60 }, (_, at) => `many/${at}.txt`);
-    for (const name of names) laptop.write(name, `${name}\n`);
-    await until(() => names.every((name) => vps.read(name) !== null));
-    const page = await signedIn(laptop);
-    vps.remove('many');
-    await page.says('1 held change needs you.');
-    await page.press('Decide');
-    await page.says('many/0.txt would be removed');
+    const { names, page } = await held(nodes);
     // Accepting is what is chosen when nobody chose.
     await page.until(`document.querySelectorAll('dialog input[type=radio]')[0].checked`);
     await page.press('Do it');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test, { after, before, describe } from 'node:test';
 import { conflict, pair, until, type Node } from './support/node.js';
 import type { Page } from './support/page.js';
-import { live, pageOf, show, signedIn, skip } from './support/session.js';
+import { held, live, pageOf, show, signedIn, skip } from './support/session.js';
 
 /** The line of the audit that the newest toast links to, as the node has it. */
 async function audited(page: Page, node: Node, command: string): Promise<void> {
@@ -86,14 +86,7 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
 
   test('a change to most of a folder waits for a person, who sees what it is and decides', async () => {
     const { laptop, vps } = nodes;
-    const names = Array.from({ length: 60 }, (_, at) => `many/${at}.txt`);
-    for (const name of names) laptop.write(name, `${name}\n`);
-    await until(() => names.every((name) => vps.read(name) !== null));
-    const page = await signedIn(laptop);
-    vps.remove('many');
-    await page.says('1 held change needs you.');
-    await page.press('Decide');
-    await page.says('many/0.txt would be removed');
+    const { names, page } = await held(nodes);
     assert.deepEqual(await page.barriers(), []);
     await page.run(`document.querySelectorAll('dialog input[type=radio]')[1].click()`);
     await page.press('Do it');
