@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::behind::WriteBehind;
+
 /// A place with named files. Names are relative, with `/` between parts.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Where this is, for messages.
@@ -124,13 +126,14 @@ impl Disk for FsDisk {
             File::open(&self.root)?.sync_all()?;
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Arc::new(FsFile { file, len: AtomicU64::new(0), writing: Mutex::new(()) }))
+        Ok(Arc::new(FsFile { file: WriteBehind::new(file, 0), len: AtomicU64::new(0), writing: Mutex::new(()) }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.root.join(name))?;
-        let len = AtomicU64::new(file.metadata()?.len());
-        Ok(Arc::new(FsFile { file, len, writing: Mutex::new(()) }))
+        let len = file.metadata()?.len();
+        let file = WriteBehind::new(file, len);
+        Ok(Arc::new(FsFile { file, len: AtomicU64::new(len), writing: Mutex::new(()) }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -157,7 +160,7 @@ impl Disk for FsDisk {
 
 #[derive(Debug)]
 struct FsFile {
-    file: File,
+    file: WriteBehind,
     /// Where the next append goes. Kept here, not asked of the file: a failed append may have left bytes behind it.
     len: AtomicU64,
     writing: Mutex<()>,
@@ -167,26 +170,28 @@ impl DiskFile for FsFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let _writing = crate::guard(&self.writing);
         let at = self.len.load(Ordering::Acquire);
-        self.file.write_all_at(bytes, at)?;
-        self.len.store(at + bytes.len() as u64, Ordering::Release);
+        self.file.file().write_all_at(bytes, at)?;
+        let len = at + bytes.len() as u64;
+        self.len.store(len, Ordering::Release);
+        self.file.grew(len);
         Ok(())
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
+        self.file.file().read_exact_at(out, offset)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.file.file().metadata()?.len())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync()
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         let _writing = crate::guard(&self.writing);
-        self.file.set_len(len)?;
+        self.file.file().set_len(len)?;
         self.len.store(len, Ordering::Release);
         Ok(())
     }
@@ -195,7 +200,7 @@ impl DiskFile for FsFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(&self.file, flags, offset, len)?)
+        Ok(fallocate(self.file.file(), flags, offset, len)?)
     }
 
     #[cfg(not(target_os = "linux"))]

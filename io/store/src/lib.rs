@@ -10,6 +10,7 @@
 //! * [`Disk`] is the seam below, [`mem::MemDisk`] a disk that can fail and crash;
 //! * [`conformance`] is the list of promises that every backend must pass.
 
+mod behind;
 mod cache;
 mod collect;
 pub mod conformance;
