@@ -283,11 +283,11 @@ pub(super) async fn bring_out(
         let head_records = store_bytes(&store, &bytes)?;
         let file = match payload {
             Payload::Packed(path) => {
-                let file = tiers.put(&signed, &bytes, &mut File::open(&path)?)?;
+                let file = tiers.put(&signed, &bytes, File::open(&path)?)?;
                 fs::remove_file(&path)?;
                 file
             }
-            Payload::Bundle(bundle) => tiers.put(&signed, &bytes, &mut bundle.payload()?)?,
+            Payload::Bundle(bundle) => tiers.put(&signed, &bytes, bundle.payload()?)?,
         };
         Ok((file, head_records))
     })

@@ -157,15 +157,15 @@ impl Tiers {
         Ok(self.root.join("coming"))
     }
 
-    /// Writes a bundle to the hot tier; on disk when this returns.
-    pub(crate) fn put(&self, manifest: &Signed<Manifest>, head: &[u8], payload: &mut dyn Read) -> io::Result<PathBuf> {
+    /// Writes a bundle to the hot tier; on disk when this returns. A payload that is a file is copied by the system.
+    pub(crate) fn put(&self, manifest: &Signed<Manifest>, head: &[u8], mut payload: impl Read) -> io::Result<PathBuf> {
         let path = self.new_path(manifest);
         let dir = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(dir)?;
         let beside = path.with_extension("new");
         let mut file = File::create(&beside)?;
         file.write_all(head)?;
-        io::copy(payload, &mut file)?;
+        io::copy(&mut payload, &mut file)?;
         file.sync_all()?;
         fs::rename(&beside, &path)?;
         write_durably(&manifest_of(&path), &manifest.to_value())?;
@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn tiering() {
         let (_dir, tiers) = tiers();
-        let put = |manifest: &Signed<Manifest>| tiers.put(manifest, b"head", &mut &b"payload"[..]).unwrap();
+        let put = |manifest: &Signed<Manifest>| tiers.put(manifest, b"head", &b"payload"[..]).unwrap();
         put(&manifest(1, 1, "stable"));
         let month = 30 * 86_400_000;
         assert_eq!(archive(&tiers, Due::Aged(ARCHIVE_AFTER_MS), NOW + month - 1000), Archived::default());
@@ -555,7 +555,7 @@ mod tests {
     fn archive_on_rotate() {
         let (_dir, tiers) = tiers();
         for (version, key) in [(1, 1), (2, 1), (3, 2)] {
-            tiers.put(&manifest(version, key, "stable"), b"head", &mut &b"payload"[..]).unwrap();
+            tiers.put(&manifest(version, key, "stable"), b"head", &b"payload"[..]).unwrap();
         }
         let replaced = Due::Replaced(KeyVersion::new(1).unwrap());
         // A place in the archive that cannot be written: that one is counted, the other goes on.
@@ -578,14 +578,14 @@ mod tests {
     fn a_version_in_two_channels_is_two_files() {
         let (_dir, tiers) = tiers();
         let (beta, stable) = (manifest(1, 1, "beta"), manifest(1, 1, "stable"));
-        let first = tiers.put(&beta, b"beta", &mut &b"payload"[..]).unwrap();
-        let second = tiers.put(&stable, b"stable", &mut &b"payload"[..]).unwrap();
+        let first = tiers.put(&beta, b"beta", &b"payload"[..]).unwrap();
+        let second = tiers.put(&stable, b"stable", &b"payload"[..]).unwrap();
         assert_eq!(second.file_name().unwrap(), "1.0.0~stable.stb");
         assert_eq!(tiers.find(beta.content()).unwrap().path, first);
         assert_eq!(tiers.find(stable.content()).unwrap().path, second);
         // Also where the other one is archived.
         archive(&tiers, Due::Aged(0), NOW);
-        let third = tiers.put(&manifest(1, 1, "lts"), b"lts", &mut &b"payload"[..]).unwrap();
+        let third = tiers.put(&manifest(1, 1, "lts"), b"lts", &b"payload"[..]).unwrap();
         assert_eq!(third.file_name().unwrap(), "1.0.0~lts.stb");
     }
 }

@@ -1,5 +1,5 @@
-//! `bench release`: what it takes to pack, publish and check a release, beside the two parts that bound it (SHA-256 and
-//! `zstd -3`, on one core) and, where they are installed, beside `tar`, `zstd` and `minisign`, and The Update Framework.
+//! `bench release`: what it takes to pack, publish and check a release, beside the parts that bound it (SHA-256 and
+//! `zstd -3`, on one core, and the disk) and, where they are installed, beside `tar`, `zstd` and `minisign`, and The Update Framework.
 //! Spec: gateway §9, DESIGN "Speed".
 
 use std::fs;
@@ -70,6 +70,9 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
     })?;
     let (pack_s, packed) =
         time(|| pack(&source, &list, &mut io::sink(), &mut io::sink(), &mut |_| ()).map_err(|error| failed(&error)))?;
+    // What a publication puts on the disk: every chunk of the files, and the bundle.
+    let durable = bytes + packed.size;
+    let (disk_s, ()) = time(|| write_durably(&dir.join("disk"), durable))?;
     let here = node(&dir.join("home")).await?;
     let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
     let (app, channel) = (AppName::parse("bench"), Channel::parse("stable"));
@@ -114,6 +117,11 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
             "sha256": mib(sha256_s), "zstd_3": mib(zstd_s),
             "pack": mib(pack_s), "publish": mib(publish_s), "verify": mib(verify_s),
         },
+        "disk": {
+            "durable_bytes": durable, "seconds": (disk_s * 1000.0).round() / 1000.0,
+            "publish_seconds": (publish_s * 1000.0).round() / 1000.0,
+            "publish_ratio": (disk_s / publish_s * 100.0).round() / 100.0,
+        },
         "ratio_to_slower_part": {"pack": ratio(pack_s), "publish": ratio(publish_s), "verify": ratio(verify_s)},
         "manifest_verify_ms": (manifests_s * 1000.0 / f64::from(CHECKS) * 1000.0).round() / 1000.0,
         "tar_zstd_minisign": peers(dir, &source, bytes)?,
@@ -136,6 +144,22 @@ fn read_files(
             }
         }
     }
+    Ok(())
+}
+
+/// Writes so many bytes to a new file, in order, and waits for the disk.
+fn write_durably(path: &Path, bytes: u64) -> Result<(), Failure> {
+    let mut noise = vec![0; PIECE];
+    blake3_derive("sealtide bench disk", &[], &mut noise);
+    let mut file = fs::File::create(path)?;
+    let mut left = bytes;
+    while left > 0 {
+        let piece = left.min(PIECE as u64);
+        file.write_all(&noise[..piece as usize])?;
+        left -= piece;
+    }
+    file.sync_data()?;
+    fs::remove_file(path)?;
     Ok(())
 }
 
