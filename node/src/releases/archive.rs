@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
+use sealtide_link::{Proxy, ProxyKind, ProxySettings};
 use zeroize::Zeroizing;
 
 use super::bucket::Bucket;
@@ -32,8 +33,8 @@ pub struct ArchiveSettings {
     pub allow_http: bool,
     /// Bytes of fetched copies that are kept, at most; no larger bundle is fetched.
     pub scratch_bytes: u64,
-    /// The proxy that it is reached through.
-    pub proxy: Option<String>,
+    /// Through which proxy it is reached, if any.
+    pub proxy: ProxySettings,
 }
 
 /// A bucket, and where in it.
@@ -73,22 +74,22 @@ pub(crate) fn is_endpoint(text: &str) -> bool {
     host_of(text).is_some()
 }
 
-/// The host of `http[s]://HOST[:PORT]`, and whether TLS is spoken there.
-fn host_of(text: &str) -> Option<(bool, &str)> {
+/// Whether TLS is spoken at `http[s]://HOST[:PORT]`, and its host and port.
+fn host_of(text: &str) -> Option<(bool, &str, u16)> {
     let (scheme, rest) = text.split_once("://")?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => (host.parse::<Ipv6Addr>().ok().map(|_| host)?, port),
         None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
     };
-    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b".-:".contains(&byte);
-    let is_secure = match scheme {
-        "https" => true,
-        "http" => false,
+    let (is_secure, usual) = match scheme {
+        "https" => (true, 443),
+        "http" => (false, 80),
         _ => return None,
     };
-    (is_port && !host.is_empty() && host.bytes().all(letter)).then_some((is_secure, host))
+    let port = if port.is_empty() { usual } else { port.strip_prefix(':')?.parse().ok()? };
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b".-:".contains(&byte);
+    (!host.is_empty() && host.bytes().all(letter)).then_some((is_secure, host, port))
 }
 
 /// A name of a storage class: `STANDARD_IA`.
@@ -108,7 +109,6 @@ impl ArchiveSettings {
     pub(crate) fn of(config: &Config) -> Self {
         let text = |key| config.text("archive", key);
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let proxy = config.text("proxy", "url");
         Self {
             place: BucketPlace::parse(text("url")),
             endpoint: some(text("endpoint")),
@@ -117,7 +117,7 @@ impl ArchiveSettings {
             credentials_file: some(text("credentials_file")).map(PathBuf::from),
             allow_http: text("allow_http") == "yes",
             scratch_bytes: config.bytes("archive", "scratch"),
-            proxy: some(proxy).filter(|proxy| proxy != "none"),
+            proxy: crate::proxy::settings(config),
         }
     }
 
@@ -126,7 +126,7 @@ impl ArchiveSettings {
     /// # Errors
     /// Exit 2 for plain HTTP to another machine.
     pub(crate) fn check_endpoint(&self) -> Result<(), Failure> {
-        let Some((is_secure, host)) = self.endpoint.as_deref().and_then(host_of) else { return Ok(()) };
+        let Some((is_secure, host, _)) = self.endpoint.as_deref().and_then(host_of) else { return Ok(()) };
         let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         if is_secure || is_here || self.allow_http {
             return Ok(());
@@ -134,6 +134,38 @@ impl ArchiveSettings {
         Err(Failure::usage("archive_http", format!("archive.endpoint http://{host} is plain HTTP to another machine"))
             .hint("name it with https://; archive.allow_http = yes takes the risk where the network is your own"))
     }
+}
+
+impl ArchiveSettings {
+    /// The proxy on the way to the server, as an address with what it wants to know of its user; none: the way is direct.
+    ///
+    /// # Errors
+    /// Exit 2 for a proxy that cannot be used.
+    pub(super) fn proxy_address(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+        let at_aws = format!("s3.{}.amazonaws.com", self.region);
+        let (_, host, port) = self.endpoint.as_deref().and_then(host_of).unwrap_or((true, &at_aws, 443));
+        let unusable = |what: &str| {
+            let text = format!("the archive would be reached through {}: {what}", self.proxy.named_by());
+            Failure::usage("archive_proxy", text)
+                .hint(format!("correct it, or add {host} to proxy.bypass where the network lets it out directly"))
+        };
+        let proxy = self.proxy.proxy_for(host, port).map_err(|error| unusable(&error.to_string()))?;
+        match proxy {
+            Some(proxy) if proxy.kind != ProxyKind::Http => Err(unusable("it is no HTTP proxy")),
+            proxy => Ok(proxy.map(address_of)),
+        }
+    }
+}
+
+fn address_of(proxy: &Proxy) -> Zeroizing<String> {
+    let encoded = |text: &str| Zeroizing::new(text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>());
+    let plain = proxy.to_string();
+    Zeroizing::new(match (&proxy.credentials, plain.split_once("://")) {
+        (Some(it), Some((scheme, host))) => {
+            format!("{scheme}://{}:{}@{host}", *encoded(&it.user), *encoded(&it.password))
+        }
+        _ => plain,
+    })
 }
 
 /// An open archive.
@@ -257,6 +289,29 @@ mod tests {
             assert_eq!(of(bad, false).unwrap_err().code, "archive_http", "{bad}");
             assert!(of(bad, true).is_ok(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_proxy_is_the_one_of_everything_that_is_dialled() {
+        let of = |endpoint: &str, proxy: ProxySettings| {
+            let settings = ArchiveSettings {
+                endpoint: (!endpoint.is_empty()).then(|| endpoint.to_owned()),
+                region: "eu-central-1".to_owned(),
+                proxy,
+                ..Default::default()
+            };
+            settings.proxy_address().map(|found| found.map(|address| address.to_string())).map_err(|error| error.code)
+        };
+        let corp = || ProxySettings::new("http://me:s%20a@proxy:8080", "proxy.url");
+        let found = Ok(Some("http://%6D%65:%73%20%61@proxy:8080".to_owned()));
+        assert_eq!(of("", corp()), found);
+        assert_eq!(of("https://s3.example", corp()), found);
+        assert_eq!(of("http://127.0.0.1:9000", corp()), Ok(None));
+        assert_eq!(of("http://127.0.0.1:9000", corp().through("127.0.0.1")), found);
+        assert_eq!(of("", corp().bypassing(".amazonaws.com")), Ok(None));
+        assert_eq!(of("https://s3.example", ProxySettings::default()), Ok(None));
+        assert_eq!(of("", ProxySettings::new("socks5://proxy:1", "proxy.url")), Err("archive_proxy".to_owned()));
+        assert_eq!(of("", ProxySettings::new("https://proxy:1", "proxy.url")), Err("archive_proxy".to_owned()));
     }
 
     #[test]

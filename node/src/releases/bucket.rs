@@ -26,6 +26,7 @@ use object_store::{
 };
 use sealtide_crypto::Blake3;
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::archive::{AccessKeys, ArchiveSettings, BucketPlace};
 use crate::failure::{Exit, Failure, whole};
@@ -65,7 +66,13 @@ impl Bucket {
     /// # Errors
     /// Exit 2 for settings that are none.
     pub(super) fn open(settings: &ArchiveSettings, place: &BucketPlace, keys: &AccessKeys) -> Result<Self, Failure> {
+        // The client would look for variables by itself where none is named: then it is told one that it uses for nobody.
+        let proxy = settings.proxy_address()?;
+        let for_nobody = || (Zeroizing::new("http://127.0.0.1:9".to_owned()), "*,0.0.0.0/0,::/0");
+        let (proxy, excluded) = proxy.map_or_else(for_nobody, |it| (it, ""));
         let options = ClientOptions::new()
+            .with_proxy_url(proxy.as_str())
+            .with_proxy_excludes(excluded)
             .with_connect_timeout(Duration::from_secs(10))
             .with_read_timeout(SILENCE)
             .with_timeout_disabled()
@@ -87,9 +94,6 @@ impl Bucket {
         }
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.with_endpoint(endpoint).with_allow_http(true);
-        }
-        if let Some(proxy) = &settings.proxy {
-            builder = builder.with_proxy_url(proxy);
         }
         let store = builder.build().map_err(|error| Failure::usage("archive", whole(&error)))?;
         let server = settings.endpoint.clone().unwrap_or_else(|| format!("AWS in {}", settings.region));

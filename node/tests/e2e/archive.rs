@@ -1,4 +1,5 @@
 //! Archived bundles in a bucket: with a simulator of S3 (moto), which knows classes and conditions and looks at no signature,
+//! with one that checks every signature and keeps objects in a directory (s3s-fs),
 //! and with servers that refuse one thing each. None of them is S3 itself.
 
 use std::fs;
@@ -259,8 +260,19 @@ fn what_a_server_refuses_is_told_and_nothing_is_lost() {
         publisher.machine.ok(&["config", "set", "archive.endpoint", &refusing(status, xml)]);
         refused(&publisher, exit, code);
     }
-    // Settings that fit nobody.
+    // The proxy on the way is the one of everything else that is dialled: not for this machine, unless it is said, and no
+    // variable is looked at where the settings say that there is none.
     let set = |key: &str, value: &str| publisher.machine.ok(&["config", "set", key, value]);
+    set("archive.endpoint", &refusing("403 Forbidden", "AccessDenied"));
+    set("proxy.url", &refusing("501 Not Implemented", "NotImplemented"));
+    refused(&publisher, 6, "archive_refused");
+    set("proxy.through", "127.0.0.1");
+    refused(&publisher, 1, "archive_unable");
+    set("proxy.url", "none");
+    let nowhere = [("HTTP_PROXY", "http://127.0.0.1:9"), ("http_proxy", "http://127.0.0.1:9")];
+    let done = publisher.machine.run_in(&nowhere, &ARCHIVE);
+    assert_eq!(done.document()["error"]["code"], "archive_refused", "{done:?}");
+    // Settings that fit nobody.
     set("archive.endpoint", "http://s3.example");
     refused(&publisher, 2, "archive_http");
     set("archive.endpoint", "https://127.0.0.1:9");
@@ -274,4 +286,76 @@ fn what_a_server_refuses_is_told_and_nothing_is_lost() {
     publisher.machine.fails(&["config", "set", "archive.url", "tides"], 2, "config");
     let shown = publisher.machine.ok(&["config", "show"]).to_string();
     assert!(shown.contains("archive.class") && !shown.contains(SECRET));
+}
+
+/// A server that checks the signature of every request, keeps objects in a directory and has the classes `STANDARD` and
+/// `REDUCED_REDUNDANCY`. It ends with this.
+struct Signed {
+    url: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Signed {
+    fn start(root: &Path) -> Self {
+        let mut service = s3s::service::S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
+        service.set_auth(s3s::auth::SimpleAuth::from_single("me", SECRET));
+        let service = service.build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (stream, service) = (hyper_util::rt::TokioIo::new(stream), service.clone());
+                tokio::spawn(async move {
+                    let server = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+                    let _ = server.serve_connection(stream, service).await;
+                });
+            }
+        });
+        Self { url, runtime }
+    }
+}
+
+// Proves: GW-74, GW-75
+#[test]
+fn every_request_is_signed_and_what_is_archived_lasts() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("tides")).unwrap();
+    let server = Signed::start(root.path());
+    let publisher = publisher_at(&server.url);
+    publisher.changes("big.bin", &noise(24 << 20));
+    publisher.publish("1.0.0");
+    let machine = &publisher.machine;
+    let file = fs::read(publisher.bundle("1.0.0")).unwrap();
+    let set = |key: &str, value: &str| machine.ok(&["config", "set", &format!("archive.{key}"), value]);
+    // It does not have the class that is asked for first.
+    refused(&publisher, 1, "archive_class");
+    set("class", "STANDARD");
+    // A wrong secret makes wrong signatures; a wrong id is nobody.
+    let keys = publisher.file("s3.keys");
+    let right = fs::read_to_string(&keys).unwrap();
+    for wrong in [right.replace(SECRET, "sesame"), right.replace("= me", "= you")] {
+        fs::write(&keys, wrong).unwrap();
+        refused(&publisher, 6, "archive_refused");
+    }
+    fs::write(&keys, right).unwrap();
+    for point in ["archive_claimed", "archive_part", "archive_copied", "archive_moved"] {
+        let died = machine.run_in(&[("SEALTIDE_FAILPOINT", &format!("{point}:1"))], &ARCHIVE);
+        assert!(died.code < 0, "{point}: {died:?}");
+        assert_eq!(places(machine)[0].0, "STANDARD", "{point}: the hot one is there");
+    }
+    assert_eq!(machine.ok(&ARCHIVE)["moved"], 1);
+    let object = root.path().join("tides/apps/archive/v1/kiosk/1.0.0.stb");
+    assert!(fs::read(&object).unwrap() == file);
+    // Another server over the same directory: nothing was in the memory of the first one alone.
+    server.runtime.shutdown_background();
+    let server = Signed::start(root.path());
+    set("endpoint", &server.url);
+    let node = machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes")], &[]);
+    let (status, _, body) = get(node.gateway(), "/bundle/kiosk/1.0.0");
+    assert!(status == 200 && body == file);
+    // What rotted there is served to nobody.
+    fs::remove_dir_all(machine.home().join("bundles/scratch/fetched")).unwrap();
+    fs::write(&object, [&file[1..], b"x"].concat()).unwrap();
+    assert_eq!(get(node.gateway(), "/bundle/kiosk/1.0.0").0, 503);
 }
