@@ -79,34 +79,49 @@ impl WriteBehind {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::os::unix::fs::FileExt;
+    use std::os::fd::OwnedFd;
 
     use super::*;
 
+    /// A file that cannot be synced: whoever tries leaves a failure.
+    fn pipe() -> (WriteBehind, io::PipeWriter) {
+        let (reader, writer) = io::pipe().unwrap();
+        (WriteBehind::new(File::from(OwnedFd::from(reader)), 0), writer)
+    }
+
+    fn failed(file: &WriteBehind) -> bool {
+        while file.is_busy.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        guard(&file.syncing.failed).is_some()
+    }
+
     #[test]
     fn the_disk_is_set_to_work_once_enough_is_written() {
-        let file = WriteBehind::new(tempfile::tempfile().unwrap(), 0);
-        file.file().write_all_at(b"few", 0).unwrap();
-        file.grew(3);
-        assert!(!file.is_busy.load(Ordering::Acquire));
-        assert_eq!(file.begun.load(Ordering::Relaxed), 0);
-        file.file().set_len(BEHIND_BYTES).unwrap();
+        let (file, _writer) = pipe();
+        file.grew(BEHIND_BYTES - 1);
+        assert!(!failed(&file), "nobody synced");
         file.grew(BEHIND_BYTES);
-        assert_eq!(file.begun.load(Ordering::Relaxed), BEHIND_BYTES);
-        file.sync().unwrap();
+        assert!(failed(&file), "a thread synced, with nobody waiting");
+        // What was begun counts: the next sync begins as many bytes later.
+        *guard(&file.syncing.failed) = None;
+        file.grew(2 * BEHIND_BYTES - 1);
+        assert!(!failed(&file));
+        file.grew(2 * BEHIND_BYTES);
+        assert!(failed(&file));
     }
 
     #[test]
     fn a_failure_is_told_to_everybody_who_syncs_later() {
+        let (pipe, _writer) = pipe();
+        let first = pipe.sync().unwrap_err().kind();
+        assert_eq!(*guard(&pipe.syncing.failed), Some(first));
+        // Also where the disk would say that all is well by now.
         let file = WriteBehind::new(tempfile::tempfile().unwrap(), 0);
+        file.sync().unwrap();
         *guard(&file.syncing.failed) = Some(io::ErrorKind::StorageFull);
         for _ in 0..2 {
             assert_eq!(file.sync().unwrap_err().kind(), io::ErrorKind::StorageFull);
         }
-        // A pipe cannot be synced: the first failure stays, whatever later ones would say.
-        let (reader, _writer) = io::pipe().unwrap();
-        let file = WriteBehind::new(File::from(std::os::fd::OwnedFd::from(reader)), 0);
-        let first = file.sync().unwrap_err().kind();
-        assert_eq!(*guard(&file.syncing.failed), Some(first));
     }
 }

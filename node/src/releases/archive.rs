@@ -134,9 +134,7 @@ impl ArchiveSettings {
         Err(Failure::usage("archive_http", format!("archive.endpoint http://{host} is plain HTTP to another machine"))
             .hint("name it with https://; archive.allow_http = yes takes the risk where the network is your own"))
     }
-}
 
-impl ArchiveSettings {
     /// The proxy on the way to the server, as an address with what it wants to know of its user; none: the way is direct.
     ///
     /// # Errors
@@ -157,6 +155,7 @@ impl ArchiveSettings {
     }
 }
 
+/// `http://[USER:PASSWORD@]HOST:PORT`, every byte of the two as `%XX`.
 fn address_of(proxy: &Proxy) -> Zeroizing<String> {
     let encoded = |text: &str| Zeroizing::new(text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>());
     let plain = proxy.to_string();
