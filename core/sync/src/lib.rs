@@ -8,6 +8,7 @@ mod cbor;
 mod control;
 #[doc(hidden)]
 pub mod fuzzing;
+mod halves;
 pub mod message;
 pub mod negentropy;
 mod saga;

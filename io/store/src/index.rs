@@ -434,8 +434,9 @@ impl Index {
             state.item_changed(sums, sid);
         }
         state.bytes += chunk_bytes;
-        for change in &txn.moves {
-            self.apply_move(&commit.space, change, sums)?;
+        // Taken one by one: a large commit moves as much as it adds to the index.
+        for change in txn.moves {
+            self.apply_move(&commit.space, &change, sums)?;
         }
         let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
         state.touch();
@@ -537,5 +538,7 @@ impl Index {
 /// The last `count` of a list; `None` when there are fewer.
 fn last<T>(mut list: Vec<T>, count: u64) -> Option<Vec<T>> {
     let from = list.len().checked_sub(usize::try_from(count).ok()?)?;
-    Some(list.split_off(from))
+    // Nearly always all of it, which is not copied.
+    list.drain(..from);
+    Some(list)
 }

@@ -601,12 +601,15 @@ impl Store {
     }
 
     fn append_with(&self, log: &mut Log, batch: Batch<'_>, after: impl FnOnce(&mut Index)) -> Result<u64, StoreError> {
-        if !batch.entries.is_empty() {
-            let entries = batch.entries.len();
-            log.append(&batch.builder)?;
+        let Batch { builder, entries: batch, .. } = batch;
+        if !batch.is_empty() {
+            let entries = batch.len();
+            log.append(&builder)?;
+            // As long as everything that a large commit moves, and not needed while that is applied.
+            drop(builder);
             self.inner.dirty.store(true, Ordering::Relaxed);
             let mut index = write(&self.inner.index);
-            for (place, entry) in batch.entries {
+            for (place, entry) in batch {
                 // The commit brings its own sums.
                 if let Err(what) = index.apply(place, entry, Sums::Given) {
                     log.failed = true;
