@@ -77,12 +77,9 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A public ML-DSA-87 key, parsed once so that verifying does not parse it again.
+/// A public ML-DSA-87 key, parsed once so that verifying does not parse it again. Clones share it: a session holds several.
 #[derive(Clone)]
-pub struct PublicKey {
-    bytes: Vec<u8>,
-    parsed: std::sync::Arc<ParsedPublicKey>,
-}
+pub struct PublicKey(std::sync::Arc<ParsedPublicKey>);
 
 impl PublicKey {
     /// Takes a key from its 2 592 bytes.
@@ -94,12 +91,12 @@ impl PublicKey {
             return Err(KeyRejected);
         }
         let parsed = ParsedPublicKey::new(&ML_DSA_87, bytes).map_err(|_| KeyRejected)?;
-        Ok(Self { bytes: bytes.to_vec(), parsed: parsed.into() })
+        Ok(Self(parsed.into()))
     }
 
     /// The 2 592 bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.0.as_ref().as_ref()
     }
 
     /// Checks that `signature` was made by this key over `content` under `label`.
@@ -107,13 +104,13 @@ impl PublicKey {
     /// # Errors
     /// [`BadSignature`], whatever the reason.
     pub fn verify(&self, label: Label, content: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        self.parsed.verify_sig(&signed_message(label, content), signature).map_err(|_| BadSignature)
+        self.0.verify_sig(&signed_message(label, content), signature).map_err(|_| BadSignature)
     }
 }
 
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -121,7 +118,8 @@ impl Eq for PublicKey {}
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({:02x}{:02x}{:02x}{:02x}…)", self.bytes[0], self.bytes[1], self.bytes[2], self.bytes[3])
+        let [first, second, third, fourth, ..] = self.as_bytes() else { return f.write_str("PublicKey") };
+        write!(f, "PublicKey({first:02x}{second:02x}{third:02x}{fourth:02x}…)")
     }
 }
 

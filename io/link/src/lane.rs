@@ -25,6 +25,9 @@ const BATCH_BYTES_MIN: usize = 64 * 1024;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Bytes read from TLS in one go.
 const READ_BYTES: usize = 256 * 1024;
+/// As long as little comes: most sessions say a few words and rest, and a large buffer that is given back leaves holes
+/// between what thousands of sessions keep.
+const READ_BYTES_MIN: usize = 8 * 1024;
 /// WebSocket pings that wait for their answer; links send none, so more is an attack.
 const PONGS_MAX: u32 = 16;
 /// How long the last frames and the end of TLS may take.
@@ -39,6 +42,8 @@ pub(crate) struct Lane {
     /// Frames are gathered here before they become a message.
     gather: Vec<Transmit>,
     batch: usize,
+    /// Room for one read: it follows what comes.
+    room: usize,
     padding: Padding,
     pace: Option<Pace>,
     unflushed: bool,
@@ -62,6 +67,7 @@ impl Lane {
             out: Outgoing::default(),
             gather: Vec::new(),
             batch: BATCH_BYTES_MIN,
+            room: READ_BYTES_MIN,
             padding,
             pace,
             unflushed: false,
@@ -83,7 +89,16 @@ impl Lane {
     /// An idle session holds no buffers.
     pub(crate) fn rest(&mut self) {
         if self.path.received.is_empty() && self.out.is_empty() {
+            self.room = READ_BYTES_MIN;
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
+        if self.path.received.is_empty() {
             self.path.received = BytesMut::new();
+        }
+        if self.out.is_empty() {
             (self.out, self.gather) = (Outgoing::default(), Vec::new());
         }
     }
@@ -155,6 +170,10 @@ impl Lane {
     pub(crate) fn exchange(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
         let wrote = self.write(cx)?;
         let read = self.read(cx, shared, now)?;
+        if self.room == READ_BYTES_MIN {
+            // Sooner than a session rests: thousands that say a word now and then hold nothing in between.
+            self.let_go();
+        }
         Ok(wrote || read)
     }
 
@@ -200,8 +219,8 @@ impl Lane {
         let mut moved = self.take_messages(shared, now)?;
         let mut ended = Ok(());
         while !self.deaf && self.path.received.len() < READ_BYTES {
-            if self.path.received.capacity() - self.path.received.len() < READ_BYTES / 4 {
-                self.path.received.reserve(READ_BYTES);
+            if self.path.received.capacity() - self.path.received.len() < self.room / 4 {
+                self.path.received.reserve(self.room);
             }
             let stream = Pin::new(&mut self.path.stream);
             match tokio_util::io::poll_read_buf(stream, cx, &mut self.path.received) {
@@ -209,7 +228,12 @@ impl Lane {
                     ended = Err(io::ErrorKind::UnexpectedEof.into());
                     break;
                 }
-                Poll::Ready(Ok(_)) => moved = true,
+                Poll::Ready(Ok(read)) => {
+                    moved = true;
+                    if read >= self.room / 2 {
+                        self.room = (self.room * 4).min(READ_BYTES);
+                    }
+                }
                 Poll::Ready(Err(error)) => {
                     ended = Err(error);
                     break;

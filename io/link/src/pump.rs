@@ -139,9 +139,11 @@ impl Pump {
         let mut core = shared.core();
         #[cfg(test)]
         assert!(!core.breaks, "the fault of a test");
-        for arrival in core.arrivals.drain(..) {
+        for arrival in std::mem::take(&mut core.arrivals) {
             let mut lane = Lane::new(arrival.id, arrival.path, &arrival.first, self.node.padding, now);
             lane.deaf = self.end.is_some();
+            // Most sessions have one.
+            self.lanes.reserve_exact(1);
             self.lanes.push(lane);
         }
         if core.session.next_timeout().is_some_and(|at| at <= now.mono_ms) {
