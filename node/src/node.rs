@@ -5,6 +5,8 @@ mod registry;
 mod relays;
 mod spaces;
 
+pub(crate) use relays::BEHIND_PROXIES;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

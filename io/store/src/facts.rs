@@ -608,6 +608,15 @@ impl Facts {
         Ok(table.get(key)?.map(|bytes| bytes.value().to_vec()))
     }
 
+    /// The names of all settings, sorted.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn setting_names(&self) -> Result<Vec<String>, FactsError> {
+        let table = self.database.begin_read()?.open_table(SETTINGS)?;
+        table.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
+    }
+
     /// Writes a setting; `None` takes it away.
     ///
     /// # Errors

@@ -8,11 +8,12 @@
 //! Knows no socket or command.
 
 mod create;
+mod device;
 mod restore;
 mod stream;
 
 pub(crate) use create::create;
-pub(crate) use restore::restore;
+pub(crate) use restore::{RestoreOrder, restore};
 
 use crate::failure::{Exit, Failure};
 

@@ -10,6 +10,7 @@ use sealtide_crypto::Entropy;
 use sealtide_store::Store;
 use serde_json::{Value, json};
 
+use super::device::{OTHER_CONFIG, make_another, stays_behind};
 use super::stream::{BackupHead, BackupReader};
 use super::{FACTS, FILES, FOLDERS, STORE, damaged};
 use crate::api::Progress;
@@ -25,16 +26,22 @@ const FACTS_BYTES_MAX: u64 = 1 << 30;
 /// Files of one backup, at most.
 const ITEMS_MAX: u64 = 1_000_000;
 
+/// What is to be restored.
+#[derive(Clone, Debug)]
+pub(crate) struct RestoreOrder {
+    pub(crate) file: PathBuf,
+    /// Names a file with the passphrase; without one a person is asked.
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Not that node again, but another one with its spaces.
+    pub(crate) as_new_device: bool,
+}
+
 /// Makes `home` from a backup. It must not be there yet, or be empty.
 ///
 /// # Errors
-/// Exit 2 for a home that is there, 5 for a file that is no whole backup, 12 for a wrong passphrase; then there is no home.
-pub(crate) fn restore(
-    home: &Home,
-    passphrase_file: Option<&Path>,
-    file: &Path,
-    progress: &Progress,
-) -> Result<Value, Failure> {
+/// Exit 8 for a home that is there, 5 for a file that is no whole backup, 12 for a wrong passphrase; then there is no home.
+pub(crate) fn restore(home: &Home, order: &RestoreOrder, progress: &Progress) -> Result<Value, Failure> {
+    let RestoreOrder { file, passphrase_file, as_new_device } = order;
     let root = std::path::absolute(home.root())?;
     check_empty(&root)?;
     let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
@@ -43,9 +50,10 @@ pub(crate) fn restore(
     let mut from = BufReader::with_capacity(PIECE, from);
     let head = BackupHead::read(&mut from)?;
     let next = Next::of(&root)?;
-    let seal = open_seal(&head, &next.0, passphrase_file)?;
+    let seal = open_seal(&head, &next.0, passphrase_file.as_deref())?;
     let mut reader = BackupReader::new(from, &head, seal.clone());
-    let mut unpacking = Unpacking { root: &next.0, known: BTreeSet::new(), facts: None, done: 0 };
+    let mut unpacking =
+        Unpacking { root: &next.0, another: *as_new_device, known: BTreeSet::new(), facts: None, done: 0 };
     while let Some((name, size)) = reader.item()? {
         unpacking.take(&mut reader, &name, size)?;
         let _ = progress.send(json!({"phase": "restoring", "bytes": [unpacking.done, total]}));
@@ -58,21 +66,28 @@ pub(crate) fn restore(
     let failed = |error: &dyn std::fmt::Display| Failure::failed("home", error.to_string());
     Store::restore_dir(next.0.join(STORE), &facts).map_err(|error| failed(&error))?;
     // It opens, or it is not given out.
-    drop(Store::open_dir(next.0.join(STORE)).map_err(damaged)?);
-    let node = Home::new(next.0.clone()).with_seal(seal).identity()?;
+    let store = Store::open_dir(next.0.join(STORE)).map_err(damaged)?;
+    let restored = Home::new(next.0.clone()).with_seal(seal);
     for folder in FOLDERS.into_iter().chain(["folders"]) {
         DirBuilder::new().recursive(true).mode(0o700).create(next.0.join(folder))?;
     }
-    // What it holds may be old: it is another home than the one before, even where the system gives it the same inode.
-    let mut drawn = [0; 32];
-    OsEntropy.fill(&mut drawn);
-    fs::write(next.0.join(RESTORED_FILE), drawn)?;
+    let (node, spaces) = if *as_new_device {
+        (restored.init()?.0, Some(make_another(&store)?))
+    } else {
+        // What it holds may be old: it is another home than the one before, even where the system gives it the same inode.
+        let mut drawn = [0; 32];
+        OsEntropy.fill(&mut drawn);
+        fs::write(next.0.join(RESTORED_FILE), drawn)?;
+        (restored.identity()?, None)
+    };
+    drop(store);
     sync_tree(&next.0)?;
     crate::failpoint::hit("restore_whole");
     fs::rename(&next.0, &root)?;
     File::open(parent(&root))?.sync_all()?;
     Ok(json!({
         "schema": "sealtide/backup_restore/1", "home": root, "node": node.id.to_string(), "files": known.len(), "bytes": done,
+        "as_new_device": as_new_device, "spaces": spaces,
     }))
 }
 
@@ -136,6 +151,8 @@ fn open_seal(
 
 struct Unpacking<'a> {
     root: &'a Path,
+    /// Without what belongs to the machine that made the backup.
+    another: bool,
     known: BTreeSet<String>,
     facts: Option<Vec<u8>>,
     done: u64,
@@ -159,7 +176,12 @@ impl Unpacking<'_> {
             self.facts = Some(facts);
             return Ok(());
         }
-        let path = self.root.join(name);
+        if self.another && stays_behind(name) {
+            // Read all the same: what was changed on the way is found.
+            return reader.bytes(size, |_| Ok(()));
+        }
+        let place = if self.another && name == "config.toml" { OTHER_CONFIG } else { name };
+        let path = self.root.join(place);
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }

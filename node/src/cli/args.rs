@@ -420,6 +420,10 @@ pub(crate) enum BackupCommand {
     Restore {
         /// The file
         file: PathBuf,
+        /// Another node instead, with keys of its own, that may run beside the original: all spaces are here, and a ticket for
+        /// each lets it in. What the backup holds is not sent again. The original's settings are laid beside the new ones
+        #[arg(long)]
+        as_new_device: bool,
     },
 }
 

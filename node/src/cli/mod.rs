@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api::{Request, execute};
+use crate::backup::RestoreOrder;
 use crate::commands::export::ExportFormat;
 use crate::commands::keys::KeysRequest;
 use crate::config::{self, Config};
@@ -131,7 +132,9 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
         Command::Backup { command: args::BackupCommand::Create { file } } => {
             ask(&cx, Request::BackupCreate { file: std::path::absolute(file)? }).await
         }
-        Command::Backup { command: args::BackupCommand::Restore { file } } => restore(cx, file).await,
+        Command::Backup { command: args::BackupCommand::Restore { file, as_new_device } } => {
+            restore(cx, file, as_new_device).await
+        }
         Command::Keys { command } => keys::run(&cx, command).await,
         Command::Release { command } => release::run(&cx, command).await,
         Command::Status { check, watch } => status(&cx, check, watch).await,
@@ -239,12 +242,13 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
 }
 
 /// Makes a home of a backup; there is no node that could be asked.
-async fn restore(cx: Cx, file: PathBuf) -> Result<u8, Failure> {
+async fn restore(cx: Cx, file: PathBuf, as_new_device: bool) -> Result<u8, Failure> {
     let (progress, told) = mpsc::unbounded_channel();
     let shown = tokio::spawn(progress::show(told, cx.out.clone()));
     let passphrase = Some(cx.config.text("identity", "passphrase_file")).filter(|file| !file.is_empty());
-    let (home, passphrase) = (cx.home.clone(), passphrase.map(PathBuf::from));
-    let work = move || crate::backup::restore(&home, passphrase.as_deref(), &file, &progress);
+    let (home, passphrase_file) = (cx.home.clone(), passphrase.map(PathBuf::from));
+    let order = RestoreOrder { file, passphrase_file, as_new_device };
+    let work = move || crate::backup::restore(&home, &order, &progress);
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed("backup", error.to_string()))?;
     let _ = shown.await;
     cx.out.answer(&done?);

@@ -143,6 +143,7 @@ pub(crate) fn text(answer: &Value) -> String {
                 "its secrets in the clear: keep it safe"
             }
         ),
+        "backup_restore" if answer["as_new_device"] == true => new_device(answer),
         "backup_restore" => format!("{} is node {} again", word(&answer["home"]), word(&answer["node"])),
         "gc" => format!(
             "{} {} chunks, {}",
@@ -322,6 +323,17 @@ fn get(answer: &Value) -> String {
         return serde_json::to_string_pretty(&answer["doc"]).unwrap_or_default();
     }
     word(&answer["kind"])
+}
+
+fn new_device(answer: &Value) -> String {
+    let spaces: Vec<String> = answer["spaces"].as_array().into_iter().flatten().map(|it| word(&it["name"])).collect();
+    format!(
+        "{} is a new node, {}, with what the backup holds of: {}\nlet it in: `sealtide ticket new --space NAME` where the space is, \
+         then `sealtide join TICKET DIR` here, for each",
+        word(&answer["home"]),
+        word(&answer["node"]),
+        spaces.join(", ")
+    )
 }
 
 fn verified(answer: &Value) -> String {

@@ -177,6 +177,10 @@ fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Fail
         if node.shared_dirs().iter().any(|(space, _)| *space == offer.space) {
             return Err(Failure::usage("space_here", format!("the space is here already, as {label}")));
         }
+        // Out of a backup of another machine: all of it is here, and this node is no member yet.
+        if node.engine().role(&node.id(), &offer.space).is_none() {
+            grant_both(node, offer, issuer)?;
+        }
         return Ok(label);
     }
     let label = node.free_label(&offer.name);
@@ -185,9 +189,14 @@ fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Fail
     let kind = if offer.kind == "folder" { "folder" } else { "data" };
     let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
     node.known().put_label(&offer.space, Some(&row)).map_err(store_failure)?;
-    node.grant(offer.space, issuer, Role::Admin)?;
-    node.grant(offer.space, node.id(), offer.role)?;
+    grant_both(node, offer, issuer)?;
     Ok(label)
+}
+
+/// What counts until a members frame names both.
+fn grant_both(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<(), Failure> {
+    node.grant(offer.space, issuer, Role::Admin)?;
+    node.grant(offer.space, node.id(), offer.role)
 }
 
 async fn pull(

@@ -56,7 +56,7 @@ pub use frames::{IDENTITY_KIND, StoreTrouble};
 pub use key_file::KeyPlace;
 pub use marker::{RESTORED_FILE, machine_marker};
 pub use owner::{DelegationOrder, OwnerError, Recovered};
-pub use peers::PeerIdentity;
+pub use peers::{PEER_SETTINGS, PeerIdentity};
 pub use show::{KeystoneView, PoolView};
 pub use signing::SignRefused;
 

@@ -19,8 +19,11 @@ pub struct PeerIdentity {
     pub bytes: u64,
 }
 
+/// What the names of the rows begin with.
+pub const PEER_SETTINGS: &str = "identity/peer/";
+
 fn key(node: &NodeId) -> String {
-    format!("identity/peer/{node}")
+    format!("{PEER_SETTINGS}{node}")
 }
 
 impl PeerIdentity {

@@ -13,7 +13,7 @@ use crate::real::now;
 const ALLOWS: usize = 255;
 const ALLOW_SECONDS: u32 = 30 * 86_400;
 /// The setting that keeps the relays of tickets whose TLS ends in a proxy, and how many of them.
-const BEHIND_PROXIES: &str = "relays_behind_proxies";
+pub(crate) const BEHIND_PROXIES: &str = "relays_behind_proxies";
 const BEHIND_PROXIES_MAX: usize = 8;
 
 impl Node {

@@ -12,6 +12,10 @@ use crate::commands::store_failure;
 use crate::failure::{Exit, Failure};
 use crate::known::Known;
 
+/// What the names of the rows begin with that say whom this node trusts, and what it has seen.
+pub(crate) const MEMORY_SETTINGS: [&str; 2] = [TRUST, SEEN];
+const TRUST: &str = "release.trust.";
+const SEEN: &str = "release.seen.";
 /// The names of the rows of installs.
 const INSTALLS: &str = "release.installs";
 /// Installs that are remembered, at most.
@@ -41,7 +45,7 @@ impl Memory {
     }
 
     fn key(&self, what: &str) -> String {
-        format!("release.{what}.{}", HEXLOWER.encode(&sha256(self.registry.as_bytes())[..16]))
+        format!("{what}{}", HEXLOWER.encode(&sha256(self.registry.as_bytes())[..16]))
     }
 
     /// Whom this node trusts for the registry.
@@ -49,7 +53,7 @@ impl Memory {
     /// # Errors
     /// Exit 5 when the row is damaged: then nobody is trusted.
     pub(crate) fn trust(&self) -> Result<Option<Trust>, Failure> {
-        let Some(text) = self.known.setting(&self.key("trust")) else { return Ok(None) };
+        let Some(text) = self.known.setting(&self.key(TRUST)) else { return Ok(None) };
         let trust = Trust::parse(text.as_bytes());
         let trust = trust.map_err(|error| Failure::new(Exit::Verification, "trust", error.to_string()))?;
         Ok(Some(trust))
@@ -57,18 +61,18 @@ impl Memory {
 
     pub(crate) fn keep_trust(&self, trust: &Trust) -> Result<(), Failure> {
         let text = trust.to_value().to_string();
-        self.known.put_setting(&self.key("trust"), Some(&text)).map_err(store_failure)
+        self.known.put_setting(&self.key(TRUST), Some(&text)).map_err(store_failure)
     }
 
     /// What this node has seen of the channels of the registry.
     pub(crate) fn seen(&self) -> Result<Seen, Failure> {
-        let Some(text) = self.known.setting(&self.key("seen")) else { return Ok(Seen::default()) };
+        let Some(text) = self.known.setting(&self.key(SEEN)) else { return Ok(Seen::default()) };
         let seen = serde_json::from_str(&text).ok().and_then(|value| Seen::read(&value));
         seen.ok_or_else(|| Failure::new(Exit::Verification, "seen", "what was seen of the channels is damaged"))
     }
 
     pub(crate) fn keep_seen(&self, seen: &Seen) -> Result<(), Failure> {
-        self.known.put_setting(&self.key("seen"), Some(&seen.to_value().to_string())).map_err(store_failure)
+        self.known.put_setting(&self.key(SEEN), Some(&seen.to_value().to_string())).map_err(store_failure)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use app::App;
 pub(crate) use archive::{ArchiveSettings, BucketPlace, is_class, is_endpoint, is_region};
 pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
-pub(crate) use memory::{InstalledAt, Memory, installs};
+pub(crate) use memory::{InstalledAt, MEMORY_SETTINGS, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use receive::{NotReceived, receive};
 pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};

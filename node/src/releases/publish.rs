@@ -78,6 +78,7 @@ pub(crate) struct Published {
 /// Exit 2 for what cannot be published, 6 without a key that signs releases.
 // Spec: GW-72
 pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress) -> Result<Published, Failure> {
+    refuse_in_doubt(node)?;
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = match App::find(node, &order.app)? {
@@ -123,6 +124,7 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
 /// # Errors
 /// Exit 2 when there is no such release, or it stands there already.
 pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, Failure> {
+    refuse_in_doubt(node)?;
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = known_app(node, &order.app)?;
@@ -158,6 +160,7 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
 /// # Errors
 /// Exit 2 when there is no such release.
 pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version: &Version) -> Result<u64, Failure> {
+    refuse_in_doubt(node)?;
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = known_app(node, name)?;
@@ -212,7 +215,8 @@ pub(crate) async fn renew_heads(
     desk: &Arc<Desk>,
 ) -> Result<usize, Failure> {
     let apps = own_apps(engine.store(), engine.id());
-    if apps.is_empty() {
+    // In doubt whether this home is the only one heads wait, as releases do.
+    if apps.is_empty() || identities.doubt().is_some() {
         return Ok(0);
     }
     let ledger = desk_records(desk).await?;
@@ -446,6 +450,15 @@ fn refuse_known(
         }
         _ => Ok(()),
     }
+}
+
+/// A home that may be an old or a copied one makes no release: the other one may have made the next of the channel already, and
+/// followers take neither of two. Spec: releases §5
+pub(super) fn refuse_in_doubt(node: &Node) -> Result<(), Failure> {
+    let Some(doubt) = node.identities().doubt() else { return Ok(()) };
+    let text = format!("nothing is published here: {doubt}");
+    Err(Failure::new(Exit::Refused, doubt.code(), text)
+        .hint("let the node meet a peer first, which tells; or stop it and say --offline-sign with this command, on your word"))
 }
 
 pub(super) async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {

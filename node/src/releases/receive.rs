@@ -15,7 +15,7 @@ use sealtide_releases::bundle::{AppName, Manifest, Signed};
 
 use super::app::App;
 use super::file::OpenBundle;
-use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_line};
+use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_line, refuse_in_doubt};
 use crate::content::ContentWriter;
 use crate::failure::Failure;
 use crate::gateway::Desk;
@@ -84,6 +84,7 @@ impl NotReceived {
 // Spec: GW-72
 pub(crate) async fn receive(node: &Node, name: &AppName, version: &str, file: &Path) -> Result<Published, NotReceived> {
     let failed = |failure: Failure| NotReceived::of(&failure);
+    refuse_in_doubt(node).map_err(failed)?;
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await.map_err(failed)?;
     let bundle = OpenBundle::open(file).map_err(failed)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Machine, Pair, until, write};
+use crate::support::{Machine, Pair, agree, until, write};
 
 fn create(machine: &Machine, name: &str) -> PathBuf {
     let file = machine.root().join(name);
@@ -151,4 +151,80 @@ fn a_restored_node_goes_on_with_its_peers() {
         let shown = pair.a.ok(&["identity", "show"]);
         if shown["signing"] == "ready" { Ok(()) } else { Err(shown.to_string()) }
     });
+}
+
+/// The backup of one machine becomes a second one, beside it: keys of its own, all spaces, and both stay in step.
+#[test]
+fn a_backup_becomes_another_device_that_runs_beside_the_first() {
+    let pair = Pair::with(|dir| {
+        write(dir, "first", "first");
+        write(dir, "big", "0123456789abcdef".repeat(200_000));
+    });
+    pair.agree();
+    pair.a.ok(&["config", "set", "link.announce", "198.51.100.9:7443"]);
+    let own_ticket = pair.a.ok(&["ticket", "new"]);
+    let file = create(&pair.a, "home.backup");
+    write(&pair.a.notes(), "second", "second");
+    pair.agree();
+    let first = pair.a.ok(&["identity", "show"]);
+
+    let new = Machine::new();
+    let done = new.ok(&["backup", "restore", file.to_str().unwrap(), "--as-new-device"]);
+    assert_ne!(done["node"], first["node"]);
+    assert_eq!((&done["spaces"][0]["name"], &done["spaces"][1]), (&json!("Notes"), &Value::Null));
+    // Nothing of what makes the first one that node: its keys, its audit, its open tickets, its settings.
+    let held = |name: &str| new.home().join(name).exists();
+    assert!(!["identity.key", "gateway.key", "bearers", "config.toml", "restored"].into_iter().any(held));
+    assert!(held("config.toml.of-backup"));
+    assert_eq!(fs::read_dir(new.home().join("audit")).unwrap().count(), 0);
+    assert_ne!(fs::read(new.home().join("node.key")).unwrap(), fs::read(pair.a.home().join("node.key")).unwrap());
+    assert_eq!(new.ok(&["ticket", "list"])["tickets"], json!([]), "{own_ticket}");
+    let shown = new.ok(&["identity", "show"]);
+    assert_eq!(shown["signing"], "ready");
+    assert_ne!(shown["device"]["keystone"], first["device"]["keystone"]);
+    // It reads what the backup held before anybody lets it in.
+    let notes = new.ok(&["get", "Notes"]).to_string();
+    assert!(notes.contains("first") && notes.contains("big") && !notes.contains("second"), "{notes}");
+    new.ok(&["verify"]);
+    new.ok(&["audit", "verify"]);
+
+    let ticket = pair.a.ok(&["ticket", "new"])["ticket"].as_str().unwrap().to_owned();
+    let joined = new.ok(&["join", &ticket, new.notes_text(), "--wait"]);
+    assert_eq!(
+        (&joined["name"], &joined["role"], &joined["in_step"]),
+        (&json!("Notes"), &json!("write"), &json!(true))
+    );
+    let node = new.up(&[]);
+    agree(&pair.a, &new);
+    write(&new.notes(), "third", "of the new one");
+    write(&pair.a.notes(), "fourth", "of the first one");
+    agree(&pair.a, &new);
+    agree(&pair.b, &new);
+    // Each is one node, and both sign.
+    for machine in [&pair.a, &pair.b, &new] {
+        machine.ok(&["verify"]);
+        assert_eq!(machine.ok(&["identity", "show"])["signing"], "ready");
+    }
+    drop(node);
+}
+
+#[test]
+fn another_device_out_of_a_sealed_backup_is_sealed_by_the_same_passphrase() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let right = machine.root().join("right");
+    fs::write(&right, "four random words here\n").unwrap();
+    assert_eq!(machine.run_with(&["identity", "passphrase"], "four random words here\n").code, 0);
+    let with = |home: &Path, args: &[&str]| {
+        machine.run_at_in(&[("SEALTIDE_IDENTITY_PASSPHRASE_FILE", right.to_str().unwrap())], home, args)
+    };
+    let file = machine.root().join("home.backup");
+    assert_eq!(with(&machine.home(), &["backup", "create", file.to_str().unwrap()]).code, 0);
+    let place = machine.root().join("restored");
+    let done = with(&place, &["backup", "restore", file.to_str().unwrap(), "--as-new-device"]);
+    assert_eq!((done.code, &done.document()["as_new_device"]), (0, &json!(true)), "{done:?}");
+    assert_eq!(with(&place, &["identity", "show"]).code, 0);
+    for name in ["node.key", "identity.key"] {
+        assert!(fs::read_to_string(place.join(name)).unwrap().starts_with("sealtide sealed 1\n"), "{name}");
+    }
 }

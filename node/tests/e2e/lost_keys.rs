@@ -24,6 +24,8 @@ fn a_stolen_key_is_replaced_and_what_the_thief_shipped_is_taken_no_more() {
     // The thief has the whole home, and ships a release of his own with it.
     let thief = Publisher::new();
     copy(&publisher.machine.home(), &thief.machine.home());
+    // He does not heed that a copy should not sign.
+    thief.machine.ok(&["--offline-sign", "identity", "show"]);
     thief.publish("6.6.6");
     let client = Machine::new();
     let to = opt(&client);

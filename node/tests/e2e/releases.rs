@@ -31,7 +31,7 @@ impl Publisher {
         (publisher, words)
     }
 
-    fn dist(&self) -> PathBuf {
+    pub(crate) fn dist(&self) -> PathBuf {
         self.machine.root().join("dist")
     }
 

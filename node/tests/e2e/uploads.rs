@@ -25,6 +25,14 @@ impl Story {
         publisher.publish("1.0.0");
         let builder = Publisher::new();
         copy(&publisher.machine.home(), &builder.machine.home());
+        // A copy makes no release before somebody says that it may.
+        let dist = builder.dist();
+        builder.machine.fails(
+            &["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.1.0"],
+            6,
+            "moved",
+        );
+        builder.machine.ok(&["--offline-sign", "identity", "show"]);
         builder.changes("big.bin", &"0123456789abcdef".repeat(40_000));
         ["1.1.0", "1.2.0", "1.3.0"].iter().for_each(|version| drop(builder.publish(version)));
         let node = publisher.machine.up_in(&DOOR, &[]);
@@ -149,6 +157,7 @@ fn a_bundle_that_does_not_count_is_refused_and_changes_nothing() {
     let forked = Publisher::new();
     story.node.stop();
     copy(&story.publisher.machine.home(), &forked.machine.home());
+    forked.machine.ok(&["--offline-sign", "identity", "show"]);
     story.node = story.publisher.machine.up_in(&DOOR, &[]);
     forked.machine.ok(&["keys", "new"]);
     forked.machine.ok(&["keys", "rotate"]);
