@@ -178,6 +178,15 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// `spaces folder S DIR`: its files come into a directory, which is synced from then on.
+    SpacesFolder {
+        /// Which.
+        space: String,
+        /// Absolute path of the directory.
+        dir: PathBuf,
+        /// Whether it may hold many other files.
+        yes: bool,
+    },
     /// `spaces remove S`: this node forgets it; the folder stays.
     SpacesRemove {
         /// Which.
@@ -298,10 +307,12 @@ pub enum Request {
         /// Absolute path of what is made.
         out: PathBuf,
     },
-    /// `import FILE`
+    /// `import PATH`
     Import {
-        /// Absolute path of the lines of an export.
-        file: PathBuf,
+        /// Absolute path of what `export` wrote, or of a directory or tar of another tool.
+        path: PathBuf,
+        /// What the space is called here.
+        name: Option<String>,
     },
     /// `audit verify`
     AuditVerify,
@@ -373,6 +384,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::IdentityExport { file } => commands::identity::export(node, file).await,
         Request::SpacesList => commands::spaces::list(node),
         Request::SpacesCreate { name } => commands::spaces::create(node, &name).await,
+        Request::SpacesFolder { space, dir, yes } => commands::spaces::folder(node, &space, &dir, yes).await,
         Request::SpacesRemove { space } => commands::spaces::remove(node, &space),
         Request::Sync { spaces, with, strategy, wait, timeout_s, dry_run, cancel } => {
             let order = commands::sync::SyncCommand { spaces, with, strategy, wait, timeout_s, dry_run, cancel };
@@ -403,9 +415,10 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             let work = move |node: &Node| commands::export::export(node, &space, format, &out, &progress);
             commands::blocking("export", node, work).await
         }
-        Request::Import { file } => {
+        Request::Import { path, name } => {
             let progress = progress.clone();
-            commands::blocking("import", node, move |node| commands::export::import(node, &file, &progress)).await
+            let work = move |node: &Node| commands::import::import(node, &path, name.as_deref(), &progress);
+            commands::blocking("import", node, work).await
         }
         Request::AuditVerify => commands::verify::audit(node).await,
         Request::AuditLines { before, since, limit, filter } => {

@@ -6,7 +6,8 @@ use std::thread::{JoinHandle, spawn};
 
 use bytes::{Buf, Bytes};
 use sealtide_ibgib::{
-    Address, BIN_INLINE_BYTES_MAX, ChunkHash, ChunkRef, Manifest, Verified, binary_record, read_binary,
+    Address, BIN_INLINE_BYTES_MAX, ChunkHash, ChunkRef, Content, Manifest, Verified, binary_record, inline_text,
+    read_binary,
 };
 use sealtide_store::{SpaceHandle, Store, StoreError};
 use sealtide_sync::SpaceView;
@@ -112,9 +113,31 @@ pub(crate) fn store_bytes(store: &Store, bytes: &[u8]) -> io::Result<Vec<Verifie
     cut(store, &mut &bytes[..])
 }
 
+/// Stores what a source gives, up to its end, in the form in which a file has it; the records go before its frame.
+pub(crate) fn store_file(store: &Store, source: &mut dyn Read) -> io::Result<(Content, Vec<Verified>)> {
+    let begin = begin_of(source)?;
+    if inline_text(&begin).is_some() {
+        let text = String::from_utf8(begin).map_err(io::Error::other)?;
+        return Ok((Content::Text(text), Vec::new()));
+    }
+    let records = cut_from(store, begin, source)?;
+    let address = records.last().ok_or(io::ErrorKind::InvalidData)?.address().clone();
+    Ok((Content::Bin(address), records))
+}
+
 fn cut(store: &Store, source: &mut dyn Read) -> io::Result<Vec<Verified>> {
+    let begin = begin_of(source)?;
+    cut_from(store, begin, source)
+}
+
+/// All of a content that goes into one record, or one byte more than that.
+fn begin_of(source: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut begin = Vec::new();
     source.take(BIN_INLINE_BYTES_MAX as u64 + 1).read_to_end(&mut begin)?;
+    Ok(begin)
+}
+
+fn cut_from(store: &Store, begin: Vec<u8>, source: &mut dyn Read) -> io::Result<Vec<Verified>> {
     if begin.len() <= BIN_INLINE_BYTES_MAX {
         return Ok(vec![binary_record(begin.into())]);
     }

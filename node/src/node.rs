@@ -81,6 +81,8 @@ struct Inner {
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
+    /// Held while it is looked whether a space is here, and it is begun.
+    beginning: Mutex<()>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Dialling>>>,
     /// Peers whose session came as far as sagas.
@@ -197,6 +199,7 @@ impl Node {
             publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
+            beginning: Mutex::default(),
             dialled: Mutex::default(),
             met: Mutex::default(),
             welcomed: Mutex::default(),
@@ -205,7 +208,9 @@ impl Node {
             stop,
             started_ms: now().wall_ms,
         };
-        Ok(Self(Arc::new(inner)))
+        let node = Self(Arc::new(inner));
+        node.forget_unfinished();
+        Ok(node)
     }
 
     /// The home.
@@ -262,8 +267,13 @@ impl Node {
     /// The spaces that people see: all but those of the audit, of the identities and of apps.
     pub fn spaces(&self) -> Vec<SpaceId> {
         let hidden = |label: &SpaceLabel| {
-            [crate::audit::AUDIT_KIND, crate::identity::IDENTITY_KIND, crate::gateway::APP_KIND]
-                .contains(&label.kind.as_str())
+            [
+                crate::audit::AUDIT_KIND,
+                crate::identity::IDENTITY_KIND,
+                crate::gateway::APP_KIND,
+                spaces::UNFINISHED_KIND,
+            ]
+            .contains(&label.kind.as_str())
         };
         let mut labels = self.known().labels();
         labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());

@@ -17,6 +17,8 @@ pub struct Folder {
     pub(crate) hook: Option<StepHook>,
     /// Names temporary files; begins at the time of opening, so that names of a lost state are not met again.
     pub(crate) batches: u64,
+    /// Scans take what ignore rules cover too.
+    pub(crate) unruled: bool,
 }
 
 impl Folder {
@@ -32,7 +34,7 @@ impl Folder {
         let (state, journal) = State::open(state)?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let batches = u64::try_from(since.as_nanos()).unwrap_or(0);
-        let mut folder = Self { root: opened, state, hook: None, batches };
+        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false };
         let identity = folder.root.identity().map_err(failed)?;
         let known = folder.state.identity()?;
         if known != Some(identity) {
@@ -46,6 +48,11 @@ impl Folder {
             folder.recover(&journal)?;
         }
         Ok(folder)
+    }
+
+    /// From here on scans take everything, whatever files with ignore rules say: for a directory that is a copy.
+    pub fn take_ignored_too(&mut self) {
+        self.unruled = true;
     }
 
     /// Notes that a tip stands at a path, as it was when it was scanned.

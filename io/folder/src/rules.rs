@@ -16,9 +16,16 @@ pub const IGNORE_FILE: &str = ".sealtideignore";
 #[derive(Default)]
 pub(crate) struct Rules {
     files: HashMap<String, Option<Gitignore>>,
+    /// Files with rules are files like any other.
+    off: bool,
 }
 
 impl Rules {
+    /// No rules at all when `off`, else those of the folder.
+    pub(crate) fn unless(off: bool) -> Self {
+        Self { off, ..Self::default() }
+    }
+
     /// Whether a rule covers `path` or a directory above it.
     pub(crate) fn is_ignored(&mut self, root: &Root, path: &str, is_dir: bool) -> bool {
         let mut above: Vec<&str> = ancestors(path).collect();
@@ -30,6 +37,9 @@ impl Rules {
     pub(crate) fn is_ignored_here(&mut self, root: &Root, path: &str, is_dir: bool) -> bool {
         if split(path).1.starts_with(TEMP_PREFIX) {
             return true;
+        }
+        if self.off {
+            return false;
         }
         for dir in ancestors(path).chain(std::iter::once("")) {
             let Some(rules) = self.of_dir(root, dir) else { continue };

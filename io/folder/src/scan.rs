@@ -81,7 +81,7 @@ impl Folder {
     ) -> Result<Scan, FolderError> {
         self.check_root()?;
         self.root.refresh();
-        let mut rules = Rules::default();
+        let mut rules = Rules::unless(self.unruled);
         let walk = Walk::new(&self.root, &mut rules, self.state.cache());
         let mut walked = match only {
             None => walk.everything(),

@@ -201,9 +201,6 @@ pub(crate) enum Command {
         /// One space [default: the whole store]
         space: Option<String>,
     },
-    /// Give the room of binaries that no space needs any more back to the disk
-    ///
-    /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
     /// Write a space as plain files, as a tar, or as lines with all its history
     Export {
         /// Which space
@@ -220,11 +217,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BackupCommand,
     },
-    /// Take the lines of an export (--format jsonl) in, with all its history
+    /// Take a space in: what `export` wrote, or a plain directory or tar of any tool
+    ///
+    /// Lines (--format jsonl) become the space that they were, with all its history. A directory or a tar becomes a new space with its
+    /// files: content, right to run, time (to the millisecond), links as links, empty directories. Where nothing but files/ and
+    /// documents/ stands at the top, as `export` writes it, documents/NAME.json are documents and the rest is below files/; else
+    /// everything is files. Ignore rules do not count here: all of it is taken, or nothing. Hard links, sparse files, devices and names
+    /// that no folder holds are refused. `sealtide spaces folder NAME DIR` keeps the space in a directory.
     Import {
-        /// The file
-        file: PathBuf,
+        /// The file or directory
+        path: PathBuf,
+        /// What to call the space here [default: what it was called, or the name of the file or directory]
+        #[arg(long)]
+        name: Option<String>,
     },
+    /// Give the room of binaries that no space needs any more back to the disk
+    ///
+    /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
     /// given up. A running node does this at its start and every six hours. What it received in the last 24 hours waits.
     Gc {
         /// Only tell what would be freed
@@ -621,6 +630,14 @@ pub(crate) enum SpacesCommand {
     Create {
         /// Its name
         name: String,
+    },
+    /// Keep a space that has no folder here in a directory, which is made when it is missing: files come out, and changes are
+    /// synced from then on
+    Folder {
+        /// Name or sts1… id
+        space: String,
+        /// The directory
+        dir: PathBuf,
     },
     /// Forget a space; files in its folder stay
     Remove {

@@ -202,6 +202,9 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Peers { command: PeersCommand::Revoke { peer } } => Request::PeersRevoke { peer },
         Command::Spaces { command: SpacesCommand::List } => Request::SpacesList,
         Command::Spaces { command: SpacesCommand::Create { name } } => Request::SpacesCreate { name },
+        Command::Spaces { command: SpacesCommand::Folder { space, dir } } => {
+            Request::SpacesFolder { space, dir: std::path::absolute(dir)?, yes: cx.yes }
+        }
         Command::Spaces { command: SpacesCommand::Remove { space } } => Request::SpacesRemove { space },
         Command::Sync(args) => Request::Sync {
             spaces: args.spaces,
@@ -235,7 +238,7 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
             let out = std::path::absolute(out.unwrap_or_else(|| PathBuf::from(format!("{space}{end}"))))?;
             Request::Export { space, format, out }
         }
-        Command::Import { file } => Request::Import { file: std::path::absolute(file)? },
+        Command::Import { path, name } => Request::Import { path: std::path::absolute(path)?, name },
         Command::Gc { dry_run } => Request::Gc { dry_run },
         _ => unreachable!("commands with their own path are served by `run`"),
     })

@@ -47,13 +47,8 @@ pub(crate) fn text(answer: &Value) -> String {
         "export_done" => {
             format!("wrote {} items, {} bytes, to {}", answer["items"], answer["bytes"], word(&answer["out"]))
         }
-        "import" => format!(
-            "{} is back: {} records, role {}; `sealtide get {}` lists what is in it",
-            word(&answer["name"]),
-            answer["records"],
-            word(&answer["role"]),
-            word(&answer["name"])
-        ),
+        "import" => imported(answer),
+        "space_folder" => format!("{} is kept in {}", word(&answer["name"]), word(&answer["dir"])),
         "release_archive" => format!(
             "{} bundles moved to the archive ({} bytes), {} failed; {} stay",
             answer["moved"], answer["bytes"], answer["failed"], answer["left"]
@@ -467,6 +462,20 @@ fn config(answer: &Value) -> String {
         let origin = row["origin"].as_str().map(|origin| format!("  ({origin})")).unwrap_or_default();
         format!("# {}\n{} = {}{origin}", word(&row["about"]), word(&row["key"]), row["value"])
     })
+}
+
+fn imported(answer: &Value) -> String {
+    let name = word(&answer["name"]);
+    match answer["records"].as_u64() {
+        Some(records) => format!(
+            "{name} is back: {records} records, role {}; `sealtide get {name}` lists what is in it",
+            word(&answer["role"])
+        ),
+        None => format!(
+            "{name} is a new space with {} files and {} documents; `sealtide spaces folder {name} DIR` keeps it in a directory",
+            answer["files"], answer["documents"]
+        ),
+    }
 }
 
 fn bench(answer: &Value) -> String {

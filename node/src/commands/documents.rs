@@ -1,7 +1,7 @@
 //! `put SPACE NAME` and `get SPACE[:PATH|NAME][@VERSION]`.
 
 use data_encoding::BASE64;
-use sealtide_ibgib::{Content, FileFrame, Object, Relations, Stamp, evolve, genesis, uuid};
+use sealtide_ibgib::{Content, FileFrame, Object, Refusal, Relations, Stamp, Verified, try_evolve, try_genesis, uuid};
 use sealtide_identity::Role;
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
@@ -19,15 +19,9 @@ use crate::world::OsEntropy;
 pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Result<Value, Failure> {
     let id = node.find_space(space)?;
     may_write(node, &id)?;
-    if name.is_empty() || name.len() > 255 {
-        return Err(Failure::usage("name", "the name of a document has 1 to 255 bytes"));
-    }
+    let data = members(node, name, doc)?;
     let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
     let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
-    let mut data = Object::new();
-    data.insert("name".to_owned(), json!(name));
-    data.insert("doc".to_owned(), doc);
-    data.insert("by".to_owned(), json!(node.id().to_string()));
     let stamp = Stamp { ms: now().wall_ms };
     let tip = line.as_ref().map(|line| &line.tips[0]);
     if let Some(tip) = tip
@@ -37,6 +31,39 @@ pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Res
             json!({"schema": "sealtide/put/1", "address": tip.address().as_str(), "n": n_of(tip), "changed": false}),
         );
     }
+    let record = match tip {
+        Some(tip) => try_evolve(tip, data, Relations::new(), stamp),
+        None => try_genesis(DOC_IB, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
+    };
+    let record = record.map_err(no_record)?;
+    node.engine().commit_local(id, vec![record.clone()]).await.map_err(store_failure)?;
+    Ok(json!({
+        "schema": "sealtide/put/1", "address": record.address().as_str(), "n": n_of(&record), "changed": true,
+    }))
+}
+
+/// The first frame of a document, by this node.
+///
+/// # Errors
+/// Exit 2 for a name or a size that a document cannot have.
+pub(crate) fn first_frame(node: &Node, name: &str, doc: Value) -> Result<Verified, Failure> {
+    let data = members(node, name, doc)?;
+    let stamp = Stamp { ms: now().wall_ms };
+    try_genesis(DOC_IB, data, Relations::new(), stamp, &uuid(&mut OsEntropy)).map_err(no_record)
+}
+
+fn no_record(refusal: Refusal) -> Failure {
+    Failure::usage("document", format!("the document cannot be a record: {refusal}"))
+}
+
+fn members(node: &Node, name: &str, doc: Value) -> Result<Object, Failure> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(Failure::usage("name", "the name of a document has 1 to 255 bytes"));
+    }
+    let mut data = Object::new();
+    data.insert("name".to_owned(), json!(name));
+    data.insert("doc".to_owned(), doc);
+    data.insert("by".to_owned(), json!(node.id().to_string()));
     let size = serde_json::to_vec(&data).map_or(0, |bytes| bytes.len());
     if size > 700 * 1024 {
         return Err(Failure::usage(
@@ -45,14 +72,7 @@ pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Res
         )
         .hint("put it as a file into a shared folder"));
     }
-    let record = match tip {
-        Some(tip) => evolve(tip, data, Relations::new(), stamp),
-        None => genesis(DOC_IB, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
-    };
-    node.engine().commit_local(id, vec![record.clone()]).await.map_err(store_failure)?;
-    Ok(json!({
-        "schema": "sealtide/put/1", "address": record.address().as_str(), "n": n_of(&record), "changed": true,
-    }))
+    Ok(data)
 }
 
 /// Refuses where the own role is read.

@@ -1,4 +1,4 @@
-//! `export SPACE` and `import FILE`: nobody is locked in.
+//! `export SPACE`: nobody is locked in.
 //!
 //! ```text
 //! dir, tar   files/PATH        what stands in the folder now, with times and the right to run
@@ -8,41 +8,35 @@
 //!            {"ib","gib","data","rel8ns"}, or "base64" for data     every record, all history, oldest first
 //! ```
 //!
-//! In the lines `data` and `rel8ns` are the very texts that are hashed, so the addresses can be checked by anybody. A new
-//! home takes the lines back with `import`, history and all.
+//! In the lines `data` and `rel8ns` are the very texts that are hashed, so the addresses can be checked by anybody. `import`
+//! takes all three forms.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
-use data_encoding::{BASE64, HEXLOWER};
-use sealtide_crypto::blake3;
-use sealtide_ibgib::json::{Js, Rules, parse};
-use sealtide_ibgib::record::Encodable;
-use sealtide_ibgib::{Address, ChunkHash, Content, FileFrame, FileKind, FrameFacts, Kind, Manifest, Sid, Verified};
-use sealtide_identity::{Role, SpaceId};
-use sealtide_store::{SpaceHandle, SpaceLabel};
-use sealtide_sync::{CommitRequest, SpaceView};
+use data_encoding::BASE64;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use sealtide_ibgib::{Content, FileFrame, FileKind, Kind, Manifest, Sid, Verified};
+use sealtide_identity::SpaceId;
+use sealtide_store::SpaceHandle;
+use sealtide_sync::SpaceView;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::Progress;
 use crate::commands::target::{DOC_IB, name_of};
-use crate::commands::{role_name, store_failure};
 use crate::content::ContentReader;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::share::{live_files, tip_records};
 
 /// The schema of the first line.
-const SCHEMA: &str = "sealtide/export/1";
-/// Bytes of a line, at most: the largest chunk in base64, with room.
-const LINE_BYTES_MAX: u64 = 8 << 20;
-/// Records of one commit, at most.
-const COMMIT_RECORDS: usize = 1024;
+pub(crate) const SCHEMA: &str = "sealtide/export/1";
+/// Bytes of the text of a document in a file of its own, at most.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Records that are read at once.
 const BATCH: usize = 1024;
 
@@ -109,8 +103,8 @@ struct Export<'a> {
 /// Where files go.
 trait Target {
     fn file(&mut self, path: &str, size: u64, mtime_ms: i64, exec: bool, content: &mut dyn Read) -> io::Result<()>;
-    fn link(&mut self, path: &str, to: &str) -> io::Result<()>;
-    fn dir(&mut self, path: &str) -> io::Result<()>;
+    fn link(&mut self, path: &str, mtime_ms: i64, to: &str) -> io::Result<()>;
+    fn dir(&mut self, path: &str, mtime_ms: i64) -> io::Result<()>;
 }
 
 impl Export<'_> {
@@ -125,11 +119,22 @@ impl Export<'_> {
                 .progress
                 .send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
         }
+        let mut names = BTreeSet::new();
         for info in self.view.timelines_of(DOC_IB) {
             let Some(tip) = tip_records(&self.view, &info.timeline).into_iter().next() else { continue };
             let (Some((name, true)), Some(data)) = (name_of(&tip), tip.object()) else { continue };
-            let text = format!("{:#}\n", data.get("doc").cloned().unwrap_or_default());
-            let path = format!("documents/{}.json", plain(&name));
+            // Two nodes may have made documents of one name without knowing of each other.
+            let (mut free, mut count) = (name.clone(), 2);
+            while !names.insert(free.clone()) {
+                free = format!("{name} ({count})");
+                count += 1;
+            }
+            let doc = data.get("doc").cloned().unwrap_or_default();
+            let mut text = format!("{doc:#}\n");
+            if text.len() > DOCUMENT_BYTES_MAX {
+                text = format!("{doc}\n");
+            }
+            let path = format!("documents/{}.json", plain(&free));
             target.file(&path, text.len() as u64, 0, false, &mut text.as_bytes())?;
             written.items += 1;
             written.bytes += text.len() as u64;
@@ -141,8 +146,8 @@ impl Export<'_> {
         let place = format!("files/{path}");
         let mtime = frame.mtime;
         match (&frame.content, frame.kind) {
-            (Content::Target(to), _) => target.link(&place, to)?,
-            (_, FileKind::Dir) => target.dir(&place)?,
+            (Content::Target(to), _) => target.link(&place, mtime, to)?,
+            (_, FileKind::Dir) => target.dir(&place, mtime)?,
             (Content::Bin(address), _) => {
                 let mut content = ContentReader::open(self.node.store(), &self.view, address)?;
                 let size = content.size();
@@ -249,174 +254,69 @@ impl Target for Dir {
     fn file(&mut self, path: &str, _: u64, mtime_ms: i64, exec: bool, content: &mut dyn Read) -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true).mode(if exec { 0o755 } else { 0o644 });
-        let mut file = options.open(self.place(path)?)?;
+        let place = self.place(path)?;
+        let mut file = options.open(&place)?;
         io::copy(content, &mut file)?;
-        if let Ok(ms) = u64::try_from(mtime_ms) {
-            file.set_modified(UNIX_EPOCH + Duration::from_millis(ms))?;
-        }
+        set_mtime(&place, mtime_ms)?;
         file.sync_data()
     }
 
-    fn link(&mut self, path: &str, to: &str) -> io::Result<()> {
-        std::os::unix::fs::symlink(to, self.place(path)?)
+    fn link(&mut self, path: &str, mtime_ms: i64, to: &str) -> io::Result<()> {
+        let place = self.place(path)?;
+        std::os::unix::fs::symlink(to, &place)?;
+        set_mtime(&place, mtime_ms)
     }
 
-    fn dir(&mut self, path: &str) -> io::Result<()> {
-        fs::create_dir_all(self.place(path)?)
+    // An empty one: nothing is made in it after this.
+    fn dir(&mut self, path: &str, mtime_ms: i64) -> io::Result<()> {
+        let place = self.place(path)?;
+        fs::create_dir_all(&place)?;
+        set_mtime(&place, mtime_ms)
     }
+}
+
+/// Sets the time of a file, link or directory.
+fn set_mtime(place: &Path, mtime_ms: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: mtime_ms.div_euclid(1000), tv_nsec: mtime_ms.rem_euclid(1000) * 1_000_000 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 struct Tar<'a, W: Write>(&'a mut tar::Builder<W>);
 
 impl<W: Write> Tar<'_, W> {
-    fn header(kind: tar::EntryType, size: u64, mtime_ms: i64, mode: u32) -> tar::Header {
+    /// Begins an entry. What its header cannot say of the time, parts of a second and years before 1970, a note says that
+    /// goes before it.
+    fn header(&mut self, kind: tar::EntryType, size: u64, mtime_ms: i64, mode: u32) -> io::Result<tar::Header> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(size);
         header.set_mode(mode);
         header.set_mtime(u64::try_from(mtime_ms / 1000).unwrap_or(0));
-        header
+        if mtime_ms < 0 || mtime_ms % 1000 != 0 {
+            let sign = if mtime_ms < 0 { "-" } else { "" };
+            let ms = mtime_ms.unsigned_abs();
+            let text = format!("{sign}{}.{:03}", ms / 1000, ms % 1000);
+            self.0.append_pax_extensions([("mtime", text.as_bytes())])?;
+        }
+        Ok(header)
     }
 }
 
 impl<W: Write> Target for Tar<'_, W> {
     fn file(&mut self, path: &str, size: u64, mtime_ms: i64, exec: bool, content: &mut dyn Read) -> io::Result<()> {
         let mode = if exec { 0o755 } else { 0o644 };
-        self.0.append_data(&mut Self::header(tar::EntryType::Regular, size, mtime_ms, mode), path, content)
+        let mut header = self.header(tar::EntryType::Regular, size, mtime_ms, mode)?;
+        self.0.append_data(&mut header, path, content)
     }
 
-    fn link(&mut self, path: &str, to: &str) -> io::Result<()> {
-        self.0.append_link(&mut Self::header(tar::EntryType::Symlink, 0, 0, 0o777), path, to)
+    fn link(&mut self, path: &str, mtime_ms: i64, to: &str) -> io::Result<()> {
+        let mut header = self.header(tar::EntryType::Symlink, 0, mtime_ms, 0o777)?;
+        self.0.append_link(&mut header, path, to)
     }
 
-    fn dir(&mut self, path: &str) -> io::Result<()> {
-        self.0.append_data(&mut Self::header(tar::EntryType::Directory, 0, 0, 0o755), path, io::empty())
-    }
-}
-
-/// Takes the lines of an export in, as the space that they were. Every record is checked as if a peer had sent it.
-///
-/// # Errors
-/// Exit 2 when the space is here, 5 for a line that is no record or chunk.
-pub(crate) fn import(node: &Node, file: &Path, progress: &Progress) -> Result<Value, Failure> {
-    let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
-    let all = fs::metadata(file).map_err(named)?.len();
-    let mut lines =
-        Lines { reader: BufReader::with_capacity(1 << 20, File::open(file).map_err(named)?), number: 0, bytes: 0 };
-    let wrong = |number: u64, what: &str| {
-        Failure::new(Exit::Verification, "import", format!("{}, line {number}: {what}", file.display()))
-    };
-    let first: Value =
-        lines.next().map_err(named)?.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or_default();
-    let space: Option<SpaceId> = first["space"].as_str().and_then(|text| text.parse().ok());
-    let space = space.filter(|_| first["schema"] == SCHEMA).ok_or_else(|| wrong(1, "this is no export of a space"))?;
-    if node.has_space(&space) {
-        let text = format!("the space is here already, as {}", node.label(&space));
-        return Err(Failure::usage("space_here", text).hint("`sealtide spaces remove` forgets it first"));
-    }
-    node.store().adopt_space(space).map_err(store_failure)?;
-    let taken = take_lines(node, space, &mut lines, |number, what| wrong(number, what), &mut |bytes, records| {
-        let _ = progress.send(json!({"phase": "importing", "items": [records, 0], "bytes": [bytes, all]}));
-    });
-    let records = match taken {
-        Ok(records) => records,
-        Err(failure) => {
-            node.store().remove_space(&space).map_err(store_failure)?;
-            return Err(failure);
-        }
-    };
-    let name = node.free_label(first["name"].as_str().unwrap_or("imported"));
-    // A kind of the own spaces (`audit`) told by a file would have them taken for each other.
-    let kind = if first["kind"] == "folder" { "folder" } else { "data" };
-    let label = SpaceLabel { name: name.clone(), kind: kind.to_owned(), dir: None };
-    node.known().put_label(&space, Some(&label)).map_err(store_failure)?;
-    node.grant(space, node.id(), Role::Admin)?;
-    node.audit().note("imported", &[("space", &space.to_string())]);
-    let role = node.engine().role(&node.id(), &space).map(role_name);
-    Ok(
-        json!({"schema": "sealtide/import/1", "space": space.to_string(), "name": name, "records": records, "role": role}),
-    )
-}
-
-fn take_lines(
-    node: &Node,
-    space: SpaceId,
-    lines: &mut Lines,
-    wrong: impl Fn(u64, &str) -> Failure,
-    told: &mut dyn FnMut(u64, u64),
-) -> Result<u64, Failure> {
-    let (mut batch, mut records) = (Vec::new(), 0u64);
-    let store = node.store();
-    let view = store.view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
-    // Frames that are read and not committed yet.
-    let mut known: BTreeMap<Address, FrameFacts> = BTreeMap::new();
-    let commit = |batch: &mut Vec<Verified>| {
-        let records = std::mem::take(batch);
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-        store.commit(&space, &request).map(drop).map_err(store_failure)
-    };
-    while let Some(line) = lines.next().map_err(|error| wrong(0, &error.to_string()))? {
-        let number = lines.number;
-        match read_line(&line).ok_or_else(|| wrong(number, "neither a record nor a chunk"))? {
-            Line::Chunk(hash, bytes) if blake3(&bytes) == hash.0 => {
-                store.put_chunk(hash, &bytes).map_err(store_failure)?
-            }
-            Line::Chunk(..) => return Err(wrong(number, "the chunk has another hash")),
-            Line::Record(record) => {
-                let mut before = |address: &Address| known.get(address).cloned().or_else(|| view.frame_facts(address));
-                record.check_counter(&mut before).map_err(|refusal| wrong(number, &refusal.to_string()))?;
-                known.extend(record.frame().map(|facts| (record.address().clone(), facts)));
-                batch.push(*record);
-                records += 1;
-                if batch.len() >= COMMIT_RECORDS {
-                    commit(&mut batch)?;
-                    known.clear();
-                    told(lines.bytes, records);
-                }
-            }
-        }
-    }
-    commit(&mut batch)?;
-    Ok(records)
-}
-
-enum Line {
-    Chunk(ChunkHash, Vec<u8>),
-    Record(Box<Verified>),
-}
-
-/// Reads a line; a record is accepted as strictly as one that a peer sends.
-fn read_line(line: &str) -> Option<Line> {
-    let Js::Object(mut object) = parse(line, Rules::Strict).ok()? else { return None };
-    let text = |name: &str| object.named(name).as_string().and_then(|text| text.as_str()).map(str::to_owned);
-    let bytes = text("base64").map(|text| BASE64.decode(text.as_bytes()));
-    if let Some(chunk) = text("chunk") {
-        let hash = HEXLOWER.decode(chunk.as_bytes()).ok()?.try_into().ok()?;
-        return Some(Line::Chunk(ChunkHash(hash), bytes?.ok()?));
-    }
-    if let Some(bytes) = bytes {
-        object.set("data", Js::Bytes(bytes.ok()?));
-    }
-    let record = Verified::accept(Encodable::of(&object)?.encode().into()).ok()?;
-    Some(Line::Record(Box::new(record)))
-}
-
-/// Lines of a file, each bounded.
-struct Lines {
-    reader: BufReader<File>,
-    number: u64,
-    bytes: u64,
-}
-
-impl Lines {
-    fn next(&mut self) -> io::Result<Option<String>> {
-        let mut line = String::new();
-        let read = (&mut self.reader).take(LINE_BYTES_MAX).read_line(&mut line)?;
-        self.number += 1;
-        self.bytes += read as u64;
-        if read as u64 == LINE_BYTES_MAX {
-            return Err(io::Error::other(format!("line {} is too long", self.number)));
-        }
-        Ok((read > 0).then_some(line))
+    fn dir(&mut self, path: &str, mtime_ms: i64) -> io::Result<()> {
+        let mut header = self.header(tar::EntryType::Directory, 0, mtime_ms, 0o755)?;
+        self.0.append_data(&mut header, path, io::empty())
     }
 }

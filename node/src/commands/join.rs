@@ -225,7 +225,7 @@ async fn pull(
 
 /// Compares the directory with the space before anything is recorded: many files of which few are in the space look
 /// like the wrong directory.
-async fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
+pub(crate) async fn survey(node: &Node, space: SpaceId, dir: &Path, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }

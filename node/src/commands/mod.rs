@@ -9,6 +9,7 @@ pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod hold;
 pub(crate) mod identity;
+pub(crate) mod import;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod keys_recover;

@@ -1,8 +1,12 @@
 //! `spaces list|create|remove`.
 
+use std::path::Path;
+
 use sealtide_identity::SpaceId;
 use serde_json::{Value, json};
 
+use crate::commands::join::survey;
+use crate::commands::share::existing;
 use crate::commands::status::bound;
 use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
@@ -55,6 +59,38 @@ pub(crate) async fn create(node: &Node, name: &str) -> Result<Value, Failure> {
     Ok(json!({"schema": "sealtide/space/1", "id": space.to_string(), "name": label}))
 }
 
+/// Keeps a space in a directory from now on; returns when its files are there.
+///
+/// # Errors
+/// Exit 2 for a space that has a folder, or a directory that cannot be one; 8 when it holds many other files.
+pub(crate) async fn folder(node: &Node, name: &str, dir: &Path, yes: bool) -> Result<Value, Failure> {
+    let space = node.find_space(name)?;
+    let label = node.known().label(&space).filter(|_| node.spaces().contains(&space));
+    let label = label.ok_or_else(|| Failure::usage("no_folder", format!("{name} is a space without files")))?;
+    let dir = existing(dir)?;
+    match (&label.dir, node.space_of_dir(&dir)) {
+        (Some(kept), there) if there != Some(space) => {
+            return Err(Failure::usage("has_folder", format!("{} is kept in {kept} already", label.name)));
+        }
+        (None, Some(there)) => {
+            let text = format!("{} is shared already, as {}", dir.display(), node.label(&there));
+            return Err(Failure::usage("dir_shared", text).hint("name another directory"));
+        }
+        _ => {}
+    }
+    node.check_dir(&dir)?;
+    if label.dir.is_none() {
+        survey(node, space, &dir, yes).await?;
+    }
+    let share = node.share_dir(space, &dir)?;
+    share.flush().await;
+    if let Some(problem) = share.status().failed {
+        return Err(Failure::failed("folder", problem));
+    }
+    node.audit().note("folder_kept", &[("space", &space.to_string()), ("dir", &dir.display().to_string())]);
+    Ok(json!({"schema": "sealtide/space_folder/1", "space": space.to_string(), "name": label.name, "dir": dir}))
+}
+
 /// This node forgets a space; the files in its folder stay.
 pub(crate) fn remove(node: &Node, name: &str) -> Result<Value, Failure> {
     let space = node.find_space(name)?;
@@ -70,8 +106,9 @@ pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
         node.known().remove_invite(&invite.id).map_err(store_failure)?;
     }
     node.known().remove_grants_in(space).map_err(store_failure)?;
-    node.known().put_label(space, None).map_err(store_failure)?;
     node.store().remove_space(space).map_err(store_failure)?;
+    // Last, so that whatever a crash leaves of a space has a name by which it can be forgotten again.
+    node.known().put_label(space, None).map_err(store_failure)?;
     node.engine().grants_changed();
     node.audit().note("space_removed", &[("space", &space.to_string())]);
     Ok(())

@@ -10,11 +10,15 @@ use sealtide_identity::{Grant, NodeId, Role, SpaceId};
 use sealtide_store::{Peer, SpaceLabel};
 
 use super::{Node, lock};
-use crate::commands::members_failure;
+use crate::commands::spaces::forget;
+use crate::commands::{members_failure, store_failure};
 use crate::failure::Failure;
 use crate::real::now;
 use crate::share::Share;
 use crate::world::OsEntropy;
+
+/// The kind, in the own label, of a space that is being made or imported. No frame and no peer says it.
+pub(super) const UNFINISHED_KIND: &str = "unfinished";
 
 impl Node {
     /// Makes a space of its own, with oneself as its only member and admin. Waits for the disk.
@@ -22,19 +26,71 @@ impl Node {
     /// # Errors
     /// As the store reports, and when the members cannot be signed.
     pub fn create_space(&self, name: &str, kind: &str) -> Result<SpaceId, Failure> {
+        let (space, label) = self.begin_space(name, kind)?;
+        self.list_space(space, &label, kind).inspect_err(|_| drop(forget(self, &space)))?;
+        self.audit().note("space_created", &[("space", &space.to_string()), ("name", &label)]);
+        Ok(space)
+    }
+
+    /// Makes a space of its own that nobody sees before [`Node::list_space`]: a start before that forgets it. Gives its
+    /// local name too.
+    ///
+    /// # Errors
+    /// As [`Node::create_space`]; nothing stays.
+    pub(crate) fn begin_space(&self, name: &str, kind: &str) -> Result<(SpaceId, String), Failure> {
         let stamp = Stamp { ms: now().wall_ms };
         let first = space_genesis(name, kind, &self.id().to_string(), stamp, &uuid(&mut OsEntropy));
         let id = self.space_id(&first)?;
         let members = self.engine().first_members(id).map_err(members_failure)?;
         let members = members.into_iter().collect();
-        let made = self.engine().create_space_with(first, members);
-        let space = made.map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.begun(id, name, || self.engine().create_space_with(first, members).map(drop).map_err(store_failure))
+    }
+
+    /// As [`Node::begin_space`], for a space that was made elsewhere; its records are for the caller to bring.
+    ///
+    /// # Errors
+    /// Exit 2 when it is here already.
+    pub(crate) fn begin_foreign_space(&self, id: SpaceId, name: &str) -> Result<(SpaceId, String), Failure> {
+        self.begun(id, name, || self.store().adopt_space(id).map(drop).map_err(store_failure))
+    }
+
+    fn begun(
+        &self,
+        id: SpaceId,
+        name: &str,
+        make: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(SpaceId, String), Failure> {
+        let _one_at_a_time = lock(&self.0.beginning);
+        if self.has_space(&id) || self.known().label(&id).is_some() {
+            let text = format!("the space is here already, as {}", self.label(&id));
+            return Err(Failure::usage("space_here", text).hint("`sealtide spaces remove` forgets it first"));
+        }
         let label = self.free_label(name);
-        let row = SpaceLabel { name: label.clone(), kind: kind.to_owned(), dir: None };
-        self.known().put_label(&space, Some(&row)).map_err(|error| Failure::failed("store", error.to_string()))?;
+        let row = SpaceLabel { name: label.clone(), kind: UNFINISHED_KIND.to_owned(), dir: None };
+        self.known().put_label(&id, Some(&row)).map_err(store_failure)?;
+        make().inspect_err(|_| drop(forget(self, &id)))?;
+        Ok((id, label))
+    }
+
+    /// The last step of a space that was begun: from here on it is listed, with oneself as admin.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub(crate) fn list_space(&self, space: SpaceId, label: &str, kind: &str) -> Result<(), Failure> {
         self.grant(space, self.id(), Role::Admin)?;
-        self.audit().note("space_created", &[("space", &space.to_string()), ("name", &label)]);
-        Ok(space)
+        let row = SpaceLabel { name: label.to_owned(), kind: kind.to_owned(), dir: None };
+        self.known().put_label(&space, Some(&row)).map_err(store_failure)
+    }
+
+    /// Forgets the spaces that a crash left begun.
+    pub(super) fn forget_unfinished(&self) {
+        for (space, label) in self.known().labels() {
+            if label.kind == UNFINISHED_KIND
+                && let Err(error) = forget(self, &space)
+            {
+                tracing::warn!(name = label.name, %error, "a space that was not finished could not be forgotten");
+            }
+        }
     }
 
     /// The id of the space that begins with this frame.

@@ -30,6 +30,7 @@ use crate::real::RealWorld;
 
 pub(crate) use claims::{Child, Claims, agree, join_tips, live_files, tip_records, tips};
 pub(crate) use merges::{parents, unsettled};
+pub(crate) use record::frame_of_found;
 
 /// How long a path that could not be read or written is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);

@@ -261,39 +261,10 @@ impl Worker {
             _ => change.path.clone(),
         };
         let by = self.engine.id().to_string();
-        let mut frame = FileFrame {
-            path,
-            kind: FileKind::File,
-            exec: false,
-            mtime: 0,
-            by,
-            content: Content::None,
-            deleted: false,
-            yielded: None,
-        };
         match &change.found {
-            Found::Gone => {
-                let (_, prev) = base?;
-                frame.kind = prev.kind;
-                frame.mtime = prev.mtime;
-                frame.deleted = true;
-            }
-            Found::Dir { mtime_ms } => {
-                frame.kind = FileKind::Dir;
-                frame.mtime = *mtime_ms;
-            }
-            Found::Symlink { target, mtime_ms } => {
-                frame.kind = FileKind::Symlink;
-                frame.mtime = *mtime_ms;
-                frame.content = Content::Target(target.clone());
-            }
-            Found::File { content, exec, mtime_ms } => {
-                frame.exec = *exec;
-                frame.mtime = *mtime_ms;
-                frame.content = content_of(content, records);
-            }
+            Found::Gone => base.map(|(_, prev)| FileFrame { path, ..prev.deletion(prev.mtime, &by) }),
+            found => frame_of_found(path, by, found, records),
         }
-        Some(frame)
     }
 
     /// The frames that the next one has behind it: what it is made on, and every tip of the timeline that says the
@@ -351,6 +322,22 @@ impl Worker {
 
 fn n_of(frame: &Verified) -> u64 {
     frame.frame().map_or(0, |facts| facts.n)
+}
+
+/// The frame of what stands at a path; none of nothing. The records of its content come to `records`.
+pub(crate) fn frame_of_found(
+    path: String,
+    by: String,
+    found: &Found,
+    records: &mut Vec<Verified>,
+) -> Option<FileFrame> {
+    let (kind, exec, mtime, content) = match found {
+        Found::Gone => return None,
+        Found::Dir { mtime_ms } => (FileKind::Dir, false, *mtime_ms, Content::None),
+        Found::Symlink { target, mtime_ms } => (FileKind::Symlink, false, *mtime_ms, Content::Target(target.clone())),
+        Found::File { content, exec, mtime_ms } => (FileKind::File, *exec, *mtime_ms, content_of(content, records)),
+    };
+    Some(FileFrame { path, kind, exec, mtime, by, content, deleted: false, yielded: None })
 }
 
 fn content_of(found: &FoundContent, records: &mut Vec<Verified>) -> Content {

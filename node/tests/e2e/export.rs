@@ -10,8 +10,12 @@ use serde_json::Value;
 use crate::support::{Machine, until, write};
 
 /// A space with everything in it, and two versions of one file.
-fn filled() -> Machine {
-    let machine = Machine::new();
+pub(crate) fn filled() -> Machine {
+    fill(Machine::new())
+}
+
+/// As [`filled`], beside what the folder holds.
+pub(crate) fn fill(machine: Machine) -> Machine {
     let notes = machine.notes();
     write(&notes, "plan.md", "one\n");
     write(&notes, "run.sh", "#!/bin/sh\n");
@@ -20,8 +24,8 @@ fn filled() -> Machine {
     let noise: Vec<u8> = (0..700_000u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fs::write(notes.join("big.bin"), &noise).unwrap();
     fs::write(notes.join("small.bin"), &noise[..1000]).unwrap();
-    std::os::unix::fs::symlink("plan.md", notes.join("link")).unwrap();
-    fs::create_dir(notes.join("empty")).unwrap();
+    std::os::unix::fs::symlink("plan.md", notes.join("to plan")).unwrap();
+    fs::create_dir(notes.join("bare")).unwrap();
     let mut node = machine.share();
     machine.recorded();
     write(&notes, "plan.md", "two\n");
@@ -35,7 +39,7 @@ fn filled() -> Machine {
     machine
 }
 
-fn out(machine: &Machine, name: &str) -> String {
+pub(crate) fn out(machine: &Machine, name: &str) -> String {
     machine.root().join(name).to_str().unwrap().to_owned()
 }
 

@@ -24,6 +24,7 @@ mod export;
 mod faults;
 mod gateway;
 mod identity;
+mod import;
 mod key_places;
 mod keys;
 mod legacy;

@@ -1,0 +1,144 @@
+//! The lines of an export become the space that they were, with all its history.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+use data_encoding::{BASE64, HEXLOWER};
+use sealtide_crypto::blake3;
+use sealtide_ibgib::json::{Js, Rules, parse};
+use sealtide_ibgib::record::Encodable;
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Verified};
+use sealtide_identity::SpaceId;
+use sealtide_sync::{CommitRequest, SpaceView};
+use serde_json::Value;
+
+use super::{COMMIT_BYTES, Import};
+use crate::commands::export::SCHEMA;
+use crate::commands::store_failure;
+use crate::failpoint;
+use crate::failure::{Exit, Failure};
+
+/// Bytes of a line, at most: the largest chunk in base64, with room.
+const LINE_BYTES_MAX: u64 = 8 << 20;
+/// Records of one commit, at most.
+const COMMIT_RECORDS: usize = 1024;
+
+/// What the first line says.
+pub(super) struct Head {
+    pub(super) space: SpaceId,
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+}
+
+/// The lines of an export.
+pub(super) struct Lines<'a> {
+    import: &'a Import<'a>,
+    reader: BufReader<File>,
+    number: u64,
+    bytes: u64,
+    bytes_all: u64,
+}
+
+enum Line {
+    Chunk(ChunkHash, Vec<u8>),
+    Record(Box<Verified>),
+}
+
+impl<'a> Lines<'a> {
+    /// Reads the first line.
+    ///
+    /// # Errors
+    /// Exit 5 when it is not that of an export.
+    pub(super) fn open(import: &'a Import<'a>, file: File) -> Result<(Self, Head), Failure> {
+        let bytes_all = file.metadata()?.len();
+        let reader = BufReader::with_capacity(1 << 20, file);
+        let mut lines = Self { import, reader, number: 0, bytes: 0, bytes_all };
+        let first: Value = lines.next()?.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or_default();
+        let space = first["space"].as_str().and_then(|text| text.parse().ok()).filter(|_| first["schema"] == SCHEMA);
+        let head = Head {
+            space: space.ok_or_else(|| lines.wrong("this is no export of a space"))?,
+            name: first["name"].as_str().unwrap_or("imported").to_owned(),
+            // A kind of the own spaces (`audit`) told by a file would have them taken for each other.
+            kind: if first["kind"] == "folder" { "folder" } else { "data" },
+        };
+        Ok((lines, head))
+    }
+
+    /// Takes every record in, checked as if a peer had sent it; gives how many there are.
+    ///
+    /// # Errors
+    /// Exit 5 for a line that is no record or chunk.
+    pub(super) fn take(&mut self, space: SpaceId) -> Result<u64, Failure> {
+        let (mut batch, mut bytes, mut records) = (Vec::new(), 0, 0);
+        let store = self.import.node.store();
+        let view = store.view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
+        // Frames that are read and not committed yet.
+        let mut known: BTreeMap<Address, FrameFacts> = BTreeMap::new();
+        let commit = |batch: &mut Vec<Verified>| {
+            failpoint::hit("import_commit");
+            let records = std::mem::take(batch);
+            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            store.commit(&space, &request).map(drop).map_err(store_failure)
+        };
+        while let Some(line) = self.next()? {
+            match read_line(&line).ok_or_else(|| self.wrong("neither a record nor a chunk"))? {
+                Line::Chunk(hash, bytes) if blake3(&bytes) == hash.0 => {
+                    store.put_chunk(hash, &bytes).map_err(store_failure)?
+                }
+                Line::Chunk(..) => return Err(self.wrong("the chunk has another hash")),
+                Line::Record(record) => {
+                    let mut before =
+                        |address: &Address| known.get(address).cloned().or_else(|| view.frame_facts(address));
+                    record.check_counter(&mut before).map_err(|refusal| self.wrong(&refusal.to_string()))?;
+                    known.extend(record.frame().map(|facts| (record.address().clone(), facts)));
+                    bytes += record.encoded().len();
+                    batch.push(*record);
+                    records += 1;
+                    if batch.len() >= COMMIT_RECORDS || bytes >= COMMIT_BYTES {
+                        commit(&mut batch)?;
+                        bytes = 0;
+                        known.clear();
+                        self.import.tell(records, self.bytes, self.bytes_all);
+                    }
+                }
+            }
+        }
+        commit(&mut batch)?;
+        Ok(records)
+    }
+
+    /// The next line, bounded.
+    fn next(&mut self) -> Result<Option<String>, Failure> {
+        let mut line = String::new();
+        let read = (&mut self.reader).take(LINE_BYTES_MAX).read_line(&mut line);
+        self.number += 1;
+        let read = read.map_err(|error: io::Error| self.wrong(&error.to_string()))? as u64;
+        self.bytes += read;
+        if read == LINE_BYTES_MAX {
+            return Err(self.wrong("the line is too long"));
+        }
+        Ok((read > 0).then_some(line))
+    }
+
+    fn wrong(&self, problem: &str) -> Failure {
+        let text = format!("{}, line {}: {problem}", self.import.path.display(), self.number);
+        Failure::new(Exit::Verification, "import", text)
+    }
+}
+
+/// Reads a line; a record is accepted as strictly as one that a peer sends.
+fn read_line(line: &str) -> Option<Line> {
+    let Js::Object(mut object) = parse(line, Rules::Strict).ok()? else { return None };
+    let text = |name: &str| object.named(name).as_string().and_then(|text| text.as_str()).map(str::to_owned);
+    let bytes = text("base64").map(|text| BASE64.decode(text.as_bytes()));
+    if let Some(chunk) = text("chunk") {
+        let hash = HEXLOWER.decode(chunk.as_bytes()).ok()?.try_into().ok()?;
+        return Some(Line::Chunk(ChunkHash(hash), bytes?.ok()?));
+    }
+    if let Some(bytes) = bytes {
+        object.set("data", Js::Bytes(bytes.ok()?));
+    }
+    let record = Verified::accept(Encodable::of(&object)?.encode().into()).ok()?;
+    Some(Line::Record(Box::new(record)))
+}
