@@ -13,6 +13,7 @@ use crate::audit::LineFilter;
 use crate::commands;
 use crate::commands::export::ExportFormat;
 use crate::commands::keys::KeysRequest;
+use crate::commands::keys_recover::RecoverOrder;
 use crate::commands::release::ReleaseRequest;
 use crate::failure::Failure;
 use crate::node::Node;
@@ -120,12 +121,8 @@ pub enum Request {
     KeysRecover {
         /// Of the owner.
         words: RecoveryWords,
-        /// Somebody else may have the secrets of before.
-        compromised: bool,
-        /// `CHANNEL=SEQ` entries.
-        last_good: Vec<String>,
-        /// Why.
-        reason: String,
+        /// What is to be replaced.
+        order: RecoverOrder,
     },
     /// `identity recover`
     IdentityRecover {
@@ -170,6 +167,8 @@ pub enum Request {
     IdentityExport {
         /// Absolute path.
         file: PathBuf,
+        /// A peer whose owner is meant; `None`: the own owner.
+        of: Option<String>,
     },
     /// `spaces list`
     SpacesList,
@@ -381,7 +380,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             commands::identity::undelegate(node, from, offline_sign).await
         }
         Request::IdentitySpeakFor { peer } => commands::identity::speak_for(node, peer).await,
-        Request::IdentityExport { file } => commands::identity::export(node, file).await,
+        Request::IdentityExport { file, of } => commands::identity::export(node, file, of).await,
         Request::SpacesList => commands::spaces::list(node),
         Request::SpacesCreate { name } => commands::spaces::create(node, &name).await,
         Request::SpacesFolder { space, dir, yes } => commands::spaces::folder(node, &space, &dir, yes).await,
@@ -436,9 +435,7 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             };
             commands::blocking("backup", node, work).await
         }
-        Request::KeysRecover { words, compromised, last_good, reason } => {
-            commands::keys_recover::recover(node, words, compromised, last_good, reason).await
-        }
+        Request::KeysRecover { words, order } => commands::keys_recover::recover(node, words, order).await,
         Request::Keys(KeysRequest::Bump { request, expect: None, tree: None }) if node.followed().is_some() => {
             commands::keys::bump_elsewhere(node, &request).await
         }

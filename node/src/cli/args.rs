@@ -408,6 +408,9 @@ pub(crate) enum IdentityCommand {
     Export {
         /// The file
         file: PathBuf,
+        /// Those of the owner that this node spoke for when it was met last: a peer's name or stn1… id [default: the own owner]
+        #[arg(long, value_name = "NODE")]
+        of: Option<String>,
     },
 }
 
@@ -491,6 +494,8 @@ pub(crate) enum KeysCommand {
     ///
     /// Makes a version with a new secret, which signs from here on. Whoever has a trust file that names the owner as its root (those
     /// written since there is one do) follows by himself, with no new file. Stop publishing meanwhile; heads are signed anew.
+    ///
+    /// Where the home with the keys is lost: `identity recover` and `import` of the app's space in a fresh home, then this with --app.
     Recover {
         /// Somebody else may have the secrets of before: of what they signed only the releases up to the last good ones count
         #[arg(long)]
@@ -501,6 +506,12 @@ pub(crate) enum KeysCommand {
         /// Why; it stands in the ledger, for all to read
         #[arg(long, default_value = "")]
         reason: String,
+        /// Go on from the key ledger that the space of this app has, in a home that never had the keys
+        #[arg(long)]
+        app: Option<String>,
+        /// A trust file of that app, where its space has several ledgers or names no owner
+        #[arg(long, value_name = "FILE", requires = "app")]
+        trust: Option<PathBuf>,
     },
     /// Print a signed request to another node that names this one among its supervisors
     ///

@@ -43,7 +43,7 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
         }
         IdentityCommand::Undelegate { node } => Request::IdentityUndelegate { node: Some(node), offline_sign },
         IdentityCommand::SpeakFor { peer, .. } => Request::IdentitySpeakFor { peer },
-        IdentityCommand::Export { file } => Request::IdentityExport { file: std::path::absolute(file)? },
+        IdentityCommand::Export { file, of } => Request::IdentityExport { file: std::path::absolute(file)?, of },
     };
     ask(cx, request).await
 }

@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use crate::api::Request;
 use crate::cli::args::{KeysCommand, KeysCommon, SignalArg};
+use crate::cli::release::read_trust_file;
 use crate::cli::{Cx, answer, ask};
 use crate::commands::keys::{KeysChange, KeysRequest};
+use crate::commands::keys_recover::RecoverOrder;
 use crate::failure::{Exit, Failure};
 use crate::recovery::RecoveryWords;
 use crate::world::OsEntropy;
@@ -20,9 +22,10 @@ pub(crate) async fn run(cx: &Cx, command: KeysCommand) -> Result<u8, Failure> {
         KeysCommand::Status => return ask(cx, Request::Keys(KeysRequest::Status)).await,
         KeysCommand::Ledger { since } => return ask(cx, Request::Keys(KeysRequest::Ledger { since })).await,
         KeysCommand::Signal { action, ledger, epoch } => return signal(cx, action, &ledger, epoch),
-        KeysCommand::Recover { compromised, last_good, reason } => {
-            let words = RecoveryWords::ask()?;
-            return ask(cx, Request::KeysRecover { words, compromised, last_good, reason }).await;
+        KeysCommand::Recover { compromised, last_good, reason, app, trust } => {
+            let trust = trust.map(read_trust_file).transpose()?;
+            let order = RecoverOrder { compromised, last_good, reason, app, trust };
+            return ask(cx, Request::KeysRecover { words: RecoveryWords::ask()?, order }).await;
         }
         KeysCommand::Rotate { to, common } => (KeysChange::Rotate { to }, common),
         KeysCommand::Rollback { common } => (KeysChange::Rollback, common),

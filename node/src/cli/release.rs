@@ -128,7 +128,7 @@ fn path_text(text: &str) -> Result<String, Failure> {
     path.to_str().map(str::to_owned).ok_or_else(|| Failure::usage("file", format!("{} is not UTF-8", path.display())))
 }
 
-fn read_trust_file(path: PathBuf) -> Result<String, Failure> {
+pub(super) fn read_trust_file(path: PathBuf) -> Result<String, Failure> {
     let named = |error: std::io::Error| Failure::usage("trust", format!("{}: {error}", path.display()));
     let mut text = String::new();
     let file = std::fs::File::open(&path).map_err(named)?;

@@ -228,7 +228,7 @@ fn line_of(record: &Verified) -> String {
 }
 
 /// A name that every file system takes: letters, digits, `.`, `_`, `-`; all else as `%XX`.
-fn plain(name: &str) -> String {
+pub(crate) fn plain(name: &str) -> String {
     let byte = |(at, byte): (usize, u8)| {
         let is_plain = byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && at > 0);
         if is_plain { (byte as char).to_string() } else { format!("%{byte:02X}") }

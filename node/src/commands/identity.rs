@@ -278,10 +278,14 @@ pub(crate) async fn ask_peers(node: &Node) {
     }
 }
 
-/// Writes the owner's frames into a file.
-pub(crate) async fn export(node: &Node, file: PathBuf) -> Result<Value, Failure> {
+/// Writes the frames of the own owner, or of that of a peer, into a file.
+pub(crate) async fn export(node: &Node, file: PathBuf, of: Option<String>) -> Result<Value, Failure> {
     work(node, move |node| {
-        let owner = node.identities().owner().ok_or_else(|| failure(OwnerError::NoOwner))?;
+        let owner = match &of {
+            None => node.identities().owner(),
+            Some(peer) => node.identities().peer(&find_node(node, peer)?).and_then(|peer| peer.owner),
+        };
+        let owner = owner.ok_or_else(|| failure(OwnerError::NoOwner))?;
         let frames = node.identities().frames_of(&owner);
         write_frames(&file, &frames).map_err(|error| Failure::failed("io", format!("{}: {error}", file.display())))?;
         Ok(json!({

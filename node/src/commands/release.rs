@@ -20,6 +20,7 @@ use crate::commands::registry::{self, RegistryRequest};
 use crate::commands::{blocking, rfc3339};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
+use crate::gateway::ledger_nodes;
 use crate::node::Node;
 use crate::real::now;
 use crate::releases::{
@@ -295,7 +296,7 @@ async fn published_answer(
 
 /// Every channel of every app, by its newest head, and what is installed.
 fn list(node: &Node) -> Result<Value, Failure> {
-    let (own, wall_ms) = (node.id().to_string(), now().wall_ms);
+    let (own, wall_ms) = (ledger_nodes(node.store(), node.id()), now().wall_ms);
     let mut channels = Vec::new();
     let tiers = Tiers::of(node.home());
     let mut stored = tiers.list(Tier::Hot, None)?;
@@ -495,10 +496,17 @@ fn read_time(text: &str) -> Result<u64, Failure> {
     parse_time(text).ok_or_else(wrong)
 }
 
+/// What an app is called on the command line.
+pub(crate) fn app_name(text: &str) -> Result<AppName, Failure> {
+    AppName::parse(text).ok_or_else(|| unnamed("an app", text))
+}
+
 /// What an app and a channel are called on the command line.
 fn names(app: &str, channel: &str) -> Result<(AppName, Channel), Failure> {
+    Ok((app_name(app)?, Channel::parse(channel).ok_or_else(|| unnamed("a channel", channel))?))
+}
+
+fn unnamed(what: &str, text: &str) -> Failure {
     const FORM: &str = "1 to 64 lower-case letters, digits, `.`, `_` or `-`, beginning with a letter or digit";
-    let wrong = |what: &str, text: &str| Failure::usage("name", format!("{text:?} is no name of {what}: {FORM}"));
-    let app = AppName::parse(app).ok_or_else(|| wrong("an app", app))?;
-    Ok((app, Channel::parse(channel).ok_or_else(|| wrong("a channel", channel))?))
+    Failure::usage("name", format!("{text:?} is no name of {what}: {FORM}"))
 }

@@ -31,7 +31,7 @@ use super::key_places::{read_credentials, read_key_files};
 use super::registry::{self, Origin};
 use super::sign_in_codes::{CODE_MS, SignInCodes};
 use super::thread_state::ThreadState;
-use super::timelines::{Frames, app_space, data_of, known_space, member};
+use super::timelines::{Frames, app_space, data_of, known_space, ledger_address, member};
 use super::watch::Told;
 use crate::audit::{Audit, AuditEvent, CheckpointSigner};
 use crate::failure::{Exit, Failure};
@@ -44,6 +44,8 @@ use crate::world::OsEntropy;
 const NOTICES: usize = 64;
 /// What to do without the secret that signs.
 const LOST: &str = "bring it back to where it was, or `sealtide keys recover` makes another in its place, with the owner's recovery words";
+/// What to do about a ledger whose taking over was cut off.
+const TAKEN: &str = "`sealtide keys recover --app APP` takes it over, with the owner's recovery words";
 
 /// What an operator decides about keys and registry.
 #[derive(Clone, Debug, Default)]
@@ -538,7 +540,11 @@ fn open_ring(
     let records: Result<Vec<LedgerRecord>, _> =
         frames.iter().map(|frame| LedgerRecord::parse(&member(frame, "record"))).collect();
     let records = records.map_err(|error| broken(error.to_string()))?;
-    let address = frames[0].address().as_str().to_owned();
+    if !records.iter().any(|record| record.node == identity.id) {
+        let text = "the key ledger here is another node's, and no recovery lets this one go on with it";
+        return Err(Failure::new(Exit::Refused, "key_lost", text).hint(TAKEN));
+    }
+    let address = ledger_address(&frames, &records, identity.id);
     let row = LedgerRow::of(&records[records.len() - 1], &address, None);
     let ring = Keyring::open(loaded, &address, &records, &row, epoch_seen, identity.key.public(), policy);
     let ring = ring.map_err(|error| match error {

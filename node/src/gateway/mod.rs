@@ -41,6 +41,6 @@ pub(crate) use shared::{Looked, SharedRegistry, SharedState, ledgers_in, registr
 pub(crate) use sign_in_codes::{CODE_MS, SignInCodes};
 pub(crate) use sign_ins::{keep_sign_ins, kept_sign_ins};
 pub use timelines::APP_KIND;
-pub(crate) use timelines::ed25519_keys;
+pub(crate) use timelines::{ed25519_keys, ledger_nodes};
 pub use tree::TreeRefused;
 pub use tree_bumps::{Reverted, TreeBumped};

@@ -6,6 +6,9 @@
 //! ```
 //!
 //! A crash anywhere leaves the ledger as it was, and the same command does it again: the newest keystone frame counts.
+//!
+//! A home that never had the keys takes the ledger over first: the records of the lost node, as its apps have them, become
+//! the begin of a timeline of its own. Nothing signs by them before the recovery stands behind them.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +25,7 @@ use super::Desk;
 use super::changes::Before;
 use super::key_file::KeyFile;
 use super::last_good::{Named, last_good};
-use super::timelines::{Frames, data_of, known_space, member};
+use super::timelines::{Frames, app_space, data_of, known_space, ledger_address, member};
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::home::{Home, Identity};
@@ -41,6 +44,8 @@ pub(crate) struct Replacement {
     pub(crate) by: &'static str,
     /// Why.
     pub(crate) reason: String,
+    /// The ledger of a lost node, oldest first, to go on from in a home without one.
+    pub(crate) taken: Option<Vec<LedgerRecord>>,
 }
 
 /// Has the owner's words name the record with this hash, durably.
@@ -65,6 +70,9 @@ impl Desk {
             return Err(Failure::failed("audit", "the audit cannot be written, and keys are not changed without it"));
         }
         let mut turn = self.turn();
+        if let Some(records) = &order.taken {
+            take_over(self.store(), self.node(), records)?;
+        }
         let before = Before::of(self.read().ring.ledger().tip());
         let grace_ms = self.settings.policy.grace_ms;
         let (store, space, identity, key_file) = (self.store(), self.space(), self.node(), self.key_file());
@@ -88,10 +96,46 @@ pub(crate) fn replace_lost(
     order: &Replacement,
     prove: Prove<'_>,
 ) -> Result<KeyChange, Failure> {
-    let none = || Failure::failed("no_keys", "there is no key ledger in this home, and nothing to replace");
-    let (space, key_file) = (known_space(store).ok_or_else(none)?, KeyFile::of(home)?);
+    let space = match &order.taken {
+        Some(records) => take_over(store, identity, records)?,
+        None => known_space(store).ok_or_else(|| {
+            Failure::failed("no_keys", "there is no key ledger in this home, and nothing to replace").hint(
+                "--app NAME goes on from the ledger that the space of an app has, where the home with the keys is lost",
+            )
+        })?,
+    };
+    let key_file = KeyFile::of(home)?;
     let place = Place { store, space: &space, identity, key_file: &key_file, grace_ms };
     Ok(place.replace(order, prove)?.0)
+}
+
+/// The records of a lost node become the begin of the ledger of this home; what a crash left of that is gone on with. A home
+/// that has gone on from them already keeps what it has.
+///
+/// # Errors
+/// Exit 2 where there is another ledger.
+fn take_over(store: &Store, identity: &Identity, records: &[LedgerRecord]) -> Result<SpaceId, Failure> {
+    let space = app_space(store, identity)?;
+    let frames = Frames { store, space: &space, ib: "keyring" };
+    let there = frames.all()?;
+    let told: Vec<_> = there.iter().map(|frame| member(frame, "record")).collect();
+    let same = told.iter().zip(records).take_while(|(told, record)| **told == record.to_value()).count();
+    let own = identity.id.to_string();
+    let has_own = told.iter().any(|record| record["node"] == own.as_str());
+    let expected = if has_own { records.len() } else { there.len().min(records.len()) };
+    if same < expected {
+        return Err(Failure::usage("keys_here", "this home has a key ledger of its own").hint("use a fresh home"));
+    }
+    let mut tip = there.last().cloned();
+    for record in &records[same..] {
+        failpoint::hit("recover_taken");
+        let data = data_of("record", record.to_value());
+        tip = Some(match &tip {
+            None => frames.begin(data)?,
+            Some(tip) => frames.next(tip, data)?,
+        });
+    }
+    Ok(space)
 }
 
 impl Place<'_> {
@@ -104,7 +148,12 @@ impl Place<'_> {
             all.iter().map(|frame| LedgerRecord::parse(&member(frame, "record"))).collect();
         let records = records.map_err(|error| broken(error.to_string()))?;
         let tip = all.last().ok_or_else(|| Failure::failed("no_keys", "the key ledger is empty"))?;
-        let ledger = Ledger::open(all[0].address().as_str(), &records, self.identity.key.public());
+        let own = self.identity.id;
+        let address = ledger_address(&all, &records, own);
+        let ledger = match records.iter().any(|record| record.node == own) {
+            true => Ledger::open(&address, &records, self.identity.key.public()),
+            false => Ledger::of_another(&address, &records),
+        };
         let ledger = ledger.map_err(|error| broken(error.to_string()))?;
         let compromised = if order.compromised { self.given_up(&ledger, &order.last_good)? } else { BTreeMap::new() };
         let version = ledger.next_version();

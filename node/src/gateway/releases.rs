@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Desk;
 use super::changes::Ordered;
+use super::timelines::ledger_nodes;
 use crate::audit::AuditEvent;
 use crate::failure::{Exit, Failure};
 use crate::real::now;
@@ -183,7 +184,7 @@ impl BundleShelf for Desk {
 
     fn head(&self, name: &str, channel: &str) -> Result<String, Code> {
         let (name, channel) = AppName::parse(name).zip(Channel::parse(channel)).ok_or(Code::NotFound)?;
-        let own = self.node().id.to_string();
+        let own = ledger_nodes(self.store(), self.node().id);
         let app = App::all(self.store()).into_iter().find(|app| app.name == name && app.is_by(&own));
         let line = app.and_then(|app| app.channel(&channel).pop()).ok_or(Code::NotFound)?;
         line.last().map(|newest| newest.head.to_value().to_string()).ok_or(Code::NotFound)

@@ -1,12 +1,12 @@
 //! The timelines of an app in the store: the key ledger and the registry, one frame for each change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use sealtide_crypto::Ed25519PublicKey;
 use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
-use sealtide_identity::SpaceId;
-use sealtide_identity::keyring::Algorithm;
+use sealtide_identity::keyring::{Algorithm, LedgerRecord};
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{SpaceLabel, Store, Underway};
 use sealtide_sync::{CommitRequest, SpaceView, TipItem};
 use serde_json::Value;
@@ -130,6 +130,21 @@ pub(crate) fn ed25519_keys(store: &Store) -> BTreeMap<String, Ed25519PublicKey> 
         }
     }
     found
+}
+
+/// The nodes that keep, or kept, the key ledger of this home: this one, and those that it was taken over from.
+pub(crate) fn ledger_nodes(store: &Store, own: NodeId) -> BTreeSet<String> {
+    let space = known_space(store);
+    let frames = space.map(|space| Frames { store, space: &space, ib: "keyring" }.all().unwrap_or_default());
+    let nodes =
+        frames.into_iter().flatten().filter_map(|frame| Some(member(&frame, "record")["node"].as_str()?.to_owned()));
+    nodes.chain([own.to_string()]).collect()
+}
+
+/// Which ledger these records are of: what they say themselves where they begin with those of another node, else the first frame.
+pub(super) fn ledger_address(frames: &[Verified], records: &[LedgerRecord], own: NodeId) -> String {
+    let told = records.get(1).filter(|_| records[0].node != own).and_then(|second| second.ledger.clone());
+    told.unwrap_or_else(|| frames[0].address().as_str().to_owned())
 }
 
 /// The space of the app, when it was made.

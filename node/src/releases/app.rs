@@ -144,9 +144,9 @@ impl App {
         Self::find(node, name)?.ok_or_else(|| Failure::failed("release", "the space of the app is gone"))
     }
 
-    /// Whether its first frame says that this node publishes it.
-    pub(crate) fn is_by(&self, node: &str) -> bool {
-        self.first_member("by").as_deref() == Some(node)
+    /// Whether its first frame says that one of these nodes publishes it.
+    pub(crate) fn is_by(&self, nodes: &BTreeSet<String>) -> bool {
+        self.first_member("by").is_some_and(|by| nodes.contains(&by))
     }
 
     /// The owner that its first frame names as the root of its keys: as little proven as all that stands here.

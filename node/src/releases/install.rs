@@ -221,7 +221,7 @@ fn ledger_of(app: &App) -> String {
 }
 
 /// What proves recoveries: frames that came with the ledger, and what this node knows of the root, a revocation for instance.
-fn proven(node: &Node, trust: &Trust, frames: &[Verified]) -> Vec<Verified> {
+pub(super) fn proven(node: &Node, trust: &Trust, frames: &[Verified]) -> Vec<Verified> {
     let root = trust.root().and_then(|root| Address::parse(root).ok());
     let known = root.map(|root| node.identities().frames_of(&root)).unwrap_or_default();
     frames.iter().cloned().chain(known).collect()

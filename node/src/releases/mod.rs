@@ -18,6 +18,7 @@ mod memory;
 mod publish;
 mod receive;
 mod renewal;
+mod takeover;
 mod tiers;
 
 use sealtide_folder::release::ReleaseError;
@@ -31,6 +32,7 @@ pub(crate) use memory::{InstalledAt, MEMORY_SETTINGS, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use receive::{NotReceived, receive};
 pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};
+pub(crate) use takeover::ledger_of_app;
 pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 
 use crate::failure::{Exit, Failure};

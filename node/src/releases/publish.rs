@@ -27,7 +27,7 @@ use crate::commands::store_failure;
 use crate::content::{ContentWriter, store_bytes};
 use crate::engine::Engine;
 use crate::failure::{Exit, Failure};
-use crate::gateway::Desk;
+use crate::gateway::{Desk, ledger_nodes};
 use crate::identity::Identities;
 use crate::node::Node;
 use crate::real::{RealWorld, now};
@@ -201,7 +201,7 @@ pub(crate) async fn renew(node: &Node) -> Result<usize, Failure> {
 }
 
 fn own_apps(store: &Store, id: NodeId) -> Vec<App> {
-    let own = id.to_string();
+    let own = ledger_nodes(store, id);
     App::all(store).into_iter().filter(|app| app.is_by(&own)).collect()
 }
 

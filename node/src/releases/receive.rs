@@ -18,7 +18,7 @@ use super::file::OpenBundle;
 use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_line, refuse_in_doubt};
 use crate::content::ContentWriter;
 use crate::failure::Failure;
-use crate::gateway::Desk;
+use crate::gateway::{Desk, ledger_nodes};
 use crate::node::Node;
 use crate::real::now;
 
@@ -90,7 +90,8 @@ pub(crate) async fn receive(node: &Node, name: &AppName, version: &str, file: &P
     let bundle = OpenBundle::open(file).map_err(failed)?;
     let manifest = bundle.head.manifest.clone();
     is_named(manifest.content(), name, version)?;
-    let app = App::find(node, name).map_err(failed)?.filter(|app| app.is_by(&node.id().to_string()));
+    let own = ledger_nodes(node.store(), node.id());
+    let app = App::find(node, name).map_err(failed)?.filter(|app| app.is_by(&own));
     let app = app.filter(|app| app.registry == manifest.content().registry).ok_or(NotReceived::Registry)?;
     let (line, earlier) = own_line(&app, &manifest.content().channel).map_err(failed)?;
     is_next(&manifest, &earlier)?;

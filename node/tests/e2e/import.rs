@@ -279,7 +279,7 @@ fn hostile() -> Vec<(&'static str, &'static str, Box<dyn Fn(Tar<'_>)>)> {
         ),
         (
             "a name without end",
-            "its begin",
+            "behind good",
             Box::new(|tar| {
                 let name = vec![b'n'; 8 << 20];
                 tar.append(&header(b"././@LongLink", EntryType::GNULongName, 8 << 20), &name[..]).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::releases::{Publisher, audited, opt, version_in};
-use crate::support::{Machine, copy};
+use crate::support::{Machine, copy, until};
 
 fn lose(machine: &Machine) {
     fs::remove_file(machine.home().join("gateway.key")).unwrap();
@@ -118,4 +118,104 @@ fn trust_recover_without_root() {
     assert!(code == 5 && told.contains("names no root"), "{code} {told}");
     assert_eq!(verify("1.1.0").0, 0);
     assert_eq!(verify("1.2.0").0, 0);
+}
+
+/// The machine is gone, with node key, ledger and all. What is left are the words, and what a machine has that followed.
+// Proves: GW-106
+#[test]
+fn a_lost_home_is_gone_on_from_with_the_words_and_a_copy_of_the_space() {
+    let (publisher, words) = Publisher::with_owner();
+    publisher.publish("1.0.0");
+    publisher.machine.ok(&["keys", "new"]);
+    publisher.machine.ok(&["keys", "rotate"]);
+    publisher.publish("1.0.1");
+    let trust = publisher.trust("1.0.0");
+    let mut node = publisher.machine.up(&[]);
+    let lost = publisher.machine.ok(&["status"])["node"].as_str().unwrap().to_owned();
+    let ticket = |machine: &Machine| {
+        machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"])["ticket"].as_str().unwrap().to_owned()
+    };
+    // One that follows through the space, and pinned its trust; one that gets files, and has the trust file of the first day.
+    let (site, by_hand) = (Machine::new(), Machine::new());
+    site.ok(&["join", &ticket(&publisher.machine)]);
+    let follow = || {
+        let done = site.run(&["release", "install", "kiosk", "--to", opt(&site).to_str().unwrap()]);
+        (done.code, version_in(&opt(&site)), done)
+    };
+    let carry = |bundle: &str| {
+        let to = opt(&by_hand);
+        by_hand.run(&["release", "install", bundle, "--to", to.to_str().unwrap(), "--trust", &trust]).code
+    };
+    let followed = follow();
+    assert_eq!((followed.0, followed.1.as_deref()), (0, Some("1.0.1")), "{:?}", followed.2);
+    assert_eq!(carry(&publisher.bundle("1.0.0")), 0);
+    let text = |name: &str| site.root().join(name).to_str().unwrap().to_owned();
+    let (frames, copy) = (text("owner.frames"), text("kiosk.jsonl"));
+    node.kill_9();
+    fs::remove_dir_all(publisher.machine.home()).unwrap();
+    site.ok(&["identity", "export", &frames, "--of", &lost]);
+    site.ok(&["export", "kiosk", "--format", "jsonl", "--out", &copy]);
+
+    let new = Publisher::new();
+    new.machine.ok(&["init"]);
+    let recover = |home: &Machine, words: &str| home.run_with(&["keys", "recover", "--app", "kiosk"], words);
+    let code = |done: &crate::support::Done| (done.code, done.document()["error"]["code"].clone());
+    assert_eq!(code(&recover(&new.machine, &words)), (2, "no_owner".into()));
+    let back = new.machine.run_with(&["identity", "recover", "--frames", &frames], &words);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert_eq!(code(&recover(&new.machine, &words)), (2, "no_app".into()));
+    new.machine.ok(&["import", &copy]);
+    let alone = new.machine.run_with(&["keys", "recover"], &words);
+    assert_eq!(code(&alone), (1, "no_keys".into()));
+    // Words of another owner, here and on a machine where they are the right ones, take nothing over.
+    let (stranger, strange) = Publisher::with_owner();
+    assert_eq!(code(&recover(&new.machine, &strange)), (6, "wrong_words".into()));
+    stranger.machine.ok(&["import", &copy]);
+    assert_eq!(code(&recover(&stranger.machine, &strange)), (6, "other_root".into()));
+    // Nor does a home that has keys of its own.
+    let busy = Publisher::new();
+    busy.machine.ok(&["init"]);
+    assert_eq!(busy.machine.run_with(&["identity", "recover", "--frames", &frames], &words).code, 0);
+    busy.machine.ok(&["keys", "new"]);
+    busy.machine.ok(&["import", &copy]);
+    assert_eq!(code(&recover(&busy.machine, &words)), (2, "keys_here".into()));
+    assert_eq!(signs(&busy.machine), "v1");
+    for point in ["recover_taken:1", "recover_taken:2", "recover_made:1", "recover_proven:1"] {
+        let words_of = ["keys", "recover", "--app", "kiosk"];
+        let died = new.machine.run_with_in(&[("SEALTIDE_FAILPOINT", point)], &words_of, &words);
+        assert!(died.code < 0, "{point}: {died:?}");
+    }
+    new.machine.fails(&["keys", "status"], 6, "key_lost");
+    let done = recover(&new.machine, &words);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(signs(&new.machine), "v3");
+    let refused =
+        new.machine.run(&["release", "publish", "kiosk", new.file("dist").to_str().unwrap(), "--version", "1.0.0"]);
+    assert_eq!(code(&refused), (2, "exists".into()), "the channel goes on where it was: {refused:?}");
+    let published = new.publish("1.1.0");
+    assert_eq!(
+        (&published["seq"], &new.machine.ok(&["release", "list"])["channels"][0]["own"]),
+        (&3.into(), &true.into())
+    );
+    assert_eq!(carry(&new.bundle("1.1.0")), 0);
+    assert_eq!(version_in(&opt(&by_hand)).as_deref(), Some("1.1.0"));
+    let node = new.machine.up(&[]);
+    site.ok(&["join", &ticket(&new.machine)]);
+    until("the old follower has the release", || {
+        site.run(&["sync", "kiosk", "--wait"]);
+        let followed = follow();
+        if followed.1.as_deref() == Some("1.1.0") { Ok(()) } else { Err(format!("{:?}", followed.2)) }
+    });
+    // From here on it is the publisher like any other.
+    new.machine.ok(&["keys", "new"]);
+    new.machine.ok(&["keys", "rotate"]);
+    new.publish("1.2.0");
+    until("the old follower has the next one", || {
+        site.run(&["sync", "kiosk", "--wait"]);
+        let followed = follow();
+        if followed.1.as_deref() == Some("1.2.0") { Ok(()) } else { Err(format!("{:?}", followed.2)) }
+    });
+    assert_eq!(carry(&new.bundle("1.2.0")), 0);
+    drop(node);
+    new.machine.ok(&["verify"]);
 }

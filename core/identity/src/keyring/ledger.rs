@@ -117,25 +117,47 @@ pub struct Ledger {
 
 impl Ledger {
     /// Verifies all records, oldest first. `address` is that of the first frame, `node` the key of the node that
-    /// keeps the ledger.
+    /// keeps the ledger. One that was taken over from a lost node begins with the records of that one, and the first of
+    /// the own node is a recovery: it names the newest of them by its hash.
     ///
     /// # Errors
     /// [`LedgerError`] of the first record that breaks a rule.
     // Spec: GW-56
     pub fn open(address: &str, records: &[LedgerRecord], node: &PublicKey) -> Result<Self, LedgerError> {
-        let (first, rest) = records.split_first().ok_or(LedgerError::Empty)?;
-        let mut ledger = Self::first(address, first.clone(), node)?;
+        let first = records.first().ok_or(LedgerError::Empty)?;
+        let own = NodeId::of(node);
+        let taken = records.iter().position(|record| record.node == own);
+        let taken = taken.ok_or(LedgerError::Chain { epoch: first.epoch })?;
+        let (mut ledger, rest) = match taken {
+            0 => (Self::first(address, first.clone(), Some(node))?, &records[1..]),
+            taken => (Self::of_another(address, &records[..taken])?, &records[taken..]),
+        };
         for record in rest {
             ledger = ledger.extend(record.clone(), node)?;
         }
         Ok(ledger)
     }
 
+    /// Verifies the ledger of another node, as far as others can: hashes, states and the pairs that signed. The entries of
+    /// the node keys say nothing here.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    // Spec: GW-106
+    pub fn of_another(address: &str, records: &[LedgerRecord]) -> Result<Self, LedgerError> {
+        let (first, rest) = records.split_first().ok_or(LedgerError::Empty)?;
+        let mut ledger = Self::first(address, first.clone(), None)?;
+        for record in rest {
+            ledger = ledger.follow(record.clone(), None)?;
+        }
+        Ok(ledger)
+    }
+
     /// Begins with a first record.
-    pub(super) fn first(address: &str, record: LedgerRecord, node: &PublicKey) -> Result<Self, LedgerError> {
+    fn first(address: &str, record: LedgerRecord, node: Option<&PublicKey>) -> Result<Self, LedgerError> {
         let epoch = record.epoch;
         let begins = record.ledger.is_none() && epoch == 1 && record.prev.is_none() && record.action == Action::Init;
-        if !begins || record.node != NodeId::of(node) {
+        if !begins {
             return Err(LedgerError::Chain { epoch });
         }
         let fresh = KeyStates::init(record.state.states.keys().copied(), record.state.keys.clone());
@@ -152,12 +174,19 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; then this ledger stays as it is.
     pub fn extend(&self, record: LedgerRecord, node: &PublicKey) -> Result<Self, LedgerError> {
+        if record.node != NodeId::of(node) {
+            return Err(LedgerError::Chain { epoch: record.epoch });
+        }
+        self.follow(record, Some(node))
+    }
+
+    fn follow(&self, record: LedgerRecord, node: Option<&PublicKey>) -> Result<Self, LedgerError> {
         let epoch = record.epoch;
         let follows = record.ledger.as_ref() == Some(&self.address)
             && epoch == self.tip.epoch + 1
             && record.prev == Some(self.tip.hash())
-            && record.node == self.tip.node
-            && record.node == NodeId::of(node);
+            // Only a recovery hands a ledger to another node.
+            && (record.node == self.tip.node || record.action == Action::Recover);
         if !follows {
             return Err(LedgerError::Chain { epoch });
         }
@@ -354,14 +383,20 @@ fn step_of(before: &KeyStates, record: &LedgerRecord) -> Option<Step> {
     })
 }
 
-/// Who must sign a record: the node, the pair before, the pair after where that is another.
-fn check_signatures(before: Option<&LedgerRecord>, record: &LedgerRecord, node: &PublicKey) -> Result<(), LedgerError> {
+/// Who must sign a record: the node, where its key is known; the pair before; the pair after where that is another.
+fn check_signatures(
+    before: Option<&LedgerRecord>,
+    record: &LedgerRecord,
+    node: Option<&PublicKey>,
+) -> Result<(), LedgerError> {
     let failed = LedgerError::Signatures { epoch: record.epoch };
     let (own, pairs) = record.signatures.split_first().ok_or(failed)?;
-    if own.algorithm != Algorithm::MlDsa87
-        || own.kid != kid(node.as_bytes())
-        || node.verify(Label::KeysRotate, record.signed_bytes(), &own.signature).is_err()
-    {
+    let is_by = |node: &PublicKey| {
+        own.algorithm == Algorithm::MlDsa87
+            && own.kid == kid(node.as_bytes())
+            && node.verify(Label::KeysRotate, record.signed_bytes(), &own.signature).is_ok()
+    };
+    if !node.is_none_or(is_by) {
         return Err(failed);
     }
     let old = before.map(|before| (before.active(), before.state.pair(before.active())));

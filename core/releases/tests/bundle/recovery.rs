@@ -165,6 +165,37 @@ fn what_a_recovery_leads_to() {
     assert!(Ledger::open(LEDGER, &publisher.records, publisher.node.public()).is_ok());
 }
 
+/// Another node goes on from the records of a lost one, and nothing but a recovery lets it.
+// Proves: GW-106
+#[test]
+fn a_recovery_hands_the_ledger_to_another_node() {
+    let mut lost = Publisher::new(&[1, 2, 3]);
+    lost.rotate(2);
+    let heir = SigningKey::from_seed(&Seed::from_bytes([8; 32]));
+    assert!(Ledger::open(LEDGER, &lost.records, heir.public()).is_err(), "nothing in it is by the heir");
+    let keys = VersionKeys::derive(v(4), KeySecret::from_raw([4; 32]));
+    let compromised = BTreeMap::new();
+    let recovery = KeyringRecovery { keys: &keys, not_after: START, compromised, by: "tester", reason: "lost" };
+    let taken = Ledger::of_another(LEDGER, &lost.records).unwrap();
+    let record = taken.recover(&recovery, &heir, START).unwrap();
+    let all = [&lost.records[..], std::slice::from_ref(&record)].concat();
+    assert_eq!(Ledger::open(LEDGER, &all, heir.public()).unwrap().tip(), &record);
+    assert!(Ledger::open(LEDGER, &all, lost.node.public()).is_err(), "the lost node goes on with it no more");
+    // Records of the lost node that were left out, or that its pair did not sign.
+    assert!(Ledger::open(LEDGER, &[all[0].clone(), record.clone()], heir.public()).is_err());
+    assert!(Ledger::open(LEDGER, &all[1..], heir.public()).is_err());
+    let mut unsigned = all[1].to_value();
+    unsigned["signatures"] = all[0].to_value()["signatures"].clone();
+    let unsigned = [all[0].clone(), LedgerRecord::parse(&unsigned).unwrap(), record];
+    assert!(Ledger::open(LEDGER, &unsigned, heir.public()).is_err());
+    // Who has the pairs of the lost node, and no words, rotates nothing in a name of his own.
+    let order = Order::Rotate { to: Some(v(3)), keep_until: None };
+    let rotate = ChangeRequest { order, expect: None, auto: false, by: "tester", reason: "" };
+    let now = Now { mono_ms: 0, wall_ms: START };
+    assert!(lost.ring.propose(&rotate, &heir, now).is_err());
+    assert!(lost.ring.propose(&rotate, &lost.node, now).is_ok());
+}
+
 /// Somebody has the keys and goes on alone: both histories are signed as they must be.
 struct Stolen {
     publisher: Publisher,

@@ -145,7 +145,22 @@ pub(super) fn document_name(file: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::commands::export::plain;
+
+    proptest! {
+        #[test]
+        fn what_export_calls_a_document_is_its_name_again(name in "\\PC{1,60}") {
+            prop_assert_eq!(document_name(&format!("{}.json", plain(&name))), Some(name));
+        }
+
+        #[test]
+        fn any_name_of_a_file_is_a_document_or_none(file in ".*") {
+            prop_assert!(document_name(&file).is_none_or(|name| (1..=255).contains(&name.len())));
+        }
+    }
 
     #[test]
     fn names_of_documents_come_back() {

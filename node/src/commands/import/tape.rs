@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Bound;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use sealtide_folder::check_path;
 use sealtide_ibgib::{Content, FileFrame, FileKind};
@@ -31,6 +32,7 @@ pub(super) struct Tape<'a> {
     import: &'a Import<'a>,
     file: File,
     bytes: u64,
+    changed: SystemTime,
     kinds: BTreeMap<String, FileKind>,
     is_export: bool,
 }
@@ -52,8 +54,9 @@ impl<'a> Tape<'a> {
     /// # Errors
     /// Exit 5 with the name of what cannot be part of a space.
     pub(super) fn look(import: &'a Import<'a>, file: File) -> Result<Self, Failure> {
-        let bytes = file.metadata()?.len();
-        let mut tape = Self { import, file, bytes, kinds: BTreeMap::new(), is_export: false };
+        let stat = file.metadata()?;
+        let (bytes, changed) = (stat.len(), stat.modified()?);
+        let mut tape = Self { import, file, bytes, changed, kinds: BTreeMap::new(), is_export: false };
         let (mut kinds, mut name_bytes) = (BTreeMap::new(), 0);
         tape.walk(false, &mut |member, _| {
             name_bytes += member.path.len();
@@ -85,7 +88,7 @@ impl<'a> Tape<'a> {
             }
             let path = member.path.as_str();
             if self.kinds.get(path) != Some(&member.kind) {
-                return Err(self.import.wrong(path, "the tar is being changed"));
+                return Err(self.import.wrong(path, CHANGING));
             }
             match path.split_once('/').filter(|_| self.is_export) {
                 Some((DOCUMENTS, name)) => filling.document(name, content),
@@ -93,7 +96,13 @@ impl<'a> Tape<'a> {
                 None if self.is_export => Ok(()),
                 None => self.file(&member, path, content, filling),
             }
-        })
+        })?;
+        // What was read is what was looked at.
+        let stat = self.file.metadata()?;
+        if (stat.len(), stat.modified()?) != (self.bytes, self.changed) {
+            return Err(self.import.wrong("all of it", CHANGING));
+        }
+        Ok(())
     }
 
     fn file(
@@ -242,6 +251,7 @@ fn member<R: Read>(entry: &mut Entry<'_, R>) -> Result<Option<Member>, String> {
     }))
 }
 
+const CHANGING: &str = "the tar is being changed";
 const SPARSE: &str = "is a sparse file; without `--sparse` tar writes it whole";
 
 /// Seconds with a fraction, of either sign, as whole ms, rounded down.

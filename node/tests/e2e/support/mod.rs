@@ -9,7 +9,7 @@ mod tree;
 use std::time::{Duration, Instant};
 
 pub(crate) use https::Https;
-pub(crate) use machine::{Machine, Running};
+pub(crate) use machine::{Done, Machine, Running};
 pub(crate) use netns::{Gate, Net, Side};
 pub(crate) use proxy::Proxy;
 pub(crate) use tree::{Dice, Entry, Snapshot, assert_same, copy, snapshot, write};
