@@ -8,7 +8,6 @@ mod cbor;
 mod control;
 #[doc(hidden)]
 pub mod fuzzing;
-mod halves;
 pub mod message;
 pub mod negentropy;
 mod saga;

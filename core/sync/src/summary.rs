@@ -2,8 +2,6 @@
 
 use sealtide_crypto::{DeriveContext, sha256};
 
-use crate::halves::by_halves;
-
 /// Sum of ids as little-endian integers modulo 2²⁵⁶.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdSum(pub [u8; 32]);
@@ -142,19 +140,6 @@ impl SetSummary {
         self.lanes.add(id);
     }
 
-    /// Adds ids that are not in the set, each named once. Two threads share the work when there is much of it: summaries add
-    /// up, so the result is the same.
-    pub fn extend(&mut self, ids: &[[u8; 32]]) {
-        let sum = |ids: &[[u8; 32]]| {
-            let mut sum = Self::default();
-            ids.iter().for_each(|id| sum.add(id));
-            sum
-        };
-        let (first, second) = by_halves(ids, SHARED_FROM, sum);
-        self.add_all(&first);
-        second.iter().for_each(|second| self.add_all(second));
-    }
-
     /// First 16 bytes of the negentropy fingerprint: equal for equal sets. Spec: ibgib §13.3.
     pub fn fingerprint(&self) -> [u8; 16] {
         crate::negentropy::fingerprint(&self.sum, self.count)
@@ -181,58 +166,6 @@ impl SetSummary {
         self.lanes.sub(id);
     }
 }
-
-/// From how many ids on two threads add them: a thread costs as much as some ten ids.
-const SHARED_FROM: usize = 256;
-
-/// The summary of a set that grows by single ids: they wait until there are enough of them for two threads.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct GrowingSummary {
-    summed: SetSummary,
-    waiting: Vec<[u8; 32]>,
-}
-
-impl GrowingSummary {
-    /// Adds an id that is not in the set.
-    pub(crate) fn add(&mut self, id: [u8; 32]) {
-        self.waiting.push(id);
-        if self.waiting.len() >= WAITING_MAX {
-            self.settle();
-        }
-    }
-
-    /// Takes an id away that is in the set.
-    pub(crate) fn sub(&mut self, id: &[u8; 32]) {
-        self.settle();
-        self.summed.sub(id);
-    }
-
-    /// How many ids.
-    pub(crate) fn count(&self) -> u64 {
-        self.summed.count + self.waiting.len() as u64
-    }
-
-    /// The summary of all.
-    pub(crate) fn sum(&self) -> SetSummary {
-        let mut sum = self.summed.clone();
-        sum.extend(&self.waiting);
-        sum
-    }
-
-    fn settle(&mut self) {
-        self.summed.extend(&self.waiting);
-        self.waiting.clear();
-    }
-}
-
-impl From<SetSummary> for GrowingSummary {
-    fn from(summed: SetSummary) -> Self {
-        Self { summed, waiting: Vec::new() }
-    }
-}
-
-/// Ids that wait, at most: 128 KiB.
-const WAITING_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -277,27 +210,5 @@ mod tests {
         rest.add_all(&part);
         assert_eq!(rest, summary);
         assert_eq!(LtHash::from_bytes(&summary.lanes.to_bytes()), Some(recount.lanes));
-    }
-
-    #[test]
-    fn ids_that_wait_and_ids_on_two_threads_count_like_all_others() {
-        let ids: Vec<_> = (0..2 * WAITING_MAX as u32 + 300).map(id).collect();
-        let (mut one_by_one, mut at_once, mut growing) =
-            (SetSummary::default(), SetSummary::default(), GrowingSummary::default());
-        for (at, id) in ids.iter().enumerate() {
-            one_by_one.add(id);
-            growing.add(*id);
-            if at % 1000 == 0 {
-                assert_eq!((growing.count(), growing.sum()), (one_by_one.count, one_by_one.clone()), "{at}");
-            }
-        }
-        at_once.extend(&ids);
-        assert_eq!(at_once, one_by_one);
-        growing.sub(&ids[0]);
-        growing.sub(ids.last().unwrap());
-        one_by_one.sub(&ids[0]);
-        one_by_one.sub(ids.last().unwrap());
-        assert_eq!(growing.sum(), one_by_one);
-        assert_eq!(GrowingSummary::from(one_by_one.clone()).sum(), one_by_one);
     }
 }

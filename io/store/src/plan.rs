@@ -155,7 +155,7 @@ impl Plan {
             }
             new_tips.extend(change.added.iter().map(|tip| tip_id(&change.tjp, &tip.address, &tip.sid)));
         }
-        let tips = added(tips, &new_tips);
+        let tips = added_by_halves(tips, &new_tips);
         let result = CommitResult { moved, new_records };
         Ok(Plan { txn, append, known, taken, staged: staged_count as u64, moves, items, tips, result })
     }
@@ -166,8 +166,22 @@ const ALONE_FROM: u64 = 2048;
 
 /// A summary with these ids more.
 fn added(mut summary: SetSummary, ids: &[[u8; 32]]) -> SetSummary {
-    summary.extend(ids);
+    ids.iter().for_each(|id| summary.add(id));
     summary
+}
+
+/// As [`added`]; two threads share the work when there is much of it. Summaries add up, so the result is the same.
+fn added_by_halves(summary: SetSummary, ids: &[[u8; 32]]) -> SetSummary {
+    if (ids.len() as u64) < ALONE_FROM {
+        return added(summary, ids);
+    }
+    let (left, right) = ids.split_at(ids.len() / 2);
+    std::thread::scope(|scope| {
+        let right = scope.spawn(|| added(SetSummary::default(), right));
+        let mut sum = added(summary, left);
+        sum.add_all(&right.join().expect("adding does not panic"));
+        sum
+    })
 }
 
 /// Frames that a commit makes members. A large commit brings millions: one list, sorted once.

@@ -41,7 +41,7 @@ impl Run {
             return Ok(true);
         }
         let mut shared = self.scoped.snapshot().item_summary.clone();
-        shared.add_all(&self.receive.index.summary.sum());
+        shared.add_all(&self.receive.index.summary);
         if let Some(alone) = &self.alone {
             shared.remove_all(alone);
         }

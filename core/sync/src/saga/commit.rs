@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sealtide_crypto::Sha256;
+use sealtide_crypto::{Sha256, sha256};
 use sealtide_ibgib::{Address, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
@@ -15,7 +15,6 @@ use super::run::Run;
 use super::signing::Ledger;
 use super::{Context, Fault, Mode, NOT_ALLOWED, SagaId, SagaOutcome, SagaOutput, Side, Strategy};
 use crate::message::{Commit, Staged, TIPS_MAX, TipMove};
-use crate::summary::GrowingSummary;
 use crate::{AbortCode, CommitRequest, CommitResult, Facts, Message, SetSummary, Snapshot, TipItem};
 
 /// What this side staged and announced.
@@ -63,13 +62,13 @@ impl Run {
         }
         let truth = !self.scoped.moved(context.view);
         let mut tips = changes.tips.clone();
-        diverged.values().for_each(|moving| moving.differences().sum_in(&mut tips));
+        diverged.values().for_each(|Moving { before, after }| move_tips(&mut tips, before, after));
         let merges = if truth { self.merge(context, &changes, &mut diverged) } else { Merges::default() };
         diverged.iter().for_each(|(id, Moving { before, after })| changes.note(*id, before, after));
         let facts = if self.merges_alike() {
-            self.facts_after(&changes.tips.sum(), &merges.frames)
+            self.facts_after(&changes.tips, &merges.frames)
         } else {
-            self.facts_after(&tips.sum(), &[])
+            self.facts_after(&tips, &[])
         };
         let Changes { mut moves, expected, .. } = changes;
         moves.sort_unstable();
@@ -98,7 +97,7 @@ impl Run {
     /// What the space will be: the snapshot with everything received and these merge frames, and these tips.
     fn facts_after(&self, tips: &SetSummary, merged: &[Verified]) -> Facts {
         let mut items = self.scoped.snapshot().item_summary.clone();
-        items.add_all(&self.receive.index.summary.sum());
+        items.add_all(&self.receive.index.summary);
         merged.iter().for_each(|record| items.add(record.sid().as_bytes()));
         Facts::of(tips, &items)
     }
@@ -145,7 +144,7 @@ pub(super) type TipsAfter = BTreeMap<TimelineId, Moving>;
 #[derive(Debug)]
 pub(super) struct Changes {
     /// The tips as they will be.
-    tips: GrowingSummary,
+    tips: SetSummary,
     moves: Vec<TipMove>,
     /// The tips at OPEN. Timelines that had none are left out, but where a commit must be strict.
     expected: BTreeMap<TimelineId, Vec<Sid>>,
@@ -154,14 +153,13 @@ pub(super) struct Changes {
 
 impl Changes {
     fn of(snapshot: &Snapshot, strict: bool) -> Self {
-        let (tips, moves, expected) = (snapshot.tip_summary.clone().into(), Vec::new(), BTreeMap::new());
+        let (tips, moves, expected) = (snapshot.tip_summary.clone(), Vec::new(), BTreeMap::new());
         Self { tips, moves, expected, strict }
     }
 
     fn note(&mut self, timeline: TimelineId, before: &[TipItem], after: &[TipItem]) {
-        let differences = Differences::of(before, after);
-        differences.sum_in(&mut self.tips);
-        differences.note(timeline, &mut self.moves);
+        move_tips(&mut self.tips, before, after);
+        note_moves(timeline, before, after, &mut self.moves);
         if self.strict || !before.is_empty() {
             self.expected.insert(timeline, before.iter().map(|tip| tip.sid).collect());
         }
@@ -173,6 +171,12 @@ impl Changes {
     }
 }
 
+fn move_tips(tips: &mut SetSummary, before: &[TipItem], after: &[TipItem]) {
+    let (gone, new) = differences(before, after);
+    gone.iter().for_each(|tip| tips.sub(&tip.id));
+    new.iter().for_each(|tip| tips.add(&tip.id));
+}
+
 /// How the tips of one timeline change, both sorted by sid.
 #[derive(Debug)]
 pub(super) struct Moving {
@@ -182,36 +186,19 @@ pub(super) struct Moving {
     pub(super) after: Vec<TipItem>,
 }
 
-impl Moving {
-    fn differences(&self) -> Differences<'_> {
-        Differences::of(&self.before, &self.after)
-    }
+/// The tips that are gone, and those that are new.
+fn differences<'a>(before: &'a [TipItem], after: &'a [TipItem]) -> (Vec<&'a TipItem>, Vec<&'a TipItem>) {
+    let gone = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
+    let new = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
+    (gone, new)
 }
 
-/// The tips of one timeline that are gone, and those that are new.
-struct Differences<'a> {
-    gone: Vec<&'a TipItem>,
-    new: Vec<&'a TipItem>,
-}
-
-impl<'a> Differences<'a> {
-    fn of(before: &'a [TipItem], after: &'a [TipItem]) -> Self {
-        let gone = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
-        let new = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
-        Self { gone, new }
-    }
-
-    fn sum_in(&self, tips: &mut GrowingSummary) {
-        self.gone.iter().for_each(|tip| tips.sub(&tip.id));
-        self.new.iter().for_each(|tip| tips.add(tip.id));
-    }
-
-    /// Writes down how the tips change.
-    fn note(&self, timeline: TimelineId, moves: &mut Vec<TipMove>) {
-        for place in 0..self.gone.len().max(self.new.len()) {
-            let sid = |list: &[&TipItem]| list.get(place).map_or([0; 32], |tip| tip.sid.0);
-            moves.push(TipMove { timeline, old: sid(&self.gone), new: sid(&self.new) });
-        }
+/// Writes down how the tips of one timeline change.
+fn note_moves(timeline: TimelineId, before: &[TipItem], after: &[TipItem], moves: &mut Vec<TipMove>) {
+    let (gone, new) = differences(before, after);
+    for place in 0..gone.len().max(new.len()) {
+        let sid = |list: &[&TipItem]| list.get(place).map_or([0; 32], |tip| tip.sid.0);
+        moves.push(TipMove { timeline, old: sid(&gone), new: sid(&new) });
     }
 }
 
@@ -251,7 +238,9 @@ impl PeerMoves {
             if self.last.is_some_and(|last| last >= *entry) || entry.old == entry.new {
                 return Err(Fault::protocol("TIPS out of order"));
             }
-            hash_move(&mut self.hasher, entry);
+            self.hasher.update(entry.timeline.as_bytes());
+            self.hasher.update(&entry.old);
+            self.hasher.update(&entry.new);
             self.last = Some(*entry);
             self.count += 1;
         }
@@ -267,16 +256,9 @@ impl PeerMoves {
     }
 
     fn of(moves: &[TipMove]) -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        moves.iter().for_each(|entry| hash_move(&mut hasher, entry));
-        hasher.finish()
+        let bytes: Vec<u8> = moves.iter().flat_map(|entry| [entry.timeline.0, entry.old, entry.new].concat()).collect();
+        sha256(&bytes)
     }
-}
-
-fn hash_move(hasher: &mut Sha256, entry: &TipMove) {
-    hasher.update(entry.timeline.as_bytes());
-    hasher.update(&entry.old);
-    hasher.update(&entry.new);
 }
 
 /// COMMIT was sent or received.

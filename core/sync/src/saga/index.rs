@@ -8,8 +8,7 @@ use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified};
 
 use super::Fault;
 use crate::scope::Scoped;
-use crate::summary::GrowingSummary;
-use crate::{AbortCode, SpaceView, TipItem};
+use crate::{AbortCode, SetSummary, SpaceView, TipItem};
 
 /// First 16 bytes of the SHA-256 of an address: half the memory, and nobody finds two addresses with the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +63,7 @@ pub(super) struct Index {
     /// Bytes of the records.
     pub(super) bytes: u64,
     /// Summary of the records.
-    pub(super) summary: GrowingSummary,
+    pub(super) summary: SetSummary,
 }
 
 const SID_MIN: Sid = Sid([0; 32]);
@@ -109,7 +108,7 @@ impl Index {
             self.settle(key, frame, record);
         }
         if self.records.insert((key, record.sid()), frame.map(|frame| frame.n)).is_none() {
-            self.summary.add(record.sid().0);
+            self.summary.add(record.sid().as_bytes());
         }
         self.bytes += record.encoded().len() as u64;
         self.missing.remove(&key);

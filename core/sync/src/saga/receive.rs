@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use sealtide_ibgib::{Address, ChunkHash, ChunkRef, Manifest, ManifestError, Refusal, Sid, TimelineId, Verified};
+use sealtide_ibgib::{Address, ChunkHash, ChunkRef, Manifest, ManifestError, Sid, TimelineId, Verified};
 use sealtide_identity::authorship::read_commit;
 
 use super::index::{Index, Key};
@@ -18,7 +18,6 @@ use super::salted::Salt;
 use super::wants::{Piece, Wants};
 use super::{Context, Fault};
 use crate::cbor::Reader;
-use crate::halves::by_halves;
 use crate::message::{ListedTip, ZSTD_RATIO_MAX};
 use crate::scope::{Scoped, tips_signed};
 use crate::{AbortCode, Message, SagaOutput, SetSummary, TipItem};
@@ -134,7 +133,7 @@ impl Receive {
     /// Everything the bulk stream held, present or not.
     pub(super) fn streamed(&self) -> Option<SetSummary> {
         self.stream.as_ref().map(|stream| {
-            let mut held = self.index.summary.sum();
+            let mut held = self.index.summary.clone();
             held.remove_all(&stream.beside);
             held.add_all(&stream.known);
             held
@@ -144,7 +143,7 @@ impl Receive {
     /// Items and bytes that are still to come, as far as known.
     pub(super) fn outstanding(&self, peer_items: u64) -> (u64, u64) {
         if self.step == Step::Streaming {
-            let streamed = |stream: &Stream| self.index.summary.count() + stream.known.count - stream.beside.count;
+            let streamed = |stream: &Stream| self.index.summary.count + stream.known.count - stream.beside.count;
             return (peer_items.saturating_sub(self.stream.as_ref().map_or(0, streamed)), 0);
         }
         let (items, bytes) = self.wants.outstanding();
@@ -184,7 +183,7 @@ impl Receive {
 
     /// Asks for the whole set of the peer, from the start or behind what was staged.
     pub(super) fn stream(&mut self, after: Option<(u64, Sid)>) {
-        let beside = if after.is_some() { SetSummary::default() } else { self.index.summary.sum() };
+        let beside = if after.is_some() { SetSummary::default() } else { self.index.summary.clone() };
         self.stream = Some(Stream { beside, ..Stream::default() });
         self.step = Step::Streaming;
         self.wants.ask_bulk(after);
@@ -306,7 +305,9 @@ impl Receive {
         self.last_batch = message.number;
         let streams = self.wants.streams(message.want);
         let mut kept = Vec::new();
-        for record in unpack(&message)? {
+        for encoded in unpack(&message)? {
+            let record =
+                Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
             let goes_along = self.goes_along(&record, context, scoped);
             self.wants.admit(message.want, &record, goes_along)?;
             let key = Key::of(record.address());
@@ -583,9 +584,9 @@ pub(super) struct Batch {
     pub(super) end: bool,
 }
 
-/// The records of a batch, checked on two threads where they are many; each has a buffer of its own, since a record may live
-/// longer than its batch. Spec: SY-54
-fn unpack(batch: &Batch) -> Result<Vec<Verified>, Fault> {
+/// The encoded records of a batch, each in a buffer of its own: a record may live longer than its batch.
+/// Spec: SY-54
+fn unpack(batch: &Batch) -> Result<Vec<Bytes>, Fault> {
     let raw = if batch.zstd {
         if batch.size > (batch.payload.len() * ZSTD_RATIO_MAX) as u64 {
             return Err(Fault::new(AbortCode::Limit, "a BATCH that unpacks to more than 100 times its size"));
@@ -602,24 +603,13 @@ fn unpack(batch: &Batch) -> Result<Vec<Verified>, Fault> {
     };
     let mut reader = Reader::new(&raw);
     let count = reader.list(BATCH_RECORDS_MAX)?;
-    let mut encoded = Vec::with_capacity(count);
+    let mut records = Vec::with_capacity(count);
     for _ in 0..count {
-        encoded.push(reader.bytes()?);
+        records.push(Bytes::copy_from_slice(reader.bytes()?));
     }
     reader.end()?;
-    let accept = |encoded: &[&[u8]]| {
-        let accepted = encoded.iter().map(|bytes| Verified::accept(Bytes::copy_from_slice(bytes)));
-        accepted.collect::<Result<Vec<_>, _>>()
-    };
-    let (first, second) = by_halves(&encoded, SHARED_FROM, accept);
-    let refused = |refusal: Refusal| Fault::new(AbortCode::BadRecord, refusal.to_string());
-    let mut records = first.map_err(refused)?;
-    records.extend(second.transpose().map_err(refused)?.unwrap_or_default());
     Ok(records)
 }
-
-/// From how many records on two threads check a batch: a thread costs as much as a few of them.
-const SHARED_FROM: usize = 64;
 
 /// Records of one BATCH, whatever the sender's own limit is.
 const BATCH_RECORDS_MAX: usize = 16_384;
