@@ -324,7 +324,7 @@ fn new_device(answer: &Value) -> String {
     let spaces: Vec<String> = answer["spaces"].as_array().into_iter().flatten().map(|it| word(&it["name"])).collect();
     format!(
         "{} is a new node, {}, with what the backup holds of: {}\nlet it in: `sealtide ticket new --space NAME` where the space is, \
-         then `sealtide join TICKET DIR` here, for each",
+         then `sealtide join TICKET DIR` here, for each; is the original lost? `sealtide identity recover`, with the words",
         word(&answer["home"]),
         word(&answer["node"]),
         spaces.join(", ")
