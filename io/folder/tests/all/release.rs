@@ -1,0 +1,296 @@
+//! A directory, packed and unpacked; hostile payloads; the switch.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use proptest::prelude::*;
+use sealtide_crypto::blake3;
+use sealtide_folder::release::{
+    Installed, Packed, ReleaseError, begin, check, decompress, list_files, pack, previous_of, switch, unpack,
+};
+use sealtide_releases::bundle::ReleaseFile;
+use tempfile::TempDir;
+
+type Tree = BTreeMap<String, (Vec<u8>, bool)>;
+
+fn tree(files: &[(&str, &[u8], bool)]) -> Tree {
+    files.iter().map(|(path, bytes, exec)| ((*path).to_owned(), (bytes.to_vec(), *exec))).collect()
+}
+
+fn write(dir: &Path, tree: &Tree) {
+    for (path, (bytes, exec)) in tree {
+        let path = dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(if *exec { 0o700 } else { 0o600 })).unwrap();
+    }
+}
+
+fn read(dir: &Path) -> Tree {
+    let listed = list_files(dir).unwrap();
+    let file = |file: sealtide_folder::release::Listed| {
+        let bytes = fs::read(dir.join(&file.path)).unwrap();
+        (file.path, (bytes, file.executable))
+    };
+    listed.into_iter().map(file).collect()
+}
+
+fn packed(dir: &Path) -> (Packed, Vec<u8>, Vec<u8>) {
+    let (mut payload, mut plain) = (Vec::new(), Vec::new());
+    let list = list_files(dir).unwrap();
+    let packed = pack(dir, &list, &mut payload, &mut plain, &mut |_| ()).unwrap();
+    (packed, payload, plain)
+}
+
+fn sample() -> Tree {
+    let long = format!("{}/{}", "d".repeat(120), "n".repeat(200));
+    let mut sample = tree(&[
+        ("bin/kiosk", b"#!/bin/sh\necho hello\n", true),
+        ("empty", b"", false),
+        ("index.html", b"<!doctype html>", false),
+        ("texte/gr\u{fc}n", &[0xff; 513], false),
+        ("exact", &[7; 1024], false),
+    ]);
+    sample.insert(long, (b"far away".to_vec(), false));
+    sample.insert("big".to_owned(), ((0..3_000_000u32).flat_map(u32::to_le_bytes).collect(), false));
+    sample
+}
+
+fn unpacked(files: &[ReleaseFile], plain: &[u8]) -> Result<Tree, ReleaseError> {
+    let dir = TempDir::new().unwrap();
+    unpack(files, &mut Cursor::new(plain), dir.path(), &mut |_| ())?;
+    Ok(read(dir.path()))
+}
+
+// Proves: GW-72
+#[test]
+fn bundle_roundtrip_of_the_payload() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    write(one.path(), &sample());
+    write(two.path(), &sample());
+    let (packed_one, payload, plain) = packed(one.path());
+    let again = packed(two.path());
+    assert_eq!((&packed_one, &payload, &plain), (&again.0, &again.1, &again.2), "same input, same bytes");
+    assert_eq!((packed_one.hash, packed_one.size), (blake3(&payload), payload.len() as u64));
+    let mut decompressed = decompress(Cursor::new(&payload)).unwrap();
+    let mut found = Vec::new();
+    decompressed.read_to_end(&mut found).unwrap();
+    decompressed.finish().unwrap();
+    assert_eq!(found, plain);
+    assert_eq!(unpacked(&packed_one.files, &plain).unwrap(), sample());
+    // Any tar can read it.
+    let mut archive = tar::Archive::new(Cursor::new(&plain));
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        assert_eq!(entry.header().entry_type(), tar::EntryType::Regular);
+        assert_eq!((entry.header().uid().unwrap(), entry.header().mtime().unwrap()), (0, 0));
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (entry.path().unwrap().to_str().unwrap().to_owned(), bytes)
+    });
+    let found: BTreeMap<String, Vec<u8>> = entries.collect();
+    let wanted: BTreeMap<String, Vec<u8>> = sample().into_iter().map(|(path, (bytes, _))| (path, bytes)).collect();
+    assert_eq!(found, wanted);
+}
+
+// Proves: GW-72
+#[test]
+fn a_changed_payload_is_refused() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), &tree(&[("a", b"hello", false), ("b", &[1; 600], true)]));
+    let (packed, payload, plain) = packed(dir.path());
+    let takes = |payload: &[u8]| -> Result<(), ReleaseError> {
+        let mut plain = decompress(Cursor::new(payload))?;
+        check(&packed.files, &mut plain, &mut |_| ())?;
+        plain.finish()
+    };
+    takes(&payload).unwrap();
+    assert!(matches!(takes(&[&payload[..], b"x"].concat()), Err(ReleaseError::Trailing)));
+    assert!(matches!(takes(&[&payload[..], &payload[..]].concat()), Err(ReleaseError::Trailing)), "two frames");
+    for end in 0..payload.len() - 1 {
+        assert!(takes(&payload[..end]).is_err(), "cut at {end}");
+    }
+    // Every byte of the plain tar counts, padding and end too.
+    for at in 0..plain.len() {
+        let mut odd = plain.clone();
+        odd[at] ^= 1;
+        assert!(check(&packed.files, &mut Cursor::new(odd), &mut |_| ()).is_err(), "byte {at}");
+    }
+    for end in (0..plain.len()).step_by(61) {
+        assert!(check(&packed.files, &mut Cursor::new(&plain[..end]), &mut |_| ()).is_err(), "cut at {end}");
+    }
+    assert!(check(&packed.files, &mut Cursor::new([&plain[..], &[0]].concat()), &mut |_| ()).is_err());
+}
+
+/// A tar as somebody with bad intentions writes it.
+fn hostile(entries: &[(&str, tar::EntryType, &[u8], &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, kind, bytes, link) in entries {
+        let mut header = tar::Header::new_gnu();
+        // Past the checks of the library.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        builder.append(&header, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+// Proves: GW-77
+#[test]
+fn tar_safety() {
+    use tar::EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink, XHeader};
+
+    let file = |path: &str, bytes: &[u8]| ReleaseFile {
+        path: path.to_owned(),
+        hash: blake3(bytes),
+        size: bytes.len() as u64,
+        executable: false,
+    };
+    let files = [file("a", b"hello"), file("b", b"")];
+    let good: [(&str, tar::EntryType, &[u8], &str); 2] = [("a", Regular, b"hello", ""), ("b", Regular, b"", "")];
+    assert_eq!(unpacked(&files, &hostile(&good)).unwrap().len(), 2);
+    let odd = [
+        ("a link in the place of a file", ("b", Symlink, &b""[..], "/etc/passwd")),
+        ("a hard link", ("b", Link, b"", "a")),
+        ("a device", ("b", Char, b"", "")),
+        ("a block device", ("b", Block, b"", "")),
+        ("a pipe", ("b", Fifo, b"", "")),
+        ("a directory", ("b", Directory, b"", "")),
+        ("an extended header", ("b", XHeader, b"12 path=c\n", "")),
+        ("an absolute path", ("/b", Regular, b"", "")),
+        ("a way up", ("../b", Regular, b"", "")),
+        ("a file that is not listed", ("c", Regular, b"", "")),
+        ("the same file again", ("a", Regular, b"hello", "")),
+        ("more bytes than listed", ("b", Regular, b"more", "")),
+    ];
+    for (what, entry) in odd {
+        let outside = TempDir::new().unwrap();
+        let to = outside.path().join("to");
+        fs::create_dir(&to).unwrap();
+        let tar = hostile(&[good[0], entry]);
+        let refused = unpack(&files, &mut Cursor::new(tar), &to, &mut |_| ());
+        assert!(matches!(refused, Err(ReleaseError::Tar(_))), "{what}: {refused:?}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "{what}: nothing outside");
+        assert_eq!(read(&to).keys().collect::<Vec<_>>(), ["a"], "{what}");
+    }
+    for (what, tar) in [
+        ("out of order", hostile(&[good[1], good[0]])),
+        ("one too few", hostile(&good[..1])),
+        ("one too many", hostile(&[good[0], good[1], ("c", Regular, b"", "")])),
+        ("nothing", hostile(&[])),
+        ("other bytes", hostile(&[("a", Regular, b"HELLO", ""), good[1]])),
+    ] {
+        assert!(unpacked(&files, &tar).is_err(), "{what}");
+    }
+    // A list that nobody may unpack is refused before anything is read.
+    let refused = unpacked(&[file("../a", b"hello")], &hostile(&good));
+    assert!(matches!(refused, Err(ReleaseError::Files(_))), "{refused:?}");
+}
+
+// Proves: GW-77
+#[test]
+fn a_bomb_makes_no_more_than_the_listed_files() {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    let header = hostile(&[("a", tar::EntryType::Regular, b"", "")]);
+    encoder.write_all(&header[..512]).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..512 {
+        encoder.write_all(&zeros).unwrap();
+    }
+    let payload = encoder.finish().unwrap();
+    assert!(payload.len() < 1 << 20, "{}", payload.len());
+    let files = [ReleaseFile { path: "a".to_owned(), hash: blake3(b""), size: 0, executable: false }];
+    let mut plain = decompress(Cursor::new(&payload)).unwrap();
+    let dir = TempDir::new().unwrap();
+    assert!(unpack(&files, &mut plain, dir.path(), &mut |_| ()).is_err());
+    assert_eq!(read(dir.path()), tree(&[("a", b"", false)]));
+    // A window that no decoder should give memory to.
+    let mut wide = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    wide.window_log(30).unwrap();
+    wide.write_all(&header).unwrap();
+    let wide = wide.finish().unwrap();
+    let mut plain = decompress(Cursor::new(&wide)).unwrap();
+    assert!(matches!(check(&files, &mut plain, &mut |_| ()), Err(ReleaseError::Compression(_))));
+}
+
+#[test]
+fn what_is_no_file_is_refused_by_name() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), &tree(&[("a", b"", false)]));
+    std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+    let refused = list_files(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("link") && refused.contains("symbolic link"), "{refused}");
+    fs::remove_file(dir.path().join("link")).unwrap();
+    fs::write(dir.path().join("back\\slash"), b"").unwrap();
+    assert!(matches!(list_files(dir.path()), Err(ReleaseError::Files(_))));
+}
+
+// Proves: GW-72
+#[test]
+fn a_file_that_grows_while_it_is_packed_is_refused() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), &tree(&[("a", b"hello", false)]));
+    let list = list_files(dir.path()).unwrap();
+    for bytes in [&b"hello, world"[..], b"hell"] {
+        fs::write(dir.path().join("a"), bytes).unwrap();
+        let packed = pack(dir.path(), &list, &mut Vec::new(), &mut Vec::new(), &mut |_| ());
+        assert!(matches!(packed, Err(ReleaseError::Changed(_))), "{packed:?}");
+    }
+}
+
+#[test]
+fn the_switch_shows_one_version_or_the_other() {
+    let root = TempDir::new().unwrap();
+    let target = root.path().join("opt/kiosk");
+    let install = |version: &str| {
+        let (next, installed) = begin(&target).unwrap();
+        write(&next, &tree(&[("version", version.as_bytes(), false)]));
+        switch(&next, &target).unwrap();
+        installed
+    };
+    let version = |dir: &Path| fs::read_to_string(dir.join("version")).ok();
+    let previous = previous_of(&target).unwrap();
+    assert_eq!(install("1"), Installed::Nothing);
+    assert_eq!((version(&target).as_deref(), previous.exists()), (Some("1"), false));
+    assert_eq!(install("2"), Installed::Something);
+    assert_eq!((version(&target).as_deref(), version(&previous).as_deref()), (Some("2"), Some("1")));
+    assert_eq!(install("3"), Installed::Something);
+    assert_eq!((version(&target).as_deref(), version(&previous).as_deref()), (Some("3"), Some("2")));
+    // What a crash while unpacking left is begun anew.
+    let (next, _) = begin(&target).unwrap();
+    fs::write(next.join("half"), b"").unwrap();
+    assert_eq!(install("4"), Installed::Something);
+    assert_eq!(read(&target).len(), 1);
+    assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 2, "nothing else is left");
+    // An empty directory is nothing; a file is somebody's.
+    let empty = root.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert_eq!(begin(&empty).unwrap().1, Installed::Nothing);
+    let file = root.path().join("file");
+    fs::write(&file, b"").unwrap();
+    assert!(matches!(begin(&file), Err(ReleaseError::Occupied(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_tree_comes_back(files in prop::collection::btree_map("[a-c]{1,3}(/[a-e.]{1,2}x){0,2}", (prop::collection::vec(any::<u8>(), 0..1500), any::<bool>()), 0..12)) {
+        let dir = TempDir::new().unwrap();
+        let clashes = |path: &String| files.keys().any(|other| other.starts_with(&format!("{path}/")));
+        let files: Tree = files.iter().filter(|(path, _)| !clashes(path)).map(|(path, file)| (path.clone(), file.clone())).collect();
+        write(dir.path(), &files);
+        let (packed, _, plain) = packed(dir.path());
+        prop_assert_eq!(unpacked(&packed.files, &plain).unwrap(), files);
+    }
+}

@@ -1,0 +1,106 @@
+//! What a watcher reports. These tests wait for the system to tell, with a generous limit, never for a time to pass.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::fixture::*;
+use sealtide_folder::{Dirty, watch};
+
+/// The reports of a watcher, read on a thread.
+struct Reports(mpsc::Receiver<Dirty>);
+
+impl Reports {
+    fn of(case: &Case) -> Self {
+        let mut watcher = watch(&case.root()).expect("watch");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            while let Some(dirty) = watcher.blocking_next() {
+                if sender.send(dirty).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// Scans what is reported until the scans have found all of `expected`.
+    fn scan_until(&self, case: &mut Case, expected: &[&str]) {
+        let mut missing: BTreeSet<&str> = expected.iter().copied().collect();
+        while !missing.is_empty() {
+            let dirty = self.0.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("never reported: {missing:?}"));
+            let scan = match dirty {
+                Dirty::Paths(paths) => {
+                    assert!(paths.iter().all(|path| !path.contains("sealtide-tmp")), "{paths:?}");
+                    case.scan_only(Some(&paths.iter().map(String::as_str).collect::<Vec<_>>()))
+                }
+                other => panic!("{other:?}"),
+            };
+            for line in shown(&scan) {
+                missing.remove(line.as_str());
+            }
+            for change in &scan.changes {
+                case.folder.settle(change, timeline_of(&change.path), sid_of(&change.content)).expect("settle");
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_of_every_kind_are_reported() {
+    let mut case = Case::with(&tree([("a", file("1")), ("b", file("2")), ("c/d", file("3")), ("e", file("5"))]));
+    let reports = Reports::of(&case);
+    case.put("a", &file("11"));
+    case.remove("b");
+    case.rename("c", "c2");
+    case.put("e", &program("5"));
+    let expected = ["a: text \"11\"", "b: gone", "c2/d: text \"3\" from c/d", "e: text \"5\" exec"];
+    reports.scan_until(&mut case, &expected);
+    // Below a directory that was not there when the watch began.
+    case.put("new/deep/er/x", &file("x"));
+    reports.scan_until(&mut case, &["new/deep/er/x: text \"x\" new"]);
+    case.put("new/deep/er/x", &file("y"));
+    reports.scan_until(&mut case, &["new/deep/er/x: text \"y\""]);
+    case.expect_settled();
+}
+
+#[test]
+fn the_echo_of_a_check_out_is_no_change() {
+    let mut case = Case::with(&tree([("a", file("1")), ("b", file("2")), ("c", file("3"))]));
+    let reports = Reports::of(&case);
+    let after = tree([("a", file("new")), ("d/e", file("4")), ("f", file("3"))]);
+    let plan = case.plan(&after, &Tree::new(), &[("c", "f")]);
+    let report = case.check_out(plan);
+    assert_eq!((report.dirty.len(), report.skipped.len()), (0, 0));
+    // The end of the echo: a change of somebody else, made after it.
+    case.put("marker", &file("m"));
+    let mut seen = false;
+    while !seen {
+        let Dirty::Paths(paths) = reports.0.recv_timeout(LIMIT).expect("a report") else { panic!("paths") };
+        let scan = case.scan_only(Some(&paths.iter().map(String::as_str).collect::<Vec<_>>()));
+        seen = paths.contains(&"marker".to_owned());
+        let expected: &[&str] = if seen { &["marker: text \"m\" new"] } else { &[] };
+        assert_eq!(shown(&scan), expected);
+    }
+}
+
+#[test]
+fn links_are_not_watched_through() {
+    let case = Case::new();
+    let other = case.outside().join("other");
+    std::fs::create_dir(&other).expect("make");
+    case.put("link", &link("../other"));
+    let reports = Reports::of(&case);
+    std::fs::write(other.join("x"), "1").expect("write");
+    case.put("marker", &file("m"));
+    let Dirty::Paths(paths) = reports.0.recv_timeout(LIMIT).expect("a report") else { panic!("paths") };
+    assert_eq!(paths, ["marker"]);
+}
+
+#[test]
+fn a_directory_that_is_not_there_cannot_be_watched() {
+    let case = Case::new();
+    assert!(watch(&case.at_path("nothing")).is_err());
+}
+
+const LIMIT: Duration = Duration::from_secs(30);

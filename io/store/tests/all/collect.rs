@@ -1,0 +1,296 @@
+//! Chunks that nobody needs: counted, freed, their room given back, through crashes at every call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sealtide_ibgib::{ChunkHash, Verified};
+use sealtide_identity::SpaceId;
+use sealtide_store::mem::MemDisk;
+use sealtide_store::{Collected, CommitError, Config, Disk, Store, StoreError, conformance};
+use sealtide_sync::{SagaId, SpaceView};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// A binary of two chunks of 300 KiB.
+type Binary = (Vec<(ChunkHash, Bytes)>, Verified);
+
+struct Home {
+    disk: MemDisk,
+    clock: Arc<AtomicU64>,
+}
+
+impl Home {
+    fn new(seed: u64) -> Self {
+        Self { disk: MemDisk::new(seed), clock: Arc::new(AtomicU64::new(1_700_000_000_000)) }
+    }
+
+    fn config(&self) -> Config {
+        let clock = Arc::clone(&self.clock);
+        let wall_ms = Arc::new(move || clock.load(Ordering::Relaxed));
+        Config { pack_bytes: 1 << 20, garbage_bytes: 1, wall_ms }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(Arc::new(self.disk.clone()), self.config()).unwrap()
+    }
+
+    /// Lets everything that was stored a moment ago be old.
+    fn a_day_later(&self) {
+        self.clock.fetch_add(DAY_MS + 1, Ordering::Relaxed);
+    }
+}
+
+fn space(number: u8) -> SpaceId {
+    SpaceId::from_bytes([number; 32])
+}
+
+fn put(store: &Store, space: &SpaceId, (chunks, record): &Binary) {
+    store.adopt_space(*space).unwrap();
+    chunks.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+    store.commit(space, &conformance::local(vec![record.clone()])).unwrap();
+}
+
+fn is_whole(store: &Store, (chunks, _): &Binary) -> bool {
+    chunks.iter().all(|(hash, content)| store.read_chunk(hash).as_ref() == Some(content))
+}
+
+fn assert_sound(store: &Store, what: &str) {
+    assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, [], "{what}");
+}
+
+// Proves: SY-67
+#[test]
+fn a_chunk_is_stored_once_counted_by_reference_and_freed_with_the_last() {
+    let home = Home::new(1);
+    let store = home.open();
+    let shared = conformance::binary(1);
+    let other = conformance::binary(2);
+    put(&store, &space(1), &shared);
+    let once = home.disk.used();
+    put(&store, &space(2), &shared);
+    assert!(home.disk.used() < once + 64 * 1024, "the second space brought no chunk");
+    put(&store, &space(2), &other);
+    let bytes = |number| store.view(&space(number)).unwrap().info().unwrap().bytes;
+    let record = |binary: &Binary| binary.1.encoded().len() as u64;
+    assert_eq!(bytes(1), 600 * 1024 + record(&shared), "the chunks of a space count");
+    assert_eq!(bytes(2), 1200 * 1024 + record(&shared) + record(&other));
+
+    home.a_day_later();
+    assert_eq!(store.collect().unwrap(), Collected::default(), "everything is listed");
+    store.remove_space(&space(1)).unwrap();
+    assert_eq!(store.collect().unwrap(), Collected::default(), "the second space lists it still");
+    let before = home.disk.used();
+    store.remove_space(&space(2)).unwrap();
+    let freed = Collected { chunks: 4, bytes: 1200 * 1024 };
+    assert_eq!(store.collectable(), freed);
+    assert_eq!(store.collect().unwrap(), freed);
+    assert!(home.disk.used() + 1100 * 1024 < before, "the disk has the room back");
+    assert!(store.unreferenced_chunks().is_empty() && store.collectable() == Collected::default());
+    assert!(!is_whole(&store, &shared) && store.read_chunk(&other.0[0].0).is_none());
+    assert_sound(&store, "after the collection");
+
+    put(&store, &space(3), &shared);
+    assert!(is_whole(&store, &shared), "what was freed can be stored again");
+    drop(store);
+    let store = home.open();
+    assert!(is_whole(&store, &shared) && !is_whole(&store, &other));
+    assert_eq!(store.view(&space(3)).unwrap().info().unwrap().bytes, 600 * 1024 + record(&shared));
+    assert_sound(&store, "after the next open");
+}
+
+// Proves: SY-67
+#[test]
+fn what_is_on_its_way_is_kept() {
+    let home = Home::new(2);
+    let store = home.open();
+    let (local, told, staged) = (conformance::binary(1), conformance::binary(2), conformance::binary(3));
+    put(&store, &space(1), &told);
+    store.remove_space(&space(1)).unwrap();
+    store.adopt_space(space(2)).unwrap();
+    let saga = SagaId([1; 32]);
+    store.stage(&space(2), &saga, std::slice::from_ref(&staged.1), &staged.0).unwrap();
+    home.a_day_later();
+    // A saga hears that the chunks of a space that is gone are here, and does not bring them.
+    assert!(told.0.iter().all(|(hash, _)| store.view(&space(2)).unwrap().has_chunk(hash)));
+    local.0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    assert!([&local, &told, &staged].into_iter().all(|binary| is_whole(&store, binary)));
+    store.commit(&space(2), &conformance::of_saga(saga)).unwrap();
+    store.commit(&space(2), &conformance::local(vec![local.1.clone(), told.1.clone()])).unwrap();
+    home.a_day_later();
+    assert_eq!(store.collect().unwrap(), Collected::default());
+
+    let dropped = conformance::binary(4);
+    let saga = SagaId([2; 32]);
+    store.stage(&space(2), &saga, std::slice::from_ref(&dropped.1), &dropped.0).unwrap();
+    home.a_day_later();
+    assert_eq!(store.collect().unwrap(), Collected::default(), "the saga may go on for a week");
+    store.abort(&saga).unwrap();
+    assert_eq!(store.collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    let late = store.commit(&space(2), &conformance::local(vec![dropped.1.clone()]));
+    assert!(matches!(late, Err(CommitError::NoChunk(_))), "no binary without its chunks");
+    assert_sound(&store, "at the end");
+}
+
+// Proves: SY-67
+#[test]
+fn nothing_waits_in_a_process_that_is_gone() {
+    let home = Home::new(3);
+    let store = home.open();
+    conformance::binary(1).0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+    store.sync().unwrap();
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    drop(store);
+    assert_eq!(home.open().collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+}
+
+/// A home with three binaries, one of them in a space that is gone.
+fn with_garbage(seed: u64) -> (Home, [Binary; 3]) {
+    let home = Home::new(seed);
+    let binaries = [1, 2, 3].map(conformance::binary);
+    let store = home.open();
+    for (number, binary) in (1..).zip(&binaries) {
+        put(&store, &space(number), binary);
+    }
+    store.remove_space(&space(2)).unwrap();
+    store.sync().unwrap();
+    home.a_day_later();
+    (home, binaries)
+}
+
+// Proves: SY-67
+#[test]
+fn a_cut_at_every_call_of_a_collection_frees_a_chunk_or_keeps_it() {
+    let (mut cuts, mut died) = (0, true);
+    while died {
+        cuts += 1;
+        for image in 0..4 {
+            let (home, [first, gone, last]) = with_garbage(cuts);
+            let store = home.open();
+            home.disk.fail_from(Some(home.disk.calls() + cuts));
+            died = store.collect().is_err();
+            let crashed = Home { disk: home.disk.crash(image), clock: home.clock.clone() };
+            let what = format!("cut {cuts} image {image}");
+            let room = crashed.disk.used();
+            let store = crashed.open();
+            assert!(is_whole(&store, &first) && is_whole(&store, &last), "{what}");
+            let listed = store.unreferenced_chunks().len();
+            assert!(listed == 2 && is_whole(&store, &gone) || listed == 0 && !is_whole(&store, &gone), "{what}");
+            assert_sound(&store, &what);
+            store.collect().unwrap();
+            assert!(store.unreferenced_chunks().is_empty(), "{what}");
+            assert!(room < 1300 * 1024 || crashed.disk.used() + 500 * 1024 < room, "{what}: the room comes back");
+            assert_sound(&store, &what);
+            // The index is built again from packs with holes.
+            drop(store);
+            for name in crashed.disk.names().iter().filter(|name| name.ends_with(".run")) {
+                Disk::remove(&crashed.disk, name).unwrap();
+            }
+            let store = crashed.open();
+            assert!(is_whole(&store, &first) && is_whole(&store, &last) && !is_whole(&store, &gone), "{what}");
+            assert_sound(&store, &what);
+            put(&store, &space(2), &gone);
+            assert!(is_whole(&store, &gone), "{what}");
+        }
+    }
+    println!("{cuts} cuts with 4 images each");
+    assert!(cuts > 5);
+}
+
+// Proves: SY-67, SY-69
+#[test]
+fn a_full_disk_gets_room_again() {
+    let (home, [first, ..]) = with_garbage(1);
+    let store = home.open();
+    let more = conformance::binary(4);
+    home.disk.set_capacity(Some(home.disk.used() + 1000));
+    assert!(store.put_chunk(more.0[0].0, &more.0[0].1).is_err(), "the disk is full");
+    assert_eq!(store.collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    // A bit less than what was freed, for the log grew.
+    store.put_chunk(more.0[0].0, &more.0[0].1).unwrap();
+    assert!(is_whole(&store, &first));
+    assert_sound(&store, "after the full disk");
+}
+
+#[test]
+fn a_hole_that_nobody_made_is_damage() {
+    let (home, [first, ..]) = with_garbage(1);
+    let store = home.open();
+    store.collect().unwrap();
+    let wanted = first.0[0].0;
+    let names = home.disk.names().into_iter().filter(|name| name.ends_with(".pack"));
+    let mut places = names.filter_map(|name| {
+        let content = home.disk.content(&name)?;
+        let at = content.windows(32).position(|bytes| bytes == wanted.0)?;
+        Some((name, at + 32))
+    });
+    let (name, offset) = places.next().unwrap();
+    let file = Disk::open(&home.disk, &name).unwrap();
+    file.punch(offset as u64, 300 * 1024).unwrap();
+    let bad = store.verify(&mut |_, _| {}).unwrap().bad;
+    assert_eq!(bad.len(), 1);
+    assert_eq!(bad[0].file, name);
+}
+
+// Proves: SY-67
+#[test]
+fn many_binaries_come_and_go_while_runs_are_merged() {
+    let home = Home::new(5);
+    let store = home.open();
+    let keep = conformance::binary(0);
+    put(&store, &space(9), &keep);
+    let mut peak = 0;
+    for number in 1..=30u64 {
+        put(&store, &space(1), &conformance::binary(number));
+        peak = peak.max(home.disk.used());
+        store.remove_space(&space(1)).unwrap();
+        home.a_day_later();
+        assert_eq!(store.collect().unwrap().chunks, 2, "binary {number}");
+        // As long as runs are merged in steps, what was freed must stay so.
+        for note in 0..20 {
+            let note = conformance::stone_of(&format!("note {number} {note}"));
+            store.commit(&space(9), &conformance::local(vec![note])).unwrap();
+        }
+    }
+    assert!(peak < 3 << 20, "{peak} bytes at most for 18 MiB of binaries");
+    assert!(is_whole(&store, &keep) && store.read_chunk(&conformance::binary(7).0[0].0).is_none());
+    assert_sound(&store, "after thirty collections");
+    drop(store);
+    assert_sound(&home.open(), "after the next open");
+}
+
+#[test]
+fn on_a_real_disk_the_blocks_come_back() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_dir(dir.path()).unwrap();
+    let (gone, kept) = (conformance::binary(1), conformance::binary(2));
+    put(&store, &space(1), &gone);
+    put(&store, &space(2), &kept);
+    store.remove_space(&space(1)).unwrap();
+    drop(store);
+    let blocks = || std::fs::metadata(dir.path().join("packs/00000001.pack")).unwrap().blocks() * 512;
+    let before = blocks();
+    let store = Store::open_dir(dir.path()).unwrap();
+    match store.collect() {
+        Err(StoreError::NoHoles) => println!("the file system of the test cannot free parts of files"),
+        collected => {
+            assert_eq!(collected.unwrap(), Collected { chunks: 0, bytes: 0 }, "less than what a pack is sealed for");
+        }
+    }
+    let more = conformance::binary(3);
+    put(&store, &space(3), &more);
+    store.remove_space(&space(3)).unwrap();
+    drop(store);
+    let store = Store::open_dir(dir.path()).unwrap();
+    match store.collect() {
+        Err(StoreError::NoHoles) => assert!(is_whole(&store, &kept)),
+        collected => {
+            assert_eq!(collected.unwrap(), Collected { chunks: 4, bytes: 1200 * 1024 });
+            assert!(blocks() < before, "{} of {before} bytes", blocks());
+        }
+    }
+    assert!(is_whole(&store, &kept));
+    assert_sound(&store, "on a real disk");
+}

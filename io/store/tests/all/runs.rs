@@ -1,0 +1,234 @@
+//! Runs: few files, merged in steps, cut anywhere, and an open that does not read the log.
+
+use std::sync::Arc;
+
+use crate::support::scale;
+use sealtide_ibgib::Verified;
+use sealtide_identity::SpaceId;
+use sealtide_store::mem::MemDisk;
+use sealtide_store::{Config, Store, conformance};
+use sealtide_sync::{IdSum, RangeBound, SagaId, SpaceView};
+
+fn config(pack_bytes: u64) -> Config {
+    Config { pack_bytes, wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() }
+}
+
+fn open(disk: &MemDisk, pack_bytes: u64) -> Store {
+    Store::open(Arc::new(disk.clone()), config(pack_bytes)).unwrap()
+}
+
+fn runs(disk: &MemDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| name.starts_with("runs/")).collect()
+}
+
+/// Record `number`: frames of a few timelines, and stones.
+fn record(number: u64) -> Verified {
+    match number % 3 {
+        0 => conformance::stone_of(&format!("stone {number}")),
+        1 => conformance::first_frame(number),
+        _ => conformance::next_frame(&conformance::first_frame(number - 1), "second"),
+    }
+}
+
+/// Compares everything that `count` commits left.
+fn check(store: &Store, space: &SpaceId, count: u64, what: &str) {
+    let view = store.view(space).unwrap();
+    let mut items: Vec<_> = (0..count).map(record).map(|record| (record.order_key(), record.sid())).collect();
+    items.sort_unstable();
+    assert_eq!(view.bulk(None, usize::MAX), items, "{what}");
+    let mut sum = IdSum::default();
+    items.iter().for_each(|(_, sid)| sum.add(&sid.0));
+    let whole = view.range_sum(&RangeBound::START, &RangeBound::END);
+    assert_eq!(whole, (count, sum), "{what}");
+    assert_eq!(view.snapshot().item_summary.sum, sum, "{what}");
+}
+
+// Proves: SY-79
+#[test]
+fn many_packs_have_few_runs_and_the_sums_of_all_ranges() {
+    let disk = MemDisk::new(1);
+    let store = open(&disk, 100);
+    let space = SpaceId::from_bytes([1; 32]);
+    store.adopt_space(space).unwrap();
+    let commits = 300 * scale();
+    let mut most = 0;
+    for number in 0..commits {
+        store.commit(&space, &conformance::local(vec![record(number)])).unwrap();
+        most = most.max(runs(&disk).len());
+    }
+    let packs = disk.names().iter().filter(|name| name.ends_with(".pack")).count();
+    println!("{packs} packs had at most {most} runs");
+    assert!(packs as u64 > commits && most <= 30);
+    let view = store.view(&space).unwrap();
+    let items = view.bulk(None, usize::MAX);
+    assert_eq!(items.len() as u64, commits);
+    for lo in (0..items.len()).step_by(items.len() / 20) {
+        for hi in (lo..items.len()).step_by(items.len() / 20) {
+            let bound = |at: usize| RangeBound { order: items[at].0, id: items[at].1.0 };
+            let mut sum = IdSum::default();
+            items[lo..hi].iter().for_each(|(_, sid)| sum.add(&sid.0));
+            let found = view.range_sum(&bound(lo), &bound(hi));
+            assert_eq!(found, ((hi - lo) as u64, sum), "{lo} to {hi}");
+            let list = view.range_list(&bound(lo), &bound(hi), 7);
+            let expect: Vec<_> = items[lo..hi].iter().take(7).map(|(order, sid)| (*order, sid.0)).collect();
+            assert_eq!(list, expect);
+        }
+    }
+    check(&store, &space, commits, "open");
+    assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    assert!(!disk.names().iter().any(|name| name.starts_with("check/")), "the check cleans up");
+    drop((view, store));
+    check(&open(&disk, 100), &space, commits, "opened again");
+}
+
+// Proves: SY-48, SY-79
+#[test]
+fn a_cut_at_every_call_of_sealing_and_merging_leaves_a_good_store() {
+    let commits = 18 * scale();
+    let space = SpaceId::from_bytes([1; 32]);
+    let (mut cuts, mut half_merged) = (0, 0);
+    for call in 1.. {
+        let disk = MemDisk::new(call);
+        disk.fail_from(Some(call));
+        let mut done = 0;
+        let opened = Store::open(Arc::new(disk.clone()), config(100));
+        let alive = opened.as_ref().is_ok_and(|store| store.adopt_space(space).is_ok());
+        if let (Ok(store), true) = (&opened, alive) {
+            while done < commits && store.commit(&space, &conformance::local(vec![record(done)])).is_ok() {
+                done += 1;
+            }
+        }
+        let crashed = disk.crash(call);
+        drop(opened);
+        if done == commits {
+            break;
+        }
+        cuts += 1;
+        // More packs than runs, and names that overlap, are what a cut merge leaves.
+        half_merged += u64::from(overlapping(&runs(&crashed)));
+        let store = open(&crashed, 100);
+        store.adopt_space(space).unwrap();
+        let there = store.view(&space).unwrap().info().unwrap().records;
+        assert!(there == done || there == done + 1, "call {call}: {there} of {done}");
+        check(&store, &space, there, &format!("call {call}"));
+        for number in there..there + 10 {
+            store.commit(&space, &conformance::local(vec![record(number)])).unwrap();
+        }
+        check(&store, &space, there + 10, &format!("after call {call}"));
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, [], "call {call}");
+        assert!(!overlapping(&runs(&crashed)), "what a cut left is gone");
+    }
+    println!("{cuts} cuts, {half_merged} of them in a merge");
+    assert!(half_merged > 0);
+}
+
+fn overlapping(runs: &[String]) -> bool {
+    let mut covers: Vec<(u32, u32)> = runs
+        .iter()
+        .map(|name| {
+            let (first, last) = name["runs/".len()..name.len() - ".run".len()].split_once('-').unwrap();
+            (first.parse().unwrap(), last.parse().unwrap())
+        })
+        .collect();
+    covers.sort_unstable();
+    covers.windows(2).any(|pair| pair[0].1 >= pair[1].0)
+}
+
+// Proves: SY-44 (open part)
+#[test]
+fn opening_reads_neither_the_sealed_packs_nor_the_pages_of_runs() {
+    let disk = MemDisk::new(1);
+    let space = SpaceId::from_bytes([1; 32]);
+    let store = open(&disk, 200_000);
+    store.adopt_space(space).unwrap();
+    let count = 4000 * scale();
+    for batch in 0..count / 100 {
+        let records = (0..100).map(|number| conformance::stone_of(&format!("{batch} {number} {:0300}", 7))).collect();
+        store.commit(&space, &conformance::local(records)).unwrap();
+    }
+    drop(store);
+    let size = |end: &str| -> u64 {
+        let of_kind = disk.names().into_iter().filter(|name| name.ends_with(end));
+        of_kind.map(|name| disk.content(&name).unwrap().len() as u64).sum()
+    };
+    let last = disk.names().into_iter().rfind(|name| name.ends_with(".pack")).unwrap();
+    let open_pack = disk.content(&last).unwrap().len() as u64;
+    let before = disk.bytes_read();
+    let store = open(&disk, 200_000);
+    let read = disk.bytes_read() - before;
+    let (packs, of_runs) = (size(".pack"), size(".run"));
+    println!("{packs} bytes of packs, {of_runs} of runs, {open_pack} in the open pack: {read} read at open");
+    assert!(read < open_pack + of_runs / 8 + 100_000 && read < packs / 4);
+    // A look-up reads a page or two of a run, not the run.
+    let view = store.view(&space).unwrap();
+    let before = disk.bytes_read();
+    assert!(view.contains(&conformance::stone_of(&format!("0 0 {:0300}", 7)).sid()));
+    assert!(disk.bytes_read() - before < 20_000);
+    let before = disk.bytes_read();
+    let middle = RangeBound { order: u64::MAX / 4 * 3, id: [0; 32] };
+    assert!(view.range_sum(&RangeBound::START, &middle).0 > 0);
+    assert!(disk.bytes_read() - before < 200_000);
+}
+
+#[test]
+fn what_is_staged_outlives_its_pack() {
+    let disk = MemDisk::new(1);
+    let (space, saga) = (SpaceId::from_bytes([1; 32]), SagaId([1; 32]));
+    let store = open(&disk, 100);
+    store.adopt_space(space).unwrap();
+    let staged: Vec<Verified> = (0..12).map(record).collect();
+    let (chunks, manifest) = conformance::binary(3);
+    for record in &staged {
+        store.stage(&space, &saga, std::slice::from_ref(record), &[]).unwrap();
+    }
+    store.stage(&space, &saga, std::slice::from_ref(&manifest), &chunks).unwrap();
+    store.sync().unwrap();
+    // Other commits seal pack after pack meanwhile, also with one of the staged records.
+    let other = SpaceId::from_bytes([2; 32]);
+    store.adopt_space(other).unwrap();
+    for number in 9..30 {
+        store.commit(&other, &conformance::local(vec![record(number)])).unwrap();
+    }
+    drop(store);
+    let store = open(&disk, 100);
+    let view = store.view(&space).unwrap();
+    assert_eq!(view.staged(&saga).len(), 13);
+    assert!(view.staged_record(&saga, &manifest.sid()).is_some() && !view.contains(&staged[0].sid()));
+    assert_eq!(view.chunk(&chunks[0].0, 0, 9), None, "no member lists it yet");
+    assert!(store.unreferenced_chunks().is_empty(), "a staged record lists them");
+    let result = store.commit(&space, &conformance::of_saga(saga)).unwrap();
+    assert_eq!((result.new_records, result.moved.len()), (13, 4));
+    for number in 30..50 {
+        store.commit(&other, &conformance::local(vec![record(number)])).unwrap();
+    }
+    drop((view, store));
+    for _ in 0..2 {
+        let store = open(&disk, 100);
+        let view = store.view(&space).unwrap();
+        assert!(staged.iter().all(|record| view.record(&record.sid()).is_some_and(|read| read == *record)));
+        assert_eq!(view.chunk(&chunks[0].0, 0, 9).map(|piece| piece.len()), Some(9));
+        assert!(store.unreferenced_chunks().is_empty());
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    }
+}
+
+#[test]
+fn a_space_that_comes_back_does_not_bring_its_old_members() {
+    let disk = MemDisk::new(1);
+    let space = SpaceId::from_bytes([1; 32]);
+    let store = open(&disk, 100);
+    for round in 0..3 {
+        store.adopt_space(space).unwrap();
+        for number in 0..20 {
+            store.commit(&space, &conformance::local(vec![record(number)])).unwrap();
+        }
+        check(&store, &space, 20, &format!("round {round}"));
+        store.remove_space(&space).unwrap();
+        store.adopt_space(space).unwrap();
+        check(&store, &space, 0, &format!("round {round}"));
+        assert!(!store.view(&space).unwrap().contains(&record(1).sid()));
+        assert!(store.view(&space).unwrap().by_address(record(1).address()).is_empty());
+        store.remove_space(&space).unwrap();
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    }
+}
