@@ -11,8 +11,8 @@ use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::negentropy::Ranges;
 use sealtide_sync::{IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
-use crate::entry::{CHUNK_LINE_BYTES, HEAD_BYTES};
-use crate::index::{Index, tip_hash};
+use crate::compress::ChunkForm;
+use crate::index::{ChunkInfo, Index, tip_hash};
 use crate::pack::{Pack, Packs};
 use crate::plan::{by_address, member_frame};
 use crate::run::Unreadable;
@@ -156,23 +156,51 @@ impl Inner {
         })
     }
 
+    /// A whole chunk; hash unchecked.
+    pub(crate) fn chunk_content(&self, hash: &ChunkHash) -> Option<Bytes> {
+        self.chunk_piece(hash, 0, usize::MAX)
+    }
+
     /// Bytes of a chunk from `offset`, at most `limit`; hash unchecked.
-    pub(crate) fn chunk_piece(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
+    fn chunk_piece(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
         let (pack, info) = {
             let index = read(&self.index);
             let info = index.chunk(hash).ok()??;
             (Arc::clone(index.packs.get(&info.place.pack)?), info)
         };
-        let mut bytes = vec![0; (info.len.checked_sub(offset)? as usize).min(limit)];
-        let start = u64::from(info.place.offset) + (HEAD_BYTES + CHUNK_LINE_BYTES) as u64 + u64::from(offset);
-        match pack.file.read_at(start, &mut bytes) {
-            Ok(()) => Some(bytes.into()),
-            Err(error) => {
-                tracing::error!(%error, chunk = %hash, "a chunk cannot be read");
-                None
+        let piece = if info.is_compressed() {
+            // A transfer asks for one piece after the other.
+            let cut = |content: Bytes| {
+                let end = content.len().min((offset as usize).saturating_add(limit));
+                (offset as usize <= end).then(|| content.slice(offset as usize..end))
+            };
+            match self.expanded.get(hash) {
+                Some(content) => Ok(cut(content)),
+                None => read_content(&pack, &info).map(|content| {
+                    if limit < content.len() {
+                        self.expanded.keep(*hash, content.clone());
+                    }
+                    cut(content)
+                }),
             }
-        }
+        } else {
+            let mut bytes = vec![0; (info.len.checked_sub(offset)? as usize).min(limit)];
+            pack.file.read_at(info.start() + u64::from(offset), &mut bytes).map(|()| Some(bytes.into()))
+        };
+        piece.unwrap_or_else(|error| {
+            tracing::error!(%error, chunk = %hash, "a chunk cannot be read");
+            None
+        })
     }
+}
+
+/// The content of a compressed chunk.
+fn read_content(pack: &Pack, info: &ChunkInfo) -> io::Result<Bytes> {
+    let mut bytes = vec![0; info.stored_len() as usize];
+    pack.file.read_at(info.start(), &mut bytes)?;
+    let content = ChunkForm { bytes: bytes.into(), compressed: true }.content(info.len as usize);
+    let content = content.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not what its entry says"))?;
+    Ok(content.into_owned().into())
 }
 
 impl SpaceHandle {

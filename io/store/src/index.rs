@@ -9,7 +9,7 @@ use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{CommitLine, Entry, Move, RecordLine, StoneLine, TipLine};
+use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, HEAD_BYTES, Move, RecordLine, StoneLine, TipLine};
 use crate::pack::{Packs, Place};
 use crate::run::{Run, Unreadable};
 use crate::runs::Runs;
@@ -111,6 +111,21 @@ impl ChunkInfo {
 
     pub(crate) fn is_freed(&self) -> bool {
         self.len == 0
+    }
+
+    /// Offset in the pack of what is stored.
+    pub(crate) fn start(&self) -> u64 {
+        u64::from(self.place.offset) + (HEAD_BYTES + CHUNK_LINE_BYTES) as u64
+    }
+
+    /// Bytes of what is stored.
+    pub(crate) fn stored_len(&self) -> u32 {
+        self.place.body_len.saturating_sub(CHUNK_LINE_BYTES as u32)
+    }
+
+    /// Only a form that is shorter is written.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.stored_len() < self.len
     }
 }
 

@@ -13,6 +13,7 @@
 mod behind;
 mod cache;
 mod collect;
+mod compress;
 pub mod conformance;
 mod disk;
 mod durable;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::entry::Entry;
+use crate::entry::{Entry, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Sums};
 use crate::log::Log;
@@ -203,7 +203,7 @@ fn read_sealed_pack(
                 None => return Err(pack.damage(offset, what).into()),
             },
             Step::Entry { offset, kind, body } => {
-                let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
+                let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, UNKNOWN_ENTRY))?;
                 sealed = entry == Entry::Seal;
                 let place = Place { pack: pack.number, offset: offset as u32, body_len: body.len() as u32 };
                 apply(index, pack, place, entry)?;
@@ -256,7 +256,7 @@ fn read_open_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(u64, Tail), Op
         match scan.next().map_err(failed)? {
             Step::End => return Ok((end, tail)),
             Step::Entry { offset, kind, body } => {
-                let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, "unknown entry"))?;
+                let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, UNKNOWN_ENTRY))?;
                 if matches!(tail, Tail::Sealed) {
                     return Err(pack.damage(offset, "an entry behind the seal").into());
                 }

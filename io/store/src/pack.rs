@@ -1,5 +1,6 @@
 //! Packs: append-only files of entries. Spec: store, "Packs".
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -7,10 +8,9 @@ use std::sync::Arc;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::ChunkHash;
 
+use crate::compress::ChunkForm;
 use crate::disk::{Disk, DiskFile};
-use crate::entry::{
-    CHUNK_LINE_BYTES, Cut, Entry, HEAD_BYTES, Head, KIND_CHUNK, KIND_COMMIT, KIND_FREE, KIND_MARK, MAGIC, PackKey,
-};
+use crate::entry::{CHUNK_LINE_BYTES, Cut, Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_FREE, KIND_MARK, MAGIC, PackKey};
 use crate::error::{Damage, OpenError};
 
 /// All packs by number.
@@ -165,18 +165,20 @@ impl<'a> Scan<'a> {
         let offset = self.at;
         let range = self.fill(offset, HEAD_BYTES + CHUNK_LINE_BYTES)?;
         let bytes = &self.window[range];
-        let Some(head) = Head::read(&self.pack.key, offset, bytes).filter(|head| head.kind == KIND_CHUNK) else {
+        let Some(head) = Head::read(&self.pack.key, offset, bytes).filter(Head::is_chunk) else {
             return Ok(None);
         };
         let next = offset + (HEAD_BYTES + head.body_len) as u64;
         let mut line = Cut(bytes.get(HEAD_BYTES..).unwrap_or_default());
-        match Entry::read_slim(KIND_CHUNK, &mut line) {
-            Some(Entry::Chunk { hash, content_len, .. })
-                if next <= self.end && content_len as usize + CHUNK_LINE_BYTES == head.body_len =>
+        match Entry::read_slim(head.kind, &mut line) {
+            Some(Entry::Chunk { hash, stored, content_len })
+                if next <= self.end
+                    && (stored.compressed || content_len as usize + CHUNK_LINE_BYTES == head.body_len) =>
             {
                 self.at = next;
                 let place = Place { pack: self.pack.number, offset: offset as u32, body_len: head.body_len as u32 };
-                Ok(Some((place, Entry::Chunk { hash, content: &[], content_len })))
+                let stored = ChunkForm { bytes: Cow::default(), compressed: stored.compressed };
+                Ok(Some((place, Entry::Chunk { hash, stored, content_len })))
             }
             _ => Ok(None),
         }

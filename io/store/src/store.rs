@@ -1,6 +1,6 @@
 //! The store: open, stage, commit, tell. Spec: ibgib §14, store.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,6 +15,7 @@ use sealtide_identity::authorship::{COMMIT_IB, read_commit};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::collect::Touched;
+use crate::compress::Expanded;
 use crate::disk::{Disk, FsDisk};
 use crate::durable::{Durable, position};
 use crate::entry::{Builder, CommitLine, Entry, RecordLine, StoneLine};
@@ -115,6 +116,7 @@ pub(crate) struct Inner {
     staged_facts: Mutex<StagedFacts>,
     facts: Facts,
     pub(crate) touched: Touched,
+    pub(crate) expanded: Expanded,
     pub(crate) config: Config,
     /// Whether something was appended since the last mark.
     dirty: AtomicBool,
@@ -230,6 +232,7 @@ impl Store {
             staged_facts: Mutex::default(),
             facts,
             touched: Touched::default(),
+            expanded: Expanded::default(),
             config,
             dirty: AtomicBool::new(false),
             checking: Mutex::default(),
@@ -342,6 +345,13 @@ impl Store {
         chunks.iter().try_for_each(|(hash, content)| check_chunk(hash, content))?;
         self.inner.touched.touch(chunks.iter().map(|(hash, _)| *hash), self.wall_ms());
         let frames: Vec<Option<FrameOf>> = records.iter().map(FrameOf::of).collect();
+        // What is here now stays, since it was touched; the others are compressed while nobody waits for the log.
+        let mut new_chunks = BTreeMap::new();
+        for (hash, content) in chunks {
+            if !new_chunks.contains_key(hash) && read(&self.inner.index).chunk(hash)?.is_none() {
+                new_chunks.insert(*hash, Entry::chunk(*hash, content));
+            }
+        }
         let mut log = self.writer()?;
         let mut batch = Batch::new(&log);
         let txn;
@@ -359,10 +369,10 @@ impl Store {
                 Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
                 Some(info) => return Err(StoreError::SagaEnded(info.state)),
             };
-            let mut seen_chunks = BTreeSet::new();
-            for (hash, content) in chunks {
-                if index.chunk(hash)?.is_none() && seen_chunks.insert(*hash) {
-                    batch.push(Entry::Chunk { hash: *hash, content, content_len: content.len() as u32 });
+            for (hash, entry) in new_chunks {
+                // Another may have brought it meanwhile.
+                if index.chunk(&hash)?.is_none() {
+                    batch.push(entry);
                 }
             }
             let staged = index.txns.get(&txn);
@@ -412,12 +422,13 @@ impl Store {
         if read(&self.inner.index).chunk(&hash)?.is_some() {
             return Ok(());
         }
+        let entry = Entry::chunk(hash, content);
         let mut log = self.writer()?;
         if read(&self.inner.index).chunk(&hash)?.is_some() {
             return Ok(());
         }
         let mut batch = Batch::new(&log);
-        batch.push(Entry::Chunk { hash, content, content_len: content.len() as u32 });
+        batch.push(entry);
         self.append(&mut log, batch)?;
         Ok(())
     }
@@ -425,8 +436,7 @@ impl Store {
     /// The bytes of a chunk, hash checked; `None` when it is not here or damaged. For check-outs: no membership is
     /// asked.
     pub fn read_chunk(&self, hash: &ChunkHash) -> Option<Bytes> {
-        let len = read(&self.inner.index).chunk(hash).ok()??.len;
-        let bytes = self.inner.chunk_piece(hash, 0, len as usize)?;
+        let bytes = self.inner.chunk_content(hash)?;
         if blake3(&bytes) != hash.0 {
             tracing::error!(chunk = %hash, "the chunk on disk does not have its hash");
             return None;
