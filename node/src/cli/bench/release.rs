@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -70,10 +71,9 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
     })?;
     let (pack_s, packed) =
         time(|| pack(&source, &list, &mut io::sink(), &mut io::sink(), &mut |_| ()).map_err(|error| failed(&error)))?;
-    // What a publication puts on the disk: every chunk of the files, and the bundle.
-    let durable = bytes + packed.size;
-    let (disk_s, ()) = time(|| write_durably(&dir.join("disk"), durable))?;
-    let here = node(&dir.join("home")).await?;
+    let home = dir.join("home");
+    let here = node(&home).await?;
+    let before = room_of(&home)?;
     let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
     let (app, channel) = (AppName::parse("bench"), Channel::parse("stable"));
     let (app, channel) = app.zip(channel).ok_or_else(|| failed(&"the names of the bench"))?;
@@ -89,6 +89,9 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
     let started = Instant::now();
     let published = publish(&here, order, &progress).await?;
     let publish_s = started.elapsed().as_secs_f64();
+    // What it put on the disk: the chunks of the files, compressed, and the bundle.
+    let durable = room_of(&home)?.saturating_sub(before);
+    let (disk_s, ()) = time(|| write_durably(&dir.join("disk"), durable))?;
     let trust = Trust::parse(published.trust.to_value().to_string().as_bytes()).map_err(|error| failed(&error))?;
     let wall_ms = crate::real::now().wall_ms;
     let (verify_s, bundle) = time(|| {
@@ -145,6 +148,17 @@ fn read_files(
         }
     }
     Ok(())
+}
+
+/// Bytes on the disk of all files below a directory.
+fn room_of(dir: &Path) -> io::Result<u64> {
+    let mut room = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        room += if found.is_dir() { room_of(&entry.path())? } else { found.blocks() * 512 };
+    }
+    Ok(room)
 }
 
 /// Writes so many bytes to a new file, in order, and waits for the disk.
