@@ -1,5 +1,6 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
+mod contents;
 mod ready;
 mod registry;
 mod relays;
@@ -9,7 +10,7 @@ pub(crate) use relays::BEHIND_PROXIES;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
@@ -38,9 +39,6 @@ use crate::real::{RealWorld, now};
 use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
-
-/// How often the store is looked through for what nobody needs.
-const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Notices that wait for the door.
 const NOTICES: usize = 64;
@@ -76,6 +74,8 @@ struct Inner {
     recent: Recent,
     /// The registry that several nodes have, where this home shares or follows one.
     registry: registry::RegistrySlot,
+    /// Read while contents of releases are unpacked or copied, written while some are given up.
+    contents: RwLock<()>,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -196,6 +196,7 @@ impl Node {
             codes: Mutex::default(),
             recent: Recent::default(),
             registry: registry::RegistrySlot::default(),
+            contents: RwLock::default(),
             publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -497,6 +498,7 @@ impl Node {
             return Ok(());
         }
         self.tidy_store();
+        self.answer_contents();
         self.accept_sessions();
         self.use_relays_of_tickets();
         self.keep_relays_told();
@@ -511,32 +513,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    /// Drops what was staged too long ago and frees chunks that nobody needs, now and every few hours.
-    // Spec: SY-67
-    fn tidy_store(&self) {
-        let (store, mut stop) = (self.store().clone(), self.0.stop.subscribe());
-        tokio::spawn(async move {
-            loop {
-                let tidied = store.clone();
-                let tidying = tokio::task::spawn_blocking(move || {
-                    if let Err(error) = tidied.expire() {
-                        tracing::warn!(%error, "old sagas could not be cleared");
-                    }
-                    match tidied.collect() {
-                        Ok(collected) if collected.chunks > 0 => tracing::info!(?collected, "unused chunks were freed"),
-                        Ok(_) => {}
-                        Err(error) => tracing::warn!(%error, "unused chunks were not freed"),
-                    }
-                });
-                let _ = tidying.await;
-                tokio::select! {
-                    () = tokio::time::sleep(TIDY_EVERY) => {}
-                    _ = stop.changed() => return,
-                }
-            }
-        });
     }
 
     fn accept_sessions(&self) {

@@ -251,6 +251,7 @@ fn what_is_given_up_goes_unless_another_lists_it() {
     drop((store, view));
     let store = home.open();
     assert!(store.holds_chunk(&old.0[0].0) && !store.holds_chunk(&old.0[1].0));
+    assert_eq!(store.view(&space(1)).unwrap().info().unwrap().bytes, bytes);
     assert_sound(&store, "after the next open");
 }
 
@@ -263,6 +264,7 @@ fn a_cut_at_every_call_gives_a_content_up_or_keeps_it() {
         for image in 0..4 {
             let (home, [first, old, last], given_up) = with_given_up(cuts);
             let store = home.open();
+            let bytes = store.view(&space(1)).unwrap().info().unwrap().bytes;
             home.disk.fail_from(Some(home.disk.calls() + cuts));
             died = store.collect_with(&given_up).is_err();
             let crashed = Home { disk: home.disk.crash(image), clock: home.clock.clone() };
@@ -279,6 +281,7 @@ fn a_cut_at_every_call_gives_a_content_up_or_keeps_it() {
                 Disk::remove(&crashed.disk, name).unwrap();
             }
             let store = crashed.open();
+            assert_eq!(store.view(&space(1)).unwrap().info().unwrap().bytes, bytes, "{what}");
             assert!(is_whole(&store, &first) && is_whole(&store, &last) && !is_whole(&store, &old), "{what}");
             assert_sound(&store, &what);
             old.0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());

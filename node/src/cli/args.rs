@@ -231,10 +231,12 @@ pub(crate) enum Command {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Give the room of binaries that no space needs any more back to the disk
+    /// Give the room of binaries that nobody needs any more back to the disk
     ///
-    /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
-    /// given up. A running node does this at its start and every six hours. What it received in the last 24 hours waits.
+    /// What goes belongs to spaces that were removed, to transfers that were given up, and to old releases of apps that are
+    /// installed here: beside those installed and the ones before them, the newest `release.keep` of each channel stay (2;
+    /// `all`: every one). Signatures and manifests of all stay, and so does all other history of every space. A running node
+    /// does this at its start and every six hours. What it received in the last 24 hours waits.
     Gc {
         /// Only tell what would be freed
         #[arg(long)]

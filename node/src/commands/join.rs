@@ -85,6 +85,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         "peer": ticket.node.to_string(),
         "dir": dir,
         "in_step": order.wait || dir.is_none(),
+        "absent": node.engine().absent_chunks(&offer.space),
     }))
 }
 

@@ -6,6 +6,7 @@
 
 mod admission;
 pub mod authorship;
+pub(crate) mod contents;
 pub mod holds;
 pub mod keystones;
 pub mod members;
@@ -24,6 +25,8 @@ use sealtide_identity::{InviteId, NodeId, SpaceId};
 use sealtide_store::Store;
 use sealtide_sync::{CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+pub(crate) use crate::engine::room::{RELEASE_IB, only_releases_need};
 
 use crate::engine::authorship::Stones;
 use crate::engine::keystones::{Keystones, NoKeystones};

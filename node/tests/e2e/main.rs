@@ -39,6 +39,7 @@ mod policy;
 mod registry;
 mod relay;
 mod releases;
+mod retention;
 mod room;
 mod scenes;
 mod secrets;
