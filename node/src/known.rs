@@ -143,7 +143,47 @@ impl Known {
     /// # Errors
     /// As the store reports.
     pub fn remove_invite(&self, id: &InviteId) -> Result<bool, FactsError> {
+        self.put_setting(&device_invite_key(id), None)?;
         self.0.facts().remove_invite(id)
+    }
+
+    /// Writes down that an invite is for another device of the same owner: it lets into more than its own space.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_device_invite(&self, id: &InviteId) -> Result<(), FactsError> {
+        self.put_setting(&device_invite_key(id), Some("all"))
+    }
+
+    /// Whether an invite is one for a device.
+    pub fn is_device_invite(&self, id: &InviteId) -> bool {
+        self.setting(&device_invite_key(id)).is_some()
+    }
+
+    /// Writes down that the own owner is to delegate a device as soon as it can, or that it has.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_awaits_owner(&self, device: &NodeId, awaits: bool) -> Result<(), FactsError> {
+        self.put_setting(&format!("device/awaiting/{device}"), awaits.then_some("delegation"))
+    }
+
+    /// Whether the own owner is to delegate a device.
+    pub fn awaits_owner(&self, device: &NodeId) -> bool {
+        self.setting(&format!("device/awaiting/{device}")).is_some()
+    }
+
+    /// The node whose owner this device is to speak for as soon as that one delegates it, or nobody.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_device_of(&self, node: Option<&NodeId>) -> Result<(), FactsError> {
+        self.put_setting(DEVICE_OF, node.map(ToString::to_string).as_deref())
+    }
+
+    /// The node whose owner this device waits for.
+    pub fn device_of(&self) -> Option<NodeId> {
+        self.setting(DEVICE_OF)?.parse().ok()
     }
 
     /// Takes one use of an invite and enrols a node, in one durable step.
@@ -237,6 +277,13 @@ impl Known {
         }
         self.0.facts().put_setting(&saga_key(peer, space), None)
     }
+}
+
+/// The row of [`Known::device_of`].
+const DEVICE_OF: &str = "device/of";
+
+fn device_invite_key(id: &InviteId) -> String {
+    format!("device/invite/{}", data_encoding::HEXLOWER.encode(id))
 }
 
 fn absent_key(space: &SpaceId) -> String {

@@ -1,6 +1,7 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
 mod contents;
+mod devices;
 mod ready;
 mod registry;
 mod relays;
@@ -503,6 +504,7 @@ impl Node {
         self.use_relays_of_tickets();
         self.keep_relays_told();
         self.watch_grants();
+        self.watch_for_owner();
         Recent::watch(self);
         self.open_shares();
         crate::releases::keep_fresh(self);
@@ -559,6 +561,9 @@ impl Node {
         }
         lock(&self.0.why_not).remove(&peer);
         if let Some(invite) = session.invite_used() {
+            if self.known().is_device_invite(&invite) {
+                self.let_device_in(peer, invite);
+            }
             self.audit().note("peer_enrolled", &[("peer", &peer.to_string()), ("invite", &hex(&invite))]);
             self.engine().grants_changed();
         }
@@ -575,7 +580,10 @@ impl Node {
             loop {
                 match events.recv().await {
                     Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
-                    Ok(Event::PeerReady(peer)) => drop(lock(&node.0.met).insert(peer)),
+                    Ok(Event::PeerReady(peer)) => {
+                        lock(&node.0.met).insert(peer);
+                        node.delegate_to_device(peer);
+                    }
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
                     Ok(Event::Changed { space, timelines, .. }) => node.look_for_signals(&space, &timelines),
                     Ok(Event::MemberRemoved { space, peer }) => node.part_from(space, peer),

@@ -127,6 +127,9 @@ pub(crate) enum Command {
         /// Return when in step, not when enrolled
         #[arg(long)]
         wait: bool,
+        /// This is another device of yours, and the ticket one of `ticket new --device`: take every space, and speak for your owner
+        #[arg(long)]
+        device: bool,
         /// Name of this node, when it is made now
         #[arg(long)]
         name: Option<String>,
@@ -434,8 +437,8 @@ pub(crate) enum BackupCommand {
     Restore {
         /// The file
         file: PathBuf,
-        /// Another node instead, with keys of its own, that may run beside the original: all spaces are here, and a ticket for
-        /// each lets it in. What the backup holds is not sent again. The original's settings are laid beside the new ones
+        /// Another node instead, with keys of its own, that may run beside the original: all spaces are here, and one
+        /// `ticket new --device` of the original lets it in. What the backup holds is not sent again. The original's settings are laid beside the new ones
         #[arg(long)]
         as_new_device: bool,
     },
@@ -589,6 +592,11 @@ pub(crate) enum TicketCommand {
         /// How many nodes may use it
         #[arg(long, default_value_t = 1)]
         uses: u32,
+        /// For another device of yours: into every space that this node administers, as admin; once
+        ///
+        /// Where this node has the owner identity, the owner delegates the device, and it speaks for you.
+        #[arg(long, conflicts_with_all = ["space", "role", "uses"])]
+        device: bool,
     },
     /// List tickets
     List,

@@ -14,6 +14,13 @@ pub(crate) fn text(answer: &Value) -> String {
         "status" => status(answer),
         "ready" => ready(answer),
         "share" => rows(&answer["shared"], |row| format!("{} is shared as {}", word(&row["dir"]), word(&row["name"]))),
+        "ticket" if answer["device"] == true => format!(
+            "{}\nfor a device of yours, into {}, once and until {}{}: `sealtide join --device` there; treat it like a password",
+            word(&answer["ticket"]),
+            rows(&answer["spaces"], word).replace('\n', ", "),
+            word(&answer["expires"]),
+            if answer["owner"].is_string() { "; the owner delegates it" } else { "" },
+        ),
         "ticket" => format!(
             "{}\n{} for {} use(s) until {}; treat it like a password",
             word(&answer["ticket"]),
@@ -90,7 +97,7 @@ pub(crate) fn text(answer: &Value) -> String {
         ),
         "join" => format!(
             "joined {} ({}){}",
-            word(&answer["name"]),
+            rows(&answer["spaces"], word).replace('\n', ", "),
             word(&answer["role"]),
             match (answer["in_step"].as_bool(), answer["dir"].as_str()) {
                 (Some(true), Some(dir)) => format!("; {dir} is in step"),
@@ -346,8 +353,9 @@ fn get(answer: &Value) -> String {
 fn new_device(answer: &Value) -> String {
     let spaces: Vec<String> = answer["spaces"].as_array().into_iter().flatten().map(|it| word(&it["name"])).collect();
     format!(
-        "{} is a new node, {}, with what the backup holds of: {}\nlet it in: `sealtide ticket new --space NAME` where the space is, \
-         then `sealtide join TICKET DIR` here, for each; is the original lost? `sealtide identity recover`, with the words",
+        "{} is a new node, {}, with what the backup holds of: {}\nlet it in: `sealtide ticket new --device` where the original runs, then \
+         `sealtide join --device TICKET` here, and `sealtide spaces folder SPACE DIR` for each that has a folder; is the original lost? \
+         `sealtide identity recover`, with the words",
         word(&answer["home"]),
         word(&answer["node"]),
         spaces.join(", ")

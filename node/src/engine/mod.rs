@@ -462,8 +462,9 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// The spaces where a peer has a role; the one that `invite` lets into is marked.
+    /// The spaces where a peer has a role; the one that `invite` lets into is marked, or all where it is for a device.
     pub(crate) fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
+        let is_for_device = invite.is_some_and(|id| self.known().is_device_invite(&id));
         let invited = invite.and_then(|id| self.known().invite(&id)).map(|invite| invite.space);
         let spaces = self.known().labels().into_iter();
         let offers = spaces.filter_map(|(space, label)| {
@@ -475,7 +476,7 @@ impl<W: World> Engine<W> {
                 name: label.name,
                 kind: label.kind,
                 role,
-                invited: invited == Some(space),
+                invited: is_for_device || invited == Some(space),
                 tip_count: snapshot.tip_summary.count,
                 tip_fingerprint: snapshot.tip_summary.fingerprint(),
             })

@@ -17,6 +17,7 @@ mod cli;
 mod compat;
 mod console;
 mod crash;
+mod devices;
 mod door;
 mod door_settings;
 mod events;
