@@ -55,6 +55,9 @@ pub enum Request {
         ttl_s: u64,
         /// How many nodes may use it.
         uses: u32,
+        /// For another device of the same owner: into every space that this node administers, as admin, once.
+        #[serde(default)]
+        device: bool,
     },
     /// `ticket list`
     TicketList,
@@ -75,6 +78,9 @@ pub enum Request {
         yes: bool,
         /// Seconds without progress before giving up.
         timeout_s: u64,
+        /// This node is another device of whoever made the ticket.
+        #[serde(default)]
+        device: bool,
     },
     /// `peers list`
     PeersList,
@@ -353,13 +359,14 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Pause { space } => commands::status::pause(node, space.as_deref(), true),
         Request::Resume { space } => commands::status::pause(node, space.as_deref(), false),
         Request::Share { dirs } => commands::share::share(node, &dirs).await,
-        Request::TicketNew { space, role, ttl_s, uses } => {
+        Request::TicketNew { device: true, ttl_s, .. } => commands::ticket::new_for_device(node, ttl_s),
+        Request::TicketNew { space, role, ttl_s, uses, device: false } => {
             commands::ticket::new(node, space.as_deref(), &role, ttl_s, uses).await
         }
         Request::TicketList => commands::ticket::list(node),
         Request::TicketRevoke { id } => commands::ticket::revoke(node, &id),
-        Request::Join { ticket, dir, wait, yes, timeout_s } => {
-            let order = commands::join::JoinOrder { ticket, dir, wait, yes, timeout_s };
+        Request::Join { ticket, dir, wait, yes, timeout_s, device } => {
+            let order = commands::join::JoinOrder { ticket, dir, wait, yes, timeout_s, device };
             commands::join::join(node, order, progress).await
         }
         Request::PeersList => commands::peers::list(node),

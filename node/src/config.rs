@@ -16,7 +16,7 @@ use toml_edit::DocumentMut;
 
 use crate::engine::quota::QuotaLimits;
 use crate::failure::Failure;
-use crate::releases::{BucketPlace, is_class, is_endpoint, is_region};
+use crate::releases::{BucketPlace, is_class, is_endpoint, is_kept, is_region};
 
 pub use gateway::GatewaySettings;
 
@@ -203,6 +203,14 @@ const SETTINGS: &[Setting] = &[
         default: "1TiB",
         about: "bytes that one space may take here with its history before nothing more is received for it",
         check: |text| read_size(text).is_some(),
+    },
+    Setting {
+        section: "release",
+        key: "keep",
+        default: "2",
+        about: "releases of each channel whose contents stay at a node that installs from it, beside what is installed and what was \
+                before it: a number from 1 on, or all",
+        check: is_kept,
     },
     Setting {
         section: "archive",

@@ -3,6 +3,9 @@
 //! A thin reading of the store's facts in the words of this crate. Reads that fail are logged and give nothing: a node
 //! that cannot read its grants lets nobody do anything.
 
+use std::collections::BTreeMap;
+
+use sealtide_ibgib::Sid;
 use sealtide_identity::{Grant, Invite, InviteId, NodeId, SpaceId};
 use sealtide_store::{EnrolError, FactsError, Peer, SpaceLabel, Store};
 use sealtide_sync::SagaId;
@@ -23,6 +26,38 @@ pub struct OpenSaga {
     /// Whether its COMMIT was under way, so that the peer must be asked what became of it.
     pub commit_sent: bool,
 }
+
+/// Why a record is here and the chunks that it lists may not be. Only contents of old releases are: releases §6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// Given up here, to make room.
+    GivenUp,
+    /// Whoever brought the record did not have them.
+    NeverCame,
+    /// They did not come with the record, and are here since they were fetched: the bytes of the space do not count them.
+    CameLater,
+}
+
+impl Absence {
+    const ALL: [(u8, Self); 3] = [(b'g', Self::GivenUp), (b'n', Self::NeverCame), (b'l', Self::CameLater)];
+
+    /// Whether the chunks may be missing now.
+    pub fn is_away(self) -> bool {
+        self != Self::CameLater
+    }
+
+    fn byte(self) -> u8 {
+        Self::ALL.into_iter().find(|(_, absence)| *absence == self).map_or(0, |(byte, _)| byte)
+    }
+}
+
+/// Records of a space whose contents are, or were, not here.
+pub type Absences = BTreeMap<Sid, Absence>;
+
+/// What the names of the rows of [`Known::absences`] begin with.
+pub const ABSENT_SETTINGS: &str = "content/absent/";
+/// Bytes of one record in such a row: why, and its sid.
+const ABSENT_BYTES: usize = 33;
 
 impl Known {
     /// The facts of `store`.
@@ -108,7 +143,47 @@ impl Known {
     /// # Errors
     /// As the store reports.
     pub fn remove_invite(&self, id: &InviteId) -> Result<bool, FactsError> {
+        self.put_setting(&device_invite_key(id), None)?;
         self.0.facts().remove_invite(id)
+    }
+
+    /// Writes down that an invite is for another device of the same owner: it lets into more than its own space.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_device_invite(&self, id: &InviteId) -> Result<(), FactsError> {
+        self.put_setting(&device_invite_key(id), Some("all"))
+    }
+
+    /// Whether an invite is one for a device.
+    pub fn is_device_invite(&self, id: &InviteId) -> bool {
+        self.setting(&device_invite_key(id)).is_some()
+    }
+
+    /// Writes down that the own owner is to delegate a device as soon as it can, or that it has.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_awaits_owner(&self, device: &NodeId, awaits: bool) -> Result<(), FactsError> {
+        self.put_setting(&format!("device/awaiting/{device}"), awaits.then_some("delegation"))
+    }
+
+    /// Whether the own owner is to delegate a device.
+    pub fn awaits_owner(&self, device: &NodeId) -> bool {
+        self.setting(&format!("device/awaiting/{device}")).is_some()
+    }
+
+    /// The node whose owner this device is to speak for as soon as that one delegates it, or nobody.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_device_of(&self, node: Option<&NodeId>) -> Result<(), FactsError> {
+        self.put_setting(DEVICE_OF, node.map(ToString::to_string).as_deref())
+    }
+
+    /// The node whose owner this device waits for.
+    pub fn device_of(&self) -> Option<NodeId> {
+        self.setting(DEVICE_OF)?.parse().ok()
     }
 
     /// Takes one use of an invite and enrols a node, in one durable step.
@@ -130,6 +205,30 @@ impl Known {
     /// As the store reports.
     pub fn put_setting(&self, key: &str, value: Option<&str>) -> Result<(), FactsError> {
         self.0.facts().put_setting(key, value.map(str::as_bytes))
+    }
+
+    /// The records of a space whose contents are, or were, not here.
+    pub fn absences(&self, space: &SpaceId) -> Absences {
+        let row = logged(self.0.facts().setting(&absent_key(space))).unwrap_or_default();
+        let read = |row: &[u8]| {
+            let (byte, sid) = row.split_first()?;
+            let (_, absence) = Absence::ALL.into_iter().find(|(known, _)| known == byte)?;
+            Some((Sid(sid.try_into().ok()?), absence))
+        };
+        row.chunks_exact(ABSENT_BYTES).filter_map(read).collect()
+    }
+
+    /// Writes down, durably, whose contents are not here; nothing is written where nothing is new.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn put_absences(&self, space: &SpaceId, absences: &Absences) -> Result<(), FactsError> {
+        if self.absences(space) == *absences {
+            return Ok(());
+        }
+        let row = absences.iter().flat_map(|(sid, absence)| [&[absence.byte()][..], &sid.0].concat());
+        let row: Vec<u8> = row.collect();
+        self.0.facts().put_setting(&absent_key(space), Some(row.as_slice()).filter(|row| !row.is_empty()))
     }
 
     /// How every space is called here, and where it stands.
@@ -178,6 +277,17 @@ impl Known {
         }
         self.0.facts().put_setting(&saga_key(peer, space), None)
     }
+}
+
+/// The row of [`Known::device_of`].
+const DEVICE_OF: &str = "device/of";
+
+fn device_invite_key(id: &InviteId) -> String {
+    format!("device/invite/{}", data_encoding::HEXLOWER.encode(id))
+}
+
+fn absent_key(space: &SpaceId) -> String {
+    format!("{ABSENT_SETTINGS}{space}")
 }
 
 fn saga_key(peer: &NodeId, space: &SpaceId) -> String {

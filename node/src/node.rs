@@ -1,5 +1,7 @@
 //! The node: one home, its store, its engine, its doors and its folders.
 
+mod contents;
+mod devices;
 mod ready;
 mod registry;
 mod relays;
@@ -9,7 +11,7 @@ pub(crate) use relays::BEHIND_PROXIES;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
@@ -38,9 +40,6 @@ use crate::real::{RealWorld, now};
 use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
-
-/// How often the store is looked through for what nobody needs.
-const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Notices that wait for the door.
 const NOTICES: usize = 64;
@@ -76,6 +75,8 @@ struct Inner {
     recent: Recent,
     /// The registry that several nodes have, where this home shares or follows one.
     registry: registry::RegistrySlot,
+    /// Read while contents of releases are unpacked or copied, written while some are given up.
+    contents: RwLock<()>,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -196,6 +197,7 @@ impl Node {
             codes: Mutex::default(),
             recent: Recent::default(),
             registry: registry::RegistrySlot::default(),
+            contents: RwLock::default(),
             publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -497,10 +499,12 @@ impl Node {
             return Ok(());
         }
         self.tidy_store();
+        self.answer_contents();
         self.accept_sessions();
         self.use_relays_of_tickets();
         self.keep_relays_told();
         self.watch_grants();
+        self.watch_for_owner();
         Recent::watch(self);
         self.open_shares();
         crate::releases::keep_fresh(self);
@@ -511,32 +515,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    /// Drops what was staged too long ago and frees chunks that nobody needs, now and every few hours.
-    // Spec: SY-67
-    fn tidy_store(&self) {
-        let (store, mut stop) = (self.store().clone(), self.0.stop.subscribe());
-        tokio::spawn(async move {
-            loop {
-                let tidied = store.clone();
-                let tidying = tokio::task::spawn_blocking(move || {
-                    if let Err(error) = tidied.expire() {
-                        tracing::warn!(%error, "old sagas could not be cleared");
-                    }
-                    match tidied.collect() {
-                        Ok(collected) if collected.chunks > 0 => tracing::info!(?collected, "unused chunks were freed"),
-                        Ok(_) => {}
-                        Err(error) => tracing::warn!(%error, "unused chunks were not freed"),
-                    }
-                });
-                let _ = tidying.await;
-                tokio::select! {
-                    () = tokio::time::sleep(TIDY_EVERY) => {}
-                    _ = stop.changed() => return,
-                }
-            }
-        });
     }
 
     fn accept_sessions(&self) {
@@ -583,6 +561,9 @@ impl Node {
         }
         lock(&self.0.why_not).remove(&peer);
         if let Some(invite) = session.invite_used() {
+            if self.known().is_device_invite(&invite) {
+                self.let_device_in(peer, invite);
+            }
             self.audit().note("peer_enrolled", &[("peer", &peer.to_string()), ("invite", &hex(&invite))]);
             self.engine().grants_changed();
         }
@@ -599,7 +580,10 @@ impl Node {
             loop {
                 match events.recv().await {
                     Ok(Event::PeerSpaces(peer, offers)) => node.keep_roles(peer, &offers),
-                    Ok(Event::PeerReady(peer)) => drop(lock(&node.0.met).insert(peer)),
+                    Ok(Event::PeerReady(peer)) => {
+                        lock(&node.0.met).insert(peer);
+                        node.delegate_to_device(peer);
+                    }
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
                     Ok(Event::Changed { space, timelines, .. }) => node.look_for_signals(&space, &timelines),
                     Ok(Event::MemberRemoved { space, peer }) => node.part_from(space, peer),

@@ -14,6 +14,7 @@ const FLAG_INVITE: u8 = 1;
 const FLAG_SINGLE_USE: u8 = 2;
 const FLAG_RELAY_ONLY: u8 = 4;
 const FLAG_RELAYS_BIND0: u8 = 8;
+const FLAG_DEVICE: u8 = 16;
 
 /// What a user copies to the other machine. Text form `stt1…`; with an invite inside it is to be treated like a
 /// password. Spec: link C.3.
@@ -36,6 +37,8 @@ pub struct Ticket {
     pub relay_only: bool,
     /// Flag 8: its relays are reached with bind 0.
     pub relays_bind0: bool,
+    /// Flag 16, a hint; only with an invite: for another device of whoever made it, into every space that the issuer lets it.
+    pub device: bool,
     /// At most 4.
     pub relays: Vec<RelayHint>,
     /// At most 8.
@@ -55,7 +58,8 @@ impl Ticket {
         let flags = flag(self.invite.is_some(), FLAG_INVITE)
             | flag(self.invite.is_some() && self.single_use, FLAG_SINGLE_USE)
             | flag(self.relay_only, FLAG_RELAY_ONLY)
-            | flag(self.relays_bind0, FLAG_RELAYS_BIND0);
+            | flag(self.relays_bind0, FLAG_RELAYS_BIND0)
+            | flag(self.invite.is_some() && self.device, FLAG_DEVICE);
         let expires = if self.invite.is_some() && self.expires == 0 { u64::MAX } else { self.expires };
         let mut out = vec![VERSION, flags];
         out.extend_from_slice(self.node.as_bytes());
@@ -91,12 +95,15 @@ impl Ticket {
             return Err(TicketError::Version(version));
         }
         let flags = reader.u8()?;
-        if flags & !(FLAG_INVITE | FLAG_SINGLE_USE | FLAG_RELAY_ONLY | FLAG_RELAYS_BIND0) != 0 {
+        if flags & !(FLAG_INVITE | FLAG_SINGLE_USE | FLAG_RELAY_ONLY | FLAG_RELAYS_BIND0 | FLAG_DEVICE) != 0 {
             return Err(TicketError::Malformed("unknown flag"));
         }
         let has_invite = flags & FLAG_INVITE != 0;
         if !has_invite && flags & FLAG_SINGLE_USE != 0 {
             return Err(TicketError::Malformed("single use without an invite"));
+        }
+        if !has_invite && flags & FLAG_DEVICE != 0 {
+            return Err(TicketError::Malformed("for a device without an invite"));
         }
         let node = NodeId::from_bytes(reader.array()?);
         let expires = reader.u64()?;
@@ -114,6 +121,7 @@ impl Ticket {
             single_use: flags & FLAG_SINGLE_USE != 0,
             relay_only: flags & FLAG_RELAY_ONLY != 0,
             relays_bind0: flags & FLAG_RELAYS_BIND0 != 0,
+            device: flags & FLAG_DEVICE != 0,
             relays,
             addresses,
         })

@@ -22,7 +22,7 @@ mod serve;
 mod signing;
 mod wants;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use sealtide_crypto::Now;
@@ -154,6 +154,9 @@ pub struct SagaConfig {
     pub contexts: Option<Contexts>,
     /// Whether the opener asks the answerer to take in first what changed outside its store.
     pub fresh: bool,
+    /// Whether records may come without chunks that the peer does not have either, where [`SpaceView::may_lack`] says so
+    /// in the end.
+    pub may_lack: bool,
 }
 
 /// What a driver must know of an OPEN before it makes a saga.
@@ -213,6 +216,9 @@ pub enum SagaOutput {
     },
     /// Give this many bytes of channel credit back.
     Release(u64),
+    /// The peer does not have these chunks, and the commit that is asked for next goes without them: write down, durably,
+    /// that what lists them is not whole here.
+    Lack(BTreeSet<ChunkHash>),
     /// Commit, then say [`SagaInput::Committed`], [`SagaInput::TipMoved`], [`SagaInput::StoreFailed`], or
     /// [`SagaInput::PeerRole`] with `None` when the grant is gone.
     Commit(CommitRequest),

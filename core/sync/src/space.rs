@@ -1,6 +1,7 @@
 //! What a saga needs of the storage of one space. Reads are answered at once from local storage; everything that
 //! must be durable is a wish of the saga, performed by the driver.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -143,6 +144,12 @@ pub trait SpaceView {
     fn has_chunk(&self, hash: &ChunkHash) -> bool;
     /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it.
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes>;
+    /// Whether what `saga` has staged may become part of the space without these chunks, because nothing needs them that
+    /// could not do without. Asked at the end, where [`crate::SagaConfig::may_lack`] is set. Spec: sync §4
+    fn may_lack(&self, saga: &SagaId, chunks: &BTreeSet<ChunkHash>) -> bool {
+        let _ = (saga, chunks);
+        false
+    }
     /// What `saga` has staged and not committed, after a cut or a restart: sids in ascending order.
     fn staged(&self, saga: &SagaId) -> Vec<Sid>;
     /// A record staged by `saga`.

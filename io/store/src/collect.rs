@@ -2,17 +2,22 @@
 //!
 //! A chunk is needed while a member of any space lists it, while a saga has staged a record that lists it, and for a
 //! while after somebody stored it or was told that it is here, for the record that lists it may be on its way. Nothing
-//! of the history of a space is ever collected: every frame of it is a member.
+//! of the history of a space is ever collected: every frame of it is a member. But the caller may give up the contents of
+//! members by name ([`GivenUp`]): the records stay, their chunks go unless others need them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use sealtide_ibgib::ChunkHash;
+use sealtide_ibgib::{ChunkHash, Manifest, Sid, Verified};
+use sealtide_identity::SpaceId;
+use sealtide_sync::SpaceView;
 
 use crate::entry::Entry;
 use crate::error::StoreError;
+use crate::handle::SpaceHandle;
 use crate::index::Index;
 use crate::pack::{Place, punch};
+use crate::run::Unreadable;
 use crate::store::{Batch, Store};
 use crate::table::{Table, read_chunk_row};
 use crate::{guard, read, write};
@@ -62,22 +67,62 @@ impl Collected {
 /// A chunk that nobody needs.
 type Unused = (ChunkHash, Place, u32);
 
+/// Member records whose contents are given up at this node: what only they list is not needed.
+#[derive(Clone, Debug, Default)]
+pub struct GivenUp {
+    named: BTreeSet<(SpaceId, Sid)>,
+    /// How often they list each chunk, by space.
+    lists: BTreeMap<ChunkHash, BTreeMap<SpaceId, u64>>,
+}
+
+impl GivenUp {
+    /// Gives up what a member of a space lists. Naming one again, or what is no member, changes nothing.
+    pub fn add(&mut self, view: &SpaceHandle, record: &Verified) {
+        let (space, sid) = (view.id(), record.sid());
+        if view.contains(&sid) && self.named.insert((space, sid)) {
+            for chunk in Manifest::chunks_listed(record) {
+                *self.lists.entry(chunk.hash).or_default().entry(space).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether a member that was not named lists a chunk.
+    fn is_needed(&self, index: &Index, hash: &ChunkHash) -> Result<bool, Unreadable> {
+        let Some(named) = self.lists.get(hash) else { return index.is_listed(hash) };
+        for (space, state) in &index.spaces {
+            if index.references(state, hash)? > named.get(space).copied().unwrap_or(0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl Store {
     /// Chunks that no member of any space and no staged record lists, with their lengths.
     pub fn unreferenced_chunks(&self) -> Vec<(ChunkHash, u32)> {
-        self.unused().into_iter().map(|(hash, _, len)| (hash, len)).collect()
+        self.unused(&GivenUp::default()).into_iter().map(|(hash, _, len)| (hash, len)).collect()
     }
 
     /// What [`Store::collect`] would free now.
     pub fn collectable(&self) -> Collected {
+        let mut found = Collected::default();
+        self.would_free(&GivenUp::default()).into_iter().for_each(|(_, len)| found.add(len));
+        found
+    }
+
+    /// The chunks that [`Store::collect_with`] would free now, with their lengths.
+    pub fn would_free(&self, given_up: &GivenUp) -> Vec<(ChunkHash, u32)> {
         let touched = guard(&self.inner.touched.0);
         let from_ms = self.wall_ms().saturating_sub(TOUCHED_KEPT_MS);
-        let mut found = Collected::default();
-        let unused = self.unused().into_iter();
-        unused
-            .filter(|(hash, ..)| touched.get(hash).is_none_or(|at| *at < from_ms))
-            .for_each(|(_, _, len)| found.add(len));
-        found
+        let unused = self.unused(given_up).into_iter();
+        let waited = unused.filter(|(hash, ..)| touched.get(hash).is_none_or(|at| *at < from_ms));
+        waited.map(|(hash, _, len)| (hash, len)).collect()
+    }
+
+    /// Whether the content of a chunk is here. Unlike [`SpaceView::has_chunk`] nobody is promised that it stays.
+    pub fn holds_chunk(&self, hash: &ChunkHash) -> bool {
+        matches!(read(&self.inner.index).chunk(hash), Ok(Some(_)))
     }
 
     /// Frees the chunks that nobody needs, and gives their room back to the disk. Writers wait for short whiles only.
@@ -89,9 +134,18 @@ impl Store {
     /// [`StoreError::NoHoles`] where the file system cannot give back a part of a file; nothing was freed then. Other
     /// [`StoreError`]s may come after a part was freed.
     pub fn collect(&self) -> Result<Collected, StoreError> {
+        self.collect_with(&GivenUp::default())
+    }
+
+    /// As [`Store::collect`], and also what only these members list. Who asks for such a chunk is told that it is not here; when it is
+    /// stored again it is.
+    ///
+    /// # Errors
+    /// As [`Store::collect`].
+    pub fn collect_with(&self, given_up: &GivenUp) -> Result<Collected, StoreError> {
         // A check must not find holes that it read nothing of.
         let _checking = guard(&self.inner.checking);
-        let mut unused = self.unused();
+        let mut unused = self.unused(given_up);
         if unused.is_empty() {
             return Ok(Collected::default());
         }
@@ -115,14 +169,14 @@ impl Store {
         unused.sort_unstable_by_key(|unused| unused.1);
         let mut collected = Collected::default();
         for some in unused.chunks(FREED_AT_ONCE) {
-            self.free(some, &mut collected)?;
+            self.free(some, given_up, &mut collected)?;
         }
         self.forget_touched();
         Ok(collected)
     }
 
     /// Frees those of `unused` that are still so.
-    fn free(&self, unused: &[Unused], collected: &mut Collected) -> Result<(), StoreError> {
+    fn free(&self, unused: &[Unused], given_up: &GivenUp, collected: &mut Collected) -> Result<(), StoreError> {
         let mut log = self.writer()?;
         let from_ms = self.wall_ms().saturating_sub(TOUCHED_KEPT_MS);
         // Held until the chunks are gone from the index: whoever touches one later finds it gone, and stores it again.
@@ -136,7 +190,7 @@ impl Store {
             for (hash, place, len) in unused {
                 let recent = touched.get(hash).is_some_and(|at| *at >= from_ms);
                 let there = index.chunk(hash)?.is_some_and(|info| info.place == *place);
-                if there && !recent && !staged.contains(hash) && !index.is_listed(hash)? {
+                if there && !recent && !staged.contains(hash) && !given_up.is_needed(&index, hash)? {
                     chunks.push((*hash, *place));
                     freed.add(*len);
                 }
@@ -180,7 +234,7 @@ impl Store {
         guard(&self.inner.touched.0).retain(|_, at| *at >= from_ms);
     }
 
-    fn unused(&self) -> Vec<Unused> {
+    fn unused(&self, given_up: &GivenUp) -> Vec<Unused> {
         let (mut chunks, staged) = {
             let index = read(&self.inner.index);
             (index.rows(Table::Chunks), index.staged_chunks())
@@ -190,14 +244,11 @@ impl Store {
             let mut hash = ChunkHash([0; 32]);
             hash.0.copy_from_slice(&row[..32]);
             let (place, len) = read_chunk_row(&row);
-            if len > 0 && is_unused(&read(&self.inner.index), &staged, &hash) {
+            let is_needed = || given_up.is_needed(&read(&self.inner.index), &hash);
+            if len > 0 && !staged.contains(&hash) && is_needed() == Ok(false) {
                 unused.push((hash, place, len));
             }
         }
         unused
     }
-}
-
-fn is_unused(index: &Index, staged: &BTreeSet<ChunkHash>, hash: &ChunkHash) -> bool {
-    !staged.contains(hash) && index.is_listed(hash) == Ok(false)
 }

@@ -10,6 +10,7 @@ use crate::commands::store_failure;
 use crate::failure::Failure;
 use crate::gateway::APP_KIND;
 use crate::identity::PEER_SETTINGS;
+use crate::known::ABSENT_SETTINGS;
 use crate::node::BEHIND_PROXIES;
 use crate::releases::MEMORY_SETTINGS;
 
@@ -23,7 +24,8 @@ pub(super) fn stays_behind(name: &str) -> bool {
 }
 
 /// Takes out of a store what was only that machine's: open invites, unfinished sagas, its audit and its app, where its folders
-/// and installs were. Peers, members, whom it trusts and every space stay. Gives the spaces, as people see them.
+/// and installs were. Peers, members, whom it trusts, every space and what of it is
+/// not here stay. Gives the spaces, as people see them.
 ///
 /// # Errors
 /// As the store reports.
@@ -33,7 +35,8 @@ pub(super) fn make_another(store: &Store) -> Result<Vec<Value>, Failure> {
         facts.remove_invite(&invite.id).map_err(store_failure)?;
     }
     let kept = |name: &String| {
-        let begins = [PEER_SETTINGS].into_iter().chain(MEMORY_SETTINGS).any(|kept| name.starts_with(kept));
+        let begins =
+            [PEER_SETTINGS, ABSENT_SETTINGS].into_iter().chain(MEMORY_SETTINGS).any(|kept| name.starts_with(kept));
         begins || name == BEHIND_PROXIES
     };
     for name in facts.setting_names().map_err(store_failure)?.iter().filter(|name| !kept(name)) {

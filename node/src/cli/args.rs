@@ -127,6 +127,9 @@ pub(crate) enum Command {
         /// Return when in step, not when enrolled
         #[arg(long)]
         wait: bool,
+        /// This is another device of yours, and the ticket one of `ticket new --device`: take every space, and speak for your owner
+        #[arg(long)]
+        device: bool,
         /// Name of this node, when it is made now
         #[arg(long)]
         name: Option<String>,
@@ -231,10 +234,12 @@ pub(crate) enum Command {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Give the room of binaries that no space needs any more back to the disk
+    /// Give the room of binaries that nobody needs any more back to the disk
     ///
-    /// All history of every space here is kept; what goes belongs to spaces that were removed and to transfers that were
-    /// given up. A running node does this at its start and every six hours. What it received in the last 24 hours waits.
+    /// What goes belongs to spaces that were removed, to transfers that were given up, and to old releases of apps that are
+    /// installed here: beside those installed and the ones before them, the newest `release.keep` of each channel stay (2;
+    /// `all`: every one). Signatures and manifests of all stay, and so does all other history of every space. A running node
+    /// does this at its start and every six hours. What it received in the last 24 hours waits.
     Gc {
         /// Only tell what would be freed
         #[arg(long)]
@@ -432,8 +437,8 @@ pub(crate) enum BackupCommand {
     Restore {
         /// The file
         file: PathBuf,
-        /// Another node instead, with keys of its own, that may run beside the original: all spaces are here, and a ticket for
-        /// each lets it in. What the backup holds is not sent again. The original's settings are laid beside the new ones
+        /// Another node instead, with keys of its own, that may run beside the original: all spaces are here, and one
+        /// `ticket new --device` of the original lets it in. What the backup holds is not sent again. The original's settings are laid beside the new ones
         #[arg(long)]
         as_new_device: bool,
     },
@@ -587,6 +592,11 @@ pub(crate) enum TicketCommand {
         /// How many nodes may use it
         #[arg(long, default_value_t = 1)]
         uses: u32,
+        /// For another device of yours: into every space that this node administers, as admin; once
+        ///
+        /// Where this node has the owner identity, the owner delegates the device, and it speaks for you.
+        #[arg(long, conflicts_with_all = ["space", "role", "uses"])]
+        device: bool,
     },
     /// List tickets
     List,

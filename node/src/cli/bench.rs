@@ -109,7 +109,14 @@ async fn live(dir: &Path, edits: u32, bytes: usize) -> Result<Value, Failure> {
     crate::commands::share::share(&a, std::slice::from_ref(&here)).await?;
     let space = a.space_or_only(None)?;
     let invite = ticket::make(&a, space, sealtide_identity::Role::Write, 600, 1)?;
-    let order = join::JoinOrder { ticket: invite.text, dir: Some(there.clone()), wait: true, yes: true, timeout_s: 30 };
+    let order = join::JoinOrder {
+        ticket: invite.ticket.encode(),
+        dir: Some(there.clone()),
+        wait: true,
+        yes: true,
+        device: false,
+        timeout_s: 30,
+    };
     let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
     join::join(&b, order, &progress).await?;
     let mut times = Vec::new();

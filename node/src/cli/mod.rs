@@ -168,12 +168,12 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             ask(&cx, request).await
         }
         Command::Identity { command } => identity::run(&cx, command).await,
-        Command::Join { ticket, dir, wait, name, recovery_out } => {
+        Command::Join { ticket, dir, wait, device, name, recovery_out } => {
             let dir = dir.map(std::path::absolute).transpose()?;
             // A mistyped ticket must not leave a home behind.
             crate::commands::join::read_ticket(&ticket)?;
             make_home(&cx, name.as_deref(), recovery_out.as_deref())?;
-            ask(&cx, Request::Join { ticket, dir, wait, yes: cx.yes, timeout_s: cx.timeout_s }).await
+            ask(&cx, Request::Join { ticket, dir, wait, yes: cx.yes, timeout_s: cx.timeout_s, device }).await
         }
         other => {
             let request = request_of(&cx, other)?;
@@ -189,10 +189,10 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
         Command::Down => Request::Down,
         Command::Pause { space } => Request::Pause { space },
         Command::Resume { space } => Request::Resume { space },
-        Command::Ticket { command: TicketCommand::New { space, role, ttl, uses } } => {
+        Command::Ticket { command: TicketCommand::New { space, role, ttl, uses, device } } => {
             let mut config = cx.config.clone();
             config.flag("ticket", "ttl", ttl.as_deref())?;
-            Request::TicketNew { space, role: word(&role), ttl_s: config.seconds("ticket", "ttl"), uses }
+            Request::TicketNew { space, role: word(&role), ttl_s: config.seconds("ticket", "ttl"), uses, device }
         }
         Command::Ticket { command: TicketCommand::List } => Request::TicketList,
         Command::Ticket { command: TicketCommand::Revoke { id } } => Request::TicketRevoke { id },

@@ -54,6 +54,7 @@ fn word(phase: &str) -> &'static str {
         "exporting" => "exporting",
         "importing" => "importing",
         "installing" => "installing",
+        "fetching" => "fetching",
         _ => "working",
     }
 }

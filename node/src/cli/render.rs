@@ -14,6 +14,13 @@ pub(crate) fn text(answer: &Value) -> String {
         "status" => status(answer),
         "ready" => ready(answer),
         "share" => rows(&answer["shared"], |row| format!("{} is shared as {}", word(&row["dir"]), word(&row["name"]))),
+        "ticket" if answer["device"] == true => format!(
+            "{}\nfor a device of yours, into {}, once and until {}{}: `sealtide join --device` there; treat it like a password",
+            word(&answer["ticket"]),
+            rows(&answer["spaces"], word).replace('\n', ", "),
+            word(&answer["expires"]),
+            if answer["owner"].is_string() { "; the owner delegates it" } else { "" },
+        ),
         "ticket" => format!(
             "{}\n{} for {} use(s) until {}; treat it like a password",
             word(&answer["ticket"]),
@@ -45,7 +52,9 @@ pub(crate) fn text(answer: &Value) -> String {
         "legacy_manifest" => format!("transaction {}: {}", word(&answer["transaction"]), word(&answer["state"])),
         "release_verify" => render_release::verified(answer),
         "export_done" => {
-            format!("wrote {} items, {} bytes, to {}", answer["items"], answer["bytes"], word(&answer["out"]))
+            let text =
+                format!("wrote {} items, {} bytes, to {}", answer["items"], answer["bytes"], word(&answer["out"]));
+            text + &absent(answer, "are not in it: they were given up here, or never came")
         }
         "import" => imported(answer),
         "space_folder" => format!("{} is kept in {}", word(&answer["name"]), word(&answer["dir"])),
@@ -88,13 +97,13 @@ pub(crate) fn text(answer: &Value) -> String {
         ),
         "join" => format!(
             "joined {} ({}){}",
-            word(&answer["name"]),
+            rows(&answer["spaces"], word).replace('\n', ", "),
             word(&answer["role"]),
             match (answer["in_step"].as_bool(), answer["dir"].as_str()) {
                 (Some(true), Some(dir)) => format!("; {dir} is in step"),
                 (_, Some(dir)) => format!("; `sealtide up` keeps {dir} in step"),
                 _ => String::new(),
-            }
+            } + &absent(answer, "are not here: the other node gave them up")
         ),
         "sync" => rows(&answer["sagas"], |row| {
             format!(
@@ -140,12 +149,7 @@ pub(crate) fn text(answer: &Value) -> String {
         ),
         "backup_restore" if answer["as_new_device"] == true => new_device(answer),
         "backup_restore" => format!("{} is node {} again", word(&answer["home"]), word(&answer["node"])),
-        "gc" => format!(
-            "{} {} chunks, {}",
-            if answer["dry_run"] == true { "would free" } else { "freed" },
-            answer["chunks"],
-            size(answer["bytes"].as_u64().unwrap_or(0))
-        ),
+        "gc" => freed(answer),
         "audit_verify" => format!(
             "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
             answer["lines"], answer["checkpoints"], answer["not_yet_signed"]
@@ -158,6 +162,32 @@ pub(crate) fn text(answer: &Value) -> String {
         "bench_live" => bench(answer),
         _ => plain(answer),
     }
+}
+
+/// What is said of contents of old releases that are not here; nothing when all are.
+fn absent(answer: &Value, why: &str) -> String {
+    match answer["absent"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(chunks) => {
+            format!("\n{chunks} chunks of old releases {why}; `sealtide release show APP` says of which")
+        }
+    }
+}
+
+fn freed(answer: &Value) -> String {
+    let bytes = |row: &Value| size(row["bytes"].as_u64().unwrap_or(0));
+    let release = |row: &Value| {
+        format!("{} {} ({})  {}", word(&row["app"]), word(&row["version"]), word(&row["channel"]), bytes(row))
+    };
+    let (done, gone) = match answer["dry_run"] == true {
+        true => ("would free", "would give up the contents of these releases"),
+        false => ("freed", "gave up the contents of these releases"),
+    };
+    let mut text = format!("{done} {} chunks, {}", answer["chunks"], bytes(answer));
+    if answer["releases"].as_array().is_some_and(|releases| !releases.is_empty()) {
+        text += &format!("\n{gone} (`release.keep` says how many stay):\n{}", rows(&answer["releases"], release));
+    }
+    text
 }
 
 /// The content of a file that was asked for, byte for byte.
@@ -323,8 +353,9 @@ fn get(answer: &Value) -> String {
 fn new_device(answer: &Value) -> String {
     let spaces: Vec<String> = answer["spaces"].as_array().into_iter().flatten().map(|it| word(&it["name"])).collect();
     format!(
-        "{} is a new node, {}, with what the backup holds of: {}\nlet it in: `sealtide ticket new --space NAME` where the space is, \
-         then `sealtide join TICKET DIR` here, for each; is the original lost? `sealtide identity recover`, with the words",
+        "{} is a new node, {}, with what the backup holds of: {}\nlet it in: `sealtide ticket new --device` where the original runs, then \
+         `sealtide join --device TICKET` here, and `sealtide spaces folder SPACE DIR` for each that has a folder; is the original lost? \
+         `sealtide identity recover`, with the words",
         word(&answer["home"]),
         word(&answer["node"]),
         spaces.join(", ")
@@ -342,7 +373,7 @@ fn verified(answer: &Value) -> String {
         commits["verified"],
         if commits["unknown"] == 0 { String::new() } else { format!("; {} of unknown nodes", commits["unknown"]) },
         if bad == 0 { String::new() } else { format!("; {bad} forged commits, which prove nothing") },
-    )
+    ) + &absent(answer, "are not here: they were given up, or never came")
 }
 
 fn log_entry(entry: &Value) -> String {
@@ -468,8 +499,9 @@ fn imported(answer: &Value) -> String {
     let name = word(&answer["name"]);
     match answer["records"].as_u64() {
         Some(records) => format!(
-            "{name} is back: {records} records, role {}; `sealtide get {name}` lists what is in it",
-            word(&answer["role"])
+            "{name} is back: {records} records, role {}; `sealtide get {name}` lists what is in it{}",
+            word(&answer["role"]),
+            absent(answer, "were not in it"),
         ),
         None => format!(
             "{name} is a new space with {} files and {} documents; `sealtide spaces folder {name} DIR` keeps it in a directory",

@@ -73,7 +73,7 @@ pub(super) fn list(answer: &Value) -> String {
 
 pub(super) fn show(answer: &Value) -> String {
     let columns =
-        ["channel", "version", "seq", "key_version", "created", "files", "bytes", "tier", "yanked", "verified"];
+        ["channel", "version", "seq", "key_version", "created", "files", "bytes", "here", "tier", "yanked", "verified"];
     let files = answer["releases"].as_array().into_iter().flatten().filter_map(|release| release.get("list"));
     let files = files
         .map(|list| rows(list, |file| format!("{} {:>12} {}", word(&file["mode"]), file["size"], word(&file["path"]))));

@@ -128,7 +128,7 @@ fn tickets(node: &Node, dirs: &[PathBuf]) -> Result<Vec<(String, String)>, Failu
     spaces
         .into_iter()
         .filter(admin)
-        .map(|space| Ok((node.label(&space), ticket::make(node, space, Role::Write, INVITE_TTL_S, 1)?.text)))
+        .map(|space| Ok((node.label(&space), ticket::make(node, space, Role::Write, INVITE_TTL_S, 1)?.ticket.encode())))
         .collect()
 }
 

@@ -4,7 +4,8 @@
 //! dir, tar   files/PATH        what stands in the folder now, with times and the right to run
 //!            documents/NAME.json
 //! jsonl      {"schema":"sealtide/export/1","space","name","kind"}   one line
-//!            {"chunk","base64"}                                     before the record that lists it
+//!            {"chunk","base64"}                                     before the record that lists it, or
+//!            {"absent"}                                             a chunk of an old release that is not here (releases §6)
 //!            {"ib","gib","data","rel8ns"}, or "base64" for data     every record, all history, oldest first
 //! ```
 //!
@@ -78,7 +79,7 @@ pub(crate) fn export(
     let written = written.inspect_err(|_| remove(out))?;
     Ok(json!({
         "schema": "sealtide/export_done/1", "space": space, "format": format, "out": out, "items": written.items,
-        "bytes": written.bytes,
+        "bytes": written.bytes, "absent": written.absent,
     }))
 }
 
@@ -91,6 +92,8 @@ fn remove(out: &Path) {
 struct Written {
     items: u64,
     bytes: u64,
+    /// Chunks of old releases that are not here.
+    absent: u64,
 }
 
 struct Export<'a> {
@@ -173,6 +176,9 @@ impl Export<'_> {
 
     fn lines(&self, out: &Path) -> Result<Written, Failure> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create_new(out)?);
+        // Nothing is given up meanwhile.
+        let _in_use = self.node.use_contents();
+        let (absences, mut absent) = (self.node.known().absences(&self.space), BTreeSet::new());
         let label = self.node.known().label(&self.space).unwrap_or_default();
         let first = json!({"schema": SCHEMA, "space": self.space.to_string(), "name": label.name, "kind": label.kind});
         writeln!(file, "{first}")?;
@@ -183,13 +189,23 @@ impl Export<'_> {
             let Some(last) = batch.last().copied() else { break };
             for (_, sid) in batch {
                 let record = self.view.record(&sid).ok_or_else(|| missing(&format!("record {sid}")))?;
+                let may_lack = absences.get(&sid).is_some_and(|absence| absence.is_away());
                 for chunk in Manifest::chunks_listed(&record) {
                     let chunk = chunk.hash;
                     if chunks.insert(chunk) {
-                        let bytes =
-                            self.node.store().read_chunk(&chunk).ok_or_else(|| missing(&format!("chunk {chunk}")))?;
-                        writeln!(file, r#"{{"chunk":"{chunk}","base64":"{}"}}"#, BASE64.encode(&bytes))?;
-                        written.bytes += bytes.len() as u64;
+                        match self.node.store().read_chunk(&chunk) {
+                            Some(bytes) => {
+                                writeln!(file, r#"{{"chunk":"{chunk}","base64":"{}"}}"#, BASE64.encode(&bytes))?;
+                                written.bytes += bytes.len() as u64;
+                            }
+                            None if may_lack && !self.node.store().holds_chunk(&chunk) => {
+                                writeln!(file, r#"{{"absent":"{chunk}"}}"#)?;
+                                absent.insert(chunk);
+                            }
+                            None => return Err(missing(&format!("chunk {chunk}"))),
+                        }
+                    } else if !may_lack && absent.contains(&chunk) {
+                        return Err(missing(&format!("chunk {chunk}")));
                     }
                 }
                 writeln!(file, "{}", line_of(&record))?;
@@ -202,6 +218,7 @@ impl Export<'_> {
                 .send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
         }
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        written.absent = absent.len() as u64;
         Ok(written)
     }
 }

@@ -1,32 +1,83 @@
-//! `gc`: gives the room of chunks that nobody needs back to the disk. Spec: SY-67
+//! `gc`: gives the room of chunks that nobody needs back to the disk. Spec: SY-67; releases §6
 
-use sealtide_store::StoreError;
+use sealtide_store::{Collected, StoreError};
 use serde_json::{Value, json};
 
-use crate::commands::store_failure;
+use crate::commands::{blocking, store_failure};
 use crate::failure::Failure;
+use crate::known::Absence;
 use crate::node::Node;
+use crate::releases::retired;
+
+/// What went.
+pub(crate) struct Freed {
+    pub(crate) collected: Collected,
+    /// Releases whose contents are not here any more: app, channel, version, chunks, bytes.
+    pub(crate) releases: Vec<Value>,
+}
 
 /// Frees what is unused, or tells what would be freed.
 pub(crate) async fn gc(node: &Node, dry_run: bool) -> Result<Value, Failure> {
-    let store = node.store().clone();
-    let collecting = tokio::task::spawn_blocking(move || {
-        if dry_run {
-            return Ok(store.collectable());
+    blocking("gc", node, move |node| {
+        let freed = if dry_run { would_free(node) } else { free(node)? };
+        if !dry_run {
+            let Collected { chunks, bytes } = freed.collected;
+            node.audit().note("gc", &[("chunks", &chunks.to_string()), ("bytes", &bytes.to_string())]);
         }
-        store.expire()?;
-        store.collect()
-    });
-    let collected = collecting.await.map_err(|error| Failure::failed("gc", error.to_string()))?;
-    let collected = collected.map_err(|error| match error {
+        Ok(json!({
+            "schema": "sealtide/gc/1", "dry_run": dry_run, "chunks": freed.collected.chunks, "bytes": freed.collected.bytes,
+            "releases": freed.releases,
+        }))
+    })
+    .await
+}
+
+fn would_free(node: &Node) -> Freed {
+    let retired = retired(node);
+    let free = node.store().would_free(&retired.given_up);
+    let collected =
+        Collected { chunks: free.len() as u64, bytes: free.iter().map(|(_, length)| u64::from(*length)).sum() };
+    Freed { collected, releases: retired.rows(&free) }
+}
+
+/// Drops what was staged too long ago, frees what nobody needs, and tells the audit which releases went. Waits for the disk.
+///
+/// # Errors
+/// As the store reports; a part may have been freed then.
+pub(crate) fn free(node: &Node) -> Result<Freed, Failure> {
+    let _alone = node.keep_contents_alone();
+    let store = node.store();
+    store.expire().map_err(failure)?;
+    let retired = retired(node);
+    // Before it goes: nobody must take what was given up for damage.
+    for (space, records) in &retired.records {
+        let mut absences = node.known().absences(space);
+        for sid in records {
+            let before = absences.get(sid).copied();
+            let uncounted = matches!(before, Some(Absence::NeverCame | Absence::CameLater));
+            absences.insert(*sid, if uncounted { Absence::NeverCame } else { Absence::GivenUp });
+        }
+        node.known().put_absences(space, &absences).map_err(store_failure)?;
+    }
+    crate::failpoint::hit("gc_planned");
+    let mut gone = store.would_free(&retired.given_up);
+    let collected = store.collect_with(&retired.given_up).map_err(failure)?;
+    // Little that lies in the open pack waits.
+    gone.retain(|(chunk, _)| !store.holds_chunk(chunk));
+    let releases = retired.rows(&gone);
+    for release in &releases {
+        let word = |name: &str| release[name].as_str().map_or_else(|| release[name].to_string(), str::to_owned);
+        let members = ["app", "channel", "version", "seq", "bytes"].map(|name| (name, word(name)));
+        let members: Vec<(&str, &str)> = members.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        node.audit().note("release_given_up", &members);
+    }
+    Ok(Freed { collected, releases })
+}
+
+fn failure(error: StoreError) -> Failure {
+    match error {
         StoreError::NoHoles => Failure::failed("no_holes", error.to_string())
             .hint("move the home to a file system with sparse files, such as ext4, xfs, btrfs or tmpfs"),
         error => store_failure(error),
-    })?;
-    if !dry_run {
-        node.audit().note("gc", &[("chunks", &collected.chunks.to_string()), ("bytes", &collected.bytes.to_string())]);
     }
-    Ok(json!({
-        "schema": "sealtide/gc/1", "dry_run": dry_run, "chunks": collected.chunks, "bytes": collected.bytes,
-    }))
 }

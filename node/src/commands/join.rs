@@ -1,4 +1,4 @@
-//! `join TICKET [DIR]`: enrol at the issuer of a ticket and take the space it lets into.
+//! `join TICKET [DIR]`: enrol at the issuer of a ticket and take the space it lets into, or with one for a device every space.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(crate) struct JoinOrder {
     pub(crate) wait: bool,
     pub(crate) yes: bool,
     pub(crate) timeout_s: u64,
+    /// This node is another device of whoever made the ticket.
+    pub(crate) device: bool,
 }
 
 /// Enrols, makes the space, pulls it, and joins it with the directory.
@@ -48,6 +50,19 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         return Err(Failure::usage("own_ticket", "this ticket was made by this very node")
             .hint("use it on the other machine, or with another --home"));
     }
+    // An owner that anybody could foist on a node could also have it shut out.
+    if ticket.device && !order.device {
+        let text = "this ticket makes a node another device of whoever made it: it is let into every space, and speaks for that owner";
+        return Err(Failure::usage("device_ticket", text)
+            .hint("--device, when both machines are yours; else ask for a ticket for one space"));
+    }
+    if order.device && !ticket.device {
+        return Err(Failure::usage(
+            "not_for_a_device",
+            "this ticket lets into one space, and makes no device of this node",
+        )
+        .hint("`sealtide ticket new --device` on the other machine"));
+    }
     let dir = order.dir.as_deref().map(existing).transpose()?;
     if let Some(dir) = &dir {
         node.check_dir(dir)?;
@@ -59,17 +74,37 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     let mut events = node.engine().subscribe();
     let limit = Duration::from_secs(order.timeout_s.max(1));
     enrol(node, &ticket).await?;
-    let offer = wait_for_offer(node, &mut events, ticket.node, limit).await?;
-    let label = adopt(node, &offer, ticket.node)?;
-    node.audit().note(
-        "joined",
-        &[
-            ("space", &offer.space.to_string()),
-            ("peer", &ticket.node.to_string()),
-            ("invite", &data_encoding::HEXLOWER.encode(&invite)),
-        ],
-    );
-    pull(node, &offer, ticket.node, limit, progress).await?;
+    let mut offers = wait_for_offers(node, &mut events, ticket.node, limit).await?;
+    offers.sort_by(|left, right| left.name.cmp(&right.name));
+    if !ticket.device {
+        offers.truncate(1);
+    }
+    if dir.is_some() && offers.len() > 1 {
+        let names: Vec<&str> = offers.iter().map(|offer| offer.name.as_str()).collect();
+        let text =
+            format!("this ticket lets into {} spaces ({}), and a directory holds one", offers.len(), names.join(", "));
+        return Err(Failure::usage("several_spaces", text)
+            .hint("the same ticket without the directory, then `sealtide spaces folder SPACE DIR` for each"));
+    }
+    if ticket.device {
+        node.known().note_device_of(Some(&ticket.node)).map_err(store_failure)?;
+        node.watch_for_owner();
+    }
+    let mut joined = Vec::new();
+    for offer in &offers {
+        joined.push(adopt(node, offer, ticket.node, ticket.device && dir.is_none())?);
+        node.audit().note(
+            "joined",
+            &[
+                ("space", &offer.space.to_string()),
+                ("peer", &ticket.node.to_string()),
+                ("invite", &data_encoding::HEXLOWER.encode(&invite)),
+            ],
+        );
+        pull(node, offer, ticket.node, limit, progress).await?;
+    }
+    let (offer, label) = (&offers[0], &joined[0]);
+    let absent: u64 = offers.iter().map(|offer| node.engine().absent_chunks(&offer.space)).sum();
     if let Some(dir) = &dir {
         survey(node, offer.space, dir, order.yes).await?;
         node.share_dir(offer.space, dir)?;
@@ -85,6 +120,9 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         "peer": ticket.node.to_string(),
         "dir": dir,
         "in_step": order.wait || dir.is_none(),
+        "absent": absent,
+        "device": ticket.device,
+        "spaces": joined,
     }))
 }
 
@@ -141,19 +179,20 @@ async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failu
         .hint("try again, or stop the node that runs here first"))
 }
 
-/// The space that the invite lets into, as the issuer marks it.
-async fn wait_for_offer(
+/// The spaces that the invite lets into, as the issuer marks them; never none.
+async fn wait_for_offers(
     node: &Node,
     events: &mut broadcast::Receiver<Event>,
     peer: NodeId,
     limit: Duration,
-) -> Result<SpaceOffer, Failure> {
+) -> Result<Vec<SpaceOffer>, Failure> {
     let waiting = async {
         loop {
             match events.recv().await {
-                Ok(Event::PeerSpaces(from, offers)) if from == peer => {
-                    if let Some(offer) = offers.into_iter().find(|offer| offer.invited) {
-                        return Some(offer);
+                Ok(Event::PeerSpaces(from, mut offers)) if from == peer => {
+                    offers.retain(|offer| offer.invited);
+                    if !offers.is_empty() {
+                        return Some(offers);
                     }
                 }
                 // An older session with that node gives way to the one of the invite.
@@ -164,17 +203,18 @@ async fn wait_for_offer(
         }
     };
     match timeout(limit, waiting).await {
-        Ok(Some(offer)) => Ok(offer),
+        Ok(Some(offers)) => Ok(offers),
         Ok(None) => Err(Failure::failed("session_lost", "the other node ended the session while enrolling")),
         Err(_) => Err(Failure::failed("timeout", "the other node did not say which space the ticket is for")),
     }
 }
 
-/// Makes the space here: the issuer is its admin, the own role is what the invite gives.
-fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId) -> Result<String, Failure> {
+/// Makes the space here: the issuer is its admin, the own role is what the invite gives. One that is kept in a directory already is
+/// refused, unless it may be.
+fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId, may_be_kept: bool) -> Result<String, Failure> {
     if node.has_space(&offer.space) {
         let label = node.label(&offer.space);
-        if node.shared_dirs().iter().any(|(space, _)| *space == offer.space) {
+        if !may_be_kept && node.shared_dirs().iter().any(|(space, _)| *space == offer.space) {
             return Err(Failure::usage("space_here", format!("the space is here already, as {label}")));
         }
         // Out of a backup of another machine: all of it is here, and this node is no member yet.

@@ -353,6 +353,7 @@ fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) ->
                 if version.as_ref().is_none_or(|version| *version == manifest.content().version) {
                     let mut row = release_row(&manifest, &yanked, trust.as_ref(), version.is_some());
                     let tier = stored.iter().rev().find(|stored| stored.manifest.bytes() == manifest.bytes());
+                    row["here"] = json!(app.is_here(entry));
                     row["tier"] = json!(tier.map(|stored| stored.tier.class()));
                     row["place"] = json!(tier.and_then(|stored| stored.place.as_ref()).map(|place| &place.url));
                     rows.push(row);

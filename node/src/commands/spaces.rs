@@ -10,6 +10,7 @@ use crate::commands::share::existing;
 use crate::commands::status::bound;
 use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
+use crate::known::Absences;
 use crate::node::Node;
 
 /// All spaces.
@@ -26,7 +27,7 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
                 "kind": label.kind,
                 "role": node.engine().role(&node.id(), space).map(role_name),
                 "items": info.as_ref().map_or(0, |info| info.records),
-                "bytes": info.as_ref().map_or(0, |info| info.bytes),
+                "bytes": node.engine().space_bytes(space),
                 "bytes_max": bound(node.engine().quota_limits().space),
                 "dir": label.dir,
                 "members": members(node, space),
@@ -107,6 +108,7 @@ pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
     }
     node.known().remove_grants_in(space).map_err(store_failure)?;
     node.store().remove_space(space).map_err(store_failure)?;
+    node.known().put_absences(space, &Absences::new()).map_err(store_failure)?;
     // Last, so that whatever a crash leaves of a space has a name by which it can be forgotten again.
     node.known().put_label(space, None).map_err(store_failure)?;
     node.engine().grants_changed();

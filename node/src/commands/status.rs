@@ -57,7 +57,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
         "kind": label.kind,
         "role": node.engine().role(&node.id(), space).map(role_name),
         "items": info.as_ref().map_or(0, |info| info.records),
-        "bytes": info.as_ref().map_or(0, |info| info.bytes),
+        "bytes": node.engine().space_bytes(space),
         "bytes_max": bound(node.engine().quota_limits().space),
         "files": told.files,
         "dir": label.dir,
@@ -221,8 +221,12 @@ impl Probe for NodeProbe {
                 Sample::gauge("sealtide_space_records", "Records of a space", info.records).label("space", &label),
             );
             samples.push(
-                Sample::gauge("sealtide_space_bytes", "Bytes of the records and chunks of a space", info.bytes)
-                    .label("space", &label),
+                Sample::gauge(
+                    "sealtide_space_bytes",
+                    "Bytes of the records and chunks of a space",
+                    node.engine().space_bytes(&space),
+                )
+                .label("space", &label),
             );
         }
         samples.extend(node.open_desk().map(|desk| desk.samples()).unwrap_or_default());

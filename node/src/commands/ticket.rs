@@ -19,7 +19,7 @@ pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64
     let made = make(node, space, parse_role(role)?, ttl_s, uses)?;
     Ok(json!({
         "schema": "sealtide/ticket/1",
-        "ticket": made.text,
+        "ticket": made.ticket.encode(),
         "id": HEXLOWER.encode(&made.invite.id),
         "space": node.label(&space),
         "role": role,
@@ -28,10 +28,34 @@ pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64
     }))
 }
 
-/// An invite and its text.
+/// Makes an invite for another device of the same owner: into all that this node administers, once.
+pub(crate) fn new_for_device(node: &Node, ttl_s: u64) -> Result<Value, Failure> {
+    let spaces = node.administered();
+    let first = spaces.first().ok_or_else(|| {
+        Failure::new(Exit::Refused, "not_admin", "this node administers no space that a device could be let into")
+            .hint("`sealtide up DIR` shares a directory; an admin of a space makes tickets for that one")
+    })?;
+    let mut made = make(node, *first, Role::Admin, ttl_s, 1)?;
+    // Until this is written it is an invite into one space, and nobody has its secret.
+    node.known().note_device_invite(&made.invite.id).map_err(store_failure)?;
+    made.ticket.device = true;
+    Ok(json!({
+        "schema": "sealtide/ticket/1",
+        "ticket": made.ticket.encode(),
+        "id": HEXLOWER.encode(&made.invite.id),
+        "device": true,
+        "spaces": spaces.iter().map(|space| node.label(space)).collect::<Vec<_>>(),
+        "owner": node.identities().owner().map(|owner| owner.to_string()),
+        "role": role_name(Role::Admin),
+        "expires": rfc3339(made.invite.expires_ms),
+        "uses": 1,
+    }))
+}
+
+/// An invite and the ticket for it.
 pub(crate) struct Made {
     pub(crate) invite: Invite,
-    pub(crate) text: String,
+    pub(crate) ticket: Ticket,
 }
 
 /// Makes an invite into a space where the own role is admin.
@@ -71,10 +95,11 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
         single_use: uses == 1,
         relay_only: false,
         relays_bind0,
+        device: false,
         relays,
         addresses,
     };
-    Ok(Made { text: ticket.encode(), invite })
+    Ok(Made { invite, ticket })
 }
 
 /// Over what a holder reaches this node without its address. One flag of a ticket says of all its relays whether their TLS
@@ -105,6 +130,7 @@ pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
             json!({
                 "id": HEXLOWER.encode(&invite.id),
                 "space": node.label(&invite.space),
+                "device": node.known().is_device_invite(&invite.id),
                 "role": role_name(invite.role),
                 "expires": rfc3339(invite.expires_ms),
                 "uses_left": invite.uses_left,

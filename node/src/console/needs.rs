@@ -47,7 +47,7 @@ pub(super) fn of(request: &Request) -> Option<Need> {
         | Request::Resume { .. }
         | Request::Restore { to: None, .. }
         | Request::ConflictsResolve { .. } => WRITES,
-        Request::TicketNew { .. }
+        Request::TicketNew { device: false, .. }
         | Request::TicketRevoke { .. }
         | Request::PeersRename { .. }
         | Request::PeersRevoke { .. }
@@ -124,6 +124,7 @@ mod tests {
             json!({"command": "share", "dirs": ["/etc"]}),
             json!({"command": "export", "space": "Notes", "format": "dir", "out": "/tmp/x"}),
             json!({"command": "keys", "keys": "sign_in_code"}),
+            json!({"command": "ticket_new", "space": null, "role": "write", "ttl_s": 1, "uses": 1, "device": true}),
             json!({"command": "join", "ticket": "stt1", "dir": null, "wait": false, "yes": false, "timeout_s": 1}),
         ] {
             assert_eq!(need(never.clone()), None, "{never}");

@@ -6,6 +6,7 @@
 
 mod admission;
 pub mod authorship;
+pub(crate) mod contents;
 pub mod holds;
 pub mod keystones;
 pub mod members;
@@ -24,6 +25,8 @@ use sealtide_identity::{InviteId, NodeId, SpaceId};
 use sealtide_store::Store;
 use sealtide_sync::{CommitResult, Direction, SagaId, SagaOutcome, SpaceOffer, SpaceView, Strategy};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+pub(crate) use crate::engine::room::{RELEASE_IB, only_releases_need};
 
 use crate::engine::authorship::Stones;
 use crate::engine::keystones::{Keystones, NoKeystones};
@@ -459,8 +462,9 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// The spaces where a peer has a role; the one that `invite` lets into is marked.
+    /// The spaces where a peer has a role; the one that `invite` lets into is marked, or all where it is for a device.
     pub(crate) fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
+        let is_for_device = invite.is_some_and(|id| self.known().is_device_invite(&id));
         let invited = invite.and_then(|id| self.known().invite(&id)).map(|invite| invite.space);
         let spaces = self.known().labels().into_iter();
         let offers = spaces.filter_map(|(space, label)| {
@@ -472,7 +476,7 @@ impl<W: World> Engine<W> {
                 name: label.name,
                 kind: label.kind,
                 role,
-                invited: invited == Some(space),
+                invited: is_for_device || invited == Some(space),
                 tip_count: snapshot.tip_summary.count,
                 tip_fingerprint: snapshot.tip_summary.fingerprint(),
             })

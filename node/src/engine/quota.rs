@@ -1,19 +1,20 @@
 //! How much peers may bring: in one saga, one peer at a time, into one space. Spec: SY-68; node §5
 //!
-//! What counts is what was received. Changes of this node's own folders and documents are never refused: they are here
+//! What counts is what was received and not given up since. Changes of this node's own folders and documents are never refused: they are here
 //! already.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sealtide_ibgib::{ChunkHash, Manifest};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::Store;
-use sealtide_sync::{SagaId, SagaState};
+use sealtide_sync::{SagaId, SagaState, SpaceView};
 
 use crate::engine::Engine;
 use crate::engine::room::held_space;
-use crate::known::Known;
+use crate::known::{Absence, Known};
 use crate::world::World;
 
 /// Bytes that may be received; `u64::MAX` is no bound.
@@ -87,11 +88,13 @@ pub(crate) struct Quotas(Mutex<State>);
 struct State {
     limits: QuotaLimits,
     staged: BTreeMap<SagaId, Staged>,
+    /// Bytes that spaces count and that were given up, as it was when the last saga began.
+    given_up: BTreeMap<SpaceId, u64>,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self(Mutex::new(State { limits: QuotaLimits::NONE, staged: BTreeMap::new() }))
+        Self(Mutex::new(State { limits: QuotaLimits::NONE, staged: BTreeMap::new(), given_up: BTreeMap::new() }))
     }
 }
 
@@ -121,8 +124,10 @@ impl Quotas {
 
     /// A saga begins, or goes on after a cut.
     pub(crate) fn begin(&self, store: &Store, saga: SagaId, peer: NodeId, space: SpaceId) {
-        let bytes = store.staged_bytes(&saga);
-        self.lock().staged.insert(saga, Staged { peer: Some(peer), space, bytes });
+        let (bytes, given_up) = (store.staged_bytes(&saga), given_up_bytes(store, &space));
+        let mut state = self.lock();
+        state.given_up.insert(space, given_up);
+        state.staged.insert(saga, Staged { peer: Some(peer), space, bytes });
     }
 
     /// A saga ended here. What it has staged counts on where it may go on.
@@ -148,6 +153,7 @@ impl Quotas {
         let held = peer.map_or(0, |peer| bytes_of(&held_space(&space, &peer)));
         let in_space = bytes_of(&space).saturating_add(held);
         let mut state = self.lock();
+        let in_space = in_space.saturating_sub(state.given_up.get(&space).copied().unwrap_or(0));
         // Sagas that were cut and ran out of time since do not count any more.
         let limits = state.limits;
         let sums = |state: &State| {
@@ -188,6 +194,17 @@ impl<W: World> Engine<W> {
         self.quotas().limits()
     }
 
+    /// Bytes of a space: its records and the chunks that they list, without those that were given up here.
+    pub fn space_bytes(&self, space: &SpaceId) -> u64 {
+        let bytes = self.store().view(space).and_then(|view| view.info()).map_or(0, |info| info.bytes);
+        bytes.saturating_sub(given_up_bytes(self.store(), space))
+    }
+
+    /// How many chunks of old releases in a space are not here: given up, or never came.
+    pub fn absent_chunks(&self, space: &SpaceId) -> u64 {
+        absent_chunks(self.store(), space, Absence::is_away).len() as u64
+    }
+
     /// Bytes that a peer's sagas have staged in a space and not committed yet.
     pub fn staged_bytes(&self, peer: &NodeId, space: &SpaceId) -> u64 {
         self.quotas().staged(peer, space)
@@ -200,6 +217,21 @@ impl<W: World> Engine<W> {
             OverQuota { quota, space, node: self.id(), bytes, bytes_max }
         })
     }
+}
+
+/// Bytes of the chunks that a space counts and that were given up here.
+fn given_up_bytes(store: &Store, space: &SpaceId) -> u64 {
+    absent_chunks(store, space, |absence| absence == Absence::GivenUp).values().map(|length| u64::from(*length)).sum()
+}
+
+/// The chunks of a space that are not here, with their lengths, of records that are away for such a reason.
+fn absent_chunks(store: &Store, space: &SpaceId, counts: impl Fn(Absence) -> bool) -> BTreeMap<ChunkHash, u32> {
+    let absences = Known::of(store).absences(space);
+    let Some(view) = store.view(space).filter(|_| !absences.is_empty()) else { return BTreeMap::new() };
+    let records = absences.iter().filter(|(_, absence)| counts(**absence)).filter_map(|(sid, _)| view.record(sid));
+    let chunks = records.flat_map(|record| Manifest::chunks_listed(&record));
+    let away = chunks.filter(|chunk| !store.holds_chunk(&chunk.hash));
+    away.map(|chunk| (chunk.hash, chunk.length)).collect()
 }
 
 #[cfg(test)]
@@ -282,6 +314,40 @@ mod tests {
         assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
         assert_eq!(quotas.charge(&store, &saga(2), 60), Err((Quota::Space, held + 120, held + 100)));
         assert_eq!(quotas.charge(&store, &saga(3), 600), Ok(()), "another space has its own bound");
+    }
+
+    // Proves: SY-68
+    #[test]
+    fn what_was_given_up_makes_room() {
+        let wall_ms = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let clock = wall_ms.clone();
+        let read = move || clock.load(std::sync::atomic::Ordering::Relaxed);
+        let config = Config { wall_ms: Arc::new(read), garbage_bytes: 1, ..Config::default() };
+        let store = Store::open(Arc::new(MemDisk::new(1)), config).unwrap();
+        store.adopt_space(SPACE).unwrap();
+        let (chunks, manifest) = conformance::binary(1);
+        chunks.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+        store.commit(&SPACE, &conformance::local(vec![manifest.clone()])).unwrap();
+        let view = store.view(&SPACE).unwrap();
+        let held = view.info().unwrap().bytes;
+        let quotas = Quotas::default();
+        quotas.set(limits(u64::MAX, u64::MAX, held), &store);
+        quotas.begin(&store, saga(1), peer(1), SPACE);
+        assert_eq!(quotas.charge(&store, &saga(1), 1), Err((Quota::Space, held + 1, held)));
+        // What may be away and is here counts.
+        let known = Known::of(&store);
+        known.put_absences(&SPACE, &[(manifest.sid(), Absence::GivenUp)].into()).unwrap();
+        assert_eq!(given_up_bytes(&store, &SPACE), 0);
+        wall_ms.store(48 * 3600 * 1000, std::sync::atomic::Ordering::Relaxed);
+        let mut given_up = sealtide_store::GivenUp::default();
+        given_up.add(&view, &manifest);
+        let freed = store.collect_with(&given_up).unwrap().bytes;
+        quotas.begin(&store, saga(1), peer(1), SPACE);
+        assert_eq!(quotas.charge(&store, &saga(1), freed), Ok(()));
+        assert_eq!(quotas.charge(&store, &saga(1), 1), Err((Quota::Space, held + 1, held)));
+        // Chunks that never came were never counted.
+        known.put_absences(&SPACE, &[(manifest.sid(), Absence::NeverCame)].into()).unwrap();
+        assert_eq!(given_up_bytes(&store, &SPACE), 0);
     }
 
     // Proves: SY-68

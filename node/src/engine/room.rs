@@ -9,16 +9,48 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sealtide_crypto::sha256_parts;
-use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Sid, TimelineId, Verified, settle_tips};
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::authorship::COMMIT_IB;
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::negentropy::{Ranges, Run};
 use sealtide_sync::{IdSum, RangeBound, SagaId, Snapshot, SpaceView, TipItem, TipSet};
 
+/// The ib of frames that are releases: their second content is a tar. Spec: releases §5
+pub(crate) const RELEASE_IB: &str = "channel";
+
 /// The space of the store in which lies what is held of a space from one peer. It has no label, so nobody lists it.
 pub(super) fn held_space(space: &SpaceId, peer: &NodeId) -> SpaceId {
     SpaceId::from_bytes(sha256_parts(&[b"sealtide/held/1\0", space.as_bytes(), peer.as_bytes()]))
+}
+
+/// Whether what lists some chunks is the tar of a release and nothing else, as far as these records tell.
+pub(crate) fn only_releases_need(lists: &[Verified], records: &mut dyn Iterator<Item = Verified>) -> bool {
+    let mut tars: BTreeSet<Address> = lists.iter().map(|record| record.address().clone()).collect();
+    let (mut frames, mut manifests) = (Vec::new(), Vec::new());
+    for record in records {
+        match record.relations() {
+            names if names.contains_key("bin") => frames.push(record),
+            names if names.contains_key("page") => manifests.push(record),
+            _ => {}
+        }
+    }
+    // A page belongs to its manifest.
+    for manifest in &manifests {
+        if manifest.relations()["page"].iter().any(|page| tars.contains(page)) {
+            tars.insert(manifest.address().clone());
+        }
+    }
+    let mut any = false;
+    for frame in &frames {
+        let contents = &frame.relations()["bin"];
+        match contents.iter().position(|content| tars.contains(content)) {
+            None => {}
+            Some(1) if frame.address().ib() == RELEASE_IB && contents.len() == 2 => any = true,
+            Some(_) => return false,
+        }
+    }
+    any
 }
 
 /// A space, and what is held of it from one peer.
@@ -57,6 +89,13 @@ impl Room {
     /// The space without what is held.
     pub(super) fn space(&self) -> &SpaceHandle {
         &self.space
+    }
+
+    /// Records that a saga has staged and that list one of these chunks.
+    pub(super) fn listing(&self, saga: &SagaId, chunks: &BTreeSet<ChunkHash>) -> Vec<Verified> {
+        let lists = |record: &Verified| Manifest::chunks_listed(record).iter().any(|it| chunks.contains(&it.hash));
+        let staged = self.space.staged(saga).into_iter();
+        staged.filter_map(|sid| self.space.staged_record(saga, &sid)).filter(lists).collect()
     }
 
     /// Whether frames of a timeline are held.
@@ -280,6 +319,13 @@ impl SpaceView for Room {
 
     fn has_chunk(&self, hash: &ChunkHash) -> bool {
         self.space.has_chunk(hash)
+    }
+
+    /// Only what belongs to the tars of releases, which whoever follows may have given up. Spec: releases §6
+    fn may_lack(&self, saga: &SagaId, chunks: &BTreeSet<ChunkHash>) -> bool {
+        let staged = self.space.staged(saga).into_iter();
+        let mut staged = staged.filter_map(|sid| self.space.staged_record(saga, &sid));
+        only_releases_need(&self.listing(saga, chunks), &mut staged)
     }
 
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {

@@ -1,13 +1,15 @@
 //! The driver of one saga over one channel: performs its wishes, feeds it facts, has no opinions.
 
+use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sealtide_ibgib::ChunkHash;
 use sealtide_identity::{NodeId, Role, SpaceId};
-use sealtide_store::{CommitError, StoreError};
+use sealtide_store::{CommitError, FactsError, StoreError};
 use sealtide_sync::{CommitRequest, Saga, SagaId, SagaInput, SagaOutcome, SagaOutput, SpaceView};
 use tokio::sync::watch;
 
@@ -15,7 +17,7 @@ use crate::engine::room::Room;
 use crate::engine::signatures::SessionKeys;
 use crate::engine::{Engine, Event, Progress};
 use crate::failpoint;
-use crate::known::{Known, OpenSaga};
+use crate::known::{Absence, Known, OpenSaga};
 use crate::world::{ChannelGone, PeerChannel, Staged, World};
 
 /// A saga that has staged this many bytes writes its id down, so that it is resumed even after a kill.
@@ -125,6 +127,11 @@ impl<W: World> SagaTask<W> {
                         if !noted && staged_bytes >= NOTE_BYTES {
                             noted = true;
                             self.note();
+                        }
+                    }
+                    SagaOutput::Lack(chunks) => {
+                        if let Err(error) = self.note_lack(&chunks) {
+                            self.feed(saga, SagaInput::StoreFailed(error.to_string()));
                         }
                     }
                     SagaOutput::Sign { target, .. } => {
@@ -240,6 +247,17 @@ impl<W: World> SagaTask<W> {
         if let Err(error) = Known::of(self.engine.store()).note_open_saga(&self.peer, &open) {
             tracing::warn!(%error, "the id of a long saga could not be written down");
         }
+    }
+
+    /// Writes down what the peer did not have, so that it is not taken for damage.
+    fn note_lack(&self, chunks: &BTreeSet<ChunkHash>) -> Result<(), FactsError> {
+        let known = self.engine.known();
+        let mut absences = known.absences(&self.space);
+        for record in self.room.listing(&self.saga, chunks) {
+            absences.insert(record.sid(), Absence::NeverCame);
+        }
+        tracing::info!(peer = self.peer.short(), chunks = chunks.len(), "contents of old releases stay away");
+        known.put_absences(&self.space, &absences)
     }
 
     fn feed(&self, saga: &mut Saga, input: SagaInput) {

@@ -246,6 +246,11 @@ impl Identities {
         all.map(|first| self.0.frames.count(&first)).sum()
     }
 
+    /// Moves when something was kept.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.0.news.subscribe()
+    }
+
     fn now(&self) -> Stamp {
         (self.0.clock)()
     }

@@ -238,6 +238,13 @@ impl Node {
         lock(&self.0.shares)
     }
 
+    /// The spaces where the own role is admin, in order of their names.
+    pub(crate) fn administered(&self) -> Vec<SpaceId> {
+        let mut spaces = self.spaces();
+        spaces.retain(|space| self.engine().role(&self.id(), space) == Some(Role::Admin));
+        spaces
+    }
+
     /// Finds a space by its local name or id.
     ///
     /// # Errors

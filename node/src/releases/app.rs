@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use data_encoding::HEXLOWER;
-use sealtide_ibgib::{Address, Object, Relations, Sid, Stamp, Verified, genesis, try_evolve, uuid};
+use sealtide_ibgib::{
+    Address, ChunkRef, Manifest as Listing, Object, Relations, Sid, Stamp, Verified, genesis, try_evolve, uuid,
+};
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::{Action, LedgerRecord};
 use sealtide_releases::bundle::{AppName, BundleHead, Channel, ChannelHead, HEAD_BYTES_MAX, Manifest, Signed};
@@ -23,6 +25,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use crate::content::{ContentReader, store_bytes};
+use crate::engine::RELEASE_IB;
 use crate::failure::{Exit, Failure};
 use crate::identity::{encode_frames, parse_frames};
 use crate::known::Known;
@@ -34,7 +37,7 @@ use crate::world::OsEntropy;
 const SPACE_KIND: &str = "data";
 const RELEASES_IB: &str = "releases";
 const KEYS_IB: &str = "keys";
-const CHANNEL_IB: &str = "channel";
+const CHANNEL_IB: &str = RELEASE_IB;
 /// The schema of the first frame.
 const SCHEMA: &str = "sealtide/releases/1";
 /// Apps in one space that are looked at, at most; our own spaces have one.
@@ -268,6 +271,38 @@ impl App {
             return Err(damaged("the channel names another manifest than the one that stands there".to_owned()));
         }
         Ok(head)
+    }
+
+    /// The space, as it was when the app was looked for.
+    pub(super) fn view(&self) -> &SpaceHandle {
+        &self.view
+    }
+
+    /// The records that list the chunks of an entry's tar; none do where it is one record.
+    pub(super) fn content_records(&self, entry: &Entry) -> Vec<Verified> {
+        let record = |address: &Address| self.view.records_at(address).into_iter().next();
+        let Some(listing) = record(&entry.tar) else { return Vec::new() };
+        let mut records = vec![listing.clone()];
+        // One that cannot be read lists nothing that could be given up.
+        let _ = Listing::read(&listing, &mut |page| {
+            let page = record(page);
+            records.extend(page.clone());
+            page
+        });
+        records
+    }
+
+    /// The chunks of an entry's tar that are not here.
+    pub(super) fn absent_chunks(&self, entry: &Entry) -> Vec<ChunkRef> {
+        let records = self.content_records(entry);
+        let mut chunks: Vec<ChunkRef> = records.iter().flat_map(Listing::chunks_listed).collect();
+        chunks.retain(|chunk| !self.store.holds_chunk(&chunk.hash));
+        chunks
+    }
+
+    /// Whether the whole tar of an entry is here.
+    pub(crate) fn is_here(&self, entry: &Entry) -> bool {
+        self.absent_chunks(entry).is_empty()
     }
 
     /// The plain tar of an entry.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::app::{App, Entry};
 use super::file::OpenBundle;
+use super::from_peers::fetch_content;
 use super::memory::{InstalledAt, Memory, installed_at, keep_install};
 use super::{refused, unpacked, untrusted};
 use crate::api::Progress;
@@ -53,10 +54,10 @@ struct Candidate {
 }
 
 impl Install {
-    /// Installs from the space of an app.
+    /// Installs from the space of an app. A content that is not here is fetched from a peer that has it.
     ///
     /// # Errors
-    /// Exit 5 for what does not verify, 6 without trust; then what was installed stays.
+    /// Exit 5 for what does not verify, 6 without trust, 1 when no peer has the content; then what was installed stays.
     // Spec: GW-104, GW-106
     pub(crate) fn from_space(
         node: &Node,
@@ -65,6 +66,8 @@ impl Install {
         trust: Option<Trust>,
         progress: &Progress,
     ) -> Result<Self, Failure> {
+        // Nothing of it is given up while it is unpacked.
+        let _in_use = node.use_contents();
         let done = Self::of_space(node, app, order, trust, progress);
         done.inspect_err(|failure| {
             let newest =
@@ -93,6 +96,9 @@ impl Install {
         memory.keep_seen(&seen)?;
         let manifest = candidate.manifest.content();
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
+            if !app.is_here(&candidate.entry) {
+                fetch_content(node, app, &candidate.entry, &what, progress)?;
+            }
             let mut tar = app.tar(&candidate.entry)?;
             release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))
         };
@@ -406,6 +412,10 @@ fn place(
         channel: manifest.channel.to_string(),
         version: manifest.version.to_string(),
         seq: manifest.seq,
+        previous: before.as_ref().and_then(|before| match before.manifest == hash {
+            true => before.previous.clone(),
+            false => Some(before.manifest.clone()),
+        }),
         manifest: hash,
         at_ms: now().wall_ms,
     };

@@ -36,6 +36,8 @@ pub(crate) struct InstalledAt {
     pub(crate) version: String,
     pub(crate) seq: u64,
     pub(crate) manifest: String,
+    /// The manifest of what stood there before.
+    pub(crate) previous: Option<String>,
     pub(crate) at_ms: u64,
 }
 
@@ -101,7 +103,7 @@ impl InstalledAt {
     pub(crate) fn to_value(&self) -> Value {
         json!({
             "dir": self.dir, "app": self.app, "channel": self.channel, "version": self.version, "seq": self.seq,
-            "manifest": self.manifest, "at": self.at_ms,
+            "manifest": self.manifest, "previous": self.previous, "at": self.at_ms,
         })
     }
 }
@@ -115,6 +117,7 @@ fn read(value: &Value) -> Option<InstalledAt> {
         version: text("version")?,
         seq: value.get("seq")?.as_u64()?,
         manifest: text("manifest")?,
+        previous: text("previous"),
         at_ms: value.get("at")?.as_u64()?,
     })
 }

@@ -13,11 +13,13 @@ mod archive;
 mod bucket;
 mod fetched;
 mod file;
+mod from_peers;
 mod install;
 mod memory;
 mod publish;
 mod receive;
 mod renewal;
+mod retention;
 mod takeover;
 mod tiers;
 
@@ -32,6 +34,7 @@ pub(crate) use memory::{InstalledAt, MEMORY_SETTINGS, Memory, installs};
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use receive::{NotReceived, receive};
 pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};
+pub(crate) use retention::{is_kept, retired};
 pub(crate) use takeover::ledger_of_app;
 pub(crate) use tiers::{Due, Stored, Tier, Tiers};
 

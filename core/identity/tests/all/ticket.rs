@@ -24,6 +24,7 @@ fn example() -> Ticket {
         single_use: true,
         relay_only: false,
         relays_bind0: false,
+        device: false,
         relays: vec![RelayHint { relay: NodeId::from_bytes([4; 32]), url: URL_30.to_owned() }],
         addresses: vec![LinkAddress { source: 4, socket: "192.168.1.20:7443".parse().expect("an address") }],
     }
@@ -69,12 +70,16 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, TicketError> {
 #[test]
 fn ticket_strict() {
     assert_eq!(changed(|bytes| bytes[0] = 2), Err(TicketError::Version(2)));
-    let malformed: [(&str, Change); 10] = [
-        ("unknown flag", |bytes| bytes[1] |= 16),
+    let malformed: [(&str, Change); 11] = [
+        ("unknown flag", |bytes| bytes[1] |= 32),
         ("flag 1 without the invite", |bytes| drop(bytes.drain(42..90))),
         ("invite without flag 1", |bytes| bytes[1] = 0),
         ("single use without invite", |bytes| {
             bytes[1] = 2;
+            bytes.drain(42..90);
+        }),
+        ("for a device without invite", |bytes| {
+            bytes[1] = 16;
             bytes.drain(42..90);
         }),
         ("invite without an end", |bytes| bytes[34..42].fill(0)),
@@ -207,7 +212,7 @@ prop_compose! {
         node in any::<[u8; 32]>(),
         expires in 1u64..,
         invite in any::<Option<([u8; 16], [u8; 32])>>(),
-        flags in any::<[bool; 3]>(),
+        flags in any::<[bool; 4]>(),
         relays in prop::collection::vec(any_relay(), 0..=4),
         addresses in prop::collection::vec(any_address(), 0..=8),
     ) -> Ticket {
@@ -215,6 +220,7 @@ prop_compose! {
             node: NodeId::from_bytes(node),
             expires,
             single_use: invite.is_some() && flags[0],
+            device: invite.is_some() && flags[3],
             invite: invite.map(|(id, secret)| (id, InviteSecret::from_bytes(secret))),
             relay_only: flags[1],
             relays_bind0: flags[2],

@@ -1,10 +1,10 @@
 //! STAGED, COMMIT and what comes after. Spec: ibgib §13.2, §14.3, §14.4
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sealtide_crypto::{Sha256, sha256};
-use sealtide_ibgib::{Address, Sid, TimelineId, Verified};
+use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
 use super::contexts::{Chain, ContextKind, Contexts, auth};
@@ -267,6 +267,8 @@ pub(super) struct Committing {
     side: Side,
     commit: Commit,
     request: Option<CommitRequest>,
+    /// Chunks that it goes without.
+    lacking: BTreeSet<ChunkHash>,
     expected: BTreeMap<TimelineId, Vec<Sid>>,
     moved: Vec<Address>,
     step: Step,
@@ -323,11 +325,13 @@ impl Committing {
             strict,
         });
         let (side, expected, moved) = (run.terms.side, own.expected, own.moved);
+        let lacking = run.receive.lacking;
         let step = Step::AwaitAck;
         let mut this = Self {
             side,
             commit,
             request,
+            lacking,
             expected,
             moved,
             step,
@@ -443,6 +447,9 @@ impl Committing {
         match self.request.take() {
             Some(request) => {
                 self.step = Step::InStore;
+                if !self.lacking.is_empty() {
+                    context.out.push(SagaOutput::Lack(std::mem::take(&mut self.lacking)));
+                }
                 context.out.push(SagaOutput::Commit(request));
             }
             None => self.finish(context),

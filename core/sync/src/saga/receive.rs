@@ -37,6 +37,8 @@ pub(super) struct Receive {
     /// Whether level 1 has named the peer's items: all of them are the peer's, reached by a tip or not.
     listed: bool,
     chunks: BTreeMap<ChunkHash, (u32, u8)>,
+    /// Chunks that the peer does not have, and that may stay away.
+    pub(super) lacking: BTreeSet<ChunkHash>,
     /// Stages that are not durable yet: ticket, bytes of credit, batch.
     tickets: VecDeque<(u64, u64, Option<u64>)>,
     ticket: u64,
@@ -103,6 +105,7 @@ impl Receive {
             items: Vec::new(),
             listed: false,
             chunks: BTreeMap::new(),
+            lacking: BTreeSet::new(),
             tickets: VecDeque::new(),
             ticket: 0,
             last_batch: 0,
@@ -387,13 +390,13 @@ impl Receive {
             }
             Piece::Absent(chunk) => {
                 context.out.release(credit);
-                self.ask_chunk_again(chunk)?;
+                self.ask_chunk_again(chunk, context.config.may_lack)?;
             }
         }
         Ok(())
     }
 
-    fn ask_chunk_again(&mut self, chunk: ChunkRef) -> Result<(), Fault> {
+    fn ask_chunk_again(&mut self, chunk: ChunkRef, may_lack: bool) -> Result<(), Fault> {
         let tries = self.chunks.get_mut(&chunk.hash).map(|(_, tries)| tries);
         match tries {
             Some(tries) if *tries + 1 < TRIES_MAX => {
@@ -401,7 +404,11 @@ impl Receive {
                 self.wants.ask_chunk(chunk);
                 Ok(())
             }
-            _ => Err(Fault::new(AbortCode::Incomplete, format!("the peer lacks chunk {}", chunk.hash))),
+            _ if may_lack => {
+                self.lacking.insert(chunk.hash);
+                Ok(())
+            }
+            _ => Err(lacks(&chunk.hash)),
         }
     }
 
@@ -492,9 +499,17 @@ impl Receive {
         Ok(())
     }
 
-    /// Last look before STAGED: manifests with pages add up, and nothing came that the peer's tips do not reach.
+    /// Last look before STAGED: manifests with pages add up, nothing came that the peer's tips do not reach, and chunks that
+    /// the peer lacks are not needed.
     pub(super) fn close(&mut self, context: &Context<'_>, scoped: &mut Scoped) -> Result<(), Fault> {
         self.check_pages(context)?;
+        // Another saga may have brought some meanwhile.
+        self.lacking.retain(|chunk| !context.view.has_chunk(chunk));
+        if let Some(chunk) = self.lacking.first()
+            && !context.view.may_lack(&context.config.saga, &self.lacking)
+        {
+            return Err(lacks(chunk));
+        }
         let stray = self.stream.is_none()
             && !self.listed
             && !self.tips.is_empty()
@@ -571,6 +586,10 @@ impl Receive {
         }
         Ok(())
     }
+}
+
+fn lacks(chunk: &ChunkHash) -> Fault {
+    Fault::new(AbortCode::Incomplete, format!("the peer lacks chunk {chunk}"))
 }
 
 /// The members of [`Message::Batch`].

@@ -353,12 +353,22 @@ fn large_binaries_come_with_their_chunks() {
         let sent: usize = pair.a.messages().iter().map(piece_bytes).sum();
         assert_eq!(sent, chunks[0].1.len());
     }
-    // A source without the chunk: incomplete.
-    source.chunks.remove(&chunks[2].0);
-    let mut pair = Pair::new(source, MemSpace::default());
-    pair.sync();
-    assert_eq!(code_of(&pair.b.outcome), AbortCode::Incomplete);
-    assert!(pair.b.space.records.is_empty());
+    // A source without the chunk: incomplete, unless the receiver can do without it.
+    let missing = chunks[2].0;
+    source.chunks.remove(&missing);
+    for may_lack in [None, Some(false)] {
+        let mut pair = Pair::new(source.clone(), MemSpace::default());
+        pair.b.space.may_lack = may_lack;
+        pair.sync();
+        assert_eq!(code_of(&pair.b.outcome), AbortCode::Incomplete);
+        assert!(pair.b.space.records.is_empty() && pair.b.lacking.is_empty());
+    }
+    let mut pair = Pair::new(source.clone(), MemSpace::default());
+    pair.b.space.may_lack = Some(true);
+    pair.sync_ok();
+    pair.assert_equal();
+    assert_eq!(pair.b.lacking, [missing].into());
+    assert_eq!(pair.b.space.chunks, source.chunks, "all others came");
 }
 
 /// A cut between the chunks of a file: the resumed saga asks for chunks before the tips are named, and ends all the

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sealtide_ibgib::{ChunkHash, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_store::mem::MemDisk;
-use sealtide_store::{Collected, CommitError, Config, Disk, Store, StoreError, conformance};
+use sealtide_store::{Collected, CommitError, Config, Disk, GivenUp, Store, StoreError, conformance};
 use sealtide_sync::{SagaId, SpaceView};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -195,6 +195,98 @@ fn a_cut_at_every_call_of_a_collection_frees_a_chunk_or_keeps_it() {
         }
     }
     println!("{cuts} cuts with 4 images each");
+    assert!(cuts > 5);
+}
+
+/// A home where one binary is given up although its member stays.
+fn with_given_up(seed: u64) -> (Home, [Binary; 3], GivenUp) {
+    let home = Home::new(seed);
+    let binaries = [1, 2, 3].map(conformance::binary);
+    let store = home.open();
+    binaries.iter().for_each(|binary| put(&store, &space(1), binary));
+    store.sync().unwrap();
+    home.a_day_later();
+    let mut given_up = GivenUp::default();
+    given_up.add(&store.view(&space(1)).unwrap(), &binaries[1].1);
+    (home, binaries, given_up)
+}
+
+// Proves: SY-67
+#[test]
+fn what_is_given_up_goes_unless_another_lists_it() {
+    let (home, [first, old, last], mut given_up) = with_given_up(1);
+    let store = home.open();
+    let view = store.view(&space(1)).unwrap();
+    let bytes = view.info().unwrap().bytes;
+    let whole = || is_whole(&store, &first) && is_whole(&store, &last);
+    // A record that is no member anywhere gives nothing up, and naming one twice is naming it once.
+    let (stranger, mut nothing) = (conformance::binary(9), GivenUp::default());
+    nothing.add(&view, &stranger.1);
+    assert_eq!(store.would_free(&nothing), []);
+    given_up.add(&view, &old.1);
+    drop(view);
+    put(&store, &space(2), &old);
+    home.a_day_later();
+    assert_eq!(store.would_free(&given_up), [], "another space lists it");
+    assert_eq!(store.collect_with(&given_up).unwrap(), Collected::default());
+    store.remove_space(&space(2)).unwrap();
+    assert_eq!(store.collect().unwrap(), Collected::default(), "its member stands");
+    assert_eq!(store.would_free(&given_up).len(), 2);
+    assert_eq!(store.collect_with(&given_up).unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    assert!(whole() && store.would_free(&given_up).is_empty() && !store.holds_chunk(&old.0[0].0));
+    let view = store.view(&space(1)).unwrap();
+    assert!(view.contains(&old.1.sid()) && !view.has_chunk(&old.0[0].0) && view.chunk(&old.0[0].0, 0, 1).is_none());
+    assert_eq!(view.info().unwrap().bytes, bytes, "what a space was given counts still");
+    assert_sound(&store, "without it");
+
+    // A saga that brings a record with one of its chunks brings the chunk too.
+    let again = conformance::binary(2);
+    let saga = SagaId([7; 32]);
+    store.stage(&space(1), &saga, &[], &again.0[..1]).unwrap();
+    store.abort(&saga).unwrap();
+    assert!(store.holds_chunk(&old.0[0].0));
+    assert_eq!(store.collect().unwrap(), Collected::default(), "it is listed");
+    drop((store, view));
+    let store = home.open();
+    assert!(store.holds_chunk(&old.0[0].0) && !store.holds_chunk(&old.0[1].0));
+    assert_eq!(store.view(&space(1)).unwrap().info().unwrap().bytes, bytes);
+    assert_sound(&store, "after the next open");
+}
+
+// Proves: SY-67
+#[test]
+fn a_cut_at_every_call_gives_a_content_up_or_keeps_it() {
+    let (mut cuts, mut died) = (0, true);
+    while died {
+        cuts += 1;
+        for image in 0..4 {
+            let (home, [first, old, last], given_up) = with_given_up(cuts);
+            let store = home.open();
+            let bytes = store.view(&space(1)).unwrap().info().unwrap().bytes;
+            home.disk.fail_from(Some(home.disk.calls() + cuts));
+            died = store.collect_with(&given_up).is_err();
+            let crashed = Home { disk: home.disk.crash(image), clock: home.clock.clone() };
+            let what = format!("cut {cuts} image {image}");
+            let store = crashed.open();
+            assert!(is_whole(&store, &first) && is_whole(&store, &last), "{what}");
+            let here = old.0.iter().filter(|(hash, _)| store.holds_chunk(hash)).count();
+            assert!(here == 2 && is_whole(&store, &old) || here == 0, "{what}: {here}");
+            assert_sound(&store, &what);
+            store.collect_with(&given_up).unwrap();
+            assert!(!store.holds_chunk(&old.0[0].0) && !store.holds_chunk(&old.0[1].0), "{what}");
+            drop(store);
+            for name in crashed.disk.names().iter().filter(|name| name.ends_with(".run")) {
+                Disk::remove(&crashed.disk, name).unwrap();
+            }
+            let store = crashed.open();
+            assert_eq!(store.view(&space(1)).unwrap().info().unwrap().bytes, bytes, "{what}");
+            assert!(is_whole(&store, &first) && is_whole(&store, &last) && !is_whole(&store, &old), "{what}");
+            assert_sound(&store, &what);
+            old.0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+            assert!(is_whole(&store, &old), "{what}");
+            assert_sound(&store, &what);
+        }
+    }
     assert!(cuts > 5);
 }
 

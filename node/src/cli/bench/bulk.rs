@@ -54,7 +54,7 @@ pub(super) async fn bulk(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
     let info = here.store().view(&space).and_then(|view| view.info()).ok_or_else(|| failed(&"the space is gone"))?;
     let invite = ticket::make(&here, space, sealtide_identity::Role::Write, 600, 1)?;
     let watch = Watch::start();
-    let got = far(&dir.join("home-b"), &invite.text, sizes.memory_mib).await?;
+    let got = far(&dir.join("home-b"), &invite.ticket.encode(), sizes.memory_mib).await?;
     let peak = watch.peak();
     here.shutdown().await;
     let seconds = got["seconds"].as_f64().unwrap_or(f64::INFINITY);
@@ -105,7 +105,7 @@ pub(super) async fn end(home: &Path) -> Result<Value, Failure> {
     let watch = Watch::start();
     let here = node(home).await?;
     let started = Instant::now();
-    let order = join::JoinOrder { ticket, dir: None, wait: true, yes: true, timeout_s: PATIENCE_S };
+    let order = join::JoinOrder { ticket, dir: None, wait: true, yes: true, device: false, timeout_s: PATIENCE_S };
     let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
     join::join(&here, order, &progress).await?;
     let seconds = started.elapsed().as_secs_f64();

@@ -34,7 +34,14 @@ pub(super) async fn identity(dir: &Path, edits: u32) -> Result<Value, Failure> {
     let made = kept(&b);
     let invite = ticket::make(&a, space, sealtide_identity::Role::Write, 600, 1)?;
     let started = Instant::now();
-    let order = join::JoinOrder { ticket: invite.text, dir: None, wait: true, yes: true, timeout_s: 30 };
+    let order = join::JoinOrder {
+        ticket: invite.ticket.encode(),
+        dir: None,
+        wait: true,
+        yes: true,
+        device: false,
+        timeout_s: 30,
+    };
     let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
     join::join(&b, order, &progress).await?;
     let first_ms = started.elapsed().as_secs_f64() * 1000.0;

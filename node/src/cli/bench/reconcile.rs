@@ -385,6 +385,7 @@ impl End {
                     }
                     SagaOutput::Done(outcome) => self.outcome = Some(outcome),
                     SagaOutput::Sign { .. } | SagaOutput::CheckSig { .. } => unreachable!("nothing is signed here"),
+                    SagaOutput::Lack(_) => unreachable!("nothing may be lacking here"),
                     SagaOutput::Release(_) | SagaOutput::WakeAt(_) | SagaOutput::Progress { .. } => {}
                 }
             }
@@ -412,6 +413,7 @@ fn config(saga: u8, peer: u8) -> SagaConfig {
         limits: Limits::default(),
         contexts: None,
         fresh: false,
+        may_lack: false,
     }
 }
 

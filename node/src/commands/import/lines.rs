@@ -1,6 +1,6 @@
 //! The lines of an export become the space that they were, with all its history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -8,16 +8,19 @@ use data_encoding::{BASE64, HEXLOWER};
 use sealtide_crypto::blake3;
 use sealtide_ibgib::json::{Js, Rules, parse};
 use sealtide_ibgib::record::Encodable;
-use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Verified};
+use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Verified};
 use sealtide_identity::SpaceId;
+use sealtide_store::SpaceHandle;
 use sealtide_sync::{CommitRequest, SpaceView};
 use serde_json::Value;
 
 use super::{COMMIT_BYTES, Import};
 use crate::commands::export::SCHEMA;
 use crate::commands::store_failure;
+use crate::engine::only_releases_need;
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
+use crate::known::Absence;
 
 /// Bytes of a line, at most: the largest chunk in base64, with room.
 const LINE_BYTES_MAX: u64 = 8 << 20;
@@ -42,6 +45,8 @@ pub(super) struct Lines<'a> {
 
 enum Line {
     Chunk(ChunkHash, Vec<u8>),
+    /// A chunk of an old release that was not there either.
+    Absent(ChunkHash),
     Record(Box<Verified>),
 }
 
@@ -65,13 +70,14 @@ impl<'a> Lines<'a> {
         Ok((lines, head))
     }
 
-    /// Takes every record in, checked as if a peer had sent it; gives how many there are.
+    /// Takes every record in, checked as if a peer had sent it; gives how many there are, and how many chunks are absent.
     ///
     /// # Errors
-    /// Exit 5 for a line that is no record or chunk.
-    pub(super) fn take(&mut self, space: SpaceId) -> Result<u64, Failure> {
+    /// Exit 5 for a line that is no record or chunk, and for a record that needs a chunk that is not there.
+    pub(super) fn take(&mut self, space: SpaceId) -> Result<(u64, u64), Failure> {
         let (mut batch, mut bytes, mut records) = (Vec::new(), 0, 0);
-        let store = self.import.node.store();
+        let (mut absent, mut lacking) = (BTreeSet::new(), Vec::new());
+        let (store, engine) = (self.import.node.store(), self.import.node.engine());
         let view = store.view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
         // Frames that are read and not committed yet.
         let mut known: BTreeMap<Address, FrameFacts> = BTreeMap::new();
@@ -81,20 +87,39 @@ impl<'a> Lines<'a> {
             let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
             store.commit(&space, &request).map(drop).map_err(store_failure)
         };
+        // A local change has all its chunks; what is received may go without.
+        let receive = |record: Verified| {
+            let saga = engine.new_saga_id();
+            store.stage(&space, &saga, &[record], &[]).map_err(store_failure)?;
+            let (saga, records) = (Some(saga), Vec::new());
+            let request = CommitRequest { saga, staged: None, records, expected: Vec::new(), strict: false };
+            store.commit(&space, &request).map(drop).map_err(store_failure)
+        };
         while let Some(line) = self.next()? {
             match read_line(&line).ok_or_else(|| self.wrong("neither a record nor a chunk"))? {
                 Line::Chunk(hash, bytes) if blake3(&bytes) == hash.0 => {
                     store.put_chunk(hash, &bytes).map_err(store_failure)?
                 }
                 Line::Chunk(..) => return Err(self.wrong("the chunk has another hash")),
+                Line::Absent(hash) => drop(absent.insert(hash)),
                 Line::Record(record) => {
                     let mut before =
                         |address: &Address| known.get(address).cloned().or_else(|| view.frame_facts(address));
                     record.check_counter(&mut before).map_err(|refusal| self.wrong(&refusal.to_string()))?;
                     known.extend(record.frame().map(|facts| (record.address().clone(), facts)));
+                    records += 1;
+                    let chunks = Manifest::chunks_listed(&record);
+                    let missing = || chunks.iter().map(|chunk| chunk.hash).filter(|hash| !store.holds_chunk(hash));
+                    if let Some(hash) = missing().find(|hash| !absent.contains(hash)) {
+                        return Err(self.wrong(&format!("chunk {hash} of the record is missing")));
+                    }
+                    if missing().next().is_some() {
+                        lacking.push((*record).clone());
+                        receive(*record)?;
+                        continue;
+                    }
                     bytes += record.encoded().len();
                     batch.push(*record);
-                    records += 1;
                     if batch.len() >= COMMIT_RECORDS || bytes >= COMMIT_BYTES {
                         commit(&mut batch)?;
                         bytes = 0;
@@ -105,7 +130,14 @@ impl<'a> Lines<'a> {
             }
         }
         commit(&mut batch)?;
-        Ok(records)
+        if !lacking.is_empty() {
+            if !only_releases_need(&lacking, &mut every_record(&view)) {
+                return Err(self.wrong("a content is absent that is not the tar of a release"));
+            }
+            let absences = lacking.iter().map(|record| (record.sid(), Absence::NeverCame)).collect();
+            self.import.node.known().put_absences(&space, &absences).map_err(store_failure)?;
+        }
+        Ok((records, absent.len() as u64))
     }
 
     /// The next line, bounded.
@@ -127,14 +159,28 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// Every member of a space.
+fn every_record(view: &SpaceHandle) -> impl Iterator<Item = Verified> {
+    let mut after = None;
+    let batches = std::iter::from_fn(move || {
+        let batch = view.bulk(after, COMMIT_RECORDS);
+        after = Some(*batch.last()?);
+        Some(batch)
+    });
+    batches.flatten().filter_map(|(_, sid)| view.record(&sid))
+}
+
 /// Reads a line; a record is accepted as strictly as one that a peer sends.
 fn read_line(line: &str) -> Option<Line> {
     let Js::Object(mut object) = parse(line, Rules::Strict).ok()? else { return None };
     let text = |name: &str| object.named(name).as_string().and_then(|text| text.as_str()).map(str::to_owned);
     let bytes = text("base64").map(|text| BASE64.decode(text.as_bytes()));
+    let hash = |text: String| Some(ChunkHash(HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?));
     if let Some(chunk) = text("chunk") {
-        let hash = HEXLOWER.decode(chunk.as_bytes()).ok()?.try_into().ok()?;
-        return Some(Line::Chunk(ChunkHash(hash), bytes?.ok()?));
+        return Some(Line::Chunk(hash(chunk)?, bytes?.ok()?));
+    }
+    if let Some(chunk) = text("absent") {
+        return hash(chunk).map(Line::Absent);
     }
     if let Some(bytes) = bytes {
         object.set("data", Js::Bytes(bytes.ok()?));

@@ -70,7 +70,10 @@ pub(crate) fn import(node: &Node, path: &Path, name: Option<&str>, progress: &Pr
         Form::Lines(file) => {
             let (mut lines, head) = Lines::open(&import, file)?;
             let begun = node.begin_foreign_space(head.space, name.unwrap_or(&head.name))?;
-            import.fill(begun, head.kind, |space| Ok(json!({"form": "jsonl", "records": lines.take(space)?})))?
+            import.fill(begun, head.kind, |space| {
+                let (records, absent) = lines.take(space)?;
+                Ok(json!({"form": "jsonl", "records": records, "absent": absent}))
+            })?
         }
         Form::Tar(file) => {
             let tape = Tape::look(&import, file)?;

@@ -225,6 +225,8 @@ fn config<W: World>(
         limits: Limits::default(),
         contexts,
         fresh: false,
+        // A file whose content does not come must not come either. Releases go without old contents: `Room::may_lack`.
+        may_lack: engine.known().label(&space).is_some_and(|label| label.kind == "data" && label.dir.is_none()),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct MemSpace {
     pub chunks: BTreeMap<ChunkHash, Bytes>,
     pub member_chunks: BTreeSet<ChunkHash>,
     pub bulk: BTreeSet<(u64, Sid)>,
+    /// Whether chunks that the peer lacks are gone without at first, and in the end.
+    pub may_lack: Option<bool>,
     /// How often a member was read.
     pub reads: Cell<usize>,
     cache: RefCell<Option<Arc<Snapshot>>>,
@@ -127,6 +129,10 @@ impl MemSpace {
 }
 
 impl SpaceView for MemSpace {
+    fn may_lack(&self, _: &SagaId, _: &BTreeSet<ChunkHash>) -> bool {
+        self.may_lack == Some(true)
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         let mut cache = self.cache.borrow_mut();
         cache
@@ -231,6 +237,8 @@ pub struct End {
     pub saga: Option<Saga>,
     pub inbox: VecDeque<Bytes>,
     pub outcome: Option<SagaOutcome>,
+    /// Chunks that the commit goes without.
+    pub lacking: BTreeSet<ChunkHash>,
     pub sent: Vec<Bytes>,
     pub wake_ms: Option<u64>,
     pub released: u64,
@@ -264,6 +272,7 @@ impl End {
             saga: None,
             inbox: VecDeque::new(),
             outcome: None,
+            lacking: BTreeSet::new(),
             sent: Vec::new(),
             wake_ms: None,
             released: 0,
@@ -384,6 +393,7 @@ impl Pair {
             limits: end.limits.clone(),
             contexts: end.ledger.map(|ledger| Contexts { ledger, members: None, last: end.last }),
             fresh: false,
+            may_lack: end.space.may_lack.is_some(),
         }
     }
 
@@ -523,6 +533,7 @@ impl Pair {
                     me.unsynced = Some(ticket);
                 }
                 SagaOutput::Release(bytes) => me.released += bytes,
+                SagaOutput::Lack(chunks) => me.lacking = chunks,
                 SagaOutput::Commit(request) => {
                     me.commits += 1;
                     let input = match me.space.commit(request) {

@@ -1,0 +1,86 @@
+//! Contents of the store apart from sagas: the room of those that nobody needs is given back now and every few hours, and
+//! peers get what they ask for by name. Spec: store, "Collecting"; releases §6; sync §14
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use sealtide_identity::NodeId;
+
+use super::{Node, lock};
+use crate::commands::gc;
+use crate::engine::contents::{CHANNEL, answer};
+
+/// How often the store is looked through for what nobody needs.
+const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// Peers that are answered at once.
+const ANSWERED_AT_ONCE: usize = 16;
+
+impl Node {
+    /// No content of a release is given up while this is held.
+    pub(crate) fn use_contents(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No content of a release is unpacked while this is held.
+    pub(crate) fn keep_contents_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.0.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what was staged too long ago and frees what nobody needs, now and every few hours.
+    // Spec: SY-67
+    pub(super) fn tidy_store(&self) {
+        let (node, mut stop) = (self.clone(), self.stopping());
+        tokio::spawn(async move {
+            loop {
+                let tidied = node.clone();
+                let tidying = tokio::task::spawn_blocking(move || match gc::free(&tidied) {
+                    Ok(freed) if freed.collected.chunks > 0 => {
+                        tracing::info!(collected = ?freed.collected, releases = freed.releases.len(), "unused chunks were freed");
+                    }
+                    Ok(_) => {}
+                    Err(failure) => tracing::warn!(%failure, "unused chunks were not freed"),
+                });
+                let _ = tidying.await;
+                tokio::select! {
+                    () = tokio::time::sleep(TIDY_EVERY) => {}
+                    _ = stop.changed() => return,
+                }
+            }
+        });
+    }
+
+    /// Sends peers the chunks that they ask for, of spaces that they may read: to each over one channel at a time.
+    // Spec: SY-73
+    pub(super) fn answer_contents(&self) {
+        let (node, mut stop) = (self.clone(), self.stopping());
+        let mut channels = self.engine().serve_channels(CHANNEL);
+        let answered: Arc<Mutex<BTreeSet<NodeId>>> = Arc::default();
+        tokio::spawn(async move {
+            loop {
+                let (peer, channel) = tokio::select! {
+                    Some(opened) = channels.recv() => opened,
+                    _ = stop.wait_for(|stopped| *stopped) => return,
+                };
+                let has_room = {
+                    let mut answered = lock(&answered);
+                    answered.len() < ANSWERED_AT_ONCE && answered.insert(peer)
+                };
+                // Without an answer the channel ends, and the peer asks another node, or again.
+                if !has_room {
+                    continue;
+                }
+                let (node, answered) = (node.clone(), answered.clone());
+                tokio::spawn(async move {
+                    let engine = node.engine();
+                    answer(&channel, |space| {
+                        let may = engine.role(&peer, space).is_some() && !engine.is_paused(space);
+                        may.then(|| node.store().view(space))?
+                    })
+                    .await;
+                    lock(&answered).remove(&peer);
+                });
+            }
+        });
+    }
+}
