@@ -25,6 +25,8 @@ const SURVEY_FILES: usize = 20;
 
 /// How long a dial of the other node may take to hear that it gives way.
 const CROSSED: Duration = Duration::from_millis(100);
+/// How often an invite is proven when the session ends before it is known what for.
+const ENROLLED_MAX: u32 = 5;
 /// How long a session that stands may take to end.
 const STANDING: Duration = Duration::from_secs(3);
 
@@ -73,8 +75,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     }
     let mut events = node.engine().subscribe();
     let limit = Duration::from_secs(order.timeout_s.max(1));
-    enrol(node, &ticket).await?;
-    let mut offers = wait_for_offers(node, &mut events, ticket.node, limit).await?;
+    let mut offers = enrol(node, &ticket, &mut events, limit).await?;
     offers.sort_by(|left, right| left.name.cmp(&right.name));
     if !ticket.device {
         offers.truncate(1);
@@ -135,7 +136,29 @@ pub(crate) fn read_ticket(text: &str) -> Result<Ticket, Failure> {
     })
 }
 
-async fn enrol(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
+/// Proves the invite, and hears which spaces it lets into. The other node may end the session in between, because it has news of
+/// its identities to tell in the next one: then the same invite is proven again, which takes no second use of it.
+async fn enrol(
+    node: &Node,
+    ticket: &Ticket,
+    events: &mut broadcast::Receiver<Event>,
+    limit: Duration,
+) -> Result<Vec<SpaceOffer>, Failure> {
+    for _ in 0..ENROLLED_MAX {
+        dial_and_welcome(node, ticket).await?;
+        match timeout(limit, wait_for_offers(node, events, ticket.node)).await {
+            Ok(Some(offers)) => return Ok(offers),
+            Ok(None) => {}
+            Err(_) => {
+                return Err(Failure::failed("timeout", "the other node did not say which space the ticket is for"));
+            }
+        }
+    }
+    Err(Failure::failed("session_lost", "the other node ended the session while enrolling, again and again")
+        .hint("look at what it says: `sealtide status` there"))
+}
+
+async fn dial_and_welcome(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
     let session = dial_with_invite(node, ticket).await?;
     let mut record = Peer::new(ticket.node, now());
     record.addresses.clone_from(&ticket.addresses);
@@ -179,33 +202,25 @@ async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failu
         .hint("try again, or stop the node that runs here first"))
 }
 
-/// The spaces that the invite lets into, as the issuer marks them; never none.
+/// The spaces that the invite lets into, as the issuer marks them, never none; `None` when the session ended before.
 async fn wait_for_offers(
     node: &Node,
     events: &mut broadcast::Receiver<Event>,
     peer: NodeId,
-    limit: Duration,
-) -> Result<Vec<SpaceOffer>, Failure> {
-    let waiting = async {
-        loop {
-            match events.recv().await {
-                Ok(Event::PeerSpaces(from, mut offers)) if from == peer => {
-                    offers.retain(|offer| offer.invited);
-                    if !offers.is_empty() {
-                        return Some(offers);
-                    }
+) -> Option<Vec<SpaceOffer>> {
+    loop {
+        match events.recv().await {
+            Ok(Event::PeerSpaces(from, mut offers)) if from == peer => {
+                offers.retain(|offer| offer.invited);
+                if !offers.is_empty() {
+                    return Some(offers);
                 }
-                // An older session with that node gives way to the one of the invite.
-                Ok(Event::PeerGone(from)) if from == peer && node.link().session(&peer).is_none() => return None,
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
             }
+            // An older session with that node gives way to the one of the invite.
+            Ok(Event::PeerGone(from)) if from == peer && node.link().session(&peer).is_none() => return None,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return None,
         }
-    };
-    match timeout(limit, waiting).await {
-        Ok(Some(offers)) => Ok(offers),
-        Ok(None) => Err(Failure::failed("session_lost", "the other node ended the session while enrolling")),
-        Err(_) => Err(Failure::failed("timeout", "the other node did not say which space the ticket is for")),
     }
 }
 
