@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::support::{Dice, Machine, Proxy, Running, agree, until, until_within, write};
 
 /// Cuts come by the dozen, and the node waits longer after each that comes before the two have met.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Where nobody listens: the dialler tells this address, so that it is never dialled itself.
 const NOWHERE: &str = "127.0.0.1:1";
 /// As many cuts as any scene must have survived.
