@@ -133,7 +133,7 @@ impl Script {
                 ClientEvent::Incoming { circuit, .. } if circuit.as_u32() % 4 == 0 => self.client.refuse(circuit),
                 ClientEvent::Incoming { circuit, .. } => self.client.accept(circuit),
                 ClientEvent::Circuit(circuit) => {
-                    let _taken = self.client.write(circuit, bytes);
+                    let _taken = self.client.write(circuit, &[std::io::IoSlice::new(bytes)]);
                     let _bytes = self.client.read(circuit, 100);
                 }
                 _ => {}

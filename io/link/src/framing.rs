@@ -66,6 +66,25 @@ impl Framing {
         }
     }
 
+    /// Appends one message of `head` and `payload`, of at most [`crate::MESSAGE_BYTES_MAX`] together. Where nothing masks, a
+    /// large payload is not copied.
+    pub(crate) fn message(&mut self, head: &[u8], payload: Bytes, out: &mut Outgoing) {
+        let mask = match self {
+            Self::Messages { writer, .. } => writer.begin(head.len() + payload.len(), out.tail()),
+            Self::Bare => None,
+        };
+        match mask {
+            Some(mut mask) => {
+                mask.append(head, out.tail());
+                mask.append(&payload, out.tail());
+            }
+            None => {
+                out.tail().extend_from_slice(head);
+                out.push(payload);
+            }
+        }
+    }
+
     /// Answers a WebSocket ping.
     pub(crate) fn pong(&mut self, payload: Bytes, out: &mut BytesMut) {
         if let Self::Messages { writer, .. } = self {

@@ -1,7 +1,7 @@
 //! One path of a session inside the session's task: its buffers, reading and writing. Reading never waits for
 //! writing. Spec: link C.9.4.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,19 +15,14 @@ use sealtide_wire::session::{PathId, Scope, SessionError, Transmit};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use crate::outgoing::{Outgoing, SLICES};
-use crate::path::Path;
+use crate::outgoing::Outgoing;
+use crate::path::{Path, READ_BYTES};
 use crate::session::{Core, Shared};
 use crate::websocket::{MESSAGE_BYTES_MAX, Message};
 
 /// Bytes handed to TLS in one go: the bounds between which the batch adapts to what the socket takes.
 const BATCH_BYTES_MIN: usize = 64 * 1024;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// Bytes read from TLS in one go.
-const READ_BYTES: usize = 256 * 1024;
-/// As long as little comes: most sessions say a few words and rest, and a large buffer that is given back leaves holes
-/// between what thousands of sessions keep.
-const READ_BYTES_MIN: usize = 8 * 1024;
 /// WebSocket pings that wait for their answer; links send none, so more is an attack.
 const PONGS_MAX: u32 = 16;
 /// How long the last frames and the end of TLS may take.
@@ -42,8 +37,6 @@ pub(crate) struct Lane {
     /// Frames are gathered here before they become a message.
     gather: Vec<Transmit>,
     batch: usize,
-    /// Room for one read: it follows what comes.
-    room: usize,
     padding: Padding,
     pace: Option<Pace>,
     unflushed: bool,
@@ -67,7 +60,6 @@ impl Lane {
             out: Outgoing::default(),
             gather: Vec::new(),
             batch: BATCH_BYTES_MIN,
-            room: READ_BYTES_MIN,
             padding,
             pace,
             unflushed: false,
@@ -89,15 +81,13 @@ impl Lane {
     /// An idle session holds no buffers.
     pub(crate) fn rest(&mut self) {
         if self.path.received.is_empty() && self.out.is_empty() {
-            self.room = READ_BYTES_MIN;
+            self.path.calm();
             self.let_go();
         }
     }
 
     fn let_go(&mut self) {
-        if self.path.received.is_empty() {
-            self.path.received = BytesMut::new();
-        }
+        self.path.let_go();
         if self.out.is_empty() {
             (self.out, self.gather) = (Outgoing::default(), Vec::new());
         }
@@ -170,7 +160,7 @@ impl Lane {
     pub(crate) fn exchange(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
         let wrote = self.write(cx)?;
         let read = self.read(cx, shared, now)?;
-        if self.room == READ_BYTES_MIN {
+        if self.path.is_calm() {
             // Sooner than a session rests: thousands that say a word now and then hold nothing in between.
             self.let_go();
         }
@@ -178,37 +168,18 @@ impl Lane {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut moved = false;
-        while !self.out.is_empty() {
-            match self.write_some(cx) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(_)) => (moved, self.unflushed) = (true, true),
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    self.batch = (self.batch / 2).max(BATCH_BYTES_MIN);
-                    return Ok(moved);
-                }
-            }
+        let before = self.out.len();
+        self.unflushed |= before > 0;
+        if self.out.poll_write(cx, &mut self.path.stream)?.is_pending() {
+            self.batch = (self.batch / 2).max(BATCH_BYTES_MIN);
+            return Ok(self.out.len() < before);
         }
-        if self.unflushed {
-            match Pin::new(&mut self.path.stream).poll_flush(cx) {
-                Poll::Ready(Ok(())) => {
-                    (moved, self.unflushed, self.pongs_waiting) = (true, false, 0);
-                    self.batch = (self.batch * 2).min(BATCH_BYTES_MAX);
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {}
-            }
+        let mut moved = before > 0;
+        if self.unflushed && Pin::new(&mut self.path.stream).poll_flush(cx)?.is_ready() {
+            (moved, self.unflushed, self.pongs_waiting) = (true, false, 0);
+            self.batch = (self.batch * 2).min(BATCH_BYTES_MAX);
         }
         Ok(moved)
-    }
-
-    fn write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut pieces = [IoSlice::new(&[]); SLICES];
-        let count = self.out.slices(&mut pieces);
-        let written = ready!(Pin::new(&mut self.path.stream).poll_write_vectored(cx, &pieces[..count]))?;
-        self.out.advance(written);
-        Poll::Ready(Ok(written))
     }
 
     fn read(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, now: Now) -> io::Result<bool> {
@@ -219,21 +190,12 @@ impl Lane {
         let mut moved = self.take_messages(shared, now)?;
         let mut ended = Ok(());
         while !self.deaf && self.path.received.len() < READ_BYTES {
-            if self.path.received.capacity() - self.path.received.len() < self.room / 4 {
-                self.path.received.reserve(self.room);
-            }
-            let stream = Pin::new(&mut self.path.stream);
-            match tokio_util::io::poll_read_buf(stream, cx, &mut self.path.received) {
+            match self.path.poll_fill(cx, READ_BYTES) {
                 Poll::Ready(Ok(0)) => {
                     ended = Err(io::ErrorKind::UnexpectedEof.into());
                     break;
                 }
-                Poll::Ready(Ok(read)) => {
-                    moved = true;
-                    if read >= self.room / 2 {
-                        self.room = (self.room * 4).min(READ_BYTES);
-                    }
-                }
+                Poll::Ready(Ok(_)) => moved = true,
                 Poll::Ready(Err(error)) => {
                     ended = Err(error);
                     break;
@@ -323,11 +285,7 @@ impl Lane {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            if ready!(self.write_some(cx))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-        }
+        ready!(self.out.poll_write(cx, &mut self.path.stream))?;
         Pin::new(&mut self.path.stream).poll_flush(cx)
     }
 }

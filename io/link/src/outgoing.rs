@@ -2,9 +2,12 @@
 //! Spec: link C.9.4.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
 
 /// From this size on a piece is not copied: below it a copy costs less than a slice more.
 const KEPT_BYTES: usize = 2 * 1024;
@@ -57,6 +60,25 @@ impl Outgoing {
             count += 1;
         }
         count
+    }
+
+    /// Writes what `stream` takes of it; `Ready` when nothing is left.
+    ///
+    /// # Errors
+    /// Those of `stream`.
+    pub(crate) fn poll_write<S>(&mut self, cx: &mut Context<'_>, stream: &mut S) -> Poll<io::Result<()>>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        while !self.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); SLICES];
+            let count = self.slices(&mut pieces);
+            match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &pieces[..count]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Drops the first `count` bytes. There must be as many.

@@ -2,10 +2,13 @@
 //! the session's task takes the parts over.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use sealtide_wire::frame::{FrameError, Header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::io::poll_read_buf;
 
 use crate::certificate::NodeCertificate;
 use crate::framing::Framing;
@@ -16,6 +19,11 @@ use crate::stream::{SecureError, SecureStream};
 use crate::tls::Credentials;
 use crate::websocket::{End, Message, MessageError};
 
+/// Bytes read from TLS in one go.
+pub(crate) const READ_BYTES: usize = 256 * 1024;
+/// As long as little comes: most sessions say a few words and rest, and a large buffer that is given back leaves holes
+/// between what thousands of sessions keep.
+const READ_BYTES_MIN: usize = 8 * 1024;
 /// How long the end of a refused connection may take.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -30,6 +38,8 @@ pub(crate) struct Path {
     pub(crate) received: BytesMut,
     /// Frames of the last message that were not taken yet.
     pub(crate) message: Bytes,
+    /// Room for one read: it follows what comes.
+    room: usize,
 }
 
 /// Why a path does not come about, or no longer gives frames.
@@ -106,7 +116,37 @@ impl Path {
         framing: Framing,
         early: &[u8],
     ) -> Self {
-        Self { stream, remote, certificate, framing, received: BytesMut::from(early), message: Bytes::new() }
+        let (received, message) = (BytesMut::from(early), Bytes::new());
+        Self { stream, remote, certificate, framing, received, message, room: READ_BYTES_MIN }
+    }
+
+    /// One read into `received`, of at most `bytes_max` where much comes; gives how many bytes came, 0 at the end.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
+        if self.received.capacity() - self.received.len() < self.room / 4 {
+            self.received.reserve(self.room);
+        }
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received))?;
+        if read >= self.room / 2 {
+            self.room = (self.room * 4).min(bytes_max);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Whether little came of late.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.room == READ_BYTES_MIN
+    }
+
+    /// Reads small pieces from now on.
+    pub(crate) fn calm(&mut self) {
+        self.room = READ_BYTES_MIN;
+    }
+
+    /// Gives the buffer back when nothing is in it.
+    pub(crate) fn let_go(&mut self) {
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
     }
 
     /// The next whole frame of a handshake. `bytes_max` bounds what is held while it is not whole.

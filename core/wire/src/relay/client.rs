@@ -1,15 +1,18 @@
 //! The node's side of one login: its circuits, their credit, and what has to be written. Spec: link C.5.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use sealtide_identity::{LinkAddress, NodeId};
 
-use super::frame::{CircuitEnd, CircuitNumber, GoAwayCode, RELAY_DATA_BYTES_MAX, RelayFrame, RelayFrameError};
+use super::frame::{
+    CircuitEnd, CircuitNumber, GoAwayCode, RELAY_DATA_BYTES_MAX, RelayFrame, RelayFrameError, RelayMessage,
+};
 use crate::handshake::RelayLimits;
 
 /// Bytes that a circuit takes from its writer before the socket has taken them.
-const UNSENT_BYTES_MAX: usize = 128 * 1024;
+const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// Frames that answer the relay, or that it can bring about, and that wait for the socket. A relay that has more to be said
 /// than this and reads nothing means harm.
 const ANSWERS_MAX: usize = 4096;
@@ -94,6 +97,12 @@ struct Circuit {
     received: VecDeque<Bytes>,
     /// Bytes that the peer may still send.
     window: u64,
+    /// What `window` and the bytes that wait for the reader add up to, once R_CREDIT has left.
+    window_size: u64,
+    /// What the last R_CREDIT added to `window`.
+    granted: u64,
+    /// The peer has used up what it had.
+    ran_out: bool,
     /// Bytes read since the last R_CREDIT.
     read: u64,
     credit: u64,
@@ -107,7 +116,7 @@ pub struct RelayClient {
     next_odd: u32,
     circuits: BTreeMap<CircuitNumber, Circuit>,
     /// What steers, in order; whether each counts as an answer.
-    steering: VecDeque<(Bytes, bool)>,
+    steering: VecDeque<(RelayMessage, bool)>,
     /// Answers among them.
     answers: usize,
     /// More was to be answered than [`ANSWERS_MAX`] frames: the login is over with the next message.
@@ -119,6 +128,9 @@ pub struct RelayClient {
 
 /// Bytes of one circuit that may wait here, at most, whatever the relay grants. Spec: link C.5.
 const CREDIT_MAX: u32 = 2 * 1024 * 1024;
+/// What the window of a circuit grows to, bytes: half of what relays let a node grant, and what they let wait for it.
+/// Spec: link C.5.
+const GROWN_CREDIT_BYTES: u64 = 1024 * 1024;
 /// Circuits of one login, at most. Spec: link C.12.
 const CIRCUITS_MAX: u16 = 1024;
 
@@ -146,7 +158,7 @@ impl RelayClient {
         let circuit = CircuitNumber::new(self.next_odd).filter(|number| !self.circuits.contains_key(number))?;
         self.next_odd = self.next_odd.checked_add(2).unwrap_or(1);
         self.circuits.insert(circuit, self.fresh(CircuitState::Opening));
-        self.push(&RelayFrame::Open { circuit, target, show_address: false });
+        self.push(RelayFrame::Open { circuit, target, show_address: false });
         Some(circuit)
     }
 
@@ -154,25 +166,25 @@ impl RelayClient {
     pub fn accept(&mut self, circuit: CircuitNumber) {
         if let Some(found) = self.circuits.get_mut(&circuit).filter(|found| found.state == CircuitState::Offered) {
             found.state = CircuitState::Open;
-            self.answer(&RelayFrame::Accept { circuit });
+            self.answer(RelayFrame::Accept { circuit });
         }
     }
 
     /// Does not take a circuit that was offered. The opener is not told that this node is here.
     pub fn refuse(&mut self, circuit: CircuitNumber) {
         if self.circuits.remove(&circuit).is_some_and(|found| found.state == CircuitState::Offered) {
-            self.answer(&RelayFrame::Refuse { circuit, why: CircuitEnd::Unreachable });
+            self.answer(RelayFrame::Refuse { circuit, why: CircuitEnd::Unreachable });
         }
     }
 
     /// Lets `node` in at the relay for so long, 0 takes it back; zeros are guests.
     pub fn allow(&mut self, node: NodeId, seconds: u32) {
-        self.answer(&RelayFrame::Allow { node, seconds });
+        self.answer(RelayFrame::Allow { node, seconds });
     }
 
     /// Asks for a sign of life.
     pub fn ping(&mut self, token: [u8; 8]) {
-        self.push(&RelayFrame::Ping(token));
+        self.push(RelayFrame::Ping(token));
     }
 
     /// One message of the relay. Answers that it does not read pile up to a bound; beyond it the login is over.
@@ -206,6 +218,9 @@ impl RelayClient {
                 let Some(found) = self.circuits.get_mut(&circuit) else { return Ok(()) };
                 let window = found.window.checked_sub(payload.len() as u64);
                 found.window = window.ok_or(RelayViolation::Credit)?;
+                // All used up, or all that it had before the last R_CREDIT, which may still be on its way: a peer that has more
+                // to say and may not cuts its last frame to what it may.
+                found.ran_out |= found.window == 0 || found.window == found.granted;
                 if found.state != CircuitState::Open {
                     return Err(RelayViolation::Number);
                 }
@@ -229,7 +244,7 @@ impl RelayClient {
             RelayFrame::GoAway { code, reconnect_ms, .. } => {
                 self.events.push_back(ClientEvent::GoAway { code, reconnect_ms });
             }
-            RelayFrame::Ping(token) => self.answer(&RelayFrame::Pong(token)),
+            RelayFrame::Ping(token) => self.answer(RelayFrame::Pong(token)),
             RelayFrame::Pong(_) | RelayFrame::ProbeResult { .. } => {}
             RelayFrame::Open { .. } | RelayFrame::Probe { .. } | RelayFrame::Allow { .. } => {
                 return Err(RelayViolation::Direction);
@@ -244,7 +259,7 @@ impl RelayClient {
     }
 
     /// At most `bytes_max` bytes for the reader of a circuit. The peer is granted new ones when half of the window was
-    /// read.
+    /// read; twice as many, up to 1 MiB, when it ran out of them before: the way holds more than the window then.
     pub fn read(&mut self, circuit: CircuitNumber, bytes_max: usize) -> ReadOutcome {
         let Some(found) = self.circuits.get_mut(&circuit) else { return ReadOutcome::Over(CircuitEnd::Done) };
         let Some(first) = found.received.front_mut() else {
@@ -258,22 +273,32 @@ impl RelayClient {
             found.received.pop_front();
         }
         found.read += bytes.len() as u64;
-        if found.read >= u64::from(self.limits.credit) / 2 && found.state == CircuitState::Open {
-            let increment = u32::try_from(std::mem::take(&mut found.read)).unwrap_or(u32::MAX);
-            found.window += u64::from(increment);
-            self.answer(&RelayFrame::Credit { circuit, increment });
+        if found.read >= found.window_size / 2 && found.state == CircuitState::Open {
+            found.granted = std::mem::take(&mut found.read);
+            if std::mem::take(&mut found.ran_out) && found.window_size < GROWN_CREDIT_BYTES {
+                let grown = (found.window_size * 2).min(GROWN_CREDIT_BYTES);
+                found.granted += grown - found.window_size;
+                found.window_size = grown;
+            }
+            found.window += found.granted;
+            let increment = u32::try_from(found.granted).unwrap_or(u32::MAX);
+            self.answer(RelayFrame::Credit { circuit, increment });
         }
         ReadOutcome::Bytes(bytes)
     }
 
     /// Takes bytes of the writer of a circuit; how many, 0 asks to wait. `None`: it is over, or does not stand yet.
-    pub fn write(&mut self, circuit: CircuitNumber, bytes: &[u8]) -> Option<usize> {
+    pub fn write(&mut self, circuit: CircuitNumber, pieces: &[IoSlice<'_>]) -> Option<usize> {
         let found = self.circuits.get_mut(&circuit).filter(|found| found.state == CircuitState::Open)?;
-        let taken = bytes.len().min(UNSENT_BYTES_MAX.saturating_sub(found.unsent.len()));
-        if taken > 0 && found.unsent.is_empty() && found.credit > 0 {
+        let before = found.unsent.len();
+        for piece in pieces {
+            let room = UNSENT_BYTES_MAX.saturating_sub(found.unsent.len());
+            found.unsent.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        let taken = found.unsent.len() - before;
+        if taken > 0 && before == 0 && found.credit > 0 {
             self.turns.push_back(circuit);
         }
-        found.unsent.extend_from_slice(&bytes[..taken]);
         Some(taken)
     }
 
@@ -286,9 +311,9 @@ impl RelayClient {
         }
         while !found.unsent.is_empty() && found.credit > 0 {
             let payload = take_payload(&mut found);
-            self.push(&RelayFrame::Data { circuit, payload });
+            self.push(RelayFrame::Data { circuit, payload });
         }
-        self.push(&RelayFrame::Close { circuit, why: CircuitEnd::Done });
+        self.push(RelayFrame::Close { circuit, why: CircuitEnd::Done });
     }
 
     /// The connection to the relay is gone, and every circuit with it.
@@ -298,7 +323,7 @@ impl RelayClient {
     }
 
     /// The next message to write: what steers, then the circuits in turn.
-    pub fn transmit(&mut self) -> Option<Bytes> {
+    pub fn transmit(&mut self) -> Option<RelayMessage> {
         if let Some((message, is_answer)) = self.steering.pop_front() {
             self.answers -= usize::from(is_answer);
             return Some(message);
@@ -313,7 +338,7 @@ impl RelayClient {
         if was_full {
             self.events.push_back(ClientEvent::Circuit(circuit));
         }
-        Some(RelayFrame::Data { circuit, payload }.encode())
+        Some(RelayFrame::Data { circuit, payload }.into_message())
     }
 
     /// Whether something is there to write.
@@ -341,22 +366,33 @@ impl RelayClient {
 
     fn fresh(&self, state: CircuitState) -> Circuit {
         let window = self.limits.credit.into();
-        Circuit { state, received: VecDeque::new(), window, read: 0, credit: window, unsent: BytesMut::new() }
+        let (received, unsent) = (VecDeque::new(), BytesMut::new());
+        Circuit {
+            state,
+            received,
+            window,
+            window_size: window,
+            granted: 0,
+            ran_out: false,
+            read: 0,
+            credit: window,
+            unsent,
+        }
     }
 
     /// Puts a frame in line that this node sends of its own accord: one for each circuit, and what was written to it.
-    fn push(&mut self, frame: &RelayFrame) {
-        self.steering.push_back((frame.encode(), false));
+    fn push(&mut self, frame: RelayFrame) {
+        self.steering.push_back((frame.into_message(), false));
     }
 
     /// Puts a frame in line that a relay can have as often as it likes. What finds no place is lost, and with it the login:
     /// the relay has stopped reading.
-    fn answer(&mut self, frame: &RelayFrame) {
+    fn answer(&mut self, frame: RelayFrame) {
         if self.answers >= ANSWERS_MAX {
             self.overflowed = true;
         } else {
             self.answers += 1;
-            self.steering.push_back((frame.encode(), true));
+            self.steering.push_back((frame.into_message(), true));
         }
     }
 }
@@ -364,8 +400,7 @@ impl RelayClient {
 fn take_payload(circuit: &mut Circuit) -> Bytes {
     let credit = usize::try_from(circuit.credit).unwrap_or(usize::MAX);
     let length = circuit.unsent.len().min(RELAY_DATA_BYTES_MAX).min(credit);
-    let payload = Bytes::copy_from_slice(&circuit.unsent[..length]);
-    circuit.unsent.advance(length);
+    let payload = circuit.unsent.split_to(length).freeze();
     circuit.credit -= length as u64;
     if circuit.unsent.is_empty() {
         circuit.unsent = BytesMut::new();

@@ -4,7 +4,7 @@
 //! type u8 | flags u8 = 0 | 0 u16 | circuit u32 (0 where the type has none) | payload
 //! ```
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 use sealtide_identity::{LinkAddress, NodeId, RELAY_COUNT_MAX, ReadError, Reader, RelayHint};
 
 /// Bytes in front of the payload.
@@ -194,6 +194,27 @@ pub enum RelayFrame {
     },
 }
 
+/// The bytes of one message in two parts, to be written without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayMessage {
+    /// The head of the frame.
+    pub head: [u8; RELAY_HEAD_BYTES],
+    /// What follows it.
+    pub payload: Bytes,
+}
+
+impl RelayMessage {
+    /// Bytes of the message.
+    pub fn message_bytes(&self) -> usize {
+        RELAY_HEAD_BYTES + self.payload.len()
+    }
+
+    /// The message in one piece.
+    pub fn to_bytes(&self) -> Bytes {
+        [&self.head[..], &self.payload].concat().into()
+    }
+}
+
 /// Bytes that are no relay frame: the login is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -303,6 +324,24 @@ impl RelayFrame {
             }
         }
         out.freeze()
+    }
+
+    /// The same as [`RelayFrame::encode`], without a copy of what R_DATA carries.
+    pub(super) fn into_message(self) -> RelayMessage {
+        match self {
+            Self::Data { circuit, payload } => {
+                let mut head = [0; RELAY_HEAD_BYTES];
+                head[0] = DATA;
+                head[4..].copy_from_slice(&circuit.as_u32().to_be_bytes());
+                RelayMessage { head, payload }
+            }
+            other => {
+                let mut payload = other.encode();
+                let mut head = [0; RELAY_HEAD_BYTES];
+                payload.copy_to_slice(&mut head);
+                RelayMessage { head, payload }
+            }
+        }
     }
 
     /// Reads the bytes of one message strictly. The payload of R_DATA is a slice of `message`.

@@ -15,7 +15,7 @@ mod settings;
 pub use client::{CircuitState, ClientEvent, ReadOutcome, RelayClient, RelayViolation};
 pub use frame::{
     ALLOW_SECONDS_MAX, CircuitEnd, CircuitNumber, GoAwayCode, RELAY_DATA_BYTES_MAX, RELAY_HEAD_BYTES, RelayFrame,
-    RelayFrameError,
+    RelayFrameError, RelayMessage,
 };
 pub use guest_list::{Admit, Standing};
 pub use hub::{Gate, Hub, LoginId, Output, RelayStats, Violation};

@@ -1,6 +1,6 @@
 //! A circuit as a pipe.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -60,10 +60,18 @@ impl AsyncRead for Circuit {
 
 impl AsyncWrite for Circuit {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let mut core = self.live.core();
-        match core.client.write(self.number, data) {
+        match core.client.write(self.number, pieces) {
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Some(0) if !data.is_empty() => {
+            Some(0) if pieces.iter().any(|piece| !piece.is_empty()) => {
                 core.wakers.entry(self.number).or_default().write.add(cx.waker());
                 Poll::Pending
             }
@@ -73,6 +81,10 @@ impl AsyncWrite for Circuit {
                 Poll::Ready(Ok(taken))
             }
         }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use sealtide_identity::{LinkAddress, NodeId};
 use sealtide_wire::relay::{CircuitNumber, ClientEvent, GoAwayCode};
-use tokio::io::AsyncWrite;
+use tokio::io::AsyncWrite as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -23,12 +22,13 @@ use crate::clock::random_below;
 use crate::limits::Source;
 use crate::listen;
 use crate::node::Node;
-use crate::path::Path;
+use crate::outgoing::Outgoing;
+use crate::path::{Path, READ_BYTES};
 use crate::pipe::{Pipe, Remote};
 use crate::websocket::Message;
 
 /// Bytes gathered for one write.
-const BATCH_BYTES: usize = 128 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 /// Offered circuits of one login about whose openers this node's memory is asked at one time. More are refused.
 const QUESTIONS_MAX: usize = 64;
 /// How often what a relay sees anew is told to peers, at most.
@@ -48,7 +48,7 @@ pub(super) struct Pump {
     account: Arc<Account>,
     live: Arc<Live>,
     path: Path,
-    out: BytesMut,
+    out: Outgoing,
     unflushed: bool,
     ping: Duration,
     timer: Pin<Box<Sleep>>,
@@ -69,7 +69,7 @@ impl Pump {
         let ping = Duration::from_millis(u64::from(ping_ms.clamp(1_000, 3_600_000)));
         let heard = Instant::now();
         let timer = Box::pin(sleep_until(heard + ping));
-        let (out, unflushed, pinged, go_away) = (BytesMut::new(), false, false, None);
+        let (out, unflushed, pinged, go_away) = (Outgoing::default(), false, false, None);
         let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
         Self {
             node,
@@ -96,6 +96,9 @@ impl Pump {
             let read = self.read(cx)?;
             self.events();
             if !wrote && !read {
+                if self.path.is_calm() {
+                    self.let_go();
+                }
                 return self.arm(cx);
             }
         }
@@ -111,6 +114,8 @@ impl Pump {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            self.path.calm();
+            self.let_go();
             if self.pinged {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -120,35 +125,33 @@ impl Pump {
         }
     }
 
+    /// A login that is idle holds no buffers.
+    fn let_go(&mut self) {
+        self.path.let_go();
+        if self.out.is_empty() {
+            self.out = Outgoing::default();
+        }
+    }
+
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         if self.out.is_empty() {
             let mut core = self.live.core();
             while self.out.len() < BATCH_BYTES {
                 let Some(message) = core.client.transmit() else { break };
-                self.path.framing.frames(message, &mut self.out);
+                self.path.framing.message(&message.head, message.payload, &mut self.out);
             }
         }
-        let mut moved = false;
-        while !self.out.is_empty() {
-            match Pin::new(&mut self.path.stream).poll_write(cx, &self.out)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => {
-                    self.out.advance(written);
-                    (moved, self.unflushed) = (true, true);
-                }
-                Poll::Pending => return Ok(moved),
-            }
+        let before = self.out.len();
+        self.unflushed |= before > 0;
+        if self.out.poll_write(cx, &mut self.path.stream)?.is_ready() && self.unflushed {
+            self.unflushed = Pin::new(&mut self.path.stream).poll_flush(cx)?.is_pending();
         }
-        if self.unflushed && Pin::new(&mut self.path.stream).poll_flush(cx)?.is_ready() {
-            self.unflushed = false;
-        }
-        Ok(moved)
+        Ok(self.out.len() < before)
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = self.take_messages()?;
-        self.path.received.reserve(64 * 1024);
-        match tokio_util::io::poll_read_buf(Pin::new(&mut self.path.stream), cx, &mut self.path.received)? {
+        match self.path.poll_fill(cx, READ_BYTES)? {
             Poll::Ready(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(_) => {
                 (moved, self.heard, self.pinged) = (true, Instant::now(), false);
@@ -173,7 +176,7 @@ impl Pump {
                     if self.out.len() > 2 * BATCH_BYTES {
                         return Err(io::Error::other("more WebSocket pings than answers were taken"));
                     }
-                    self.path.framing.pong(payload, &mut self.out);
+                    self.path.framing.pong(payload, self.out.tail());
                 }
                 Message::Pong => {}
                 Message::Close => return Err(io::ErrorKind::UnexpectedEof.into()),

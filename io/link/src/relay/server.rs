@@ -9,13 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use sealtide_crypto::SigningKey;
 use sealtide_identity::{InviteId, InviteSecret, NodeId};
 use sealtide_wire::handshake::{Admission, CertificateFacts, LocalEnd, Refused};
 use sealtide_wire::relay::{Admit, Gate as ReadGate, Hub, LoginId, Output, RelaySettings, RelayStats};
-use tokio::io::AsyncWrite;
+use tokio::io::AsyncWrite as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -26,6 +25,7 @@ use crate::certificate::CertificateError;
 use crate::clock::{Clock, SystemEntropy};
 use crate::limits::{Gate, Limits, Source};
 use crate::listen::{ListenError, bind};
+use crate::outgoing::Outgoing;
 use crate::path::Path;
 use crate::pipe::Remote;
 use crate::proof::Workers;
@@ -34,9 +34,11 @@ use crate::tls::LiveCredentials;
 use crate::websocket::Message;
 
 /// Bytes gathered for one write.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 /// Bytes of one node that are taken before the next node's turn.
-const QUANTUM_BYTES: usize = 32 * 1024;
+const QUANTUM_BYTES: usize = 64 * 1024;
+/// Bytes read in one go: what a node that is held up may leave unread here.
+const READ_BYTES: usize = 64 * 1024;
 /// The longest time that a probe takes.
 const PROBE: Duration = Duration::from_secs(3);
 
@@ -350,7 +352,8 @@ async fn greet(relay: &Arc<Inner>, tcp: TcpStream, remote: SocketAddr, place: cr
     if relay.act(|hub| hub.logged_in(now, id, node, Some(address), token, &mut SystemEntropy)) {
         tracing::info!(node = node.short(), "relay: login");
         let timer = Box::pin(sleep_until(Instant::now()));
-        let mut pump = Pump { relay: relay.clone(), id, waker, path, out: BytesMut::new(), unflushed: false, timer };
+        let mut pump =
+            Pump { relay: relay.clone(), id, waker, path, out: Outgoing::default(), unflushed: false, timer };
         let ended = tokio::select! {
             ended = poll_fn(|cx| pump.poll(cx)) => ended,
             () = relay.stopped() => Ok(()),
@@ -371,28 +374,55 @@ struct Pump {
     id: LoginId,
     waker: Arc<AtomicWaker>,
     path: Path,
-    out: BytesMut,
+    out: Outgoing,
     unflushed: bool,
     timer: Pin<Box<Sleep>>,
+}
+
+/// What the messages that have come led to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// All whole messages are taken.
+    All,
+    /// Others have their turn first.
+    Enough,
+    /// The next one is not taken before this time on the monotonic clock, ms.
+    Until(u64),
+    /// The next one is not taken before the hub wakes this task.
+    Held,
 }
 
 impl Pump {
     /// Ready when the hub has ended the login and everything is written.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.waker.register(cx.waker());
-        let mut taken = 0;
+        let mut bytes = 0;
         loop {
             let wrote = self.write(cx)?;
             if self.out.is_empty() && !self.unflushed && self.relay.state().hub.is_over(self.id) {
                 return Poll::Ready(Ok(()));
             }
-            let read = self.read(cx)?;
-            taken += read.unwrap_or(0);
-            if read.is_none() && !wrote {
-                return Poll::Pending;
+            match self.take_messages(&mut bytes)? {
+                Taken::All => match self.path.poll_fill(cx, READ_BYTES)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    Poll::Ready(_) => continue,
+                    // An idle login holds no buffer.
+                    Poll::Pending => self.path.let_go(),
+                },
+                Taken::Enough => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Taken::Until(at_ms) => {
+                    let wait = at_ms.saturating_sub(self.relay.clock.now().mono_ms) + 1;
+                    self.timer.as_mut().reset(Instant::now() + Duration::from_millis(wait));
+                    if self.timer.as_mut().poll(cx).is_ready() {
+                        continue;
+                    }
+                }
+                Taken::Held => {}
             }
-            if taken >= QUANTUM_BYTES {
-                cx.waker().wake_by_ref();
+            if !wrote {
                 return Poll::Pending;
             }
         }
@@ -403,84 +433,64 @@ impl Pump {
         loop {
             if self.out.is_empty() {
                 let (now, id) = (self.relay.clock.now(), self.id);
-                let mut messages: Vec<Bytes> = Vec::new();
-                self.relay.act(|hub| {
-                    let mut bytes = 0;
-                    while bytes < BATCH_BYTES
+                let Self { relay, path, out, .. } = self;
+                relay.act(|hub| {
+                    while out.len() < BATCH_BYTES
                         && let Some(message) = hub.transmit(now, id)
                     {
-                        bytes += message.len();
-                        messages.push(message);
+                        path.framing.message(&[], message, out);
                     }
                 });
-                messages.into_iter().for_each(|message| self.path.framing.frames(message, &mut self.out));
             }
             if self.out.is_empty() {
                 break;
             }
-            match Pin::new(&mut self.path.stream).poll_write(cx, &self.out)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => {
-                    self.out.advance(written);
-                    (moved, self.unflushed) = (true, true);
-                }
-                Poll::Pending => return Ok(moved),
+            let before = self.out.len();
+            self.unflushed = true;
+            let written = self.out.poll_write(cx, &mut self.path.stream)?;
+            moved |= self.out.len() < before;
+            if written.is_pending() {
+                return Ok(moved);
             }
         }
-        self.out = BytesMut::new();
+        self.out = Outgoing::default();
         if self.unflushed && Pin::new(&mut self.path.stream).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
         }
         Ok(moved)
     }
 
-    /// One message, or one read; `None`: not now.
-    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Option<usize>> {
+    /// Hands the hub the messages that have come whole, as far as it lets this login and until there are enough `bytes`.
+    fn take_messages(&mut self, bytes: &mut usize) -> io::Result<Taken> {
         let (now, id) = (self.relay.clock.now(), self.id);
-        match self.relay.act(|hub| hub.gate(now, id)) {
-            ReadGate::Open => {}
-            ReadGate::Until(at_ms) => {
-                let wait = Duration::from_millis(at_ms.saturating_sub(now.mono_ms) + 1);
-                self.timer.as_mut().reset(Instant::now() + wait);
-                return Ok(self.timer.as_mut().poll(cx).is_ready().then_some(0));
-            }
-            ReadGate::Closed => return Ok(None),
-        }
-        if let Some(message) = self.path.framing.next(&mut self.path.received).map_err(io::Error::other)? {
-            return self.take(message).map(Some);
-        }
-        if self.path.received.is_empty() {
-            // An idle login holds no buffer.
-            self.path.received = BytesMut::new();
-        }
-        let mut chunk = [0; 16 * 1024];
-        let mut buffer = tokio::io::ReadBuf::new(&mut chunk);
-        match tokio::io::AsyncRead::poll_read(Pin::new(&mut self.path.stream), cx, &mut buffer)? {
-            Poll::Pending => Ok(None),
-            Poll::Ready(()) if buffer.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
-            Poll::Ready(()) => {
-                self.path.received.extend_from_slice(buffer.filled());
-                Ok(Some(0))
-            }
-        }
-    }
-
-    fn take(&mut self, message: Message) -> io::Result<usize> {
-        match message {
-            Message::Frames(frame) => {
-                let (now, id) = (self.relay.clock.now(), self.id);
-                self.relay.act(|hub| hub.message(now, id, &frame)).map_err(io::Error::other)?;
-                Ok(frame.len())
-            }
-            Message::Ping(payload) => {
-                if self.out.len() > BATCH_BYTES {
-                    return Err(io::Error::other("more WebSocket pings than answers were taken"));
+        let Self { relay, path, out, .. } = self;
+        relay.act(|hub| {
+            loop {
+                match hub.gate(now, id) {
+                    ReadGate::Open => {}
+                    ReadGate::Until(at_ms) => return Ok(Taken::Until(at_ms)),
+                    ReadGate::Closed => return Ok(Taken::Held),
                 }
-                self.path.framing.pong(payload, &mut self.out);
-                Ok(64)
+                if *bytes >= QUANTUM_BYTES {
+                    return Ok(Taken::Enough);
+                }
+                *bytes += match path.framing.next(&mut path.received).map_err(io::Error::other)? {
+                    Some(Message::Frames(frame)) => {
+                        hub.message(now, id, &frame).map_err(io::Error::other)?;
+                        frame.len()
+                    }
+                    Some(Message::Ping(payload)) => {
+                        if out.len() > BATCH_BYTES {
+                            return Err(io::Error::other("more WebSocket pings than answers were taken"));
+                        }
+                        path.framing.pong(payload, out.tail());
+                        64
+                    }
+                    Some(Message::Pong) => 0,
+                    Some(Message::Close) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    None => return Ok(Taken::All),
+                };
             }
-            Message::Pong => Ok(0),
-            Message::Close => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        })
     }
 }

@@ -139,7 +139,7 @@ impl<T> End<T> {
         if self.tls.wants_write() {
             let mut out = Vec::new();
             self.tls.write_tls(&mut out).unwrap();
-            assert_eq!(self.client.write(circuit, &out).unwrap_or(out.len()), out.len());
+            assert_eq!(self.client.write(circuit, &[std::io::IoSlice::new(&out)]).unwrap_or(out.len()), out.len());
             moved = true;
         }
         match self.client.read(circuit, 64 << 10) {
@@ -163,7 +163,7 @@ impl<T> End<T> {
         let mut moved = false;
         while let Some(message) = self.client.transmit() {
             moved = true;
-            hub.message(NOW, self.login, &message).unwrap();
+            hub.message(NOW, self.login, &message.to_bytes()).unwrap();
         }
         moved
     }
