@@ -1,4 +1,5 @@
-//! Giving back the room of chunks that nobody needs any more. Spec: SY-67; store, "Collecting".
+//! Giving back the room of chunks that nobody needs any more, and of records (`erase.rs`). Spec: SY-67; store,
+//! "Collecting".
 //!
 //! A chunk is needed while a member of any space lists it, while a saga has staged a record that lists it, and for a
 //! while after somebody stored it or was told that it is here, for the record that lists it may be on its way. Nothing
@@ -55,12 +56,21 @@ pub struct Collected {
     pub chunks: u64,
     /// Bytes of their contents.
     pub bytes: u64,
+    /// Records that no space has any more: of spaces that were removed, and what sagas staged that were given up.
+    pub records: u64,
+    /// Bytes of these records, encoded.
+    pub record_bytes: u64,
 }
 
 impl Collected {
     fn add(&mut self, len: u32) {
         self.chunks += 1;
         self.bytes += u64::from(len);
+    }
+
+    pub(crate) fn add_record(&mut self, len: u32) {
+        self.records += 1;
+        self.record_bytes += u64::from(len);
     }
 }
 
@@ -106,7 +116,7 @@ impl Store {
 
     /// What [`Store::collect`] would free now.
     pub fn collectable(&self) -> Collected {
-        let mut found = Collected::default();
+        let mut found = self.would_erase();
         self.would_free(&GivenUp::default()).into_iter().for_each(|(_, len)| found.add(len));
         found
     }
@@ -125,10 +135,11 @@ impl Store {
         matches!(read(&self.inner.index).chunk(hash), Ok(Some(_)))
     }
 
-    /// Frees the chunks that nobody needs, and gives their room back to the disk. Writers wait for short whiles only.
+    /// Frees the chunks that nobody needs and the records that no space has, and gives their room back to the disk:
+    /// what they said is on it no more. Writers wait for short whiles only.
     ///
-    /// The free entry is durable before the room is given back, so a crash leaves chunks that are whole and listed, or
-    /// chunks that are freed; at the next open the room of the last ones is given back again. Spec: SY-67
+    /// The free entry is durable before the room is given back, so a crash leaves what is whole and listed, or
+    /// what is freed; at the next open the room of the last is given back again. Spec: SY-67
     ///
     /// # Errors
     /// [`StoreError::NoHoles`] where the file system cannot give back a part of a file; nothing was freed then. Other
@@ -146,7 +157,8 @@ impl Store {
         // A check must not find holes that it read nothing of.
         let _checking = guard(&self.inner.checking);
         let mut unused = self.unused(given_up);
-        if unused.is_empty() {
+        let nobodys = self.find_nobodys();
+        if unused.is_empty() && nobodys.is_none() {
             return Ok(Collected::default());
         }
         self.can_punch()?;
@@ -154,13 +166,14 @@ impl Store {
         let active = guard(&self.inner.log).active.number;
         let open_bytes: u64 =
             unused.iter().filter(|unused| unused.1.pack == active).map(|(.., len)| u64::from(*len)).sum();
-        if open_bytes >= self.inner.config.garbage_bytes {
+        // Who removes a space may not wait until others have filled the pack.
+        if open_bytes >= self.inner.config.garbage_bytes || nobodys.is_some_and(|found| found.in_open_pack) {
             let mut log = self.writer()?;
             // On a full disk there may be no room for a new pack: what the sealed ones hold is freed all the same.
             if log.active.number == active
                 && let Err(error) = self.seal(&mut log)
             {
-                tracing::warn!(%error, "the open pack was not sealed: its unused chunks wait");
+                tracing::warn!(%error, "the open pack was not sealed: what is unused in it waits");
             }
         }
         let active = guard(&self.inner.log).active.number;
@@ -170,6 +183,9 @@ impl Store {
         let mut collected = Collected::default();
         for some in unused.chunks(FREED_AT_ONCE) {
             self.free(some, given_up, &mut collected)?;
+        }
+        if let Some(found) = nobodys {
+            self.erase_nobodys(found, &mut collected)?;
         }
         self.forget_touched();
         Ok(collected)

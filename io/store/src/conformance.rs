@@ -12,7 +12,7 @@ use sealtide_ibgib::{
 use sealtide_identity::{Invite, InviteSecret, NodeId, Role, SpaceId};
 use sealtide_sync::{CommitRequest, SagaId, SagaState, SpaceView};
 
-use crate::{CommitError, CreateError, EnrolError, SpaceHandle, Store, StoreError};
+use crate::{Collected, CommitError, CreateError, EnrolError, SpaceHandle, Store, StoreError};
 
 /// Opens one store, again and again: each call after the store of the call before was dropped.
 pub type Reopen = Box<dyn Fn() -> Store>;
@@ -33,6 +33,7 @@ pub fn run(fresh: &mut dyn FnMut() -> Reopen) {
         a_strict_commit_sees_moved_tips,
         members_come_in_order,
         chunks_need_their_hash_and_a_member,
+        records_of_removed_spaces_are_erased,
         events_follow_commits,
         invites_enrol_once,
     ];
@@ -437,6 +438,36 @@ fn chunks_need_their_hash_and_a_member(open: &Reopen) {
     assert!(store.unreferenced_chunks().is_empty(), "the other space still lists it");
     store.remove_space(&other).expect("removing");
     assert_eq!(store.unreferenced_chunks().len(), 2);
+}
+
+// Proves: SY-67
+fn records_of_removed_spaces_are_erased(open: &Reopen) {
+    let store = open();
+    let (space, view) = with_space(&store);
+    let other = store.create_space(space_frame(2)).expect("a space");
+    let (own, shared) = (stone_of("of one space"), stone_of("of two spaces"));
+    store.commit(&space, &local(vec![own.clone(), shared.clone()])).expect("a commit");
+    store.commit(&other, &local(vec![shared.clone()])).expect("a commit");
+    assert_eq!(store.collect().expect("a collection").records, 0, "every record is in a space");
+    store.remove_space(&space).expect("removing");
+    let erased = [space_frame(1), own.clone()];
+    let record_bytes = erased.iter().map(|record| record.encoded().len() as u64).sum();
+    let expected = Collected { records: 2, record_bytes, ..Collected::default() };
+    assert_eq!(store.collectable(), expected);
+    let collected = match store.collect() {
+        // Nothing is erased where files have no holes.
+        Err(StoreError::NoHoles) => return,
+        collected => collected.expect("a collection"),
+    };
+    assert_eq!(collected, expected);
+    assert_eq!(store.collectable(), Collected::default());
+    drop((store, view));
+
+    let store = open();
+    let view = store.view(&other).expect("the space");
+    assert_eq!(view.record(&shared.sid()).as_ref().map(Verified::encoded), Some(shared.encoded()));
+    store.commit(&other, &local(vec![own.clone()])).expect("it comes again");
+    assert_eq!(view.record(&own.sid()).as_ref().map(Verified::encoded), Some(own.encoded()));
 }
 
 // Proves: SY-70

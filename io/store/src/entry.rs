@@ -50,6 +50,14 @@ impl PackKey {
         parts.iter().for_each(|part| hasher.update(part));
         hasher.finish()
     }
+
+    /// The check of the head of a record's entry and all that stands in front of the record, for that of the body is lost
+    /// with the record.
+    pub(crate) fn line_check(&self, offset: u64, front: &[u8]) -> [u8; 8] {
+        let mut out = [0; 8];
+        out.copy_from_slice(&self.check(offset, [b"erased", front])[..8]);
+        out
+    }
 }
 
 /// What the head of an entry says.
@@ -184,6 +192,16 @@ pub(crate) struct CommitLine {
     pub(crate) tip_digest: [u8; 32],
 }
 
+/// A record that was given up: what stood in front of it stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ErasedLine {
+    pub(crate) sid: Sid,
+    pub(crate) place: Place,
+    /// Bytes of the record, at the end of the body.
+    pub(crate) encoded_len: u32,
+    pub(crate) line_check: [u8; 8],
+}
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry<'a> {
@@ -213,6 +231,8 @@ pub(crate) enum Entry<'a> {
     Seal,
     /// Chunks that nobody needs any more, with the places of their entries: the room of those may be given back.
     Free { chunks: Vec<(ChunkHash, Place)> },
+    /// Records that no space has any more: the room of what they say may be given back.
+    Erase { records: Vec<ErasedLine> },
     /// The summaries of a space at this place: spares the next open to count what lies before.
     Sums { space: SpaceId, items: SetSummary, tips: SetSummary },
 }
@@ -230,6 +250,10 @@ pub(crate) const KIND_CHUNK: u8 = 6;
 pub(crate) const KIND_CHUNK_COMPRESSED: u8 = 15;
 /// Kind byte of lists of freed chunks.
 pub(crate) const KIND_FREE: u8 = 14;
+/// Kind byte of records.
+pub(crate) const KIND_RECORD: u8 = 4;
+/// Kind byte of lists of erased records.
+pub(crate) const KIND_ERASE: u8 = 16;
 /// Bytes in front of the content in the body of a chunk entry: length and hash.
 pub(crate) const CHUNK_LINE_BYTES: usize = 36;
 /// Kind byte of the seal.
@@ -246,7 +270,7 @@ impl<'a> Entry<'a> {
             Self::Space { .. } => 1,
             Self::Remove { .. } => 2,
             Self::Saga { .. } => 3,
-            Self::Record { .. } => 4,
+            Self::Record { .. } => KIND_RECORD,
             Self::Known { .. } => 5,
             Self::Chunk { stored, .. } => {
                 if stored.compressed {
@@ -263,6 +287,7 @@ impl<'a> Entry<'a> {
             Self::Seal => KIND_SEAL,
             Self::Sums { .. } => 13,
             Self::Free { .. } => KIND_FREE,
+            Self::Erase { .. } => KIND_ERASE,
         }
     }
 
@@ -313,7 +338,16 @@ impl<'a> Entry<'a> {
                 put32(out, chunks.len() as u32);
                 for (hash, place) in chunks {
                     out.extend_from_slice(&hash.0);
-                    [place.pack, place.offset, place.body_len].iter().for_each(|number| put32(out, *number));
+                    put_place(out, *place);
+                }
+            }
+            Self::Erase { records } => {
+                put32(out, records.len() as u32);
+                for record in records {
+                    out.extend_from_slice(&record.sid.0);
+                    put_place(out, record.place);
+                    put32(out, record.encoded_len);
+                    out.extend_from_slice(&record.line_check);
                 }
             }
             Self::Mark { durable } => put64(out, *durable),
@@ -347,7 +381,7 @@ impl<'a> Entry<'a> {
             1 => Self::Space { space: cut.space()?, wall_ms: cut.u64()? },
             2 => Self::Remove { space: cut.space()? },
             3 => Self::Saga { txn: cut.u64()?, space: cut.space()?, saga: SagaId(cut.id()?), wall_ms: cut.u64()? },
-            4 => {
+            KIND_RECORD => {
                 let txn = cut.u64()?;
                 let encoded_len = cut.u32()?;
                 Self::Record { txn, line: read_line(cut)?, encoded: &[], encoded_len }
@@ -373,9 +407,17 @@ impl<'a> Entry<'a> {
                 let count = cut.u32()?;
                 let mut freed = || {
                     let hash = ChunkHash(cut.id()?);
-                    Some((hash, Place { pack: cut.u32()?, offset: cut.u32()?, body_len: cut.u32()? }))
+                    Some((hash, read_place(cut)?))
                 };
                 Self::Free { chunks: (0..count).map(|_| freed()).collect::<Option<_>>()? }
+            }
+            KIND_ERASE => {
+                let count = cut.u32()?;
+                let mut erased = || {
+                    let (sid, place, encoded_len) = (Sid(cut.id()?), read_place(cut)?, cut.u32()?);
+                    Some(ErasedLine { sid, place, encoded_len, line_check: cut.take(8)?.try_into().ok()? })
+                };
+                Self::Erase { records: (0..count).map(|_| erased()).collect::<Option<_>>()? }
             }
             13 => Self::Sums { space: cut.space()?, items: read_summary(cut)?, tips: read_summary(cut)? },
             _ => return None,
@@ -389,6 +431,14 @@ pub(crate) fn put32(out: &mut Vec<u8>, number: u32) {
 
 pub(crate) fn put64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_place(out: &mut Vec<u8>, place: Place) {
+    [place.pack, place.offset, place.body_len].iter().for_each(|number| put32(out, *number));
+}
+
+fn read_place(cut: &mut Cut<'_>) -> Option<Place> {
+    Some(Place { pack: cut.u32()?, offset: cut.u32()?, body_len: cut.u32()? })
 }
 
 pub(crate) fn put_sids(out: &mut Vec<u8>, sids: &[Sid]) {
@@ -599,6 +649,7 @@ mod tests {
         };
         let mut items = SetSummary::default();
         items.add(&[1; 32]);
+        let place = Place { pack: 1, offset: 2, body_len: 3 };
         vec![
             Entry::Space { space, wall_ms: 1 },
             Entry::Remove { space },
@@ -617,6 +668,8 @@ mod tests {
             Entry::Mark { durable: 77 },
             Entry::Seal,
             Entry::Sums { space, items, tips: SetSummary::default() },
+            Entry::Free { chunks: vec![(ChunkHash([5; 32]), place)] },
+            Entry::Erase { records: vec![ErasedLine { sid: Sid([1; 32]), place, encoded_len: 7, line_check: [3; 8] }] },
         ]
     }
 

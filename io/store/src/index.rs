@@ -9,8 +9,8 @@ use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, HEAD_BYTES, Move, RecordLine, StoneLine, TipLine};
-use crate::pack::{Packs, Place};
+use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine, TipLine};
+use crate::pack::{Hole, Packs, Place};
 use crate::run::{Run, Unreadable};
 use crate::runs::Runs;
 use crate::space::{SpaceState, tip_id};
@@ -26,6 +26,7 @@ pub(crate) struct Rec {
     /// Timeline and n of a frame.
     pub(crate) frame: Option<(u32, u64)>,
     pub(crate) place: Place,
+    /// 0 once the record was erased.
     pub(crate) encoded_len: u32,
 }
 
@@ -52,6 +53,22 @@ impl Records {
 
     pub(crate) fn get(&self, id: u32) -> &Rec {
         &self.list[id as usize]
+    }
+
+    /// As [`Records::find`], but for those that were erased.
+    fn find_whole(&self, sid: &Sid) -> Option<u32> {
+        self.find(sid).filter(|id| !self.get(*id).stored().is_erased())
+    }
+
+    /// Remembers that a record was erased, until a run has it.
+    fn erase(&mut self, sid: Sid, stored: Stored) {
+        match self.find(&sid) {
+            Some(id) => self.list[id as usize].encoded_len = 0,
+            None => {
+                let Stored { order, place, .. } = stored;
+                self.add(Rec { sid, address: [0; 16], order, frame: None, place, encoded_len: 0 });
+            }
+        }
     }
 
     fn add(&mut self, rec: Rec) -> u32 {
@@ -169,8 +186,8 @@ pub(crate) struct Index {
     pub(crate) fresh: u64,
     pub(crate) timelines: Timelines,
     pub(crate) chunks: HashMap<ChunkHash, ChunkInfo>,
-    /// Freed places whose room was not given back yet.
-    pub(crate) freed: Vec<Place>,
+    /// What was given up and whose room was not given back yet.
+    pub(crate) freed: Vec<Hole>,
     /// The chunks that a record lists, for the few that do.
     pub(crate) chunk_lists: HashMap<u32, Vec<ChunkHash>>,
     /// What commit stones say.
@@ -225,9 +242,29 @@ impl Index {
     /// Where a record lies.
     pub(crate) fn stored(&self, sid: &Sid) -> Result<Option<Stored>, Unreadable> {
         match self.records.find(sid) {
-            Some(id) => Ok(Some(self.records.get(id).stored())),
+            Some(id) => Ok(Some(self.records.get(id).stored()).filter(|stored| !stored.is_erased())),
             None => self.runs.stored(sid),
         }
+    }
+
+    /// Whether a record that lies at `stored` is in no space, and nobody is staging it.
+    pub(crate) fn is_nobodys(&self, sid: &Sid, stored: &Stored) -> Result<bool, Unreadable> {
+        let id = self.records.find_whole(sid);
+        if id.is_some_and(|id| self.txns.values().any(|txn| txn.records.contains(&id))) {
+            return Ok(false);
+        }
+        for state in self.spaces.values() {
+            let is_fresh = id.is_some_and(|id| state.is_member(self.records.get(id), id));
+            if is_fresh || self.is_member_in_runs(state, sid, stored)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many spaces were removed since the log began.
+    pub(crate) fn removed_spaces(&self) -> u32 {
+        self.next_space.saturating_sub(self.spaces.len() as u32)
     }
 
     /// Whether a record is a member of a space.
@@ -286,8 +323,8 @@ impl Index {
                 self.sagas.insert(saga, SagaInfo { space, txn, state: SagaState::Staged, wall_ms });
             }
             Entry::Record { txn, line, encoded_len, .. } => {
-                // The first entry of a record counts, also when a run has it.
-                let place = self.runs.stored(&line.sid)?.map_or(place, |stored| stored.place);
+                // The first entry of a record counts, also when a run has it, unless it was erased since.
+                let place = self.stored(&line.sid)?.map_or(place, |stored| stored.place);
                 let id = self.add_record(place, line, encoded_len);
                 self.fresh += 1;
                 self.next_txn = self.next_txn.max(txn + 1);
@@ -296,9 +333,9 @@ impl Index {
             Entry::Known { txn, sids } => {
                 self.next_txn = self.next_txn.max(txn + 1);
                 for sid in sids {
-                    let id = match self.records.find(&sid) {
+                    let id = match self.records.find_whole(&sid) {
                         Some(id) => id,
-                        None => self.recall(&sid)?,
+                        None => self.recall(&sid, sums)?,
                     };
                     self.txns.entry(txn).or_default().records.insert(id);
                 }
@@ -316,7 +353,17 @@ impl Index {
                         return Err("a chunk that is freed is not there");
                     }
                     self.chunks.insert(hash, ChunkInfo { place, len: 0 });
-                    self.freed.push(place);
+                    self.freed.push(place.hole(place.body_len.saturating_sub(CHUNK_LINE_BYTES as u32)));
+                }
+            }
+            Entry::Erase { records } => {
+                for ErasedLine { sid, place, encoded_len, .. } in records {
+                    let stored =
+                        self.stored(&sid)?.filter(|stored| (stored.place, stored.encoded_len) == (place, encoded_len));
+                    self.records.erase(sid, stored.ok_or("a record that is erased is not there")?);
+                    // They wait in memory for the next run, as new ones do.
+                    self.fresh += 1;
+                    self.freed.push(place.hole(encoded_len));
                 }
             }
             Entry::Take { txn, sids } => self.txns.entry(txn).or_default().taken.extend(sids),
@@ -347,12 +394,19 @@ impl Index {
     }
 
     pub(crate) fn add_record(&mut self, place: Place, line: RecordLine, encoded_len: u32) -> u32 {
-        if let Some(id) = self.records.find(&line.sid) {
+        let known = self.records.find(&line.sid);
+        if let Some(id) = known.filter(|id| !self.records.get(*id).stored().is_erased()) {
             return id;
         }
         let frame = line.frame.map(|(timeline, n)| (self.timelines.find_or_add(&timeline), n));
         let rec = Rec { sid: line.sid, address: line.address, order: line.order, frame, place, encoded_len };
-        let id = self.records.add(rec);
+        let id = match known {
+            Some(id) => {
+                self.records.list[id as usize] = rec;
+                id
+            }
+            None => self.records.add(rec),
+        };
         if !line.chunks.is_empty() {
             self.chunk_lists.insert(id, line.chunks);
         }
@@ -362,18 +416,21 @@ impl Index {
         id
     }
 
-    /// Takes a record that a run knows back into memory: its entry in the pack has the line.
-    fn recall(&mut self, sid: &Sid) -> Result<u32, &'static str> {
+    /// Takes a record that a run knows back into memory: its entry in the pack has the line. Where the log is read back
+    /// it may have been erased later on, so the line must do; who stages it now finds all of it.
+    fn recall(&mut self, sid: &Sid, sums: Sums) -> Result<u32, &'static str> {
         const MISSING: &str = "a record that is not there";
-        let stored = self.runs.stored(sid)?.ok_or(MISSING)?;
+        const BAD: &str = "a record that cannot be read";
+        let stored = self.stored(sid)?.ok_or(MISSING)?;
         let pack = self.packs.get(&stored.place.pack).ok_or(MISSING)?;
-        let read = pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize);
-        let Ok(Ok((kind, body))) = read else { return Err("a record that cannot be read") };
-        match Entry::read(kind, &body) {
-            Some(Entry::Record { line, encoded_len, .. }) if line.sid == *sid => {
-                Ok(self.add_record(stored.place, line, encoded_len))
-            }
-            _ => Err(MISSING),
+        if sums == Sums::Given {
+            let read = pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize);
+            read.ok().and_then(Result::ok).ok_or(BAD)?;
+        }
+        match pack.record_line(&stored) {
+            Ok(Some((line, _))) if line.sid == *sid => Ok(self.add_record(stored.place, line, stored.encoded_len)),
+            Ok(_) => Err(MISSING),
+            Err(_) => Err(BAD),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod conformance;
 mod disk;
 mod durable;
 mod entry;
+mod erase;
 mod error;
 mod facts;
 mod filter;

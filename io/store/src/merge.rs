@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::index::ChunkInfo;
 use crate::pack::Packs;
 use crate::run::{Cursor, Run, RunWriter, Unreadable};
 use crate::runs::{Runs, Scan, cover};
@@ -81,9 +80,9 @@ impl Merge {
             });
             match scan.next()? {
                 Some(row) => {
-                    // In front of the first pack there is nothing that a freed chunk could have to hide.
-                    let freed = || table == Table::Chunks && self.first_pack == 1 && ChunkInfo::of_row(row).is_freed();
-                    if table.space_of(row).is_none_or(|space| self.spaces.contains(&space)) && !freed() {
+                    // In front of the first pack there is nothing that they could have to hide.
+                    let gone = || self.first_pack == 1 && table.is_given_up(row);
+                    if table.space_of(row).is_none_or(|space| self.spaces.contains(&space)) && !gone() {
                         self.writer.push(table, row)?;
                     }
                 }

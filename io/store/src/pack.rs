@@ -6,12 +6,15 @@ use std::io;
 use std::sync::Arc;
 
 use sealtide_crypto::blake3;
-use sealtide_ibgib::ChunkHash;
 
 use crate::compress::ChunkForm;
 use crate::disk::{Disk, DiskFile};
-use crate::entry::{CHUNK_LINE_BYTES, Cut, Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_FREE, KIND_MARK, MAGIC, PackKey};
+use crate::entry::{
+    CHUNK_LINE_BYTES, Cut, Entry, HEAD_BYTES, Head, KIND_COMMIT, KIND_ERASE, KIND_FREE, KIND_MARK, KIND_RECORD, MAGIC,
+    PackKey, RecordLine,
+};
 use crate::error::{Damage, OpenError};
+use crate::table::Stored;
 
 /// All packs by number.
 pub(crate) type Packs = BTreeMap<u32, Arc<Pack>>;
@@ -89,6 +92,23 @@ impl Pack {
         bytes.drain(..HEAD_BYTES);
         Ok(Ok((head.kind, bytes)))
     }
+
+    /// What stands in front of a record, and the check of it, whether or not the record itself is still there: only
+    /// the head vouches for it. `None` where no such record begins.
+    pub(crate) fn record_line(&self, stored: &Stored) -> io::Result<Option<(RecordLine, [u8; 8])>> {
+        let (place, encoded_len) = (stored.place, stored.encoded_len);
+        let mut bytes = vec![0; HEAD_BYTES + place.body_len.saturating_sub(encoded_len) as usize];
+        let offset = u64::from(place.offset);
+        self.file.read_at(offset, &mut bytes)?;
+        let head = Head::read(&self.key, offset, &bytes).filter(|head| head.body_len == place.body_len as usize);
+        let mut rest = Cut(&bytes[HEAD_BYTES..]);
+        match head.and_then(|head| Entry::read_slim(head.kind, &mut rest)) {
+            Some(Entry::Record { line: says, encoded_len: len, .. }) if rest.0.is_empty() && len == encoded_len => {
+                Ok(Some((says, self.key.line_check(offset, &bytes))))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Where an entry lies.
@@ -98,6 +118,25 @@ pub(crate) struct Place {
     pub(crate) offset: u32,
     pub(crate) body_len: u32,
 }
+
+impl Place {
+    /// What an entry here says in its last `len` bytes.
+    pub(crate) fn hole(self, len: u32) -> Hole {
+        let end = u64::from(self.offset) + HEAD_BYTES as u64 + u64::from(self.body_len);
+        Hole { pack: self.pack, offset: end.saturating_sub(u64::from(len)), len: u64::from(len) }
+    }
+}
+
+/// Bytes of a sealed pack whose room may be given back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hole {
+    pack: u32,
+    offset: u64,
+    len: u64,
+}
+
+/// An entry whose content was given up: hash or sid, place, and for a record the check of what stands in front of it.
+type GivenUp = ([u8; 32], Place, [u8; 8]);
 
 /// Walks through the entries of a pack from one offset to another.
 pub(crate) struct Scan<'a> {
@@ -159,29 +198,35 @@ impl<'a> Scan<'a> {
         Ok(Step::Entry { offset, kind: head.kind, body })
     }
 
-    /// After a bad place: when a chunk entry stands there whose content is gone, what its head and line say, and the
-    /// scan goes on behind it. Whether the chunk was freed is the caller's question.
-    pub(crate) fn hollow(&mut self) -> io::Result<Option<(Place, Entry<'static>)>> {
-        let offset = self.at;
-        let range = self.fill(offset, HEAD_BYTES + CHUNK_LINE_BYTES)?;
-        let bytes = &self.window[range];
-        let Some(head) = Head::read(&self.pack.key, offset, bytes).filter(Head::is_chunk) else {
-            return Ok(None);
-        };
+    /// After a bad place: when the entry of a chunk or record stands there whose content is gone, what its head and line
+    /// say, and the scan goes on behind it. Whether the content was given up is the caller's question.
+    fn hollow(&mut self) -> io::Result<Option<(GivenUp, Entry<'static>)>> {
+        let (offset, key) = (self.at, self.pack.key);
+        let range = self.fill(offset, HEAD_BYTES)?;
+        let Some(head) = Head::read(&key, offset, &self.window[range]) else { return Ok(None) };
         let next = offset + (HEAD_BYTES + head.body_len) as u64;
-        let mut line = Cut(bytes.get(HEAD_BYTES..).unwrap_or_default());
-        match Entry::read_slim(head.kind, &mut line) {
-            Some(Entry::Chunk { hash, stored, content_len })
-                if next <= self.end
-                    && (stored.compressed || content_len as usize + CHUNK_LINE_BYTES == head.body_len) =>
-            {
-                self.at = next;
-                let place = Place { pack: self.pack.number, offset: offset as u32, body_len: head.body_len as u32 };
-                let stored = ChunkForm { bytes: Cow::default(), compressed: stored.compressed };
-                Ok(Some((place, Entry::Chunk { hash, stored, content_len })))
-            }
-            _ => Ok(None),
+        if !(head.is_chunk() || head.kind == KIND_RECORD) || next > self.end {
+            return Ok(None);
         }
+        let place = Place { pack: self.pack.number, offset: offset as u32, body_len: head.body_len as u32 };
+        let range = self.fill(offset, HEAD_BYTES + head.body_len)?;
+        let bytes = &self.window[range];
+        let mut rest = Cut(&bytes[HEAD_BYTES..]);
+        let found = match Entry::read_slim(head.kind, &mut rest) {
+            Some(Entry::Chunk { hash, stored, content_len })
+                if stored.compressed || content_len as usize + CHUNK_LINE_BYTES == head.body_len =>
+            {
+                let stored = ChunkForm { bytes: Cow::default(), compressed: stored.compressed };
+                ((hash.0, place, [0; 8]), Entry::Chunk { hash, stored, content_len })
+            }
+            Some(Entry::Record { txn, line, encoded_len, .. }) if rest.0.len() == encoded_len as usize => {
+                let check = key.line_check(offset, &bytes[..bytes.len() - rest.0.len()]);
+                ((line.sid.0, place, check), Entry::Record { txn, line, encoded: &[], encoded_len })
+            }
+            _ => return Ok(None),
+        };
+        self.at = next;
+        Ok(Some(found))
     }
 
     /// After a bad place: goes to the next place where an entry begins, or to the end.
@@ -233,19 +278,24 @@ pub(crate) fn was_durable(pack: &Pack, bad: u64, end: u64) -> io::Result<bool> {
     }
 }
 
-/// Every chunk entry that was freed, as far as these packs say: its content may be gone. Reads all of them.
-pub(crate) fn freed_places<'a>(packs: impl Iterator<Item = &'a Arc<Pack>>) -> io::Result<BTreeSet<(ChunkHash, Place)>> {
+/// Every entry of a chunk or record that was given up, as far as these packs say: its content may be gone. Reads all
+/// of them.
+fn given_up<'a>(packs: impl Iterator<Item = &'a Arc<Pack>>) -> io::Result<BTreeSet<GivenUp>> {
     let mut freed = BTreeSet::new();
     for pack in packs {
         let mut scan = Scan::new(pack, PACK_HEAD_BYTES, pack.file.len()?);
         loop {
             match scan.next()? {
                 Step::End => break,
-                Step::Entry { kind: KIND_FREE, body, .. } => {
-                    if let Some(Entry::Free { chunks }) = Entry::read(KIND_FREE, body) {
-                        freed.extend(chunks);
+                Step::Entry { kind: kind @ (KIND_FREE | KIND_ERASE), body, .. } => match Entry::read(kind, body) {
+                    Some(Entry::Free { chunks }) => {
+                        freed.extend(chunks.into_iter().map(|(hash, place)| (hash.0, place, [0; 8])));
                     }
-                }
+                    Some(Entry::Erase { records }) => {
+                        freed.extend(records.into_iter().map(|record| (record.sid.0, record.place, record.line_check)));
+                    }
+                    _ => {}
+                },
                 Step::Entry { .. } => {}
                 Step::Bad { .. } => {
                     if scan.hollow()?.is_none() {
@@ -258,40 +308,38 @@ pub(crate) fn freed_places<'a>(packs: impl Iterator<Item = &'a Arc<Pack>>) -> io
     Ok(freed)
 }
 
-/// The chunk entries whose content may be gone, found out when the first such is met.
+/// The entries whose content may be gone, found out when the first such is met.
 #[derive(Debug, Default)]
-pub(crate) struct Freed(Option<BTreeSet<(ChunkHash, Place)>>);
+pub(crate) struct Freed(Option<BTreeSet<GivenUp>>);
 
 impl Freed {
-    /// At a bad place of a scan: the chunk entry that stands there, if it was freed. Then the scan is behind it.
+    /// At a bad place of a scan: the entry that stands there, if its content was given up. Then the scan is behind it.
     pub(crate) fn at<'a>(
         &mut self,
         scan: &mut Scan<'_>,
         packs: impl Iterator<Item = &'a Arc<Pack>>,
     ) -> io::Result<Option<(Place, Entry<'static>)>> {
         let at = scan.at;
-        let Some((place, entry)) = scan.hollow()? else { return Ok(None) };
+        let Some((found, entry)) = scan.hollow()? else { return Ok(None) };
         let freed = match &mut self.0 {
             Some(freed) => freed,
-            None => self.0.insert(freed_places(packs)?),
+            None => self.0.insert(given_up(packs)?),
         };
-        if matches!(entry, Entry::Chunk { hash, .. } if freed.contains(&(hash, place))) {
-            return Ok(Some((place, entry)));
+        if freed.contains(&found) {
+            return Ok(Some((found.1, entry)));
         }
         scan.at = at;
         Ok(None)
     }
 }
 
-/// Gives the room of the contents of these chunk entries back, durably.
-pub(crate) fn punch(packs: &Packs, freed: &[Place]) -> io::Result<()> {
+/// Gives the room of what these entries said back, durably.
+pub(crate) fn punch(packs: &Packs, freed: &[Hole]) -> io::Result<()> {
     let mut touched: BTreeMap<u32, &Arc<Pack>> = BTreeMap::new();
-    for place in freed {
-        let Some(pack) = packs.get(&place.pack) else { continue };
-        let front = HEAD_BYTES + CHUNK_LINE_BYTES;
-        let len = u64::from(place.body_len).saturating_sub(CHUNK_LINE_BYTES as u64);
-        pack.file.punch(u64::from(place.offset) + front as u64, len)?;
-        touched.insert(place.pack, pack);
+    for hole in freed {
+        let Some(pack) = packs.get(&hole.pack) else { continue };
+        pack.file.punch(hole.offset, hole.len)?;
+        touched.insert(hole.pack, pack);
     }
     touched.values().try_for_each(|pack| pack.file.sync())
 }

@@ -108,7 +108,8 @@ impl Runs {
 
     /// Where a record lies.
     pub(crate) fn stored(&self, sid: &Sid) -> Result<Option<Stored>, Unreadable> {
-        Ok(self.get(Table::Records, &sid.0)?.map(|row| read_record_row(&row)))
+        let newest = self.get(Table::Records, &sid.0)?.map(|row| read_record_row(&row));
+        Ok(newest.filter(|stored| !stored.is_erased()))
     }
 
     /// Whether the key is in the table; nothing stands for it before pack `since`. Mostly it is in the run of that
@@ -182,7 +183,7 @@ impl Scan {
     }
 
     /// The next row. Rows with the same key come once: counts are added, and what adds up to nothing is left out; of
-    /// chunks the newest row counts, other rows are equal.
+    /// chunks and records the newest row counts, other rows are equal.
     pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Unreadable> {
         while self.advance()? {
             if !self.table.shape().counted || row_count(&self.row) != 0 {

@@ -29,7 +29,7 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
     let (last, records, spaces) = (index.runs.last_pack(), &index.records, index.spaces.values());
     match table {
         Table::Records => {
-            let fresh = records.list.iter().filter(|rec| rec.place.pack > last);
+            let fresh = records.list.iter().filter(|rec| rec.place.pack > last || rec.stored().is_erased());
             sorted(fresh.map(|rec| record_row(&rec.sid, &rec.stored())))
         }
         Table::Members => sorted(spaces.flat_map(|state| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -120,6 +120,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     /// Whether something was appended since the last mark.
     dirty: AtomicBool,
+    /// How many spaces had been removed when every record was last looked at for one that nobody has.
+    pub(crate) erased_to: AtomicU32,
     /// Held by a check: there is one at a time.
     pub(crate) checking: Mutex<()>,
     _lock: Box<dyn Send + Sync>,
@@ -235,6 +237,7 @@ impl Store {
             expanded: Expanded::default(),
             config,
             dirty: AtomicBool::new(false),
+            erased_to: AtomicU32::new(0),
             checking: Mutex::default(),
             _lock: lock,
         };
@@ -313,7 +316,7 @@ impl Store {
     }
 
     /// Takes a space and its membership away, durably; `false` when there is none. Its records stay in the log,
-    /// where no reader finds them.
+    /// where no reader finds them, until [`Store::collect`].
     ///
     /// # Errors
     /// [`StoreError`].

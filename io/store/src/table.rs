@@ -99,6 +99,15 @@ impl Table {
         }
     }
 
+    /// Whether the row says that a chunk was freed, or a record erased.
+    pub(crate) fn is_given_up(self, row: &[u8]) -> bool {
+        match self {
+            Self::Records => read_record_row(row).is_erased(),
+            Self::Chunks => read_chunk_row(row).1 == 0,
+            _ => false,
+        }
+    }
+
     /// Where the space number stands: all tables but two begin with it.
     pub(crate) fn space_of(self, row: &[u8]) -> Option<u32> {
         match self {
@@ -137,7 +146,14 @@ fn read_place(bytes: &[u8]) -> Place {
 pub(crate) struct Stored {
     pub(crate) order: u64,
     pub(crate) place: Place,
+    /// 0 once the record was erased.
     pub(crate) encoded_len: u32,
+}
+
+impl Stored {
+    pub(crate) fn is_erased(&self) -> bool {
+        self.encoded_len == 0
+    }
 }
 
 fn stored_bytes(stored: &Stored) -> [u8; 24] {

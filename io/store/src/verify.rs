@@ -17,7 +17,7 @@ use crate::disk::Disk;
 use crate::entry::{Entry, KIND_SEAL, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
-use crate::index::{ChunkInfo, Index, Sums};
+use crate::index::{Index, Sums};
 use crate::open::open_packs;
 use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
@@ -287,13 +287,13 @@ impl Check {
         if live.spaces.keys().ne(logged.spaces.keys()) {
             wrong("the spaces are not those of the log".to_owned());
         }
-        // Rows of spaces that were removed, and of chunks that were freed, stay until a merge comes over them.
+        // Rows of spaces that were removed, and of what was given up, stay until a merge comes over them.
         let numbers: BTreeSet<u32> = live.spaces.values().map(|state| state.number).collect();
         for table in Table::ALL {
             let next = |rows: &mut Rows| loop {
                 match rows.next() {
                     Ok(Some(row)) if table.space_of(&row).is_some_and(|space| !numbers.contains(&space)) => {}
-                    Ok(Some(row)) if table == Table::Chunks && ChunkInfo::of_row(&row).is_freed() => {}
+                    Ok(Some(row)) if table.is_given_up(&row) => {}
                     row => break row,
                 }
             };

@@ -234,12 +234,13 @@ pub(crate) enum Command {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Give the room of binaries that nobody needs any more back to the disk
+    /// Erase what spaces that were removed said, and give the room of binaries that nobody needs back to the disk
     ///
-    /// What goes belongs to spaces that were removed, to transfers that were given up, and to old releases of apps that are
-    /// installed here: beside those installed and the ones before them, the newest `release.keep` of each channel stay (2;
-    /// `all`: every one). Signatures and manifests of all stay, and so does all other history of every space. A running node
-    /// does this at its start and every six hours. What it received in the last 24 hours waits.
+    /// What goes belongs to spaces that were removed (their texts, names of files and history), to transfers that were
+    /// given up, and to old releases of apps that are installed here: beside those installed and the ones before them, the
+    /// newest `release.keep` of each channel stay (2; `all`: every one). Signatures and manifests of all stay, and so does
+    /// all other history of every space. A running node does this at its start and every six hours. Chunks that it received
+    /// in the last 24 hours wait.
     Gc {
         /// Only tell what would be freed
         #[arg(long)]

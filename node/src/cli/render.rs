@@ -184,6 +184,10 @@ fn freed(answer: &Value) -> String {
         false => ("freed", "gave up the contents of these releases"),
     };
     let mut text = format!("{done} {} chunks, {}", answer["chunks"], bytes(answer));
+    if answer["records"].as_u64().is_some_and(|records| records > 0) {
+        let bytes = size(answer["record_bytes"].as_u64().unwrap_or(0));
+        text += &format!("; {} records that no space has any more, {bytes}", answer["records"]);
+    }
     if answer["releases"].as_array().is_some_and(|releases| !releases.is_empty()) {
         text += &format!("\n{gone} (`release.keep` says how many stay):\n{}", rows(&answer["releases"], release));
     }

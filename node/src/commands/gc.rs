@@ -1,4 +1,4 @@
-//! `gc`: gives the room of chunks that nobody needs back to the disk. Spec: SY-67; releases §6
+//! `gc`: gives the room of chunks that nobody needs, and of records of removed spaces, back to the disk. Spec: SY-67; releases §6
 
 use sealtide_store::{Collected, StoreError};
 use serde_json::{Value, json};
@@ -21,12 +21,14 @@ pub(crate) async fn gc(node: &Node, dry_run: bool) -> Result<Value, Failure> {
     blocking("gc", node, move |node| {
         let freed = if dry_run { would_free(node) } else { free(node)? };
         if !dry_run {
-            let Collected { chunks, bytes } = freed.collected;
-            node.audit().note("gc", &[("chunks", &chunks.to_string()), ("bytes", &bytes.to_string())]);
+            let Collected { chunks, bytes, records, .. } = freed.collected;
+            let members = [("chunks", chunks), ("bytes", bytes), ("records", records)];
+            let members = members.map(|(name, count)| (name, count.to_string()));
+            node.audit().note("gc", &members.each_ref().map(|(name, count)| (*name, count.as_str())));
         }
         Ok(json!({
             "schema": "sealtide/gc/1", "dry_run": dry_run, "chunks": freed.collected.chunks, "bytes": freed.collected.bytes,
-            "releases": freed.releases,
+            "records": freed.collected.records, "record_bytes": freed.collected.record_bytes, "releases": freed.releases,
         }))
     })
     .await
@@ -35,8 +37,8 @@ pub(crate) async fn gc(node: &Node, dry_run: bool) -> Result<Value, Failure> {
 fn would_free(node: &Node) -> Freed {
     let retired = retired(node);
     let free = node.store().would_free(&retired.given_up);
-    let collected =
-        Collected { chunks: free.len() as u64, bytes: free.iter().map(|(_, length)| u64::from(*length)).sum() };
+    let bytes = free.iter().map(|(_, length)| u64::from(*length)).sum();
+    let collected = Collected { chunks: free.len() as u64, bytes, ..node.store().would_erase() };
     Freed { collected, releases: retired.rows(&free) }
 }
 

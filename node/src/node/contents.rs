@@ -35,11 +35,11 @@ impl Node {
             loop {
                 let tidied = node.clone();
                 let tidying = tokio::task::spawn_blocking(move || match gc::free(&tidied) {
-                    Ok(freed) if freed.collected.chunks > 0 => {
-                        tracing::info!(collected = ?freed.collected, releases = freed.releases.len(), "unused chunks were freed");
+                    Ok(freed) if freed.collected.chunks > 0 || freed.collected.records > 0 => {
+                        tracing::info!(collected = ?freed.collected, releases = freed.releases.len(), "what is unused was freed");
                     }
                     Ok(_) => {}
-                    Err(failure) => tracing::warn!(%failure, "unused chunks were not freed"),
+                    Err(failure) => tracing::warn!(%failure, "what is unused was not freed"),
                 });
                 let _ = tidying.await;
                 tokio::select! {

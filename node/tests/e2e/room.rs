@@ -124,3 +124,54 @@ fn the_room_of_removed_spaces_comes_back() {
     machine.ok(&["verify"]);
     assert_eq!(std::fs::read(machine.notes().join("large.bin")).unwrap().len(), 6 << 20, "the folder stays");
 }
+
+/// Every file below `dir` that holds these bytes.
+fn holding(dir: &std::path::Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(holding(&entry.path(), bytes));
+        } else if kind.is_file() {
+            let content = std::fs::read(entry.path()).unwrap();
+            found.extend(content.windows(bytes.len()).any(|some| some == bytes).then(|| entry.path()));
+        }
+    }
+    found
+}
+
+/// A small note is inside its record: removed, it is in no file of the home; a copy in another space stays whole.
+// Proves: SY-67
+#[test]
+fn what_a_removed_space_said_is_in_no_file_of_the_home() {
+    let machine = Machine::new();
+    let other = machine.root().join("Other");
+    let (secret, shared) = ("the word is xylographoriol", "both know zinziberaceous");
+    write(&machine.notes(), "shared.md", shared);
+    write(&other, "shared.md", shared);
+    write(&other, "secret.md", secret);
+    let mut node = machine.up(&[machine.notes_text(), other.to_str().unwrap()]);
+    until("all is recorded", || {
+        let status = machine.ok(&["status"]);
+        let files = ["Notes", "Other"].map(|name| space(&status, name)["files"].clone());
+        if files == [json!(1), json!(2)] { Ok(()) } else { Err(status.to_string()) }
+    });
+    let home = machine.home();
+    assert!(!holding(&home, secret.as_bytes()).is_empty(), "it is inline and plain");
+    assert_eq!(machine.ok(&["gc"])["records"], 0, "all of it is in a space");
+    machine.ok(&["spaces", "remove", "Other"]);
+    let would = machine.ok(&["gc", "--dry-run"]);
+    assert!(would["records"].as_u64().unwrap() > 0 && !holding(&home, secret.as_bytes()).is_empty(), "{would}");
+    let text = machine.plain(&["gc", "--dry-run"]).stdout;
+    assert!(text.contains(" records that no space has any more"), "{text}");
+    let done = machine.ok(&["gc"]);
+    assert_eq!((&done["records"], &done["record_bytes"]), (&would["records"], &would["record_bytes"]));
+    assert_eq!(holding(&home, secret.as_bytes()), Vec::<std::path::PathBuf>::new());
+    assert_eq!(machine.ok(&["get", "Notes:shared.md"])["text"], shared);
+    machine.ok(&["verify"]);
+    assert_eq!(machine.ok(&["gc"])["records"], 0, "once");
+    node.stop();
+    assert_eq!(holding(&home, secret.as_bytes()), Vec::<std::path::PathBuf>::new(), "nor does the end bring it back");
+    machine.ok(&["verify"]);
+    assert_eq!(std::fs::read(other.join("secret.md")).unwrap(), secret.as_bytes(), "the folder stays");
+}

@@ -15,24 +15,37 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 /// A binary of two chunks of 300 KiB.
 type Binary = (Vec<(ChunkHash, Bytes)>, Verified);
 
-struct Home {
-    disk: MemDisk,
-    clock: Arc<AtomicU64>,
+pub(crate) struct Home {
+    pub(crate) disk: MemDisk,
+    pub(crate) clock: Arc<AtomicU64>,
+    pub(crate) pack_bytes: u64,
 }
 
 impl Home {
-    fn new(seed: u64) -> Self {
-        Self { disk: MemDisk::new(seed), clock: Arc::new(AtomicU64::new(1_700_000_000_000)) }
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { disk: MemDisk::new(seed), clock: Arc::new(AtomicU64::new(1_700_000_000_000)), pack_bytes: 1 << 20 }
     }
 
     fn config(&self) -> Config {
         let clock = Arc::clone(&self.clock);
         let wall_ms = Arc::new(move || clock.load(Ordering::Relaxed));
-        Config { pack_bytes: 1 << 20, garbage_bytes: 1, wall_ms }
+        Config { pack_bytes: self.pack_bytes, garbage_bytes: 1, wall_ms }
     }
 
-    fn open(&self) -> Store {
+    pub(crate) fn open(&self) -> Store {
         Store::open(Arc::new(self.disk.clone()), self.config()).unwrap()
+    }
+
+    /// The home as a power cut leaves it.
+    pub(crate) fn crash(&self, image: u64) -> Self {
+        Self { disk: self.disk.crash(image), clock: Arc::clone(&self.clock), pack_bytes: self.pack_bytes }
+    }
+
+    /// Takes the index away: it is built again from the packs.
+    pub(crate) fn remove_runs(&self) {
+        for name in self.disk.names().iter().filter(|name| name.ends_with(".run")) {
+            Disk::remove(&self.disk, name).unwrap();
+        }
     }
 
     /// Lets everything that was stored a moment ago be old.
@@ -41,7 +54,7 @@ impl Home {
     }
 }
 
-fn space(number: u8) -> SpaceId {
+pub(crate) fn space(number: u8) -> SpaceId {
     SpaceId::from_bytes([number; 32])
 }
 
@@ -51,11 +64,20 @@ fn put(store: &Store, space: &SpaceId, (chunks, record): &Binary) {
     store.commit(space, &conformance::local(vec![record.clone()])).unwrap();
 }
 
+fn record(binary: &Binary) -> u64 {
+    binary.1.encoded().len() as u64
+}
+
+/// Some chunks are freed and no record.
+fn chunks(chunks: u64) -> Collected {
+    Collected { chunks, bytes: chunks * 300 * 1024, ..Collected::default() }
+}
+
 fn is_whole(store: &Store, (chunks, _): &Binary) -> bool {
     chunks.iter().all(|(hash, content)| store.read_chunk(hash).as_ref() == Some(content))
 }
 
-fn assert_sound(store: &Store, what: &str) {
+pub(crate) fn assert_sound(store: &Store, what: &str) {
     assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, [], "{what}");
 }
 
@@ -72,17 +94,18 @@ fn a_chunk_is_stored_once_counted_by_reference_and_freed_with_the_last() {
     assert!(home.disk.used() < once + 64 * 1024, "the second space brought no chunk");
     put(&store, &space(2), &other);
     let bytes = |number| store.view(&space(number)).unwrap().info().unwrap().bytes;
-    let record = |binary: &Binary| binary.1.encoded().len() as u64;
     assert_eq!(bytes(1), 600 * 1024 + record(&shared), "the chunks of a space count");
     assert_eq!(bytes(2), 1200 * 1024 + record(&shared) + record(&other));
 
     home.a_day_later();
     assert_eq!(store.collect().unwrap(), Collected::default(), "everything is listed");
     store.remove_space(&space(1)).unwrap();
+    assert_eq!(store.collectable(), Collected::default());
     assert_eq!(store.collect().unwrap(), Collected::default(), "the second space lists it still");
     let before = home.disk.used();
     store.remove_space(&space(2)).unwrap();
-    let freed = Collected { chunks: 4, bytes: 1200 * 1024 };
+    let record_bytes = record(&shared) + record(&other);
+    let freed = Collected { chunks: 4, bytes: 1200 * 1024, records: 2, record_bytes };
     assert_eq!(store.collectable(), freed);
     assert_eq!(store.collect().unwrap(), freed);
     assert!(home.disk.used() + 850 * 1024 < before, "the disk has the room back");
@@ -114,7 +137,8 @@ fn what_is_on_its_way_is_kept() {
     // A saga hears that the chunks of a space that is gone are here, and does not bring them.
     assert!(told.0.iter().all(|(hash, _)| store.view(&space(2)).unwrap().has_chunk(hash)));
     local.0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
-    assert_eq!(store.collect().unwrap(), Collected::default());
+    let only_the_record = Collected { records: 1, record_bytes: record(&told), ..Collected::default() };
+    assert_eq!(store.collect().unwrap(), only_the_record);
     assert!([&local, &told, &staged].into_iter().all(|binary| is_whole(&store, binary)));
     store.commit(&space(2), &conformance::of_saga(saga)).unwrap();
     store.commit(&space(2), &conformance::local(vec![local.1.clone(), told.1.clone()])).unwrap();
@@ -127,7 +151,7 @@ fn what_is_on_its_way_is_kept() {
     home.a_day_later();
     assert_eq!(store.collect().unwrap(), Collected::default(), "the saga may go on for a week");
     store.abort(&saga).unwrap();
-    assert_eq!(store.collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    assert_eq!(store.collect().unwrap(), chunks(2));
     let late = store.commit(&space(2), &conformance::local(vec![dropped.1.clone()]));
     assert!(matches!(late, Err(CommitError::NoChunk(_))), "no binary without its chunks");
     assert_sound(&store, "at the end");
@@ -142,7 +166,7 @@ fn nothing_waits_in_a_process_that_is_gone() {
     store.sync().unwrap();
     assert_eq!(store.collect().unwrap(), Collected::default());
     drop(store);
-    assert_eq!(home.open().collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    assert_eq!(home.open().collect().unwrap(), chunks(2));
 }
 
 /// A home with three binaries, one of them in a space that is gone.
@@ -170,7 +194,7 @@ fn a_cut_at_every_call_of_a_collection_frees_a_chunk_or_keeps_it() {
             let store = home.open();
             home.disk.fail_from(Some(home.disk.calls() + cuts));
             died = store.collect().is_err();
-            let crashed = Home { disk: home.disk.crash(image), clock: home.clock.clone() };
+            let crashed = home.crash(image);
             let what = format!("cut {cuts} image {image}");
             let room = crashed.disk.used();
             let store = crashed.open();
@@ -184,9 +208,7 @@ fn a_cut_at_every_call_of_a_collection_frees_a_chunk_or_keeps_it() {
             assert_sound(&store, &what);
             // The index is built again from packs with holes.
             drop(store);
-            for name in crashed.disk.names().iter().filter(|name| name.ends_with(".run")) {
-                Disk::remove(&crashed.disk, name).unwrap();
-            }
+            crashed.remove_runs();
             let store = crashed.open();
             assert!(is_whole(&store, &first) && is_whole(&store, &last) && !is_whole(&store, &gone), "{what}");
             assert_sound(&store, &what);
@@ -232,7 +254,7 @@ fn what_is_given_up_goes_unless_another_lists_it() {
     store.remove_space(&space(2)).unwrap();
     assert_eq!(store.collect().unwrap(), Collected::default(), "its member stands");
     assert_eq!(store.would_free(&given_up).len(), 2);
-    assert_eq!(store.collect_with(&given_up).unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    assert_eq!(store.collect_with(&given_up).unwrap(), chunks(2));
     assert!(whole() && store.would_free(&given_up).is_empty() && !store.holds_chunk(&old.0[0].0));
     let view = store.view(&space(1)).unwrap();
     assert!(view.contains(&old.1.sid()) && !view.has_chunk(&old.0[0].0) && view.chunk(&old.0[0].0, 0, 1).is_none());
@@ -265,7 +287,7 @@ fn a_cut_at_every_call_gives_a_content_up_or_keeps_it() {
             let bytes = store.view(&space(1)).unwrap().info().unwrap().bytes;
             home.disk.fail_from(Some(home.disk.calls() + cuts));
             died = store.collect_with(&given_up).is_err();
-            let crashed = Home { disk: home.disk.crash(image), clock: home.clock.clone() };
+            let crashed = home.crash(image);
             let what = format!("cut {cuts} image {image}");
             let store = crashed.open();
             assert!(is_whole(&store, &first) && is_whole(&store, &last), "{what}");
@@ -275,9 +297,7 @@ fn a_cut_at_every_call_gives_a_content_up_or_keeps_it() {
             store.collect_with(&given_up).unwrap();
             assert!(!store.holds_chunk(&old.0[0].0) && !store.holds_chunk(&old.0[1].0), "{what}");
             drop(store);
-            for name in crashed.disk.names().iter().filter(|name| name.ends_with(".run")) {
-                Disk::remove(&crashed.disk, name).unwrap();
-            }
+            crashed.remove_runs();
             let store = crashed.open();
             assert_eq!(store.view(&space(1)).unwrap().info().unwrap().bytes, bytes, "{what}");
             assert!(is_whole(&store, &first) && is_whole(&store, &last) && !is_whole(&store, &old), "{what}");
@@ -293,12 +313,13 @@ fn a_cut_at_every_call_gives_a_content_up_or_keeps_it() {
 // Proves: SY-67, SY-69
 #[test]
 fn a_full_disk_gets_room_again() {
-    let (home, [first, ..]) = with_garbage(1);
+    let (home, [first, gone, _]) = with_garbage(1);
     let store = home.open();
     let more = conformance::binary(4);
     home.disk.set_capacity(Some(home.disk.used() + 1000));
     assert!(store.put_chunk(more.0[0].0, &more.0[0].1).is_err(), "the disk is full");
-    assert_eq!(store.collect().unwrap(), Collected { chunks: 2, bytes: 600 * 1024 });
+    let freed = Collected { records: 1, record_bytes: record(&gone), ..chunks(2) };
+    assert_eq!(store.collect().unwrap(), freed);
     // A bit less than what was freed, for the log grew.
     store.put_chunk(more.0[0].0, &more.0[0].1).unwrap();
     assert!(is_whole(&store, &first));
@@ -357,29 +378,23 @@ fn on_a_real_disk_the_blocks_come_back() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open_dir(dir.path()).unwrap();
-    let (gone, kept) = (conformance::binary(1), conformance::binary(2));
+    let (gone, kept, on_its_way) = (conformance::binary(1), conformance::binary(2), conformance::binary(3));
     put(&store, &space(1), &gone);
     put(&store, &space(2), &kept);
-    store.remove_space(&space(1)).unwrap();
+    on_its_way.0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
     drop(store);
     let blocks = || std::fs::metadata(dir.path().join("packs/00000001.pack")).unwrap().blocks() * 512;
-    let before = blocks();
     let store = Store::open_dir(dir.path()).unwrap();
     match store.collect() {
         Err(StoreError::NoHoles) => println!("the file system of the test cannot free parts of files"),
-        collected => {
-            assert_eq!(collected.unwrap(), Collected { chunks: 0, bytes: 0 }, "less than what a pack is sealed for");
-        }
+        collected => assert_eq!(collected.unwrap(), chunks(0), "less than what a pack is sealed for"),
     }
-    let more = conformance::binary(3);
-    put(&store, &space(3), &more);
-    store.remove_space(&space(3)).unwrap();
-    drop(store);
-    let store = Store::open_dir(dir.path()).unwrap();
+    let before = blocks();
+    store.remove_space(&space(1)).unwrap();
     match store.collect() {
         Err(StoreError::NoHoles) => assert!(is_whole(&store, &kept)),
         collected => {
-            assert_eq!(collected.unwrap(), Collected { chunks: 4, bytes: 1200 * 1024 });
+            assert_eq!(collected.unwrap(), Collected { records: 1, record_bytes: record(&gone), ..chunks(4) });
             assert!(blocks() < before, "{} of {before} bytes", blocks());
         }
     }

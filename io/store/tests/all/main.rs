@@ -6,6 +6,7 @@ mod collect;
 mod conformance;
 mod crash;
 mod damage;
+mod erase;
 mod facts;
 mod home;
 mod linear;
