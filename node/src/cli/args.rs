@@ -661,7 +661,7 @@ pub(crate) enum SpacesCommand {
         /// The directory
         dir: PathBuf,
     },
-    /// Forget a space; files in its folder stay
+    /// Forget a space; files in its folder stay, and what the home knew of it is erased by the next `gc`
     Remove {
         /// Name or sts1… id
         space: String,
