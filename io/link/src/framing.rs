@@ -6,7 +6,7 @@ use sealtide_wire::frame::{Header, PAYLOAD_BYTES_MAX};
 use sealtide_wire::session::Transmit;
 
 use crate::outgoing::Outgoing;
-use crate::websocket::{End, Message, MessageError, MessageReader, MessageWriter};
+use crate::websocket::{End, Mask, Message, MessageError, MessageReader, MessageWriter};
 
 /// One of the two forms, with the state that it needs.
 pub(crate) enum Framing {
@@ -50,38 +50,21 @@ impl Framing {
     /// As [`Framing::frames`], for frames as the session gives them: `bytes` together, and none of them is left in `frames`.
     /// Where nothing masks, large payloads are not copied.
     pub(crate) fn gathered(&mut self, frames: &mut Vec<Transmit>, bytes: usize, out: &mut Outgoing) {
-        let mask = match self {
-            Self::Messages { writer, .. } => writer.begin(bytes, out.tail()),
-            Self::Bare => None,
-        };
-        match mask {
-            Some(mut mask) => frames.drain(..).for_each(|frame| {
-                mask.append(frame.head.as_ref(), out.tail());
-                mask.append(&frame.payload, out.tail());
-            }),
-            None => frames.drain(..).for_each(|frame| {
-                out.tail().extend_from_slice(frame.head.as_ref());
-                out.push(frame.payload);
-            }),
-        }
+        let mut mask = self.begin(bytes, out);
+        frames.drain(..).for_each(|frame| put(&mut mask, frame.head.as_ref(), frame.payload, out));
     }
 
     /// Appends one message of `head` and `payload`, of at most [`crate::MESSAGE_BYTES_MAX`] together. Where nothing masks, a
     /// large payload is not copied.
     pub(crate) fn message(&mut self, head: &[u8], payload: Bytes, out: &mut Outgoing) {
-        let mask = match self {
-            Self::Messages { writer, .. } => writer.begin(head.len() + payload.len(), out.tail()),
+        let mut mask = self.begin(head.len() + payload.len(), out);
+        put(&mut mask, head, payload, out);
+    }
+
+    fn begin(&self, bytes: usize, out: &mut Outgoing) -> Option<Mask> {
+        match self {
+            Self::Messages { writer, .. } => writer.begin(bytes, out.tail()),
             Self::Bare => None,
-        };
-        match mask {
-            Some(mut mask) => {
-                mask.append(head, out.tail());
-                mask.append(&payload, out.tail());
-            }
-            None => {
-                out.tail().extend_from_slice(head);
-                out.push(payload);
-            }
         }
     }
 
@@ -96,6 +79,20 @@ impl Framing {
     pub(crate) fn close(&mut self, out: &mut BytesMut) {
         if let Self::Messages { writer, .. } = self {
             writer.close(out);
+        }
+    }
+}
+
+/// Appends the next bytes of a message.
+fn put(mask: &mut Option<Mask>, head: &[u8], payload: Bytes, out: &mut Outgoing) {
+    match mask {
+        Some(mask) => {
+            mask.append(head, out.tail());
+            mask.append(&payload, out.tail());
+        }
+        None => {
+            out.tail().extend_from_slice(head);
+            out.push(payload);
         }
     }
 }

@@ -113,7 +113,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_leave_in_order_however_they_are_taken(
-            sizes in proptest::collection::vec((0usize..5_000, any::<bool>()), 0..200), step in 100usize..9_000,
+            sizes in proptest::collection::vec((0usize..5_000, any::<bool>()), 0..200), step in 1usize..9_000,
         ) {
             let (mut out, mut expected) = (Outgoing::default(), Vec::new());
             for (at, (size, appended)) in sizes.into_iter().enumerate() {
@@ -126,10 +126,12 @@ mod tests {
             while !out.is_empty() {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let count = out.slices(&mut slices);
-                let there: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
-                prop_assert!(!there.is_empty());
-                let taken = there.len().min(step);
-                got.extend_from_slice(&there[..taken]);
+                // No more than is taken: one byte a step would read all of it for each byte.
+                let there = slices[..count].iter().flat_map(|slice| slice.iter().copied());
+                let before = got.len();
+                got.extend(there.take(step));
+                let taken = got.len() - before;
+                prop_assert!(taken > 0);
                 out.advance(taken);
             }
             prop_assert!(got == expected);

@@ -12,7 +12,7 @@ use super::frame::{
 use crate::handshake::RelayLimits;
 
 /// Bytes that a circuit takes from its writer before the socket has taken them.
-const UNSENT_BYTES_MAX: usize = 256 * 1024;
+const UNSENT_BYTES_MAX: usize = 128 * 1024;
 /// Frames that answer the relay, or that it can bring about, and that wait for the socket. A relay that has more to be said
 /// than this and reads nothing means harm.
 const ANSWERS_MAX: usize = 4096;
@@ -97,12 +97,6 @@ struct Circuit {
     received: VecDeque<Bytes>,
     /// Bytes that the peer may still send.
     window: u64,
-    /// What `window` and the bytes that wait for the reader add up to, once R_CREDIT has left.
-    window_size: u64,
-    /// What the last R_CREDIT added to `window`.
-    granted: u64,
-    /// The peer has used up what it had.
-    ran_out: bool,
     /// Bytes read since the last R_CREDIT.
     read: u64,
     credit: u64,
@@ -128,9 +122,6 @@ pub struct RelayClient {
 
 /// Bytes of one circuit that may wait here, at most, whatever the relay grants. Spec: link C.5.
 const CREDIT_MAX: u32 = 2 * 1024 * 1024;
-/// What the window of a circuit grows to, bytes: half of what relays let a node grant, and what they let wait for it.
-/// Spec: link C.5.
-const GROWN_CREDIT_BYTES: u64 = 1024 * 1024;
 /// Circuits of one login, at most. Spec: link C.12.
 const CIRCUITS_MAX: u16 = 1024;
 
@@ -218,9 +209,6 @@ impl RelayClient {
                 let Some(found) = self.circuits.get_mut(&circuit) else { return Ok(()) };
                 let window = found.window.checked_sub(payload.len() as u64);
                 found.window = window.ok_or(RelayViolation::Credit)?;
-                // All used up, or all that it had before the last R_CREDIT, which may still be on its way: a peer that has more
-                // to say and may not cuts its last frame to what it may.
-                found.ran_out |= found.window == 0 || found.window == found.granted;
                 if found.state != CircuitState::Open {
                     return Err(RelayViolation::Number);
                 }
@@ -259,7 +247,7 @@ impl RelayClient {
     }
 
     /// At most `bytes_max` bytes for the reader of a circuit. The peer is granted new ones when half of the window was
-    /// read; twice as many, up to 1 MiB, when it ran out of them before: the way holds more than the window then.
+    /// read.
     pub fn read(&mut self, circuit: CircuitNumber, bytes_max: usize) -> ReadOutcome {
         let Some(found) = self.circuits.get_mut(&circuit) else { return ReadOutcome::Over(CircuitEnd::Done) };
         let Some(first) = found.received.front_mut() else {
@@ -273,15 +261,9 @@ impl RelayClient {
             found.received.pop_front();
         }
         found.read += bytes.len() as u64;
-        if found.read >= found.window_size / 2 && found.state == CircuitState::Open {
-            found.granted = std::mem::take(&mut found.read);
-            if std::mem::take(&mut found.ran_out) && found.window_size < GROWN_CREDIT_BYTES {
-                let grown = (found.window_size * 2).min(GROWN_CREDIT_BYTES);
-                found.granted += grown - found.window_size;
-                found.window_size = grown;
-            }
-            found.window += found.granted;
-            let increment = u32::try_from(found.granted).unwrap_or(u32::MAX);
+        if found.read >= u64::from(self.limits.credit) / 2 && found.state == CircuitState::Open {
+            let increment = u32::try_from(std::mem::take(&mut found.read)).unwrap_or(u32::MAX);
+            found.window += u64::from(increment);
             self.answer(RelayFrame::Credit { circuit, increment });
         }
         ReadOutcome::Bytes(bytes)
@@ -366,18 +348,7 @@ impl RelayClient {
 
     fn fresh(&self, state: CircuitState) -> Circuit {
         let window = self.limits.credit.into();
-        let (received, unsent) = (VecDeque::new(), BytesMut::new());
-        Circuit {
-            state,
-            received,
-            window,
-            window_size: window,
-            granted: 0,
-            ran_out: false,
-            read: 0,
-            credit: window,
-            unsent,
-        }
+        Circuit { state, received: VecDeque::new(), window, read: 0, credit: window, unsent: BytesMut::new() }
     }
 
     /// Puts a frame in line that this node sends of its own accord: one for each circuit, and what was written to it.

@@ -204,11 +204,6 @@ pub struct RelayMessage {
 }
 
 impl RelayMessage {
-    /// Bytes of the message.
-    pub fn message_bytes(&self) -> usize {
-        RELAY_HEAD_BYTES + self.payload.len()
-    }
-
     /// The message in one piece.
     pub fn to_bytes(&self) -> Bytes {
         [&self.head[..], &self.payload].concat().into()
@@ -248,15 +243,17 @@ const ALLOW: u8 = 0x2C;
 const GO_AWAY: u8 = 0x2F;
 const SHOW_ADDRESS: u8 = 1;
 
+fn head(kind: u8, circuit: Option<CircuitNumber>) -> [u8; RELAY_HEAD_BYTES] {
+    let [a, b, c, d] = circuit.map_or(0, CircuitNumber::as_u32).to_be_bytes();
+    [kind, 0, 0, 0, a, b, c, d]
+}
+
 impl RelayFrame {
     /// The bytes of one message.
     pub fn encode(&self) -> Bytes {
         let data_bytes = if let Self::Data { payload, .. } = self { payload.len() } else { 56 };
         let mut out = BytesMut::with_capacity(RELAY_HEAD_BYTES + data_bytes);
-        let head = |kind: u8, circuit: Option<CircuitNumber>, out: &mut BytesMut| {
-            out.put_slice(&[kind, 0, 0, 0]);
-            out.put_u32(circuit.map_or(0, CircuitNumber::as_u32));
-        };
+        let head = |kind: u8, circuit: Option<CircuitNumber>, out: &mut BytesMut| out.put_slice(&head(kind, circuit));
         match self {
             Self::Open { circuit, target, show_address } => {
                 head(OPEN, Some(*circuit), &mut out);
@@ -329,12 +326,7 @@ impl RelayFrame {
     /// The same as [`RelayFrame::encode`], without a copy of what R_DATA carries.
     pub(super) fn into_message(self) -> RelayMessage {
         match self {
-            Self::Data { circuit, payload } => {
-                let mut head = [0; RELAY_HEAD_BYTES];
-                head[0] = DATA;
-                head[4..].copy_from_slice(&circuit.as_u32().to_be_bytes());
-                RelayMessage { head, payload }
-            }
+            Self::Data { circuit, payload } => RelayMessage { head: head(DATA, Some(circuit)), payload },
             other => {
                 let mut payload = other.encode();
                 let mut head = [0; RELAY_HEAD_BYTES];

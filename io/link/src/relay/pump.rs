@@ -28,7 +28,7 @@ use crate::pipe::{Pipe, Remote};
 use crate::websocket::Message;
 
 /// Bytes gathered for one write.
-const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_BYTES: usize = 128 * 1024;
 /// Offered circuits of one login about whose openers this node's memory is asked at one time. More are refused.
 const QUESTIONS_MAX: usize = 64;
 /// How often what a relay sees anew is told to peers, at most.

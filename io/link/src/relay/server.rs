@@ -34,7 +34,7 @@ use crate::tls::LiveCredentials;
 use crate::websocket::Message;
 
 /// Bytes gathered for one write.
-const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 /// Bytes of one node that are taken before the next node's turn.
 const QUANTUM_BYTES: usize = 64 * 1024;
 /// Bytes read in one go: what a node that is held up may leave unread here.

@@ -112,39 +112,3 @@ fn offers_that_nobody_reads_the_refusals_of_end_the_login() {
     };
     assert_eq!((offers as usize, end), (ANSWERS_MAX + 1, RelayViolation::Unread));
 }
-
-/// Reads what came, and gives the increments that were granted for it.
-fn read_all(client: &mut RelayClient) -> Vec<u32> {
-    while let ReadOutcome::Bytes(_) = client.read(number(1), usize::MAX) {}
-    let frames =
-        std::iter::from_fn(|| client.transmit()).map(|message| RelayFrame::decode(&message.to_bytes()).unwrap());
-    let increment = |frame| if let RelayFrame::Credit { increment, .. } = frame { Some(increment) } else { None };
-    frames.filter_map(increment).collect()
-}
-
-/// A peer that runs out of credit while the next is on its way gets more, up to a MiB; one that does not keeps what it has.
-#[test]
-fn the_window_grows_while_the_peer_runs_out() {
-    const WINDOW: usize = 64 << 10;
-    let mut client = with_a_circuit(limits(10, WINDOW as u32));
-    let send = |client: &mut RelayClient, bytes: usize| {
-        let pieces = (0..bytes).step_by(16_384).map(|from| 16_384.min(bytes - from));
-        pieces.for_each(|piece| say(client, &data(piece)).unwrap());
-    };
-    let mut allowed = WINDOW;
-    for size in [2 * WINDOW, 4 * WINDOW, 8 * WINDOW, 16 * WINDOW, 16 * WINDOW] {
-        // All that it may send comes before it can have seen what is granted for it.
-        send(&mut client, allowed);
-        allowed = read_all(&mut client).iter().sum::<u32>() as usize;
-        let circuit = &client.circuits[&number(1)];
-        assert_eq!((circuit.window, circuit.window + circuit.read), (allowed as u64, size as u64));
-    }
-    assert_eq!(16 * WINDOW as u64, GROWN_CREDIT_BYTES);
-
-    let mut calm = with_a_circuit(limits(10, WINDOW as u32));
-    for _ in 0..100 {
-        send(&mut calm, WINDOW / 2 + 1);
-        assert_eq!(read_all(&mut calm).len(), 1);
-        assert_eq!(calm.circuits[&number(1)].window_size, WINDOW as u64);
-    }
-}
