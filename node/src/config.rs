@@ -209,7 +209,7 @@ const SETTINGS: &[Setting] = &[
         key: "keep",
         default: "2",
         about: "releases of each channel whose contents stay at a node that installs from it, beside what is installed and what was \
-                before it: a number from 1 on, or all",
+                before it, and that a node fetches by itself where they are not here: a number from 1 on, or all",
         check: is_kept,
     },
     Setting {

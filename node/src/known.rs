@@ -34,7 +34,8 @@ pub enum Absence {
     GivenUp,
     /// Whoever brought the record did not have them.
     NeverCame,
-    /// They did not come with the record, and are here since they were fetched: the bytes of the space do not count them.
+    /// They did not come with the record, and are here since they were fetched: what the store tells of the bytes of the space does
+    /// not count them.
     CameLater,
 }
 
@@ -209,26 +210,21 @@ impl Known {
 
     /// The records of a space whose contents are, or were, not here.
     pub fn absences(&self, space: &SpaceId) -> Absences {
-        let row = logged(self.0.facts().setting(&absent_key(space))).unwrap_or_default();
-        let read = |row: &[u8]| {
-            let (byte, sid) = row.split_first()?;
-            let (_, absence) = Absence::ALL.into_iter().find(|(known, _)| known == byte)?;
-            Some((Sid(sid.try_into().ok()?), absence))
-        };
-        row.chunks_exact(ABSENT_BYTES).filter_map(read).collect()
+        read_absences(&logged(self.0.facts().setting(&absent_key(space))).unwrap_or_default())
     }
 
-    /// Writes down, durably, whose contents are not here; nothing is written where nothing is new.
+    /// Changes, durably, whose contents are not here, in one step: a saga may write some down while others are fetched. Nothing is
+    /// written where nothing is new.
     ///
     /// # Errors
     /// As the store reports.
-    pub fn put_absences(&self, space: &SpaceId, absences: &Absences) -> Result<(), FactsError> {
-        if self.absences(space) == *absences {
-            return Ok(());
-        }
-        let row = absences.iter().flat_map(|(sid, absence)| [&[absence.byte()][..], &sid.0].concat());
-        let row: Vec<u8> = row.collect();
-        self.0.facts().put_setting(&absent_key(space), Some(row.as_slice()).filter(|row| !row.is_empty()))
+    pub fn change_absences(&self, space: &SpaceId, change: impl FnOnce(&mut Absences)) -> Result<(), FactsError> {
+        self.0.facts().change_setting(&absent_key(space), |row| {
+            let mut absences = read_absences(row.unwrap_or_default());
+            change(&mut absences);
+            let row = absences.iter().flat_map(|(sid, absence)| [&[absence.byte()][..], &sid.0].concat());
+            Some(row.collect()).filter(|row: &Vec<u8>| !row.is_empty())
+        })
     }
 
     /// How every space is called here, and where it stands.
@@ -288,6 +284,15 @@ fn device_invite_key(id: &InviteId) -> String {
 
 fn absent_key(space: &SpaceId) -> String {
     format!("{ABSENT_SETTINGS}{space}")
+}
+
+fn read_absences(row: &[u8]) -> Absences {
+    let read = |row: &[u8]| {
+        let (byte, sid) = row.split_first()?;
+        let (_, absence) = Absence::ALL.into_iter().find(|(known, _)| known == byte)?;
+        Some((Sid(sid.try_into().ok()?), absence))
+    };
+    row.chunks_exact(ABSENT_BYTES).filter_map(read).collect()
 }
 
 fn saga_key(peer: &NodeId, space: &SpaceId) -> String {

@@ -77,6 +77,8 @@ struct Inner {
     registry: registry::RegistrySlot,
     /// Read while contents of releases are unpacked or copied, written while some are given up.
     contents: RwLock<()>,
+    /// Held while a peer is asked for contents.
+    fetching: tokio::sync::Mutex<()>,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -198,6 +200,7 @@ impl Node {
             recent: Recent::default(),
             registry: registry::RegistrySlot::default(),
             contents: RwLock::default(),
+            fetching: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -508,6 +511,7 @@ impl Node {
         Recent::watch(self);
         self.open_shares();
         crate::releases::keep_fresh(self);
+        crate::releases::keep_complete(self);
         self.keep_registry();
         for peer in self.known().peers() {
             if !peer.revoked {

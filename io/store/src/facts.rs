@@ -633,6 +633,30 @@ impl Facts {
         Ok(write.commit()?)
     }
 
+    /// Changes a setting to what `change` makes of it, in one step: nobody else's change comes between. Nothing is written
+    /// where it stays as it was.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn change_setting(
+        &self,
+        key: &str,
+        change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<(), FactsError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(SETTINGS)?;
+            let before = table.get(key)?.map(|bytes| bytes.value().to_vec());
+            match change(before.as_deref()) {
+                // What is not committed is as if it had not begun.
+                after if after == before => return Ok(()),
+                Some(value) => drop(table.insert(key, value.as_slice())?),
+                None => drop(table.remove(key)?),
+            }
+        }
+        Ok(write.commit()?)
+    }
+
     /// The local names and directories of spaces.
     ///
     /// # Errors

@@ -233,6 +233,11 @@ impl SpaceHandle {
         self.with(|_, state| Some(SpaceInfo::of(self.space, state)))
     }
 
+    /// How many members list a chunk, whether or not it is here.
+    pub fn lists_of(&self, hash: &ChunkHash) -> u64 {
+        self.seek(|index, state| index.references(state, hash))
+    }
+
     /// The tips of a timeline, sorted by address. Reads their records.
     pub fn tips(&self, timeline: &TimelineId) -> Vec<TipItem> {
         self.tip_records(timeline).iter().filter_map(TipItem::of).collect()
@@ -477,8 +482,7 @@ impl SpaceView for SpaceHandle {
 
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
         // Spec: SY-73: a chunk of another space is not there.
-        let listed = self.seek(|index, state| index.references(state, hash)) > 0;
-        listed.then(|| self.inner.chunk_piece(hash, offset, limit))?
+        (self.lists_of(hash) > 0).then(|| self.inner.chunk_piece(hash, offset, limit))?
     }
 
     fn staged(&self, saga: &SagaId) -> Vec<Sid> {

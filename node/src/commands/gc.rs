@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{blocking, store_failure};
 use crate::failure::Failure;
-use crate::known::Absence;
+use crate::known::{Absence, Absences};
 use crate::node::Node;
 use crate::releases::retired;
 
@@ -53,13 +53,14 @@ pub(crate) fn free(node: &Node) -> Result<Freed, Failure> {
     let retired = retired(node);
     // Before it goes: nobody must take what was given up for damage.
     for (space, records) in &retired.records {
-        let mut absences = node.known().absences(space);
-        for sid in records {
-            let before = absences.get(sid).copied();
-            let uncounted = matches!(before, Some(Absence::NeverCame | Absence::CameLater));
-            absences.insert(*sid, if uncounted { Absence::NeverCame } else { Absence::GivenUp });
-        }
-        node.known().put_absences(space, &absences).map_err(store_failure)?;
+        let give_up = |absences: &mut Absences| {
+            for sid in records {
+                let before = absences.get(sid).copied();
+                let uncounted = matches!(before, Some(Absence::NeverCame | Absence::CameLater));
+                absences.insert(*sid, if uncounted { Absence::NeverCame } else { Absence::GivenUp });
+            }
+        };
+        node.known().change_absences(space, give_up).map_err(store_failure)?;
     }
     crate::failpoint::hit("gc_planned");
     let mut gone = store.would_free(&retired.given_up);

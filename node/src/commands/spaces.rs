@@ -108,7 +108,7 @@ pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
     }
     node.known().remove_grants_in(space).map_err(store_failure)?;
     node.store().remove_space(space).map_err(store_failure)?;
-    node.known().put_absences(space, &Absences::new()).map_err(store_failure)?;
+    node.known().change_absences(space, Absences::clear).map_err(store_failure)?;
     // Last, so that whatever a crash leaves of a space has a name by which it can be forgotten again.
     node.known().put_label(space, None).map_err(store_failure)?;
     node.engine().grants_changed();

@@ -28,7 +28,7 @@ pub(crate) const CHANNEL: &str = "contents/1";
 pub(crate) const CHUNKS_MAX: usize = 64;
 const SCHEMA: &str = "sealtide/contents/1";
 /// Bytes of a question, at most.
-const ASK_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const ASK_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a chunk that are sent at once; the window of the channel is 256 KiB.
 const PIECE: usize = 64 * 1024;
 /// How long whoever opened a channel may take to say what for.
@@ -51,7 +51,7 @@ pub(crate) enum NoContents {
 /// there are left out. At most [`CHUNKS_MAX`].
 ///
 /// # Errors
-/// [`NoContents`]; what was kept until then is good.
+/// [`NoContents`], also when all of it takes longer than whoever answers may take; what was kept until then is good.
 pub(crate) async fn ask<C: PeerChannel, F: Future<Output = ()>>(
     channel: &C,
     space: &SpaceId,
@@ -67,9 +67,9 @@ pub(crate) async fn ask<C: PeerChannel, F: Future<Output = ()>>(
         }
         Ok(())
     };
-    let answered = answered.await;
+    let answered = tokio::time::timeout(ANSWERING, answered).await;
     channel.finish();
-    answered
+    answered.unwrap_or(Err(NoContents::Gone))
 }
 
 async fn moved<T>(step: impl Future<Output = T>) -> Result<T, NoContents> {
@@ -135,12 +135,12 @@ async fn tell<C: PeerChannel>(channel: &C, view: &SpaceHandle, chunks: &[ChunkHa
     Ok(())
 }
 
-fn question(space: &SpaceId, chunks: &[ChunkRef]) -> Bytes {
+pub(crate) fn question(space: &SpaceId, chunks: &[ChunkRef]) -> Bytes {
     let chunks: Vec<String> = chunks.iter().map(|chunk| HEXLOWER.encode(&chunk.hash.0)).collect();
     json!({"schema": SCHEMA, "space": space.to_string(), "chunks": chunks}).to_string().into_bytes().into()
 }
 
-fn read_question(bytes: &[u8]) -> Option<(SpaceId, Vec<ChunkHash>)> {
+pub(crate) fn read_question(bytes: &[u8]) -> Option<(SpaceId, Vec<ChunkHash>)> {
     let bytes = Some(bytes).filter(|bytes| bytes.len() <= ASK_BYTES_MAX)?;
     let told: Value = serde_json::from_slice(bytes).ok()?;
     (told["schema"] == SCHEMA).then_some(())?;
@@ -270,6 +270,24 @@ mod tests {
             for bytes in [&bytes[..], text.as_bytes()] {
                 prop_assert!(read_question(bytes).is_none());
             }
+        }
+
+        #[test]
+        fn a_question_that_was_changed_is_bounded(
+            count in 0..=CHUNKS_MAX,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8), 1..4),
+        ) {
+            let chunks = vec![ChunkRef { length: 1, hash: ChunkHash([0xab; 32]) }; count];
+            let mut bytes = question(&SPACE, &chunks).to_vec();
+            for (at, byte, how) in changes {
+                let at = at.index(bytes.len());
+                match how {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, byte),
+                    _ => drop(bytes.remove(at)),
+                }
+            }
+            crate::fuzzing::contents_question(&bytes);
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! How much peers may bring: in one saga, one peer at a time, into one space. Spec: SY-68; node §5
 //!
-//! What counts is what was received and not given up since. Changes of this node's own folders and documents are never refused: they are here
-//! already.
+//! What counts is what was received, with its record or later, and not given up since. Changes of this node's own folders and
+//! documents are never refused: they are here already.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,13 +88,33 @@ pub(crate) struct Quotas(Mutex<State>);
 struct State {
     limits: QuotaLimits,
     staged: BTreeMap<SagaId, Staged>,
-    /// Bytes that spaces count and that were given up, as it was when the last saga began.
-    given_up: BTreeMap<SpaceId, u64>,
+    /// What the store tells of spaces and is not so, as it was when the last saga began.
+    amended: BTreeMap<SpaceId, Amended>,
+}
+
+/// Bytes by which what the store tells of a space differs from what is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Amended {
+    /// Counted, and given up since.
+    given_up: u64,
+    /// Came after the record that lists it, so nobody counted it.
+    came_later: u64,
+}
+
+impl Amended {
+    fn of(store: &Store, space: &SpaceId) -> Self {
+        Self { given_up: given_up_bytes(store, space), came_later: came_later_bytes(store, space) }
+    }
+
+    /// What is here of so many bytes that the store tells.
+    fn bytes(self, told: u64) -> u64 {
+        told.saturating_add(self.came_later).saturating_sub(self.given_up)
+    }
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self(Mutex::new(State { limits: QuotaLimits::NONE, staged: BTreeMap::new(), given_up: BTreeMap::new() }))
+        Self(Mutex::new(State { limits: QuotaLimits::NONE, staged: BTreeMap::new(), amended: BTreeMap::new() }))
     }
 }
 
@@ -124,9 +144,9 @@ impl Quotas {
 
     /// A saga begins, or goes on after a cut.
     pub(crate) fn begin(&self, store: &Store, saga: SagaId, peer: NodeId, space: SpaceId) {
-        let (bytes, given_up) = (store.staged_bytes(&saga), given_up_bytes(store, &space));
+        let (bytes, amended) = (store.staged_bytes(&saga), Amended::of(store, &space));
         let mut state = self.lock();
-        state.given_up.insert(space, given_up);
+        state.amended.insert(space, amended);
         state.staged.insert(saga, Staged { peer: Some(peer), space, bytes });
     }
 
@@ -153,7 +173,7 @@ impl Quotas {
         let held = peer.map_or(0, |peer| bytes_of(&held_space(&space, &peer)));
         let in_space = bytes_of(&space).saturating_add(held);
         let mut state = self.lock();
-        let in_space = in_space.saturating_sub(state.given_up.get(&space).copied().unwrap_or(0));
+        let in_space = state.amended.get(&space).copied().unwrap_or_default().bytes(in_space);
         // Sagas that were cut and ran out of time since do not count any more.
         let limits = state.limits;
         let sums = |state: &State| {
@@ -194,10 +214,16 @@ impl<W: World> Engine<W> {
         self.quotas().limits()
     }
 
-    /// Bytes of a space: its records and the chunks that they list, without those that were given up here.
+    /// Bytes of a space: its records and the chunks that they list, without those that are not here.
     pub fn space_bytes(&self, space: &SpaceId) -> u64 {
-        let bytes = self.store().view(space).and_then(|view| view.info()).map_or(0, |info| info.bytes);
-        bytes.saturating_sub(given_up_bytes(self.store(), space))
+        let told = self.store().view(space).and_then(|view| view.info()).map_or(0, |info| info.bytes);
+        Amended::of(self.store(), space).bytes(told)
+    }
+
+    /// Bytes that `quota.space` still lets into a space, beside what sagas have staged for it.
+    pub(crate) fn space_left(&self, space: &SpaceId) -> u64 {
+        let staged = self.quotas().sum(|staged| staged.space == *space);
+        self.quota_limits().space.saturating_sub(self.space_bytes(space)).saturating_sub(staged)
     }
 
     /// How many chunks of old releases in a space are not here: given up, or never came.
@@ -224,6 +250,20 @@ fn given_up_bytes(store: &Store, space: &SpaceId) -> u64 {
     absent_chunks(store, space, |absence| absence == Absence::GivenUp).values().map(|length| u64::from(*length)).sum()
 }
 
+/// Bytes of the chunks that are here and that nothing lists but records that they did not come with.
+fn came_later_bytes(store: &Store, space: &SpaceId) -> u64 {
+    let mut late = Known::of(store).absences(space);
+    late.retain(|_, absence| *absence != Absence::GivenUp);
+    let Some(view) = store.view(space).filter(|_| !late.is_empty()) else { return 0 };
+    let mut lists: BTreeMap<ChunkHash, (u32, u64)> = BTreeMap::new();
+    for chunk in late.keys().filter_map(|sid| view.record(sid)).flat_map(|record| Manifest::chunks_listed(&record)) {
+        lists.entry(chunk.hash).or_insert((chunk.length, 0)).1 += 1;
+    }
+    let uncounted =
+        |(hash, (_, late)): &(ChunkHash, (u32, u64))| store.holds_chunk(hash) && view.lists_of(hash) <= *late;
+    lists.into_iter().filter(uncounted).map(|(_, (length, _))| u64::from(length)).sum()
+}
+
 /// The chunks of a space that are not here, with their lengths, of records that are away for such a reason.
 fn absent_chunks(store: &Store, space: &SpaceId, counts: impl Fn(Absence) -> bool) -> BTreeMap<ChunkHash, u32> {
     let absences = Known::of(store).absences(space);
@@ -238,6 +278,7 @@ fn absent_chunks(store: &Store, space: &SpaceId, counts: impl Fn(Absence) -> boo
 mod tests {
     use std::sync::Arc;
 
+    use sealtide_ibgib::ChunkRef;
     use sealtide_store::mem::MemDisk;
     use sealtide_store::{Config, conformance};
 
@@ -259,6 +300,11 @@ mod tests {
 
     fn peer(number: u8) -> NodeId {
         NodeId::from_bytes([number; 32])
+    }
+
+    fn note(store: &Store, record: &sealtide_ibgib::Verified, absence: Absence) {
+        let known = Known::of(store);
+        known.change_absences(&SPACE, |absences| absences.extend([(record.sid(), absence)])).unwrap();
     }
 
     fn limits(saga: u64, peer: u64, space: u64) -> QuotaLimits {
@@ -335,8 +381,7 @@ mod tests {
         quotas.begin(&store, saga(1), peer(1), SPACE);
         assert_eq!(quotas.charge(&store, &saga(1), 1), Err((Quota::Space, held + 1, held)));
         // What may be away and is here counts.
-        let known = Known::of(&store);
-        known.put_absences(&SPACE, &[(manifest.sid(), Absence::GivenUp)].into()).unwrap();
+        note(&store, &manifest, Absence::GivenUp);
         assert_eq!(given_up_bytes(&store, &SPACE), 0);
         wall_ms.store(48 * 3600 * 1000, std::sync::atomic::Ordering::Relaxed);
         let mut given_up = sealtide_store::GivenUp::default();
@@ -346,8 +391,46 @@ mod tests {
         assert_eq!(quotas.charge(&store, &saga(1), freed), Ok(()));
         assert_eq!(quotas.charge(&store, &saga(1), 1), Err((Quota::Space, held + 1, held)));
         // Chunks that never came were never counted.
-        known.put_absences(&SPACE, &[(manifest.sid(), Absence::NeverCame)].into()).unwrap();
+        note(&store, &manifest, Absence::NeverCame);
         assert_eq!(given_up_bytes(&store, &SPACE), 0);
+    }
+
+    // Proves: SY-68
+    #[test]
+    fn what_came_later_than_its_record_counts_once() {
+        let (store, quotas) = (store(), Quotas::default());
+        let (chunks, manifest) = conformance::binary(1);
+        store.stage(&SPACE, &saga(1), std::slice::from_ref(&manifest), &[]).unwrap();
+        store.commit(&SPACE, &conformance::of_saga(saga(1))).unwrap();
+        note(&store, &manifest, Absence::NeverCame);
+        let told = store.view(&SPACE).unwrap().info().unwrap().bytes;
+        quotas.set(limits(u64::MAX, u64::MAX, told), &store);
+        quotas.begin(&store, saga(2), peer(1), SPACE);
+        assert_eq!(quotas.charge(&store, &saga(2), 1), Err((Quota::Space, told + 1, told)));
+        // Half of it, and then all.
+        let mut here = told;
+        for (at, (hash, content)) in chunks.iter().enumerate() {
+            store.put_chunk(*hash, content).unwrap();
+            here += content.len() as u64;
+            note(&store, &manifest, if at == 0 { Absence::NeverCame } else { Absence::CameLater });
+            quotas.set(limits(u64::MAX, u64::MAX, here), &store);
+            quotas.begin(&store, saga(2), peer(1), SPACE);
+            assert_eq!(quotas.charge(&store, &saga(2), 1), Err((Quota::Space, here + 1, here)), "{at}");
+        }
+        assert_eq!(store.view(&SPACE).unwrap().info().unwrap().bytes, told);
+        // What came with another record was counted with that one.
+        let mut both: Vec<ChunkRef> = Vec::new();
+        let (more, other) = conformance::binary(2);
+        for (hash, content) in chunks.iter().take(1).chain(&more) {
+            store.put_chunk(*hash, content).unwrap();
+            both.push(ChunkRef { length: content.len() as u32, hash: *hash });
+        }
+        let size = both.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let shares = Manifest { size, hash: [7; 32], chunks: both }.records().pop().unwrap();
+        store.commit(&OTHER, &conformance::local(vec![other.clone(), shares])).unwrap();
+        let known = Known::of(&store);
+        known.change_absences(&OTHER, |absences| absences.extend([(other.sid(), Absence::CameLater)])).unwrap();
+        assert_eq!(Amended::of(&store, &OTHER), Amended::default());
     }
 
     // Proves: SY-68

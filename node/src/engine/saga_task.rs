@@ -251,13 +251,11 @@ impl<W: World> SagaTask<W> {
 
     /// Writes down what the peer did not have, so that it is not taken for damage.
     fn note_lack(&self, chunks: &BTreeSet<ChunkHash>) -> Result<(), FactsError> {
-        let known = self.engine.known();
-        let mut absences = known.absences(&self.space);
-        for record in self.room.listing(&self.saga, chunks) {
-            absences.insert(record.sid(), Absence::NeverCame);
-        }
+        let lack = self.room.listing(&self.saga, chunks);
         tracing::info!(peer = self.peer.short(), chunks = chunks.len(), "contents of old releases stay away");
-        known.put_absences(&self.space, &absences)
+        self.engine.known().change_absences(&self.space, |absences| {
+            absences.extend(lack.iter().map(|record| (record.sid(), Absence::NeverCame)));
+        })
     }
 
     fn feed(&self, saga: &mut Saga, input: SagaInput) {

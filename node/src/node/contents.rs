@@ -27,6 +27,11 @@ impl Node {
         self.0.contents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Contents come over one channel at a time: a peer answers this node over one.
+    pub(crate) async fn fetch_alone(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.fetching.lock().await
+    }
+
     /// Drops what was staged too long ago and frees what nobody needs, now and every few hours.
     // Spec: SY-67
     pub(super) fn tidy_store(&self) {

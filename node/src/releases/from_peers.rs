@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use super::app::{App, Entry};
 use crate::api::Progress;
 use crate::commands::store_failure;
-use crate::engine::contents::{CHANNEL, CHUNKS_MAX, ask};
+use crate::engine::contents::{CHANNEL, CHUNKS_MAX, NoContents, ask};
 use crate::failure::Failure;
-use crate::known::Absence;
+use crate::known::{Absence, Absences};
 use crate::node::Node;
 
 /// How long peers that have the space are waited for.
@@ -40,17 +40,63 @@ pub(super) fn fetch_content(
     if !fetch.wanted.is_empty() {
         return Err(given_up(what, &fetch.asked));
     }
-    let mut absences = node.known().absences(&app.space);
-    for sid in app.content_records(entry).iter().map(Verified::sid) {
-        match absences.get_mut(&sid) {
-            Some(Absence::GivenUp) => drop(absences.remove(&sid)),
-            Some(absence) => *absence = Absence::CameLater,
-            None => {}
-        }
-    }
-    node.known().put_absences(&app.space, &absences).map_err(store_failure)?;
-    node.audit().note("release_fetched", &[("release", what), ("bytes", &bytes_all.to_string())]);
+    came(node, app, entry)?;
+    note_fetched(node, what, bytes_all);
     Ok(())
+}
+
+/// Writes down that the content of a release is here. Nothing of it may be given up meanwhile.
+///
+/// # Errors
+/// As the store reports.
+pub(super) fn came(node: &Node, app: &App, entry: &Entry) -> Result<(), Failure> {
+    let records = app.content_records(entry);
+    let settle = |absences: &mut Absences| {
+        for sid in records.iter().map(Verified::sid) {
+            match absences.get_mut(&sid) {
+                Some(Absence::GivenUp) => drop(absences.remove(&sid)),
+                Some(absence) => *absence = Absence::CameLater,
+                None => {}
+            }
+        }
+    };
+    node.known().change_absences(&app.space, settle).map_err(store_failure)
+}
+
+/// Tells the audit.
+pub(super) fn note_fetched(node: &Node, what: &str, bytes: u64) {
+    node.audit().note("release_fetched", &[("release", what), ("bytes", &bytes.to_string())]);
+}
+
+/// Connected peers that share a space.
+pub(super) fn sharers(node: &Node, space: &SpaceId) -> Vec<NodeId> {
+    let engine = node.engine();
+    let ready = engine.peers().into_iter().filter(|(_, ready)| *ready).map(|(peer, _)| peer);
+    ready.filter(|peer| engine.offers(peer).iter().any(|offer| offer.space == *space)).collect()
+}
+
+/// Asks a peer for chunks of a space, [`CHUNKS_MAX`] at most, and stores those that come.
+///
+/// # Errors
+/// [`NoContents`]: the peer went away, or did not do as it should. What came until then is here.
+pub(super) async fn ask_peer(
+    node: &Node,
+    peer: &NodeId,
+    space: &SpaceId,
+    chunks: &[ChunkRef],
+) -> Result<(), NoContents> {
+    let session = node.link().session(peer).ok_or(NoContents::Gone)?;
+    let channel = session.open(CLASS, CHANNEL).map_err(|_| NoContents::Gone)?;
+    let keep = |hash, bytes: bytes::Bytes| {
+        let store = node.store().clone();
+        async move {
+            let kept = tokio::task::spawn_blocking(move || store.put_chunk(hash, &bytes)).await;
+            if !matches!(kept, Ok(Ok(()))) {
+                tracing::warn!(chunk = %hash, ?kept, "a chunk that came was not kept");
+            }
+        }
+    };
+    ask(&channel, space, chunks, keep).await
 }
 
 struct Fetch<'a> {
@@ -69,16 +115,19 @@ impl Fetch<'_> {
         let members = self.node.engine().grants().into_iter().filter(|grant| grant.space == self.space);
         let others: BTreeSet<NodeId> = members.map(|grant| grant.node).filter(|peer| *peer != self.node.id()).collect();
         others.iter().for_each(|peer| self.node.nudge(peer));
+        let _alone = self.node.fetch_alone().await;
         let until = Instant::now() + REACHING;
         loop {
-            while let Some(peer) = self.next_peer() {
+            // What somebody else waits for may have come meanwhile.
+            self.wanted.retain(|chunk| !self.node.store().holds_chunk(&chunk.hash));
+            while let Some(peer) = self.next_peer().filter(|_| !self.wanted.is_empty()) {
                 self.asked.insert(peer);
                 self.ask(peer, bytes_all, progress).await;
                 if self.wanted.is_empty() {
                     return Ok(());
                 }
             }
-            if others.is_subset(&self.asked) {
+            if self.wanted.is_empty() || others.is_subset(&self.asked) {
                 return Ok(());
             }
             match timeout_at(until, events.recv()).await {
@@ -90,29 +139,14 @@ impl Fetch<'_> {
 
     /// A connected peer that shares the space and was not asked yet.
     fn next_peer(&self) -> Option<NodeId> {
-        let engine = self.node.engine();
-        let ready = engine.peers().into_iter().filter(|(peer, ready)| *ready && !self.asked.contains(peer));
-        let shares = |peer: &NodeId| engine.offers(peer).iter().any(|offer| offer.space == self.space);
-        ready.map(|(peer, _)| peer).find(shares)
+        sharers(self.node, &self.space).into_iter().find(|peer| !self.asked.contains(peer))
     }
 
     async fn ask(&mut self, peer: NodeId, bytes_all: u64, progress: &Progress) {
-        let store = self.node.store();
         let parts: Vec<Vec<ChunkRef>> = self.wanted.chunks(CHUNKS_MAX).map(<[ChunkRef]>::to_vec).collect();
         for part in parts {
-            let Some(session) = self.node.link().session(&peer) else { break };
-            let Ok(channel) = session.open(CLASS, CHANNEL) else { break };
-            let keep = |hash, bytes: bytes::Bytes| {
-                let store = store.clone();
-                async move {
-                    let kept = tokio::task::spawn_blocking(move || store.put_chunk(hash, &bytes)).await;
-                    if !matches!(kept, Ok(Ok(()))) {
-                        tracing::warn!(chunk = %hash, ?kept, "a chunk that came was not kept");
-                    }
-                }
-            };
-            let asked = ask(&channel, &self.space, &part, keep).await;
-            self.wanted.retain(|chunk| !store.holds_chunk(&chunk.hash));
+            let asked = ask_peer(self.node, &peer, &self.space, &part).await;
+            self.wanted.retain(|chunk| !self.node.store().holds_chunk(&chunk.hash));
             let bytes = bytes_all.saturating_sub(bytes_of(&self.wanted));
             let _ = progress.send(json!({"phase": "fetching", "items": [0, 0], "bytes": [bytes, bytes_all]}));
             if let Err(error) = asked {
@@ -123,7 +157,7 @@ impl Fetch<'_> {
     }
 }
 
-fn bytes_of(chunks: &[ChunkRef]) -> u64 {
+pub(super) fn bytes_of(chunks: &[ChunkRef]) -> u64 {
     chunks.iter().map(|chunk| u64::from(chunk.length)).sum()
 }
 

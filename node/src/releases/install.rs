@@ -361,7 +361,7 @@ fn tell_refused(node: &Node, registry: &str, wanted: &Wanted, seq: Option<u64>, 
     node.audit().event(&event);
 }
 
-fn title(manifest: &Manifest) -> String {
+pub(super) fn title(manifest: &Manifest) -> String {
     format!("{} {} ({})", manifest.name, manifest.version, manifest.channel)
 }
 

@@ -16,6 +16,7 @@ mod file;
 mod from_peers;
 mod install;
 mod memory;
+mod mirror;
 mod publish;
 mod receive;
 mod renewal;
@@ -31,6 +32,7 @@ pub(crate) use archive::{ArchiveSettings, BucketPlace, is_class, is_endpoint, is
 pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, MEMORY_SETTINGS, Memory, installs};
+pub(crate) use mirror::keep_complete;
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use receive::{NotReceived, receive};
 pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};

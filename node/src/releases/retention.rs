@@ -70,7 +70,7 @@ pub(crate) fn retired(node: &Node) -> Retired {
     retired
 }
 
-fn is_syncing(node: &Node, space: &SpaceId) -> bool {
+pub(super) fn is_syncing(node: &Node, space: &SpaceId) -> bool {
     node.engine().peer_spaces(space).iter().any(|(_, known)| known.running)
 }
 
@@ -85,12 +85,10 @@ impl Retired {
             let is_followed = of_app().next().is_some();
             for channel in app.channels() {
                 for line in app.channel(&channel) {
-                    let releases = distinct(&line);
-                    let first_kept = releases.len().saturating_sub(keep);
-                    for (at, entry) in releases.into_iter().enumerate() {
+                    for (entry, is_new) in with_newest(&line, Some(keep)) {
                         let records = app.content_records(entry);
                         let is_used = in_use.contains(HEXLOWER.encode(&entry.manifest_sha256).as_str());
-                        if at >= first_kept || is_used || !is_followed {
+                        if is_new || is_used || !is_followed {
                             needed.extend(records.iter().map(Verified::sid));
                             continue;
                         }
@@ -135,6 +133,13 @@ impl Retired {
         }
         rows
     }
+}
+
+/// The releases of a line, oldest first, and whether each is one of the newest that stay; `None`: all do.
+pub(super) fn with_newest(line: &[Entry], keep: Option<usize>) -> impl Iterator<Item = (&Entry, bool)> {
+    let releases = distinct(line);
+    let first_kept = keep.map_or(0, |keep| releases.len().saturating_sub(keep));
+    releases.into_iter().enumerate().map(move |(at, entry)| (entry, at >= first_kept))
 }
 
 /// One entry for each release, oldest first: renewals and yanks name the same one again.

@@ -307,3 +307,85 @@ fn what_is_given_up_makes_room_in_the_quota() {
     follower.ok(&["sync", "kiosk", "--wait"]);
     assert_eq!(story.install(&[])["version"], "4.0.0");
 }
+
+/// Who keeps more than the node it joined at has the rest as soon as somebody who has it connects, and nobody has to ask.
+#[test]
+fn a_mirror_completes_itself() {
+    let mut story = Story::given_up(5);
+    story.node.stop();
+    let mut node = story.follower.up(&[]);
+    let (mirror, late) = (Machine::new(), Machine::new());
+    mirror.ok(&["config", "set", "release.keep", "all"]);
+    late.ok(&["config", "set", "release.keep", "3"]);
+    let mut running = Vec::new();
+    let roles = [(&mirror, "admin"), (&late, "read")];
+    for (machine, role) in roles {
+        assert!(absent(&machine.ok(&["join", &ticket(&story.follower, role)])) >= 3);
+        assert_eq!(here(machine), [false, false, false, true, true]);
+        running.push(machine.up(&[]));
+    }
+    story.node = story.publisher.machine.up(&[]);
+    for (machine, role) in roles {
+        machine.ok(&["join", &ticket(&story.publisher.machine, role)]);
+    }
+    becomes_whole(&mirror, &[true; 5]);
+    becomes_whole(&late, &[false, false, true, true, true]);
+    assert_eq!(absent(&mirror.ok(&["verify"])), 0);
+    assert_eq!((audited(&mirror, "release_fetched"), audited(&late, "release_fetched")), (3, 1));
+    assert_eq!(mirror.ok(&["gc"])["releases"], json!([]));
+
+    // What a node gave up it has again when it is set to keep it: here from the mirror, the publisher is away.
+    story.node.stop();
+    assert_eq!(here(&story.follower), [false, false, false, true, true], "it keeps two");
+    node.stop();
+    story.follower.ok(&["config", "set", "release.keep", "all"]);
+    story.follower.ok(&["join", &ticket(&mirror, "read")]);
+    let node = story.follower.up(&[]);
+    becomes_whole(&story.follower, &[true; 5]);
+    assert_eq!(absent(&story.follower.ok(&["verify"])), 0);
+    assert_eq!(here(&late), [false, false, true, true, true], "more is not fetched");
+    for machine in [&mirror, &story.follower] {
+        let by_hand = place(machine, "by-hand");
+        assert_eq!(machine.ok(&older(&by_hand, "1.0.0"))["version"], "1.0.0");
+        assert!(is_content(&by_hand, 1));
+    }
+    drop((node, running));
+}
+
+#[track_caller]
+fn becomes_whole(machine: &Machine, expected: &[bool]) {
+    until("releases come by themselves", || {
+        let found = here(machine);
+        if found == expected { Ok(()) } else { Err(format!("{found:?} {}", machine.told())) }
+    });
+}
+
+/// What comes later counts, and no release is begun for which there is no room.
+// Proves: SY-68
+#[test]
+fn a_mirror_keeps_to_its_quota() {
+    let story = Story::given_up(4);
+    let node = story.follower.up(&[]);
+    let mirror = Machine::new();
+    mirror.ok(&["join", &ticket(&story.follower, "read")]);
+    assert_eq!(here(&mirror), [false, false, true, true]);
+    let bytes = || mirror.ok(&["spaces", "list"])["spaces"][0]["bytes"].as_u64().unwrap();
+    let (before, big) = (bytes(), BIG as u64);
+    mirror.ok(&["config", "set", "release.keep", "all"]);
+    mirror.ok(&["config", "set", "quota.space", &(before + big * 3 / 2).to_string()]);
+    let mut running = mirror.up(&[]);
+    mirror.ok(&["join", &ticket(&story.publisher.machine, "read")]);
+    // The newest first.
+    becomes_whole(&mirror, &[false, true, true, true]);
+    assert!((before + big..before + big * 3 / 2).contains(&bytes()), "{} after {before}", bytes());
+    until("it says why no more comes", || {
+        let log = fs::read_to_string(place(&mirror, "log")).unwrap();
+        if log.contains("quota.space is full") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(here(&mirror), [false, true, true, true]);
+    running.stop();
+    mirror.ok(&["config", "set", "quota.space", "none"]);
+    running = mirror.up(&[]);
+    becomes_whole(&mirror, &[true; 4]);
+    drop((node, running));
+}

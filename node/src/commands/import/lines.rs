@@ -134,8 +134,9 @@ impl<'a> Lines<'a> {
             if !only_releases_need(&lacking, &mut every_record(&view)) {
                 return Err(self.wrong("a content is absent that is not the tar of a release"));
             }
-            let absences = lacking.iter().map(|record| (record.sid(), Absence::NeverCame)).collect();
-            self.import.node.known().put_absences(&space, &absences).map_err(store_failure)?;
+            let never_came = lacking.iter().map(|record| (record.sid(), Absence::NeverCame));
+            let known = self.import.node.known();
+            known.change_absences(&space, |absences| absences.extend(never_came)).map_err(store_failure)?;
         }
         Ok((records, absent.len() as u64))
     }
