@@ -15,6 +15,7 @@ pub mod control;
 pub mod engine;
 pub mod failpoint;
 pub mod failure;
+pub mod fuzzing;
 pub mod gateway;
 pub mod home;
 pub mod identity;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::bundle::{BundleHead, ChannelHead, HEAD_BYTES_MAX, Manifest, NotABundle, Signed, Trust};
+use crate::{LEGACY_BYTES_MAX, LegacyManifest, LegacyRefused};
 
 /// Any bytes as the begin of a bundle file. What is read is written as the same bytes, and nothing of it counts.
 pub fn bundle(input: &[u8]) {
@@ -30,4 +31,20 @@ pub fn documents(input: &[u8]) {
     if let Ok(head) = Signed::<ChannelHead>::from_value(&value) {
         assert_eq!(Signed::<ChannelHead>::from_value(&head.to_value()).as_ref(), Ok(&head));
     }
+}
+
+/// Any text as a transaction manifest of the older system. What would be signed is a manifest that nobody signed, and reads as itself.
+pub fn legacy(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(manifest) = LegacyManifest::read(text) else { return };
+    if let Ok(signature) = manifest.signed() {
+        assert_eq!(signature.len(), 64);
+    }
+    // Writing may make numbers longer.
+    if manifest.content().len() > LEGACY_BYTES_MAX {
+        return;
+    }
+    let content = LegacyManifest::read(manifest.content()).expect("what is signed is a manifest");
+    assert_eq!((content.content(), content.id()), (manifest.content(), manifest.id()));
+    assert_eq!(content.signed(), Err(LegacyRefused::NotSigned));
 }

@@ -10,6 +10,7 @@ mod checkout;
 mod content;
 mod error;
 mod folder;
+pub mod fuzzing;
 mod hands;
 mod journal;
 mod path;

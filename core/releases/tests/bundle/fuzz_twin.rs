@@ -1,9 +1,12 @@
 //! The fuzz targets of this crate in the normal run: good inputs, changed here and there.
 
 use sealtide_crypto::{Entropy, SeededEntropy};
-use sealtide_releases::fuzzing;
+use sealtide_releases::{LegacyManifest, fuzzing};
 
 use crate::support::Publisher;
+
+/// A transaction manifest of the older system, with every member.
+const LEGACY: &str = include_str!("../../../../fuzz/corpus/release_legacy/bump");
 
 /// Inputs at scale 1.
 const INPUTS: usize = 20_000;
@@ -64,4 +67,13 @@ fn bundles_and_documents() {
     fuzzing::bundle(&whole);
     documents.iter().for_each(|good| fuzzing::documents(good));
     println!("{} inputs each", inputs());
+}
+
+// Proves: GW-73
+#[test]
+fn legacy_manifests() {
+    let mut chance = Chance(SeededEntropy::new(8));
+    (0..inputs()).for_each(|_| fuzzing::legacy(&chance.changed(LEGACY.as_bytes())));
+    assert!(LegacyManifest::read(LEGACY).is_ok_and(|manifest| manifest.signed().is_ok()));
+    fuzzing::legacy(LEGACY.as_bytes());
 }

@@ -20,6 +20,8 @@ pub use pack::{Packed, pack};
 pub use switch::{Installed, PREVIOUS_SUFFIX, begin, previous_of, switch};
 pub use unpack::{Plain, check, decompress, unpack};
 
+pub(crate) use tape::{END, header, padding};
+
 use std::io;
 use std::path::PathBuf;
 

@@ -8,11 +8,14 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use sealtide_crypto::blake3;
+use sealtide_folder::fuzzing;
 use sealtide_folder::release::{
     Installed, Packed, ReleaseError, begin, check, decompress, list_files, pack, previous_of, switch, unpack,
 };
 use sealtide_releases::bundle::ReleaseFile;
 use tempfile::TempDir;
+
+use crate::fixture::scale;
 
 type Tree = BTreeMap<String, (Vec<u8>, bool)>;
 
@@ -292,5 +295,38 @@ proptest! {
         write(dir.path(), &files);
         let (packed, _, plain) = packed(dir.path());
         prop_assert_eq!(unpacked(&packed.files, &plain).unwrap(), files);
+    }
+}
+
+/// Lists as the fuzz target reads them: mostly of names that pass, in any order, and any bytes behind.
+fn lists() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![
+        6 => "[a-d]{1,3}(/[a-d]{1,3}){0,2}",
+        1 => Just("n".repeat(120)),
+        1 => prop::sample::select(vec!["", ".", "..", "../a", "/a", "a/", "a//b", "a/./b", "a\\b", "a\0", "c:", " "]).prop_map(str::to_owned),
+        1 => "\\PC{0,6}",
+    ];
+    let file = (name, any::<u16>(), any::<u8>()).prop_map(|(name, size, full)| {
+        let size = size.to_le_bytes();
+        [&[name.len() as u8], name.as_bytes(), &[size[0], size[1], full]].concat()
+    });
+    let behind = prop::collection::vec(any::<u8>(), 0..40);
+    let files = (prop::collection::vec(file, 0..=4), any::<bool>());
+    (files, behind).prop_map(|((mut files, sorted), behind)| {
+        // The lengths in front keep the order only among names of one length; that is enough to have good lists often.
+        if sorted {
+            files.sort_by(|left, right| left[1..].cmp(&right[1..]));
+        }
+        [vec![files.len() as u8], files.concat(), behind].concat()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500 * u32::try_from(scale()).unwrap()))]
+
+    // Proves: GW-77
+    #[test]
+    fn exactly_one_tar_is_that_of_a_list(input in lists()) {
+        fuzzing::release_tar(&input);
     }
 }
