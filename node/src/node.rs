@@ -508,6 +508,7 @@ impl Node {
         self.keep_relays_told();
         self.watch_grants();
         self.watch_for_owner();
+        self.enter_owner_late();
         Recent::watch(self);
         self.open_shares();
         crate::releases::keep_fresh(self);

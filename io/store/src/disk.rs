@@ -32,6 +32,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn random(&self) -> io::Result<[u8; 32]>;
     /// The file that redb keeps the small facts in. `anew` empties it first, or makes it.
     fn facts(&self, anew: bool) -> io::Result<Box<dyn redb::StorageBackend>>;
+    /// Bytes that this process may still write, as far as known.
+    fn room(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 /// One append-only file. There is one writer; readers may read what was appended at any time.
@@ -155,6 +159,11 @@ impl Disk for FsDisk {
         let file = OpenOptions::new().read(true).write(true).create(anew).truncate(anew).mode(0o600).open(path)?;
         let backend = redb::backends::FileBackend::new(file).map_err(io::Error::other)?;
         Ok(Box::new(backend))
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        let told = rustix::fs::statvfs(&self.root)?;
+        Ok(told.f_bavail.saturating_mul(told.f_frsize))
     }
 }
 

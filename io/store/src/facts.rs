@@ -1,9 +1,13 @@
 //! The small facts that are not in the log: peers, grants, invites, settings and local names, in redb. Every change
 //! is one durable transaction. Spec: ibgib §12.5, link C.3.
 
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use sealtide_crypto::Now;
 use sealtide_identity::{
     Grant, Invite, InviteId, InviteRefused, InviteSecret, LinkAddress, NodeId, RelayHint, Role, SpaceId,
@@ -20,6 +24,8 @@ const SETTINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("settings");
 const LABELS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("labels");
 /// Memory that redb may use for pages.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Room on the disk that opening again after a failure may take.
+const ROOM_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A node that this one knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +111,7 @@ macro_rules! from_redb {
     )*};
 }
 
-from_redb!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+from_redb!(redb::DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 
 #[derive(Encode, Decode)]
 struct PeerRow {
@@ -270,38 +276,78 @@ fn invite_of(id: &InviteId, bytes: &[u8]) -> Result<Invite, FactsError> {
 }
 
 /// The small facts of a home.
+///
+/// redb refuses everything after an error of the disk until it is opened again. So it is, with the next change: a disk that was full
+/// and has room again needs no restart. Until there is room, what is in its cache is still read.
 #[derive(Debug)]
 pub struct Facts {
-    database: Database,
+    disk: Arc<dyn Disk>,
+    opened: RwLock<Opened>,
+}
+
+/// The database as it is open now.
+#[derive(Debug)]
+struct Opened {
+    /// `None` when opening again failed.
+    database: Option<Database>,
+    /// Whether the disk has failed since.
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Opened {
+    fn open(disk: &dyn Disk, anew: bool) -> Result<Self, redb::DatabaseError> {
+        let has_failed = Arc::<AtomicBool>::default();
+        let file = disk.facts(anew).map_err(redb::StorageError::Io)?;
+        let backend = Backend { file, has_failed: Arc::clone(&has_failed) };
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+        Ok(Self { database: Some(database), has_failed })
+    }
+
+    fn is_good(&self) -> bool {
+        self.database.is_some() && !self.has_failed.load(Ordering::Relaxed)
+    }
+
+    fn database(&self) -> Result<&Database, redb::StorageError> {
+        self.database.as_ref().ok_or(redb::StorageError::PreviousIo)
+    }
 }
 
 /// redb wants a type of its own, not a boxed trait.
 #[derive(Debug)]
-struct Backend(Box<dyn redb::StorageBackend>);
+struct Backend {
+    file: Box<dyn redb::StorageBackend>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Backend {
+    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))
+    }
+}
 
 impl redb::StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
+    fn len(&self) -> io::Result<u64> {
+        self.noted(self.file.len())
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.noted(self.file.read(offset, out))
     }
 
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.noted(self.file.set_len(len))
     }
 
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
+    fn sync_data(&self) -> io::Result<()> {
+        self.noted(self.file.sync_data())
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.noted(self.file.write(offset, data))
     }
 
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
     }
 }
 
@@ -313,24 +359,60 @@ fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl Facts {
     /// Opens the facts; `anew` makes them, which is no step that a crash may interrupt: the format file comes later.
-    pub(crate) fn open(disk: &dyn Disk, anew: bool) -> Result<Self, OpenError> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, anew: bool) -> Result<Self, OpenError> {
         let failed = |what: String| OpenError::Facts { file: FACTS_FILE, what };
-        let backend = disk.facts(anew).map_err(|error| failed(error.to_string()))?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create_with_backend(Backend(backend)).map_err(|error| failed(error.to_string()))?;
-        let facts = Self { database };
+        let opened = Opened::open(&*disk, anew).map_err(|error| failed(error.to_string()))?;
+        let facts = Self { disk, opened: RwLock::new(opened) };
         facts.make_tables().map_err(|error| failed(error.to_string()))?;
-        disk.sync_folder("").map_err(|error| failed(error.to_string()))?;
+        facts.disk.sync_folder("").map_err(|error| failed(error.to_string()))?;
         Ok(facts)
     }
 
+    fn begin_read(&self) -> Result<ReadTransaction, FactsError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        if opened.database.is_some() {
+            return Ok(opened.database()?.begin_read()?);
+        }
+        drop(opened);
+        self.open_again()?;
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(opened.database()?.begin_read()?)
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, FactsError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_good() {
+            return Ok(opened.database()?.begin_write()?);
+        }
+        drop(opened);
+        self.open_again()?;
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(opened.database()?.begin_write()?)
+    }
+
+    /// Opens the database again, as after a crash: what was committed is there, the change that failed is not.
+    fn open_again(&self) -> Result<(), FactsError> {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_good() {
+            return Ok(());
+        }
+        // Without room it would fail once more, and then nothing could be read.
+        if self.disk.room().map_err(redb::StorageError::Io)? < ROOM_BYTES {
+            return Err(redb::StorageError::Io(io::ErrorKind::StorageFull.into()).into());
+        }
+        // The file is locked as long as it is open.
+        opened.database = None;
+        *opened = Opened::open(&*self.disk, false)?;
+        tracing::warn!("{FACTS_FILE} was opened again after an error of the disk");
+        Ok(())
+    }
+
     fn make_tables(&self) -> Result<(), FactsError> {
-        let made = self.database.begin_read()?.list_tables()?.count();
+        let made = self.begin_read()?.list_tables()?.count();
         if made >= 5 {
             return Ok(());
         }
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         write.open_table(PEERS)?;
         write.open_table(GRANTS)?;
         write.open_table(INVITES)?;
@@ -342,7 +424,7 @@ impl Facts {
 
     /// Every row of every table: for each its table, then key and value with their lengths.
     pub(crate) fn dump(&self) -> Result<Vec<u8>, FactsError> {
-        let read = self.database.begin_read()?;
+        let read = self.begin_read()?;
         let mut out = Vec::new();
         let mut row = |table: u8, key: &[u8], value: &[u8]| {
             out.push(table);
@@ -376,7 +458,7 @@ impl Facts {
 
     /// Writes the rows of a dump, all or none.
     pub(crate) fn load(&self, dump: &[u8]) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         let mut rest = dump;
         while let Some((table, tail)) = rest.split_first() {
             let bad = || FactsError::BadRow("a copy");
@@ -400,7 +482,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn peers(&self) -> Result<Vec<Peer>, FactsError> {
-        let table = self.database.begin_read()?.open_table(PEERS)?;
+        let table = self.begin_read()?.open_table(PEERS)?;
         let mut peers = Vec::new();
         for row in table.iter()? {
             let (node, bytes) = row?;
@@ -414,7 +496,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn peer(&self, node: &NodeId) -> Result<Option<Peer>, FactsError> {
-        let table = self.database.begin_read()?.open_table(PEERS)?;
+        let table = self.begin_read()?.open_table(PEERS)?;
         let row = table.get(node.as_bytes())?;
         row.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()
     }
@@ -424,7 +506,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn put_peer(&self, peer: &Peer) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         write.open_table(PEERS)?.insert(peer.node.as_bytes(), peer_row(peer).as_slice())?;
         Ok(write.commit()?)
     }
@@ -434,7 +516,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn update_peer(&self, node: &NodeId, change: impl FnOnce(&mut Peer)) -> Result<bool, FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut table = write.open_table(PEERS)?;
             let row = table.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
@@ -451,7 +533,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn revoke_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut peers = write.open_table(PEERS)?;
             let row = peers.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
@@ -469,7 +551,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn remove_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         let was = write.open_table(PEERS)?.remove(node.as_bytes())?.is_some();
         write.commit()?;
         Ok(was)
@@ -480,7 +562,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn grants(&self) -> Result<Vec<Grant>, FactsError> {
-        let table = self.database.begin_read()?.open_table(GRANTS)?;
+        let table = self.begin_read()?.open_table(GRANTS)?;
         let mut grants = Vec::new();
         for row in table.iter()? {
             let (key, bytes) = row?;
@@ -495,7 +577,7 @@ impl Facts {
     /// [`FactsError`].
     pub fn grant(&self, space: &SpaceId, node: &NodeId) -> Result<Option<Grant>, FactsError> {
         let key = grant_key(space, node);
-        let table = self.database.begin_read()?.open_table(GRANTS)?;
+        let table = self.begin_read()?.open_table(GRANTS)?;
         table.get(&key)?.map(|bytes| grant_of(&key, bytes.value())).transpose()
     }
 
@@ -504,7 +586,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn put_grant(&self, grant: &Grant) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         write.open_table(GRANTS)?.insert(&grant_key(&grant.space, &grant.node), grant_row(grant).as_slice())?;
         Ok(write.commit()?)
     }
@@ -514,7 +596,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn remove_grant(&self, space: &SpaceId, node: &NodeId) -> Result<bool, FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         let was = write.open_table(GRANTS)?.remove(&grant_key(space, node))?.is_some();
         write.commit()?;
         Ok(was)
@@ -525,7 +607,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn invites(&self) -> Result<Vec<Invite>, FactsError> {
-        let table = self.database.begin_read()?.open_table(INVITES)?;
+        let table = self.begin_read()?.open_table(INVITES)?;
         let mut invites = Vec::new();
         for row in table.iter()? {
             let (id, bytes) = row?;
@@ -539,7 +621,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn invite(&self, id: &InviteId) -> Result<Option<Invite>, FactsError> {
-        let table = self.database.begin_read()?.open_table(INVITES)?;
+        let table = self.begin_read()?.open_table(INVITES)?;
         table.get(id)?.map(|bytes| invite_of(id, bytes.value())).transpose()
     }
 
@@ -548,7 +630,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn put_invite(&self, invite: &Invite) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         write.open_table(INVITES)?.insert(&invite.id, invite_row(invite).as_slice())?;
         Ok(write.commit()?)
     }
@@ -558,7 +640,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn remove_invite(&self, id: &InviteId) -> Result<bool, FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         let was = write.open_table(INVITES)?.remove(id)?.is_some();
         write.commit()?;
         Ok(was)
@@ -570,7 +652,7 @@ impl Facts {
     /// # Errors
     /// [`EnrolError`]; then nothing was changed.
     pub fn enrol(&self, id: &InviteId, node: NodeId, now: Now) -> Result<Grant, EnrolError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         let grant;
         {
             let mut invites = write.open_table(INVITES)?;
@@ -604,7 +686,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, FactsError> {
-        let table = self.database.begin_read()?.open_table(SETTINGS)?;
+        let table = self.begin_read()?.open_table(SETTINGS)?;
         Ok(table.get(key)?.map(|bytes| bytes.value().to_vec()))
     }
 
@@ -613,7 +695,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn setting_names(&self) -> Result<Vec<String>, FactsError> {
-        let table = self.database.begin_read()?.open_table(SETTINGS)?;
+        let table = self.begin_read()?.open_table(SETTINGS)?;
         table.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
     }
 
@@ -622,7 +704,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn put_setting(&self, key: &str, value: Option<&[u8]>) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut table = write.open_table(SETTINGS)?;
             match value {
@@ -643,7 +725,7 @@ impl Facts {
         key: &str,
         change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut table = write.open_table(SETTINGS)?;
             let before = table.get(key)?.map(|bytes| bytes.value().to_vec());
@@ -662,7 +744,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn labels(&self) -> Result<Vec<(SpaceId, SpaceLabel)>, FactsError> {
-        let table = self.database.begin_read()?.open_table(LABELS)?;
+        let table = self.begin_read()?.open_table(LABELS)?;
         let mut labels = Vec::new();
         for row in table.iter()? {
             let (space, bytes) = row?;
@@ -678,7 +760,7 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn put_label(&self, space: &SpaceId, label: Option<&SpaceLabel>) -> Result<(), FactsError> {
-        let write = self.database.begin_write()?;
+        let write = self.begin_write()?;
         {
             let mut table = write.open_table(LABELS)?;
             match label {

@@ -92,12 +92,13 @@ impl Store {
     pub fn restore_dir(dir: impl AsRef<Path>, facts: &[u8]) -> Result<(), OpenError> {
         let dir = dir.as_ref();
         let disk = FsDisk::new(dir).map_err(|source| OpenError::Io { file: dir.display().to_string(), source })?;
-        let made = Facts::open(&disk, true)?;
+        let disk = Arc::new(disk);
+        let made = Facts::open(disk.clone(), true)?;
         let failed =
             |error: &dyn std::fmt::Display| OpenError::Facts { file: crate::FACTS_FILE, what: error.to_string() };
         made.load(facts).map_err(|error| failed(&error))?;
         drop(made);
-        write_format(&disk)
+        write_format(&*disk)
     }
 }
 

@@ -214,9 +214,9 @@ impl Store {
         let lock = disk.lock().map_err(|source| place_error(disk.place(), source))?;
         let lock = lock.ok_or_else(|| OpenError::Locked(disk.place()))?;
         let facts = if open::has_format(&*disk)? {
-            Facts::open(&*disk, false)?
+            Facts::open(Arc::clone(&disk), false)?
         } else {
-            let facts = Facts::open(&*disk, true)?;
+            let facts = Facts::open(Arc::clone(&disk), true)?;
             open::write_format(&*disk)?;
             facts
         };

@@ -679,7 +679,7 @@ pub(crate) struct SyncArgs {
     /// What happens to versions that diverged
     #[arg(long, default_value = "optimistic")]
     pub(crate) strategy: StrategyArg,
-    /// Return when everything is in step
+    /// Return when both nodes hold the same; the peer may still be writing its folder
     #[arg(long)]
     pub(crate) wait: bool,
     /// Tell what differs, change nothing

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use sealtide_ibgib::Address;
 use sealtide_store::Store;
 use serde_json::json;
 
 use crate::api::Request;
 use crate::audit::Audit;
 use crate::cli::args::IdentityCommand;
-use crate::cli::{Cx, ask};
+use crate::cli::{Cx, answer, ask};
 use crate::commands::identity::failure;
 use crate::failure::Failure;
 use crate::home::Identity;
+use crate::identity::OwnerError;
 use crate::node::open_identities;
 use crate::recovery::RecoveryWords;
 
@@ -23,6 +25,11 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
         IdentityCommand::New { recovery_out } => {
             cx.home.identity()?;
             check_new(recovery_out.as_deref())?;
+            // Words that are shown or written down and belong to nobody would be trusted one day.
+            let shown = answer(cx, Request::IdentityShow { keystone: None }).await?;
+            if let Some(owner) = shown["owner"]["keystone"].as_str().and_then(|owner| Address::parse(owner).ok()) {
+                return Err(failure(OwnerError::Exists(owner)));
+            }
             let words = new_words(cx, recovery_out.as_deref())?.ok_or_else(|| {
                 Failure::usage("no_place_for_words", "there is no terminal to show the recovery words on")
                     .hint("--recovery-out FILE writes them into a new file")

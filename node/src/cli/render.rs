@@ -328,12 +328,15 @@ fn ready(answer: &Value) -> String {
     if answer["node"].is_null() {
         return format!("the gateway is open at {}{page}", word(&answer["gateway"]));
     }
-    let mut text = format!(
-        "node {} is up, listening on {}, gateway {}",
-        short(&answer["node"]),
-        rows(&answer["listen"], word),
-        word(&answer["gateway"])
-    );
+    let mut text = format!("node {} is up, listening on {}", short(&answer["node"]), rows(&answer["listen"], word));
+    if let Some(gateway) = answer["gateway"].as_str() {
+        text += &format!(", gateway {gateway}");
+    }
+    if let Some(relay) = answer["relay"].as_str() {
+        text += &format!(
+            "\n\nthe address of this relay:\n\n{relay}\n\na node that uses it: sealtide up DIR --relay ADDRESS"
+        );
+    }
     for (name, ticket) in answer["tickets"].as_object().into_iter().flatten() {
         text +=
             &format!("\n\nticket for {name} (write, one use, 24 h; treat it like a password):\n\n{}\n", word(ticket));

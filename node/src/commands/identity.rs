@@ -159,8 +159,12 @@ pub(crate) async fn new(node: &Node, words: RecoveryWords, offline_sign: bool) -
         }
         let owner = node.identities().make_owner(&root).map_err(failure)?;
         node.audit().note("identity_made", &[("keystone", owner.as_str())]);
+        let spaces = node.enter_owner();
         node.identities_changed();
-        Ok(json!({"schema": "sealtide/identity_new/1", "owner": owner.to_string(), "node": node.id().to_string()}))
+        Ok(json!({
+            "schema": "sealtide/identity_new/1", "owner": owner.to_string(), "node": node.id().to_string(),
+            "spaces": spaces,
+        }))
     })
     .await
 }

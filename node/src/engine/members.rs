@@ -256,6 +256,30 @@ impl<W: World> Engine<W> {
         self.grants_changed();
     }
 
+    /// Lists the owner of this node as an admin of every space that its device administers without it: those that were made before
+    /// the owner was, which its recovery words would not give back. Gives the spaces that changed. Waits for the disk.
+    pub fn enter_owner(&self) -> Vec<SpaceId> {
+        let (here, mut entered) = (self.id(), Vec::new());
+        let [owner, _device] = &self.keystones().acts_as(&here)[..] else { return entered };
+        for (space, _) in self.known().labels() {
+            let administers =
+                |it: &Arc<SpaceMembers>| it.newest.members.member(owner).is_none() && self.administers(it);
+            if !self.members(&space).as_ref().is_some_and(administers) {
+                continue;
+            }
+            let since_ms = self.world().now().wall_ms;
+            let member = Member { keystone: owner.clone(), nodes: [here].into(), role: Role::Admin, since_ms };
+            match self.change_members(space, |list| {
+                list.insert(member);
+                true
+            }) {
+                Ok(_) => entered.push(space),
+                Err(error) => tracing::warn!(%error, space = space.short(), "the owner is not an admin of a space yet"),
+            }
+        }
+        entered
+    }
+
     /// Takes a node's keystones, that of its owner included, out of every space that this node administers. What they
     /// wrote and is here counts from then on as written before. Waits for the disk.
     ///

@@ -62,6 +62,24 @@ impl Node {
         });
     }
 
+    /// The owner whose keys are here becomes an admin of the spaces that were made before it; gives how many those are. Waits for the disk.
+    pub(crate) fn enter_owner(&self) -> usize {
+        if self.identities().owner().is_none() {
+            return 0;
+        }
+        let entered = self.engine().enter_owner();
+        for space in &entered {
+            self.audit().note("owner_entered", &[("space", &space.to_string())]);
+        }
+        entered.len()
+    }
+
+    /// What [`Node::enter_owner`] did not come to when the owner was made.
+    pub(super) fn enter_owner_late(&self) {
+        let node = self.clone();
+        tokio::task::spawn_blocking(move || node.enter_owner());
+    }
+
     /// Where this device came in with a ticket for a device, it speaks for the owner of that node as soon as that one delegates it.
     pub(crate) fn watch_for_owner(&self) {
         if self.known().device_of().is_none() {

@@ -142,11 +142,17 @@ impl Install {
         let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
         keep(node, &memory, &trust, before)?;
         followed.map_err(|error| untrusted(&what, &error))?;
-        let (seen, wall_ms) = (memory.seen()?, now().wall_ms);
+        let (mut seen, wall_ms) = (memory.seen()?, now().wall_ms);
         let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
-        let admitted = counts.and_then(|it| seen.admit_alone(&it, order.wanted.allow_downgrade, wall_ms));
+        let admitted = counts.and_then(|it| {
+            seen.admit_alone(&it, order.wanted.allow_downgrade, wall_ms)?;
+            seen.see_alone(&it);
+            Ok(())
+        });
         admitted.map_err(|error| refused(&what, &error))?;
         bundle.check_payload()?;
+        // No older file goes over it from here on.
+        memory.keep_seen(&seen)?;
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
             bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))
         };
@@ -333,7 +339,15 @@ fn choose_of(
     let what = title(manifest.content());
     let counts = trust.manifest(&manifest, &earlier, wall_ms);
     let admitted = counts.and_then(|it| seen.admit(&head, &it, &order.wanted, wall_ms));
-    admitted.map_err(|error| refused(&what, &error))?;
+    admitted.map_err(|error| {
+        let mut failure = refused(&what, &error);
+        if matches!(error, ReleaseRefused::NotOfHead) && entry.seq < newest.seq {
+            let newer = app.bundle_head(newest).map(|head| head.manifest.content().version.to_string());
+            failure.message =
+                format!("{what}: {} is newer", newer.unwrap_or_else(|_| format!("release {}", newest.seq)));
+        }
+        failure
+    })?;
     let head = newest.head.clone();
     Ok(Candidate { entry, head, manifest })
 }
@@ -428,7 +442,7 @@ fn place(
             .member("channel", &at.channel)
             .member("seq", at.seq)
             .member("storedSeq", stored)
-            .member("reason", "allow_downgrade");
+            .member("reason", if order.wanted.allow_downgrade { "allow_downgrade" } else { "recovery" });
         node.audit().event(&event);
     }
     let event = "release_installed";

@@ -208,6 +208,36 @@ fn a_backup_becomes_another_device_that_runs_beside_the_first() {
     drop(node);
 }
 
+/// Spaces are made first as a rule, and the owner later: its words give them back all the same.
+// Proves: SY-83
+#[test]
+fn words_give_back_spaces_that_were_made_before_the_owner() {
+    let machine = Machine::new();
+    write(&machine.notes(), "first", "first");
+    let mut node = machine.up(&[machine.notes_text()]);
+    machine.ok(&["spaces", "create", "Other"]);
+    let words = machine.root().join("words");
+    let made = machine.ok(&["identity", "new", "--recovery-out", words.to_str().unwrap()]);
+    assert_eq!(made["spaces"], 2);
+    let file = create(&machine, "home.backup");
+    node.stop();
+
+    let new = Machine::new();
+    new.ok(&["backup", "restore", file.to_str().unwrap(), "--as-new-device"]);
+    let roles = |machine: &Machine| {
+        let shown = machine.ok(&["spaces", "list"]);
+        let spaces = shown["spaces"].as_array().unwrap().clone();
+        spaces.iter().map(|space| space["role"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(roles(&new), [None, None], "a copy of the data alone gives no rights");
+    let done = new.run_with(&["identity", "recover"], &fs::read_to_string(&words).unwrap());
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(roles(&new), ["admin", "admin"].map(|role| Some(role.to_owned())));
+    let node = new.up(&[]);
+    new.ok(&["ticket", "new", "--space", "Notes"]);
+    drop(node);
+}
+
 #[test]
 fn another_device_out_of_a_sealed_backup_is_sealed_by_the_same_passphrase() {
     let machine = Machine::new();

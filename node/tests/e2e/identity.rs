@@ -70,6 +70,7 @@ fn a_device_always_and_an_owner_where_words_have_a_place() {
     assert_eq!((&delegation["this_node"], &delegation["verbs"]), (&json!(true), &json!(["connect", "sync", "post"])));
     let other = machine.root().join("other");
     machine.fails(&["identity", "new", "--recovery-out", other.to_str().unwrap()], 2, "owner_exists");
+    assert!(!other.exists(), "no words of nobody are left behind");
     machine.fails(&["init", "--recovery-out", other.to_str().unwrap()], 2, "home_exists");
     let text = machine.plain(&["identity", "show"]).stdout;
     assert!(text.contains("owner") && text.contains("device") && !text.starts_with('{'), "{text}");

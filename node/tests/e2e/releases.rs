@@ -376,6 +376,19 @@ fn older_yanked_and_unknown_releases() {
     assert!(!elsewhere.exists());
     machine.ok(&[&by_hand[..], &["--allow-downgrade"]].concat());
     assert_eq!(version_in(&elsewhere).as_deref(), Some("1.0.0"));
+    // Where only files arrive, an older one does not go over a newer one either.
+    let (alone, trust) = (Machine::new(), publisher.trust("1.1.0"));
+    let opt = opt(&alone);
+    let (newer, older) = (publisher.bundle("1.1.0"), publisher.bundle("1.0.0"));
+    let newer = ["release", "install", &newer, "--to", opt.to_str().unwrap(), "--trust", &trust];
+    let older = ["release", "install", &older, "--to", opt.to_str().unwrap(), "--trust", &trust];
+    alone.ok(&newer);
+    alone.fails(&older, 5, "rollback");
+    assert_eq!(version_in(&opt).as_deref(), Some("1.1.0"));
+    assert_eq!(audited(&alone, "release:downgrade"), 0);
+    alone.ok(&[&older[..], &["--allow-downgrade"]].concat());
+    assert_eq!((version_in(&opt).as_deref(), audited(&alone, "release:downgrade")), (Some("1.0.0"), 1));
+    alone.ok(&newer);
     // A release that the publisher takes back.
     publisher.publish("1.2.0");
     follower.until_version("1.2.0", &known);

@@ -325,6 +325,14 @@ impl Seen {
         }
     }
 
+    /// Remembers a release that counts and came without a head. Older ones change nothing.
+    pub fn see_alone(&mut self, manifest: &Trusted<'_, Manifest>) {
+        let release = manifest.content();
+        if self.newest(&release.channel).is_none_or(|(seen, _)| seen < release.seq) {
+            self.0.insert(release.channel.clone(), (release.seq, manifest.hash()));
+        }
+    }
+
     /// Whether a release that came without a head may be installed: nothing newer of its channel was seen.
     ///
     /// # Errors

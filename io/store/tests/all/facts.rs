@@ -124,6 +124,34 @@ fn everything_comes_back_after_reopening() {
     assert!(facts.remove_grant(&space, &node(1)).unwrap() && facts.grants().unwrap().is_empty());
 }
 
+/// A disk that was full and has room again needs no restart, wherever it failed.
+#[test]
+fn a_disk_that_failed_and_works_again_is_written_on() {
+    for call in 0.. {
+        let disk = MemDisk::new(1);
+        let store = open(&disk);
+        let facts = store.facts();
+        facts.put_setting("before", Some(b"1")).unwrap();
+        disk.fail_from(Some(disk.calls() + call));
+        let done = facts.put_setting("while", Some(&[7; 100_000]));
+        if done.is_err() {
+            assert!(facts.put_setting("while", Some(b"2")).is_err(), "call {call}");
+        }
+        disk.fail_from(None);
+        facts.put_setting("after", Some(b"3")).unwrap();
+        for facts in [facts, open(&disk.crash(call)).facts()] {
+            assert_eq!(facts.setting("before").unwrap().as_deref(), Some(&b"1"[..]), "call {call}");
+            assert_eq!(facts.setting("after").unwrap().as_deref(), Some(&b"3"[..]), "call {call}");
+            if done.is_ok() {
+                assert!(facts.setting("while").unwrap().is_some(), "call {call}");
+            }
+        }
+        if done.is_ok() {
+            return assert!(call > 3, "it failed somewhere");
+        }
+    }
+}
+
 #[test]
 fn the_file_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
