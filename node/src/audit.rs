@@ -11,7 +11,7 @@ mod event;
 mod read;
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -91,6 +91,8 @@ struct State {
     failing: bool,
     /// How many lines could not be written.
     errors: u64,
+    /// How many of them the audit does not tell of yet.
+    lost: u64,
 }
 
 impl Audit {
@@ -138,6 +140,7 @@ impl Audit {
             first_uncovered_ms,
             failing: false,
             errors: 0,
+            lost: 0,
         };
         Ok(Self { dir, store, identity, second: OnceLock::new(), state: Mutex::new(state) })
     }
@@ -169,9 +172,10 @@ impl Audit {
     pub fn try_event(&self, event: &AuditEvent) -> std::io::Result<u64> {
         let (number, due) = {
             let mut state = self.lock();
-            let written = self.append(&mut state, event);
+            let written = self.tell_lost(&mut state).and_then(|()| self.append(&mut state, event));
             state.failing = written.is_err();
             state.errors += u64::from(written.is_err());
+            state.lost += u64::from(written.is_err());
             written?;
             (state.seq, state.seq.saturating_sub(state.covered) >= CHECKPOINT_LINES)
         };
@@ -179,6 +183,16 @@ impl Audit {
             self.checkpoint();
         }
         Ok(number)
+    }
+
+    /// The first line that can be written again says how many could not.
+    fn tell_lost(&self, state: &mut State) -> std::io::Result<()> {
+        if state.lost > 0 {
+            let event = AuditEvent::new("node:audit_lines_lost", "#FF0000").member("lines", state.lost).durable();
+            self.append(state, &event)?;
+            (state.lost, state.failing) = (0, false);
+        }
+        Ok(())
     }
 
     /// Whether the last line could not be written: actions of admins are refused then.
@@ -298,15 +312,17 @@ impl Audit {
     /// # Errors
     /// What is wrong first, in words.
     pub fn verify(&self) -> Result<AuditReport, String> {
-        let _state = self.lock();
+        let state = self.lock();
         let (checkpoints, keys) = (self.checkpoints(), crate::gateway::ed25519_keys(&self.store));
         let signers = Signers { node: self.identity.key.public(), keys: &keys };
         let mut expected = checkpoints.iter();
         let mut next = expected.next();
         let mut chain = Chain::default();
-        for (_, path) in files(&self.dir).map_err(|error| error.to_string())? {
+        for (number, path) in files(&self.dir).map_err(|error| error.to_string())? {
             let file = File::open(&path).map_err(|error| error.to_string())?;
-            for line in BufReader::new(file).lines() {
+            // What a full disk left of a line is no line: it is cut before the next one.
+            let torn_from = if state.failing && number == state.number { state.bytes } else { u64::MAX };
+            for line in BufReader::new(file.take(torn_from)).lines() {
                 chain.line(&line.map_err(|error| error.to_string())?)?;
                 if let Some(checkpoint) = next
                     && checkpoint["to"] == json!(chain.seq)
@@ -447,6 +463,29 @@ mod tests {
         let report = audit.verify().unwrap();
         assert_eq!((report.lines, report.checkpoints, report.not_yet_signed), (7, 3, 2));
         assert!(files(&rig.home.audit_dir()).unwrap().len() > 1);
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_took_are_told_of_by_the_next_one() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        audit.note("test", &[]);
+        // Writing to it fails from now on, as on a full disk.
+        let writable = std::mem::replace(&mut audit.lock().file, File::open(rig.file()).unwrap());
+        audit.note("ticket_made", &[]);
+        audit.note("ticket_made", &[]);
+        rig.append(b"{\"[SEQ]\":2,\"[PR");
+        assert!(audit.is_failing());
+        assert_eq!(audit.verify().map(|report| report.lines), Ok(1), "half a line is no damage");
+        audit.lock().file = writable;
+        audit.note("test", &[]);
+        assert!(!audit.is_failing());
+        let lines: Vec<Value> =
+            fs::read_to_string(rig.file()).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let told = lines.iter().map(|line| (line["[TES_EVENT]"].as_str().unwrap(), line["lines"].as_str()));
+        let expected = [("node:test", None), ("node:audit_lines_lost", Some("2")), ("node:test", None)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!(audit.verify().map(|report| report.lines), Ok(3));
     }
 
     // Proves: GW-80
