@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
@@ -369,25 +369,21 @@ impl Facts {
     }
 
     fn begin_read(&self) -> Result<ReadTransaction, FactsError> {
-        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        if opened.database.is_some() {
-            return Ok(opened.database()?.begin_read()?);
+        if self.opened().database.is_none() {
+            self.open_again()?;
         }
-        drop(opened);
-        self.open_again()?;
-        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(opened.database()?.begin_read()?)
+        Ok(self.opened().database()?.begin_read()?)
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, FactsError> {
-        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        if opened.is_good() {
-            return Ok(opened.database()?.begin_write()?);
+        if !self.opened().is_good() {
+            self.open_again()?;
         }
-        drop(opened);
-        self.open_again()?;
-        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(opened.database()?.begin_write()?)
+        Ok(self.opened().database()?.begin_write()?)
+    }
+
+    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the database again, as after a crash: what was committed is there, the change that failed is not.

@@ -124,6 +124,23 @@ fn everything_comes_back_after_reopening() {
     assert!(facts.remove_grant(&space, &node(1)).unwrap() && facts.grants().unwrap().is_empty());
 }
 
+/// Two that change one setting at once do not make each other forget.
+#[test]
+fn changes_of_a_setting_come_one_after_the_other() {
+    const EACH: usize = 50;
+    let store = open(&MemDisk::new(1));
+    let add = |byte: u8| {
+        let more = |before: Option<&[u8]>| Some([before.unwrap_or_default(), &[byte]].concat());
+        (0..EACH).for_each(|_| store.facts().change_setting("list", more).unwrap());
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| add(1));
+        scope.spawn(|| add(2));
+    });
+    let list = store.facts().setting("list").unwrap().unwrap();
+    assert_eq!([1, 2].map(|byte| list.iter().filter(|it| **it == byte).count()), [EACH, EACH]);
+}
+
 /// A disk that was full and has room again needs no restart, wherever it failed.
 #[test]
 fn a_disk_that_failed_and_works_again_is_written_on() {
