@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FIRST_MS, LONGEST_MS, waitBefore } from '../src/pure/backoff.js';
+import { lines } from '../src/pure/counts.js';
 import { rowsOfTexts, rowsOfUnified } from '../src/pure/diff.js';
 import { bytes, count, counted, fullTime, list, relative, shortId, span, suite } from '../src/pure/format.js';
 import { codeOf, hrefOf, routeOf, type Route } from '../src/pure/route.js';
@@ -16,6 +17,18 @@ describe('back-off', () => {
       assert.equal(waitBefore(attempt, 0), whole / 2);
       assert.ok(waitBefore(attempt, 0.999) <= whole);
     }
+  });
+});
+
+describe('counts by name', () => {
+  test('a line for each name, from nought where it did not count', () => {
+    assert.deepEqual(lines([[1, { v1: 2 }], [2, { v2: 3 }]]), { names: ['v1', 'v2'], table: [[1, 2], [2, 0], [0, 3]] });
+  });
+
+  test('nothing is drawn of a node that signed nothing for minutes, or has just begun', () => {
+    assert.equal(lines([[1, {}], [2, {}], [3, {}]]), null);
+    assert.equal(lines([[1, { v1: 2 }]]), null);
+    assert.equal(lines([]), null);
   });
 });
 

@@ -1,6 +1,7 @@
 /**
  * What a node answers, as far as the page reads it. The names are those of `sealtide --json`; times are RFC 3339 texts.
  */
+import type { Counted } from '../pure/counts.js';
 
 /** What a caller may do, least first. */
 export type Role = 'public' | 'reader' | 'bumper' | 'admin';
@@ -168,7 +169,7 @@ export type Sample = [second: number, rttMs: number | null, inPerSecond: number,
 export interface Recent {
   sagas: Saga[];
   links: Record<string, { name: string; samples: Sample[]; switches: { time: string; path: string | null }[] }>;
-  signatures?: [second: number, counts: Record<string, number>][];
+  signatures?: Counted[];
 }
 
 /** A line of the audit, its members as in the file. */

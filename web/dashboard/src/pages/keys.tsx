@@ -6,6 +6,7 @@ import { changes, requests, type KeysChange } from '../door/requests.js';
 import { Act, Command, Empty, Failed, Loading, Section, State, Table, When, type Tone } from '../parts/basic.js';
 import { Chart, type Series } from '../parts/chart.js';
 import { perform, performed, question } from '../parts/dialog.js';
+import { lines } from '../pure/counts.js';
 import { count } from '../pure/format.js';
 import { now } from '../state.js';
 
@@ -77,12 +78,12 @@ function VersionState({ version }: { version: KeyVersion }) {
 /** Which version made how many signatures, over time. */
 function Share() {
   const { data } = useQuery<Recent>(requests.recent, ['keys', 'releases']);
-  const rows = data?.signatures ?? [];
-  if (rows.length < 2) return null;
-  const versions = [...new Set(rows.flatMap(([, counts]) => Object.keys(counts)))].sort();
-  const table = [rows.map(([second]) => second), ...versions.map((version) => rows.map(([, counts]) => counts[version] ?? 0))];
-  const series: Series[] = versions.map((version, place) => ({ label: version, colour: place % 2 ? '--second' : '--accent', fill: true, unit: count }));
-  return <Section title="Signatures by version"><Chart label="Signatures" data={table} series={series} /></Section>;
+  const found = lines(data?.signatures ?? []);
+  if (!found) return null;
+  const line = (version: string, place: number): Series => ({ label: version, colour: place % 2 ? '--second' : '--accent', fill: true, unit: count });
+  const [first, ...others] = found.names;
+  const series: [Series, ...Series[]] = [line(first, 0), ...others.map((version, place) => line(version, place + 1))];
+  return <Section title="Signatures by version"><Chart label="Signatures" data={found.table} series={series} /></Section>;
 }
 
 function Ledger() {

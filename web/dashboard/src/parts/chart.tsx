@@ -15,7 +15,7 @@ export interface Series {
 const HEIGHT = 150;
 
 /** @param data times in seconds, then the values of each series */
-export function Chart(props: { label: string; data: (number | null)[][]; series: Series[]; height?: number; step?: boolean }) {
+export function Chart(props: { label: string; data: (number | null)[][]; series: [Series, ...Series[]]; height?: number; step?: boolean }) {
   const box = useRef<HTMLDivElement>(null);
   const drawn = useRef<uPlot | null>(null);
   const data = useRef(props.data);
@@ -74,7 +74,7 @@ function options(props: Parameters<typeof Chart>[0], box: HTMLElement): uPlot.Op
   const grid = { stroke: colour('--line'), width: 1 };
   const font = '11px system-ui, sans-serif';
   const axis = { stroke: colour('--dim'), font, grid, ticks: { show: false } };
-  const unit = props.series[0]!.unit;
+  const unit = props.series[0].unit;
   return {
     width: box.clientWidth,
     height: props.height ?? HEIGHT,
