@@ -159,7 +159,7 @@ pub enum Request {
     },
     /// `identity undelegate NODE`, and `identity revoke --device` without a node.
     IdentityUndelegate {
-        /// Name or `stn1…`; `None`: this node.
+        /// Name, `stn1…` or a device's keystone; `None`: this node.
         node: Option<String>,
         /// Sign although the store may be an old one.
         offline_sign: bool,

@@ -285,8 +285,12 @@ pub(crate) enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write those of all commands
+    Man {
+        /// Write a page for each command into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print the version
     Version,
 }
@@ -398,7 +402,7 @@ pub(crate) enum IdentityCommand {
     },
     /// Take back what a node may do for the owner
     Undelegate {
-        /// A peer's name or stn1… id
+        /// A peer's name or stn1… id, or the keystone of a device, as `identity show` lists it
         node: String,
     },
     /// Speak for the owner of another node, which delegated this one: what the owner may do, this device may

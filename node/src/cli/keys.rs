@@ -1,7 +1,5 @@
 //! `keys …`. What nothing brings back is shown first, and a person says yes.
 
-use std::io::{IsTerminal, Write};
-
 use sealtide_crypto::Entropy;
 use sealtide_identity::keyring::{RotationSignal, SignalAction};
 use serde_json::Value;
@@ -73,12 +71,9 @@ fn signal(cx: &Cx, action: SignalArg, ledger: &str, epoch: u64) -> Result<u8, Fa
 fn confirm(cx: &Cx, preview: Value) -> Result<Option<u8>, Failure> {
     let held = Failure::new(Exit::Held, "not_confirmed", "nothing brings back what this ends, and nobody said yes");
     let held = held.hint("--yes says it; --dry-run only shows what would change");
-    if !cx.out.is_terminal() || !std::io::stdin().is_terminal() {
+    if !cx.out.can_ask() {
         return Ok(Some(cx.out.answer_checked(preview, Err(held))));
     }
     cx.out.answer(&preview);
-    let _ = write!(anstream::stderr().lock(), "nothing brings this back. go on? [y/N] ");
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
-    if ["y", "yes"].contains(&line.trim().to_lowercase().as_str()) { Ok(None) } else { Err(held) }
+    if cx.out.ask("nothing brings this back. go on?")? { Ok(None) } else { Err(held) }
 }

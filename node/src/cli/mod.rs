@@ -66,7 +66,15 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            let out = Output::unread(std::env::args_os());
+            if error.use_stderr() && out.is_json() {
+                let text = error.to_string();
+                let (message, hint) = text.split_once("\n\n").unwrap_or((text.trim(), ""));
+                let message = message.trim_start_matches("error: ");
+                out.failure(&Failure::usage("usage", message).hint(hint.trim()));
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
         }
     };
@@ -154,8 +162,14 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut std::io::stdout());
             Ok(0)
         }
-        Command::Man => {
+        Command::Man { dir: None } => {
             clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            Ok(0)
+        }
+        Command::Man { dir: Some(dir) } => {
+            std::fs::create_dir_all(&dir)?;
+            clap_mangen::generate_to(Cli::command(), &dir)?;
+            cx.out.note(&format!("`man --local-file {}` shows one of the pages", dir.join("sealtide-up.1").display()));
             Ok(0)
         }
         Command::Version => {
@@ -176,10 +190,21 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             ask(&cx, Request::Join { ticket, dir, wait, yes: cx.yes, timeout_s: cx.timeout_s, device }).await
         }
         other => {
+            agree(&cx, &other)?;
             let request = request_of(&cx, other)?;
             ask(&cx, request).await
         }
     }
+}
+
+/// Asks a person before a space is forgotten. A script is not asked: it was written to do that.
+fn agree(cx: &Cx, command: &Command) -> Result<(), Failure> {
+    let Command::Spaces { command: SpacesCommand::Remove { space } } = command else { return Ok(()) };
+    let question = format!("the next gc erases the history of {space} from this node. forget it?");
+    if cx.yes || !cx.out.can_ask() || cx.out.ask(&question)? {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Held, "not_confirmed", "nothing was removed, since nobody said yes"))
 }
 
 /// The request of a command that needs nothing else.

@@ -17,6 +17,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// For words that could not be read, and so neither could the flags among them.
+    pub(crate) fn unread(args: impl Iterator<Item = std::ffi::OsString>) -> Self {
+        Self { json: args.take_while(|arg| arg != "--").any(|arg| arg == "--json"), quiet: false }
+    }
+
     pub(crate) fn new(global: &Global) -> Self {
         if global.no_color {
             anstream::ColorChoice::Never.write_global();
@@ -36,6 +41,19 @@ impl Output {
     /// Whether a person sits before standard error and may be shown what no file keeps.
     pub(crate) fn is_terminal(&self) -> bool {
         !self.json && !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// Whether a person can be asked something.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.is_terminal() && std::io::stdin().is_terminal()
+    }
+
+    /// Asks a person; anything but a yes is a no.
+    pub(crate) fn ask(&self, question: &str) -> Result<bool, Failure> {
+        let _ = write!(anstream::stderr().lock(), "{question} [y/N] ");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str()))
     }
 
     /// The answer of a command.
@@ -84,7 +102,7 @@ impl Output {
     /// A failed command.
     pub(crate) fn failure(&self, failure: &Failure) {
         if self.json {
-            self.line(&json!({"error": error(failure)}).to_string());
+            self.line(&json!({"schema": "sealtide/error/1", "error": error(failure)}).to_string());
             return;
         }
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();

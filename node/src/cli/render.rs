@@ -22,26 +22,26 @@ pub(crate) fn text(answer: &Value) -> String {
             if answer["owner"].is_string() { "; the owner delegates it" } else { "" },
         ),
         "ticket" => format!(
-            "{}\n{} for {} use(s) until {}; treat it like a password",
+            "{}\n{} for {} until {}; treat it like a password",
             word(&answer["ticket"]),
             word(&answer["role"]),
-            answer["uses"],
+            count(&answer["uses"], "use"),
             word(&answer["expires"])
         ),
         "tickets" => table(&answer["tickets"], &["id", "space", "role", "state", "uses_left", "expires"]),
         "peers" => table(&answer["peers"], &["name", "node", "connected", "revoked", "last_seen"]),
+        "peer" => peer(answer),
+        "peer_revoke" => revoked(answer),
         "identity" => render_identity::identity(answer),
         "keystone" => render_identity::keystone(answer),
         "identity_new" => format!("made owner {}; this device speaks for it", word(&answer["owner"])),
         "identity_drill" => format!("these are the words of owner {}", word(&answer["owner"])),
-        "identity_recover" => {
-            format!("owner {} is back, with new keys; this device speaks for it", word(&answer["owner"]))
-        }
+        "identity_recover" => render_identity::recovered(answer),
         "identity_revoke" => format!("owner {} is revoked, for good", word(&answer["owner"])),
         "identity_delegate" => {
             format!("node {} speaks for the owner until {}", short(&answer["node"]), word(&answer["until"]))
         }
-        "identity_undelegate" => format!("node {} does not speak for the owner any more", short(&answer["node"])),
+        "identity_undelegate" => format!("{} does not speak for the owner any more", render_identity::holder(answer)),
         "identity_export" => format!("wrote {} frames to {}", answer["frames"], word(&answer["file"])),
         "registry" => render_release::registry(answer),
         "releases" => render_release::list(answer),
@@ -130,16 +130,16 @@ pub(crate) fn text(answer: &Value) -> String {
         "keys_preview" => render_keys::preview(answer),
         "release_bump" => render_keys::bump(answer),
         "release_revert" => format!(
-            "took back {}: {} files as they were, revision {}",
+            "took back {}: {} as before, revision {}",
             word(&answer["reverted"]),
-            answer["files"].as_array().map_or(0, Vec::len),
+            count(&answer["files"].as_array().map_or(0, Vec::len).into(), "file"),
             answer["revision"]
         ),
         "verify" => verified(answer),
         "backup_create" => format!(
-            "wrote {}: {} files, {}, {}",
+            "wrote {}: {}, {}, {}",
             word(&answer["file"]),
-            answer["files"],
+            count(&answer["files"], "file"),
             size(answer["bytes"].as_u64().unwrap_or(0)),
             if answer["sealed"] == true {
                 "sealed by the passphrase"
@@ -149,6 +149,8 @@ pub(crate) fn text(answer: &Value) -> String {
         ),
         "backup_restore" if answer["as_new_device"] == true => new_device(answer),
         "backup_restore" => format!("{} is node {} again", word(&answer["home"]), word(&answer["node"])),
+        "space_remove" => format!("{} is forgotten here; files in its folder stay", word(&answer["name"])),
+        "down" => "stopped".to_owned(),
         "gc" => freed(answer),
         "audit_verify" => format!(
             "{} lines, {} signed checkpoints, {} lines not yet signed: no damage",
@@ -264,11 +266,11 @@ fn status(answer: &Value) -> String {
         let state = word(&space["state"]);
         let style = colour(&state);
         text += &format!(
-            "\n{}  {style}{}{style:#}  {} files, {} records, {}  {}\n",
+            "\n{}  {style}{}{style:#}  {}, {}, {}  {}\n",
             word(&space["name"]),
             state.replace('_', " "),
-            space["files"],
-            space["items"],
+            count(&space["files"], "file"),
+            count(&space["items"], "record"),
             size(space["bytes"].as_u64().unwrap_or(0)),
             word(&space["dir"])
         );
@@ -296,10 +298,48 @@ fn status(answer: &Value) -> String {
                 link["rtt_ms"],
                 link["age_s"]
             ),
+            // A node that was revoked learns no more than a stranger.
+            None if link["why_not_direct"] == "refused" => {
+                format!("\nlink {name}  none: refused there; this node may have lost its access")
+            }
             None => format!("\nlink {name}  none: {}", word(&link["why_not_direct"]).replace('_', " ")),
         };
     }
     text
+}
+
+fn peer(peer: &Value) -> String {
+    let mut text = format!("{}  {}", word(&peer["name"]), word(&peer["node"]));
+    text += match (peer["revoked"].as_bool(), peer["connected"].as_bool()) {
+        (Some(true), _) => "  revoked",
+        (_, Some(true)) => "  connected",
+        _ => "  away",
+    };
+    if let Some(seen) = peer["last_seen"].as_str() {
+        text += &format!(", last seen {seen}");
+    }
+    for address in peer["addresses"].as_array().into_iter().flatten() {
+        text += &format!("\n  at {}", word(address));
+    }
+    for space in peer["spaces"].as_array().into_iter().flatten() {
+        text += &format!("\n  {}  {} since {}", word(&space["space"]), word(&space["role"]), word(&space["since"]));
+    }
+    text
+}
+
+fn revoked(answer: &Value) -> String {
+    let name = answer["name"].as_str().filter(|name| !name.is_empty());
+    let name = name.map_or_else(|| short(&answer["node"]), str::to_owned);
+    let spaces = rows(&answer["no_member_of"], word).replace('\n', ", ");
+    match spaces.is_empty() {
+        true => format!("{name} has no access any more"),
+        false => format!("{name} has no access any more, and is no member of {spaces} on any node that hears of it"),
+    }
+}
+
+/// A number of things, in the singular where it is one.
+pub(super) fn count(number: &Value, thing: &str) -> String {
+    if *number == 1 { format!("1 {thing}") } else { format!("{} {thing}s", word(number)) }
 }
 
 fn peer_line(peer: &Value) -> String {
@@ -511,8 +551,9 @@ fn imported(answer: &Value) -> String {
             absent(answer, "were not in it"),
         ),
         None => format!(
-            "{name} is a new space with {} files and {} documents; `sealtide spaces folder {name} DIR` keeps it in a directory",
-            answer["files"], answer["documents"]
+            "{name} is a new space with {} and {}; `sealtide spaces folder {name} DIR` keeps it in a directory",
+            count(&answer["files"], "file"),
+            count(&answer["documents"], "document")
         ),
     }
 }

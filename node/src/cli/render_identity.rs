@@ -48,11 +48,7 @@ pub(crate) fn keystone(shown: &Value) -> String {
     let pool = |pool: &Value| format!("{} {}", word(&pool["id"]), pool["size"]);
     text += &format!("  pools {}", rows(&shown["pools"], pool).replace('\n', ", "));
     for row in shown["delegations"].as_array().into_iter().flatten() {
-        let who = match (row["this_node"].as_bool(), row["node"].as_str()) {
-            (Some(true), _) => "this node".to_owned(),
-            (_, Some(_)) => format!("node {}", short(&row["node"])),
-            _ => word(&row["device"]),
-        };
+        let who = if row["this_node"] == true { "this node".to_owned() } else { holder(row) };
         let verbs = rows(&row["verbs"], word).replace('\n', ", ");
         text += &format!("\n  {who} may {verbs} until {}", word(&row["until"]));
     }
@@ -60,6 +56,23 @@ pub(crate) fn keystone(shown: &Value) -> String {
         for frame in shown[member].as_array().into_iter().flatten() {
             text += &format!("\n  frame {} {what}", word(frame));
         }
+    }
+    text
+}
+
+/// What has the device keystone of a row.
+pub(crate) fn holder(row: &Value) -> String {
+    if row["node"].is_string() { format!("node {}", short(&row["node"])) } else { word(&row["device"]) }
+}
+
+/// An owner that came back, and what else still speaks for it.
+pub(crate) fn recovered(answer: &Value) -> String {
+    let mut text = format!("owner {} is back, with new keys; this device speaks for it", word(&answer["owner"]));
+    for row in answer["others"].as_array().into_iter().flatten() {
+        let (who, until) = (holder(row), word(&row["until"]));
+        let named = if row["node"].is_string() { word(&row["node"]) } else { format!("'{}'", word(&row["device"])) };
+        text +=
+            &format!("\n{who} speaks for it too, until {until}; if it is lost: sealtide identity undelegate {named}");
     }
     text
 }

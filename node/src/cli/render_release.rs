@@ -2,19 +2,19 @@
 
 use serde_json::Value;
 
-use crate::cli::render::{rows, table, word};
+use crate::cli::render::{count, rows, table, word};
 
 pub(super) fn published(answer: &Value) -> String {
     let copy =
         |name: &str, what: &str| answer[name].as_str().map(|path| format!("\n{what}: {path}")).unwrap_or_default();
     format!(
-        "{} {} is out in channel {} (release {}, signed by {}): {} files, {} bytes, {} as a bundle\nspace {}: `sealtide ticket new --space {} --role read` lets others follow{}{}",
+        "{} {} is out in channel {} (release {}, signed by {}): {}, {} bytes, {} as a bundle\nspace {}: `sealtide ticket new --space {} --role read` lets others follow{}{}",
         word(&answer["app"]),
         word(&answer["version"]),
         word(&answer["channel"]),
         answer["seq"],
         word(&answer["key_version"]),
-        answer["files"],
+        count(&answer["files"], "file"),
         answer["bytes"],
         answer["payload_bytes"],
         word(&answer["space"]),
@@ -50,13 +50,13 @@ pub(super) fn refused(answer: &Value) -> String {
 
 pub(super) fn verified(answer: &Value) -> String {
     format!(
-        "{} {} ({}, release {}): authentic, signed by {}, {} files; freshness not checked",
+        "{} {} ({}, release {}): authentic, signed by {}, {}; freshness not checked",
         word(&answer["app"]),
         word(&answer["version"]),
         word(&answer["channel"]),
         answer["seq"],
         word(&answer["key_version"]),
-        answer["files"]
+        count(&answer["files"], "file")
     )
 }
 

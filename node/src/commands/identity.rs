@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sealtide_ibgib::{Address, Stamp, Verified};
-use sealtide_identity::keystone::{Class, RootSecret, State, Verb};
+use sealtide_identity::keystone::{Class, Delegation, RootSecret, State, Verb};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -91,22 +91,7 @@ fn brief(view: &KeystoneView) -> Value {
 
 fn document(node: &Node, view: &KeystoneView) -> Value {
     let stamp = |stamp: Option<Stamp>| stamp.map(|stamp| rfc3339(stamp.ms));
-    let own = node.identities().device();
-    let delegations: Vec<Value> = view
-        .delegations
-        .iter()
-        .flat_map(|(device, list)| list.iter().map(move |delegation| (device, delegation)))
-        .map(|(device, delegation)| {
-            let holder = node.identities().view(device);
-            json!({
-                "device": device.to_string(),
-                "node": holder.map(|holder| holder.node.to_string()),
-                "this_node": own.as_ref() == Some(device),
-                "verbs": delegation.verbs().iter().map(|verb| verb.word()).collect::<Vec<_>>(),
-                "until": rfc3339(delegation.until().ms),
-            })
-        })
-        .collect();
+    let delegations = delegations(node, view);
     let pools: Vec<Value> = view
         .pools
         .iter()
@@ -130,6 +115,34 @@ fn document(node: &Node, view: &KeystoneView) -> Value {
         shown["node"] = json!(view.node.to_string());
     }
     shown
+}
+
+/// Who may do what for an owner, and until when. What another delegation of the same device holds too is left out: each
+/// recovery delegates its device again.
+fn delegations(node: &Node, view: &KeystoneView) -> Vec<Value> {
+    let own = node.identities().device();
+    let rows = view.delegations.iter().flat_map(|(device, list)| {
+        let holds = |place: usize, held: &Delegation| {
+            let wider = |other: &Delegation| {
+                other.until() >= held.until() && held.verbs().iter().all(|verb| other.verbs().contains(verb))
+            };
+            // Of two that hold each other the later is shown.
+            list.iter().enumerate().any(|(at, other)| at != place && wider(other) && (at > place || *other != *held))
+        };
+        let shown = list.iter().enumerate().filter(move |(place, held)| !holds(*place, held));
+        shown.map(move |(_, delegation)| (device, delegation))
+    });
+    rows.map(|(device, delegation)| {
+        let holder = node.identities().view(device);
+        json!({
+            "device": device.to_string(),
+            "node": holder.map(|holder| holder.node.to_string()),
+            "this_node": own.as_ref() == Some(device),
+            "verbs": delegation.verbs().iter().map(|verb| verb.word()).collect::<Vec<_>>(),
+            "until": rfc3339(delegation.until().ms),
+        })
+    })
+    .collect()
 }
 
 fn class(class: Class) -> &'static str {
@@ -186,9 +199,12 @@ pub(crate) async fn recover(node: &Node, words: RecoveryWords, frames: Option<Pa
         let recovered = node.identities().recover(&root, &frames).map_err(failure)?;
         node.audit().note("identity_recovered", &[("keystone", recovered.owner.as_str())]);
         node.identities_changed();
+        let view = node.identities().view(&recovered.owner);
+        let delegated = view.map(|view| delegations(node, &view)).unwrap_or_default();
+        let others: Vec<Value> = delegated.into_iter().filter(|row| row["this_node"] == false).collect();
         Ok(json!({
             "schema": "sealtide/identity_recover/1", "owner": recovered.owner.to_string(),
-            "node": node.id().to_string(), "voided": recovered.voided,
+            "node": node.id().to_string(), "voided": recovered.voided, "others": others,
         }))
     })
     .await
@@ -248,15 +264,24 @@ pub(crate) async fn delegate(
 pub(crate) async fn undelegate(node: &Node, from: Option<String>, offline_sign: bool) -> Result<Value, Failure> {
     ask_peers(node).await;
     work(node, move |node| {
-        let device = from.map_or(Ok(node.id()), |from| find_node(node, &from))?;
+        let identities = node.identities();
+        // A device that this node never met is named by its keystone, as the owner's frames name it.
+        let device = match from.as_deref().map(|from| (from, Address::parse(from))) {
+            Some((_, Ok(keystone))) => keystone,
+            Some((from, Err(_))) => identities.device_of(&find_node(node, from)?).map_err(failure)?,
+            None => identities.device_of(&node.id()).map_err(failure)?,
+        };
         if offline_sign {
             node.offline_sign()?;
         }
-        let keystone = node.identities().undelegate(&device).map_err(failure)?;
-        node.audit().note("identity_undelegated", &[("node", &device.to_string())]);
+        identities.undelegate(&device).map_err(failure)?;
+        let holder = identities.view(&device).map(|holder| holder.node.to_string());
+        let mut noted = vec![("keystone", device.as_str())];
+        noted.extend(holder.as_deref().map(|holder| ("node", holder)));
+        node.audit().note("identity_undelegated", &noted);
         node.identities_changed();
         Ok(json!({
-            "schema": "sealtide/identity_undelegate/1", "node": device.to_string(), "device": keystone.to_string(),
+            "schema": "sealtide/identity_undelegate/1", "node": holder, "device": device.to_string(),
         }))
     })
     .await
@@ -339,10 +364,11 @@ pub(crate) fn failure(error: OwnerError) -> Failure {
             .hint("words of another owner? Its frames come with --frames FILE (`sealtide identity export`)"),
         OwnerError::Revoked => refused("revoked").hint("that is final; `sealtide identity new` makes another owner"),
         OwnerError::ManagedTwice => refused("identity_forked").hint("`sealtide identity revoke` ends it"),
-        OwnerError::NoDevice => {
-            Failure::usage("no_device", text).hint("it becomes known when the two nodes have met once")
+        OwnerError::NoDevice => Failure::usage("no_device", text)
+            .hint("it becomes known when the two nodes have met once; `sealtide identity show` names keystones too"),
+        OwnerError::NotDelegated => {
+            Failure::usage("not_delegated", text).hint("`sealtide identity show` lists what may act for the owner")
         }
-        OwnerError::NotDelegated => Failure::usage("not_delegated", text).hint("`sealtide identity show`"),
         OwnerError::Order => Failure::usage("delegation", text),
         OwnerError::Refused(refused) => sign_failure(&refused),
         error => Failure::failed("identity", error.to_string()),

@@ -311,7 +311,7 @@ impl Watcher {
 
     /// An error when trying again cannot help.
     pub(crate) fn refuse_hopeless(&self, report: &SagaReport) -> Result<(), Failure> {
-        let SagaOutcome::Aborted { code, text, .. } = &report.outcome else { return Ok(()) };
+        let SagaOutcome::Aborted { code, by_peer, text, .. } = &report.outcome else { return Ok(()) };
         let (exit, name) = match code {
             AbortCode::Busy | AbortCode::TipMoved | AbortCode::Timeout => return Ok(()),
             AbortCode::NotAllowed => (Exit::Refused, "not_allowed"),
@@ -323,7 +323,8 @@ impl Watcher {
             AbortCode::Limit => (Exit::Failed, "limit"),
             _ => (Exit::Failed, "saga"),
         };
-        let message = format!("the sync with node {} was aborted: {text}", report.peer.short());
+        let who = if *by_peer { "there" } else { "here" };
+        let message = format!("the sync with node {} was aborted {who}: {text}", report.peer.short());
         Err(Failure::new(exit, name, message).hint(code.explain()))
     }
 }

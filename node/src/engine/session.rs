@@ -527,7 +527,10 @@ impl<W: World> Worker<W> {
                 known.last_error = None;
             }
             SagaOutcome::Aborted { code: AbortCode::Busy, .. } => {}
-            SagaOutcome::Aborted { code, text, .. } => known.last_error = Some(format!("{code:?}: {text}")),
+            SagaOutcome::Aborted { code, by_peer, text, .. } => {
+                let who = if *by_peer { "the other node" } else { "here" };
+                known.last_error = Some(format!("{who}: {text} ({code})"));
+            }
             SagaOutcome::Interrupted { .. } => known.last_error = Some("the connection was cut".to_owned()),
         }
     }

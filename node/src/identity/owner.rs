@@ -283,18 +283,17 @@ impl Identities {
         Ok(delegation)
     }
 
-    /// Ends what a device may do for the owner, at once. Spec: SY-29
+    /// Ends what a device may do for the owner, at once. It need not be known here: the owner's frames name it. Spec: SY-29
     ///
     /// # Errors
     /// [`OwnerError`].
-    pub fn undelegate(&self, node: &NodeId) -> Result<Address, OwnerError> {
-        let device = self.device_of(node)?;
+    pub fn undelegate(&self, device: &Address) -> Result<(), OwnerError> {
         let owner = self.owned()?;
-        if self.0.frames.with(&owner, |chain| chain.delegations(&device).is_empty()) {
+        if self.0.frames.with(&owner, |chain| chain.delegations(device).is_empty()) {
             return Err(OwnerError::NotDelegated);
         }
         self.sign_owner(&Claim::new(Verb::Undelegate, device.as_str())).map_err(OwnerError::of)?;
-        Ok(device)
+        Ok(())
     }
 
     /// The frames of a keystone that are here, in the order they were checked: for a file.
@@ -312,7 +311,11 @@ impl Identities {
         }
     }
 
-    fn device_of(&self, node: &NodeId) -> Result<Address, OwnerError> {
+    /// The device keystone of this node or of a peer.
+    ///
+    /// # Errors
+    /// [`OwnerError::NoDevice`] when they have not met.
+    pub fn device_of(&self, node: &NodeId) -> Result<Address, OwnerError> {
         if *node == self.0.node.id {
             return self.device().ok_or(OwnerError::NoDevice);
         }

@@ -149,6 +149,17 @@ fn recover_without_mldsa_key() {
     assert_eq!((&shown["owner"]["keystone"], &shown["owner"]["n"]), (&exported["owner"], &json!(3)));
     let mine = shown["owner"]["delegations"].as_array().unwrap().iter().filter(|row| row["this_node"] == true).count();
     assert_eq!(mine, 1);
+    // The lost machine is named, and taken back by the name of its keystone: this one has never met it.
+    let lost = recovered["others"].as_array().unwrap();
+    assert_eq!((lost.len(), &lost[0]["node"]), (1, &Value::Null), "{recovered}");
+    let lost = lost[0]["device"].as_str().unwrap();
+    let taken = b.ok(&["identity", "undelegate", lost]);
+    assert_eq!((&taken["device"], &taken["node"]), (&json!(lost), &Value::Null));
+    b.fails(&["identity", "undelegate", lost], 2, "not_delegated");
+    let (code, again) = with_words(&b, &["identity", "recover"], &words);
+    assert_eq!((code, &again["others"]), (0, &json!([])));
+    let shown = b.ok(&["identity", "show"]);
+    assert_eq!(shown["owner"]["delegations"].as_array().map(Vec::len), Some(1), "listed once: {shown}");
     // The machine whose key file was lost gets a new device and takes the same owner back, from what is in its store.
     let (code, again) = with_words(&a, &["identity", "recover"], &words);
     assert_eq!((code, &again["owner"]), (0, &exported["owner"]));
