@@ -128,10 +128,11 @@ impl Reconcile {
         self.current.as_ref().is_some_and(|current| (current.kind == Kind::Tips) == (level == Level::Tips))
     }
 
-    /// Whether the peer has not shown yet that it knows of the run: what it said of its result belongs to the time
-    /// before.
+    /// Whether the peer has not shown yet that it knows of the run of level 1: what it said of its result belongs to the
+    /// time before, and it says it again. Before level 0 nothing is void: a sender whose space moved has its say at once.
     pub(super) fn unanswered(&self) -> bool {
-        self.side == Side::Opener && self.current.as_ref().is_some_and(|current| current.messages == 0)
+        let is_first = |current: &Current| current.kind != Kind::Tips && current.messages == 0;
+        self.side == Side::Opener && self.current.as_ref().is_some_and(is_first)
     }
 
     /// The set of the salted run, once there was one.

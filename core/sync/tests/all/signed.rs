@@ -369,6 +369,37 @@ fn a_slow_signature_breaks_nothing() {
     }
 }
 
+/// A sender's space moves while OPEN_ACK is signed, as it does where one release follows another: it says STAGED before the first
+/// RECON of the opener reaches it, and does not say it again.
+#[test]
+fn a_sender_that_moved_before_level_0_is_heard() {
+    for recon in [true, false] {
+        let mut author = Author::new(44);
+        let common = author.timeline(2);
+        let news = [common.clone(), author.timeline(3)].concat();
+        let mut pair = Pair::new(MemSpace::with(&common), MemSpace::with(&news));
+        pair.recon = recon;
+        (pair.a.ledger, pair.b.ledger) = (Some(Ledger::new()), Some(Ledger::new()));
+        pair.b.slow_signer = true;
+        pair.open(Scope::All, Direction::Pull, Strategy::Optimistic);
+        pair.settle();
+        pair.b.space.put(&author.timeline(1));
+        while let Some(target) = pair.b.to_sign.take() {
+            let now = pair.now;
+            pair.b.sign(now, target);
+            pair.settle();
+        }
+        let staged = pair.b.sent.iter().position(|bytes| bytes[0] == 0x20).unwrap();
+        let recon = pair.b.sent.iter().position(|bytes| bytes[0] == 0x12).unwrap();
+        assert!(staged < recon, "the case that is meant");
+        for end in [&pair.a, &pair.b] {
+            let outcome = end.outcome.as_ref();
+            assert!(matches!(outcome, Some(SagaOutcome::Committed { again: true, .. })), "{outcome:?}");
+        }
+        assert_eq!(pair.a.space.records.len(), news.len(), "what was there at OPEN");
+    }
+}
+
 /// Who cannot sign ends the saga; an answerer that has committed already says so and keeps what it has.
 #[test]
 fn a_signature_that_cannot_be_made() {
