@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use sealtide_crypto::sha256;
 use sealtide_ibgib::{Address, Data, Object, Relations, Verified, stone};
 use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{ConnectFacts, Side};
 use sealtide_node::engine::keystones::{Checked, Connection, Keystones, Work};
 use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
+use tokio::time::sleep;
 
 use crate::guard;
 
@@ -45,6 +48,9 @@ struct State {
     /// Those of peers.
     peers: BTreeMap<NodeId, BTreeMap<u64, Verified>>,
 }
+
+/// A signature, or the check of one, takes less than this.
+const TAKES_MS: u64 = 48;
 
 /// How far a signature may run ahead of its predecessor here.
 const AHEAD: u64 = 64;
@@ -92,6 +98,12 @@ impl PlainKeystones {
     /// The greatest n up to which all frames of a peer's session keystone are held.
     pub fn peer_n(&self, peer: &NodeId) -> Option<u64> {
         guard(&self.state).peers.get(peer).and_then(whole)
+    }
+
+    /// How long this node takes to sign or check something: a disk and many hashes, during which spaces move.
+    fn takes(&self, target: &str) -> Duration {
+        let digest = sha256(&[self.id.as_bytes(), target.as_bytes()].concat());
+        Duration::from_millis(u64::from(digest[0]) % TAKES_MS)
     }
 
     fn says(&self, lie: Lie) -> bool {
@@ -226,12 +238,20 @@ impl Keystones for PlainKeystones {
     }
 
     fn sign(&self, connection: Connection, target: String) -> Work<Result<Verified, Refused>> {
-        let target = if self.says(Lie::Target) { "something else" } else { &target };
-        done(Ok(self.make(&connection.peer, target)))
+        let this = self.clone();
+        Box::pin(async move {
+            let target = if this.says(Lie::Target) { "something else" } else { &target };
+            sleep(this.takes(target)).await;
+            Ok(this.make(&connection.peer, target))
+        })
     }
 
     fn check_sig(&self, connection: Connection, target: String, sig: Verified) -> Work<Result<Checked, Refused>> {
-        done(self.check(&connection.peer, &target, &sig))
+        let this = self.clone();
+        Box::pin(async move {
+            sleep(this.takes(&target)).await;
+            this.check(&connection.peer, &target, &sig)
+        })
     }
 
     fn ended(&self, _: &Connection) {}

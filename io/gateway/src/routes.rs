@@ -72,10 +72,8 @@ pub(crate) async fn answer(
         request.headers().contains_key("sec-websocket-key") || request.headers().contains_key(header::UPGRADE);
     let wants_json =
         request.headers().get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(JSON.as_bytes()));
-    let mut answer = match route(&shared, tcp, request, place, &id).await {
-        Ok(answer) => answer,
-        Err(code) => refuse(code, &id, !is_upgrade || wants_json),
-    };
+    let refuse = |code| refuse(code, &id, !is_upgrade || wants_json);
+    let mut answer = route(&shared, tcp, request, place, &id, refuse).await.unwrap_or_else(refuse);
     let headers = answer.headers_mut();
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -90,6 +88,7 @@ async fn route(
     request: Request<Incoming>,
     place: Place,
     id: &str,
+    refuse: impl Fn(Code) -> Answer,
 ) -> Result<Answer, Code> {
     let path = request.uri().path().to_owned();
     let get_only =
@@ -123,6 +122,23 @@ async fn route(
         Caller::of(&shared.door, tcp, &head)?
     };
     note_ignored(shared, app.as_ref(), &caller.peer);
+    // A page that may read here reads what it is refused too: without its origin a 404 or 429 is a broken network to it.
+    let answer = serve(shared, &app, &caller, tcp, request, id).await;
+    Ok(with_origin(answer.unwrap_or_else(refuse), &caller))
+}
+
+/// Answers a caller whose address and origin are known.
+async fn serve(
+    shared: &Arc<Shared>,
+    app: &Arc<dyn App>,
+    caller: &Caller,
+    tcp: SocketAddr,
+    request: Request<Incoming>,
+    id: &str,
+) -> Result<Answer, Code> {
+    let path = request.uri().path().to_owned();
+    let get_only =
+        |request: &Request<Incoming>| if request.method() == Method::GET { Ok(()) } else { Err(Code::Method) };
     let limited = shared.door.limits(caller.peer.client, caller.peer.is_public);
     if limited && !shared.requests.take(caller.peer.source(), shared.mono_ms()) {
         return Err(Code::RateLimited);
@@ -134,7 +150,7 @@ async fn route(
         return page;
     }
     if path == sign_in_routes::PATH {
-        return sign_in_routes::serve(shared, &app, &caller, request).await.map(|answer| with_origin(answer, &caller));
+        return sign_in_routes::serve(shared, app, caller, request).await;
     }
     let (sign_ins, mono_ms) = (&shared.admission.sign_ins, shared.mono_ms());
     let principal = principal_of(&shared.door, &caller.peer, request.headers(), sign_ins, mono_ms);
@@ -148,7 +164,7 @@ async fn route(
         "/metrics" if tcp.ip().is_loopback() && !caller.peer.is_public => figures(shared)?,
         "/api/auth/csrf-token" => {
             get_only(&request)?;
-            token(shared, app.as_ref(), &caller, &principal, &request, id)?
+            token(shared, app.as_ref(), caller, &principal, &request, id)?
         }
         "/api/lifecycle/export" => {
             get_only(&request)?;
@@ -174,7 +190,7 @@ async fn route(
                 return Err(Code::Method);
             }
             needs(Role::Bumper)?;
-            bump(shared, app, &caller, &principal, request).await?
+            bump(shared, app.clone(), caller, &principal, request).await?
         }
         "/version/keys" => {
             get_only(&request)?;
@@ -193,26 +209,25 @@ async fn route(
             let (_, object) = read_json_up_to(shared, request, key_routes::QUESTION_BYTES_MAX).await?;
             key_routes::verify(app.key_desk().ok_or(Code::NotFound)?, &object)?
         }
-        other if console::is_path(other) => console::serve(shared, &caller, &principal, request).await?,
+        other if console::is_path(other) => console::serve(shared, caller, &principal, request).await?,
         other if let Some(path) = BundlePath::of(other) => {
             if let (&Method::PUT, BundlePath::Bundle { name, version }) = (request.method(), &path) {
                 let named = (name.clone(), version.clone());
-                let allowed = needs(Role::Bumper).and_then(|()| may_bring(shared, &caller, &principal, &request));
-                allowed.inspect_err(|code| app.note(told::upload_refused(&caller, &principal, &named, *code)))?;
-                let answer = uploads::serve(shared, app, principal.id.clone(), named, request).await?;
-                return Ok(with_origin(answer, &caller));
+                let allowed = needs(Role::Bumper).and_then(|()| may_bring(shared, caller, &principal, &request));
+                allowed.inspect_err(|code| app.note(told::upload_refused(caller, &principal, &named, *code)))?;
+                return uploads::serve(shared, app.clone(), principal.id.clone(), named, request).await;
             }
             get_only(&request)?;
             needs(Role::Reader)?;
             let query = request.uri().query().unwrap_or_default().to_owned();
-            bundles::serve(app, path, query).await?
+            bundles::serve(app.clone(), path, query).await?
         }
         other => match AdminPath::of(other) {
-            Some(path) => admin::serve(shared, app, &caller, &principal, path, request).await?,
+            Some(path) => admin::serve(shared, app.clone(), caller, &principal, path, request).await?,
             None => return Err(Code::NotFound),
         },
     };
-    Ok(with_origin(answer, &caller))
+    Ok(answer)
 }
 
 /// The 101, once token and place are taken. What was sent behind the head waits in the upgraded stream.

@@ -48,6 +48,12 @@ async fn the_token_endpoint() {
             && page.contains("access-control-allow-origin: https://app.example")
             && page.contains("vary: origin")
     );
+    // What is refused such a page it can read, a name that is not there as much as a limit.
+    for path in ["/bundle/nothing/1.0.0", "/version/bump", "/nowhere"] {
+        let refused = ask(at, &format!("GET {path}"), &["Origin: https://app.example"], "").await.to_lowercase();
+        assert!(!refused.starts_with("http/1.1 200"), "{path}");
+        assert!(refused.contains("access-control-allow-origin: https://app.example"), "{path}: {refused}");
+    }
     for (query, wanted) in [("purpose=ws", 200), ("purpose=admin", 401), ("purpose=all", 400)] {
         assert_eq!(status(&ask(at, &format!("GET /api/auth/csrf-token?{query}"), &[], "").await), wanted, "{query}");
     }
