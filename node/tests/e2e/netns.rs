@@ -124,6 +124,8 @@ fn transfers_survive_what_happens_to_the_wire() {
     let Some(net) = Net::new(Gate::Open, Gate::Translating) else { return };
     let (a, b) = machines(&net);
     let (_node_a, _node_b) = joined(&a, &b);
+    // The session of the join is over; the one that is meant comes with the node.
+    [&a, &b].into_iter().for_each(|machine| drop(remote_of(machine)));
     let began = std::time::Instant::now();
     // Slow enough that every fault falls into the transfer.
     net.slow(Side::B, "40mbit");

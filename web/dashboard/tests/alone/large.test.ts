@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test, { after, before, describe } from 'node:test';
-import { Node } from './support/node.js';
-import { show, signedIn, skip } from './support/session.js';
+import { Node } from '../support/node.js';
+import { show, signedIn, skip } from '../support/session.js';
 
 const FILES = 100_000;
 const LINES = 10_000;
