@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import test, { after, before, describe } from 'node:test';
-import { conflict, pair, until, type Node } from './support/node.js';
-import type { Page } from './support/page.js';
-import { held, live, pageOf, show, signedIn, skip } from './support/session.js';
+import { conflict, pair, until, type Node } from '../support/node.js';
+import type { Page } from '../support/page.js';
+import { held, live, pageOf, show, signedIn, skip } from '../support/session.js';
 
 /** The line of the audit that the newest toast links to, as the node has it. */
 async function audited(page: Page, node: Node, command: string): Promise<void> {
