@@ -213,6 +213,10 @@ fn tell_event(cx: &Cx, node: &Node, event: &Event) {
         Event::PeerReady(peer) => {
             (json!({"event": "peer_connected", "peer": peer.to_string()}), format!("connected to {}", name(peer)))
         }
+        Event::PeerFailed(peer, why) => (
+            json!({"event": "peer_failed", "peer": peer.to_string(), "text": why}),
+            format!("{} cannot sync with this node: {why}", name(peer)),
+        ),
         Event::PeerGone(peer) => {
             (json!({"event": "peer_gone", "peer": peer.to_string()}), format!("lost {}", name(peer)))
         }

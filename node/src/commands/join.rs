@@ -144,9 +144,10 @@ async fn enrol(
     events: &mut broadcast::Receiver<Event>,
     limit: Duration,
 ) -> Result<Vec<SpaceOffer>, Failure> {
+    let mut why = None;
     for _ in 0..ENROLLED_MAX {
         dial_and_welcome(node, ticket).await?;
-        match timeout(limit, wait_for_offers(node, events, ticket.node)).await {
+        match timeout(limit, wait_for_offers(node, events, ticket.node, &mut why)).await {
             Ok(Some(offers)) => return Ok(offers),
             Ok(None) => {}
             Err(_) => {
@@ -154,8 +155,9 @@ async fn enrol(
             }
         }
     }
-    Err(Failure::failed("session_lost", "the other node ended the session while enrolling, again and again")
-        .hint("look at what it says: `sealtide status` there"))
+    let text = "the session with the other node ended while enrolling, again and again";
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    Err(Failure::failed("session_lost", format!("{text}{why}")).hint("what `sealtide up` prints there tells more"))
 }
 
 async fn dial_and_welcome(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
@@ -202,11 +204,13 @@ async fn dial_with_invite(node: &Node, ticket: &Ticket) -> Result<Session, Failu
         .hint("try again, or stop the node that runs here first"))
 }
 
-/// The spaces that the invite lets into, as the issuer marks them, never none; `None` when the session ended before.
+/// The spaces that the invite lets into, as the issuer marks them, never none; `None` when the session ended before. `why` becomes what
+/// one of the two nodes had against the other.
 async fn wait_for_offers(
     node: &Node,
     events: &mut broadcast::Receiver<Event>,
     peer: NodeId,
+    why: &mut Option<String>,
 ) -> Option<Vec<SpaceOffer>> {
     loop {
         match events.recv().await {
@@ -216,6 +220,7 @@ async fn wait_for_offers(
                     return Some(offers);
                 }
             }
+            Ok(Event::PeerFailed(from, text)) if from == peer => *why = Some(text),
             // An older session with that node gives way to the one of the invite.
             Ok(Event::PeerGone(from)) if from == peer && node.link().session(&peer).is_none() => return None,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}

@@ -45,6 +45,8 @@ const EVENTS_MAX: usize = 4096;
 pub enum Event {
     /// A session is open and both HELLOs agreed.
     PeerReady(NodeId),
+    /// A session with a peer cannot sync, in the words of whichever of the two found so; it ends.
+    PeerFailed(NodeId, String),
     /// The session with a peer ended.
     PeerGone(NodeId),
     /// The peer told which spaces it offers.

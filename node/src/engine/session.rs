@@ -301,6 +301,7 @@ impl<W: World> Worker<W> {
                 ControlOutput::Bye => return Err(ChannelGone),
                 ControlOutput::Failed(code, text) => {
                     tracing::warn!(peer = self.peer.short(), ?code, text, "the session cannot sync");
+                    self.engine.emit(Event::PeerFailed(self.peer, text));
                     return Err(ChannelGone);
                 }
             }
