@@ -19,6 +19,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use sealtide_crypto::{Passphrase, SealingKey, Seed, SigningKey};
@@ -29,6 +30,11 @@ use zeroize::Zeroizing;
 use crate::failure::{Exit, Failure};
 use crate::seal::{self, SecretFile};
 use crate::world::OsEntropy;
+
+/// How long to wait for whoever uses the store: a command that looks something up is done by then, a node that stops too …
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// … and how often to look.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// Bytes of a Unix socket path that every system takes.
 const SOCKET_PATH_MAX: usize = 100;
@@ -245,7 +251,7 @@ impl Home {
         Ok(Identity { key: Arc::new(key), id })
     }
 
-    /// Opens the store and takes its lock.
+    /// Opens the store and takes its lock; waits for it for a moment. Blocks.
     ///
     /// # Errors
     /// Exit 10 without a store, 11 when another process holds it, 1 when it is damaged or cannot be written.
@@ -253,7 +259,13 @@ impl Home {
         if !self.exists() {
             return Err(self.no_store());
         }
-        Store::open_dir(self.root.join("store")).map_err(|error| self.open_failure(error))
+        let until = Instant::now() + LOCK_WAIT;
+        loop {
+            match Store::open_dir(self.root.join("store")) {
+                Err(OpenError::Locked { .. }) if Instant::now() < until => std::thread::sleep(LOCK_LOOK),
+                opened => return opened.map_err(|error| self.open_failure(error)),
+            }
+        }
     }
 
     fn open_failure(&self, error: OpenError) -> Failure {

@@ -27,7 +27,9 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
             check_new(recovery_out.as_deref())?;
             // Words that are shown or written down and belong to nobody would be trusted one day.
             let shown = answer(cx, Request::IdentityShow { keystone: None }).await?;
-            if let Some(owner) = shown["owner"]["keystone"].as_str().and_then(|owner| Address::parse(owner).ok()) {
+            let stands = shown["owner"]["state"] != "revoked" && shown["owner"]["state"] != "unknown";
+            let owner = shown["owner"]["keystone"].as_str().filter(|_| stands);
+            if let Some(owner) = owner.and_then(|owner| Address::parse(owner).ok()) {
                 return Err(failure(OwnerError::Exists(owner)));
             }
             let words = new_words(cx, recovery_out.as_deref())?.ok_or_else(|| {

@@ -323,7 +323,14 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
         return Err(Failure::failed("not_running", "no node runs on this home").hint("`sealtide up` starts it"));
     }
     let mut interrupts = up::Interrupts::new()?;
-    let node = Node::open(cx.home.clone(), cx.config.clone())?;
+    let node = match Node::open(cx.home.clone(), cx.config.clone()) {
+        // A node that was starting has its doors open by now.
+        Err(locked) if locked.exit == Exit::Locked => {
+            let asked = control::ask(&cx.home.control_socket(), &request, progress).await;
+            return asked.unwrap_or(Err(locked));
+        }
+        opened => opened?,
+    };
     if cx.offline_sign {
         node.offline_sign()?;
     }

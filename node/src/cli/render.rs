@@ -274,6 +274,9 @@ fn status(answer: &Value) -> String {
             size(space["bytes"].as_u64().unwrap_or(0)),
             word(&space["dir"])
         );
+        if state == "held" {
+            text += &format!("  waits for you: sealtide hold show {}\n", word(&space["name"]));
+        }
         for peer in space["peers"].as_array().into_iter().flatten() {
             text += &peer_line(peer);
         }

@@ -151,13 +151,19 @@ async fn enrol(
             Ok(Some(offers)) => return Ok(offers),
             Ok(None) => {}
             Err(_) => {
-                return Err(Failure::failed("timeout", "the other node did not say which space the ticket is for"));
+                let text = "the other node did not say which space the ticket is for";
+                return Err(enrolled_not("timeout", text, why));
             }
         }
     }
-    let text = "the session with the other node ended while enrolling, again and again";
+    Err(enrolled_not("session_lost", "the session with the other node ended while enrolling, again and again", why))
+}
+
+fn enrolled_not(code: &str, text: &str, why: Option<String>) -> Failure {
     let why = why.map_or_else(String::new, |why| format!(": {why}"));
-    Err(Failure::failed("session_lost", format!("{text}{why}")).hint("what `sealtide up` prints there tells more"))
+    Failure::failed(code, format!("{text}{why}")).hint(
+        "what `sealtide up` prints there tells more; do the clocks of both differ by a day? (`sealtide doctor TICKET`)",
+    )
 }
 
 async fn dial_and_welcome(node: &Node, ticket: &Ticket) -> Result<(), Failure> {

@@ -118,6 +118,19 @@ fn a_second_process_on_one_store() {
     drop(node);
 }
 
+/// Looking at a node while it starts neither fails nor keeps it from starting.
+#[test]
+fn commands_that_come_at_one_time_wait_for_each_other() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..4).for_each(|_| drop(machine.ok(&["status"]))));
+        }
+        drop(machine.up(&[]));
+    });
+}
+
 #[test]
 fn no_store_here() {
     let machine = Machine::new();

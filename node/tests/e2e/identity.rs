@@ -170,6 +170,11 @@ fn recover_without_mldsa_key() {
     let (code, answer) = with_words(&b, &["identity", "recover"], &words);
     assert_eq!((code, &answer["error"]["code"]), (6, &json!("revoked")));
     b.fails(&["identity", "undelegate", shown["node"].as_str().unwrap()], 6, "revoked");
+    // What was revoked stays so, and another owner takes its place.
+    let other = b.root().join("other");
+    let made = b.ok(&["identity", "new", "--recovery-out", other.to_str().unwrap()]);
+    assert_ne!(made["owner"], exported["owner"]);
+    assert_eq!(b.ok(&["identity", "show"])["owner"]["state"], "live");
 }
 
 /// A full copy of a home can neither manage nor revoke.

@@ -157,7 +157,8 @@ fn no_tls(place: &Place, probe: &Probe, findings: &mut Findings) {
 /// The other clock stands between 5 min after the begin of its certificate and its end.
 fn clock(probe: &Probe, now_s: u64, findings: &mut Findings) {
     let Some((begins, ends)) = probe.valid_s else { return };
-    let todo = Some("links do not mind, but stamps in records do: set the clock that is wrong");
+    let todo =
+        Some("a day apart, two nodes sync no more, and stamps in records are wrong: set the clock that is wrong");
     let made = begins + BEGINS_BEFORE_S;
     if now_s + BEGINS_BEFORE_S < made {
         let text = format!("the clock here is at least {} s behind the one there", made - now_s);
