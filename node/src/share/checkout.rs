@@ -8,11 +8,10 @@ use sealtide_folder::{Binary, CheckOut, ContentSource, Placed, is_mass_change};
 use sealtide_ibgib::{
     Address, ChunkHash, Content, FileFrame, FileKind, Manifest, Sid, Stamp, Verified, read_binary, yield_frame,
 };
-use sealtide_identity::{Role, SpaceId};
+use sealtide_identity::Role;
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
 
-use crate::commands::store_failure;
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::share::claims::{Wanted, agree, next_frame};
@@ -23,14 +22,6 @@ use crate::world::World;
 const BATCH: usize = 2048;
 /// Bytes of texts that a plan, or a batch of one, holds in memory, about.
 pub(super) const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// How long a removal counts together with later ones.
-const LATELY_MS: u64 = 10 * 60 * 1000;
-
-/// Where it is kept what was removed lately in the folder of a space.
-pub(crate) fn removed_key(space: &SpaceId) -> String {
-    format!("removed/{space}")
-}
 
 /// The contents of a space, for the folder.
 struct SpaceContents {
@@ -90,42 +81,7 @@ impl Worker {
             return Ok(Vec::new());
         }
         self.share.update(|status| status.held = None);
-        if plan.is_empty() {
-            return Ok(Vec::new());
-        }
-        let removed = plan.iter().filter(|item| matches!(item, CheckOut::Remove { .. })).count();
-        let dirty = self.perform(plan)?;
-        self.note_removed(removed, accepted)?;
-        Ok(dirty)
-    }
-
-    /// What check-outs removed within the last ten minutes and nobody was asked about: (when, in ms; how many). Kept over a restart, as
-    /// what is held because of it.
-    fn removed_lately(&self) -> Vec<(u64, usize)> {
-        let (now_ms, text) =
-            (self.engine.world().now().wall_ms, self.engine.known().setting(&removed_key(&self.space)));
-        let mut rows: Vec<(u64, usize)> = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        rows.retain(|(at, _)| at.saturating_add(LATELY_MS) > now_ms);
-        rows
-    }
-
-    /// Counts what was removed, or forgets it where a person agreed to it.
-    fn note_removed(&self, removed: usize, accepted: bool) -> Result<(), Failure> {
-        let mut rows = self.removed_lately();
-        let now_ms = self.engine.world().now().wall_ms;
-        match rows.last_mut() {
-            _ if accepted => rows.clear(),
-            _ if removed == 0 => return Ok(()),
-            // One row for a second, however many changes come in it.
-            Some((at, count)) if now_ms < at.saturating_add(1000) => *count += removed,
-            _ => rows.push((now_ms, removed)),
-        }
-        let text = (!rows.is_empty()).then(|| serde_json::json!(rows).to_string());
-        let key = removed_key(&self.space);
-        if text.is_none() && self.engine.known().setting(&key).is_none() {
-            return Ok(());
-        }
-        self.engine.known().put_setting(&key, text.as_deref()).map_err(store_failure)
+        if plan.is_empty() { Ok(Vec::new()) } else { self.perform(plan) }
     }
 
     /// Whether a path needs no look: most are stale because this node recorded what stands there.
@@ -260,10 +216,7 @@ impl Worker {
             }
         }
         let since_ms = self.share.status().held.map_or(self.engine.world().now().wall_ms, |held| held.since_ms);
-        // Whoever deletes a folder, or most of it, sends that in many small changes: they count together.
-        let lately = if removed.is_empty() { 0 } else { self.removed_lately().iter().map(|(_, count)| count).sum() };
-        let empties = !removed.is_empty() && is_mass_change(total + lately, lately + removed.len());
-        (empties || is_mass_change(total, removed.len() + replaced.len())).then_some(Held {
+        is_mass_change(total, removed.len() + replaced.len()).then_some(Held {
             since_ms,
             removed,
             replaced,

@@ -28,7 +28,6 @@ use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::real::RealWorld;
 
-pub(crate) use checkout::removed_key;
 pub(crate) use claims::{Child, Claims, agree, join_tips, live_files, tip_records, tips};
 pub(crate) use merges::{parents, unsettled};
 pub(crate) use record::frame_of_found;

@@ -55,32 +55,6 @@ fn a_mass_change_waits_and_is_rejected() {
     pair.agree_and_verify();
 }
 
-/// A folder that is emptied file by file is held as one that is emptied at once, also where the node starts again in between.
-#[test]
-fn many_small_removals_count_together() {
-    let mut pair = Pair::with(|notes| (0..30).for_each(|n| write(notes, &format!("{n}.md"), format!("{n}\n"))));
-    pair.agree();
-    let remove = |pair: &Pair, n: usize| fs::remove_file(pair.a.notes().join(format!("{n}.md"))).unwrap();
-    for n in 0..15 {
-        remove(&pair, n);
-        until("it is gone at the other side", || {
-            if pair.b.notes().join(format!("{n}.md")).exists() { Err(pair.b.told()) } else { Ok(()) }
-        });
-    }
-    pair.node_b.kill_9();
-    pair.node_b = pair.b.up(&[]);
-    pair.agree();
-    remove(&pair, 15);
-    until("it is held", || if pair.b.space()["state"] == "held" { Ok(()) } else { Err(pair.b.told()) });
-    assert_eq!(snapshot(&pair.b.notes()).0.len(), 15);
-    let held = pair.b.ok(&["hold", "list"]);
-    assert_eq!(held["holds"][0]["removed"], 1, "{held}");
-    // Who agrees is not asked again for a while.
-    pair.b.ok(&["hold", "accept", "Notes"]);
-    remove(&pair, 16);
-    assert_eq!(pair.agree_and_verify().0.len(), 13);
-}
-
 /// A hold outlives the process, and is shown without one.
 #[test]
 fn a_hold_outlives_the_process() {
