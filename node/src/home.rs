@@ -32,7 +32,7 @@ use crate::seal::{self, SecretFile};
 use crate::world::OsEntropy;
 
 /// How long to wait for whoever uses the store: a command that looks something up is done by then, a node that stops too …
-const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// … and how often to look.
 const LOCK_LOOK: Duration = Duration::from_millis(20);
 

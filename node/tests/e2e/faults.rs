@@ -124,7 +124,7 @@ fn commands_that_come_at_one_time_wait_for_each_other() {
     let machine = Machine::new();
     machine.ok(&["init"]);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..2 {
             scope.spawn(|| (0..4).for_each(|_| drop(machine.ok(&["status"]))));
         }
         drop(machine.up(&[]));
