@@ -192,7 +192,7 @@ async fn settle(session: &Session) -> Result<(), Failure> {
     until(session, |session| session.info().paths <= 2).await
 }
 
-/// What a byte takes there and back over such a way: timers are up to a millisecond late, on each of the ten ways of a handshake.
+/// What a byte takes there and back over such a way: timers are a millisecond or two late, on each of the ten ways of a handshake.
 async fn round_trips(round_trip: Duration) -> Result<Figures, Failure> {
     let (listener, echo) = (TcpListener::bind(("127.0.0.1", 0)).await?, TcpListener::bind(("127.0.0.1", 0)).await?);
     let way = Way::of(listener, echo.local_addr()?, round_trip)?;
