@@ -192,11 +192,12 @@ fn sixteen_spaces_at_once_count_each_for_itself() {
         let peer = cluster.nodes[1].id();
         cluster.engine(0).close(&peer);
         let signed = async {
-            while keys[0].own_n(&peer) < Some(opened + 32) {
+            let own = cluster.nodes[0].id();
+            while keys[1].peer_n(&own) < Some(opened + 32) {
                 sleep(ms(1)).await;
             }
         };
-        timeout(ms(2000), signed).await.unwrap();
+        timeout(ms(2000), signed).await.expect("all frames arrived");
     });
 }
 
