@@ -67,10 +67,15 @@ pub fn may_share(dir: &Path, home: &Path, shared: &[PathBuf]) -> io::Result<Resu
     Ok(Ok(()))
 }
 
-/// Whether a saga that removes and replaces `changed` files of a folder of `total` must wait for a person: more than
-/// half of a folder with over 20 files.
-pub fn is_mass_change(total: usize, changed: usize) -> bool {
-    total > 20 && changed.saturating_mul(2) > total
+/// From how many files on new versions of files count as a mass change.
+const EDITS_MIN: usize = 100;
+
+/// Whether a change that removes or replaces `gone` files of a folder of `total`, and brings new versions of `edited` others, must wait
+/// for a person: more than half of a folder with over 20 files. New versions count from 100 of them on: somebody who worked on a dozen
+/// files of a small folder while others were away did nothing that anybody must be asked about.
+pub fn is_mass_change(total: usize, gone: usize, edited: usize) -> bool {
+    let edited = if edited < EDITS_MIN { 0 } else { edited };
+    total > 20 && gone.saturating_add(edited).saturating_mul(2) > total
 }
 
 /// The path without links; for the part that does not exist yet, as written.
@@ -95,10 +100,21 @@ mod tests {
 
     #[test]
     fn half_of_a_folder_with_over_twenty() {
-        for (total, changed, expected) in
-            [(20, 20, false), (21, 10, false), (21, 11, true), (22, 11, false), (0, 0, false), (1000, 501, true)]
-        {
-            assert_eq!(is_mass_change(total, changed), expected, "{changed} of {total}");
+        for (total, gone, edited, expected) in [
+            (20, 20, 0, false),
+            (21, 10, 0, false),
+            (21, 11, 0, true),
+            (22, 11, 0, false),
+            (0, 0, 0, false),
+            (1000, 501, 0, true),
+            (22, 0, 22, false),
+            (22, 11, 22, false),
+            (120, 0, 99, false),
+            (120, 0, 100, true),
+            (200, 1, 100, true),
+            (200, 0, 100, false),
+        ] {
+            assert_eq!(is_mass_change(total, gone, edited), expected, "{gone} and {edited} of {total}");
         }
     }
 

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use data_encoding::BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{render_identity, render_keys, render_release};
 
@@ -90,8 +90,15 @@ pub(crate) fn text(answer: &Value) -> String {
             format!("{}\n{}", held(answer), rows(&answer["versions"], held_version))
         }
         "hold" => format!(
-            "{}\n{}\n{}",
-            format_args!("{} since {}", word(&answer["space"]), word(&answer["since"])),
+            "{} since {}{}\n{}\n{}",
+            word(&answer["space"]),
+            word(&answer["since"]),
+            match answer["gone"].as_u64() {
+                Some(gone) if gone > 0 => {
+                    format!("; {} went just before (`sealtide log`, `restore`)", count(&json!(gone), "file"))
+                }
+                _ => String::new(),
+            },
             rows(&answer["removed"], |path| format!("remove   {}", word(path))),
             rows(&answer["replaced"], |path| format!("replace  {}", word(path)))
         ),
@@ -301,6 +308,9 @@ fn status(answer: &Value) -> String {
                 link["rtt_ms"],
                 link["age_s"]
             ),
+            None if link["refused"].is_string() => {
+                format!("\nlink {name}  none: cannot sync: {}", word(&link["refused"]))
+            }
             // A node that was revoked learns no more than a stranger.
             None if link["why_not_direct"] == "refused" => {
                 format!("\nlink {name}  none: refused there; this node may have lost its access")
@@ -518,12 +528,14 @@ fn held(row: &Value) -> String {
             word(&row["space"])
         );
     }
+    let gone = row["gone"].as_u64().filter(|gone| *gone > 0);
     format!(
-        "{}: {} of {} files would be removed, {} replaced; `sealtide hold accept|reject {}`",
+        "{}: {} of {} files would be removed, {} replaced{}; `sealtide hold accept|reject {}`",
         word(&row["space"]),
         row["removed"],
         row["total"],
         row["replaced"],
+        gone.map_or_else(String::new, |gone| format!(" ({gone} were removed just before)")),
         word(&row["space"])
     )
 }

@@ -33,6 +33,7 @@ fn summary(name: &str, held: &Held) -> Value {
         "removed": held.removed.len(),
         "replaced": held.replaced.len(),
         "total": held.total,
+        "gone": held.gone,
     })
 }
 

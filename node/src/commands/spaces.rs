@@ -12,6 +12,7 @@ use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::known::Absences;
 use crate::node::Node;
+use crate::share::lately_key;
 
 /// All spaces.
 pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
@@ -109,6 +110,7 @@ pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
     node.known().remove_grants_in(space).map_err(store_failure)?;
     node.store().remove_space(space).map_err(store_failure)?;
     node.known().change_absences(space, Absences::clear).map_err(store_failure)?;
+    node.known().put_setting(&lately_key(space), None).map_err(store_failure)?;
     // Last, so that whatever a crash leaves of a space has a name by which it can be forgotten again.
     node.known().put_label(space, None).map_err(store_failure)?;
     node.engine().grants_changed();

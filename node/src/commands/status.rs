@@ -97,7 +97,7 @@ fn peer_status(node: &Node, space: &SpaceId, peer: NodeId, role: &str) -> Value 
         "syncing": known.running,
         "synced": known.synced_ms.map(rfc3339),
         "staged_bytes": node.engine().staged_bytes(&peer, space),
-        "error": known.last_error,
+        "error": node.engine().refusal(&peer).or(known.last_error),
     })
 }
 
@@ -153,9 +153,13 @@ fn links(node: &Node) -> Vec<Value> {
     for peer in node.known().peers() {
         if !peer.revoked && !sessions.iter().any(|info| info.peer == peer.node) {
             let why = node.why_not_direct(&peer.node).unwrap_or_else(|| "no_address".to_owned());
-            links.push(json!({
+            let mut link = json!({
                 "peer": peer.node.to_string(), "name": peer.name, "path": null, "why_not_direct": why,
-            }));
+            });
+            if let Some(why) = node.engine().refusal(&peer.node) {
+                link["refused"] = json!(why);
+            }
+            links.push(link);
         }
     }
     links

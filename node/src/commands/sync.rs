@@ -1,6 +1,6 @@
 //! `sync`: bring spaces in step now, and wait until they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sealtide_identity::{NodeId, SpaceId};
@@ -9,13 +9,16 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::api::Progress;
-use crate::engine::{Event, SagaReport, SyncOrder};
+use crate::engine::{Event, PeerSpace, SagaReport, SyncOrder};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::share::{Phase, Share};
 
 /// How often waiting looks around and tells progress.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long a wait hopes for a moment in which nobody writes.
+const QUIET_WAIT: Duration = Duration::from_secs(5);
 
 /// What `sync` was asked.
 pub(crate) struct SyncCommand {
@@ -193,7 +196,8 @@ fn conflicts(node: &Node, spaces: &[SpaceId]) -> Result<(), Failure> {
         .hint("`sealtide conflicts list`"))
 }
 
-/// Waits until every space is in step with every connected peer and its folder is checked out.
+/// Waits until every space is in step with every connected peer and its folder is checked out. Where somebody writes all the time,
+/// what was here and there when the wait began is enough.
 pub(crate) async fn wait_in_step(
     node: &Node,
     spaces: &[SpaceId],
@@ -201,7 +205,7 @@ pub(crate) async fn wait_in_step(
     progress: &Progress,
 ) -> Result<(), Failure> {
     flush(node, spaces).await;
-    let mut watcher = Watcher::new(node, spaces.to_vec(), limit);
+    let (mut watcher, began) = (Watcher::new(node, spaces.to_vec(), limit), Instant::now());
     loop {
         if spaces.iter().all(|space| settled(node, space)) {
             // A check-out may have found local changes and recorded them: only a quiet second look counts.
@@ -209,6 +213,11 @@ pub(crate) async fn wait_in_step(
             if spaces.iter().all(|space| settled(node, space)) {
                 break;
             }
+        }
+        if began.elapsed() > QUIET_WAIT && spaces.iter().all(|space| watcher.caught_up(space)) {
+            // What came is checked out; what is written meanwhile is somebody else's wait.
+            flush(node, spaces).await;
+            break;
         }
         watcher.tick(progress).await?;
     }
@@ -235,14 +244,19 @@ pub(crate) async fn wait_in_step(
 }
 
 fn settled(node: &Node, space: &SpaceId) -> bool {
-    let connected = node.engine().peers();
     let idle = node.shares().get(space).is_none_or(|share| {
         let status = share.status();
         status.phase == Phase::Idle || status.held.is_some() || status.failed.is_some()
     });
-    let known = node.engine().peer_spaces(space);
-    let mut live = known.iter().filter(|(peer, _)| connected.iter().any(|(id, _)| id == peer)).peekable();
-    idle && live.peek().is_some() && live.all(|(_, known)| known.in_step && !known.running)
+    let live = live_peers(node, space);
+    idle && !live.is_empty() && live.iter().all(|(_, known)| known.in_step && !known.running)
+}
+
+/// The connected peers of a space that sagas were seen with.
+fn live_peers(node: &Node, space: &SpaceId) -> Vec<(NodeId, PeerSpace)> {
+    let connected = node.engine().peers();
+    let known = node.engine().peer_spaces(space).into_iter();
+    known.filter(|(peer, _)| connected.iter().any(|(id, _)| id == peer)).collect()
 }
 
 /// Watches spaces while a command waits: tells progress, and gives up after a time without any.
@@ -253,13 +267,22 @@ pub(crate) struct Watcher {
     limit: Duration,
     moved: Instant,
     last: Option<Value>,
+    /// Sagas that ended well since it began.
+    done: BTreeMap<(SpaceId, NodeId), u32>,
 }
 
 impl Watcher {
     /// Begins to watch.
     pub(crate) fn new(node: &Node, spaces: Vec<SpaceId>, limit: Duration) -> Self {
         let events = node.engine().subscribe();
-        Self { node: node.clone(), spaces, events, limit, moved: Instant::now(), last: None }
+        Self { node: node.clone(), spaces, events, limit, moved: Instant::now(), last: None, done: BTreeMap::new() }
+    }
+
+    /// Whether all that a space was here and at each connected peer when the watch began is at both: the second saga that ends since
+    /// then began since then.
+    fn caught_up(&self, space: &SpaceId) -> bool {
+        let live = live_peers(&self.node, space);
+        !live.is_empty() && live.iter().all(|(peer, _)| self.done.get(&(*space, *peer)).is_some_and(|done| *done > 1))
     }
 
     /// Waits for a report, telling progress.
@@ -285,7 +308,12 @@ impl Watcher {
                         self.moved = Instant::now();
                         let _ = progress.send(json!({"phase": "transfer", "items": told.items, "bytes": told.bytes}));
                     }
-                    Ok(Event::SagaEnded(report)) if self.spaces.contains(&report.space) => self.moved = Instant::now(),
+                    Ok(Event::SagaEnded(report)) if self.spaces.contains(&report.space) => {
+                        self.moved = Instant::now();
+                        if matches!(report.outcome, SagaOutcome::Committed { .. }) {
+                            *self.done.entry((report.space, report.peer)).or_default() += 1;
+                        }
+                    }
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }

@@ -37,6 +37,8 @@ use crate::world::{PeerChannel, PeerSession, World};
 const SAGAS_PER_SESSION_MAX: u32 = 16;
 /// Channels of one name that wait for whoever serves them.
 const CHANNELS_WAITING_MAX: usize = 16;
+/// Peers of which it is kept why they could not sync.
+const REFUSALS_MAX: usize = 1024;
 /// Events a slow subscriber may fall behind before it misses some.
 const EVENTS_MAX: usize = 4096;
 
@@ -176,6 +178,8 @@ pub(crate) struct PeerEntry {
 pub(crate) struct State {
     pub(crate) peers: BTreeMap<NodeId, PeerEntry>,
     pub(crate) spaces: BTreeMap<(NodeId, SpaceId), PeerSpace>,
+    /// Why the last session with a peer ended before it was ready; gone when one is.
+    pub(crate) refusals: BTreeMap<NodeId, String>,
     /// Spaces that are paused: no saga is opened or answered.
     pub(crate) paused: std::collections::BTreeSet<SpaceId>,
     /// Spaces whose folder is being read for the first time: "in step" would not be true yet, so sagas wait.
@@ -322,6 +326,19 @@ impl<W: World> Engine<W> {
     /// What a connected peer offers.
     pub fn offers(&self, peer: &NodeId) -> Vec<SpaceOffer> {
         self.lock().peers.get(peer).map(|entry| entry.offers.clone()).unwrap_or_default()
+    }
+
+    /// Why the last session with a peer could not sync, where no later one could.
+    pub fn refusal(&self, peer: &NodeId) -> Option<String> {
+        self.lock().refusals.get(peer).cloned()
+    }
+
+    fn note_refusal(&self, peer: NodeId, why: &str) {
+        let mut state = self.lock();
+        // Strangers come and go, each under a name of its own.
+        if state.refusals.len() < REFUSALS_MAX || state.refusals.contains_key(&peer) {
+            state.refusals.insert(peer, why.to_owned());
+        }
     }
 
     /// What is known of a space at each peer met since start.

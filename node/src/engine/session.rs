@@ -93,6 +93,7 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             jobs: JoinSet::new(),
             early: Vec::new(),
             farewell_by: None,
+            refused: false,
         };
         worker.run(inbox, ended).await;
     }
@@ -140,6 +141,8 @@ struct Worker<W: World> {
     early: Vec<<W::Session as PeerSession>::Channel>,
     /// Until when the last sagas before BYE may run.
     farewell_by: Option<u64>,
+    /// Whether this side told the peer why it ends the session.
+    refused: bool,
 }
 
 impl<W: World> Worker<W> {
@@ -219,8 +222,14 @@ impl<W: World> Worker<W> {
         let _ = tokio::time::timeout(FLUSH, async {
             for message in std::mem::take(&mut self.outbox) {
                 if self.channel.send(message).await.is_err() {
-                    break;
+                    return;
                 }
+            }
+            // The end of a session overtakes what is under way: who is to read why ends it first.
+            while self.refused
+                && let Ok(Some(message)) = self.channel.recv().await
+            {
+                self.channel.release(message.len() as u64);
             }
         })
         .await;
@@ -264,9 +273,12 @@ impl<W: World> Worker<W> {
                 ControlOutput::Send(message) => self.outbox.push_back(message),
                 ControlOutput::Ready(_) => {
                     self.ready = true;
-                    if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
+                    let mut state = self.engine.lock();
+                    state.refusals.remove(&self.peer);
+                    if let Some(entry) = state.peers.get_mut(&self.peer) {
                         entry.ready = true;
                     }
+                    drop(state);
                     self.settle_interrupted();
                     if !self.enter_invited() {
                         self.tell_spaces();
@@ -301,6 +313,8 @@ impl<W: World> Worker<W> {
                 ControlOutput::Bye => return Err(ChannelGone),
                 ControlOutput::Failed(code, text) => {
                     tracing::warn!(peer = self.peer.short(), ?code, text, "the session cannot sync");
+                    self.refused = !self.outbox.is_empty();
+                    self.engine.note_refusal(self.peer, &text);
                     self.engine.emit(Event::PeerFailed(self.peer, text));
                     return Err(ChannelGone);
                 }

@@ -8,13 +8,15 @@ use sealtide_folder::{Binary, CheckOut, ContentSource, Placed, is_mass_change};
 use sealtide_ibgib::{
     Address, ChunkHash, Content, FileFrame, FileKind, Manifest, Sid, Stamp, Verified, read_binary, yield_frame,
 };
-use sealtide_identity::Role;
+use sealtide_identity::{Role, SpaceId};
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
 
+use crate::commands::store_failure;
 use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::share::claims::{Wanted, agree, next_frame};
+use crate::share::lately::Lately;
 use crate::share::{Conflict, Held, Phase, Worker, is_passing};
 use crate::world::World;
 
@@ -22,6 +24,11 @@ use crate::world::World;
 const BATCH: usize = 2048;
 /// Bytes of texts that a plan, or a batch of one, holds in memory, about.
 pub(super) const TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Where it is kept what the folder of a space lost lately.
+pub(crate) fn lately_key(space: &SpaceId) -> String {
+    format!("lately/{space}")
+}
 
 /// The contents of a space, for the folder.
 struct SpaceContents {
@@ -75,13 +82,38 @@ impl Worker {
         }
         self.list_conflicts();
         let plan = self.moves(plan.items.into_values().collect());
-        if !accepted && let Some(held) = self.mass_change(&plan) {
+        let mut lately = self.lately();
+        let held = self.mass_change(&plan, lately.lost()).filter(|_| !accepted);
+        lately.held = held.is_some();
+        if let Some(held) = held {
+            self.put_lately(lately.text())?;
             self.stale.extend(stale.iter().cloned());
             self.share.update(|status| status.held = Some(held));
             return Ok(Vec::new());
         }
         self.share.update(|status| status.held = None);
-        if plan.is_empty() { Ok(Vec::new()) } else { self.perform(plan) }
+        if plan.is_empty() {
+            return Ok(Vec::new());
+        }
+        let before = self.folder.entries_count();
+        let dirty = self.perform(plan)?;
+        lately.note(self.engine.world().now().wall_ms, before as i64 - self.folder.entries_count() as i64);
+        self.put_lately(lately.text().filter(|_| !accepted))?;
+        Ok(dirty)
+    }
+
+    /// What check-outs removed lately. Kept over a restart, as what is held because of it.
+    fn lately(&self) -> Lately {
+        let text = self.engine.known().setting(&lately_key(&self.space));
+        Lately::read(text.as_deref(), self.engine.world().now().wall_ms)
+    }
+
+    fn put_lately(&self, text: Option<String>) -> Result<(), Failure> {
+        let key = lately_key(&self.space);
+        if text == self.engine.known().setting(&key) {
+            return Ok(());
+        }
+        self.engine.known().put_setting(&key, text.as_deref()).map_err(store_failure)
     }
 
     /// Whether a path needs no look: most are stale because this node recorded what stands there.
@@ -200,28 +232,31 @@ impl Worker {
         standing.zip(frame(sid)).is_some_and(|(standing, wanted)| standing.same_content(&wanted))
     }
 
-    fn mass_change(&self, plan: &[CheckOut]) -> Option<Held> {
+    /// What would be held of a plan, where `lost` files went lately.
+    fn mass_change(&self, plan: &[CheckOut], lost: usize) -> Option<Held> {
         let total = self.folder.entries_count();
-        let (mut removed, mut replaced) = (Vec::new(), Vec::new());
+        let (mut removed, mut replaced, mut edited, mut added) = (Vec::new(), Vec::new(), 0, 0);
         for item in plan {
             match item {
                 CheckOut::Remove { path } => removed.push(path.clone()),
-                // Where the content stays, nothing is replaced but a time.
-                CheckOut::Put { path, sid, .. }
-                    if self.folder.known(path).is_some() && !self.stands_same(path, sid) =>
-                {
-                    replaced.push(path.clone());
-                }
-                _ => {}
+                CheckOut::Put { path, sid, timeline, .. } => match self.folder.known(path) {
+                    None => added += 1,
+                    // Where the content stays, nothing is replaced but a time.
+                    Some(_) if self.stands_same(path, sid) => {}
+                    Some(known) => {
+                        edited += usize::from(known.timeline == *timeline);
+                        replaced.push(path.clone());
+                    }
+                },
+                CheckOut::Move { .. } => {}
             }
         }
+        let at_once = is_mass_change(total, removed.len() + replaced.len() - edited, edited);
+        // Whoever deletes a folder, or most of it, sends that in many small changes: they count together.
+        let less = removed.len().saturating_sub(added);
+        let in_steps = less > 0 && is_mass_change(total + lost, lost + less, 0);
         let since_ms = self.share.status().held.map_or(self.engine.world().now().wall_ms, |held| held.since_ms);
-        is_mass_change(total, removed.len() + replaced.len()).then_some(Held {
-            since_ms,
-            removed,
-            replaced,
-            total: total as u64,
-        })
+        (at_once || in_steps).then_some(Held { since_ms, removed, replaced, total: total as u64, gone: lost as u64 })
     }
 
     fn perform(&mut self, plan: Vec<CheckOut>) -> Result<Vec<String>, Failure> {
@@ -345,6 +380,7 @@ impl Worker {
         }
         if accept {
             let dirty = self.check_out(true)?;
+            self.put_lately(None)?;
             return self.record(Some(&dirty));
         }
         if self.own_role() < Some(Role::Write) {
@@ -356,6 +392,7 @@ impl Worker {
         // What is new in the space, and what could not be put back, is still to be checked out.
         self.stale.extend(stale);
         put_back?;
+        self.put_lately(None)?;
         self.share.update(|status| status.held = None);
         Ok(())
     }

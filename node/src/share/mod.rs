@@ -5,6 +5,7 @@
 
 mod checkout;
 mod claims;
+mod lately;
 mod merges;
 mod record;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::real::RealWorld;
 
+pub(crate) use checkout::lately_key;
 pub(crate) use claims::{Child, Claims, agree, join_tips, live_files, tip_records, tips};
 pub(crate) use merges::{parents, unsettled};
 pub(crate) use record::frame_of_found;
@@ -86,6 +88,8 @@ pub struct Held {
     pub replaced: Vec<String>,
     /// Files in the folder.
     pub total: u64,
+    /// Files that went within the ten minutes before, without a hold, and that nothing came for.
+    pub gone: u64,
 }
 
 /// Two versions that a person should look at.

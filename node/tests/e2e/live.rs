@@ -139,6 +139,32 @@ fn names_that_cannot_travel_are_told() {
     pair.agree_and_verify();
 }
 
+/// Where somebody writes all the time, `sync --wait` waits for what was there when it began.
+#[test]
+fn a_wait_ends_while_others_go_on_writing() {
+    let pair = start();
+    pair.agree();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                write(&pair.a.notes(), "log.txt", format!("{n}\n"));
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        write(&pair.a.notes(), "before.md", "before\n");
+        let waited = [&pair.a, &pair.b].map(|machine| machine.run(&["sync", "--wait", "--timeout", "60s"]));
+        let came = fs::read_to_string(pair.b.notes().join("before.md"));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(waited.iter().all(|done| done.code == 0), "{waited:?}");
+        assert_eq!(came.unwrap(), "before\n");
+    });
+    pair.agree_and_verify();
+}
+
 /// Files that the rules name stay where they are.
 #[test]
 fn ignored_files_stay_here() {

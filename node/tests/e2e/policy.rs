@@ -55,6 +55,47 @@ fn a_mass_change_waits_and_is_rejected() {
     pair.agree_and_verify();
 }
 
+/// A folder that is emptied file by file is held as one that is emptied at once, also where the node starts again in between.
+#[test]
+fn many_small_removals_count_together() {
+    let mut pair = Pair::with(|notes| (0..30).for_each(|n| write(notes, &format!("{n}.md"), format!("{n}\n"))));
+    pair.agree();
+    let remove = |pair: &Pair, n: usize| fs::remove_file(pair.a.notes().join(format!("{n}.md"))).unwrap();
+    for n in 0..15 {
+        // A rename takes nothing away.
+        let (from, to) = (format!("{}.md", n + 15), format!("kept/{n}.md"));
+        fs::create_dir_all(pair.a.notes().join("kept")).unwrap();
+        fs::rename(pair.a.notes().join(from), pair.a.notes().join(to)).unwrap();
+        remove(&pair, n);
+        until("it is gone at the other side", || {
+            if pair.b.notes().join(format!("{n}.md")).exists() { Err(pair.b.told()) } else { Ok(()) }
+        });
+    }
+    pair.node_b.kill_9();
+    pair.node_b = pair.b.up(&[]);
+    pair.agree();
+    fs::remove_file(pair.a.notes().join("kept/0.md")).unwrap();
+    until("it is held", || if pair.b.space()["state"] == "held" { Ok(()) } else { Err(pair.b.told()) });
+    assert_eq!(snapshot(&pair.b.notes()).0.len(), 15);
+    let held = pair.b.ok(&["hold", "list"]);
+    assert_eq!((&held["holds"][0]["removed"], &held["holds"][0]["gone"]), (&1.into(), &15.into()), "{held}");
+    // Who agrees is not asked again for a while.
+    pair.b.ok(&["hold", "accept", "Notes"]);
+    fs::remove_file(pair.a.notes().join("kept/1.md")).unwrap();
+    assert_eq!(pair.agree_and_verify().0.len(), 13);
+}
+
+/// Somebody who works on most files of a small folder while another is away is no mass change.
+#[test]
+fn edits_of_a_small_folder_wait_for_nobody() {
+    let mut pair = Pair::with(|notes| (0..22).for_each(|n| write(notes, &format!("{n}.md"), format!("{n}\n"))));
+    pair.agree();
+    pair.node_b.kill_9();
+    (0..20).for_each(|n| write(&pair.a.notes(), &format!("{n}.md"), format!("{n}, edited\n")));
+    pair.node_b = pair.b.up(&[]);
+    pair.agree_and_verify();
+}
+
 /// A hold outlives the process, and is shown without one.
 #[test]
 fn a_hold_outlives_the_process() {

@@ -301,10 +301,14 @@ fn a_wrong_proof_is_refused() {
                 timeout(ms(15_000), session.over()).await.expect("the session ends");
                 sleep(ms(100)).await;
                 assert!(!ready(&cluster, 0) && !ready(&cluster, 1), "{lie:?}");
+                let refusals = || [(0, 1), (1, 0)].map(|(at, of)| cluster.engine(at).refusal(&cluster.nodes[of].id()));
+                let told = refusals();
+                assert!(told[0].is_some() && told[0] == told[1], "both know why: {told:?}");
                 keys[liar].lie(Lie::None);
                 cluster.connect(0, 1).unwrap();
                 sleep(ms(1000)).await;
                 assert!(ready(&cluster, 0) && ready(&cluster, 1), "the truth is believed");
+                assert_eq!(refusals(), [None, None]);
             });
         }
     }

@@ -6,6 +6,9 @@
  * connecting ──watching──▶ live ──closed──▶ cut ──back-off──▶ connecting
  *                            └──4401──▶ over (sign in again)
  * ```
+ *
+ * A socket may end unheard: the machine slept, a network changed, a proxy forgot it. So the page asks for a sign of life now and
+ * then, and at once where there is reason to doubt; who does not answer in time counts as closed.
  */
 import { signal } from '@preact/signals';
 import { waitBefore } from '../pure/backoff.js';
@@ -24,12 +27,18 @@ type Listener = (topics: ReadonlySet<string> | 'all') => void;
 const listeners = new Set<Listener>();
 /** The door closes with it when the sign-in is over. */
 const SIGN_IN_OVER = 4401;
+/** How often a line that is still is asked for a sign of life, ms … */
+const ASK_EVERY = 15_000;
+/** … and how long it may take, ms. */
+const ANSWER_WITHIN = 10_000;
 
 let socket: WebSocket | null = null;
 let attempt = 0;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let wanted = false;
 let wasLive = false;
+/** Ends with the next question, or with the judgement that nobody answers. */
+let beat: ReturnType<typeof setTimeout> | undefined;
 
 /** Hears of changes; `all` after a cut. Gives what ends it. */
 export function hear(listener: Listener): () => void {
@@ -50,6 +59,7 @@ export function close(): void {
   wanted = false;
   wasLive = false;
   clearTimeout(timer);
+  clearTimeout(beat);
   socket?.close(1000);
   socket = null;
   line.value = 'connecting';
@@ -74,14 +84,39 @@ async function connect(): Promise<void> {
   const url = at('version/ws').replace(/^http/, 'ws');
   const opened = new WebSocket(url, ['tes-ui-v2', 'tes-ui-v1', `tes-token.${token}`]);
   socket = opened;
+  expect(opened);
   opened.onopen = () => opened.send(JSON.stringify({ type: 'watch', id: 'page' }));
-  opened.onmessage = ({ data }) => take(opened, data);
-  opened.onclose = ({ code }) => {
+  opened.onmessage = ({ data }) => {
     if (socket !== opened) return;
-    socket = null;
-    if (code === SIGN_IN_OVER) over();
-    else retry();
+    clearTimeout(beat);
+    beat = setTimeout(() => ask(opened), ASK_EVERY);
+    take(opened, data);
   };
+  opened.onclose = ({ code }) => ended(opened, code);
+}
+
+/** Asks for a sign of life. */
+function ask(on: WebSocket): void {
+  if (socket !== on || on.readyState !== WebSocket.OPEN) return;
+  on.send(JSON.stringify({ type: 'ping' }));
+  expect(on);
+}
+
+/** Counts a line as closed from which nothing comes in time. The browser may take minutes to close it. */
+function expect(on: WebSocket): void {
+  clearTimeout(beat);
+  beat = setTimeout(() => {
+    ended(on, 0);
+    on.close();
+  }, ANSWER_WITHIN);
+}
+
+function ended(was: WebSocket, code: number): void {
+  if (socket !== was) return;
+  clearTimeout(beat);
+  socket = null;
+  if (code === SIGN_IN_OVER) over();
+  else retry();
 }
 
 function take(from: WebSocket, data: unknown): void {
@@ -148,8 +183,13 @@ function over(): void {
   line.value = 'over';
 }
 
-// A laptop that wakes up, and a network that is back, need not wait out the rest.
-addEventListener('online', tryNow);
+/** A laptop that wakes up, and a network that is back, need not wait out the rest. */
+function back(): void {
+  tryNow();
+  if (socket) ask(socket);
+}
+addEventListener('online', back);
+addEventListener('offline', () => socket && ask(socket));
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') tryNow();
+  if (document.visibilityState === 'visible') back();
 });

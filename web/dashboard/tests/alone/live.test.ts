@@ -123,6 +123,25 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     assert.deepEqual(page.faults, []);
   });
 
+  test('a line that ends unheard is found out by the page, which goes on over a new one', async () => {
+    const { laptop, vps } = nodes;
+    const page = await pageOf(laptop);
+    await page.command('Page.addScriptToEvaluateOnNewDocument', {
+      source: 'window.sockets = []; window.WebSocket = class extends WebSocket { constructor(...args) { super(...args); sockets.push(this); } };',
+    });
+    await page.go(laptop.link());
+    await live(page);
+    await show(page, '#/files/Notes');
+    await page.says('todo.txt');
+    // Nothing comes any more, not even the end: so it is after a sleep, or behind a proxy that forgot it.
+    await page.run(`Object.assign(sockets.at(-1), { onmessage: null, onclose: null }), dispatchEvent(new Event('online'))`);
+    vps.write('unheard.txt', 'x\n');
+    await page.says('Live again');
+    await page.says('unheard.txt');
+    assert.equal(await page.run('sockets.length'), 2);
+    assert.deepEqual(page.faults, []);
+  });
+
   test('after the node restarted the page goes on by itself, and has missed nothing', async () => {
     const { laptop } = nodes;
     const page = await signedIn(laptop, '#/files/Notes');
