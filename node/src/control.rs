@@ -151,6 +151,9 @@ async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> std::i
     writer.write_all(text.as_bytes()).await
 }
 
+/// The code of a failure where the node ended before its answer.
+pub(crate) const LOST: &str = "control";
+
 /// Asks the node that runs on a home. `None` when none runs there. `Down` returns when the process is gone.
 ///
 /// # Errors
@@ -166,7 +169,7 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
     stream.write_all(text.as_bytes()).await.ok()?;
     let mut lines = BufReader::new(stream).lines();
     loop {
-        let lost = || Failure::failed("control", "the running node went away before it answered");
+        let lost = || Failure::failed(LOST, "the running node went away before it answered");
         let Ok(Some(line)) = lines.next_line().await else { return Some(Err(lost())) };
         match serde_json::from_str(&line) {
             Ok(Line::Progress(told)) => drop(progress.send(told)),

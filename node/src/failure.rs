@@ -82,6 +82,11 @@ impl Failure {
         self
     }
 
+    /// What happened and what to do next, in one line.
+    pub(crate) fn with_hint(&self) -> String {
+        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{}: {hint}", self.message))
+    }
+
     /// A plain failure (exit 1).
     pub fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, code, message)

@@ -83,6 +83,7 @@ impl Folder {
         }
         self.in_batches(puts, &mut run)?;
         self.state.clear_journal()?;
+        self.root.refresh();
         Ok(run.report)
     }
 

@@ -15,8 +15,8 @@ pub enum FolderError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another directory stands where the folder was, or an empty one after files were known: an unmounted disk,
-    /// most likely. Nothing is compared, because everything would look deleted.
+    /// Another directory stands where the folder was, and when it was opened it held fewer than half of the files that were known: an
+    /// unmounted disk, most likely. Nothing is compared, because everything would look deleted.
     #[error("{} is not the directory that was known: is a disk not mounted?", path.display())]
     RootReplaced {
         /// The directory.
@@ -87,6 +87,9 @@ pub enum SkipReason {
     /// The file or directory cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),
+    /// A file system was mounted at this directory, and is not now.
+    #[error("what was mounted here is not: mount it, or remove the directory where its files are to go everywhere")]
+    NotMounted,
     /// An ignore rule covers the path.
     #[error("an ignore rule covers it")]
     Ignored,

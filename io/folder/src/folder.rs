@@ -27,7 +27,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`FolderError::Root`] when the directory cannot be opened, [`FolderError::RootReplaced`] when it is another
-    /// one and empty although files were known, [`FolderError::State`] and [`FolderError::Damaged`] for the state.
+    /// one and fewer than half of the files are there that were known, [`FolderError::State`] and [`FolderError::Damaged`] for the state.
     pub fn open(root: &Path, state: &Path) -> Result<Self, FolderError> {
         let failed = |source| FolderError::Root { path: root.to_owned(), source };
         let opened = Root::open(root).map_err(failed)?;
@@ -38,8 +38,7 @@ impl Folder {
         let identity = folder.root.identity().map_err(failed)?;
         let known = folder.state.identity()?;
         if known != Some(identity) {
-            let empty = crate::root::entries(folder.root.top()).map_err(failed)?.is_empty();
-            if known.is_some() && empty && !folder.state.cache().is_empty() {
+            if known.is_some() && !folder.is_mostly_there() {
                 return Err(FolderError::RootReplaced { path: root.to_owned() });
             }
             folder.state.set_identity(identity)?;
@@ -48,6 +47,15 @@ impl Folder {
             folder.recover(&journal)?;
         }
         Ok(folder)
+    }
+
+    /// Whether half of what is known is there. A disk gets another number with every start of some machines, and a folder that was
+    /// copied back another inode; where a disk is not mounted, what lies in the directory below it is not what was known.
+    fn is_mostly_there(&self) -> bool {
+        let known = self.entries_count();
+        let there = |path: &&String| self.root.look(path).is_ok_and(|look| look.stat().is_some());
+        // It ends as soon as that is clear.
+        self.state.cache().keys().filter(there).take(known.div_ceil(2)).count() * 2 >= known
     }
 
     /// From here on scans take everything, whatever files with ignore rules say: for a directory that is a copy.

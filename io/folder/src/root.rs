@@ -56,6 +56,15 @@ impl Root {
         identity_of(look_fd(&*self.top)?)
     }
 
+    /// The file system of a directory in the tree; none when it is no directory.
+    pub(crate) fn dev_of(&self, path: &str) -> io::Result<Option<u64>> {
+        if path.is_empty() {
+            return self.identity().map(|(dev, _)| Some(dev));
+        }
+        let stat = self.look(path)?.stat();
+        Ok(stat.filter(|stat| stat.kind == FileKind::Dir).map(|stat| stat.dev))
+    }
+
     /// Whether the path still names the open directory.
     pub(crate) fn is_in_place(&self) -> io::Result<bool> {
         let now = match rustix::fs::statx(rustix::fs::CWD, &self.path, AtFlags::empty(), WANTED) {

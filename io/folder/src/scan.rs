@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, ChunkRef, FileKind, Sid, TimelineId};
 
 use crate::content::{self, ReadProblem, Taken};
+use crate::path::ancestors;
 use crate::root::Root;
 use crate::rules::Rules;
 use crate::walk::{Walk, Walked};
@@ -89,6 +90,7 @@ impl Folder {
         }
         .map_err(|source| FolderError::Root { path: self.root.path().to_owned(), source })?;
 
+        self.look_for_mounts(&mut walked)?;
         let mut scan = Scan { skipped: std::mem::take(&mut walked.skipped), ..Scan::default() };
         scan.files = walked.found.len() as u64;
         scan.bytes = walked.found.values().map(|stat| stat.size).sum();
@@ -112,8 +114,30 @@ impl Folder {
             self.state.set(&path, Some(placed));
         }
         self.state.flush_if_full()?;
+        // A disk below may be taken out while nothing goes on.
+        self.root.refresh();
         scan.skipped.sort_by(|left, right| left.0.cmp(&right.0));
         Ok(scan)
+    }
+
+    /// Leaves directories alone where a file system was mounted and is not now: what was on it did not go, and what lies below it is not
+    /// of the folder.
+    fn look_for_mounts(&mut self, walked: &mut Walked) -> Result<(), FolderError> {
+        let mut mounts = walked.mounts.clone();
+        for path in self.state.mounts() {
+            let above = ancestors(path).next().unwrap_or_default();
+            match (self.root.dev_of(path), self.root.dev_of(above)) {
+                (Ok(Some(here)), Ok(Some(above))) if here == above => {
+                    walked.leave_alone(path, SkipReason::NotMounted);
+                    mounts.insert(path.clone());
+                }
+                // It is mounted, or nobody can say.
+                (Ok(Some(_)) | Err(_), _) => drop(mounts.insert(path.clone())),
+                // The directory is gone: so is what was in it.
+                (Ok(None), _) => {}
+            }
+        }
+        self.state.set_mounts(mounts)
     }
 
     /// The paths to read: those known that look different, and those not known.

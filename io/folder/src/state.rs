@@ -1,7 +1,7 @@
 //! The state file of a folder: the scan cache in memory and on disk, and the journal. One redb file, outside the
 //! directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -16,6 +16,7 @@ pub(crate) struct State {
     db: Database,
     cache: BTreeMap<String, Placed>,
     pending: BTreeMap<String, Option<Placed>>,
+    mounts: BTreeSet<String>,
     /// Whether the journal on disk says something.
     journal_open: bool,
 }
@@ -29,14 +30,15 @@ impl State {
             .set_cache_size(PAGE_CACHE_BYTES)
             .create(path)
             .map_err(|problem| failed(problem.into()))?;
-        let mut state =
-            Self { path: path.to_owned(), db, cache: BTreeMap::new(), pending: BTreeMap::new(), journal_open: false };
+        let (cache, pending, mounts) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut state = Self { path: path.to_owned(), db, cache, pending, mounts, journal_open: false };
         match state.fact(VERSION_KEY)? {
             None => state.write(|state, txn| state.put_fact(txn, VERSION_KEY, &[VERSION]))?,
             Some(version) if version == [VERSION] => {}
             Some(_) => return Err(damaged("it was written by another version")),
         }
         state.cache = state.read_cache()?;
+        state.mounts = state.read_mounts()?;
         state.journal_open = true;
         let journal = state.take_open_journal()?;
         Ok((state, journal))
@@ -124,6 +126,29 @@ impl State {
     pub(crate) fn set_identity(&mut self, (dev, inode): (u64, u64)) -> Result<(), FolderError> {
         let bytes = [dev.to_le_bytes(), inode.to_le_bytes()].concat();
         self.write(|state, txn| state.put_fact(txn, IDENTITY_KEY, &bytes))
+    }
+
+    /// The directories that other file systems were mounted at when they were last seen.
+    pub(crate) fn mounts(&self) -> &BTreeSet<String> {
+        &self.mounts
+    }
+
+    /// Notes these.
+    pub(crate) fn set_mounts(&mut self, mounts: BTreeSet<String>) -> Result<(), FolderError> {
+        if mounts == self.mounts {
+            return Ok(());
+        }
+        // No path has a NUL in it.
+        let bytes = mounts.iter().map(String::as_str).collect::<Vec<_>>().join("\0");
+        self.mounts = mounts;
+        self.write(|state, txn| state.put_fact(txn, MOUNTS_KEY, bytes.as_bytes()))
+    }
+
+    fn read_mounts(&self) -> Result<BTreeSet<String>, FolderError> {
+        let bytes = self.fact(MOUNTS_KEY)?.unwrap_or_default();
+        let damaged = |_| FolderError::Damaged { path: self.path.clone(), problem: "the list of mounts" };
+        let text = String::from_utf8(bytes).map_err(damaged)?;
+        Ok(text.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
     }
 
     fn write(
@@ -240,6 +265,7 @@ const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
 const VERSION_KEY: &str = "version";
 const JOURNAL_KEY: &str = "journal";
 const IDENTITY_KEY: &str = "identity";
+const MOUNTS_KEY: &str = "mounts";
 const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 3 * 32 + 3 + 6 * 8;
 /// Memory for pages of the state file. The cache itself is in memory anyway.

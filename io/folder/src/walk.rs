@@ -24,6 +24,8 @@ pub(crate) struct Walked {
     pub(crate) skipped: Vec<(String, SkipReason)>,
     /// What was walked: a cached path in here that was not found has vanished.
     pub(crate) scopes: Scopes,
+    /// Directories on another file system than the one above them.
+    pub(crate) mounts: BTreeSet<String>,
 }
 
 /// The parts of the directory that a walk covers.
@@ -51,7 +53,8 @@ impl<'a> Walk<'a> {
     /// Walks everything.
     pub(crate) fn everything(mut self) -> io::Result<Walked> {
         self.walked.scopes.trees.insert(String::new());
-        self.directory(self.root.top(), "")?;
+        let (dev, _) = self.root.identity()?;
+        self.directory(self.root.top(), "", dev)?;
         Ok(self.walked)
     }
 
@@ -100,7 +103,8 @@ impl<'a> Walk<'a> {
                     self.walked.unknown.insert(path.to_owned());
                     return;
                 }
-                self.see(path.to_owned(), look, |walk| walk.root.dir(path));
+                let above = self.root.dev_of(ancestors(path).next().unwrap_or_default()).ok().flatten();
+                self.see(path.to_owned(), look, above, |walk| walk.root.dir(path));
             }
             Err(problem) => self.leave_out(path.to_owned(), SkipReason::Unreadable(problem.to_string())),
         }
@@ -133,7 +137,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Lists an open directory. Returns nothing: whether it is empty is noted at its own path.
-    fn directory(&mut self, dir: &OwnedFd, path: &str) -> io::Result<()> {
+    fn directory(&mut self, dir: &OwnedFd, path: &str, dev: u64) -> io::Result<()> {
         let names = entries(dir)?;
         if !names.iter().any(|(name, _)| name.as_bytes() == IGNORE_FILE.as_bytes()) {
             self.rules.has_none(path);
@@ -175,7 +179,7 @@ impl<'a> Walk<'a> {
                 }
             }
             tracked |= matches!(look, Look::Seen(..));
-            self.see(below, look, |_| Ok(open_dir(dir, text)?.into()));
+            self.see(below, look, Some(dev), |_| Ok(open_dir(dir, text)?.into()));
         }
         if self.counts_as_empty(path, tracked, bare)
             && let Some(stat) = look_at(dir, c".")?.stat()
@@ -185,7 +189,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn see(&mut self, path: String, look: Look, open: impl FnOnce(&Self) -> io::Result<std::sync::Arc<OwnedFd>>) {
+    /// Takes what stands at a path in a directory of the file system `above`.
+    fn see(
+        &mut self,
+        path: String,
+        look: Look,
+        above: Option<u64>,
+        open: impl FnOnce(&Self) -> io::Result<std::sync::Arc<OwnedFd>>,
+    ) {
         match look {
             Look::Nothing => {}
             Look::Special => self.leave_out(path, SkipReason::Special),
@@ -195,7 +206,10 @@ impl<'a> Walk<'a> {
                     self.leave_out(path, PathProblem::PathTooLong.into());
                     return;
                 }
-                let listed = open(self).and_then(|dir| self.directory(&dir, &path));
+                if above.is_some_and(|above| above != stat.dev) {
+                    self.walked.mounts.insert(path.clone());
+                }
+                let listed = open(self).and_then(|dir| self.directory(&dir, &path, stat.dev));
                 if let Err(problem) = listed {
                     self.leave_out(path, SkipReason::Unreadable(problem.to_string()));
                 }
@@ -227,6 +241,13 @@ impl<'a> Walk<'a> {
 }
 
 impl Walked {
+    /// Leaves everything at a directory alone, and what is in it.
+    pub(crate) fn leave_alone(&mut self, path: &str, reason: SkipReason) {
+        self.found.retain(|found, _| !is_within(found, path));
+        self.unknown.insert(path.to_owned());
+        self.skipped.push((path.to_owned(), reason));
+    }
+
     /// The cached paths that were covered and are not there any more.
     pub(crate) fn vanished<'c>(&self, cache: &'c BTreeMap<String, Placed>) -> Vec<(&'c str, &'c Placed)> {
         let covered: Vec<(&'c String, &'c Placed)> = if self.scopes.trees.contains("") {

@@ -31,10 +31,17 @@ pub struct WatchError {
 /// A running watch; it ends when this is dropped.
 pub struct Watcher {
     events: tokio::sync::mpsc::Receiver<Dirty>,
+    /// A directory that the system lets nobody look into, where there is one.
+    denied: Option<PathBuf>,
     _watcher: RecommendedWatcher,
 }
 
 impl Watcher {
+    /// A directory that is not watched, nor what is below it, where there is one: this process may not read it. There may be more.
+    pub fn denied(&self) -> Option<&Path> {
+        self.denied.as_deref()
+    }
+
     /// The next report; `None` when the watch has ended. Changes that a check-out or scan made itself are reported
     /// too: a scan of them finds nothing.
     pub async fn next(&mut self) -> Option<Dirty> {
@@ -59,14 +66,43 @@ pub fn watch(root: &Path) -> Result<Watcher, WatchError> {
     let (sender, raw) = mpsc::channel();
     let config = Config::default().with_follow_symlinks(false);
     let mut watcher = RecommendedWatcher::new(sender, config).map_err(failed)?;
-    watcher.watch(&real, RecursiveMode::Recursive).map_err(failed)?;
+    let mut denied = None;
+    add(&mut watcher, &real, &mut denied).map_err(failed)?;
+    if denied.as_ref() == Some(&real) {
+        return Err(failed(notify::Error::io(std::io::ErrorKind::PermissionDenied.into())));
+    }
     let (out, events) = tokio::sync::mpsc::channel(QUEUE);
     let gather = Gather { root: real, out, pending: Pending::default() };
     std::thread::Builder::new()
         .name("folder-watch".to_owned())
         .spawn(move || gather.run(&raw))
         .map_err(|problem| failed(problem.into()))?;
-    Ok(Watcher { events, _watcher: watcher })
+    Ok(Watcher { events, denied, _watcher: watcher })
+}
+
+/// Watches a directory with everything below it that may be read. The system refuses the whole of it for one directory (the
+/// `lost+found` of a disk): what came before that one is watched by then, and each of its neighbours is watched for itself.
+fn add(watcher: &mut RecommendedWatcher, dir: &Path, denied: &mut Option<PathBuf>) -> notify::Result<()> {
+    match watcher.watch(dir, RecursiveMode::Recursive) {
+        Err(error) if is_denied(&error) => {}
+        // It went meanwhile, which whoever watches the directory above is told.
+        Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => return Ok(()),
+        other => return other,
+    }
+    let Ok(entries) = dir.read_dir() else {
+        denied.get_or_insert_with(|| dir.to_owned());
+        return Ok(());
+    };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add(watcher, &entry.path(), denied)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_denied(error: &notify::Error) -> bool {
+    matches!(&error.kind, notify::ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// What happened since the last report.

@@ -470,12 +470,17 @@ fn all_in_step(status: &Value) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Conflict, "conflict", format!("{} has conflicts", name(space)))
             .hint("`sealtide conflicts list`"));
     }
-    match spaces.iter().find(|space| space["state"] != "in_step") {
+    if let Some(space) = spaces.iter().find(|space| space["state"] != "in_step") {
+        let text = format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default());
+        return Err(Failure::failed("not_in_step", text));
+    }
+    let skipped = |space: &&Value| space["skipped"].as_object().is_some_and(|skipped| !skipped.is_empty());
+    match spaces.iter().find(skipped) {
         None => Ok(()),
-        Some(space) => Err(Failure::failed(
-            "not_in_step",
-            format!("{} is {}", name(space), space["state"].as_str().unwrap_or_default()),
-        )),
+        Some(space) => {
+            Err(Failure::new(Exit::Skipped, "skipped", format!("{} is in step but for what was skipped", name(space)))
+                .hint("`sealtide status` lists it, with the reason"))
+        }
     }
 }
 

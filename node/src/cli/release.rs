@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sealtide_releases::bundle::{TRUST_BYTES_MAX, Trust};
 use serde_json::json;
@@ -138,12 +139,50 @@ pub(super) fn read_trust_file(path: PathBuf) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Installs what the running node gets, until somebody ends it.
+/// How often to look for a node that went away while it was followed, or to try again what failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Installs what the running node gets, until somebody ends it: also a node that comes back after it went.
 async fn follow_app(cx: &Cx, request: ReleaseRequest) -> Result<u8, Failure> {
+    let mut interrupts = up::Interrupts::new()?;
+    let (mut was_there, mut waits) = (false, false);
+    loop {
+        let ended = tokio::select! {
+            ended = follow_once(cx, request.clone(), &mut was_there, &mut waits) => ended,
+            signal = interrupts.next() => return Ok(signal.code()),
+        };
+        match ended {
+            Ended::Answered(result) => return result,
+            Ended::NoNode if !was_there => {
+                return Err(Failure::failed("not_running", "no node runs on this home, so nothing new would come")
+                    .hint("`sealtide up` runs it; without --follow the newest release that is here is installed"));
+            }
+            Ended::NoNode if !waits => {
+                cx.out.note("the node of this home is not running; waiting for it");
+                waits = true;
+            }
+            Ended::NoNode => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            signal = interrupts.next() => return Ok(signal.code()),
+        }
+    }
+}
+
+/// How a try to follow ended.
+enum Ended {
+    Answered(Result<u8, Failure>),
+    /// None is running, or it went away.
+    NoNode,
+}
+
+/// Follows as long as the node runs. `was_there` says whether a release was installed before, `waits` whether somebody was told that the
+/// node is away.
+async fn follow_once(cx: &Cx, request: ReleaseRequest, was_there: &mut bool, waits: &mut bool) -> Ended {
     let (progress, mut told) = mpsc::unbounded_channel();
     let (shown, bars) = mpsc::unbounded_channel();
     let bars = tokio::spawn(progress::show(bars, cx.out.clone()));
-    let mut interrupts = up::Interrupts::new()?;
     let socket = cx.home.control_socket();
     let request = Request::Release(request);
     let asked = control::ask(&socket, &request, &progress);
@@ -152,29 +191,29 @@ async fn follow_app(cx: &Cx, request: ReleaseRequest) -> Result<u8, Failure> {
         tokio::select! {
             ended = &mut asked => break ended,
             Some(line) = told.recv() => {
-                if line["event"].is_object() {
-                    let _ = shown.send(json!({"phase": "idle"}));
-                    cx.out.answer(&line["event"]);
-                } else {
+                if !line["event"].is_object() {
                     let _ = shown.send(line);
+                    continue;
                 }
-            }
-            signal = interrupts.next() => {
-                drop(shown);
-                let _ = bars.await;
-                return Ok(signal.code());
+                let _ = shown.send(json!({"phase": "idle"}));
+                // Where the node came back, what it begins with was told before.
+                let again = std::mem::take(waits) && line["event"]["changed"] == false;
+                *was_there = true;
+                if !again {
+                    cx.out.answer(&line["event"]);
+                }
             }
         }
     };
     drop(shown);
     let _ = bars.await;
     match ended {
-        Some(result) => result.map(|answer| {
+        None => Ended::NoNode,
+        Some(Err(failure)) if failure.code == control::LOST && *was_there => Ended::NoNode,
+        Some(result) => Ended::Answered(result.map(|answer| {
             cx.out.answer(&answer);
             0
-        }),
-        None => Err(Failure::failed("not_running", "no node runs on this home, so nothing new would come")
-            .hint("`sealtide up` runs it; without --follow the newest release that is here is installed")),
+        })),
     }
 }
 

@@ -290,6 +290,9 @@ fn status(answer: &Value) -> String {
         for (path, reason) in space["skipped"].as_object().into_iter().flatten() {
             text += &format!("  skipped {path}: {}\n", word(reason));
         }
+        if let Some(reason) = space["unwatched"].as_str() {
+            text += &format!("  not watched whole ({reason}): changes are looked for now and then\n");
+        }
         for path in space["local_only"].as_array().into_iter().flatten() {
             text += &format!("  local only {}\n", word(path));
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::ReleaseProgress;
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::api::Progress;
 use crate::commands::registry::{self, RegistryRequest};
 use crate::commands::{blocking, rfc3339};
+use crate::control;
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
 use crate::gateway::ledger_nodes;
@@ -204,6 +206,9 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
     }
 }
 
+/// How long to wait before what went wrong is tried again: a disk that was full may have room.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
 /// Installs, and again whenever the space changes. What goes wrong later is told and tried again.
 async fn install(
     node: &Node,
@@ -232,18 +237,19 @@ async fn install(
     let _ = progress.send(json!({"event": first.to_value()}));
     let mut told = None;
     loop {
-        match events.recv().await {
-            Ok(Event::Changed { space: changed, .. }) if changed == space => {}
-            Ok(_) => continue,
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return Ok(first.to_value()),
+        let pause = if told.is_some() { TRY_AGAIN } else { Duration::MAX };
+        match tokio::time::timeout(pause, events.recv()).await {
+            Err(_) | Ok(Err(RecvError::Lagged(_))) => {}
+            Ok(Ok(Event::Changed { space: changed, .. })) if changed == space => {}
+            Ok(Ok(_)) => continue,
+            Ok(Err(RecvError::Closed)) => return Err(Failure::failed(control::LOST, "the node is stopping")),
         }
         match once(order.clone(), None).await {
             Ok((_, installed)) if installed.changed => {
                 told = None;
                 let _ = progress.send(json!({"event": installed.to_value()}));
             }
-            Ok(_) => {}
+            Ok(_) => told = None,
             Err(failure) if told.as_ref() == Some(&failure) => {}
             Err(failure) => {
                 node.audit().note("release_refused", &[("app", order.wanted.name.as_str()), ("reason", &failure.code)]);

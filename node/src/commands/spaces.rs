@@ -68,8 +68,14 @@ pub(crate) async fn create(node: &Node, name: &str) -> Result<Value, Failure> {
 pub(crate) async fn folder(node: &Node, name: &str, dir: &Path, yes: bool) -> Result<Value, Failure> {
     let space = node.find_space(name)?;
     let label = node.known().label(&space).filter(|_| node.spaces().contains(&space));
-    let label = label.ok_or_else(|| Failure::usage("no_folder", format!("{name} is a space without files")))?;
+    let mut label = label.ok_or_else(|| Failure::usage("no_folder", format!("{name} is a space without files")))?;
     let dir = existing(dir)?;
+    // A person says that a directory which does not look like it is the one: it is compared like any other, so nothing is taken for
+    // deleted.
+    if yes && label.dir.as_deref().map(Path::new) == Some(&dir) && node.unopened(&space).is_some() {
+        node.unshare(&space);
+        label.dir = None;
+    }
     match (&label.dir, node.space_of_dir(&dir)) {
         (Some(kept), there) if there != Some(space) => {
             return Err(Failure::usage("has_folder", format!("{} is kept in {kept} already", label.name)));

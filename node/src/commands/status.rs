@@ -72,6 +72,9 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
     if !told.skipped.is_empty() {
         document["skipped"] = json!(told.skipped);
     }
+    if let Some(reason) = told.unwatched {
+        document["unwatched"] = json!(reason);
+    }
     if !told.local_only.is_empty() {
         document["local_only"] = json!(told.local_only);
     }

@@ -186,7 +186,7 @@ impl Node {
     pub fn open_shares(&self) {
         for (space, dir) in self.shared_dirs() {
             if let Err(failure) = self.open_share(space, &dir)
-                && lock(&self.0.unopened).insert(space, failure.message.clone()).is_none()
+                && lock(&self.0.unopened).insert(space, failure.with_hint()).is_none()
             {
                 tracing::warn!(dir = %dir.display(), error = %failure, "a shared folder could not be opened");
             }

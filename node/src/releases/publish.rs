@@ -19,7 +19,7 @@ use serde_json::json;
 use super::app::{App, Entry};
 use super::archive::ArchiveSettings;
 use super::file::OpenBundle;
-use super::tiers::{ARCHIVE_AFTER_MS, Tier, Tiers};
+use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
 use crate::audit::AuditEvent;
@@ -81,20 +81,22 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
     refuse_in_doubt(node)?;
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
-    let app = match App::find(node, &order.app)? {
-        Some(app) => app,
-        None => App::begin(node, &order.app).await?,
-    };
+    let known = App::find(node, &order.app)?;
     let (registered, registry_revision) = desk.app_version();
     let registered = registered.and_then(|version| Version::parse(&version.to_string()).ok());
     let version = order.version.clone().or(registered).ok_or_else(|| {
         Failure::usage("version", "the version registry has no entity global:main to take the version from")
             .hint("name one with --version")
     })?;
-    let (line, earlier) = own_line(&app, &order.channel)?;
+    let (line, earlier) = known.as_ref().map_or(Ok(Default::default()), |app| own_line(app, &order.channel))?;
     refuse_known(&order.app, &order.channel, &version, &earlier, order.allow_downgrade)?;
     let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone() };
     let packed = blocking(move || packing.pack()).await?;
+    // What cannot be packed leaves no space behind.
+    let app = match known {
+        Some(app) => app,
+        None => App::begin(node, &order.app).await?,
+    };
     let made = now().wall_ms;
     let manifest = desk.sign_release(|key_version, _| Manifest {
         registry: app.registry.clone(),
@@ -253,8 +255,8 @@ pub(super) struct Source {
 }
 
 pub(super) enum Payload {
-    /// A file that holds the payload alone; it is removed afterwards.
-    Packed(PathBuf),
+    /// A file that holds the payload alone.
+    Packed(Scratch),
     /// The payload of another bundle.
     Bundle(Box<OpenBundle>),
 }
@@ -286,11 +288,7 @@ pub(super) async fn bring_out(
     let (file, head_records) = blocking(move || {
         let head_records = store_bytes(&store, &bytes)?;
         let file = match payload {
-            Payload::Packed(path) => {
-                let file = tiers.put(&signed, &bytes, File::open(&path)?)?;
-                fs::remove_file(&path)?;
-                file
-            }
+            Payload::Packed(packed) => tiers.put(&signed, &bytes, File::open(&packed.0)?)?,
             Payload::Bundle(bundle) => tiers.put(&signed, &bytes, bundle.payload()?)?,
         };
         Ok((file, head_records))
@@ -354,7 +352,7 @@ fn sign_head(desk: &Desk, manifest: &Signed<Manifest>, yanked: Vec<u64>) -> Resu
 /// What was packed.
 struct PackedDir {
     packed: Packed,
-    payload: PathBuf,
+    payload: Scratch,
     tar: Address,
     records: Vec<Verified>,
 }
@@ -375,7 +373,7 @@ impl Packing {
         }
         let (files, bytes) = (list.len() as u64, list.iter().map(|file| file.size).sum::<u64>());
         let payload = Tiers::of(self.node.home()).scratch()?;
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&payload)?);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&payload.0)?);
         let mut content = ContentWriter::new(self.node.store().clone());
         let mut told = |now: sealtide_folder::release::ReleaseProgress| {
             let _ = self

@@ -132,13 +132,28 @@ pub(crate) struct Archived {
     pub(crate) bytes: u64,
 }
 
+/// A file that is half-made, and is removed with this value where it is still there.
+#[derive(Debug)]
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "a file that is not needed any more stays");
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Tiers {
     pub(crate) fn of(home: &Home) -> Self {
         Self { root: home.root().join("bundles") }
     }
 
-    /// The name of a new file that nobody else uses.
-    pub(crate) fn scratch(&self) -> io::Result<PathBuf> {
+    /// The place of a new file that nobody else uses, and that goes with what is returned.
+    pub(crate) fn scratch(&self) -> io::Result<Scratch> {
         let dir = self.root.join("scratch");
         fs::create_dir_all(&dir)?;
         // One publication at a time: what lies here was left by a crash.
@@ -148,7 +163,7 @@ impl Tiers {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(dir.join("payload"))
+        Ok(Scratch(dir.join("payload")))
     }
 
     /// Where the bundle that somebody brings is written; one comes at a time.
@@ -162,12 +177,13 @@ impl Tiers {
         let path = self.new_path(manifest);
         let dir = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(dir)?;
-        let beside = path.with_extension("new");
-        let mut file = File::create(&beside)?;
+        // On a disk that is full the room is needed for whatever makes room.
+        let beside = Scratch(path.with_extension("new"));
+        let mut file = File::create(&beside.0)?;
         file.write_all(head)?;
         io::copy(&mut payload, &mut file)?;
         file.sync_all()?;
-        fs::rename(&beside, &path)?;
+        fs::rename(&beside.0, &path)?;
         write_durably(&manifest_of(&path), &manifest.to_value())?;
         File::open(dir)?.sync_all()?;
         Ok(path)

@@ -82,11 +82,11 @@ impl Worker {
         }
         self.list_conflicts();
         let plan = self.moves(plan.items.into_values().collect());
-        let mut lately = self.lately();
-        let held = self.mass_change(&plan, lately.lost()).filter(|_| !accepted);
-        lately.held = held.is_some();
+        self.lately.age(self.engine.world().now().wall_ms);
+        let held = self.mass_change(&plan).filter(|_| !accepted);
+        self.lately.held = held.is_some();
         if let Some(held) = held {
-            self.put_lately(lately.text())?;
+            self.keep_lately()?;
             self.stale.extend(stale.iter().cloned());
             self.share.update(|status| status.held = Some(held));
             return Ok(Vec::new());
@@ -97,19 +97,16 @@ impl Worker {
         }
         let before = self.folder.entries_count();
         let dirty = self.perform(plan)?;
-        lately.note(self.engine.world().now().wall_ms, before as i64 - self.folder.entries_count() as i64);
-        self.put_lately(lately.text().filter(|_| !accepted))?;
+        if !accepted {
+            self.lately.note(self.engine.world().now().wall_ms, before, self.folder.entries_count());
+            self.keep_lately()?;
+        }
         Ok(dirty)
     }
 
-    /// What check-outs removed lately. Kept over a restart, as what is held because of it.
-    fn lately(&self) -> Lately {
-        let text = self.engine.known().setting(&lately_key(&self.space));
-        Lately::read(text.as_deref(), self.engine.world().now().wall_ms)
-    }
-
-    fn put_lately(&self, text: Option<String>) -> Result<(), Failure> {
-        let key = lately_key(&self.space);
+    /// Keeps what went lately over a restart, as what is held because of it.
+    fn keep_lately(&self) -> Result<(), Failure> {
+        let (key, text) = (lately_key(&self.space), self.lately.text());
         if text == self.engine.known().setting(&key) {
             return Ok(());
         }
@@ -232,12 +229,20 @@ impl Worker {
         standing.zip(frame(sid)).is_some_and(|(standing, wanted)| standing.same_content(&wanted))
     }
 
-    /// What would be held of a plan, where `lost` files went lately.
-    fn mass_change(&self, plan: &[CheckOut], lost: usize) -> Option<Held> {
-        let total = self.folder.entries_count();
+    fn mass_change(&self, plan: &[CheckOut]) -> Option<Held> {
+        let (total, lost) = (self.folder.entries_count(), self.lately.lost());
         let (mut removed, mut replaced, mut edited, mut added) = (Vec::new(), Vec::new(), 0, 0);
+        let put = |item: &CheckOut| if let CheckOut::Put { timeline, .. } = item { Some(*timeline) } else { None };
+        let stay: BTreeSet<_> = plan.iter().filter_map(put).collect();
         for item in plan {
             match item {
+                // It stands at another path, edited on the way.
+                CheckOut::Remove { path }
+                    if self.folder.known(path).is_some_and(|known| stay.contains(&known.timeline)) =>
+                {
+                    edited += 1;
+                    replaced.push(path.clone());
+                }
                 CheckOut::Remove { path } => removed.push(path.clone()),
                 CheckOut::Put { path, sid, timeline, .. } => match self.folder.known(path) {
                     None => added += 1,
@@ -380,7 +385,8 @@ impl Worker {
         }
         if accept {
             let dirty = self.check_out(true)?;
-            self.put_lately(None)?;
+            self.lately = Lately::default();
+            self.keep_lately()?;
             return self.record(Some(&dirty));
         }
         if self.own_role() < Some(Role::Write) {
@@ -392,7 +398,8 @@ impl Worker {
         // What is new in the space, and what could not be put back, is still to be checked out.
         self.stale.extend(stale);
         put_back?;
-        self.put_lately(None)?;
+        self.lately = Lately::default();
+        self.keep_lately()?;
         self.share.update(|status| status.held = None);
         Ok(())
     }

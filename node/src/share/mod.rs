@@ -18,16 +18,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sealtide_folder::{Dirty, Folder, Found, FoundContent, SkipReason};
+use sealtide_folder::{Dirty, Folder, FolderError, Found, FoundContent, SkipReason};
 use sealtide_ibgib::{Content, FileKind, TimelineId, binary_record};
 use sealtide_identity::{Role, SpaceId};
 use sealtide_store::SpaceHandle;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::engine::{Engine, Event};
 use crate::failure::{Exit, Failure};
 use crate::real::RealWorld;
+
+use lately::Lately;
 
 pub(crate) use checkout::lately_key;
 pub(crate) use claims::{Child, Claims, agree, join_tips, live_files, tip_records, tips};
@@ -36,6 +40,13 @@ pub(crate) use record::frame_of_found;
 
 /// How long a path that could not be read or written is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often all of a directory is looked through, whatever the watch says: a file system that was mounted below, or changes on a network one,
+/// it does not tell of …
+const LOOK: Duration = Duration::from_secs(10 * 60);
+/// … and where it is not watched, or a part of it is not.
+const LOOK_UNWATCHED: Duration = Duration::from_secs(20);
+/// Looking takes at most this part of the time.
+const LOOK_PART: u32 = 20;
 /// How long a folder that is to stop may take for the step it is in. What is cut off then is what a crash cuts off.
 const STOP: Duration = Duration::from_secs(3);
 
@@ -75,6 +86,8 @@ pub struct ShareStatus {
     pub conflicts: Vec<Conflict>,
     /// What stopped the folder altogether.
     pub failed: Option<String>,
+    /// Why changes in the directory, or in a part of it, are seen only by looking through all of it now and then.
+    pub unwatched: Option<String>,
 }
 
 /// A check-out that waits for a person.
@@ -193,8 +206,15 @@ impl Share {
     /// # Errors
     /// When the directory or its state cannot be opened.
     pub fn start(engine: Engine<RealWorld>, space: SpaceId, dir: &Path, state: &Path) -> Result<Self, Failure> {
-        let folder =
-            Folder::open(dir, state).map_err(|error| Failure::failed("folder", crate::failure::whole(&error)))?;
+        let folder = Folder::open(dir, state).map_err(|error| {
+            let failure = Failure::failed("folder", crate::failure::whole(&error));
+            match error {
+                FolderError::RootReplaced { .. } => failure.hint(
+                    "mount it; where this is the directory all the same, `sealtide spaces folder SPACE DIR --yes` compares it anew, and what it lacks comes back",
+                ),
+                _ => failure,
+            }
+        })?;
         let view =
             engine.store().view(&space).ok_or_else(|| Failure::failed("no_space", format!("no space {space}")))?;
         let (orders, inbox) = channel();
@@ -209,8 +229,10 @@ impl Share {
             stopped: Mutex::new(None),
         };
         let share = Self(Arc::new(shared));
-        forward_watch(dir, orders.clone());
+        let tasks = Handle::current();
+        let watching = share.watch(&tasks);
         let events = engine.subscribe();
+        let lately = Lately::read(engine.known().setting(&lately_key(&space)).as_deref());
         forward_news(&engine, space, orders);
         let worker = Worker {
             share: share.clone(),
@@ -224,6 +246,10 @@ impl Share {
             unlooked: BTreeSet::new(),
             may_record: None,
             notes_lag: true,
+            lately,
+            look_at: Instant::now() + LOOK,
+            tasks,
+            watching,
         };
         // Until the first scan is recorded nobody may be told that the space is in step.
         worker.engine.reading(space, true);
@@ -303,35 +329,43 @@ impl Share {
         }
     }
 
+    /// Watches the directory from now on, or says why not.
+    fn watch(&self, tasks: &Handle) -> Option<JoinHandle<()>> {
+        let watcher = sealtide_folder::watch(self.dir());
+        let unwatched = match &watcher {
+            Ok(watcher) => watcher.denied().map(|dir| format!("{} cannot be read", dir.display())),
+            Err(error) => Some(crate::failure::whole(error)),
+        };
+        if let Some(reason) = &unwatched {
+            tracing::warn!(dir = %self.dir().display(), reason, "changes are found by looking for them");
+        }
+        self.update(|status| status.unwatched = unwatched);
+        let mut watcher = watcher.ok()?;
+        let share = self.clone();
+        Some(tasks.spawn(async move {
+            while let Some(seen) = watcher.next().await {
+                let order = match seen {
+                    Dirty::Paths(paths) => Order::Dirty(paths),
+                    Dirty::Overflow => Order::FullScan,
+                    Dirty::Blind(reason) => {
+                        tracing::warn!(dir = %share.dir().display(), reason, "changes are found by looking for them from now on");
+                        share.update(|status| status.unwatched = Some(reason));
+                        Order::FullScan
+                    }
+                };
+                if share.0.orders.send(order).is_err() {
+                    break;
+                }
+            }
+        }))
+    }
+
     fn status_of<T>(&self, look: impl FnOnce(&ShareStatus) -> T) -> T {
         look(&lock(&self.0.status))
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut ShareStatus)) {
         change(&mut lock(&self.0.status));
-    }
-}
-
-fn forward_watch(dir: &Path, orders: Sender<Order>) {
-    match sealtide_folder::watch(dir) {
-        Ok(mut watcher) => {
-            tokio::spawn(async move {
-                while let Some(seen) = watcher.next().await {
-                    let order = match seen {
-                        Dirty::Paths(paths) => Order::Dirty(paths),
-                        Dirty::Overflow => Order::FullScan,
-                        Dirty::Blind(reason) => {
-                            tracing::warn!(reason, "changes are found by scans only from now on");
-                            Order::FullScan
-                        }
-                    };
-                    if orders.send(order).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        Err(error) => tracing::warn!(dir = %dir.display(), %error, "not watched; changes are found by scans only"),
     }
 }
 
@@ -383,6 +417,14 @@ struct Worker {
     /// Whether the notes about the directory may be older than the frames made of it, as a crash leaves them: until the
     /// first scan after the start is recorded.
     notes_lag: bool,
+    /// What check-outs removed lately.
+    lately: Lately,
+    /// When to look through all of the directory, whatever the watch says.
+    look_at: Instant,
+    /// Where the watch runs …
+    tasks: Handle,
+    /// … which is this task.
+    watching: Option<JoinHandle<()>>,
 }
 
 /// What a round has to do.
@@ -413,6 +455,7 @@ impl Worker {
                     retry_at = None;
                     round.dirty.append(&mut self.unlooked);
                 }
+                self.look_now_and_then(&mut round);
                 let outcome = self.step(&mut round);
                 if std::mem::take(&mut unread) {
                     self.engine.reading(self.space, false);
@@ -436,7 +479,8 @@ impl Worker {
             for done in round.flushed.drain(..) {
                 let _ = done.send(());
             }
-            let wait = retry_at.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+            let next = retry_at.map_or(self.look_at, |at| at.min(self.look_at));
+            let wait = if self.paused { LOOK } else { next.saturating_duration_since(Instant::now()) };
             match inbox.recv_timeout(wait) {
                 Ok(order) => self.take(order, &mut round),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -449,6 +493,26 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Looks through all of the directory when it is time to; where it is not watched, tries to watch it again.
+    fn look_now_and_then(&mut self, round: &mut Round) {
+        if Instant::now() < self.look_at {
+            return;
+        }
+        round.full = true;
+        self.look_at = Instant::now() + LOOK_UNWATCHED;
+        if self.share.status_of(|status| status.unwatched.is_some()) {
+            self.watching.take().inspect(JoinHandle::abort);
+            self.watching = self.share.watch(&self.tasks);
+        }
+    }
+
+    /// All of the directory was looked through, which took this long.
+    fn looked(&mut self, took: Duration) {
+        let unwatched = self.share.status_of(|status| status.unwatched.is_some());
+        let pause = if unwatched { LOOK_UNWATCHED } else { LOOK };
+        self.look_at = Instant::now() + pause.max(took * LOOK_PART);
     }
 
     fn read_claims(&mut self) {
@@ -516,7 +580,11 @@ impl Worker {
     fn step(&mut self, round: &mut Round) -> Result<(), Failure> {
         if round.full || !round.dirty.is_empty() {
             let only: Option<Vec<String>> = (!round.full).then(|| round.dirty.iter().cloned().collect());
+            let began = Instant::now();
             self.record(only.as_deref())?;
+            if round.full {
+                self.looked(began.elapsed());
+            }
             round.full = false;
             round.dirty.clear();
         }

@@ -24,10 +24,12 @@ struct Rig {
     space: SpaceId,
     root: PathBuf,
     _places: [tempfile::TempDir; 2],
+    _runtime: tokio::runtime::Runtime,
 }
 
 impl Rig {
     fn new(role: Role) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let (home, root) = (places[0].path(), places[1].path().canonicalize().unwrap());
         let store = Store::open_dir(home.join("store")).unwrap();
@@ -61,9 +63,13 @@ impl Rig {
             unlooked: BTreeSet::new(),
             may_record: None,
             notes_lag: true,
+            lately: Lately::default(),
+            look_at: Instant::now() + LOOK,
+            tasks: runtime.handle().clone(),
+            watching: None,
         };
         worker.read_claims();
-        Self { worker, space, root, _places: places }
+        Self { worker, space, root, _places: places, _runtime: runtime }
     }
 
     /// Looks at the whole directory, records, and checks out.

@@ -90,7 +90,7 @@ const FLEET: usize = 10;
 struct Follower {
     machine: Machine,
     follow: Running,
-    _node: Running,
+    node: Running,
 }
 
 impl Follower {
@@ -103,7 +103,7 @@ impl Follower {
         let mut words = vec!["release", "install", "kiosk", "--to", to.to_str().unwrap(), "--follow"];
         words.extend(trust.into_iter().flat_map(|trust| ["--trust", trust]));
         let follow = machine.stream(&words);
-        Self { machine, follow, _node: node }
+        Self { machine, follow, node }
     }
 
     /// What it told so far: versions that it installed, and refusals.
@@ -345,6 +345,27 @@ fn what_was_tampered_with_is_refused_and_the_installed_version_stays() {
     );
     client.fails(&["release", "install", &other.bundle("9.9.9"), "--to", to_text], 6, "no_trust");
     assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
+}
+
+/// Who follows goes on when the node of the machine was away: a fleet is updated, and its machines start anew, by themselves.
+#[test]
+fn a_follower_outlives_its_node() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let _node = publisher.machine.up(&[]);
+    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
+    let mut follower = Follower::join(ticket["ticket"].as_str().unwrap(), None);
+    let known = BTreeSet::from(["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned));
+    follower.until_version("1.0.0", &known);
+    follower.node.kill_9();
+    publisher.publish("1.1.0");
+    follower.node = follower.machine.up(&[]);
+    follower.until_version("1.1.0", &known);
+    follower.machine.ok(&["down"]);
+    publisher.publish("1.2.0");
+    follower.node = follower.machine.up(&[]);
+    follower.until_version("1.2.0", &known);
+    assert_eq!(follower.told(), (["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned).to_vec(), vec![]));
 }
 
 // Proves: GW-104

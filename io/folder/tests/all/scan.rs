@@ -446,6 +446,70 @@ fn an_unmounted_disk_deletes_nothing() {
 }
 
 #[test]
+fn a_directory_that_lacks_most_of_it_is_another_one() {
+    let names: Vec<String> = (0..10).map(|n| format!("f{n}")).collect();
+    let mut case = Case::new();
+    names.iter().for_each(|name| case.put(name, &file(name.as_str())));
+    case.record();
+    let (root, state, aside) = (case.root(), case.outside().join("state"), case.outside().join("aside"));
+    let other = tempfile::tempdir().expect("temp dir");
+    let elsewhere = Folder::open(other.path(), &other.path().join("state")).expect("open");
+    drop(std::mem::replace(&mut case.folder, elsewhere));
+    std::fs::rename(&root, &aside).expect("rename");
+    // What lies under a disk that is not mounted.
+    std::fs::create_dir(&root).expect("make");
+    let copy = |name: &String| assert!(std::fs::copy(aside.join(name), root.join(name)).is_ok());
+    std::fs::write(root.join("service.log"), "started").expect("write");
+    names[..4].iter().for_each(copy);
+    assert!(matches!(Folder::open(&root, &state), Err(FolderError::RootReplaced { .. })));
+    // A copy on another disk, in which some are gone.
+    copy(&names[4]);
+    case.folder = Folder::open(&root, &state).expect("open");
+    let scan = case.scan();
+    assert_eq!(scan.changes.iter().filter(|change| change.found == Found::Gone).count(), 5);
+}
+
+/// Runs a command as root; false where that cannot be.
+fn as_root(program: &str, args: &[&str]) -> bool {
+    std::process::Command::new(program).args(args).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn what_was_mounted_below_does_not_look_deleted() {
+    let mut case = Case::with(&tree([("a", file("1")), ("usb/under", file("2"))]));
+    let usb = case.at_path("usb");
+    let mount = || as_root("mount", &["-t", "tmpfs", "-o", "size=1m", "none", usb.to_str().expect("UTF-8")]);
+    let unmount = || assert!(as_root("umount", &[usb.to_str().expect("UTF-8")]));
+    if !mount() {
+        println!("SKIPPED: nothing can be mounted here");
+        return;
+    }
+    case.put("usb/x", &file("x"));
+    case.put("usb/y", &file("y"));
+    assert_eq!(shown(&case.scan()), ["usb/under: gone", "usb/x: text \"x\" new", "usb/y: text \"y\" new"]);
+    case.record();
+    unmount();
+    for only in [None, Some(&["usb/x"][..]), Some(&["usb"][..])] {
+        let scan = case.scan_only(only);
+        assert_eq!(
+            (shown(&scan), scan.skipped),
+            (vec![], vec![("usb".to_owned(), SkipReason::NotMounted)]),
+            "{only:?}"
+        );
+    }
+    case = case.reopen();
+    assert_eq!(shown(&case.scan()), [""; 0], "after a restart");
+    assert!(mount());
+    case.put("usb/y", &file("y"));
+    assert_eq!(shown(&case.scan()), ["usb/x: gone"], "it is mounted, and what is not on it went");
+    case.record();
+    unmount();
+    case.remove("usb/under");
+    std::fs::remove_dir(&usb).expect("remove");
+    assert_eq!(shown(&case.scan()), ["usb/y: gone"], "a directory that goes takes all with it");
+}
+
+#[test]
 fn one_scan_holds_no_more_than_it_may() {
     let mut case = Case::quick();
     // 300 MiB of files that were never seen, and one that went: it must not look gone before all are read.

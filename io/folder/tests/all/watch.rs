@@ -104,3 +104,39 @@ fn a_directory_that_is_not_there_cannot_be_watched() {
 }
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Root may read everything, so the test runs as somebody else.
+fn is_nobody(test: &str) -> bool {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().expect("its own path"));
+    let again = std::os::unix::process::CommandExt::uid(&mut again, NOBODY);
+    let status = again.args([test, "--exact"]).current_dir("/").status();
+    assert!(status.expect("it runs again").success(), "as nobody");
+    false
+}
+
+#[test]
+fn a_directory_that_may_not_be_read_leaves_the_rest_watched() {
+    if !is_nobody("watch::a_directory_that_may_not_be_read_leaves_the_rest_watched") {
+        return;
+    }
+    let things = [("a/x", file("1")), ("locked/y", file("2")), ("z/deep/er", file("3"))];
+    let mut case = Case::with(&tree(things));
+    let locked = case.at_path("locked");
+    let set_mode = |mode| {
+        std::fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("set");
+    };
+    set_mode(0);
+    let denied = watch(&case.root()).expect("watch").denied().map(std::path::Path::to_owned);
+    assert_eq!(denied, Some(locked.clone()));
+    let reports = Reports::of(&case);
+    case.put("a/x", &file("11"));
+    case.put("z/deep/er", &file("33"));
+    reports.scan_until(&mut case, &["a/x: text \"11\"", "z/deep/er: text \"33\""]);
+    case.put("new/dir", &file("n"));
+    reports.scan_until(&mut case, &["new/dir: text \"n\" new"]);
+    set_mode(0o755);
+}

@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::commands::join::read_ticket;
 use crate::failure::Failure;
 use crate::node::Node;
+use crate::share::Share;
 
 use findings::{Findings, Verdict};
 use way::Place;
@@ -140,12 +141,27 @@ fn doors(node: &Node, findings: &mut Findings) {
     }
 }
 
+/// What is not as it should be in a folder that is open.
+fn look(share: &Share) -> Option<(String, &'static str)> {
+    let (dir, status) = (share.dir().display(), share.status());
+    if let Some((path, reason)) = status.skipped.iter().next() {
+        let more = status.skipped.len() - 1;
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        return Some((format!("{dir}: {path} is skipped: {reason}{more}"), "`sealtide status` lists what is skipped"));
+    }
+    let todo = "changes are found by looking through it now and then: slower, and more work for the disk";
+    status.unwatched.map(|reason| (format!("{dir} is not watched whole: {reason}"), todo))
+}
+
 fn folders(node: &Node, findings: &mut Findings) {
-    let todo = Some("look at the directory and its permissions");
+    let todo = Some("look at the directory, its permissions, and the room on its disk and on that of the home");
     for share in node.shares().values() {
         match share.status().failed {
             Some(failed) => findings.add("folder", Verdict::Fail, failed, todo),
-            None => findings.ok("folder", share.dir().display().to_string()),
+            None => match look(share) {
+                Some((text, todo)) => findings.add("folder", Verdict::Warn, text, Some(todo)),
+                None => findings.ok("folder", share.dir().display().to_string()),
+            },
         }
     }
     for failed in node.spaces().iter().filter_map(|space| node.unopened(space)) {
