@@ -308,11 +308,7 @@ impl Config {
     /// # Errors
     /// Exit 2, naming the line or variable that is wrong.
     pub fn load(path: &Path, explicit: bool) -> Result<Self, Failure> {
-        let mut values = BTreeMap::new();
-        for setting in settings() {
-            values.insert((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
-        }
-        let mut config = Self { values };
+        let mut config = Self::defaults();
         match std::fs::read_to_string(path) {
             Ok(text) => config.read_file(path, &text)?,
             Err(error) if !explicit && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
@@ -328,6 +324,13 @@ impl Config {
         Ok(config)
     }
 
+    /// What holds where nobody sets anything.
+    pub(crate) fn defaults() -> Self {
+        let default =
+            |setting: &'static Setting| ((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
+        Self { values: settings().map(default).collect() }
+    }
+
     fn read_file(&mut self, path: &Path, text: &str) -> Result<(), Failure> {
         let document = toml_edit::Document::parse(text).map_err(|error| {
             Failure::usage("config", format!("{}: {}", path.display(), error.to_string().trim_end()))
@@ -336,8 +339,7 @@ impl Config {
             span.map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1)
         };
         let unknown = |line: usize, what: &str| {
-            Failure::usage("config", format!("{}:{line}: {what} is no setting", path.display()))
-                .hint("`sealtide config show` lists all settings")
+            Failure::usage("config", format!("{}:{line}: {what} is no setting", path.display())).hint(near(what))
         };
         for (section, item) in document.as_table().iter() {
             let line = line_of(document.as_table().key(section).and_then(|key| key.span()));
@@ -470,9 +472,8 @@ impl Config {
 /// Exit 2 for a key or value that is none.
 pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
     let (section, key) = name.split_once('.').unwrap_or((name, ""));
-    let setting = find(section, key).ok_or_else(|| {
-        Failure::usage("config", format!("{name} is no setting")).hint("`sealtide config show` lists all settings")
-    })?;
+    let setting =
+        find(section, key).ok_or_else(|| Failure::usage("config", format!("{name} is no setting")).hint(near(name)))?;
     if !(setting.check)(value) {
         let shown = setting.shown(value);
         return Err(Failure::usage("config", format!("{shown:?} is no value for {name}")).hint(setting.about));
@@ -486,6 +487,15 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
     std::fs::write(&temporary, document.to_string())?;
     std::fs::rename(&temporary, path)?;
     Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": setting.shown(value), "file": path}))
+}
+
+/// The setting that somebody may have meant, and where all of them are told: also where the file has a mistake.
+fn near(what: &str) -> String {
+    let names: Vec<String> = settings().map(|setting| format!("{}.{}", setting.section, setting.key)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let near = similar::get_close_matches(what, &names, 1, 0.7);
+    let near = near.first().map_or_else(String::new, |name| format!("{name}? "));
+    format!("{near}`sealtide --config /dev/null config show` lists all settings")
 }
 
 fn find(section: &str, key: &str) -> Option<&'static Setting> {

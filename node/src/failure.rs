@@ -84,7 +84,7 @@ impl Failure {
 
     /// What happened and what to do next, in one line.
     pub(crate) fn with_hint(&self) -> String {
-        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{}: {hint}", self.message))
+        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{} ({hint})", self.message))
     }
 
     /// A plain failure (exit 1).

@@ -23,8 +23,13 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
     let request = match command {
         IdentityCommand::Show { keystone } => Request::IdentityShow { keystone },
         IdentityCommand::New { recovery_out } => {
-            cx.home.identity()?;
             check_new(recovery_out.as_deref())?;
+            // Whoever begins with an identity needs no other command before.
+            let has_place = recovery_out.is_some() || cx.out.is_terminal();
+            if has_place && !cx.home.exists() && crate::cli::make_home(cx, None, recovery_out.as_deref())? {
+                return ask(cx, Request::IdentityShow { keystone: None }).await;
+            }
+            cx.home.identity()?;
             // Words that are shown or written down and belong to nobody would be trusted one day.
             let shown = answer(cx, Request::IdentityShow { keystone: None }).await?;
             let stands = shown["owner"]["state"] != "revoked" && shown["owner"]["state"] != "unknown";

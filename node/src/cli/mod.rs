@@ -84,7 +84,9 @@ pub fn main() -> ExitCode {
         out.failure(&failure);
         return ExitCode::from(failure.exit.code());
     }
-    match prepare(&cli.global, out.clone()).and_then(|cx| block_on(run(cx, cli.command))) {
+    // A running node is stopped, and a setting is mended, also where the file has a mistake.
+    let lenient = matches!(cli.command, Command::Down | Command::Config { command: ConfigCommand::Set { .. } });
+    match prepare(&cli.global, out.clone(), lenient).and_then(|cx| block_on(run(cx, cli.command))) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             out.failure(&failure);
@@ -97,14 +99,20 @@ fn block_on(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failu
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn prepare(global: &Global, out: Output) -> Result<Cx, Failure> {
+fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
     let root = match &global.home {
         Some(home) => std::path::absolute(home)?,
         None => default_home()?,
     };
     let home = Home::new(root);
     let config_path = global.config.clone().unwrap_or_else(|| home.config_path());
-    let mut config = Config::load(&config_path, global.config.is_some())?;
+    let mut config = match Config::load(&config_path, global.config.is_some()) {
+        Err(failure) if lenient => {
+            out.note(&format!("{}; none of its settings are used", failure.message));
+            Config::defaults()
+        }
+        loaded => loaded?,
+    };
     config.flag("sync", "timeout", global.timeout.as_deref())?;
     output::start_log(global, config.text("log", "level"));
     let timeout_s = config.seconds("sync", "timeout");

@@ -10,9 +10,9 @@ pub(super) fn status(answer: &Value) -> String {
         (Some(previous), _) => format!(", after {previous}"),
         (None, _) => String::new(),
     };
-    let last = answer["last_signature"].as_str().unwrap_or("nothing yet");
+    let last = answer["last_signature"].as_str().unwrap_or("none yet");
     format!(
-        "{} signs since {} (epoch {}{back}); last signature: {last}\n{}",
+        "{} signs since {} (epoch {}{back}); last bump by {last}\n{}",
         word(&answer["active"]),
         word(&answer["since"]),
         answer["epoch"],

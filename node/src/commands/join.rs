@@ -93,7 +93,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     }
     let mut joined = Vec::new();
     for offer in &offers {
-        joined.push(adopt(node, offer, ticket.node, ticket.device && dir.is_none())?);
+        joined.push(adopt(node, offer, ticket.node, dir.is_none())?);
         node.audit().note(
             "joined",
             &[

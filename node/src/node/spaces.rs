@@ -185,6 +185,12 @@ impl Node {
     /// again.
     pub fn open_shares(&self) {
         for (space, dir) in self.shared_dirs() {
+            // A home that comes out of a backup: nothing was ever seen in the directory, so nothing can look deleted.
+            if !dir.exists() && !self.home().folder_state(&space).exists() {
+                let _ = std::fs::create_dir_all(&dir).inspect_err(|error| {
+                    tracing::warn!(dir = %dir.display(), %error, "the directory of a space could not be made");
+                });
+            }
             if let Err(failure) = self.open_share(space, &dir)
                 && lock(&self.0.unopened).insert(space, failure.with_hint()).is_none()
             {

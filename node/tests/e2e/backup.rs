@@ -143,8 +143,13 @@ fn a_restored_node_goes_on_with_its_peers() {
     pair.agree();
     pair.node_a.stop();
     fs::remove_dir_all(pair.a.home()).unwrap();
+    // The machine is a new one: its folders are not there either.
+    fs::remove_dir_all(pair.a.notes()).unwrap();
     pair.a.ok(&["backup", "restore", file.to_str().unwrap()]);
     pair.node_a = pair.a.up(&[]);
+    until("the folder is filled", || {
+        fs::read_to_string(pair.a.notes().join("first")).map_err(|error| error.to_string())
+    });
     write(&pair.a.notes(), "third", "third");
     pair.agree();
     until("a peer vouched for the restored node", || {

@@ -229,6 +229,14 @@ fn settings() {
     let error = machine.fails(&["status"], 2, "config");
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("config.toml:6") && message.contains("link.listen_on"), "{message}");
+    assert!(error["hint"].as_str().unwrap().starts_with("link.listen? "), "{error}");
+    machine.ok(&["--config", "/dev/null", "config", "show"]);
+    machine.ok(&["config", "set", "ticket.ttl", "2h"]);
+    fs::write(&file, "").unwrap();
+    let node = machine.up(&[]);
+    fs::write(&file, "[link]\nlisten_on = \"x\"\n").unwrap();
+    machine.ok(&["down"]);
+    drop(node);
     fs::write(&file, "[ticket\n").unwrap();
     machine.fails(&["status"], 2, "config");
     let other = machine.root().join("other.toml");
