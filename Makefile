@@ -30,8 +30,8 @@ setup: ## install what is missing on a Debian machine
 pages: ## build the pages of the dashboard, when they are not up to date
 	@.ci/web build
 
-build: pages ## build the sealtide binary
-	$(CARGO) build --package sealtide-node --bin sealtide
+build: pages ## build the sealtide binary that people use: target/release/sealtide
+	$(CARGO) build --release --package sealtide-node --bin sealtide
 
 run: pages ## share a folder: make run DIR=~/Notes (without DIR a demo folder)
 	@if [[ "$(DIR)" == ./demo-folder && ! -e "$(DIR)" ]]; then \

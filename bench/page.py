@@ -121,7 +121,7 @@ def machine():
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    options.add_argument("--sealtide", default=str(target / "debug" / "sealtide"))
+    options.add_argument("--sealtide", default=str(target / "release" / "sealtide"))
     options.add_argument("--items", type=int, default=1_000_000)
     options.add_argument("--large", type=int, default=10_000_000)
     options.add_argument("--directory", default=os.environ.get("TMPDIR", "/tmp"))

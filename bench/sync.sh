@@ -15,9 +15,9 @@ command -v python3 >/dev/null || { echo "bench: python3 is missing (make setup)"
 
 arguments=("$@")
 if [[ " $* " != *" --sealtide"[\ =]* && " $* " != *" --help "* && " $* " != *" -h "* ]]; then
-    binary=${CARGO_TARGET_DIR:-$root/target}/debug/sealtide
+    binary=${CARGO_TARGET_DIR:-$root/target}/release/sealtide
     # The one profile for everything that runs is also the one that is measured.
-    [[ -x $binary ]] || (cd "$root" && cargo build --package sealtide-node --bin sealtide)
+    [[ -x $binary ]] || (cd "$root" && cargo build --release --package sealtide-node --bin sealtide)
     arguments+=(--sealtide "$binary")
 fi
 exec python3 "$root/bench/sync.py" ${SCALE:+--scale "$SCALE"} "${arguments[@]}"

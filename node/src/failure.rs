@@ -87,6 +87,13 @@ impl Failure {
         self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{} ({hint})", self.message))
     }
 
+    /// Names the file that it is about.
+    #[must_use]
+    pub(crate) fn about(mut self, file: &std::path::Path) -> Self {
+        self.message = format!("{}: {}", file.display(), self.message);
+        self
+    }
+
     /// A plain failure (exit 1).
     pub fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, code, message)
@@ -100,7 +107,13 @@ impl Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::failed("io", error.to_string())
+        let failure = Self::failed("io", error.to_string());
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                failure.hint("make room on that disk, and try again; `sealtide gc` frees what the home does not need")
+            }
+            _ => failure,
+        }
     }
 }
 

@@ -163,18 +163,32 @@ impl Folder {
         self.root.path()
     }
 
-    /// The directory must still be where it was; what an earlier failure left under way is taken back.
+    /// The directory must still be where it was, or a copy of it; what an earlier failure left under way is taken back.
     pub(crate) fn check_root(&mut self) -> Result<(), FolderError> {
-        let path = || self.root.path().to_owned();
         match self.root.is_in_place() {
             Ok(true) => {}
-            Ok(false) => return Err(FolderError::RootReplaced { path: path() }),
-            Err(source) => return Err(FolderError::Root { path: path(), source }),
+            Ok(false) => self.take_copy()?,
+            Err(source) => return Err(FolderError::Root { path: self.root.path().to_owned(), source }),
         }
         match self.state.take_open_journal()? {
             Some(journal) => self.recover(&journal),
             None => Ok(()),
         }
+    }
+
+    /// Takes the directory that stands where the known one was, by the rule of [`Folder::open`].
+    fn take_copy(&mut self) -> Result<(), FolderError> {
+        let path = self.root.path().to_owned();
+        let replaced = || FolderError::RootReplaced { path: path.clone() };
+        let copy = Root::open(&path).map_err(|_| replaced())?;
+        let known = std::mem::replace(&mut self.root, copy);
+        self.root.plain_renames = known.plain_renames;
+        if !self.is_mostly_there() {
+            self.root = known;
+            return Err(replaced());
+        }
+        let identity = self.root.identity().map_err(|source| FolderError::Root { path: path.clone(), source })?;
+        self.state.set_identity(identity)
     }
 
     pub(crate) fn hook(&mut self, name: &'static str) -> Result<(), FolderError> {

@@ -60,7 +60,8 @@ impl<'a> Walk<'a> {
 
     /// Walks the named paths and what is below them.
     pub(crate) fn only(mut self, dirty: &[String]) -> io::Result<Walked> {
-        if dirty.iter().any(String::is_empty) {
+        // A rule file at the top says something about everything.
+        if dirty.iter().any(|path| path.is_empty() || path == IGNORE_FILE) {
             return self.everything();
         }
         self.choose_scopes(dirty);

@@ -31,7 +31,7 @@ type Small = (&'static str, Zeroizing<Vec<u8>>);
 /// # Errors
 /// Exit 2 when the file is there already; as the disk reports.
 pub(crate) fn create(home: &Home, store: &Store, file: &Path, progress: &Progress) -> Result<Value, Failure> {
-    let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
+    let named = |error: io::Error| Failure::from(error).about(file);
     if file.symlink_metadata().is_ok() {
         let text = format!("{} is there already", file.display());
         return Err(Failure::usage("exists", text).hint("name a new file; an old backup is never written over"));
@@ -45,7 +45,7 @@ pub(crate) fn create(home: &Home, store: &Store, file: &Path, progress: &Progres
     };
     let is_sealed = seal.is_some();
     let mut writer = BackupWriter::begin(BufWriter::with_capacity(PIECE, out), seal).map_err(named)?;
-    let items = write_home(home, store, &mut writer, progress)?;
+    let items = write_home(home, store, &mut writer, progress).map_err(|failure| failure.about(file))?;
     let out = writer.finish().map_err(named)?.into_inner().map_err(io::IntoInnerError::into_error).map_err(named)?;
     out.sync_all().map_err(named)?;
     let bytes = out.metadata().map_err(named)?.len();

@@ -44,7 +44,7 @@ pub(crate) fn restore(home: &Home, order: &RestoreOrder, progress: &Progress) ->
     let RestoreOrder { file, passphrase_file, as_new_device } = order;
     let root = std::path::absolute(home.root())?;
     check_empty(&root)?;
-    let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
+    let named = |error: io::Error| Failure::from(error).about(file);
     let from = File::open(file).map_err(named)?;
     let total = from.metadata().map_err(named)?.len();
     let mut from = BufReader::with_capacity(PIECE, from);

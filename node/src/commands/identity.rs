@@ -316,7 +316,7 @@ pub(crate) async fn export(node: &Node, file: PathBuf, of: Option<String>) -> Re
         };
         let owner = owner.ok_or_else(|| failure(OwnerError::NoOwner))?;
         let frames = node.identities().frames_of(&owner);
-        write_frames(&file, &frames).map_err(|error| Failure::failed("io", format!("{}: {error}", file.display())))?;
+        write_frames(&file, &frames).map_err(|error| Failure::from(error).about(&file))?;
         Ok(json!({
             "schema": "sealtide/identity_export/1", "owner": owner.to_string(), "frames": frames.len(), "file": file,
         }))

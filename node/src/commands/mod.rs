@@ -25,6 +25,7 @@ pub(crate) mod ticket;
 pub(crate) mod verify;
 
 use sealtide_identity::Role;
+use sealtide_sync::AbortCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -78,6 +79,9 @@ pub(crate) fn members_failure(error: MembersRefused) -> Failure {
     let text = error.to_string();
     match error {
         MembersRefused::NotAdmin => Failure::new(Exit::Refused, "not_admin", text).hint("ask who shared the space"),
+        MembersRefused::Sign(refused) if refused.code == AbortCode::Disk => {
+            Failure::failed("store", text).hint("nothing was signed: look at the disk of the home, and try again")
+        }
         MembersRefused::Sign(_) => Failure::new(Exit::Refused, "not_signed", text)
             .hint("`sealtide identity show` tells why; --offline-sign signs at your own risk"),
         MembersRefused::LastAdmin => Failure::usage("last_admin", text),

@@ -453,7 +453,7 @@ pub(crate) fn verify(
 /// Exit 5 for one that does not verify, and for a bundle manifest that HMAC signed.
 // Spec: GW-73
 fn verify_legacy(file: &Path) -> Result<Option<Value>, Failure> {
-    let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", file.display()));
+    let named = |error: io::Error| Failure::from(error).about(file);
     let mut opened = BufReader::new(File::open(file).map_err(named)?);
     // A bundle begins with the head of an array of CBOR, and may be large.
     let begin = opened.fill_buf().map_err(named)?.iter().find(|byte| !byte.is_ascii_whitespace());

@@ -29,7 +29,7 @@ impl OpenBundle {
     /// # Errors
     /// Exit 5 for what is no bundle, or is longer or shorter than its manifest says.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let named = |error: io::Error| Failure::failed("io", format!("{}: {error}", path.display()));
+        let named = |error: io::Error| Failure::from(error).about(path);
         let mut file = File::open(path).map_err(named)?;
         let mut bytes = Vec::new();
         let (head, length) = loop {

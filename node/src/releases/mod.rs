@@ -61,7 +61,13 @@ pub(crate) fn refused(what: &str, reason: &ReleaseRefused) -> Failure {
 
 /// A key ledger that is not followed: exit 5.
 pub(crate) fn untrusted(what: &str, reason: &TrustRefused) -> Failure {
-    Failure::new(Exit::Verification, "trust", format!("{what}: {reason}"))
+    let failure = Failure::new(Exit::Verification, "trust", format!("{what}: {reason}"));
+    match reason {
+        TrustRefused::NoRoot(_) => failure.hint(
+            "name a trust file with --trust that the publisher wrote after that (`release publish --trust-out`): an older one says no more than what is known",
+        ),
+        _ => failure,
+    }
 }
 
 /// A payload that is not what its manifest says, or a disk that does not do as it is told.

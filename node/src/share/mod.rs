@@ -442,7 +442,7 @@ impl Worker {
         self.read_claims();
         let mut round = Round { full: true, ..Round::default() };
         let mut retry_at: Option<Instant> = None;
-        let mut unread = true;
+        let (mut unread, mut failed) = (true, false);
         loop {
             self.read_news(&mut round);
             if self.paused {
@@ -462,6 +462,10 @@ impl Worker {
                 }
                 if self.share.0.stopping.load(Ordering::Acquire) {
                     return;
+                }
+                // Another directory may stand there now.
+                if std::mem::replace(&mut failed, outcome.is_err()) && outcome.is_ok() {
+                    self.watch_anew();
                 }
                 if let Err(failure) = &outcome {
                     tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
@@ -503,9 +507,13 @@ impl Worker {
         round.full = true;
         self.look_at = Instant::now() + LOOK_UNWATCHED;
         if self.share.status_of(|status| status.unwatched.is_some()) {
-            self.watching.take().inspect(JoinHandle::abort);
-            self.watching = self.share.watch(&self.tasks);
+            self.watch_anew();
         }
+    }
+
+    fn watch_anew(&mut self) {
+        self.watching.take().inspect(JoinHandle::abort);
+        self.watching = self.share.watch(&self.tasks);
     }
 
     /// All of the directory was looked through, which took this long.

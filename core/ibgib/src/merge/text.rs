@@ -106,7 +106,76 @@ fn matches(base: &[&str], side: &[&str]) -> Option<Vec<Option<usize>>> {
     let mut found: Vec<Option<usize>> = (0..prefix).map(Some).collect();
     found.extend(middle(base_middle, side_middle).into_iter().map(|place| place.map(|place| place + prefix)));
     found.extend((side.len() - suffix..side.len()).map(Some));
+    settle(base, side, &mut found);
     Some(found)
+}
+
+/// Gives every insertion and every deletion one place, whatever way it was found: where it could as well stand a little further down or
+/// up, since it begins like what follows it or ends like what stands before, it goes down as far as it can, then up to where it ends with a
+/// line, if it can. Otherwise a line that both sides inserted, and whose words stand around it too, would be found in two places, and be in
+/// the result twice.
+fn settle(base: &[&str], side: &[&str], found: &mut Vec<Option<usize>>) {
+    let mut steps = CELLS_MAX;
+    settle_insertions(base, side, found, &mut steps);
+    let mut back = turned(found, side.len());
+    settle_insertions(side, base, &mut back, &mut steps);
+    *found = turned(&back, base.len());
+}
+
+/// For each of `length` places the one that leads to it.
+fn turned(places: &[Option<usize>], length: usize) -> Vec<Option<usize>> {
+    let mut turned = vec![None; length];
+    for (from, to) in places.iter().enumerate() {
+        if let Some(to) = to {
+            turned[*to] = Some(from);
+        }
+    }
+    turned
+}
+
+/// As [`settle`], for what only `side` has; at most so many `steps`.
+fn settle_insertions(base: &[&str], side: &[&str], found: &mut [Option<usize>], steps: &mut usize) {
+    for place in (0..=base.len()).rev() {
+        // The block stands in `side` from `begin` to `end`, before the base token `at`.
+        let mut at = place;
+        let Some(mut begin) = at.checked_sub(1).map_or(Some(0), |before| found[before].map(|before| before + 1)) else {
+            continue;
+        };
+        let Some(mut end) = place_of(found, at, side.len()) else { continue };
+        if begin == end {
+            continue;
+        }
+        while at < base.len() && side[begin] == base[at] && *steps > 0 {
+            let Some(next) = place_of(found, at + 1, side.len()) else { break };
+            found[at] = Some(begin);
+            (at, begin, end) = (at + 1, begin + 1, next);
+            *steps -= 1;
+        }
+        let ends_line = |shift: usize| side[end - 1 - shift].ends_with('\n');
+        let can_shift = |shift: usize| {
+            let before = at.checked_sub(shift + 1)?;
+            let above = before.checked_sub(1).map_or(Some(0), |above| found[above].map(|above| above + 1));
+            (found[before] == begin.checked_sub(shift + 1)
+                && above == begin.checked_sub(shift + 1)
+                && base[before] == side[end - 1 - shift])
+                .then_some(())
+        };
+        let mut shift = 0;
+        while !ends_line(shift) && *steps > 0 && can_shift(shift).is_some() {
+            shift += 1;
+            *steps -= 1;
+        }
+        if ends_line(shift) {
+            for up in 1..=shift {
+                found[at - up] = Some(end - up);
+            }
+        }
+    }
+}
+
+/// Where the base token `at` stands in a side; its end for the end of the base.
+fn place_of(found: &[Option<usize>], at: usize, end: usize) -> Option<usize> {
+    found.get(at).copied().unwrap_or(Some(end))
 }
 
 /// A longest common subsequence of two short lists: the one that a walk from the start meets.
@@ -163,6 +232,31 @@ mod tests {
         );
     }
 
+    /// Texts of few words, so that nearly every change could stand in several places.
+    fn few_words(seed: &mut u64) -> Vec<&'static str> {
+        let mut draw = |below: u64| {
+            *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (*seed >> 33) % below
+        };
+        let length = draw(12);
+        (0..length).map(|_| ["a", "b", " ", "\n"][draw(4) as usize]).collect()
+    }
+
+    #[test]
+    fn settled_matches_are_as_many_and_stay_where_they_are() {
+        let mut seed = 1;
+        for _ in 0..20_000 {
+            let (base, side) = (few_words(&mut seed), few_words(&mut seed));
+            let found = matches(&base, &side).unwrap();
+            let places: Vec<usize> = found.iter().flatten().copied().collect();
+            assert!(places.is_sorted_by(|left, right| left < right), "{base:?} {side:?} {found:?}");
+            let same = |(at, place): (usize, &Option<usize>)| place.is_none_or(|place| base[at] == side[place]);
+            assert!(found.iter().enumerate().all(same), "{base:?} {side:?} {found:?}");
+            let longest = middle(&base, &side).iter().flatten().count();
+            assert_eq!(places.len(), longest, "{base:?} {side:?} {found:?}");
+        }
+    }
+
     #[test]
     fn tokens() {
         assert_eq!(words("a \t b\n\n\r\nä."), ["a", " \t ", "b", "\n", "\n", "\r", "\n", "ä."]);
@@ -176,6 +270,27 @@ mod tests {
         check("", "a\n", "b\n", "a\nb\n", 1);
         check("", "a", "\tb", "a\tb", 1);
         check("a", "", "b", "b", 1);
+    }
+
+    // Proves: SY-60 (equal insertions are taken once, wherever they were found)
+    #[test]
+    fn a_line_that_both_sides_inserted_stands_once() {
+        let base = "top line\nnew alpha\nnew beta\nnew gamma\nend\n";
+        let with = base.replace("new gamma", "new same\nnew gamma");
+        let edited = |text: &str| text.replace("top line", "top line edited");
+        for (first, second) in [(edited(&with), with.clone()), (with.clone(), edited(&with))] {
+            check(base, &first, &second, &edited(&with), 0);
+        }
+        let edited = |text: &str| text.replace("end", "the end");
+        check(base, &edited(&with), &with, &edited(&with), 0);
+        // The same for a line that both took out.
+        let edited = |text: &str| text.replace("top line", "top line edited");
+        check(&with, &edited(base), base, &edited(base), 0);
+        // Neither the line before nor the one behind is in the way of an edit.
+        check(base, &with, &base.replace("beta", "beta 2"), &with.replace("beta", "beta 2"), 0);
+        check(base, &with, &base.replace("gamma", "gamma 2"), &with.replace("gamma", "gamma 2"), 0);
+        check("- a\n- b\n", "- a\n- x\n- b\n", "- a\n- y\n- b\n", "- a\n- x\n- y\n- b\n", 1);
+        check("a a a", "a a a a", "a a a a", "a a a a", 0);
     }
 
     // Proves: SY-60 (a middle that is too large as words is merged by lines, then not at all)

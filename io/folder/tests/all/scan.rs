@@ -467,6 +467,24 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     case.folder = Folder::open(&root, &state).expect("open");
     let scan = case.scan();
     assert_eq!(scan.changes.iter().filter(|change| change.found == Found::Gone).count(), 5);
+    // The first one comes back while nothing was opened anew.
+    std::fs::remove_dir_all(&root).expect("remove");
+    std::fs::create_dir(&root).expect("make");
+    let no_chunks = &mut |_: sealtide_ibgib::ChunkRef, _: &[u8]| Ok(());
+    assert!(matches!(case.folder.scan(None, no_chunks, &mut |_| {}), Err(FolderError::RootReplaced { .. })));
+    std::fs::remove_dir(&root).expect("remove");
+    std::fs::rename(&aside, &root).expect("rename");
+    assert!(case.scan().changes.iter().all(|change| change.found != Found::Gone));
+}
+
+#[test]
+fn a_rule_file_at_the_top_says_something_about_everything() {
+    let mut case = Case::with(&tree([("deep/a.txt", file("1")), (".sealtideignore", file("*.log\n"))]));
+    case.put("deep/q.log", &file("q"));
+    assert_eq!(shown(&case.scan_only(Some(&["deep/q.log"]))), [""; 0]);
+    case.remove(".sealtideignore");
+    let expected = [".sealtideignore: gone", "deep/q.log: text \"q\" new"];
+    assert_eq!(shown(&case.scan_only(Some(&[".sealtideignore"]))), expected);
 }
 
 /// Runs a command as root; false where that cannot be.

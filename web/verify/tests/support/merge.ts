@@ -37,8 +37,36 @@ function tokens(text: string): string[] {
   return text.match(/\n|[ \t]+|[^\n \t]+/g) ?? [];
 }
 
-/** Which token of `side` each matched token of `base` is. */
+/** Which token of `side` each matched token of `base` is, with one place for each insertion and deletion. Spec: merge §5. */
 function matches(base: string[], side: string[]): Map<number, number> {
+  const turned = (places: Map<number, number>): Map<number, number> => new Map([...places].map(([from, to]) => [to, from]));
+  const found = common(base, side);
+  settle(base, side, found);
+  const back = turned(found);
+  settle(side, base, back);
+  return turned(back);
+}
+
+/** Insertions go down as far as they can, then up to where they end with a line feed, if they can. */
+function settle(base: string[], side: string[], found: Map<number, number>): void {
+  const begins = (at: number): number | undefined => (at === 0 ? 0 : found.has(at - 1) ? found.get(at - 1)! + 1 : undefined);
+  const ends = (at: number): number | undefined => (at === base.length ? side.length : found.get(at));
+  for (let place = base.length; place >= 0; place--) {
+    let [at, begin, end] = [place, begins(place), ends(place)];
+    if (begin === undefined || end === undefined || begin === end) continue;
+    while (at < base.length && side[begin] === base[at] && ends(at + 1) !== undefined) {
+      found.set(at++, begin++);
+      end = ends(at)!;
+    }
+    const last = (up: number): string => side[end - 1 - up]!;
+    let up = 0;
+    while (last(up) !== '\n' && base[at - up - 1] === last(up) && found.get(at - up - 1) === begin - up - 1 && begins(at - up - 1) === begin - up - 1) up++;
+    if (last(up) === '\n') for (; up > 0; up--) found.set(at - up, end - up);
+  }
+}
+
+/** A longest common subsequence: the one that a walk from the start meets. */
+function common(base: string[], side: string[]): Map<number, number> {
   const found = new Map<number, number>();
   let begin = 0;
   while (begin < base.length && begin < side.length && base[begin] === side[begin]) found.set(begin, begin++);
