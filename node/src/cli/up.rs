@@ -46,6 +46,19 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     let request = Request::Share { dirs: dirs.clone() };
     if let Some(answer) = control::ask(&cx.home.control_socket(), &request, &progress).await {
         cx.out.answer(&answer?);
+        let given = [
+            ("--listen", args.listen.is_some()),
+            ("--gateway", args.gateway.is_some()),
+            ("--relay", !args.relay.is_empty()),
+            ("--name", args.name.is_some()),
+        ];
+        let given: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        if !given.is_empty() {
+            cx.out.note(&format!(
+                "a node runs on this home already, so {} did nothing: `sealtide down` first",
+                given.join(", ")
+            ));
+        }
         return Ok(0);
     }
     let node = Node::open(cx.home.clone(), cx.config.clone())?;
