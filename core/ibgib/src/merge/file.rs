@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::NoMerge;
-use super::text::merge_text;
+use super::text::merge_placed;
 use super::value::{Choice, choose};
+use super::{NoMerge, Tally};
 use crate::{Content, FileFrame, Object, Relations, Verified};
 
 /// The members that these rules settle; all others follow the general rule.
@@ -21,20 +21,20 @@ pub(super) fn merge_files(
     [base, winner, loser]: [&Verified; 3],
     data: &mut Object,
     relations: &mut Relations,
-    conflicts: &mut u64,
+    tally: &mut Tally,
 ) -> Result<(), NoMerge> {
     let read = |record| FileFrame::read(record).map_err(|_| NoMerge::NotAFile);
-    let merged = merged(&read(base)?, &read(winner)?, &read(loser)?, conflicts);
+    let merged = merged(&read(base)?, &read(winner)?, &read(loser)?, tally);
     write(&merged, data, relations);
     Ok(())
 }
 
-fn merged(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, conflicts: &mut u64) -> FileFrame {
+fn merged(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, tally: &mut Tally) -> FileFrame {
     let mut merged = match (winner.deleted, loser.deleted) {
-        (false, false) => both_live(base, winner, loser, conflicts),
-        (true, true) => FileFrame { path: path(base, winner, loser, conflicts), ..winner.clone() },
-        (true, false) => deletion_or_edit(base, winner, loser, conflicts),
-        (false, true) => deletion_or_edit(base, loser, winner, conflicts),
+        (false, false) => both_live(base, winner, loser, tally),
+        (true, true) => FileFrame { path: path(base, winner, loser, tally), ..winner.clone() },
+        (true, false) => deletion_or_edit(base, winner, loser, tally),
+        (false, true) => deletion_or_edit(base, loser, winner, tally),
     };
     merged.mtime = winner.mtime.max(loser.mtime);
     merged.by.clone_from(&winner.by);
@@ -43,22 +43,22 @@ fn merged(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, conflicts: &m
 
 /// Rule 4: what was changed outlives a deletion. A path that was gone before and lives again on one side only is no
 /// conflict: nobody deleted anything meanwhile.
-fn deletion_or_edit(base: &FileFrame, deletion: &FileFrame, edit: &FileFrame, conflicts: &mut u64) -> FileFrame {
+fn deletion_or_edit(base: &FileFrame, deletion: &FileFrame, edit: &FileFrame, tally: &mut Tally) -> FileFrame {
     if edit.same_content(base) && edit.path == base.path {
         return deletion.clone();
     }
-    *conflicts += u64::from(!base.deleted);
+    tally.conflicts += u64::from(!base.deleted);
     edit.clone()
 }
 
 /// Rules 2 and 3.
-fn both_live(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, conflicts: &mut u64) -> FileFrame {
-    let path = path(base, winner, loser, conflicts);
+fn both_live(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, tally: &mut Tally) -> FileFrame {
+    let path = path(base, winner, loser, tally);
     if let (Content::Text(in_base), Content::Text(in_winner), Content::Text(in_loser)) =
         (&base.content, &winner.content, &loser.content)
     {
-        let text = merge_text(in_base, in_winner, in_loser);
-        *conflicts += text.conflicts;
+        let text = merge_placed(tally.places, in_base, in_winner, in_loser);
+        tally.conflicts += text.conflicts;
         return FileFrame {
             path,
             exec: exec(base, winner, loser),
@@ -73,7 +73,7 @@ fn both_live(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, conflicts:
             Choice::Winner => &winner.content,
             Choice::Loser => &loser.content,
             Choice::Both => {
-                *conflicts += 1;
+                tally.conflicts += 1;
                 &winner.content
             }
         };
@@ -83,19 +83,19 @@ fn both_live(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, conflicts:
         (true, _) => loser,
         (_, true) => winner,
         _ => {
-            *conflicts += 1;
+            tally.conflicts += 1;
             winner
         }
     };
     FileFrame { path, ..whole.clone() }
 }
 
-fn path(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, conflicts: &mut u64) -> String {
+fn path(base: &FileFrame, winner: &FileFrame, loser: &FileFrame, tally: &mut Tally) -> String {
     let path = match choose(&base.path, &winner.path, &loser.path) {
         Choice::Winner => &winner.path,
         Choice::Loser => &loser.path,
         Choice::Both => {
-            *conflicts += 1;
+            tally.conflicts += 1;
             &winner.path
         }
     };

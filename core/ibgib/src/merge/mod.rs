@@ -14,6 +14,7 @@ use serde_json::json;
 
 use self::base::common_frame;
 use self::members::MEMBERS_IB;
+use self::text::Places;
 pub use self::text::{MergedText, merge_text};
 use self::value::{Choice, choose, merge_objects, merge_relations};
 use crate::latest::winner_order;
@@ -31,6 +32,9 @@ const OWN_MEMBERS: [&str; 6] = ["n", "timestamp", "timestampMs", "uuid", "isTjp"
 pub enum MergeStrategy {
     /// Every edit is kept where that is possible.
     Optimistic,
+    /// The same, with the changes of texts where the walk of ibgib §16.2 meets them. Versions before 2026-11-30 merged so: their frames
+    /// are known by it, and none is made by it.
+    Earlier,
     /// This tip, of the node that opened the saga, wins whole.
     Ours(Address),
     /// This tip, of the other node, wins whole.
@@ -41,7 +45,7 @@ impl MergeStrategy {
     /// The word in `data.graft.strategy`.
     fn as_str(&self) -> &'static str {
         match self {
-            Self::Optimistic => "optimistic",
+            Self::Optimistic | Self::Earlier => "optimistic",
             Self::Ours(_) => "ours",
             Self::Theirs(_) => "theirs",
         }
@@ -97,14 +101,15 @@ pub fn merge_tips(
         return Err(NoMerge::FastForward);
     }
     refuse_stones([left, right, &base], &left_facts.tjp, load)?;
-    if *strategy != MergeStrategy::Optimistic && left_facts.tjp.ib() == MEMBERS_IB {
+    if matches!(strategy, MergeStrategy::Ours(_) | MergeStrategy::Theirs(_)) && left_facts.tjp.ib() == MEMBERS_IB {
         return Err(NoMerge::Members);
     }
     let (left, right) = ((left, left_facts), (right, right_facts));
     let newer = winner_order((left.0.address(), left.1), (right.0.address(), right.1)).is_gt();
     let (newer, older) = if newer { (left, right) } else { (right, left) };
     match strategy {
-        MergeStrategy::Optimistic => Ok(optimistic(&base, newer, older)?),
+        MergeStrategy::Optimistic => Ok(optimistic(&base, newer, older, Places::Settled)?),
+        MergeStrategy::Earlier => Ok(optimistic(&base, newer, older, Places::AsMet)?),
         MergeStrategy::Ours(winner) | MergeStrategy::Theirs(winner) => {
             let winner = [newer.0, older.0].into_iter().find(|tip| tip.address() == winner);
             let winner = winner.ok_or(NoMerge::NoSuchTip)?;
@@ -134,15 +139,21 @@ fn refuse_stones(
 /// A tip and what it is in its timeline.
 type Tip<'a> = (&'a Verified, &'a FrameFacts);
 
-fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>) -> Result<Verified, NoMerge> {
+/// What a merge takes along: how texts are matched, and how many conflicts there were so far.
+struct Tally {
+    places: Places,
+    conflicts: u64,
+}
+
+fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>, places: Places) -> Result<Verified, NoMerge> {
     let records = [base, winner.0, loser.0];
     let ibs = records.map(|record| record.address().ib());
-    let mut conflicts = 0;
+    let mut tally = Tally { places, conflicts: 0 };
     let ib = match choose(ibs[0], ibs[1], ibs[2]) {
         Choice::Winner => ibs[1],
         Choice::Loser => ibs[2],
         Choice::Both => {
-            conflicts += 1;
+            tally.conflicts += 1;
             ibs[1]
         }
     };
@@ -156,11 +167,11 @@ fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>) -> Result<Verifi
     };
     let except = [&OWN_MEMBERS, by_rule].concat();
     let objects = records.map(|record| record.object().unwrap_or_default());
-    let mut data = merge_objects(&objects[0], &objects[1], &objects[2], &except, &mut conflicts);
+    let mut data = merge_objects(&objects[0], &objects[1], &objects[2], &except, &mut tally);
     let apart: &[&str] = if files { &[file::RELATION] } else { &[] };
     let mut relations = merge_relations(base.relations(), winner.0.relations(), loser.0.relations(), apart);
     if files {
-        file::merge_files(records, &mut data, &mut relations, &mut conflicts)?;
+        file::merge_files(records, &mut data, &mut relations, &mut tally)?;
     } else if lists {
         members::merge_members(&objects, &mut data);
     } else if let Some(by) = objects[1].get("by").filter(|_| by_rule.contains(&"by")) {
@@ -172,7 +183,7 @@ fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>) -> Result<Verifi
     if !dna.is_empty() {
         relations.insert("dna".to_owned(), dna);
     }
-    let merged = Merged { data, relations, ib: ib.to_owned(), conflicts };
+    let merged = Merged { data, relations, ib: ib.to_owned(), conflicts: tally.conflicts };
     Ok(merged.finish(base, winner.0, winner, loser, &MergeStrategy::Optimistic)?)
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::text::merge_text;
+use super::Tally;
+use super::text::merge_placed;
 use crate::json::write_norm_value;
 use crate::{Address, Object, Relations};
 
@@ -32,19 +33,19 @@ pub(super) fn choose<T: PartialEq + ?Sized>(base: &T, winner: &T, loser: &T) -> 
     }
 }
 
-/// Merges objects member by member, but for the members in `except`, which are left out. Adds to `conflicts`.
+/// Merges objects member by member, but for the members in `except`, which are left out. Counts conflicts.
 pub(super) fn merge_objects(
     base: &Object,
     winner: &Object,
     loser: &Object,
     except: &[&str],
-    conflicts: &mut u64,
+    tally: &mut Tally,
 ) -> Object {
     let names: BTreeSet<&String> = base.keys().chain(winner.keys()).chain(loser.keys()).collect();
     let mut merged = Object::new();
     for name in names.into_iter().filter(|name| !except.contains(&name.as_str())) {
         let sides = [base.get(name), winner.get(name), loser.get(name)];
-        if let Some(value) = merge_member(name, sides, conflicts) {
+        if let Some(value) = merge_member(name, sides, tally) {
             merged.insert(name.clone(), value);
         }
     }
@@ -52,11 +53,11 @@ pub(super) fn merge_objects(
 }
 
 /// One member; `None` stands for a member that is not there.
-fn merge_member(name: &str, [base, winner, loser]: [Option<&Value>; 3], conflicts: &mut u64) -> Option<Value> {
+fn merge_member(name: &str, [base, winner, loser]: [Option<&Value>; 3], tally: &mut Tally) -> Option<Value> {
     if let (Some(Value::Object(winner)), Some(Value::Object(loser))) = (winner, loser) {
         let none = Object::new();
         let base = base.and_then(Value::as_object).unwrap_or(&none);
-        return Some(Value::Object(merge_objects(base, winner, loser, &[], conflicts)));
+        return Some(Value::Object(merge_objects(base, winner, loser, &[], tally)));
     }
     // Compared as they are hashed: the order of members matters inside lists and nowhere else.
     let text = |value: Option<&Value>| {
@@ -79,11 +80,11 @@ fn merge_member(name: &str, [base, winner, loser]: [Option<&Value>; 3], conflict
         && let (Some(Value::String(base)), Some(Value::String(winner)), Some(Value::String(loser))) =
             (base, winner, loser)
     {
-        let merged = merge_text(base, winner, loser);
-        *conflicts += merged.conflicts;
+        let merged = merge_placed(tally.places, base, winner, loser);
+        tally.conflicts += merged.conflicts;
         return Some(Value::String(merged.text));
     }
-    *conflicts += 1;
+    tally.conflicts += 1;
     // Removed by one and changed by the other: the change stands.
     winner.or(loser).cloned()
 }
@@ -152,13 +153,14 @@ pub(super) fn merge_relations(base: &Relations, winner: &Relations, loser: &Rela
 mod tests {
     use serde_json::json;
 
+    use super::super::Places;
     use super::*;
 
     fn merge(base: Value, winner: Value, loser: Value) -> (Value, u64) {
-        let mut conflicts = 0;
+        let mut tally = Tally { places: Places::Settled, conflicts: 0 };
         let [base, winner, loser] = [base, winner, loser].map(|side| side.as_object().unwrap().clone());
-        let merged = merge_objects(&base, &winner, &loser, &[], &mut conflicts);
-        (Value::Object(merged), conflicts)
+        let merged = merge_objects(&base, &winner, &loser, &[], &mut tally);
+        (Value::Object(merged), tally.conflicts)
     }
 
     // Proves: SY-59 (members, lists, nested objects)
