@@ -144,7 +144,7 @@ const SETTINGS: &[Setting] = &[
         key: "app",
         default: "no",
         about: "whether `up` makes keys and a registry for its gateway door where there are none, as `gateway run`: yes or no",
-        check: |word| ["yes", "no"].contains(&word),
+        check: |word| is_yes(word).is_some(),
     },
     Setting {
         section: "identity",
@@ -253,7 +253,7 @@ const SETTINGS: &[Setting] = &[
         key: "allow_http",
         default: "no",
         about: "whether an endpoint on another machine may be plain http://: yes or no",
-        check: |word| ["yes", "no"].contains(&word),
+        check: |word| is_yes(word).is_some(),
     },
     Setting {
         section: "archive",
@@ -322,6 +322,11 @@ impl Config {
         }
         config.read_older_names()?;
         Ok(config)
+    }
+
+    /// Whether a switch is on.
+    pub(crate) fn is_on(&self, section: &'static str, key: &'static str) -> bool {
+        is_yes(self.text(section, key)) == Some(true)
     }
 
     /// What holds where nobody sets anything.
@@ -487,6 +492,15 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
     std::fs::write(&temporary, document.to_string())?;
     std::fs::rename(&temporary, path)?;
     Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": setting.shown(value), "file": path}))
+}
+
+/// What a switch says: yes and no, or true and false as the settings of the door have it.
+fn is_yes(word: &str) -> Option<bool> {
+    match word {
+        "yes" | "true" => Some(true),
+        "no" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// The setting that somebody may have meant, and where all of them are told: also where the file has a mistake.

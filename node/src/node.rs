@@ -370,7 +370,7 @@ impl Node {
         let failed = |error: sealtide_gateway::GatewayError| Failure::failed("gateway", error.to_string());
         let tunnels = self.config().tunnel();
         let tunnels = tunnels.map(|(_, door)| (door, Arc::new(LinkTunnels(self.link().clone())) as Arc<dyn Tunnels>));
-        let is_wanted = self.config().text("gateway", "app") == "yes";
+        let is_wanted = self.config().is_on("gateway", "app");
         if is_wanted {
             self.desk(true)?;
         } else if Desk::exists(self.store())

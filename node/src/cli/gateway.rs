@@ -239,5 +239,6 @@ pub(crate) fn bearer(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<Pat
     cx.out.answer(&json!({
         "schema": "sealtide/gateway_bearer/1", "token": *token, "name": name, "file": file,
     }));
+    cx.out.note("this is shown once; a running gateway knows it after SIGHUP, or its next start");
     Ok(0)
 }

@@ -122,9 +122,7 @@ pub(crate) fn text(answer: &Value) -> String {
                 short(&row["peer"])
             )
         }),
-        "gateway_bearer" => {
-            format!("{}\nthis is shown once; a running gateway knows it after its next start", word(&answer["token"]))
-        }
+        "gateway_bearer" => word(&answer["token"]),
         "gateway_code" => format!(
             "{}\n\nfor one browser, within {} s; at another address of this door, the code is {}",
             word(&answer["dashboard"]),

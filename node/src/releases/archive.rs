@@ -115,7 +115,7 @@ impl ArchiveSettings {
             region: text("region").to_owned(),
             class: text("class").to_owned(),
             credentials_file: some(text("credentials_file")).map(PathBuf::from),
-            allow_http: text("allow_http") == "yes",
+            allow_http: config.is_on("archive", "allow_http"),
             scratch_bytes: config.bytes("archive", "scratch"),
             proxy: crate::proxy::settings(config),
         }

@@ -6,7 +6,8 @@ use std::io;
 use bytes::Bytes;
 use sealtide_folder::{Binary, CheckOut, ContentSource, Placed, is_mass_change};
 use sealtide_ibgib::{
-    Address, ChunkHash, Content, FileFrame, FileKind, Manifest, Sid, Stamp, Verified, read_binary, yield_frame,
+    Address, ChunkHash, Content, FileFrame, FileKind, Manifest, Sid, Stamp, TimelineId, Verified, read_binary,
+    yield_frame,
 };
 use sealtide_identity::{Role, SpaceId};
 use sealtide_store::{SpaceHandle, Store};
@@ -96,12 +97,34 @@ impl Worker {
             return Ok(Vec::new());
         }
         let before = self.folder.entries_count();
+        let (came, mut gone) = self.comes_and_goes(&plan);
         let dirty = self.perform(plan)?;
         if !accepted {
-            self.lately.note(self.engine.world().now().wall_ms, before, self.folder.entries_count());
+            let now_ms = self.engine.world().now().wall_ms;
+            gone.retain(|path| self.folder.known(path).is_none());
+            self.lately.note_gone(now_ms, &gone);
+            self.lately.note_came(now_ms, before, came);
             self.keep_lately()?;
         }
         Ok(dirty)
+    }
+
+    /// The files that a plan brings, and those that it takes away; what it moves is neither.
+    fn comes_and_goes(&self, plan: &[CheckOut]) -> (Vec<String>, Vec<String>) {
+        let stay = stays(plan);
+        let (mut leaving, mut come, mut gone) = (BTreeSet::new(), Vec::new(), Vec::new());
+        for item in plan {
+            match (item, self.folder.known(item.path())) {
+                (CheckOut::Put { path, timeline, .. }, None) => come.push((path.clone(), *timeline)),
+                (CheckOut::Remove { .. }, Some(known)) if stay.contains(&known.timeline) => {
+                    leaving.insert(known.timeline);
+                }
+                (CheckOut::Remove { path }, Some(_)) => gone.push(path.clone()),
+                _ => {}
+            }
+        }
+        let came = come.into_iter().filter(|(_, timeline)| !leaving.contains(timeline));
+        (came.map(|(path, _)| path).collect(), gone)
     }
 
     /// Keeps what went lately over a restart, as what is held because of it.
@@ -230,10 +253,9 @@ impl Worker {
     }
 
     fn mass_change(&self, plan: &[CheckOut]) -> Option<Held> {
-        let (total, lost) = (self.folder.entries_count(), self.lately.lost());
-        let (mut removed, mut replaced, mut edited, mut added) = (Vec::new(), Vec::new(), 0, 0);
-        let put = |item: &CheckOut| if let CheckOut::Put { timeline, .. } = item { Some(*timeline) } else { None };
-        let stay: BTreeSet<_> = plan.iter().filter_map(put).collect();
+        let (total, lost) = (self.folder.entries_count(), self.lately.gone());
+        let (mut removed, mut replaced, mut edited, mut passing) = (Vec::new(), Vec::new(), 0, 0);
+        let stay = stays(plan);
         for item in plan {
             match item {
                 // It stands at another path, edited on the way.
@@ -243,23 +265,26 @@ impl Worker {
                     edited += 1;
                     replaced.push(path.clone());
                 }
-                CheckOut::Remove { path } => removed.push(path.clone()),
+                CheckOut::Remove { path } => {
+                    passing += usize::from(self.lately.came(path));
+                    removed.push(path.clone());
+                }
                 CheckOut::Put { path, sid, timeline, .. } => match self.folder.known(path) {
-                    None => added += 1,
                     // Where the content stays, nothing is replaced but a time.
-                    Some(_) if self.stands_same(path, sid) => {}
-                    Some(known) => {
+                    Some(known) if !self.stands_same(path, sid) => {
                         edited += usize::from(known.timeline == *timeline);
                         replaced.push(path.clone());
                     }
+                    _ => {}
                 },
                 CheckOut::Move { .. } => {}
             }
         }
-        let at_once = is_mass_change(total, removed.len() + replaced.len() - edited, edited);
+        // A file that came a moment ago and goes again is none of those that were there.
+        let (standing, less) = (total - passing.min(total), removed.len() - passing);
+        let at_once = is_mass_change(standing, less + replaced.len() - edited, edited);
         // Whoever deletes a folder, or most of it, sends that in many small changes: they count together.
-        let less = removed.len().saturating_sub(added);
-        let in_steps = less > 0 && is_mass_change(total + lost, lost + less, 0);
+        let in_steps = less > 0 && is_mass_change(standing + lost, less + lost, 0);
         let since_ms = self.share.status().held.map_or(self.engine.world().now().wall_ms, |held| held.since_ms);
         (at_once || in_steps).then_some(Held { since_ms, removed, replaced, total: total as u64, gone: lost as u64 })
     }
@@ -435,6 +460,12 @@ fn text_bytes(item: &CheckOut) -> usize {
         CheckOut::Put { content: Content::Text(text), .. } => text.len(),
         _ => 0,
     }
+}
+
+/// The timelines that a plan puts somewhere.
+fn stays(plan: &[CheckOut]) -> BTreeSet<TimelineId> {
+    let put = |item: &CheckOut| if let CheckOut::Put { timeline, .. } = item { Some(*timeline) } else { None };
+    plan.iter().filter_map(put).collect()
 }
 
 /// What is to be done to the directory, by path.

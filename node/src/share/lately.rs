@@ -1,20 +1,27 @@
-//! How many files a folder lost lately: what removes most of it in many small steps is held as if it came at once.
+//! What a folder lost and got lately: what removes most of it in many small steps is held as if it came at once, and a file that comes and
+//! goes counts for nothing.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How long what went, or came, counts, in ms.
+/// How long what went, or came, is remembered, in ms.
 const LATELY_MS: u64 = 10 * 60 * 1000;
-/// What happens within so many ms is one row.
+/// What goes within so many ms is one row.
 const ROW_MS: u64 = 1000;
+/// Files that came and are remembered, at most.
+const CAME_MAX: usize = 10_000;
 
-/// What check-outs did to the number of files within the last ten minutes, without what a person agreed to. A file that is renamed, or
-/// that comes and goes in between (as editors and compilers make them), counts for nothing.
+/// What check-outs did to a folder within the last ten minutes, without what a person agreed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lately {
-    /// (When, in ms; how many files less), oldest first.
-    rows: Vec<(u64, i64)>,
+    /// (When, in ms; how many files went), oldest first.
+    rows: Vec<(u64, usize)>,
     /// Whether a check-out is held because of them: until somebody decides, they do not get old.
     pub(crate) held: bool,
+    /// Files that came, and when, in ms. Forgotten over a restart: then they count as if they had been there.
+    #[serde(skip)]
+    came: BTreeMap<String, u64>,
 }
 
 impl Lately {
@@ -23,34 +30,45 @@ impl Lately {
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
-    /// As JSON; none when nothing is lost.
+    /// As JSON; none when nothing went.
     pub(crate) fn text(&self) -> Option<String> {
-        (self.lost() > 0).then(|| serde_json::json!(self).to_string())
+        (self.gone() > 0).then(|| serde_json::json!(self).to_string())
     }
 
     /// Forgets what is old by now.
     pub(crate) fn age(&mut self, now_ms: u64) {
         // A clock that was set back would keep a row for as long as it was ahead.
+        let is_new = |at: u64| at <= now_ms && at.saturating_add(LATELY_MS) > now_ms;
+        self.came.retain(|_, at| is_new(*at));
         if !self.held {
-            self.rows.retain(|(at, _)| *at <= now_ms && at.saturating_add(LATELY_MS) > now_ms);
+            self.rows.retain(|(at, _)| is_new(*at));
         }
     }
 
-    /// How many files are gone that nothing came for.
-    pub(crate) fn lost(&self) -> usize {
-        let gone = self.rows.iter().fold(0i64, |all, (_, gone)| all.saturating_add(*gone));
-        usize::try_from(gone).unwrap_or(0)
+    /// How many files went.
+    pub(crate) fn gone(&self) -> usize {
+        self.rows.iter().map(|(_, gone)| *gone).sum()
     }
 
-    /// Notes how many files were there before and after a check-out.
-    pub(crate) fn note(&mut self, now_ms: u64, before: usize, after: usize) {
-        // What brings most of a folder are no files that come and go: they are what may be lost.
-        if after > before.saturating_mul(4) || after == before {
-            return;
+    /// Whether a file came, so that it counts for nothing when it goes.
+    pub(crate) fn came(&self, path: &str) -> bool {
+        self.came.contains_key(path)
+    }
+
+    /// Notes that a check-out brought these files to a folder of `before`. What brings most of a folder are no files that come and go:
+    /// they are what may be lost.
+    pub(crate) fn note_came(&mut self, now_ms: u64, before: usize, paths: Vec<String>) {
+        if paths.len() <= before.saturating_mul(3) && self.came.len() + paths.len() <= CAME_MAX {
+            self.came.extend(paths.into_iter().map(|path| (path, now_ms)));
         }
-        let gone = i64::try_from(before).unwrap_or(i64::MAX) - i64::try_from(after).unwrap_or(i64::MAX);
+    }
+
+    /// Notes that a check-out removed these.
+    pub(crate) fn note_gone(&mut self, now_ms: u64, paths: &[String]) {
+        let gone = paths.iter().filter(|path| self.came.remove(*path).is_none()).count();
         match self.rows.last_mut() {
-            Some((at, count)) if now_ms < at.saturating_add(ROW_MS) => *count = count.saturating_add(gone),
+            _ if gone == 0 => {}
+            Some((at, count)) if now_ms < at.saturating_add(ROW_MS) => *count += gone,
             _ => self.rows.push((now_ms, gone)),
         }
     }
@@ -60,50 +78,54 @@ impl Lately {
 mod tests {
     use super::*;
 
-    fn at(lately: &Lately, now_ms: u64) -> usize {
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|n| n.to_string()).collect()
+    }
+
+    fn gone_at(lately: &Lately, now_ms: u64) -> usize {
         let mut lately = lately.clone();
         lately.age(now_ms);
-        lately.lost()
+        lately.gone()
     }
 
     #[test]
     fn what_goes_counts_for_ten_minutes() {
         let mut lately = Lately::default();
-        lately.note(0, 100, 97);
-        lately.note(500, 97, 95);
-        lately.note(5_000, 95, 91);
-        assert_eq!((lately.lost(), lately.rows.len()), (9, 2));
+        lately.note_gone(0, &names(3));
+        lately.note_gone(500, &names(2));
+        lately.note_gone(5_000, &names(4));
+        assert_eq!((lately.gone(), lately.rows.len()), (9, 2));
         assert_eq!(Lately::read(lately.text().as_deref()), lately);
-        assert_eq!([599_999, 600_000, 605_000].map(|now| at(&lately, now)), [9, 4, 0]);
-        assert_eq!(at(&lately, 4_000), 5, "the clock was set back");
+        assert_eq!([599_999, 600_000, 605_000].map(|now| gone_at(&lately, now)), [9, 4, 0]);
+        assert_eq!(gone_at(&lately, 4_000), 5, "the clock was set back");
         assert_eq!(Lately::read(Some("[1,2]")), Lately::default());
         lately.held = true;
         let held = Lately::read(lately.text().as_deref());
-        assert_eq!(at(&held, 1 << 40), 9, "somebody is asked about it");
+        assert_eq!(gone_at(&held, 1 << 40), 9, "somebody is asked about it");
     }
 
     #[test]
     fn what_comes_and_goes_counts_for_nothing() {
         let mut lately = Lately::default();
-        // Lock files of an editor, for hours.
         for n in 0..1000 {
-            lately.note(n * 2_000, 50, 49);
-            lately.note(n * 2_000 + 1_000, 49, 50);
+            lately.age(n * 2_000);
+            lately.note_came(n * 2_000, 50, names(40));
+            lately.note_gone(n * 2_000 + 1_000, &names(40));
         }
         assert_eq!(lately.text(), None);
-        // Objects that are packed a little later.
-        lately.note(3_000_000, 200, 340);
-        lately.note(3_030_000, 340, 220);
-        assert_eq!(lately.text(), None);
-        lately.note(3_040_000, 220, 190);
-        assert_eq!(lately.lost(), 10);
+        lately.note_came(0, 50, names(2));
+        lately.note_gone(1, &names(5));
+        assert_eq!(lately.gone(), 3, "others that went beside it");
+        lately.note_came(10, 50, names(1));
+        lately.age(LATELY_MS + 20);
+        assert!(!lately.came("0"), "it stands for longer now");
     }
 
     #[test]
     fn what_brings_most_of_a_folder_is_what_may_be_lost() {
         let mut lately = Lately::default();
-        lately.note(0, 0, 6000);
-        lately.note(20_000, 6000, 4000);
-        assert_eq!(lately.lost(), 2000);
+        lately.note_came(0, 10, names(6000));
+        lately.note_gone(20_000, &names(2000));
+        assert_eq!(lately.gone(), 2000);
     }
 }

@@ -85,6 +85,32 @@ fn many_small_removals_count_together() {
     assert_eq!(pair.agree_and_verify().0.len(), 13);
 }
 
+/// Files that come and go, as tools make them, are asked about by nobody; others that go beside them are.
+#[test]
+fn files_that_come_and_go_are_no_mass_change() {
+    let pair = Pair::with(|notes| (0..30).for_each(|n| write(notes, &format!("{n}.md"), format!("{n}\n"))));
+    pair.agree();
+    let object = |pair: &Pair, n: usize| pair.a.notes().join(format!("object {n}"));
+    (0..40).for_each(|n| fs::write(object(&pair, n), format!("object {n}\n")).unwrap());
+    assert_eq!(pair.agree().0.len(), 70);
+    for part in [0..19, 19..40] {
+        part.for_each(|n| fs::remove_file(object(&pair, n)).unwrap());
+        pair.agree_and_verify();
+    }
+    // As something does that locks everything up: a new file for each, and the old one goes, a few at a time.
+    for n in 0..16 {
+        let (plain, locked) = (format!("{n}.md"), format!("{n}.md.locked"));
+        write(&pair.a.notes(), &locked, format!("locked {n}\n"));
+        fs::remove_file(pair.a.notes().join(&plain)).unwrap();
+        until("it came", || {
+            let came = pair.b.notes().join(&locked).exists() || pair.b.space()["state"] == "held";
+            if came { Ok(()) } else { Err(pair.b.told()) }
+        });
+    }
+    until("it is held", || if pair.b.space()["state"] == "held" { Ok(()) } else { Err(pair.b.told()) });
+    assert!(pair.b.notes().join("15.md").exists());
+}
+
 /// Somebody who works on most files of a small folder while another is away is no mass change.
 #[test]
 fn edits_of_a_small_folder_wait_for_nobody() {

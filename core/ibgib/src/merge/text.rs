@@ -249,21 +249,59 @@ mod tests {
         );
     }
 
-    /// Texts of few words, so that nearly every change could stand in several places.
-    fn few_words(seed: &mut u64) -> Vec<&'static str> {
-        let mut draw = |below: u64| {
-            *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (*seed >> 33) % below
-        };
-        let length = draw(12);
-        (0..length).map(|_| ["a", "b", " ", "\n"][draw(4) as usize]).collect()
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % end
+        }
+
+        /// Texts of few words, so that nearly every change could stand in several places.
+        fn few_words(&mut self) -> Vec<&'static str> {
+            let length = self.below(12);
+            (0..length).map(|_| ["a", "b", " ", "\n"][self.below(4)]).collect()
+        }
+
+        /// A line as of a list: some words stand in many of them.
+        fn line(&mut self) -> String {
+            let length = 1 + self.below(4);
+            let word = |dice: &mut Self| match dice.below(190) {
+                0..20 => "-".to_owned(),
+                20..40 => "the".to_owned(),
+                number => format!("w{number}"),
+            };
+            let words: Vec<String> = (0..length).map(|_| word(self)).collect();
+            words.join(" ") + "\n"
+        }
+    }
+
+    /// Of a text each third line may be changed, by one side, the other, or both alike: replaced, put in before it, or taken out.
+    // Proves: SY-60 (edits that two lines stand between are all in the result, each once)
+    #[test]
+    fn edits_apart_from_each_other_are_all_there_once() {
+        let mut dice = Dice(7);
+        for _ in 0..5_000 {
+            let (lines, begin) = (3 + dice.below(12), dice.below(3));
+            let [mut base, mut first, mut second, mut both] = [const { String::new() }; 4];
+            for at in begin..begin + lines {
+                let (line, fresh) = (dice.line(), dice.line());
+                let changed = [fresh.clone(), fresh + &line, String::new()][dice.below(3)].clone();
+                let who = if at % 3 == 0 { dice.below(6) } else { 0 };
+                base += &line;
+                first += if who == 1 || who == 3 { &changed } else { &line };
+                second += if who == 2 || who == 3 { &changed } else { &line };
+                both += if (1..=3).contains(&who) { &changed } else { &line };
+            }
+            check(&base, &first, &second, &both, 0);
+        }
     }
 
     #[test]
     fn settled_matches_are_as_many_and_stay_where_they_are() {
-        let mut seed = 1;
+        let mut dice = Dice(1);
         for _ in 0..20_000 {
-            let (base, side) = (few_words(&mut seed), few_words(&mut seed));
+            let (base, side) = (dice.few_words(), dice.few_words());
             let mut found = matches(&base, &side).unwrap();
             settle(&base, &side, &mut found);
             let places: Vec<usize> = found.iter().flatten().copied().collect();
