@@ -280,8 +280,8 @@ impl Worker {
                 CheckOut::Move { .. } => {}
             }
         }
-        // A file that came a moment ago and goes again is none of those that were there.
-        let (standing, less) = (total - passing.min(total), removed.len() - passing);
+        // Files that came a moment ago are none of those that were there, and count for nothing when they go again.
+        let (standing, less) = (total.saturating_sub(self.lately.newcomers()), removed.len() - passing);
         let at_once = is_mass_change(standing, less + replaced.len() - edited, edited);
         // Whoever deletes a folder, or most of it, sends that in many small changes: they count together.
         let in_steps = less > 0 && is_mass_change(standing + lost, less + lost, 0);

@@ -55,6 +55,11 @@ impl Lately {
         self.came.contains_key(path)
     }
 
+    /// How many files came, and are still there.
+    pub(crate) fn newcomers(&self) -> usize {
+        self.came.len()
+    }
+
     /// Notes that a check-out brought these files to a folder of `before`. What brings most of a folder are no files that come and go:
     /// they are what may be lost.
     pub(crate) fn note_came(&mut self, now_ms: u64, before: usize, paths: Vec<String>) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Cells of one table, at most: beyond it tokens are whole lines, and beyond it again nothing is merged.
+/// Cells of the table of lines, and of all tables of words between lines, at most.
 const CELLS_MAX: usize = 4_000_000;
 
 /// A merged text.
@@ -15,27 +15,38 @@ pub struct MergedText {
 }
 
 /// Merges what `first` (the winner) and `second` made of `base`. Does not depend on anything but the three texts.
-/// Time and memory are bounded: two tables of at most 4 million cells.
+/// Time and memory are bounded: tables of at most 4 million cells.
 // Spec: SY-60
 pub fn merge_text(base: &str, first: &str, second: &str) -> MergedText {
     merge_placed(Places::Settled, base, first, second)
 }
 
-/// Where insertions and deletions stand that could as well stand a little further up or down.
+/// What is matched first, and where insertions and deletions stand that could as well stand a little further up or down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Places {
-    /// Each at one place, however it was met.
+    /// Lines, then words; each change at one place, however it was met.
     Settled,
-    /// Where the walk meets them.
+    /// Words; each change where the walk meets it.
     AsMet,
 }
 
 /// As [`merge_text`], for either rule of places.
 pub(super) fn merge_placed(places: Places, base: &str, first: &str, second: &str) -> MergedText {
-    let split = |split: fn(&str) -> Vec<&str>| try_merge(places, &split(base), &split(first), &split(second));
-    split(words)
-        .or_else(|| split(|text| text.split_inclusive('\n').collect()))
-        .unwrap_or_else(|| MergedText { text: first.to_owned(), conflicts: 1 })
+    let merged = match places {
+        Places::Settled => align(base, first).zip(align(base, second)).map(|found| {
+            let [base, first, second] = [base, first, second].map(words);
+            merge_matched(&base, (&first, &found.0), (&second, &found.1))
+        }),
+        Places::AsMet => {
+            let split = |split: fn(&str) -> Vec<&str>| try_merge_as_met(&split(base), &split(first), &split(second));
+            split(words).or_else(|| split(lines))
+        }
+    };
+    merged.unwrap_or_else(|| MergedText { text: first.to_owned(), conflicts: 1 })
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.split_inclusive('\n').collect()
 }
 
 /// Each line feed alone, runs of spaces and tabs, runs of anything else.
@@ -69,13 +80,45 @@ fn class(character: char) -> Class {
     }
 }
 
-/// `None` when a table would be too large.
-fn try_merge(places: Places, base: &[&str], first: &[&str], second: &[&str]) -> Option<MergedText> {
-    let (mut in_first, mut in_second) = (matches(base, first)?, matches(base, second)?);
-    if places == Places::Settled {
-        settle(base, first, &mut in_first);
-        settle(base, second, &mut in_second);
+/// For each word of `base` the place of its match in `side`: lines are matched first, then the words between lines that match. So what
+/// is put in as a line is met as a line, whatever words it has in common with others. `None` when the table of lines would be too
+/// large; words between which a table would be are not matched.
+fn align(base: &str, side: &str) -> Option<Vec<Option<usize>>> {
+    let (base, side) = (lines(base), lines(side));
+    let mut of_lines = matches(&base, &side, &mut { CELLS_MAX })?;
+    settle(&base, &side, &mut of_lines);
+    let (mut found, mut cells) = (Vec::new(), CELLS_MAX);
+    // Where the gap begins, in lines of both, and the words of `side` before it.
+    let (mut from, mut from_side, mut behind) = (0, 0, 0);
+    for at in 0..=base.len() {
+        let Some(place) = place_of(&of_lines, at, side.len()) else { continue };
+        let gap = [&base[from..at], &side[from_side..place]];
+        let [in_base, in_side] = gap.map(|lines| lines.iter().flat_map(|line| words(line)).collect::<Vec<_>>());
+        let mut between = matches(&in_base, &in_side, &mut cells).unwrap_or_else(|| vec![None; in_base.len()]);
+        settle(&in_base, &in_side, &mut between);
+        found.extend(between.into_iter().map(|place| place.map(|place| place + behind)));
+        behind += in_side.len();
+        if let Some(line) = base.get(at) {
+            let count = words(line).len();
+            found.extend((behind..behind + count).map(Some));
+            behind += count;
+        }
+        (from, from_side) = (at + 1, place + 1);
     }
+    Some(found)
+}
+
+/// `None` when a table would be too large.
+fn try_merge_as_met(base: &[&str], first: &[&str], second: &[&str]) -> Option<MergedText> {
+    let found = [first, second].map(|side| matches(base, side, &mut { CELLS_MAX }));
+    let [Some(in_first), Some(in_second)] = found else { return None };
+    Some(merge_matched(base, (first, &in_first), (second, &in_second)))
+}
+
+/// A side, and for each token of the base the place of its match in it.
+type Matched<'a> = (&'a [&'a str], &'a [Option<usize>]);
+
+fn merge_matched(base: &[&str], (first, in_first): Matched<'_>, (second, in_second): Matched<'_>) -> MergedText {
     let mut merged = MergedText { text: String::new(), conflicts: 0 };
     let (mut at_base, mut at_first, mut at_second) = (0, 0, 0);
     for (at, token) in base.iter().enumerate() {
@@ -85,7 +128,7 @@ fn try_merge(places: Places, base: &[&str], first: &[&str], second: &[&str]) -> 
         (at_base, at_first, at_second) = (at + 1, stable_first + 1, stable_second + 1);
     }
     merged.region(&base[at_base..], &first[at_first..], &second[at_second..]);
-    Some(merged)
+    merged
 }
 
 impl MergedText {
@@ -112,15 +155,13 @@ impl MergedText {
     }
 }
 
-/// For each token of `base` the place of its match in `side`; `None` when the table would be too large.
-fn matches(base: &[&str], side: &[&str]) -> Option<Vec<Option<usize>>> {
+/// For each token of `base` the place of its match in `side`; `None` when the table would have more than `cells`, which it takes.
+fn matches(base: &[&str], side: &[&str], cells: &mut usize) -> Option<Vec<Option<usize>>> {
     let prefix = base.iter().zip(side).take_while(|(left, right)| left == right).count();
     let (base_rest, side_rest) = (&base[prefix..], &side[prefix..]);
     let suffix = base_rest.iter().rev().zip(side_rest.iter().rev()).take_while(|(left, right)| left == right).count();
     let (base_middle, side_middle) = (&base_rest[..base_rest.len() - suffix], &side_rest[..side_rest.len() - suffix]);
-    if base_middle.len().saturating_mul(side_middle.len()) > CELLS_MAX {
-        return None;
-    }
+    *cells = cells.checked_sub(base_middle.len().saturating_mul(side_middle.len()))?;
     let mut found: Vec<Option<usize>> = (0..prefix).map(Some).collect();
     found.extend(middle(base_middle, side_middle).into_iter().map(|place| place.map(|place| place + prefix)));
     found.extend((side.len() - suffix..side.len()).map(Some));
@@ -169,17 +210,16 @@ fn settle_insertions(base: &[&str], side: &[&str], found: &mut [Option<usize>], 
             *steps -= 1;
         }
         let ends_line = |shift: usize| side[end - 1 - shift].ends_with('\n');
-        let can_shift = |shift: usize| {
-            let before = at.checked_sub(shift + 1)?;
-            let above = before.checked_sub(1).map_or(Some(0), |above| found[above].map(|above| above + 1));
-            (found[before] == begin.checked_sub(shift + 1)
-                && above == begin.checked_sub(shift + 1)
-                && base[before] == side[end - 1 - shift])
-                .then_some(())
+        // One step up, past the kept token before the block: gives whether another block is met by it.
+        let step = |shift: usize| {
+            let (before, begin) = (at.checked_sub(shift + 1)?, begin.checked_sub(shift + 1)?);
+            let above = before.checked_sub(1).map_or(Some(0), |above| found[above].map(|above| above + 1))?;
+            (found[before] == Some(begin) && base[before] == side[end - 1 - shift]).then_some(above != begin)
         };
-        let mut shift = 0;
-        while !ends_line(shift) && *steps > 0 && can_shift(shift).is_some() {
-            shift += 1;
+        let (mut shift, mut meets) = (0, false);
+        while !ends_line(shift) && !meets && *steps > 0 {
+            let Some(met) = step(shift) else { break };
+            (shift, meets) = (shift + 1, met);
             *steps -= 1;
         }
         if ends_line(shift) {
@@ -263,16 +303,16 @@ mod tests {
             (0..length).map(|_| ["a", "b", " ", "\n"][self.below(4)]).collect()
         }
 
-        /// A line as of a list: some words stand in many of them.
+        /// A line as of a list: some words stand in many of them, the last one in few.
         fn line(&mut self) -> String {
-            let length = 1 + self.below(4);
+            let length = self.below(4);
             let word = |dice: &mut Self| match dice.below(190) {
                 0..20 => "-".to_owned(),
                 20..40 => "the".to_owned(),
                 number => format!("w{number}"),
             };
             let words: Vec<String> = (0..length).map(|_| word(self)).collect();
-            words.join(" ") + "\n"
+            format!("{} w{}\n", words.join(" "), self.below(100_000))
         }
     }
 
@@ -302,7 +342,7 @@ mod tests {
         let mut dice = Dice(1);
         for _ in 0..20_000 {
             let (base, side) = (dice.few_words(), dice.few_words());
-            let mut found = matches(&base, &side).unwrap();
+            let mut found = matches(&base, &side, &mut { CELLS_MAX }).unwrap();
             settle(&base, &side, &mut found);
             let places: Vec<usize> = found.iter().flatten().copied().collect();
             assert!(places.is_sorted_by(|left, right| left < right), "{base:?} {side:?} {found:?}");
@@ -361,7 +401,7 @@ mod tests {
         };
         let base = format!("{}middle\ntail\n", text(300, "x"));
         let first = format!("{}middle\ntail\n", text(300, "y"));
-        assert!(try_merge(Places::Settled, &words(&base), &words(&first), &words(&base)).is_none());
+        assert!(matches(&words(&base), &words(&first), &mut { CELLS_MAX }).is_none());
         check(&base, &first, &base.replace("tail", "end"), &first.replace("tail", "end"), 0);
 
         let (base, first, second) = (text(2100, "x"), text(2100, "y"), text(2100, "z"));

@@ -10,7 +10,7 @@ export interface MergedText {
 /** Merges texts that are short enough for a table of their words; the winner's first. Spec: ibgib §16.2. */
 export function mergeText(base: string, first: string, second: string): MergedText {
   const [b, f, s] = [base, first, second].map(tokens) as [string[], string[], string[]];
-  const [toFirst, toSecond] = [matches(b, f), matches(b, s)];
+  const [toFirst, toSecond] = [align(base, first), align(base, second)];
   let [text, conflicts] = ['', 0];
   let [i, j, k] = [0, 0, 0];
   for (let at = 0; at <= b.length; at++) {
@@ -37,7 +37,31 @@ function tokens(text: string): string[] {
   return text.match(/\n|[ \t]+|[^\n \t]+/g) ?? [];
 }
 
-/** Which token of `side` each matched token of `base` is, with one place for each insertion and deletion. Spec: merge §5. */
+/** Which word of `side` each matched word of `base` is: lines are matched first, then the words between them. Spec: merge §5. */
+function align(base: string, side: string): Map<number, number> {
+  const [inBase, inSide] = [base, side].map((text) => text.match(/[^\n]*\n|[^\n]+$/g) ?? []) as [string[], string[]];
+  const ofLines = matches(inBase, inSide);
+  const found = new Map<number, number>();
+  const behind = [0, 0] as [number, number];
+  const add = (between: Map<number, number>, [words, others]: [number, number]): void => {
+    for (const [from, to] of between) found.set(behind[0] + from, behind[1] + to);
+    behind[0] += words;
+    behind[1] += others;
+  };
+  let [from, fromSide] = [0, 0];
+  for (let at = 0; at <= inBase.length; at++) {
+    const place = at === inBase.length ? inSide.length : ofLines.get(at);
+    if (place === undefined) continue;
+    const gap = [inBase.slice(from, at), inSide.slice(fromSide, place)].map((lines) => lines.flatMap(tokens)) as [string[], string[]];
+    add(matches(...gap), [gap[0].length, gap[1].length]);
+    const words = tokens(inBase[at] ?? '');
+    add(new Map(words.map((_, word) => [word, word])), [words.length, words.length]);
+    [from, fromSide] = [at + 1, place + 1];
+  }
+  return found;
+}
+
+/** Which token of `side` each matched token of `base` is, with one place for each insertion and deletion. */
 function matches(base: string[], side: string[]): Map<number, number> {
   const turned = (places: Map<number, number>): Map<number, number> => new Map([...places].map(([from, to]) => [to, from]));
   const found = common(base, side);
@@ -59,9 +83,12 @@ function settle(base: string[], side: string[], found: Map<number, number>): voi
       end = ends(at)!;
     }
     const last = (up: number): string => side[end - 1 - up]!;
-    let up = 0;
-    while (last(up) !== '\n' && base[at - up - 1] === last(up) && found.get(at - up - 1) === begin - up - 1 && begins(at - up - 1) === begin - up - 1) up++;
-    if (last(up) === '\n') for (; up > 0; up--) found.set(at - up, end - up);
+    let [up, meets] = [0, false];
+    while (!last(up).endsWith('\n') && !meets && base[at - up - 1] === last(up) && found.get(at - up - 1) === begin - up - 1 && begins(at - up - 1) !== undefined) {
+      meets = begins(at - up - 1) !== begin - up - 1;
+      up++;
+    }
+    if (last(up).endsWith('\n')) for (; up > 0; up--) found.set(at - up, end - up);
   }
 }
 
