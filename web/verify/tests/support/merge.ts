@@ -39,7 +39,8 @@ function tokens(text: string): string[] {
 
 /** Which word of `side` each matched word of `base` is: lines are matched first, then the words between them. Spec: merge §5. */
 function align(base: string, side: string): Map<number, number> {
-  const [inBase, inSide] = [base, side].map((text) => text.match(/[^\n]*\n|[^\n]+$/g) ?? []) as [string[], string[]];
+  const lines = (text: string): string[] => text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
+  const [inBase, inSide] = [lines(base), lines(side)];
   const ofLines = matches(inBase, inSide);
   const found = new Map<number, number>();
   const behind = [0, 0] as [number, number];
