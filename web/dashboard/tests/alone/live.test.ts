@@ -15,6 +15,19 @@ async function audited(page: Page, node: Node, command: string): Promise<void> {
   assert.deepEqual([line['[TES_EVENT]'], line.command, line.outcome], ['console:change', command, 'done']);
 }
 
+/** A page at the files of Notes, live, whose sockets stand in `sockets`, so that they can be cut as a network would. */
+async function caught(node: Node): Promise<Page> {
+  const page = await pageOf(node);
+  await page.command('Page.addScriptToEvaluateOnNewDocument', {
+    source: 'window.sockets = []; window.WebSocket = class extends WebSocket { constructor(...args) { super(...args); sockets.push(this); } };',
+  });
+  await page.go(node.link());
+  await live(page);
+  await show(page, '#/files/Notes');
+  await page.says('todo.txt');
+  return page;
+}
+
 describe('a page that is open while things happen', { skip, timeout: 600_000 }, () => {
   let nodes: { laptop: Node; vps: Node };
   before(async () => {
@@ -99,15 +112,7 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
 
   test('after a cut the page says so, comes back by itself, and has missed nothing', async () => {
     const { laptop, vps } = nodes;
-    const page = await pageOf(laptop);
-    // The page's own socket, so that it can be cut as a network would.
-    await page.command('Page.addScriptToEvaluateOnNewDocument', {
-      source: 'window.sockets = []; window.WebSocket = class extends WebSocket { constructor(...args) { super(...args); sockets.push(this); } };',
-    });
-    await page.go(laptop.link());
-    await live(page);
-    await show(page, '#/files/Notes');
-    await page.says('todo.txt');
+    const page = await caught(laptop);
     const offline = (is: boolean): Promise<unknown> => page.command('Network.emulateNetworkConditions', { offline: is, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
     await offline(true);
     await page.run('sockets.at(-1).close()');
@@ -125,14 +130,7 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
 
   test('a line that ends unheard is found out by the page, which goes on over a new one', async () => {
     const { laptop, vps } = nodes;
-    const page = await pageOf(laptop);
-    await page.command('Page.addScriptToEvaluateOnNewDocument', {
-      source: 'window.sockets = []; window.WebSocket = class extends WebSocket { constructor(...args) { super(...args); sockets.push(this); } };',
-    });
-    await page.go(laptop.link());
-    await live(page);
-    await show(page, '#/files/Notes');
-    await page.says('todo.txt');
+    const page = await caught(laptop);
     // Nothing comes any more, not even the end: so it is after a sleep, or behind a proxy that forgot it.
     await page.run(`Object.assign(sockets.at(-1), { onmessage: null, onclose: null }), dispatchEvent(new Event('online'))`);
     vps.write('unheard.txt', 'x\n');
