@@ -36,6 +36,10 @@ pub(crate) async fn share(node: &Node, dirs: &[PathBuf]) -> Result<Value, Failur
 /// The directory, made when it is missing, without symlinks in its path.
 pub(crate) fn existing(dir: &Path) -> Result<PathBuf, Failure> {
     let failed = |error: std::io::Error| Failure::usage("dir", format!("{}: {error}", dir.display()));
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::usage("dir", format!("{} is no directory", dir.display()))
+            .hint("name the directory that it is in"));
+    }
     std::fs::create_dir_all(dir).map_err(failed)?;
     dir.canonicalize().map_err(failed)
 }
