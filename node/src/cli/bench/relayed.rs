@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use super::link::{
-    Everyone, Figures, door_of, echoes, failed, ms, processor_time_of, resident_bytes_of, round, take, throughput,
+    Everyone, Figures, echoes, failed, ms, processor_time_of, resident_bytes_of, round, take, throughput,
 };
 use super::{Sizes, distance};
 use crate::failure::Failure;
@@ -79,7 +79,6 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
     let logins = logins(&relay, sizes.logins).await?;
     let sessions = sessions(&relay, &door, sizes.relayed).await?;
     door.shutdown().await;
-    let idle = idle(&relay, sizes.sessions / 2).await?;
     Ok(json!({
         "handshake_ms": handshake,
         "echo": echo,
@@ -87,41 +86,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
         "fallback": fallback,
         "logins": logins,
         "sessions": sessions,
-        "idle_on_both_paths": idle,
     }))
-}
-
-/// What sessions weigh that do nothing, each directly connected with the relay standing by. The logins are there before: a node has one,
-/// however many sessions it has. Both ends are in this process, so each session counts twice.
-// Spec: LK-89
-async fn idle(relay: &RelayProcess, sessions: usize) -> Result<Value, Failure> {
-    let door = door_of(direct_node()?).await?;
-    let diallers = log_all_in(&relay.hint, sessions).await?;
-    door.link.use_relay(&relay.hint, None);
-    log_in(&door.link).await?;
-    let before = resident_bytes_of("self");
-    let mut held = Vec::new();
-    for dialler in &diallers {
-        let target = DialTarget { relays: vec![relay.hint.clone()], ..door.target() };
-        held.push(dialler.dial(target).await.map_err(failed)?);
-        held.push(door.accept().await?);
-    }
-    let began = Instant::now();
-    let has_both = |session: &&Session| session.info().path == Some("direct") && session.info().paths == 2;
-    while !held.iter().all(|session| has_both(&session)) {
-        if began.elapsed() > PATIENCE {
-            let count = held.iter().filter(has_both).count();
-            return Err(failed(format!("{count} of {} sessions have both paths", held.len())));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let grown = resident_bytes_of("self").saturating_sub(before);
-    let ends = held.len().max(1);
-    drop(held);
-    for link in diallers.iter().chain([&door.link]) {
-        link.shutdown().await;
-    }
-    Ok(json!({"sessions": sessions, "bytes_per_end": grown / ends as u64}))
 }
 
 /// A node that is logged in and uses nothing but the relay.
