@@ -67,15 +67,20 @@ pub fn may_share(dir: &Path, home: &Path, shared: &[PathBuf]) -> io::Result<Resu
     Ok(Ok(()))
 }
 
+/// How few files a folder has of which any number may change.
+const FEW: usize = 20;
 /// From how many files on new versions of files count as a mass change.
 const EDITS_MIN: usize = 100;
 
 /// Whether a change that removes or replaces `gone` files of a folder of `total`, and brings new versions of `edited` others, must wait
-/// for a person: more than half of a folder with over 20 files. New versions count from 100 of them on: somebody who worked on a dozen
-/// files of a small folder while others were away did nothing that anybody must be asked about.
-pub fn is_mass_change(total: usize, gone: usize, edited: usize) -> bool {
+/// for a person: more than half of those that did not come a moment ago (`newcomers`), in a folder with over 20 files. New versions count
+/// from 100 of them on: somebody who worked on a dozen files of a small folder while others were away did nothing that anybody must be
+/// asked about.
+pub fn is_mass_change(total: usize, newcomers: usize, gone: usize, edited: usize) -> bool {
     let edited = if edited < EDITS_MIN { 0 } else { edited };
-    total > 20 && gone.saturating_add(edited).saturating_mul(2) > total
+    // However many came, a few that go are few.
+    let standing = total.saturating_sub(newcomers).max(FEW);
+    total > FEW && gone.saturating_add(edited).saturating_mul(2) > standing
 }
 
 /// The path without links; for the part that does not exist yet, as written.
@@ -100,21 +105,26 @@ mod tests {
 
     #[test]
     fn half_of_a_folder_with_over_twenty() {
-        for (total, gone, edited, expected) in [
-            (20, 20, 0, false),
-            (21, 10, 0, false),
-            (21, 11, 0, true),
-            (22, 11, 0, false),
-            (0, 0, 0, false),
-            (1000, 501, 0, true),
-            (22, 0, 22, false),
-            (22, 11, 22, false),
-            (120, 0, 99, false),
-            (120, 0, 100, true),
-            (200, 1, 100, true),
-            (200, 0, 100, false),
+        for (total, newcomers, gone, edited, expected) in [
+            (20, 0, 20, 0, false),
+            (21, 0, 10, 0, false),
+            (21, 0, 11, 0, true),
+            (22, 0, 11, 0, false),
+            (0, 0, 0, 0, false),
+            (1000, 0, 501, 0, true),
+            (22, 0, 0, 22, false),
+            (22, 0, 11, 22, false),
+            (120, 0, 0, 99, false),
+            (120, 0, 0, 100, true),
+            (200, 0, 1, 100, true),
+            (200, 0, 0, 100, false),
+            (46, 16, 16, 0, true),
+            (46, 16, 15, 0, false),
+            (25, 10, 15, 0, true),
+            (30, 28, 2, 0, false),
         ] {
-            assert_eq!(is_mass_change(total, gone, edited), expected, "{gone} and {edited} of {total}");
+            let found = is_mass_change(total, newcomers, gone, edited);
+            assert_eq!(found, expected, "{gone} and {edited} of {total}, {newcomers} new");
         }
     }
 

@@ -97,16 +97,18 @@ impl Worker {
             return Ok(Vec::new());
         }
         let before = self.folder.entries_count();
-        let (came, mut gone) = self.comes_and_goes(&plan);
-        let dirty = self.perform(plan)?;
+        let (mut came, mut gone) = self.comes_and_goes(&plan);
+        // What was cut off in the middle counts as far as it came.
+        let dirty = self.perform(plan);
         if !accepted {
             let now_ms = self.engine.world().now().wall_ms;
             gone.retain(|path| self.folder.known(path).is_none());
+            came.retain(|path| self.folder.known(path).is_some());
             self.lately.note_gone(now_ms, &gone);
             self.lately.note_came(now_ms, before, came);
             self.keep_lately()?;
         }
-        Ok(dirty)
+        dirty
     }
 
     /// The files that a plan brings, and those that it takes away; what it moves is neither.
@@ -252,6 +254,7 @@ impl Worker {
         standing.zip(frame(sid)).is_some_and(|(standing, wanted)| standing.same_content(&wanted))
     }
 
+    /// What of a plan waits for a person, with what went lately.
     fn mass_change(&self, plan: &[CheckOut]) -> Option<Held> {
         let (total, lost) = (self.folder.entries_count(), self.lately.gone());
         let (mut removed, mut replaced, mut edited, mut passing) = (Vec::new(), Vec::new(), 0, 0);
@@ -281,10 +284,10 @@ impl Worker {
             }
         }
         // Files that came a moment ago are none of those that were there, and count for nothing when they go again.
-        let (standing, less) = (total.saturating_sub(self.lately.newcomers()), removed.len() - passing);
-        let at_once = is_mass_change(standing, less + replaced.len() - edited, edited);
+        let (newcomers, less) = (self.lately.newcomers(), removed.len() - passing);
+        let at_once = is_mass_change(total, newcomers, less + replaced.len() - edited, edited);
         // Whoever deletes a folder, or most of it, sends that in many small changes: they count together.
-        let in_steps = less > 0 && is_mass_change(standing + lost, less + lost, 0);
+        let in_steps = less > 0 && is_mass_change(total + lost, newcomers, less + lost, 0);
         let since_ms = self.share.status().held.map_or(self.engine.world().now().wall_ms, |held| held.since_ms);
         (at_once || in_steps).then_some(Held { since_ms, removed, replaced, total: total as u64, gone: lost as u64 })
     }
