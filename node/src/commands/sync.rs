@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use sealtide_folder::SkipReason;
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::{AbortCode, SagaOutcome, SpaceView, Strategy};
 use serde_json::{Value, json};
@@ -206,21 +207,23 @@ pub(crate) async fn wait_in_step(
 ) -> Result<(), Failure> {
     flush(node, spaces).await;
     let (mut watcher, began) = (Watcher::new(node, spaces.to_vec(), limit), Instant::now());
-    loop {
+    let goes_on = loop {
         if spaces.iter().all(|space| settled(node, space)) {
             // A check-out may have found local changes and recorded them: only a quiet second look counts.
             flush(node, spaces).await;
             if spaces.iter().all(|space| settled(node, space)) {
-                break;
+                break false;
             }
         }
         if began.elapsed() > QUIET_WAIT && spaces.iter().all(|space| watcher.caught_up(space)) {
             // What came is checked out; what is written meanwhile is somebody else's wait.
             flush(node, spaces).await;
-            break;
+            break true;
         }
         watcher.tick(progress).await?;
-    }
+    };
+    // A file that is being written is what somebody else waits for.
+    let is_written = |reason: &str| goes_on && reason == SkipReason::Changing.to_string();
     let shares: Vec<Share> = node.shares().values().filter(|share| spaces.contains(&share.space())).cloned().collect();
     for share in shares {
         let status = share.status();
@@ -231,8 +234,9 @@ pub(crate) async fn wait_in_step(
         if let Some(failed) = status.failed {
             return Err(Failure::failed("folder", failed));
         }
-        if let Some((path, reason)) = status.skipped.iter().next() {
-            let more = status.skipped.len() - 1;
+        let mut skipped = status.skipped.iter().filter(|(_, reason)| !is_written(reason));
+        if let Some((path, reason)) = skipped.next() {
+            let more = skipped.count();
             let text = format!(
                 "{path} was skipped: {reason}{}",
                 if more > 0 { format!(" (and {more} more)") } else { String::new() }
