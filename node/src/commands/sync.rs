@@ -250,7 +250,9 @@ pub(crate) async fn wait_in_step(
 fn settled(node: &Node, space: &SpaceId) -> bool {
     let idle = node.shares().get(space).is_none_or(|share| {
         let status = share.status();
-        status.phase == Phase::Idle || status.held.is_some() || status.failed.is_some()
+        // What changed while it was read is read again in a moment.
+        let is_read = status.skipped.values().all(|reason| *reason != SkipReason::Changing.to_string());
+        status.phase == Phase::Idle && is_read || status.held.is_some() || status.failed.is_some()
     });
     let live = live_peers(node, space);
     idle && !live.is_empty() && live.iter().all(|(_, known)| known.in_step && !known.running)
