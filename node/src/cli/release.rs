@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sealtide_releases::bundle::{TRUST_BYTES_MAX, Trust};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api::Request;
@@ -13,7 +13,7 @@ use crate::cli::args::{RegistryCommand, ReleaseCommand, TierArg};
 use crate::cli::{Cx, answer, ask, make_home, progress, up};
 use crate::commands::keys::KeysRequest;
 use crate::commands::registry::RegistryRequest;
-use crate::commands::release::{self, ReleaseRequest, read_trust};
+use crate::commands::release::{self, ReleaseRequest, TRY_AGAIN, read_trust, refused_event};
 use crate::control;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
@@ -139,32 +139,44 @@ pub(super) fn read_trust_file(path: PathBuf) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// How often to look for a node that went away while it was followed, or to try again what failed.
+/// How often to look for a node that went away while it was followed.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Installs what the running node gets, until somebody ends it: also a node that comes back after it went.
 async fn follow_app(cx: &Cx, request: ReleaseRequest) -> Result<u8, Failure> {
     let mut interrupts = up::Interrupts::new()?;
-    let (mut was_there, mut waits) = (false, false);
+    let (mut told, mut was_there, mut waits) = (None, false, false);
     loop {
         let ended = tokio::select! {
-            ended = follow_once(cx, request.clone(), &mut was_there, &mut waits) => ended,
+            ended = follow_once(cx, request.clone(), &mut told) => ended,
             signal = interrupts.next() => return Ok(signal.code()),
         };
+        let went = matches!(ended, Ended::WentAway);
+        (was_there, waits) = (was_there || went, waits && !went);
+        let mut pause = LOOK_AGAIN;
         match ended {
+            // The node came back, and its peers may not be there yet; what goes wrong then ends nothing either.
+            Ended::Answered(Err(failure)) if was_there => {
+                let refused = refused_event(&failure);
+                if told.as_ref() != Some(&refused) {
+                    cx.out.answer(&refused);
+                    told = Some(refused);
+                }
+                pause = TRY_AGAIN;
+            }
             Ended::Answered(result) => return result,
             Ended::NoNode if !was_there => {
                 return Err(Failure::failed("not_running", "no node runs on this home, so nothing new would come")
                     .hint("`sealtide up` runs it; without --follow the newest release that is here is installed"));
             }
-            Ended::NoNode if !waits => {
+            Ended::WentAway | Ended::NoNode if !waits => {
                 cx.out.note("the node of this home is not running; waiting for it");
                 waits = true;
             }
-            Ended::NoNode => {}
+            Ended::WentAway | Ended::NoNode => {}
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(pause) => {}
             signal = interrupts.next() => return Ok(signal.code()),
         }
     }
@@ -173,43 +185,49 @@ async fn follow_app(cx: &Cx, request: ReleaseRequest) -> Result<u8, Failure> {
 /// How a try to follow ended.
 enum Ended {
     Answered(Result<u8, Failure>),
-    /// None is running, or it went away.
+    /// The node ended, whatever it was doing.
+    WentAway,
+    /// None is running.
     NoNode,
 }
 
-/// Follows as long as the node runs. `was_there` says whether a release was installed before, `waits` whether somebody was told that the
-/// node is away.
-async fn follow_once(cx: &Cx, request: ReleaseRequest, was_there: &mut bool, waits: &mut bool) -> Ended {
-    let (progress, mut told) = mpsc::unbounded_channel();
+/// Follows as long as the node runs. `told` is what was said last: a node that came back begins with it.
+async fn follow_once(cx: &Cx, request: ReleaseRequest, told: &mut Option<Value>) -> Ended {
+    let (progress, mut lines) = mpsc::unbounded_channel();
     let (shown, bars) = mpsc::unbounded_channel();
     let bars = tokio::spawn(progress::show(bars, cx.out.clone()));
     let socket = cx.home.control_socket();
     let request = Request::Release(request);
     let asked = control::ask(&socket, &request, &progress);
     tokio::pin!(asked);
+    let mut tell = |line: Value| {
+        if !line["event"].is_object() {
+            let _ = shown.send(line);
+            return;
+        }
+        let _ = shown.send(json!({"phase": "idle"}));
+        let event = &line["event"];
+        let is_told = told.as_ref().is_some_and(|told| told["manifest"] == event["manifest"]);
+        if event["changed"] != false || !is_told {
+            cx.out.answer(event);
+        }
+        *told = Some(event.clone());
+    };
     let ended = loop {
         tokio::select! {
             ended = &mut asked => break ended,
-            Some(line) = told.recv() => {
-                if !line["event"].is_object() {
-                    let _ = shown.send(line);
-                    continue;
-                }
-                let _ = shown.send(json!({"phase": "idle"}));
-                // Where the node came back, what it begins with was told before.
-                let again = std::mem::take(waits) && line["event"]["changed"] == false;
-                *was_there = true;
-                if !again {
-                    cx.out.answer(&line["event"]);
-                }
-            }
+            Some(line) = lines.recv() => tell(line),
         }
     };
+    // What was said before the node went.
+    while let Ok(line) = lines.try_recv() {
+        tell(line);
+    }
     drop(shown);
     let _ = bars.await;
     match ended {
         None => Ended::NoNode,
-        Some(Err(failure)) if failure.code == control::LOST && *was_there => Ended::NoNode,
+        Some(Err(failure)) if failure.code == control::LOST => Ended::WentAway,
         Some(result) => Ended::Answered(result.map(|answer| {
             cx.out.answer(&answer);
             0

@@ -207,7 +207,7 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
 }
 
 /// How long to wait before what went wrong is tried again: a disk that was full may have room.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
+pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Installs, and again whenever the space changes. What goes wrong later is told and tried again.
 async fn install(
@@ -253,12 +253,17 @@ async fn install(
             Err(failure) if told.as_ref() == Some(&failure) => {}
             Err(failure) => {
                 node.audit().note("release_refused", &[("app", order.wanted.name.as_str()), ("reason", &failure.code)]);
-                let error = json!({"code": failure.code, "message": failure.message, "hint": failure.hint});
-                let _ = progress.send(json!({"event": {"schema": "sealtide/release_refused/1", "error": error}}));
+                let _ = progress.send(json!({"event": refused_event(&failure)}));
                 told = Some(failure);
             }
         }
     }
+}
+
+/// What who follows is told of a release that was not installed.
+pub(crate) fn refused_event(failure: &Failure) -> Value {
+    let error = json!({"code": failure.code, "message": failure.message, "hint": failure.hint});
+    json!({"schema": "sealtide/release_refused/1", "error": error})
 }
 
 async fn published_answer(

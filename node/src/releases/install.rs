@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, previous_of, switch};
+use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, identity, previous_of, settle, switch};
 use sealtide_ibgib::{Address, Verified};
 use sealtide_releases::bundle::{
     AppName, ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::app::{App, Entry};
 use super::file::OpenBundle;
 use super::from_peers::fetch_content;
-use super::memory::{InstalledAt, Memory, installed_at, keep_install};
+use super::memory::{InstalledAt, Memory, begin_install, begun_install, end_install, installed_at, keep_install};
 use super::{refused, unpacked, untrusted};
 use crate::api::Progress;
 use crate::audit::AuditEvent;
@@ -389,7 +389,7 @@ fn place(
 ) -> Result<Install, Failure> {
     let (manifest, known, what) = (signed.content(), node.known(), title(signed.content()));
     let hash = HEXLOWER.encode(&signed.hash());
-    let before = installed_at(&known, &order.to);
+    let before = installed(node, &order.to)?;
     let done = |at: InstalledAt, changed: bool, previous: Option<PathBuf>| Install {
         at,
         changed,
@@ -418,8 +418,6 @@ fn place(
     };
     put(&next.0, &mut told)?;
     crate::failpoint::hit("release_unpacked");
-    switch(&next.0, &order.to).map_err(|error| unpacked(&what, &error))?;
-    crate::failpoint::hit("release_switched");
     let at = InstalledAt {
         dir: order.to.clone(),
         app: manifest.name.to_string(),
@@ -433,7 +431,14 @@ fn place(
         manifest: hash,
         at_ms: now().wall_ms,
     };
-    keep_install(&known, at.clone())?;
+    let switched = |error| unpacked(&what, &error);
+    begin_install(&known, &at, identity(&next.0).map_err(switched)?)?;
+    if let Err(error) = switch(&next.0, &order.to) {
+        end_install(&known, &order.to)?;
+        return Err(switched(error));
+    }
+    crate::failpoint::hit("release_switched");
+    installed_now(node, &at)?;
     let is_downgrade = before.as_ref().is_some_and(|before| before.channel == at.channel && before.seq > at.seq);
     if is_downgrade {
         let stored = before.as_ref().map_or(0, |before| before.seq);
@@ -445,21 +450,40 @@ fn place(
             .member("reason", if order.wanted.allow_downgrade { "allow_downgrade" } else { "recovery" });
         node.audit().event(&event);
     }
-    let event = "release_installed";
-    let dir = order.to.display().to_string();
-    node.audit().note(
-        event,
-        &[
-            ("app", &at.app),
-            ("version", &at.version),
-            ("channel", &at.channel),
-            ("seq", &at.seq.to_string()),
-            ("manifest", &at.manifest),
-            ("dir", &dir),
-        ],
-    );
     let previous = previous_of(&order.to).ok().filter(|previous| previous.is_dir());
     Ok(done(at, true, previous))
+}
+
+/// What this node installed in a directory. What took its place when the node died, before it was kept, is kept now.
+fn installed(node: &Node, to: &Path) -> Result<Option<InstalledAt>, Failure> {
+    let known = node.known();
+    if let Some((at, unpacked)) = begun_install(&known, to) {
+        let what = format!("{} {} ({})", at.app, at.version, at.channel);
+        if settle(to, unpacked).map_err(|error| super::unpacked(&what, &error))? {
+            installed_now(node, &at)?;
+        } else {
+            end_install(&known, to)?;
+        }
+    }
+    Ok(installed_at(&known, to))
+}
+
+/// Remembers what was put there, and says so in the audit.
+fn installed_now(node: &Node, at: &InstalledAt) -> Result<(), Failure> {
+    let known = node.known();
+    keep_install(&known, at.clone())?;
+    end_install(&known, &at.dir)?;
+    let (seq, dir) = (at.seq.to_string(), at.dir.display().to_string());
+    let members: [(&str, &str); 6] = [
+        ("app", &at.app),
+        ("version", &at.version),
+        ("channel", &at.channel),
+        ("seq", &seq),
+        ("manifest", &at.manifest),
+        ("dir", &dir),
+    ];
+    node.audit().note("release_installed", &members);
+    Ok(())
 }
 
 /// A directory that is being unpacked. It is gone when this is, unless it took its place.

@@ -18,6 +18,8 @@ const TRUST: &str = "release.trust.";
 const SEEN: &str = "release.seen.";
 /// The names of the rows of installs.
 const INSTALLS: &str = "release.installs";
+/// What the names of the rows of installs begin with that are about to take their place.
+const BEGUN: &str = "release.begun.";
 /// Installs that are remembered, at most.
 const INSTALLS_MAX: usize = 256;
 
@@ -97,6 +99,28 @@ pub(crate) fn keep_install(known: &Known, install: InstalledAt) -> Result<(), Fa
     all.truncate(INSTALLS_MAX);
     let text = Value::Array(all.iter().map(InstalledAt::to_value).collect()).to_string();
     known.put_setting(INSTALLS, Some(&text)).map_err(store_failure)
+}
+
+/// Remembers what is about to take the place of `install.dir`, a directory of this identity: a crash may come before it is
+/// [kept](keep_install).
+pub(crate) fn begin_install(known: &Known, install: &InstalledAt, unpacked: (u64, u64)) -> Result<(), Failure> {
+    let row = json!({"install": install.to_value(), "dev": unpacked.0, "ino": unpacked.1}).to_string();
+    known.put_setting(&begun_key(&install.dir), Some(&row)).map_err(store_failure)
+}
+
+/// What was about to take the place of `dir` when this node died.
+pub(crate) fn begun_install(known: &Known, dir: &Path) -> Option<(InstalledAt, (u64, u64))> {
+    let row: Value = serde_json::from_str(&known.setting(&begun_key(dir))?).ok()?;
+    Some((read(row.get("install")?)?, (row.get("dev")?.as_u64()?, row.get("ino")?.as_u64()?)))
+}
+
+/// Nothing is about to take the place of `dir`.
+pub(crate) fn end_install(known: &Known, dir: &Path) -> Result<(), Failure> {
+    known.put_setting(&begun_key(dir), None).map_err(store_failure)
+}
+
+fn begun_key(dir: &Path) -> String {
+    format!("{BEGUN}{}", HEXLOWER.encode(&sha256(dir.as_os_str().as_encoded_bytes())[..16]))
 }
 
 impl InstalledAt {

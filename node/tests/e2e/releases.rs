@@ -96,14 +96,26 @@ struct Follower {
 impl Follower {
     #[track_caller]
     fn join(ticket: &str, trust: Option<&str>) -> Self {
+        Self::join_in(&[], ticket, trust)
+    }
+
+    /// As [`Follower::join`], with a node that has this environment.
+    #[track_caller]
+    fn join_in(environment: &[(&str, &str)], ticket: &str, trust: Option<&str>) -> Self {
         let machine = Machine::new();
         machine.ok(&["join", ticket]);
-        let node = machine.up(&[]);
+        let node = machine.up_in(environment, &[]);
         let to = opt(&machine);
         let mut words = vec!["release", "install", "kiosk", "--to", to.to_str().unwrap(), "--follow"];
         words.extend(trust.into_iter().flat_map(|trust| ["--trust", trust]));
         let follow = machine.stream(&words);
         Self { machine, follow, node }
+    }
+
+    /// Its node dies, wherever it is at `point`.
+    fn dies_at(&mut self, point: &str) {
+        self.machine.ok(&["down"]);
+        self.node = self.machine.up_in(&[("SEALTIDE_FAILPOINT", &format!("{point}:1"))], &[]);
     }
 
     /// What it told so far: versions that it installed, and refusals.
@@ -366,6 +378,44 @@ fn a_follower_outlives_its_node() {
     follower.node = follower.machine.up(&[]);
     follower.until_version("1.2.0", &known);
     assert_eq!(follower.told(), (["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned).to_vec(), vec![]));
+    let previous = opt(&follower.machine).with_file_name(".kiosk.previous");
+    assert_eq!(version_in(&previous).as_deref(), Some("1.1.0"));
+    // Nor does it matter where the node was when it died.
+    for (point, version) in [("release_unpacked", "1.3.0"), ("release_switched", "1.4.0")] {
+        follower.dies_at(point);
+        publisher.publish(version);
+        assert!(follower.node.wait() < 0);
+        follower.node = follower.machine.up(&[]);
+        let versions = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"].map(str::to_owned);
+        follower.until_version(version, &BTreeSet::from(versions));
+        until("it says so", || match follower.told() {
+            (told, refused) if told.last().is_some_and(|told| told == version) && refused.is_empty() => Ok(()),
+            told => Err(format!("{told:?}")),
+        });
+    }
+    assert_eq!(version_in(&previous).as_deref(), Some("1.3.0"), "what was cut off went to its end");
+}
+
+/// The very first release of a machine, whose node dies right behind the switch: what stands there is known again.
+// Proves: GW-72
+#[test]
+fn a_first_install_that_was_cut_off_is_known_again() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let _node = publisher.machine.up(&[]);
+    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
+    let dies = [("SEALTIDE_FAILPOINT", "release_switched:1")];
+    let mut follower = Follower::join_in(&dies, ticket["ticket"].as_str().unwrap(), None);
+    assert!(follower.node.wait() < 0);
+    assert_eq!(version_in(&opt(&follower.machine)).as_deref(), Some("1.0.0"));
+    assert_eq!(follower.told(), (vec![], vec![]));
+    follower.node = follower.machine.up(&[]);
+    until("it says so", || match follower.told() {
+        (told, refused) if told == ["1.0.0"] && refused.is_empty() => Ok(()),
+        told => Err(format!("{told:?}")),
+    });
+    publisher.publish("1.1.0");
+    follower.until_version("1.1.0", &BTreeSet::from(["1.0.0", "1.1.0"].map(str::to_owned)));
 }
 
 // Proves: GW-104

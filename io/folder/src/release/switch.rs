@@ -6,11 +6,12 @@
 //! parent/.NAME.previous   what was installed before
 //! ```
 //!
-//! The step is the exchange of NAME and .NAME.next. A crash right behind it leaves the version before under `.next`, where
-//! the next install removes it: then there is one version, whole, and none before it.
+//! The step is the exchange of NAME and .NAME.next. A crash right behind it leaves the version before under `.next`: who
+//! remembers the [`identity`] of what was unpacked knows it again, and [`settle`] ends what was begun.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -73,13 +74,7 @@ pub fn switch(next: &Path, target: &Path) -> Result<(), ReleaseError> {
         Ok(()) => {
             sync_parent(target)?;
             // `next` holds what was installed now.
-            let was_empty = fs::read_dir(next).map_err(ReleaseError::io(next))?.next().is_none();
-            if was_empty {
-                remove(next)?;
-            } else {
-                remove(&previous)?;
-                fs::rename(next, &previous).map_err(ReleaseError::io(&previous))?;
-            }
+            keep_previous(next, &previous)?;
         }
         Err(rustix::io::Errno::NOENT) => {
             match renameat_with(CWD, next, CWD, target, RenameFlags::NOREPLACE) {
@@ -93,6 +88,43 @@ pub fn switch(next: &Path, target: &Path) -> Result<(), ReleaseError> {
         Err(error) => return Err(ReleaseError::io(target)(error.into())),
     }
     sync_parent(target)
+}
+
+/// What tells a directory from every other on this machine, whatever it is called: its device and inode.
+///
+/// # Errors
+/// [`ReleaseError::Io`].
+pub fn identity(dir: &Path) -> Result<(u64, u64), ReleaseError> {
+    let stat = fs::symlink_metadata(dir).map_err(ReleaseError::io(dir))?;
+    Ok((stat.dev(), stat.ino()))
+}
+
+/// Ends a [`switch`] that a crash cut off: whether the directory of this [`identity`] is what stands at `target`. Then what stood there
+/// before is the version before.
+///
+/// # Errors
+/// [`ReleaseError::Io`].
+pub fn settle(target: &Path, unpacked: (u64, u64)) -> Result<bool, ReleaseError> {
+    match identity(target) {
+        Ok(found) if found == unpacked => {}
+        _ => return Ok(false),
+    }
+    let next = beside(target, NEXT_SUFFIX)?;
+    if next.is_dir() {
+        keep_previous(&next, &previous_of(target)?)?;
+    }
+    sync_parent(target)?;
+    Ok(true)
+}
+
+/// What stood at the target, `next` by now, becomes the version before, unless there is nothing in it.
+fn keep_previous(next: &Path, previous: &Path) -> Result<(), ReleaseError> {
+    let was_empty = fs::read_dir(next).map_err(ReleaseError::io(next))?.next().is_none();
+    if was_empty {
+        return remove(next);
+    }
+    remove(previous)?;
+    fs::rename(next, previous).map_err(ReleaseError::io(previous))
 }
 
 fn beside(target: &Path, suffix: &str) -> Result<PathBuf, ReleaseError> {
