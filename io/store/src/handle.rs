@@ -99,6 +99,14 @@ pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<V
     }
 }
 
+/// As [`load_record`], for one whose sid is known: it is not worked out again.
+pub(crate) fn load_record_as(index: &Index, stored: &Stored, sid: Sid) -> io::Result<Option<Verified>> {
+    match index.packs.get(&stored.place.pack) {
+        Some(pack) => read_as(pack, stored, |encoded| Verified::trusted_as(encoded, sid)),
+        None => Ok(None),
+    }
+}
+
 fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
     read_as(pack, stored, Verified::trusted)
 }

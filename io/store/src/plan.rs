@@ -9,11 +9,11 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary};
 
 use crate::entry::{Move, TipLine};
 use crate::error::{CommitError, StoreError};
-use crate::handle::load_record;
+use crate::handle::{load_record, load_record_as};
 use crate::index::{Index, address_hash};
 use crate::run::Unreadable;
 use crate::space::{SpaceState, same_set, tip_id};
-use crate::table::{Table, address_key, last_sid};
+use crate::table::{Stored, Table, address_key, last_sid};
 
 /// A frame as the tips need it.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Plan {
         let no_records = BTreeSet::new();
         let staged = index.txns.get(&txn).map_or(&no_records, |staged| &staged.records);
         let mut new_items = Vec::new();
-        let mut fresh = Fresh::default();
+        let (mut fresh, mut unread) = (Fresh::default(), Vec::new());
         let mut taken = request.staged.clone();
         let mut add_staged = |id: u32| {
             let rec = index.records.get(id);
@@ -86,11 +86,10 @@ impl Plan {
             }
             new_items.push(rec.sid.0);
             if rec.frame.is_some() {
-                let frame = match staged_facts.remove(&rec.sid) {
-                    Some(frame) => Some(*frame),
-                    None => load_record(index, &rec.stored()).map_err(StoreError::Io)?.as_ref().and_then(FrameOf::of),
-                };
-                fresh.0.push(frame.ok_or(CommitError::NotStaged(rec.sid))?);
+                match staged_facts.remove(&rec.sid) {
+                    Some(frame) => fresh.0.push(*frame),
+                    None => unread.push((rec.sid, rec.stored())),
+                }
             }
             Ok::<_, CommitError>(())
         };
@@ -105,6 +104,7 @@ impl Plan {
             }
             None => staged.iter().try_for_each(|id| add_staged(*id))?,
         }
+        fresh.read(index, &unread)?;
         let (mut append, mut known, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (at, record) in request.records.iter().enumerate() {
             let sid = record.sid();
@@ -161,7 +161,7 @@ impl Plan {
     }
 }
 
-/// From how many ids on a summary has a thread of its own.
+/// From how many ids on a summary has a thread of its own, and from how many frames on they are read by two.
 const ALONE_FROM: u64 = 2048;
 
 /// A summary with these ids more.
@@ -191,6 +191,25 @@ struct Fresh(Vec<FrameOf>);
 type Moved = (TimelineId, Vec<Sid>, Vec<Sid>);
 
 impl Fresh {
+    /// Reads staged frames; two threads share the work when there is much of it.
+    fn read(&mut self, index: &Index, unread: &[(Sid, Stored)]) -> Result<(), CommitError> {
+        let frame = |(sid, stored): &(Sid, Stored)| {
+            let record = load_record_as(index, stored, *sid).map_err(StoreError::Io)?;
+            record.as_ref().and_then(FrameOf::of).ok_or(CommitError::NotStaged(*sid))
+        };
+        let read = |part: &[(Sid, Stored)]| part.iter().map(frame).collect::<Result<Vec<_>, _>>();
+        let half = if (unread.len() as u64) < ALONE_FROM { unread.len() } else { unread.len() / 2 };
+        let (left, right) = unread.split_at(half);
+        std::thread::scope(|scope| {
+            let right = (!right.is_empty()).then(|| scope.spawn(|| read(right)));
+            self.0.extend(read(left)?);
+            if let Some(right) = right {
+                self.0.extend(right.join().expect("reading does not panic")?);
+            }
+            Ok(())
+        })
+    }
+
     /// The tip moves that these frames cause.
     fn settle(mut self, index: &Index, state: &SpaceState) -> Result<(Vec<Move>, Vec<Moved>), StoreError> {
         self.0.sort_unstable_by(|left, right| left.place().cmp(&right.place()));

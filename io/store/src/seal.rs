@@ -90,6 +90,13 @@ pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
 }
 
 impl Index {
+    /// Whether a run now would let go of enough. What is staged stays in memory and is written down and numbered anew each time: a
+    /// transaction of a million records waits until as many are new as were there at the last run, or it would take the square of that.
+    pub(crate) fn lets_go(&self) -> bool {
+        let staged: u64 = self.txns.values().map(|txn| txn.records.len() as u64).sum();
+        2 * self.fresh >= staged
+    }
+
     /// Lets go of what the run of the newest sealed packs has. Records that are staged stay in memory.
     pub(crate) fn adopt_run(&mut self, run: Run) {
         let staged: Vec<(u64, Vec<_>)> = self

@@ -45,7 +45,7 @@ const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// New records after which a pack is sealed also when it is small: what the index keeps in memory at most, apart from
-/// what one transaction brings.
+/// what transactions at work bring.
 const SEALED_RECORDS: u64 = 64 * 1024;
 /// Rows that are merged for each entry that is written. A record has four rows, the first frame of a timeline eight, and
 /// each is merged about three times until there are ten million.
@@ -525,14 +525,14 @@ impl Store {
     /// Takes the writing end; seals the open pack first when it is full.
     pub(crate) fn writer(&self) -> Result<std::sync::MutexGuard<'_, Log>, StoreError> {
         let mut log = guard(&self.inner.log);
-        let (damaged, fresh) = {
+        let (damaged, is_due) = {
             let index = read(&self.inner.index);
-            (index.runs.health.is_damaged(), index.fresh)
+            (index.runs.health.is_damaged(), index.fresh >= SEALED_RECORDS && index.lets_go())
         };
         if log.failed || self.inner.durable.failed() || damaged {
             return Err(StoreError::Failed);
         }
-        if log.is_full() || fresh >= SEALED_RECORDS {
+        if log.is_full() || is_due {
             match self.seal(&mut log) {
                 Err(error) if log.failed => return Err(error),
                 Err(error) => tracing::warn!(%error, "no new pack could be begun: the open one grows on"),
@@ -549,7 +549,9 @@ impl Store {
         let pack = self.append(log, batch).and_then(|_| log.roll())?;
         self.inner.durable.rolled(pack.number);
         self.inner.durable.set_head(&pack, log.len);
-        self.seal_run(log, pack.number - 1);
+        if read(&self.inner.index).lets_go() {
+            self.seal_run(log, pack.number - 1);
+        }
         write(&self.inner.index).packs.insert(pack.number, pack);
         Ok(())
     }

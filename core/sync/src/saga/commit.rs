@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sealtide_crypto::{Sha256, sha256};
+use sealtide_crypto::Sha256;
 use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
@@ -256,8 +256,9 @@ impl PeerMoves {
     }
 
     fn of(moves: &[TipMove]) -> [u8; 32] {
-        let bytes: Vec<u8> = moves.iter().flat_map(|entry| [entry.timeline.0, entry.old, entry.new].concat()).collect();
-        sha256(&bytes)
+        let mut hasher = Sha256::new();
+        moves.iter().flat_map(|entry| [&entry.timeline.0, &entry.old, &entry.new]).for_each(|part| hasher.update(part));
+        hasher.finish()
     }
 }
 
