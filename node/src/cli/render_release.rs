@@ -49,8 +49,13 @@ pub(super) fn refused(answer: &Value) -> String {
 }
 
 pub(super) fn verified(answer: &Value) -> String {
+    let over = match (answer["expired"] == true, answer["expires"].as_str()) {
+        (true, Some(end)) => format!("\nit expired at {end}: `install` refuses it"),
+        (false, Some(end)) => format!("\nit expires at {end}"),
+        _ => String::new(),
+    };
     format!(
-        "{} {} ({}, release {}): authentic, signed by {}, {}; freshness not checked",
+        "{} {} ({}, release {}): authentic, signed by {}, {}; freshness not checked{over}",
         word(&answer["app"]),
         word(&answer["version"]),
         word(&answer["channel"]),
@@ -72,8 +77,25 @@ pub(super) fn list(answer: &Value) -> String {
 }
 
 pub(super) fn show(answer: &Value) -> String {
-    let columns =
-        ["channel", "version", "seq", "key_version", "created", "files", "bytes", "here", "tier", "yanked", "verified"];
+    let mut columns = vec![
+        "channel",
+        "version",
+        "seq",
+        "key_version",
+        "created",
+        "expires",
+        "minimum_version",
+        "files",
+        "bytes",
+        "here",
+        "tier",
+        "yanked",
+        "verified",
+    ];
+    // What hardly any release has takes no room where none has it.
+    let is_said =
+        |name: &str| answer["releases"].as_array().is_some_and(|rows| rows.iter().any(|row| !row[name].is_null()));
+    columns.retain(|name| !matches!(*name, "expires" | "minimum_version") || is_said(name));
     let files = answer["releases"].as_array().into_iter().flatten().filter_map(|release| release.get("list"));
     let files = files
         .map(|list| rows(list, |file| format!("{} {:>12} {}", word(&file["mode"]), file["size"], word(&file["path"]))));

@@ -354,7 +354,10 @@ fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) ->
     let mut rows = Vec::new();
     for channel in app.channels().into_iter().filter(|channel| wanted.as_ref().is_none_or(|wanted| wanted == channel)) {
         for line in app.channel(&channel) {
-            let yanked = line.last().map(|newest| newest.head.content().yanked.clone()).unwrap_or_default();
+            let newest = line.last();
+            let yanked = newest.map(|newest| newest.head.content().yanked.clone()).unwrap_or_default();
+            let least = newest.map(|newest| app.bundle_head(newest)).transpose()?;
+            let least = least.and_then(|head| head.manifest.content().minimum_version.clone());
             let mut last = None;
             for entry in &line {
                 if last.replace(entry.manifest_sha256) == Some(entry.manifest_sha256) {
@@ -363,6 +366,9 @@ fn show(node: &Node, app: &str, channel: Option<&str>, version: Option<&str>) ->
                 let manifest = app.bundle_head(entry)?.manifest;
                 if version.as_ref().is_none_or(|version| *version == manifest.content().version) {
                     let mut row = release_row(&manifest, &yanked, trust.as_ref(), version.is_some());
+                    if least.as_ref().is_some_and(|least| manifest.content().version.cmp_precedence(least).is_lt()) {
+                        row["yanked"] = json!(true);
+                    }
                     let tier = stored.iter().rev().find(|stored| stored.manifest.bytes() == manifest.bytes());
                     row["here"] = json!(app.is_here(entry));
                     row["tier"] = json!(tier.map(|stored| stored.tier.class()));
@@ -396,6 +402,7 @@ fn release_row(manifest: &Signed<Manifest>, yanked: &[u64], trust: Option<&Trust
         "key_version": content.key_version.to_string(),
         "created": rfc3339(content.created_at),
         "expires": content.expiry.map(rfc3339),
+        "minimum_version": content.minimum_version.as_ref().map(Version::to_string),
         "files": content.files.len(),
         "bytes": content.unpacked_size,
         "payload_bytes": content.size,
@@ -433,7 +440,8 @@ pub(crate) fn verify(
         Failure::new(Exit::Refused, "no_trust", format!("{}: nothing says whose releases these are", file.display()))
             .hint("name the publisher's trust file with --trust FILE")
     })?;
-    releases::verify_file(&bundle, &mut trust, now().wall_ms, &mut |told| progress(told, content))?;
+    let wall_ms = now().wall_ms;
+    releases::verify_file(&bundle, &mut trust, wall_ms, &mut |told| progress(told, content))?;
     Ok(json!({
         "schema": "sealtide/release_verify/1",
         "file": file,
@@ -444,6 +452,8 @@ pub(crate) fn verify(
         "key_version": content.key_version.to_string(),
         "epoch": trust.epoch(),
         "created": rfc3339(content.created_at),
+        "expires": content.expiry.map(rfc3339),
+        "expired": content.expiry.is_some_and(|end| wall_ms >= end),
         "files": content.files.len(),
         "bytes": content.unpacked_size,
         "authentic": true,

@@ -23,7 +23,7 @@ use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
 use crate::audit::AuditEvent;
-use crate::commands::store_failure;
+use crate::commands::{rfc3339, store_failure};
 use crate::content::{ContentWriter, store_bytes};
 use crate::engine::Engine;
 use crate::failure::{Exit, Failure};
@@ -90,6 +90,11 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
     })?;
     let (line, earlier) = known.as_ref().map_or(Ok(Default::default()), |app| own_line(app, &order.channel))?;
     refuse_known(&order.app, &order.channel, &version, &earlier, order.allow_downgrade)?;
+    refuse_over(order.expiry)?;
+    if let Some(minimum) = order.minimum_version.as_ref().filter(|minimum| version.cmp_precedence(minimum).is_lt()) {
+        let text = format!("{version} is below {minimum}, and versions below that one would count as yanked");
+        return Err(Failure::usage("minimum_version", text));
+    }
     let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone() };
     let packed = blocking(move || packing.pack()).await?;
     // What cannot be packed leaves no space behind.
@@ -131,9 +136,18 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let desk = desk_of(node).await?;
     let app = known_app(node, &order.app)?;
     let (from, manifests) = own_line(&app, &order.from)?;
-    let wanted =
-        |manifest: &&Signed<Manifest>| order.version.as_ref().is_none_or(|it| *it == manifest.content().version);
+    let yanked = from.last().map(|newest| newest.head.content().yanked.clone()).unwrap_or_default();
+    let is_yanked = |manifest: &Signed<Manifest>| yanked.contains(&manifest.content().seq);
+    let wanted = |manifest: &&Signed<Manifest>| match &order.version {
+        Some(version) => *version == manifest.content().version,
+        None => !is_yanked(manifest),
+    };
     let source = manifests.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
+    if is_yanked(source) {
+        let text = format!("{} {} was taken back in channel {}", order.app, source.content().version, order.from);
+        return Err(Failure::usage("yanked", text).hint("publish what is to be shipped as a new version"));
+    }
+    refuse_over(source.content().expiry)?;
     let entry = entry_of(&from, source).ok_or_else(|| no_release(&order.app, &order.from))?;
     let (line, earlier) = own_line(&app, &order.to)?;
     let content = source.content();
@@ -155,6 +169,17 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     })?;
     let source = Source { payload, tar: entry.tar.clone(), records: Vec::new() };
     bring_out(node, &desk, app, line.last(), manifest, source).await
+}
+
+/// Refuses a release that nobody could install.
+fn refuse_over(expiry: Option<u64>) -> Result<(), Failure> {
+    match expiry {
+        Some(end) if end <= now().wall_ms => {
+            let text = format!("it would be over since {}, and nobody could install it", rfc3339(end));
+            Err(Failure::usage("expired", text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes a release back: nobody should install it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -469,6 +470,14 @@ fn older_yanked_and_unknown_releases() {
         other => Err(format!("{other:?}")),
     });
     assert_eq!(version_in(&to).as_deref(), Some("1.2.0"), "what is installed stays");
+    // Nor is it what another channel gets.
+    let (words, beta) = (["release", "promote", "kiosk", "--from", "stable", "--to"], ["canary", "--version", "1.2.0"]);
+    publisher.machine.fails(&[&words[..], &beta].concat(), 2, "yanked");
+    assert_eq!(publisher.machine.ok(&[&words[..], &["canary"]].concat())["version"], "1.1.0");
+    let dist = publisher.dist();
+    let below = ["--version", "2.0.0", "--channel", "beta", "--minimum-version", "3.0.0"];
+    let words = ["release", "publish", "kiosk", dist.to_str().unwrap()];
+    publisher.machine.fails(&[&words[..], &below].concat(), 2, "minimum_version");
     // Channels are apart, and a promotion is a release of its own.
     publisher.publish_in("2.0.0", "beta");
     let promoted = publisher.machine.ok(&["release", "promote", "kiosk", "--from", "beta", "--to", "stable"]);
@@ -660,9 +669,17 @@ fn bundles_are_served_through_the_door_hot_or_archived() {
     publisher.changes("version", "1.1.0");
     let dist = publisher.dist();
     let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.1.0"];
-    machine.ok(&[&words[..], &["--expires", "2026-01-01T00:00:00Z"]].concat());
+    machine.fails(&[&words[..], &["--expires", "2026-01-01T00:00:00Z"]].concat(), 2, "expired");
+    let end = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(4)).to_string();
+    machine.ok(&[&words[..], &["--expires", &end]].concat());
     assert_eq!(machine.ok(&["keys", "status"])["active"], "v1");
-    assert_eq!(ask("/bundle/kiosk/1.1.0").0, 410);
+    until("it is over", || match ask("/bundle/kiosk/1.1.0").0 {
+        410 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    machine.fails(&["release", "promote", "kiosk", "--from", "stable", "--to", "beta"], 2, "expired");
+    let verified = machine.ok(&["release", "verify", &publisher.bundle("1.0.0"), "--trust", &publisher.trust("1.0.0")]);
+    assert_eq!((&verified["expired"], &verified["expires"]), (&Value::from(false), &Value::Null));
     let status = machine.ok(&["keys", "status"]);
     assert_eq!((&status["active"], &status["forced"]), (&Value::from("v2"), &Value::from(true)));
     until("the heads are signed by the new pair", || {

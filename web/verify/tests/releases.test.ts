@@ -319,6 +319,14 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   assert.equal(await admit(second, head(second), { name: 'other' }), 'other_app');
   assert.equal(await admit(second, head(second, { yanked: [2] })), 'yanked');
   assert.equal(await admit(second, head(second, { yanked: [2] }), { allowDowngrade: true }), 'taken');
+  const minima = ['1.1.0', '1.1.0+b', '1.0.9', '1.1.0-a', '1.1.1-a', '1.10.0', '2.0.0'];
+  const verdicts = await Promise.all(minima.map((minimumVersion) => {
+    const it = signed(publisher, { seq: 3, prev: second.sha256, version: '1.1.0', minimumVersion });
+    return admit(it, head(it));
+  }));
+  assert.deepEqual(verdicts, ['taken', 'taken', 'taken', 'taken', 'yanked', 'yanked', 'yanked']);
+  const early = signed(publisher, { seq: 3, prev: second.sha256, version: '1.1.0-rc.2', minimumVersion: '1.1.0-rc.10' });
+  assert.deepEqual([await admit(early, head(early)), await admit(early, head(early), { allowDowngrade: true })], ['yanked', 'taken']);
   const ending = signed(publisher, { seq: 3, prev: second.sha256, expiry: '2026-11-29T00:00:00Z' });
   assert.deepEqual([await admit(ending, head(ending)), await admit(ending, head(ending), {}, NOW + DAY)], ['taken', 'expired']);
   const odd: JsonObject[] = [

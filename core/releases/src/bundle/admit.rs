@@ -299,7 +299,7 @@ impl Seen {
         if !is_wanted {
             return Err(ReleaseRefused::NotOfHead);
         }
-        if told.yanked.contains(&release.seq) && !wanted.allow_downgrade {
+        if !wanted.allow_downgrade && (told.yanked.contains(&release.seq) || release.is_below_its_minimum()) {
             return Err(ReleaseRefused::Yanked { seq: release.seq, version: release.version.clone() });
         }
         check_expiry(release, wall_ms)
@@ -347,6 +347,9 @@ impl Seen {
         match self.check_seen(&release.channel, release.seq, manifest.hash()) {
             Err(ReleaseRefused::Rollback { .. }) if allow_downgrade => {}
             refused => refused?,
+        }
+        if !allow_downgrade && release.is_below_its_minimum() {
+            return Err(ReleaseRefused::Yanked { seq: release.seq, version: release.version.clone() });
         }
         check_expiry(release, wall_ms)
     }

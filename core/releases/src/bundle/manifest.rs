@@ -67,6 +67,13 @@ pub struct Manifest {
     pub signed_at: u64,
 }
 
+impl Manifest {
+    /// Whether its own version is one of those that it says count as yanked.
+    pub fn is_below_its_minimum(&self) -> bool {
+        self.minimum_version.as_ref().is_some_and(|minimum| self.version.cmp_precedence(minimum).is_lt())
+    }
+}
+
 impl Content for Manifest {
     const WHAT: &'static str = "no release manifest";
     const LABEL: Label = Label::ReleaseManifest;

@@ -146,6 +146,27 @@ fn yanked_and_expired_releases() {
     let head = publisher.head(&manifest);
     let at = |now| code(ask(&trust, &Seen::default(), &head, &manifest, &wanted("stable"), now));
     assert_eq!((at(now + DAY - 1), at(now + DAY)), ("taken", "expired"));
+    // A version below the minimum that it names itself counts as yanked; what builds are called does not matter.
+    for (minimum, with_head, alone) in [
+        ("1.0.0", "taken", "taken"),
+        ("1.0.0+b", "taken", "taken"),
+        ("0.9.0", "taken", "taken"),
+        ("1.0.1-a", "yanked", "yanked"),
+    ] {
+        let mut draft = publisher.draft("stable", "1.0.0");
+        draft.minimum_version = Some(minimum.parse().unwrap());
+        let manifest = Signed::sign(draft, publisher.pair(v(1)));
+        let head = publisher.head(&manifest);
+        assert_eq!(
+            code(ask(&trust, &Seen::default(), &head, &manifest, &wanted("stable"), now)),
+            with_head,
+            "{minimum}"
+        );
+        assert_eq!(code(ask(&trust, &Seen::default(), &head, &manifest, &downgrade, now)), "taken");
+        let counts = trust.manifest(&manifest, &[], now).unwrap();
+        assert_eq!(code(Seen::default().admit_alone(&counts, false, now)), alone, "{minimum}");
+        assert_eq!(code(Seen::default().admit_alone(&counts, true, now)), "taken");
+    }
 }
 
 // Proves: GW-104

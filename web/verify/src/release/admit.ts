@@ -4,7 +4,7 @@ import { Refused } from '../refused.js';
 import type { SignedHead } from './head.js';
 import { isOver } from './ledger.js';
 import type { SignedManifest } from './manifest.js';
-import { exactly, hex32, name, positive } from './members.js';
+import { exactly, hex32, isBelow, name, positive } from './members.js';
 import type { Trust, TrustedPair } from './trust.js';
 
 /**
@@ -170,7 +170,9 @@ export class Seen {
     if (!isNewest && !(wanted.allowDowngrade && release.seq < told.seq)) {
       throw new Refused('not_of_head', 'the manifest is not the one that the head of the channel names');
     }
-    if (told.yanked.includes(release.seq) && !wanted.allowDowngrade) {
+    // Versions below the minimum count as yanked.
+    const isBelowMinimum = release.minimumVersion !== null && isBelow(release.version, release.minimumVersion);
+    if ((told.yanked.includes(release.seq) || isBelowMinimum) && !wanted.allowDowngrade) {
       throw new Refused('yanked', `release ${release.seq} (${release.version}) was yanked`);
     }
     if (release.expiry !== null && wallMs >= release.expiry) throw new Refused('expired', `it expired at ${writeTime(release.expiry)}`);

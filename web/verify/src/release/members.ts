@@ -109,6 +109,38 @@ export function version(value: Json): string | undefined {
 const SEMVER =
   /^(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$/;
 
+/** Whether one version comes before another by semantic versioning 2.0 §11; what builds are called does not matter. */
+export function isBelow(left: string, right: string): boolean {
+  const [core, pre] = parts(left);
+  const [otherCore, otherPre] = parts(right);
+  const order = compare(core, otherCore);
+  if (order !== 0) return order < 0;
+  // What comes before a release is below it.
+  if (pre.length === 0 || otherPre.length === 0) return pre.length > otherPre.length;
+  return compare(pre, otherPre) < 0;
+}
+
+/** The numbers of a version, and the identifiers of what comes before it. */
+function parts(version: string): [string[], string[]] {
+  const bare = version.split('+', 1)[0] ?? '';
+  const dash = bare.indexOf('-');
+  const [core, pre] = dash < 0 ? [bare, ''] : [bare.slice(0, dash), bare.slice(dash + 1)];
+  return [core.split('.'), pre === '' ? [] : pre.split('.')];
+}
+
+function compare(left: string[], right: string[]): number {
+  for (const [at, one] of left.entries()) {
+    const other = right[at];
+    if (other === undefined) return 1;
+    if (one === other) continue;
+    const [number, otherNumber] = [/^\d+$/.test(one), /^\d+$/.test(other)];
+    if (number && otherNumber) return BigInt(one) < BigInt(other) ? -1 : 1;
+    if (number !== otherNumber) return number ? -1 : 1;
+    return one < other ? -1 : 1;
+  }
+  return left.length - right.length;
+}
+
 /** A key version `v1` to `v9999`; its number. */
 export function keyVersion(value: Json): number | undefined {
   return typeof value === 'string' && value.startsWith('v') ? keyDigits(value.slice(1)) : undefined;
