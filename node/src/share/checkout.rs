@@ -214,7 +214,7 @@ impl Worker {
     }
 
     /// Whether anything is at a path of the directory.
-    fn stands(&self, path: &str) -> bool {
+    pub(super) fn stands(&self, path: &str) -> bool {
         self.folder.root().join(path).symlink_metadata().is_ok()
     }
 

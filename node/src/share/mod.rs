@@ -608,7 +608,9 @@ impl Worker {
             if dirty.is_empty() {
                 break;
             }
-            self.record(Some(&dirty))?;
+            // What is gone may stand under another name, and only together are the two a rename.
+            let is_gone = dirty.iter().any(|path| !self.stands(path));
+            self.record((!is_gone).then_some(&dirty[..]))?;
         }
         Ok(())
     }

@@ -79,6 +79,13 @@ impl Rig {
         self.worker.step(&mut round).unwrap();
     }
 
+    /// Checks out what came; the watch has told of nothing yet.
+    fn check_out(&mut self) {
+        let mut round = Round::default();
+        self.worker.read_news(&mut round);
+        self.worker.step(&mut round).unwrap();
+    }
+
     /// Starts anew, as after a restart of the node.
     fn restart(&mut self) {
         self.worker.read_claims();
@@ -486,6 +493,39 @@ fn the_same_rename_made_elsewhere_is_adopted() {
     assert_eq!(rig.names(), ["b"]);
     assert_eq!(rig.at("b").1.len(), 1);
     assert!(rig.status().conflicts.is_empty());
+}
+
+/// What came is checked out before the watch tells of a rename: the path is gone, and where it went must be looked for before that
+/// counts as a deletion.
+#[test]
+fn a_rename_that_a_check_out_meets_first_is_one() {
+    let mut rig = Rig::new(Role::Admin);
+    std::fs::create_dir(rig.root.join("w")).unwrap();
+    rig.write("w/a", "one\n");
+    rig.write("w/b", "two\n");
+    let (a, b) = (rig.tip("w/a"), rig.tip("w/b"));
+    let edited = frame("w/a", "one\nedited\n").evolve(&a, later()).unwrap();
+    let moved = frame("elsewhere", "two\n").evolve(&b, later()).unwrap();
+    std::fs::rename(rig.root.join("w"), rig.root.join("x")).unwrap();
+    rig.arrives(vec![edited.clone(), moved.clone()]);
+    rig.check_out();
+    assert_eq!(rig.timelines().len(), 2, "nothing new began");
+    for (before, other) in [(&a, &edited), (&b, &moved)] {
+        let tips = tips(&rig.worker.view, &before.frame().unwrap().timeline);
+        assert_eq!(tips.len(), 2);
+        assert!(tips.iter().all(|(_, tip)| !tip.deleted), "nothing was deleted");
+        let own = tips.iter().find(|(tip, _)| tip.sid() != other.sid()).unwrap();
+        assert!(own.1.path.starts_with("x/"), "{}", own.1.path);
+        let merged = merge(&rig, &own.0, other);
+        rig.arrives(vec![merged]);
+    }
+    rig.look();
+    assert_eq!(rig.text("x/a").as_deref(), Some("one\nedited\n"));
+    assert!(!rig.root.join("w").exists());
+    let others = rig.timelines().into_iter().flat_map(|timeline| tips(&rig.worker.view, &timeline));
+    let paths: BTreeSet<String> = others.map(|(_, tip)| tip.path).collect();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    assert_eq!(rig.worker.folder.entries_count(), 2);
 }
 
 #[test]
