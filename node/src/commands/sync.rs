@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::api::Progress;
-use crate::engine::{Event, PeerSpace, SagaReport, SyncOrder};
+use crate::engine::{Event, NOT_SHARED, PeerSpace, SagaReport, SyncOrder};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::share::{Phase, Share};
@@ -125,7 +125,17 @@ fn granted(node: &Node, space: &SpaceId, with: Option<NodeId>) -> Vec<NodeId> {
 fn peers_of(node: &Node, space: &SpaceId, with: Option<NodeId>) -> Vec<NodeId> {
     let ready: BTreeSet<NodeId> =
         node.engine().peers().into_iter().filter(|(_, ready)| *ready).map(|(peer, _)| peer).collect();
-    granted(node, space, with).into_iter().filter(|peer| ready.contains(peer)).collect()
+    let (sharing, others): (Vec<NodeId>, Vec<NodeId>) = granted(node, space, with)
+        .into_iter()
+        .filter(|peer| ready.contains(peer))
+        .partition(|peer| shares(node, peer, space));
+    // Who left the space is waited for where nobody else is.
+    if sharing.is_empty() { others } else { sharing }
+}
+
+/// Whether a connected peer offers a space.
+fn shares(node: &Node, peer: &NodeId, space: &SpaceId) -> bool {
+    node.engine().offers(peer).iter().any(|offer| offer.space == *space)
 }
 
 async fn one(
@@ -160,6 +170,10 @@ async fn one(
             }
         }
         tokio::time::sleep(TICK).await;
+    }
+    if !shares(node, &peer, &order.space) {
+        return Err(Failure::new(Exit::Refused, "not_shared", format!("node {}: {NOT_SHARED}", peer.short()))
+            .hint("this node may have lost its access: `sealtide join` with a new ticket of an admin gives it back"));
     }
     Err(Failure::failed("sync", format!("node {} does not finish a sync of this space", peer.short())))
 }
@@ -258,11 +272,11 @@ fn settled(node: &Node, space: &SpaceId) -> bool {
     idle && !live.is_empty() && live.iter().all(|(_, known)| known.in_step && !known.running)
 }
 
-/// The connected peers of a space that sagas were seen with.
+/// The connected peers that share a space and that sagas were seen with.
 fn live_peers(node: &Node, space: &SpaceId) -> Vec<(NodeId, PeerSpace)> {
     let connected = node.engine().peers();
     let known = node.engine().peer_spaces(space).into_iter();
-    known.filter(|(peer, _)| connected.iter().any(|(id, _)| id == peer)).collect()
+    known.filter(|(peer, _)| connected.iter().any(|(id, _)| id == peer) && shares(node, peer, space)).collect()
 }
 
 /// Watches spaces while a command waits: tells progress, and gives up after a time without any.

@@ -147,6 +147,9 @@ impl SyncOrder {
     }
 }
 
+/// What is said of a space that a connected peer does not offer.
+pub(crate) const NOT_SHARED: &str = "the other node does not share this space with this node, or not any more";
+
 /// What is known of one space at one peer.
 #[derive(Clone, Debug, Default)]
 pub struct PeerSpace {
@@ -326,6 +329,22 @@ impl<W: World> Engine<W> {
     /// What a connected peer offers.
     pub fn offers(&self, peer: &NodeId) -> Vec<SpaceOffer> {
         self.lock().peers.get(peer).map(|entry| entry.offers.clone()).unwrap_or_default()
+    }
+
+    /// Takes in what a connected peer offers. Who took this node's access away says so by offering a space no more.
+    fn note_offers(&self, peer: NodeId, offers: &[SpaceOffer]) {
+        let mut state = self.lock();
+        if let Some(entry) = state.peers.get_mut(&peer) {
+            entry.offers = offers.to_vec();
+        }
+        for ((_, space), known) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
+            if !offers.iter().any(|offer| offer.space == *space) {
+                known.in_step = false;
+                known.last_error = Some(NOT_SHARED.to_owned());
+            } else if known.last_error.as_deref() == Some(NOT_SHARED) {
+                known.last_error = None;
+            }
+        }
     }
 
     /// Why the last session with a peer could not sync, where no later one could.

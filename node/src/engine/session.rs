@@ -290,9 +290,7 @@ impl<W: World> Worker<W> {
                     }
                 }
                 ControlOutput::PeerSpaces(offers) => {
-                    if let Some(entry) = self.engine.lock().peers.get_mut(&self.peer) {
-                        entry.offers.clone_from(&offers);
-                    }
+                    self.engine.note_offers(self.peer, &offers);
                     self.engine.emit(Event::PeerSpaces(self.peer, offers));
                     if self.session.is_initiator() && !self.greeted {
                         self.greeted = true;

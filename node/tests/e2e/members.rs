@@ -113,8 +113,13 @@ fn a_removed_writer_through_an_honest_third_node() {
     // The writer is out at the third node too.
     write(&b.notes(), "later.md", "later\n");
     b.recorded();
-    b.run(&["sync", "--timeout", "2s"]);
     assert!(!c.notes().join("later.md").exists());
+    // It is told by what the others do not offer any more, and says so.
+    until("the writer knows", || match b.run(&["status", "--check"]) {
+        done if done.code == 1 && done.stdout.contains("does not share this space with this node") => Ok(()),
+        done => Err(format!("{done:?}")),
+    });
+    b.fails(&["sync", "--wait", "--timeout", "2s"], 6, "not_shared");
     drop(node_c);
 
     // What is held outlives the process.
