@@ -7,7 +7,7 @@ use sealtide_ibgib::Verified;
 use sealtide_identity::SpaceId;
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, Store, conformance};
-use sealtide_sync::{IdSum, RangeBound, SagaId, SpaceView};
+use sealtide_sync::{CommitRequest, IdSum, RangeBound, SagaId, SpaceView};
 
 fn config(pack_bytes: u64) -> Config {
     Config { pack_bytes, wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() }
@@ -79,6 +79,44 @@ fn many_packs_have_few_runs_and_the_sums_of_all_ranges() {
     assert!(!disk.names().iter().any(|name| name.starts_with("check/")), "the check cleans up");
     drop((view, store));
     check(&open(&disk, 100), &space, commits, "opened again");
+}
+
+/// What is staged stays in memory and is written down with each run: a transaction over many packs has few of them.
+// Proves: SY-79
+#[test]
+fn a_large_transaction_waits_for_runs_and_survives_a_crash() {
+    let disk = MemDisk::new(1);
+    let store = open(&disk, 2_000);
+    let space = SpaceId::from_bytes([1; 32]);
+    store.adopt_space(space).unwrap();
+    let (saga, count) = (SagaId([7; 32]), 300);
+    let mut made = std::collections::BTreeSet::new();
+    for number in 0..count {
+        store.stage(&space, &saga, &[record(number)], &[]).unwrap();
+        made.extend(runs(&disk));
+    }
+    let packs = disk.names().iter().filter(|name| name.ends_with(".pack")).count();
+    assert!(packs > 40 && made.len() < 10, "{packs} packs, runs {made:?}");
+    store.sync().unwrap();
+    // Packs that no run covers are read.
+    let crashed = disk.crash(3);
+    drop(store);
+    let store = open(&crashed, 2_000);
+    let view = store.view(&space).unwrap();
+    assert_eq!(view.staged(&saga).len() as u64, count);
+    let request = CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+    assert_eq!(store.commit(&space, &request).unwrap().new_records, count);
+    check(&store, &space, count, "committed");
+    assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    // From here on it is like any other.
+    for number in count..count + 20 {
+        store.commit(&space, &conformance::local(vec![record(number)])).unwrap();
+    }
+    let number = |name: &str| name.rsplit(['/', '-']).next().and_then(|end| end[..8].parse::<u32>().ok()).unwrap();
+    let last = crashed.names().iter().filter(|name| name.ends_with(".pack")).map(|name| number(name)).max().unwrap();
+    let covered = runs(&crashed).iter().map(|name| number(name)).max().unwrap();
+    assert_eq!(covered + 1, last, "the runs cover all packs but the open one");
+    check(&store, &space, count + 20, "after it");
 }
 
 // Proves: SY-48, SY-79
