@@ -13,10 +13,10 @@ pub(crate) use release::{RegistryCommand, ReleaseCommand, TierArg};
 
 /// Keeps signed, versioned folders and documents in step between machines, through anything that lets HTTPS out.
 #[derive(Debug, Parser)]
-#[command(name = "sealtide", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "sealtide", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "Exit codes: 0 done · 1 failed · 2 usage or configuration · 3 finished with items skipped · \
 4 conflict needs a person · 5 verification failed · 6 refused · 7 no route · 8 policy hold · 10 no store here · \
-11 store locked · 130/143 interrupted, state consistent.")]
+11 store locked · 12 wrong or missing passphrase · 130/143 interrupted, state consistent.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

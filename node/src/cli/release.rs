@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sealtide_releases::bundle::{TRUST_BYTES_MAX, Trust};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::api::Request;
@@ -255,11 +256,21 @@ async fn verify(cx: &Cx, file: PathBuf, trust: Option<PathBuf>) -> Result<u8, Fa
     Ok(0)
 }
 
-/// What the node of this home trusts, when there is a home and no node has it open.
+/// What the node of this home trusts, when there is a home; a node that has it open is asked. Waits, so not for a worker.
 fn known_trust(home: &Home, registry: &str) -> Result<Option<Trust>, Failure> {
     match home.open_store() {
         Ok(store) => Memory::of(Known::of(&store), registry).trust(),
         Err(failure) if failure.exit == Exit::NoStore => Ok(None),
-        Err(failure) => Err(failure.hint("a node runs here: name the trust file with --trust FILE")),
+        Err(failure) if failure.exit == Exit::Locked => {
+            let request = Request::Release(ReleaseRequest::Trust { registry: registry.to_owned() });
+            let (progress, _) = mpsc::unbounded_channel();
+            let socket = home.control_socket();
+            let asked = control::ask(&socket, &request, &progress);
+            let told = Handle::current().block_on(asked).unwrap_or(Err(failure));
+            let told = told.map_err(|failure| failure.hint("name the trust file with --trust FILE"))?;
+            let trust = Some(&told["trust"]).filter(|trust| !trust.is_null());
+            trust.map(|trust| release::read_trust(&trust.to_string())).transpose()
+        }
+        Err(failure) => Err(failure.hint("name the trust file with --trust FILE")),
     }
 }

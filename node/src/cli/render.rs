@@ -511,13 +511,9 @@ fn conflict(answer: &Value) -> String {
 }
 
 fn held_version(row: &Value) -> String {
-    format!(
-        "{}  version {}, by {}, received from {}",
-        word(&row["path"]),
-        row["n"],
-        short(&row["by"]),
-        short(&row["peer"])
-    )
+    // Only files say who made them.
+    let by = row["by"].as_str().map(|_| format!(", by {}", short(&row["by"]))).unwrap_or_default();
+    format!("{}  version {}{by}, received from {}", word(&row["path"]), row["n"], short(&row["peer"]))
 }
 
 fn held(row: &Value) -> String {

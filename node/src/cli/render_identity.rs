@@ -12,6 +12,9 @@ pub(crate) fn identity(answer: &Value) -> String {
     }
     for role in ["owner", "device"] {
         text += &match &answer[role] {
+            Value::Null if role == "owner" && answer["speaks_for"].is_string() => {
+                format!("\nowner: {}, for whom this device speaks\n", word(&answer["speaks_for"]))
+            }
             Value::Null => format!("\n{role}: none; `sealtide identity new` makes one\n"),
             shown => format!("\n{}\n", keystone(shown)),
         };

@@ -64,6 +64,12 @@ fn members(node: &Node, name: &str, doc: Value) -> Result<Object, Failure> {
     data.insert("name".to_owned(), json!(name));
     data.insert("doc".to_owned(), doc);
     data.insert("by".to_owned(), json!(node.id().to_string()));
+    if let Some(number) = inexact(&data["doc"]) {
+        let text = format!(
+            "the document has the number {number}, which would be stored as another: numbers here are those of JavaScript"
+        );
+        return Err(Failure::usage("number", text).hint("write it as a text, in quotes"));
+    }
     let size = serde_json::to_vec(&data).map_or(0, |bytes| bytes.len());
     if size > 700 * 1024 {
         return Err(Failure::usage(
@@ -73,6 +79,23 @@ fn members(node: &Node, name: &str, doc: Value) -> Result<Object, Failure> {
         .hint("put it as a file into a shared folder"));
     }
     Ok(data)
+}
+
+/// The first whole number of a document that a double does not hold.
+fn inexact(doc: &Value) -> Option<&serde_json::Number> {
+    match doc {
+        Value::Number(number) => {
+            let is_held = match (number.as_u64(), number.as_i64()) {
+                (Some(whole), _) => (whole as f64) as u128 == u128::from(whole),
+                (_, Some(whole)) => (whole as f64) as i128 == i128::from(whole),
+                _ => true,
+            };
+            (!is_held).then_some(number)
+        }
+        Value::Array(items) => items.iter().find_map(inexact),
+        Value::Object(members) => members.values().find_map(inexact),
+        _ => None,
+    }
 }
 
 /// Refuses where the own role is read.

@@ -66,11 +66,12 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         .hint("`sealtide ticket new --device` on the other machine"));
     }
     let dir = order.dir.as_deref().map(existing).transpose()?;
+    // A directory that is shared with the node of the ticket may be that of the space it is for: access is given anew.
+    let shared = dir.as_deref().and_then(|dir| node.space_of_dir(dir));
     if let Some(dir) = &dir {
         node.check_dir(dir)?;
-        if let Some(space) = node.space_of_dir(dir) {
-            let label = node.label(&space);
-            return Err(Failure::usage("dir_shared", format!("{} is shared already, as {label}", dir.display())));
+        if let Some(space) = shared.filter(|space| node.engine().role(&ticket.node, space).is_none()) {
+            return Err(shared_already(node, dir, &space));
         }
     }
     let mut events = node.engine().subscribe();
@@ -87,13 +88,16 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         return Err(Failure::usage("several_spaces", text)
             .hint("the same ticket without the directory, then `sealtide spaces folder SPACE DIR` for each"));
     }
+    if let (Some(dir), Some(space)) = (&dir, shared.filter(|space| offers.iter().all(|offer| offer.space != *space))) {
+        return Err(shared_already(node, dir, &space));
+    }
     if ticket.device {
         node.known().note_device_of(Some(&ticket.node)).map_err(store_failure)?;
         node.watch_for_owner();
     }
     let mut joined = Vec::new();
     for offer in &offers {
-        joined.push(adopt(node, offer, ticket.node, dir.is_none())?);
+        joined.push(adopt(node, offer, ticket.node, dir.is_none() || shared.is_some())?);
         node.audit().note(
             "joined",
             &[
@@ -107,8 +111,10 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     let (offer, label) = (&offers[0], &joined[0]);
     let absent: u64 = offers.iter().map(|offer| node.engine().absent_chunks(&offer.space)).sum();
     if let Some(dir) = &dir {
-        survey(node, offer.space, dir, order.yes).await?;
-        node.share_dir(offer.space, dir)?;
+        if shared.is_none() {
+            survey(node, offer.space, dir, order.yes).await?;
+            node.share_dir(offer.space, dir)?;
+        }
         if order.wait {
             wait_in_step(node, &[offer.space], limit, progress).await?;
         }
@@ -125,6 +131,10 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         "device": ticket.device,
         "spaces": joined,
     }))
+}
+
+fn shared_already(node: &Node, dir: &Path, space: &SpaceId) -> Failure {
+    Failure::usage("dir_shared", format!("{} is shared already, as {}", dir.display(), node.label(space)))
 }
 
 /// Reads a ticket as typed.

@@ -89,6 +89,11 @@ pub enum ReleaseRequest {
     },
     /// `release registry …`
     Registry(RegistryRequest),
+    /// Whom this node trusts for a registry, for `release verify` beside it.
+    Trust {
+        /// Which.
+        registry: String,
+    },
     /// `release list`
     List,
     /// `release show APP`
@@ -177,6 +182,10 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             .await
         }
         ReleaseRequest::Registry(request) => registry::execute(node, request).await,
+        ReleaseRequest::Trust { registry } => {
+            let trust = Memory::of(node.known(), &registry).trust()?;
+            Ok(json!({"schema": "sealtide/release_trust/1", "trust": trust.map(|trust| trust.to_value())}))
+        }
         ReleaseRequest::List => blocking(WHAT, node, list).await,
         ReleaseRequest::Show { app, channel, version } => {
             blocking(WHAT, node, move |node| show(node, &app, channel.as_deref(), version.as_deref())).await

@@ -111,6 +111,8 @@ impl Claims {
         let mut touched = BTreeSet::new();
         if let Some(old) = self.lines.remove(&timeline) {
             self.set(&old.path, timeline, old.live, false);
+            // A directory that was there because of what lay in it may have to stand by itself now.
+            touched.extend(self.dirs_above(&old.path));
             touched.insert(old.path);
         }
         self.diverged.remove(&timeline);
@@ -303,6 +305,15 @@ impl Claims {
             group.insert(path);
         }
         group
+    }
+
+    /// The directories above a path that are claimed as such.
+    fn dirs_above(&self, path: &str) -> Vec<String> {
+        let is_dir = |set: &BTreeSet<TimelineId>| {
+            set.iter().any(|id| self.lines.get(id).is_some_and(|line| line.kind == FileKind::Dir))
+        };
+        let above = std::iter::successors(path.rsplit_once('/'), |(parent, _)| parent.rsplit_once('/'));
+        above.filter(|(parent, _)| self.live.get(*parent).is_some_and(is_dir)).map(|(dir, _)| dir.to_owned()).collect()
     }
 
     fn first_below(&self, path: &str) -> Option<String> {

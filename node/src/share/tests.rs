@@ -495,6 +495,26 @@ fn the_same_rename_made_elsewhere_is_adopted() {
     assert!(rig.status().conflicts.is_empty());
 }
 
+/// A directory that others keep, empty, and that only this folder had something in: it stands by itself once that moved away.
+#[test]
+fn a_directory_that_is_kept_stands_when_what_was_in_it_moves_away() {
+    let mut rig = Rig::new(Role::Admin);
+    std::fs::create_dir(rig.root.join("k")).unwrap();
+    rig.write("k/f", "one\n");
+    let dir = FileFrame { kind: FileKind::Dir, content: Content::None, ..frame("k", "") };
+    rig.arrives(vec![dir.genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
+    rig.look();
+    std::fs::rename(rig.root.join("k"), rig.root.join("l")).unwrap();
+    rig.look();
+    assert_eq!(rig.names(), ["k", "l"]);
+    assert_eq!(rig.text("l/f").as_deref(), Some("one\n"));
+    std::fs::remove_dir(rig.root.join("k")).unwrap();
+    rig.look();
+    assert_eq!(rig.names(), ["l"], "and it goes when it is removed");
+    rig.restart();
+    assert_eq!(rig.names(), ["l"]);
+}
+
 /// What came is checked out before the watch tells of a rename: the path is gone, and where it went must be looked for before that
 /// counts as a deletion.
 #[test]

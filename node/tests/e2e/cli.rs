@@ -137,6 +137,10 @@ fn documents() {
     });
     let bad = pair.a.run_with(&["put", "Data", "bad"], "{not json");
     assert_eq!((bad.code, &bad.document()["error"]["code"]), (2, &json!("json")));
+    for (number, code) in [("9007199254740993", 2), ("-9007199254740993", 2), ("9007199254740992", 0), ("0.1", 0)] {
+        let put = pair.a.run_with(&["put", "Data", "number"], &format!("{{\"x\":[{number}]}}"));
+        assert_eq!(put.code, code, "{number}: {put:?}");
+    }
     let large = pair.a.run_with(&["put", "Data", "large"], &json!("x".repeat(800_000)).to_string());
     assert_eq!((large.code, &large.document()["error"]["code"]), (2, &json!("too_large")));
     // Forgotten at one side, it stays at the other.
@@ -145,8 +149,21 @@ fn documents() {
     pair.b.fails(&["get", "Data:settings"], 2, "no_space");
     pair.node_b.stop();
     pair.node_b = pair.b.up(&[]);
-    pair.agree_and_verify();
+    pair.agree();
+    pair.a.ok(&["verify"]);
     assert_eq!(pair.a.ok(&["get", "Data:settings"])["doc"]["a"], 1);
+    // Whoever counts on the other's copy is told.
+    until("the first knows", || {
+        let spaces = pair.a.ok(&["status"])["spaces"].clone();
+        let told = |at: usize| (spaces[at]["state"].clone(), spaces[at]["peers"][0]["error"].clone());
+        let gone = json!("the other node does not share this space with this node, or not any more");
+        match (told(0), told(1)) {
+            ((data, why), (notes, none)) if data == "behind" && why == gone && notes == "in_step" && none.is_null() => {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    });
 }
 
 /// A command gives the same document whether a node runs (over the socket) or not (on its own).

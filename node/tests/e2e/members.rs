@@ -137,6 +137,15 @@ fn a_removed_writer_through_an_honest_third_node() {
     assert_eq!(a.ok(&["hold", "list"])["holds"], json!([]), "what was decided stays decided");
     assert_eq!(read(&a, "late.md"), "late\n");
     a.ok(&["verify"]);
+    let _node_c = c.up(&[]);
+    // A new ticket gives it access again, also where it names the directory that it has.
+    let ticket = c.ok(&["ticket", "new", "--role", "write"])["ticket"].as_str().unwrap().to_owned();
+    assert_eq!(b.ok(&["join", &ticket, b.notes_text(), "--wait"])["in_step"], true);
+    until_read(&c, "later.md", "later\n");
+    until("it is in step again", || match b.run(&["status", "--check"]) {
+        done if done.code == 0 => Ok(()),
+        done => Err(format!("{done:?}")),
+    });
 }
 
 /// Rejected after a restart: what stood before stands again, at the third node too, and the history keeps both.

@@ -397,6 +397,24 @@ fn a_follower_outlives_its_node() {
     assert_eq!(version_in(&previous).as_deref(), Some("1.3.0"), "what was cut off went to its end");
 }
 
+/// Beside a node that runs, a file is verified by what that node trusts.
+#[test]
+fn a_file_is_verified_beside_the_running_node() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let (client, file) = (Machine::new(), publisher.bundle("1.0.0"));
+    let to = opt(&client);
+    let verify = ["release", "verify", &file];
+    client.fails(&verify, 6, "no_trust");
+    client.ok(&["release", "install", &file, "--to", to.to_str().unwrap(), "--trust", &publisher.trust("1.0.0")]);
+    assert_eq!(client.ok(&verify)["authentic"], true);
+    let _node = client.up(&[]);
+    assert_eq!(client.ok(&verify)["authentic"], true);
+    let other = Publisher::new();
+    other.publish("1.0.0");
+    client.fails(&["release", "verify", &other.bundle("1.0.0")], 6, "no_trust");
+}
+
 /// The very first release of a machine, whose node dies right behind the switch: what stands there is known again.
 // Proves: GW-72
 #[test]
