@@ -6,7 +6,8 @@
 //!
 //! IPv4 and IPv6 everywhere; a gate that translates does so for IPv4, as they do. Needs root, `ip` and `iptables`.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the router of a household does with addresses.
@@ -27,6 +28,8 @@ pub(crate) enum Gate {
 /// The namespaces of one test; they go when this is dropped.
 pub(crate) struct Net {
     prefix: String,
+    /// The wire of B to the internet, where it takes its time.
+    far: Option<Child>,
 }
 
 /// One of the two households.
@@ -66,11 +69,17 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 impl Net {
     /// Both households with their gates. `None`, and a line that says why, where namespaces cannot be made.
     pub(crate) fn new(gate_a: Gate, gate_b: Gate) -> Option<Self> {
-        if let Err(why) = usable() {
+        Self::apart(gate_a, gate_b, 0)
+    }
+
+    /// As [`Net::new`]; what goes between B's household and the others takes so many milliseconds each way. Needs Python and `/dev/net/tun`.
+    pub(crate) fn apart(gate_a: Gate, gate_b: Gate, delay_ms: u32) -> Option<Self> {
+        if let Err(why) = usable(delay_ms > 0) {
             println!("netns: skipped, {why}");
             return None;
         }
-        let net = Self { prefix: format!("st{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)) };
+        let prefix = format!("st{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut net = Self { prefix, far: None };
         for name in ["net", "gatea", "gateb", "a", "b"] {
             net.ip(&["netns", "add", &net.name(name)]);
             net.on(name, "ip link set lo up");
@@ -79,9 +88,27 @@ impl Net {
                 net.on(name, &format!("echo {value} > /proc/sys/net/{}", family.replace('.', "/")));
             }
         }
+        if delay_ms > 0 {
+            net.far = Some(net.far_wire("to_b", "gateb", "outside", delay_ms));
+        }
         net.household(Side::A, gate_a);
         net.household(Side::B, gate_b);
         Some(net)
+    }
+
+    /// A wire from the internet on which everything takes its time.
+    fn far_wire(&self, near: &str, router: &str, far: &str, delay_ms: u32) -> Child {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/support/far.py");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name("net"), "python3", script, near, far, &self.name(router)]);
+        command.arg(delay_ms.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut wire = command.spawn().expect("ip is there");
+        let mut said = String::new();
+        BufReader::new(wire.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "the far wire");
+        self.on("net", &format!("ip link set {near} up"));
+        self.on(router, &format!("ip link set {far} up"));
+        wire
     }
 
     /// The namespace of the machine of a household.
@@ -124,7 +151,9 @@ impl Net {
         };
         self.wire(letter, "eth0", &router, "inside");
         let between = format!("to_{letter}");
-        self.wire(&router, "outside", "net", &between);
+        if side == Side::A || self.far.is_none() {
+            self.wire(&router, "outside", "net", &between);
+        }
         self.on(letter, &format!("ip address add {}/26 dev eth0", at(2)));
         self.on(letter, &format!("ip address add 2001:db8:{n}::2/64 dev eth0 nodad"));
         self.on(&router, &format!("ip address add {}/26 dev inside", at(1)));
@@ -186,6 +215,9 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
+        if let Some(mut wire) = self.far.take() {
+            let _ended = wire.kill().and_then(|()| wire.wait());
+        }
         for name in ["net", "gatea", "gateb", "a", "b"] {
             let _gone = run(Command::new("ip").args(["netns", "delete", &self.name(name)]));
         }
@@ -193,13 +225,17 @@ impl Drop for Net {
 }
 
 /// Whether this machine lets tests make namespaces.
-fn usable() -> Result<(), String> {
+fn usable(with_delay: bool) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("not root".to_owned());
     }
     for tool in ["ip", "iptables", "tc", "conntrack"] {
         run(Command::new(tool).arg(if tool == "ip" || tool == "tc" { "-V" } else { "--version" }))
             .map_err(|error| format!("{tool}: {error}"))?;
+    }
+    if with_delay {
+        run(Command::new("python3").arg("--version")).map_err(|error| format!("python3: {error}"))?;
+        std::fs::metadata("/dev/net/tun").map_err(|error| format!("/dev/net/tun: {error}"))?;
     }
     let probe = format!("st{}probe{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let made = run(Command::new("ip").args(["netns", "add", &probe]));
