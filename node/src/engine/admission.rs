@@ -245,7 +245,7 @@ impl Batch {
                 let (Some(left), Some(right)) = (load(past), load(orphan)) else { return false };
                 let ours = |tip: &Address| MergeStrategy::Ours(tip.clone());
                 let theirs = |tip: &Address| MergeStrategy::Theirs(tip.clone());
-                let by_itself = [MergeStrategy::Optimistic, MergeStrategy::Earlier];
+                let by_itself = [MergeStrategy::Optimistic, MergeStrategy::OneBase, MergeStrategy::Earlier];
                 let ways = by_itself.into_iter().chain([ours(past), ours(orphan), theirs(past), theirs(orphan)]);
                 ways.into_iter()
                     .any(|way| merge_tips((&left, &right), &way, &mut load).is_ok_and(|made| made.address() == address))

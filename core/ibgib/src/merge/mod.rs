@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::json;
 
-use self::base::common_frame;
+use self::base::common_frames;
 use self::members::MEMBERS_IB;
 use self::text::Places;
 pub use self::text::{MergedText, merge_text};
@@ -32,8 +32,10 @@ const OWN_MEMBERS: [&str; 6] = ["n", "timestamp", "timestampMs", "uuid", "isTjp"
 pub enum MergeStrategy {
     /// Every edit is kept where that is possible.
     Optimistic,
-    /// The same, with the changes of texts where the walk of ibgib §16.2 meets them. Versions before 2026-11-30 merged so: their frames
-    /// are known by it, and none is made by it.
+    /// The same, compared with G alone where there are several newest common frames. A version of 2026-11-30 merged so: its frames are
+    /// known by it, and none is made by it.
+    OneBase,
+    /// As [`MergeStrategy::OneBase`], with the changes of texts where the walk of ibgib §16.2 meets them. Versions before merged so.
     Earlier,
     /// This tip, of the node that opened the saga, wins whole.
     Ours(Address),
@@ -45,7 +47,7 @@ impl MergeStrategy {
     /// The word in `data.graft.strategy`.
     fn as_str(&self) -> &'static str {
         match self {
-            Self::Optimistic | Self::Earlier => "optimistic",
+            Self::Optimistic | Self::OneBase | Self::Earlier => "optimistic",
             Self::Ours(_) => "ours",
             Self::Theirs(_) => "theirs",
         }
@@ -92,15 +94,29 @@ pub fn merge_tips(
     strategy: &MergeStrategy,
     load: &mut dyn FnMut(&Address) -> Option<Verified>,
 ) -> Result<Verified, NoMerge> {
+    merge_within((left, right), strategy, load, &mut BASES_MERGED_MAX.clone())
+}
+
+/// Newest common frames that one merge merges before it compares with them, at most; where that is not enough G is taken alone.
+const BASES_MERGED_MAX: u32 = 64;
+
+/// As [`merge_tips`], with so many merges of common frames left.
+fn merge_within(
+    (left, right): (&Verified, &Verified),
+    strategy: &MergeStrategy,
+    load: &mut dyn FnMut(&Address) -> Option<Verified>,
+    left_over: &mut u32,
+) -> Result<Verified, NoMerge> {
     let (left_facts, right_facts) = left.frame_ref().zip(right.frame_ref()).ok_or(NoMerge::OtherTimeline)?;
     if left_facts.tjp != right_facts.tjp {
         return Err(NoMerge::OtherTimeline);
     }
-    let base = common_frame((left, left_facts), (right, right_facts), load)?;
+    let common = common_frames((left, left_facts), (right, right_facts), load)?;
+    let (base, others) = common.split_first().ok_or(NoMerge::NoCommonFrame)?;
     if [left, right].iter().any(|tip| tip.address() == base.address()) {
         return Err(NoMerge::FastForward);
     }
-    refuse_stones([left, right, &base], &left_facts.tjp, load)?;
+    refuse_stones([left, right, base], &left_facts.tjp, load)?;
     if matches!(strategy, MergeStrategy::Ours(_) | MergeStrategy::Theirs(_)) && left_facts.tjp.ib() == MEMBERS_IB {
         return Err(NoMerge::Members);
     }
@@ -108,16 +124,43 @@ pub fn merge_tips(
     let newer = winner_order((left.0.address(), left.1), (right.0.address(), right.1)).is_gt();
     let (newer, older) = if newer { (left, right) } else { (right, left) };
     match strategy {
-        MergeStrategy::Optimistic => Ok(optimistic(&base, newer, older, Places::Settled)?),
-        MergeStrategy::Earlier => Ok(optimistic(&base, newer, older, Places::AsMet)?),
+        MergeStrategy::Optimistic => {
+            let merged = merge_bases(base, others, load, left_over);
+            Ok(optimistic((base, &merged), newer, older, Places::Settled)?)
+        }
+        MergeStrategy::OneBase => Ok(optimistic((base, base), newer, older, Places::Settled)?),
+        MergeStrategy::Earlier => Ok(optimistic((base, base), newer, older, Places::AsMet)?),
         MergeStrategy::Ours(winner) | MergeStrategy::Theirs(winner) => {
             let winner = [newer.0, older.0].into_iter().find(|tip| tip.address() == winner);
             let winner = winner.ok_or(NoMerge::NoSuchTip)?;
             let (data, relations) = (winner.object().unwrap_or_default(), winner.relations().clone());
             let merged = Merged { data, relations, ib: winner.address().ib().to_owned(), conflicts: 0 };
-            Ok(merged.finish(&base, winner, newer, older, strategy)?)
+            Ok(merged.finish(base, winner, newer, older, strategy)?)
         }
     }
+}
+
+/// What two tips are compared with: their newest common frames, merged. Where each side merged what the other made, at the same time, one
+/// of them alone lacks what stands in the other, and both sides would seem to have added it.
+fn merge_bases(
+    base: &Verified,
+    others: &[Verified],
+    load: &mut dyn FnMut(&Address) -> Option<Verified>,
+    left_over: &mut u32,
+) -> Verified {
+    let mut made: BTreeMap<Address, Verified> = BTreeMap::new();
+    let mut merged = base.clone();
+    for next in others {
+        let Some(rest) = left_over.checked_sub(1) else { break };
+        *left_over = rest;
+        let mut load = |address: &Address| made.get(address).cloned().or_else(|| load(address));
+        let Ok(both) = merge_within((&merged, next), &MergeStrategy::Optimistic, &mut load, left_over) else {
+            continue;
+        };
+        made.insert(both.address().clone(), both.clone());
+        merged = both;
+    }
+    merged
 }
 
 /// Spec: ibgib §1.6
@@ -145,7 +188,13 @@ struct Tally {
     conflicts: u64,
 }
 
-fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>, places: Places) -> Result<Verified, NoMerge> {
+/// Merges what both made of `base`; `named` is the frame that the result names as such.
+fn optimistic(
+    (named, base): (&Verified, &Verified),
+    winner: Tip<'_>,
+    loser: Tip<'_>,
+    places: Places,
+) -> Result<Verified, NoMerge> {
     let records = [base, winner.0, loser.0];
     let ibs = records.map(|record| record.address().ib());
     let mut tally = Tally { places, conflicts: 0 };
@@ -184,7 +233,7 @@ fn optimistic(base: &Verified, winner: Tip<'_>, loser: Tip<'_>, places: Places) 
         relations.insert("dna".to_owned(), dna);
     }
     let merged = Merged { data, relations, ib: ib.to_owned(), conflicts: tally.conflicts };
-    Ok(merged.finish(base, winner.0, winner, loser, &MergeStrategy::Optimistic)?)
+    Ok(merged.finish(named, winner.0, winner, loser, &MergeStrategy::Optimistic)?)
 }
 
 /// The content of a merge frame, before its place in the timeline.

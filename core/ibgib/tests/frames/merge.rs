@@ -367,3 +367,120 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+/// Two writers, each in a paragraph of its own, who merge what they hear of each other while they go on writing.
+struct Writers {
+    held: Held,
+    tips: [Verified; 2],
+    /// What each has stood at, the newest last.
+    past: [Vec<Verified>; 2],
+    words: [usize; 2],
+    clock: u64,
+}
+
+impl Writers {
+    fn new() -> Self {
+        let text = "zero\n\nfirst\n\ntwo\n\nthree\n\nsecond\n\nfive\n";
+        let tip = first(json!({"text": text}));
+        let past = [vec![tip.clone()], vec![tip.clone()]];
+        Self { held: Held::of(&[&tip]), tips: [tip.clone(), tip], past, words: [0, 0], clock: 0 }
+    }
+
+    fn stand(&mut self, who: usize, tip: Verified) {
+        self.held.0.insert(tip.address().clone(), tip.clone());
+        self.tips[who] = tip.clone();
+        self.past[who].push(tip);
+    }
+
+    /// One more word at the end of the own paragraph.
+    fn write(&mut self, who: usize) {
+        self.clock += 1;
+        let text = text_of(&self.tips[who]);
+        let begin = text.find(["first", "second"][who]).unwrap();
+        let end = begin + text[begin..].find('\n').unwrap();
+        let text = format!("{} {}{}{}", &text[..end], ["a", "b"][who], self.words[who], &text[end..]);
+        self.words[who] += 1;
+        let tip = next(&self.tips[who], json!({"text": text}), 1_000 * self.clock);
+        self.stand(who, tip);
+    }
+
+    /// Hears where the other stood so many steps ago.
+    fn hear(&mut self, who: usize, ago: usize) {
+        let other = &self.past[1 - who];
+        let told = other[other.len().saturating_sub(1 + ago)].clone();
+        match self.held.merge(&self.tips[who], &told) {
+            Ok(merged) => self.stand(who, merged),
+            Err(NoMerge::FastForward) => {
+                // The newer one is the tip.
+                let is_behind = self.held.reaches(&told, self.tips[who].address());
+                if is_behind {
+                    self.stand(who, told);
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn wanted(&self) -> String {
+        let all =
+            |who: usize| (0..self.words[who]).map(|word| format!(" {}{word}", ["a", "b"][who])).collect::<String>();
+        format!("zero\n\nfirst{}\n\ntwo\n\nthree\n\nsecond{}\n\nfive\n", all(0), all(1))
+    }
+}
+
+impl Held {
+    /// Whether `address` is `tip` or behind it.
+    fn reaches(&self, tip: &Verified, address: &Address) -> bool {
+        let (mut open, mut seen) = (vec![tip.address().clone()], std::collections::BTreeSet::new());
+        while let Some(next) = open.pop() {
+            if next == *address {
+                return true;
+            }
+            if seen.insert(next.clone())
+                && let Some(facts) = self.0.get(&next).and_then(Verified::frame_ref)
+            {
+                open.extend(facts.past.iter().chain(&facts.orphans).cloned());
+            }
+        }
+        false
+    }
+}
+
+fn text_of(frame: &Verified) -> String {
+    frame.object().unwrap()["text"].as_str().unwrap().to_owned()
+}
+
+/// Each merges what the other merged at the same time: there are several newest common frames then, and one alone lacks what the others have.
+// Proves: SY-58, SY-60
+#[test]
+fn writers_apart_who_merge_while_they_write_double_nothing() {
+    let mut dice = 7u64;
+    let mut throw = |sides: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % sides
+    };
+    let mut several = 0;
+    for _ in 0..60 {
+        let mut writers = Writers::new();
+        for _ in 0..60 {
+            let who = throw(2) as usize;
+            match throw(5) {
+                0 | 1 => writers.write(who),
+                _ => writers.hear(who, throw(4) as usize),
+            }
+        }
+        for who in [0, 1, 0] {
+            writers.hear(who, 0);
+        }
+        assert_eq!(writers.tips[0].address(), writers.tips[1].address());
+        assert_eq!(text_of(&writers.tips[0]), writers.wanted());
+        let one_base = |frame: &Verified| {
+            let facts = frame.frame_ref().unwrap();
+            let ([past], [orphan]) = (&facts.past[..], &facts.orphans[..]) else { return false };
+            let (left, right) = (&writers.held.0[past], &writers.held.0[orphan]);
+            writers.held.merge_by(left, right, &MergeStrategy::OneBase).unwrap().sid() != frame.sid()
+        };
+        several += writers.past.iter().flatten().filter(|frame| one_base(frame)).count();
+    }
+    assert!(several > 100, "G alone would have done in all but {several} merges");
+}
