@@ -497,9 +497,15 @@ fn conflicts(answer: &Value) -> String {
 }
 
 fn conflict(answer: &Value) -> String {
+    let versions = answer["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    // Where the name is what they differ in, it says so.
+    let renamed = versions.iter().any(|version| version["path"] != versions[0]["path"]);
     rows(&answer["versions"], |version| {
+        let name =
+            version["path"].as_str().filter(|_| renamed).map(|path| format!(" named {path}")).unwrap_or_default();
+        let gone = if version["deleted"] == true { " deleted" } else { "" };
         format!(
-            "--- {} @{} {} by {} {}\n{}",
+            "--- {}{name}{gone} @{} {} by {} {}\n{}",
             word(&version["what"]),
             word(&version["hash"]).get(..8).unwrap_or_default(),
             word(&version["time"]),

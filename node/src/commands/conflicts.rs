@@ -72,12 +72,15 @@ pub(crate) fn show(node: &Node, text: &str) -> Result<Value, Failure> {
     let line = Line::find(node, &target)?;
     let mut versions = Vec::new();
     for (place, (what, record)) in versions_of(&line).into_iter().enumerate() {
+        let file = FileFrame::read(&record).ok();
         versions.push(json!({
             "what": what,
+            "path": file.as_ref().map(|file| &file.path),
+            "deleted": file.as_ref().is_some_and(|file| file.deleted),
             "n": n_of(&record),
             "hash": record.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
             "time": rfc3339(stamp_of(&record)),
-            "by": FileFrame::read(&record).map(|frame| frame.by).unwrap_or_default(),
+            "by": file.as_ref().map(|file| file.by.as_str()).unwrap_or_default(),
             "in_folder": place == 0,
             "text": text_of(node, &line, &record)?,
         }));
