@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sealtide_crypto::Blake3;
 use sealtide_folder::release::{Plain, ReleaseProgress, check, decompress};
-use sealtide_releases::bundle::{BundleHead, HEAD_BYTES_MAX, NotABundle, Trust};
+use sealtide_releases::bundle::{BundleHead, HEAD_BYTES_MAX, NotABundle, ReleaseRefused, Trust};
 
 use super::{refused, unpacked, untrusted};
 use crate::failure::{Exit, Failure};
@@ -139,6 +139,12 @@ pub(crate) fn verify_file(
     progress: &mut dyn FnMut(ReleaseProgress),
 ) -> Result<(), Failure> {
     let what = bundle.path.display().to_string();
+    // Before its keys, which are others then.
+    let found = &bundle.head.manifest.content().registry;
+    if found != trust.registry() {
+        let (trusted, found) = (trust.registry().to_owned(), found.clone());
+        return Err(refused(&what, &ReleaseRefused::Registry { trusted, found }));
+    }
     trust.follow_proven(&bundle.head.chain, &bundle.head.proof).map_err(|error| untrusted(&what, &error))?;
     trust.manifest(&bundle.head.manifest, &[], wall_ms).map_err(|error| refused(&what, &error))?;
     bundle.with_payload(|plain| check(&bundle.head.manifest.content().files, plain, progress))

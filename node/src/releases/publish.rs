@@ -298,11 +298,9 @@ pub(super) async fn bring_out(
     let yanked = before.map(|entry| entry.head.content().yanked.clone()).unwrap_or_default();
     let head = sign_head(desk, &manifest, yanked)?;
     let ledger = desk_records(desk).await?;
-    let newest = ledger.last().ok_or_else(|| Failure::failed("key_ledger", "the key ledger is empty"))?;
     let owner = node.identities().owner().map(|owner| owner.to_string());
-    let trust = Trust::of_publisher(&app.registry, newest, owner.as_deref());
-    let trust = trust.map_err(|error| untrusted("the key ledger", &error))?;
     let proof = node.identities().keyring_proof();
+    let trust = trust_of(&app.registry, &ledger, owner.as_deref(), &proof)?;
     let mut records = app.next_keys(&ledger, &proof)?;
     let bundle_head = bundle_head_of(&manifest, &ledger, proof);
     let too_long = |error: sealtide_releases::bundle::NotABundle| Failure::usage("too_many_files", error.to_string());
@@ -347,6 +345,28 @@ pub(super) async fn bring_out(
         .member("bytes", size);
     node.audit().event(&event);
     Ok(Published { app, manifest, file, trust })
+}
+
+/// The trust that is handed out: that of the newest record of the ledger, with what was learned on the way there, so that whoever begins
+/// with it verifies the releases that earlier keys signed as well.
+fn trust_of(
+    registry: &str,
+    ledger: &[LedgerRecord],
+    owner: Option<&str>,
+    proof: &[Verified],
+) -> Result<Trust, Failure> {
+    let (Some(oldest), Some(newest)) = (ledger.first(), ledger.last()) else {
+        return Err(Failure::failed("key_ledger", "the key ledger is empty"));
+    };
+    let of = |record| Trust::of_publisher(registry, record, owner).map_err(|error| untrusted("the key ledger", &error));
+    let alone = of(newest)?;
+    let mut learned = of(oldest)?;
+    if learned.active() == alone.active() {
+        return Ok(alone);
+    }
+    let is_followed = learned.follow_proven(ledger, proof).is_ok() && learned.fork().is_none();
+    let is_same = learned.epoch() == alone.epoch() && learned.active() == alone.active();
+    Ok(if is_followed && is_same { learned } else { alone })
 }
 
 /// A manifest with the newest records of the ledger, and what proves the recoveries among them.

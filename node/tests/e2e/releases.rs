@@ -127,6 +127,15 @@ impl Follower {
         (installed, lines.into_iter().filter(|line| line["schema"] == "sealtide/release_refused/1").collect())
     }
 
+    /// Until it told of this version last, and of no refusal.
+    #[track_caller]
+    fn until_told(&self, version: &str) {
+        until("it says so", || match self.told() {
+            (told, refused) if told.last().is_some_and(|told| told == version) && refused.is_empty() => Ok(()),
+            told => Err(format!("{told:?}")),
+        });
+    }
+
     #[track_caller]
     fn until_version(&self, version: &str, known: &BTreeSet<String>) {
         until("a follower has the release", || {
@@ -370,10 +379,13 @@ fn a_follower_outlives_its_node() {
     let mut follower = Follower::join(ticket["ticket"].as_str().unwrap(), None);
     let known = BTreeSet::from(["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned));
     follower.until_version("1.0.0", &known);
+    // A node that dies between the two has nobody to tell of it.
+    follower.until_told("1.0.0");
     follower.node.kill_9();
     publisher.publish("1.1.0");
     follower.node = follower.machine.up(&[]);
     follower.until_version("1.1.0", &known);
+    follower.until_told("1.1.0");
     follower.machine.ok(&["down"]);
     publisher.publish("1.2.0");
     follower.node = follower.machine.up(&[]);
@@ -389,12 +401,38 @@ fn a_follower_outlives_its_node() {
         follower.node = follower.machine.up(&[]);
         let versions = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"].map(str::to_owned);
         follower.until_version(version, &BTreeSet::from(versions));
-        until("it says so", || match follower.told() {
-            (told, refused) if told.last().is_some_and(|told| told == version) && refused.is_empty() => Ok(()),
-            told => Err(format!("{told:?}")),
-        });
+        follower.until_told(version);
     }
     assert_eq!(version_in(&previous).as_deref(), Some("1.3.0"), "what was cut off went to its end");
+}
+
+/// Who begins with a trust file of today verifies what earlier keys signed, too, but not what a stolen one did.
+// Proves: GW-106
+#[test]
+fn a_new_trust_file_knows_earlier_keys() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    publisher.machine.ok(&["keys", "new"]);
+    publisher.machine.ok(&["--yes", "keys", "rotate"]);
+    publisher.publish("1.1.0");
+    let client = Machine::new();
+    let verify = |version: &str, trust: &str| {
+        let done = client.run(&["release", "verify", &publisher.bundle(version), "--trust", &publisher.trust(trust)]);
+        (done.code, done.document()["key_version"].as_str().unwrap_or_default().to_owned())
+    };
+    for trust in ["1.0.0", "1.1.0"] {
+        assert_eq!(verify("1.0.0", trust), (0, "v1".to_owned()), "{trust}");
+        assert_eq!(verify("1.1.0", trust), (0, "v2".to_owned()), "{trust}");
+    }
+    let (to, bundle) = (opt(&client), publisher.bundle("1.0.0"));
+    client.ok(&["release", "install", &bundle, "--to", to.to_str().unwrap(), "--trust", &publisher.trust("1.1.0")]);
+    let other = Publisher::new();
+    other.publish("1.0.0");
+    client.fails(
+        &["release", "verify", &other.bundle("1.0.0"), "--trust", &publisher.trust("1.1.0")],
+        5,
+        "other_registry",
+    );
 }
 
 /// Beside a node that runs, a file is verified by what that node trusts.
@@ -429,10 +467,7 @@ fn a_first_install_that_was_cut_off_is_known_again() {
     assert_eq!(version_in(&opt(&follower.machine)).as_deref(), Some("1.0.0"));
     assert_eq!(follower.told(), (vec![], vec![]));
     follower.node = follower.machine.up(&[]);
-    until("it says so", || match follower.told() {
-        (told, refused) if told == ["1.0.0"] && refused.is_empty() => Ok(()),
-        told => Err(format!("{told:?}")),
-    });
+    follower.until_told("1.0.0");
     publisher.publish("1.1.0");
     follower.until_version("1.1.0", &BTreeSet::from(["1.0.0", "1.1.0"].map(str::to_owned)));
 }
