@@ -126,7 +126,8 @@ pub(crate) fn parse(text: &str) -> Result<SocketAddr, Failure> {
     text.parse().map_err(|_| Failure::usage("address", format!("{text} is no address of the form IP:PORT")))
 }
 
-/// One invite for each directory named (or the only space) where the own role is admin.
+/// One invite for each directory named (or the only space, where it is a folder: who serves releases invites readers by `ticket new`) where
+/// the own role is admin.
 fn tickets(node: &Node, dirs: &[PathBuf]) -> Result<Vec<(String, String)>, Failure> {
     let mut spaces: Vec<SpaceId> = Vec::new();
     for dir in dirs {
@@ -134,6 +135,7 @@ fn tickets(node: &Node, dirs: &[PathBuf]) -> Result<Vec<(String, String)>, Failu
     }
     if dirs.is_empty()
         && let [only] = node.spaces().as_slice()
+        && node.shared_dirs().iter().any(|(space, _)| space == only)
     {
         spaces.push(*only);
     }
