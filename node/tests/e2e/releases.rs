@@ -675,6 +675,20 @@ pub(crate) fn get(gateway: &str, path: &str) -> (u16, String, Vec<u8>) {
     (status, head.to_lowercase(), answer[end + 4..].to_vec())
 }
 
+/// A few seconds from now.
+pub(crate) fn soon() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(4)).to_string()
+}
+
+/// Until the date of a bundle has come.
+#[track_caller]
+pub(crate) fn until_over(node: &Running, path: &str) {
+    until("it is over", || match get(node.gateway(), path).0 {
+        410 => Ok(()),
+        status => Err(status.to_string()),
+    });
+}
+
 // Proves: GW-75, GW-76
 #[test]
 fn bundles_are_served_through_the_door_hot_or_archived() {
@@ -723,13 +737,9 @@ fn bundles_are_served_through_the_door_hot_or_archived() {
     let dist = publisher.dist();
     let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.1.0"];
     machine.fails(&[&words[..], &["--expires", "2026-01-01T00:00:00Z"]].concat(), 2, "expired");
-    let end = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(4)).to_string();
-    machine.ok(&[&words[..], &["--expires", &end]].concat());
+    machine.ok(&[&words[..], &["--expires", &soon()]].concat());
     assert_eq!(machine.ok(&["keys", "status"])["active"], "v1");
-    until("it is over", || match ask("/bundle/kiosk/1.1.0").0 {
-        410 => Ok(()),
-        status => Err(status.to_string()),
-    });
+    until_over(&node, "/bundle/kiosk/1.1.0");
     machine.fails(&["release", "promote", "kiosk", "--from", "stable", "--to", "beta"], 2, "expired");
     let verified = machine.ok(&["release", "verify", &publisher.bundle("1.0.0"), "--trust", &publisher.trust("1.0.0")]);
     assert_eq!((&verified["expired"], &verified["expires"]), (&Value::from(false), &Value::Null));
