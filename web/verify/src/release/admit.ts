@@ -70,7 +70,12 @@ export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number)
   }
 }
 
-function checkRegistry(trust: Trust, found: string): void {
+/**
+ * Whether something belongs to the registry of a trust.
+ *
+ * @throws Refused `other_registry`
+ */
+export function checkRegistry(trust: Trust, found: string): void {
   if (found === trust.registry) return;
   throw new Refused('other_registry', `it belongs to another registry (${found}) than the trust (${trust.registry})`);
 }

@@ -1,6 +1,6 @@
 import type { Bytes } from '../encoding/bytes.js';
 import { Refused } from '../refused.js';
-import { verifyManifest } from './admit.js';
+import { checkRegistry, verifyManifest } from './admit.js';
 import { HEAD_BYTES_MAX, readBundleHead, type BundleHead } from './bundle-head.js';
 import type { SignedManifest } from './manifest.js';
 import { PayloadCheck, type OnFileBytes } from './payload.js';
@@ -55,6 +55,8 @@ export async function verifyBundle(source: BundleSource, trust: Trust | string, 
       const text = `its payload has ${size - head.length} bytes, and the manifest says ${manifest.content.size}`;
       throw new Refused('payload', text);
     }
+    // Before its keys, which are others then.
+    checkRegistry(learned, manifest.content.registry);
     try {
       await learned.follow(head.chain, head.proof);
     } finally {
