@@ -360,10 +360,10 @@ fn trust_of(
     };
     let of = |record| Trust::of_publisher(registry, record, owner).map_err(|error| untrusted("the key ledger", &error));
     let alone = of(newest)?;
-    let mut learned = of(oldest)?;
-    if learned.active() == alone.active() {
+    if ledger.iter().all(|record| record.active() == newest.active()) {
         return Ok(alone);
     }
+    let mut learned = of(oldest)?;
     let is_followed = learned.follow_proven(ledger, proof).is_ok() && learned.fork().is_none();
     let is_same = learned.epoch() == alone.epoch() && learned.active() == alone.active();
     Ok(if is_followed && is_same { learned } else { alone })

@@ -8,8 +8,10 @@ use crate::{Address, FrameFacts, Verified};
 
 /// Frames that one walk looks at, at most.
 const FRAMES_MAX: usize = 1_000_000;
-/// The newest common frames that are looked for, at most.
+/// The newest common frames that are looked for, at most …
 const COMMON_MAX: usize = 8;
+/// … and the frames that are looked at for more of them, once there is one.
+const MORE_FRAMES_MAX: usize = 4096;
 
 /// In the order in which frames are looked at, the last first: greatest n, then smallest gib.
 type Place = (u64, Reverse<(String, String)>);
@@ -33,17 +35,18 @@ pub(super) fn common_frames(
     let mut open: BTreeMap<Place, (Verified, u8)> = BTreeMap::new();
     open.insert(place(left.address(), left_facts.n), (left.clone(), LEFT));
     open.entry(place(right.address(), right_facts.n)).or_insert((right.clone(), 0)).1 |= RIGHT;
-    let (mut common, mut looked_at) = (Vec::new(), 0);
+    let (mut common, mut looked_at, mut frames_max) = (Vec::new(), 0, FRAMES_MAX);
     // A frame is only added while one of greater counter is looked at, so all that lead to it were before it.
     while let Some(((n, _), (frame, mut sides))) = open.pop_last() {
+        looked_at += 1;
         if sides == LEFT | RIGHT {
             common.push(frame.clone());
             sides |= BEHIND;
+            frames_max = frames_max.min(looked_at + MORE_FRAMES_MAX);
         }
-        looked_at += 1;
         // What is left is behind what was found.
         let is_done = sides & BEHIND != 0 && open.values().all(|(_, sides)| sides & BEHIND != 0);
-        if is_done || looked_at > FRAMES_MAX || common.len() == COMMON_MAX {
+        if is_done || looked_at > frames_max || common.len() == COMMON_MAX {
             break;
         }
         let Some(facts) = frame.frame_ref() else { continue };
