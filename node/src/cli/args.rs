@@ -82,7 +82,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: GatewayCommand,
     },
-    /// Signing keys of the gateway: which version signs, and the ledger that says so
+    /// Signing keys of releases and the gateway: which version signs, and the ledger that says so
     Keys {
         #[command(subcommand)]
         command: KeysCommand,

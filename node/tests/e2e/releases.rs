@@ -61,6 +61,12 @@ impl Publisher {
         self.machine.ok(&words)
     }
 
+    /// Lets one machine follow.
+    pub(crate) fn ticket(&self) -> String {
+        let ticket = self.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
+        ticket["ticket"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) fn bundle(&self, version: &str) -> String {
         self.file(&format!("{version}.stb")).to_str().unwrap().to_owned()
     }
@@ -375,8 +381,7 @@ fn a_follower_outlives_its_node() {
     let publisher = Publisher::new();
     publisher.publish("1.0.0");
     let _node = publisher.machine.up(&[]);
-    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
-    let mut follower = Follower::join(ticket["ticket"].as_str().unwrap(), None);
+    let mut follower = Follower::join(&publisher.ticket(), None);
     let known = BTreeSet::from(["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned));
     follower.until_version("1.0.0", &known);
     // A node that dies between the two has nobody to tell of it.
@@ -460,9 +465,8 @@ fn a_first_install_that_was_cut_off_is_known_again() {
     let publisher = Publisher::new();
     publisher.publish("1.0.0");
     let _node = publisher.machine.up(&[]);
-    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
     let dies = [("SEALTIDE_FAILPOINT", "release_switched:1")];
-    let mut follower = Follower::join_in(&dies, ticket["ticket"].as_str().unwrap(), None);
+    let mut follower = Follower::join_in(&dies, &publisher.ticket(), None);
     assert!(follower.node.wait() < 0);
     assert_eq!(version_in(&opt(&follower.machine)).as_deref(), Some("1.0.0"));
     assert_eq!(follower.told(), (vec![], vec![]));
@@ -478,8 +482,7 @@ fn older_yanked_and_unknown_releases() {
     let publisher = Publisher::new();
     publisher.publish("1.0.0");
     let _node = publisher.machine.up(&[]);
-    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
-    let follower = Follower::join(ticket["ticket"].as_str().unwrap(), None);
+    let follower = Follower::join(&publisher.ticket(), None);
     let known = BTreeSet::from(["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned));
     follower.until_version("1.0.0", &known);
     publisher.publish("1.1.0");

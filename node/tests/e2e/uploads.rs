@@ -87,9 +87,8 @@ fn put(door: &str, path: &str, body: &[u8]) -> (u16, Value) {
 
 /// A machine that installs whatever comes.
 fn follower(publisher: &Publisher) -> (Machine, Running, Running) {
-    let ticket = publisher.machine.ok(&["ticket", "new", "--space", "kiosk", "--role", "read"]);
     let machine = Machine::new();
-    machine.ok(&["join", ticket["ticket"].as_str().unwrap()]);
+    machine.ok(&["join", &publisher.ticket()]);
     let node = machine.up(&[]);
     let (to, trust): (PathBuf, String) = (opt(&machine), publisher.trust("1.0.0"));
     let words = ["release", "install", "kiosk", "--to", to.to_str().unwrap(), "--follow", "--trust", &trust];

@@ -300,7 +300,7 @@ impl Seen {
             return Err(ReleaseRefused::NotOfHead);
         }
         if !wanted.allow_downgrade && (told.yanked.contains(&release.seq) || release.is_below_its_minimum()) {
-            return Err(ReleaseRefused::Yanked { seq: release.seq, version: release.version.clone() });
+            return Err(yanked(release));
         }
         check_expiry(release, wall_ms)
     }
@@ -349,7 +349,7 @@ impl Seen {
             refused => refused?,
         }
         if !allow_downgrade && release.is_below_its_minimum() {
-            return Err(ReleaseRefused::Yanked { seq: release.seq, version: release.version.clone() });
+            return Err(yanked(release));
         }
         check_expiry(release, wall_ms)
     }
@@ -369,6 +369,10 @@ impl Seen {
         };
         value.as_object()?.iter().map(row).collect::<Option<_>>().map(Self)
     }
+}
+
+fn yanked(release: &Manifest) -> ReleaseRefused {
+    ReleaseRefused::Yanked { seq: release.seq, version: release.version.clone() }
 }
 
 fn check_expiry(release: &Manifest, wall_ms: u64) -> Result<(), ReleaseRefused> {
