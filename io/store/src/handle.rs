@@ -19,7 +19,7 @@ use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
 use crate::table::{
-    Stored, Table, frame_key, kind_key, last_sid, maker_key, maker_row, member_row, named_key, read_frame_row,
+    Stored, Table, frame_key, kind_hash, kind_key, last_sid, maker_key, maker_row, member_row, named_key, read_frame_row,
     read_maker, read_member_key, read_member_row,
 };
 use crate::tips::Head;
@@ -302,7 +302,7 @@ impl SpaceHandle {
     /// The timelines whose first frame has this ib, with their tips.
     pub fn timelines_of(&self, ib: &str) -> Vec<TimelineInfo> {
         let rows = self.seek(|index, state| {
-            let front = kind_key(state.number, ib);
+            let front = kind_key(state.number, &kind_hash(ib));
             rows_from(index, Table::Kinds, &state.kinds, (&front, &front), usize::MAX)
         });
         let infos = rows.iter().filter_map(|row| self.timeline(TimelineId(last_sid(row).0)));

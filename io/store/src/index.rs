@@ -8,13 +8,14 @@ use hashbrown::HashTable;
 use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
+use smallvec::SmallVec;
 
-use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine, TipLine};
+use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine};
 use crate::pack::{Hole, Packs, Place};
 use crate::run::{Run, Unreadable};
 use crate::runs::Runs;
 use crate::space::{SpaceState, tip_id};
-use crate::table::{Stored, Table, member_row, read_chunk_row, reference_key};
+use crate::table::{KindHash, Stored, Table, kind_hash, member_row, read_chunk_row, reference_key};
 use crate::tips::Head;
 
 /// What is kept in memory of one record: 96 bytes.
@@ -151,7 +152,33 @@ impl ChunkInfo {
 pub(crate) struct Txn {
     pub(crate) records: BTreeSet<u32>,
     pub(crate) taken: Vec<Sid>,
-    pub(crate) moves: Vec<Move>,
+    pub(crate) moves: Vec<TipMove>,
+}
+
+/// A [`Move`] as the index needs it: what a large commit moves waits in memory until the commit counts, so no texts.
+#[derive(Debug)]
+pub(crate) struct TipMove {
+    pub(crate) timeline: TimelineId,
+    order: u64,
+    /// What tells the timelines of one kind.
+    pub(crate) kind: KindHash,
+    pub(crate) removed: Box<[Sid]>,
+    /// The tips that come, with their level-0 ids.
+    pub(crate) added: SmallVec<[(Sid, [u8; 32]); 1]>,
+}
+
+impl TipMove {
+    pub(crate) fn of(change: &Move) -> Self {
+        let Move { timeline, order, tjp, removed, added } = change;
+        let ib = tjp.rsplit_once('^').map_or("", |(ib, _)| ib);
+        Self {
+            timeline: *timeline,
+            order: *order,
+            kind: kind_hash(ib),
+            removed: removed.as_slice().into(),
+            added: added.iter().map(|tip| (tip.sid, tip_id(tjp, &tip.address, &tip.sid))).collect(),
+        }
+    }
 }
 
 /// What is known of a saga.
@@ -367,7 +394,9 @@ impl Index {
                 }
             }
             Entry::Take { txn, sids } => self.txns.entry(txn).or_default().taken.extend(sids),
-            Entry::Moves { txn, moves } => self.txns.entry(txn).or_default().moves.extend(moves),
+            Entry::Moves { txn, moves } => {
+                self.txns.entry(txn).or_default().moves.extend(moves.iter().map(TipMove::of));
+            }
             Entry::Commit(commit) => return self.apply_commit(&commit, sums),
             Entry::Abort { txn, space, saga, wall_ms } => {
                 self.txns.remove(&txn);
@@ -524,7 +553,7 @@ impl Index {
     }
 
     /// Changes the tips of one timeline. What goes must be a tip, what comes a record that is here and none.
-    fn apply_move(&mut self, space: &SpaceId, change: &Move, sums: Sums) -> Result<(), &'static str> {
+    fn apply_move(&mut self, space: &SpaceId, change: &TipMove, sums: Sums) -> Result<(), &'static str> {
         const MISFIT: &str = "a tip move that does not fit";
         let state = self.spaces.get(space).ok_or(MISFIT)?;
         let before = self.tips_of(state, &change.timeline)?;
@@ -535,12 +564,12 @@ impl Index {
             gone.push(left.swap_remove(at));
         }
         let mut added = Vec::with_capacity(change.added.len());
-        for TipLine { sid, address, .. } in &change.added {
+        for (sid, id) in &change.added {
             if left.iter().chain(&added).any(|head| head.sid == *sid) {
                 return Err(MISFIT);
             }
             let stored = Stored { order: change.order, ..self.stored(sid)?.ok_or(MISFIT)? };
-            added.push(Head { timeline: change.timeline, sid: *sid, id: tip_id(&change.tjp, address, sid), stored });
+            added.push(Head { timeline: change.timeline, sid: *sid, id: *id, stored });
         }
         let state = self.spaces.get_mut(space).ok_or(MISFIT)?;
         state.apply_move(change, before.len(), &gone, &added, sums);

@@ -1,7 +1,7 @@
-//! A commit, worked out before anything is written: which records become members, which tips move, and what the
+//! A commit, worked out before anything of it counts: which records become members, which tips move, and what the
 //! summaries are afterwards. Spec: ibgib §14.3.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::SpaceId;
@@ -10,9 +10,9 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary};
 use crate::entry::{Move, TipLine};
 use crate::error::{CommitError, StoreError};
 use crate::handle::{load_record, load_record_as};
-use crate::index::{Index, address_hash};
+use crate::index::{Index, TipMove, address_hash};
 use crate::run::Unreadable;
-use crate::space::{SpaceState, same_set, tip_id};
+use crate::space::{SpaceState, same_set};
 use crate::table::{Stored, Table, address_key, last_sid};
 
 /// A frame as the tips need it.
@@ -39,7 +39,7 @@ impl FrameOf {
 /// Facts of staged frames, by transaction: spares the commit a read of each.
 pub(crate) type StagedFacts = BTreeMap<u64, HashMap<Sid, Box<FrameOf>>>;
 
-/// A commit, worked out before anything is written.
+/// A commit, worked out before anything of it counts.
 pub(crate) struct Plan {
     pub(crate) txn: u64,
     /// Records to append, by their place in the request.
@@ -47,22 +47,31 @@ pub(crate) struct Plan {
     pub(crate) known: Vec<Sid>,
     pub(crate) taken: Option<Vec<Sid>>,
     pub(crate) staged: u64,
-    pub(crate) moves: Vec<Move>,
     pub(crate) items: SetSummary,
     pub(crate) tips: SetSummary,
     pub(crate) result: CommitResult,
 }
 
+/// What a commit is worked out from.
+pub(crate) struct Asked<'a> {
+    pub(crate) index: &'a Index,
+    pub(crate) space: &'a SpaceId,
+    pub(crate) state: &'a SpaceState,
+    pub(crate) request: &'a CommitRequest,
+    /// Of the records of the request.
+    pub(crate) frames: &'a [Option<FrameOf>],
+    /// Of staged records, as far as they were kept.
+    pub(crate) facts: HashMap<Sid, Box<FrameOf>>,
+}
+
 impl Plan {
-    /// Works out a commit: which records become members, and which tips move.
+    /// Works out a commit: which records become members, and which tips move. `take` gets the moves in the order in which they are
+    /// written, a part at a time, so that those of a large commit need not be in memory together.
     pub(crate) fn of(
-        index: &Index,
-        space: &SpaceId,
-        state: &SpaceState,
-        request: &CommitRequest,
-        frames: &[Option<FrameOf>],
-        mut staged_facts: HashMap<Sid, Box<FrameOf>>,
+        asked: Asked<'_>,
+        take: &mut dyn FnMut(Vec<(Move, TipMove)>) -> Result<(), StoreError>,
     ) -> Result<Plan, CommitError> {
+        let Asked { index, space, state, request, frames, facts } = asked;
         let txn = match request.saga.and_then(|saga| index.sagas.get(&saga)) {
             None => index.next_txn,
             Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
@@ -76,20 +85,11 @@ impl Plan {
         }
         let no_records = BTreeSet::new();
         let staged = index.txns.get(&txn).map_or(&no_records, |staged| &staged.records);
-        let mut new_items = Vec::new();
-        let (mut fresh, mut unread) = (Fresh::default(), Vec::new());
+        let (mut new_staged, mut new_items) = (Vec::new(), Vec::new());
         let mut taken = request.staged.clone();
         let mut add_staged = |id: u32| {
-            let rec = index.records.get(id);
-            if index.is_member_record(state, id)? {
-                return Ok(());
-            }
-            new_items.push(rec.sid.0);
-            if rec.frame.is_some() {
-                match staged_facts.remove(&rec.sid) {
-                    Some(frame) => fresh.0.push(*frame),
-                    None => unread.push((rec.sid, rec.stored())),
-                }
+            if !index.is_member_record(state, id)? {
+                new_staged.push(id);
             }
             Ok::<_, CommitError>(())
         };
@@ -104,8 +104,7 @@ impl Plan {
             }
             None => staged.iter().try_for_each(|id| add_staged(*id))?,
         }
-        fresh.read(index, &unread)?;
-        let (mut append, mut known, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut append, mut known, mut seen, mut given) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
         for (at, record) in request.records.iter().enumerate() {
             let sid = record.sid();
             if !seen.insert(sid) || index.is_member(state, &sid)? {
@@ -122,9 +121,7 @@ impl Plan {
                 Some(_) => known.push(sid),
             }
             new_items.push(sid.0);
-            if let Some(frame) = &frames[at] {
-                fresh.0.push(frame.clone());
-            }
+            given.extend(frames[at].clone());
         }
         if let Some(taken) = &mut taken {
             let appended = append.iter().map(|at| request.records[*at].sid());
@@ -134,95 +131,176 @@ impl Plan {
             taken.sort_unstable();
             taken.dedup();
         }
-        let staged_count = staged.len() + append.len() + known.len();
-        let new_records = new_items.len() as u64;
-        let ((moves, moved), items) = std::thread::scope(|scope| {
-            let sum = move || added(state.item_summary.clone(), &new_items);
-            // The sums of many records take as long as everything else.
-            if new_records < ALONE_FROM {
-                return Ok((fresh.settle(index, state)?, sum()));
-            }
-            let sum = scope.spawn(sum);
-            let settled = fresh.settle(index, state);
-            Ok::<_, StoreError>((settled?, sum.join().expect("adding does not panic")))
-        })?;
-        let mut tips = state.tip_summary.clone();
-        let mut new_tips = Vec::new();
-        for change in &moves {
-            if !change.removed.is_empty() {
-                let known = index.tips_of(state, &change.timeline)?;
-                known.iter().filter(|tip| change.removed.contains(&tip.sid)).for_each(|tip| tips.sub(&tip.id));
-            }
-            new_tips.extend(change.added.iter().map(|tip| tip_id(&change.tjp, &tip.address, &tip.sid)));
+        let staged_count = (staged.len() + append.len() + known.len()) as u64;
+        let new_records = (new_staged.len() + new_items.len()) as u64;
+        let items = added_by_halves(state.item_summary.clone(), &new_staged, |id| index.records.get(*id).sid.0);
+        let items = added(items, &new_items, |id| *id);
+        let mut fresh = Fresh::new(index, new_staged, given, facts);
+        let (mut tips, mut moved) = (state.tip_summary.clone(), Vec::new());
+        while let Some(part) = fresh.next(FRAMES_AT_ONCE) {
+            let settled = fresh.settle(state, part)?;
+            tips.remove_all(&settled.gone);
+            tips.add_all(&settled.came);
+            moved.extend(settled.moved);
+            take(settled.moves)?;
         }
-        let tips = added_by_halves(tips, &new_tips);
         let result = CommitResult { moved, new_records };
-        Ok(Plan { txn, append, known, taken, staged: staged_count as u64, moves, items, tips, result })
+        Ok(Plan { txn, append, known, taken, staged: staged_count, items, tips, result })
     }
 }
 
-/// From how many ids on a summary has a thread of its own, and from how many frames on they are read by two.
-const ALONE_FROM: u64 = 2048;
+/// From how many ids or frames on two threads share the work.
+const ALONE_FROM: usize = 2048;
+/// Frames whose tips are settled at one time, about: timelines stay whole.
+const FRAMES_AT_ONCE: usize = 8 * 1024;
 
 /// A summary with these ids more.
-fn added(mut summary: SetSummary, ids: &[[u8; 32]]) -> SetSummary {
-    ids.iter().for_each(|id| summary.add(id));
+fn added<T>(mut summary: SetSummary, of: &[T], id: impl Fn(&T) -> [u8; 32]) -> SetSummary {
+    of.iter().for_each(|one| summary.add(&id(one)));
     summary
 }
 
 /// As [`added`]; two threads share the work when there is much of it. Summaries add up, so the result is the same.
-fn added_by_halves(summary: SetSummary, ids: &[[u8; 32]]) -> SetSummary {
-    if (ids.len() as u64) < ALONE_FROM {
-        return added(summary, ids);
+fn added_by_halves<T: Sync>(summary: SetSummary, of: &[T], id: impl Fn(&T) -> [u8; 32] + Sync) -> SetSummary {
+    if of.len() < ALONE_FROM {
+        return added(summary, of, id);
     }
-    let (left, right) = ids.split_at(ids.len() / 2);
+    let (left, right) = of.split_at(of.len() / 2);
     std::thread::scope(|scope| {
-        let right = scope.spawn(|| added(SetSummary::default(), right));
-        let mut sum = added(summary, left);
+        let right = scope.spawn(|| added(SetSummary::default(), right, &id));
+        let mut sum = added(summary, left, &id);
         sum.add_all(&right.join().expect("adding does not panic"));
         sum
     })
 }
 
-/// Frames that a commit makes members. A large commit brings millions: one list, sorted once.
+/// Frames that a commit makes members, by timeline. A large commit brings millions: of those that are staged the list has a
+/// number each, and what they say is kept or read when their turn comes.
+struct Fresh<'a> {
+    index: &'a Index,
+    /// In the order of their timelines.
+    staged: VecDeque<u32>,
+    /// Those of the request, sorted.
+    given: VecDeque<FrameOf>,
+    facts: HashMap<Sid, Box<FrameOf>>,
+}
+
+/// Frames of some timelines, whole.
 #[derive(Default)]
-struct Fresh(Vec<FrameOf>);
+struct Part {
+    frames: Vec<FrameOf>,
+    unread: Vec<(Sid, Stored)>,
+}
 
 type Moved = (TimelineId, Vec<Sid>, Vec<Sid>);
 
-impl Fresh {
-    /// Reads staged frames; two threads share the work when there is much of it.
-    fn read(&mut self, index: &Index, unread: &[(Sid, Stored)]) -> Result<(), CommitError> {
-        let frame = |(sid, stored): &(Sid, Stored)| {
-            let record = load_record_as(index, stored, *sid).map_err(StoreError::Io)?;
-            record.as_ref().and_then(FrameOf::of).ok_or(CommitError::NotStaged(*sid))
-        };
-        let read = |part: &[(Sid, Stored)]| part.iter().map(frame).collect::<Result<Vec<_>, _>>();
-        let half = if (unread.len() as u64) < ALONE_FROM { unread.len() } else { unread.len() / 2 };
-        let (left, right) = unread.split_at(half);
-        std::thread::scope(|scope| {
-            let right = (!right.is_empty()).then(|| scope.spawn(|| read(right)));
-            self.0.extend(read(left)?);
-            if let Some(right) = right {
-                self.0.extend(right.join().expect("reading does not panic")?);
+/// What a part of the frames does to the tips.
+#[derive(Default)]
+struct Settled {
+    moves: Vec<(Move, TipMove)>,
+    moved: Vec<Moved>,
+    came: SetSummary,
+    gone: SetSummary,
+}
+
+impl<'a> Fresh<'a> {
+    fn new(index: &'a Index, mut staged: Vec<u32>, mut given: Vec<FrameOf>, facts: HashMap<Sid, Box<FrameOf>>) -> Self {
+        staged.retain(|id| index.records.get(*id).frame.is_some());
+        let mut fresh = Self { index, staged: VecDeque::new(), given: VecDeque::new(), facts };
+        staged.sort_unstable_by_key(|id| fresh.timeline(*id));
+        given.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
+        (fresh.staged, fresh.given) = (staged.into(), given.into());
+        fresh
+    }
+
+    fn timeline(&self, id: u32) -> Option<TimelineId> {
+        self.index.records.get(id).frame.map(|(timeline, _)| self.index.timelines.get(timeline))
+    }
+
+    /// The frames of the next timelines, `least` of them unless there are fewer left; `None` behind the last.
+    fn next(&mut self, least: usize) -> Option<Part> {
+        let mut part = Part::default();
+        while part.frames.len() + part.unread.len() < least {
+            let staged = self.staged.front().and_then(|id| self.timeline(*id));
+            let given = self.given.front().map(|frame| frame.facts.timeline);
+            let Some(next) = staged.into_iter().chain(given).min() else { break };
+            while let Some(id) = self.staged.front().copied().filter(|id| self.timeline(*id) == Some(next)) {
+                self.staged.pop_front();
+                let rec = self.index.records.get(id);
+                match self.facts.remove(&rec.sid) {
+                    Some(frame) => part.frames.push(*frame),
+                    None => part.unread.push((rec.sid, rec.stored())),
+                }
             }
-            Ok(())
-        })
+            while let Some(frame) = self.given.pop_front_if(|frame| frame.facts.timeline == next) {
+                part.frames.push(frame);
+            }
+        }
+        (part.frames.len() + part.unread.len() > 0).then_some(part)
     }
 
     /// The tip moves that these frames cause.
-    fn settle(mut self, index: &Index, state: &SpaceState) -> Result<(Vec<Move>, Vec<Moved>), StoreError> {
-        self.0.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
+    fn settle(&self, state: &SpaceState, part: Part) -> Result<Settled, CommitError> {
+        let Part { mut frames, unread } = part;
+        frames.extend(by_halves(&unread, &|unread| unread.iter().map(|one| self.read(one)).collect())?);
+        frames.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
         // Of two shapes of one address the smaller counts: the order of arrival must not decide.
-        self.0.dedup_by(|later, first| later.address == first.address && later.facts.timeline == first.facts.timeline);
-        let (mut moves, mut results) = (Vec::new(), Vec::new());
-        for frames in self.0.chunk_by(|left, right| left.facts.timeline == right.facts.timeline) {
-            if let Some((change, moved)) = settle_timeline(index, state, frames)? {
-                moves.push(change);
-                results.push(moved);
-            }
+        frames.dedup_by(|later, first| later.address == first.address && later.facts.timeline == first.facts.timeline);
+        let timelines: Vec<&[FrameOf]> =
+            frames.chunk_by(|left, right| left.facts.timeline == right.facts.timeline).collect();
+        let settled = by_halves(&timelines, &|timelines| {
+            let mut settled = Settled::default();
+            timelines.iter().try_for_each(|frames| settled.add(self.index, state, frames))?;
+            Ok(vec![settled])
+        })?;
+        let mut all = Settled::default();
+        for Settled { moves, moved, came, gone } in settled {
+            all.moves.extend(moves);
+            all.moved.extend(moved);
+            all.came.add_all(&came);
+            all.gone.add_all(&gone);
         }
-        Ok((moves, results))
+        Ok(all)
+    }
+
+    /// Reads a staged frame.
+    fn read(&self, (sid, stored): &(Sid, Stored)) -> Result<FrameOf, CommitError> {
+        let record = load_record_as(self.index, stored, *sid).map_err(StoreError::Io)?;
+        record.as_ref().and_then(FrameOf::of).ok_or(CommitError::NotStaged(*sid))
+    }
+}
+
+/// What `work` makes of all of a list, in order; two threads share it when there is much.
+fn by_halves<T: Sync, R: Send>(
+    all: &[T],
+    work: &(dyn Fn(&[T]) -> Result<Vec<R>, CommitError> + Sync),
+) -> Result<Vec<R>, CommitError> {
+    if all.len() < ALONE_FROM {
+        return work(all);
+    }
+    let (left, right) = all.split_at(all.len() / 2);
+    std::thread::scope(|scope| {
+        let right = scope.spawn(|| work(right));
+        let mut done = work(left)?;
+        done.extend(right.join().expect("working out a commit does not panic")?);
+        Ok(done)
+    })
+}
+
+impl Settled {
+    /// Adds the move of one timeline.
+    fn add(&mut self, index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Result<(), StoreError> {
+        let Some((change, moved)) = settle_timeline(index, state, frames)? else { return Ok(()) };
+        if !change.removed.is_empty() {
+            let known = index.tips_of(state, &change.timeline)?;
+            let gone = known.iter().filter(|tip| change.removed.contains(&tip.sid));
+            gone.for_each(|tip| self.gone.add(&tip.id));
+        }
+        let plain = TipMove::of(&change);
+        plain.added.iter().for_each(|(_, id)| self.came.add(id));
+        self.moves.push((change, plain));
+        self.moved.push(moved);
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::index::Index;
+use crate::index::{Index, Txn};
 use crate::run::{Run, RunWriter, Unreadable};
 use crate::runs::{Scan, cover};
 use crate::space::SpaceState;
@@ -114,9 +114,7 @@ impl Index {
         self.spaces.values_mut().for_each(|state| state.forget_sealed());
         for (number, lines) in staged {
             let ids = lines.into_iter().map(|(place, line, len)| self.add_record(place, line, len)).collect();
-            if let Some(txn) = self.txns.get_mut(&number) {
-                txn.records = ids;
-            }
+            self.txns.insert(number, Txn { records: ids, ..Txn::default() });
         }
     }
 

@@ -8,7 +8,7 @@ use sealtide_ibgib::{ChunkHash, Sid};
 use sealtide_sync::{SagaId, SetSummary, Snapshot, negentropy};
 
 use crate::entry::{Move, StoneLine};
-use crate::index::{Rec, Records, Sums};
+use crate::index::{Rec, Records, Sums, TipMove};
 use crate::pack::Packs;
 use crate::runs::Runs;
 use crate::table::{KIND_BYTES, MAKER_BYTES, NAMED_BYTES, kind_row, maker_row, named_row};
@@ -142,11 +142,10 @@ impl SpaceState {
     }
 
     /// Changes the tips of one timeline: `gone` are some of `before`, all tips that it has.
-    pub(crate) fn apply_move(&mut self, change: &Move, before: usize, gone: &[Head], added: &[Head], sums: Sums) {
+    pub(crate) fn apply_move(&mut self, change: &TipMove, before: usize, gone: &[Head], added: &[Head], sums: Sums) {
         self.snapshot = None;
         if before == 0 {
-            let ib = change.tjp.rsplit_once('^').map_or("", |(ib, _)| ib);
-            self.kinds.insert(kind_row(self.number, ib, &change.timeline));
+            self.kinds.insert(kind_row(self.number, &change.kind, &change.timeline));
         }
         self.tips.change(&change.timeline, before, gone, added);
         gone.iter().for_each(|head| self.changed(sums, Change::NoTip(head.id)));
@@ -279,10 +278,10 @@ pub(crate) fn same_set(left: &BTreeSet<Sid>, right: &[Sid]) -> bool {
 }
 
 /// Packs of tip moves that stay well under the largest entry; a large change is cut into several moves.
-pub(crate) fn pieces(moves: Vec<Move>, bytes_max: usize) -> Vec<Vec<Move>> {
+pub(crate) fn pieces(moves: Vec<(Move, TipMove)>, bytes_max: usize) -> Vec<Vec<(Move, TipMove)>> {
     let mut out = vec![Vec::new()];
     let mut size = 0;
-    let mut put = |piece: Move, weight: usize| {
+    let mut put = |piece: (Move, TipMove), weight: usize| {
         if size + weight > bytes_max && size > 0 {
             out.push(Vec::new());
             size = 0;
@@ -292,21 +291,25 @@ pub(crate) fn pieces(moves: Vec<Move>, bytes_max: usize) -> Vec<Vec<Move>> {
             last.push(piece);
         }
     };
-    for change in moves {
+    for (change, plain) in moves {
         let head = 64 + change.tjp.len();
         let weight =
             head + change.removed.len() * 32 + change.added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
         if weight <= bytes_max {
-            put(change, weight);
+            put((change, plain), weight);
             continue;
         }
         let empty = Move { removed: Vec::new(), added: Vec::new(), ..change.clone() };
+        let both = |piece: Move| {
+            let plain = TipMove::of(&piece);
+            (piece, plain)
+        };
         for removed in change.removed.chunks(1024) {
-            put(Move { removed: removed.to_vec(), ..empty.clone() }, head + removed.len() * 32);
+            put(both(Move { removed: removed.to_vec(), ..empty.clone() }), head + removed.len() * 32);
         }
         for added in change.added.chunks(64) {
             let weight = head + added.iter().map(|tip| 48 + tip.address.len()).sum::<usize>();
-            put(Move { added: added.to_vec(), ..empty.clone() }, weight);
+            put(both(Move { added: added.to_vec(), ..empty.clone() }), weight);
         }
     }
     out.retain(|piece| !piece.is_empty());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sealtide_ibgib::TimelineId;
 use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{Cut, put_line, put_move, put_sids, put_summary, put32, put64};
+use crate::entry::{Cut, put_line, put_sids, put_summary, put32, put64};
 use crate::entry::{read_line, read_move, read_summary};
 use crate::index::{Index, SagaInfo, Txn};
 use crate::pack::Place;
@@ -69,10 +69,10 @@ pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>
             put32(out, txn.records.len() as u32);
         })?;
         txn.records.iter().try_for_each(|id| out.put(|out| put_record(out, index, *id)))?;
+        // What a commit takes and moves stands in front of it in its own pack: here is none that a later one could need.
         out.put(|out| {
-            put_sids(out, &txn.taken);
-            put32(out, txn.moves.len() as u32);
-            txn.moves.iter().for_each(|change| put_move(out, change));
+            put_sids(out, &[]);
+            put32(out, 0);
         })?;
     }
     out.flush()
@@ -184,8 +184,9 @@ fn read_txn(cut: &mut Cut<'_>, index: &mut Index) -> Option<Txn> {
         let line = read_line(cut)?;
         txn.records.insert(index.add_record(place, line, encoded_len));
     }
-    txn.taken = cut.sids()?;
-    let count = cut.u32()?;
-    txn.moves = (0..count).map(|_| read_move(cut)).collect::<Option<_>>()?;
+    let _ = cut.sids()?;
+    for _ in 0..cut.u32()? {
+        read_move(cut)?;
+    }
     Some(txn)
 }

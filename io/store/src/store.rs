@@ -18,15 +18,15 @@ use crate::collect::Touched;
 use crate::compress::Expanded;
 use crate::disk::{Disk, FsDisk};
 use crate::durable::{Durable, position};
-use crate::entry::{Builder, CommitLine, Entry, RecordLine, StoneLine};
+use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::Facts;
 use crate::handle::{SpaceHandle, SpaceInfo};
-use crate::index::{Index, Sums, address_hash, tip_hash};
+use crate::index::{Index, Sums, TipMove, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
 use crate::pack::{Place, io_error};
-use crate::plan::{FrameOf, Plan, StagedFacts};
+use crate::plan::{Asked, FrameOf, Plan, StagedFacts};
 use crate::seal::write_run;
 use crate::space::{SpaceState, pieces};
 use crate::{guard, open, read, write};
@@ -660,6 +660,7 @@ impl Store {
         create: bool,
     ) -> Result<(CommitResult, u64), CommitError> {
         let frames: Vec<Option<FrameOf>> = request.records.iter().map(FrameOf::of).collect();
+        let mut moving = Moving { log, inner: &self.inner, ahead: None, part: Vec::new(), count: 0, written: Vec::new() };
         let plan = {
             let index = read(&self.inner.index);
             let empty = SpaceState::default();
@@ -674,18 +675,23 @@ impl Store {
                     return Err(CommitError::NoChunk(chunk.hash));
                 }
             }
+            moving.ahead = request.saga.and_then(|saga| index.sagas.get(&saga)).map(|info| info.txn);
             // Where nothing comes of it the next try reads them.
-            let staged = request.saga.and_then(|saga| index.sagas.get(&saga)).map(|info| info.txn);
-            let staged = staged.and_then(|txn| guard(&self.inner.staged_facts).remove(&txn)).unwrap_or_default();
-            let plan = Plan::of(&index, space, state, request, &frames, staged)?;
+            let facts = moving.ahead.and_then(|txn| guard(&self.inner.staged_facts).remove(&txn)).unwrap_or_default();
+            let asked = Asked { index: &index, space, state, request, frames: &frames, facts };
+            let plan = Plan::of(asked, &mut |part| moving.take(part))?;
             // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
             if index.runs.health.is_damaged() {
                 return Err(StoreError::Failed.into());
             }
             plan
         };
+        let Moving { log, part, count: moves, written, .. } = moving;
         if request.saga.is_none() && !create && plan.result.new_records == 0 {
             return Ok((plan.result, position(log.active.number, log.len)));
+        }
+        if !written.is_empty() {
+            write(&self.inner.index).txns.entry(plan.txn).or_default().moves.extend(written);
         }
         let mut batch = Batch::new(log);
         let txn = plan.txn;
@@ -697,10 +703,8 @@ impl Store {
         if let Some(taken) = &plan.taken {
             batch.lists(taken, |sids| Entry::Take { txn, sids });
         }
-        let mut moves = 0;
-        for piece in pieces(plan.moves, MOVES_BYTES_MAX) {
-            moves += piece.len() as u64;
-            batch.push(Entry::Moves { txn, moves: piece });
+        for entry in part {
+            batch.push(Entry::Moves { txn, moves: entry.into_iter().map(|(change, _)| change).collect() });
         }
         batch.push(Entry::Commit(CommitLine {
             txn,
@@ -743,6 +747,48 @@ impl Store {
             events.pending.extend(new.map(|event| (end, event)));
         }
         Ok((plan.result, end))
+    }
+}
+
+/// The tip moves of a commit on their way into the log. What a saga moves is written part by part, but for the last, which goes with
+/// the commit entry: a large one would be as long as all that it stages. Without a commit behind them they mean nothing.
+struct Moving<'a> {
+    log: &'a mut Log,
+    inner: &'a Inner,
+    /// The transaction of the saga; `None` for a local change, which is written in one go with its records.
+    ahead: Option<u64>,
+    /// The newest part, cut into entries.
+    part: Vec<Vec<(Move, TipMove)>>,
+    /// All so far, as they stand in entries.
+    count: u64,
+    /// What was written, as the index needs it.
+    written: Vec<TipMove>,
+}
+
+impl Moving<'_> {
+    fn take(&mut self, moves: Vec<(Move, TipMove)>) -> Result<(), StoreError> {
+        if let Some(txn) = self.ahead {
+            self.write(txn)?;
+        }
+        let entries = pieces(moves, MOVES_BYTES_MAX);
+        self.count += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
+        self.part.extend(entries);
+        Ok(())
+    }
+
+    fn write(&mut self, txn: u64) -> Result<(), StoreError> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let mut builder = self.log.builder();
+        for entry in std::mem::take(&mut self.part) {
+            let (moves, plain): (Vec<_>, Vec<_>) = entry.into_iter().unzip();
+            self.written.extend(plain);
+            builder.push(&Entry::Moves { txn, moves });
+        }
+        self.log.append(&builder)?;
+        self.inner.dirty.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

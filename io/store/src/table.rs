@@ -308,12 +308,21 @@ pub(crate) fn read_tip_place(row: &[u8]) -> Stored {
     read_stored(&row[36..60])
 }
 
-pub(crate) fn kind_key(space: u32, ib: &str) -> [u8; 12] {
-    join(&[&space.to_be_bytes(), &sha256(ib.as_bytes())[..8]])
+/// First 8 bytes of SHA-256 of the ib of a first frame.
+pub(crate) type KindHash = [u8; 8];
+
+pub(crate) fn kind_hash(ib: &str) -> KindHash {
+    let mut hash = [0; 8];
+    hash.copy_from_slice(&sha256(ib.as_bytes())[..8]);
+    hash
 }
 
-pub(crate) fn kind_row(space: u32, ib: &str, timeline: &TimelineId) -> [u8; KIND_BYTES] {
-    join(&[&kind_key(space, ib), &timeline.0])
+pub(crate) fn kind_key(space: u32, kind: &KindHash) -> [u8; 12] {
+    join(&[&space.to_be_bytes(), kind])
+}
+
+pub(crate) fn kind_row(space: u32, kind: &KindHash, timeline: &TimelineId) -> [u8; KIND_BYTES] {
+    join(&[&kind_key(space, kind), &timeline.0])
 }
 
 /// The count that ends a row of a counted table, as a number modulo 2³².
@@ -350,7 +359,7 @@ mod tests {
         assert_eq!(read_tip_place(&tip_place_row(7, &head, false)), stored);
         assert_eq!(read_member_key(&tip_row(7, &head, false)), (stored.order, head.id));
         assert_eq!(row_count(&tip_row(7, &head, false)).wrapping_add(row_count(&tip_row(7, &head, true))), 0);
-        assert_eq!(kind_row(7, "doc", &timeline)[12..], timeline.0);
+        assert_eq!(kind_row(7, &kind_hash("doc"), &timeline)[12..], timeline.0);
         let sizes = [56, 44, 52, 76, 48, 40, 44, 76, 48, 128, 64, 44];
         assert_eq!(Table::ALL.map(|table| table.shape().row), sizes);
         assert_eq!(Table::Frames.space_of(&frame_row(7, &timeline, 5, &sid)), Some(7));

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sealtide_crypto::Sha256;
-use sealtide_ibgib::{Address, ChunkHash, Sid, TimelineId, Verified};
+use sealtide_ibgib::{ChunkHash, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
 use super::contexts::{Chain, ContextKind, Contexts, auth};
-use super::index::Index;
+use super::index::{Head, Index, Kind};
 use super::merging::Merges;
 use super::opening::body_hash;
 use super::run::Run;
@@ -26,8 +26,24 @@ pub(super) struct OwnStaged {
     merges: Merges,
     /// The tips at OPEN of the timelines that move and had some, by sid; of all that move where the commit is strict.
     expected: BTreeMap<TimelineId, Vec<Sid>>,
-    /// First frames of the timelines that the peer moves.
-    moved: Vec<Address>,
+    moved: MovedKinds,
+}
+
+/// What kinds of timelines the peer moves.
+#[derive(Clone, Copy, Debug, Default)]
+struct MovedKinds {
+    space: bool,
+    members: bool,
+    /// Any at all.
+    some: bool,
+}
+
+impl MovedKinds {
+    fn add(&mut self, kind: Kind) {
+        self.some = true;
+        self.space |= kind == Kind::Space;
+        self.members |= kind == Kind::Members;
+    }
 }
 
 impl Run {
@@ -37,34 +53,36 @@ impl Run {
         let index = &self.receive.index;
         let mut changes = Changes::of(self.scoped.snapshot(), self.terms.strategy == Strategy::Abort);
         // Nearly all timelines end with one tip: their moves are written down at once. The others wait for merges.
-        let (mut diverged, mut moved) = (TipsAfter::new(), Vec::new());
+        let (mut diverged, mut moved) = (TipsAfter::new(), MovedKinds::default());
         for (id, timeline) in &index.timelines {
             let before = self.tips_before(id);
             let after = index.tips_after(timeline, &before);
-            if after == before {
+            if after.iter().map(|tip| tip.sid).eq(before.iter().map(|tip| tip.sid)) {
                 continue;
             }
-            // Spec: SY-64
-            if after.len() > 1 && self.terms.strategy == Strategy::Abort {
-                return Err(Fault::new(AbortCode::Divergence, format!("{} diverged", timeline.tjp)));
-            }
-            moved.push(timeline.tjp.clone());
+            moved.add(timeline.kind);
             if after.len() > 1 {
-                diverged.insert(*id, Moving { before, after });
+                let moving = Moving { after: self.read_tips(context, &after, &before)?, before };
+                // Spec: SY-64
+                if self.terms.strategy == Strategy::Abort {
+                    let tjp = moving.after.first().map(|tip| tip.tjp.to_string()).unwrap_or_default();
+                    return Err(Fault::new(AbortCode::Divergence, format!("{tjp} diverged")));
+                }
+                diverged.insert(*id, moving);
             } else {
-                changes.note(*id, &before, &after);
+                changes.note(*id, &heads(&before), &after);
             }
         }
-        check_moves(context, &moved)?;
+        check_moves(context, moved)?;
         let sids = index.sids();
         if !self.holds(context)? {
             return self.deepen(context);
         }
         let truth = !self.scoped.moved(context.view);
         let mut tips = changes.tips.clone();
-        diverged.values().for_each(|Moving { before, after }| move_tips(&mut tips, before, after));
+        diverged.values().for_each(|moving| move_tips(&mut tips, &heads(&moving.before), &heads(&moving.after)));
         let merges = if truth { self.merge(context, &changes, &mut diverged) } else { Merges::default() };
-        diverged.iter().for_each(|(id, Moving { before, after })| changes.note(*id, before, after));
+        diverged.iter().for_each(|(id, moving)| changes.note(*id, &heads(&moving.before), &heads(&moving.after)));
         let facts = if self.merges_alike() {
             self.facts_after(&changes.tips, &merges.frames)
         } else {
@@ -85,6 +103,16 @@ impl Run {
         let hash = body_hash(&context.out.send(&Message::Staged(staged.clone())));
         self.own_staged = Some(OwnStaged { staged, hash, sids, merges, expected, moved });
         Ok(())
+    }
+
+    /// Tips with what their records say: some of `before`, others received.
+    fn read_tips(&self, context: &Context<'_>, tips: &[Head], before: &[TipItem]) -> Result<Vec<TipItem>, Fault> {
+        let read = |head: &Head| {
+            let known = before.iter().find(|tip| tip.sid == head.sid).cloned();
+            let staged = || TipItem::of(&context.view.staged_record(&context.config.saga, &head.sid)?);
+            known.or_else(staged).ok_or_else(|| Fault::new(AbortCode::Disk, "a staged record cannot be read"))
+        };
+        tips.iter().map(read).collect()
     }
 
     /// The tips of a timeline at OPEN, sorted by sid.
@@ -157,7 +185,7 @@ impl Changes {
         Self { tips, moves, expected, strict }
     }
 
-    fn note(&mut self, timeline: TimelineId, before: &[TipItem], after: &[TipItem]) {
+    fn note(&mut self, timeline: TimelineId, before: &[Head], after: &[Head]) {
         move_tips(&mut self.tips, before, after);
         note_moves(timeline, before, after, &mut self.moves);
         if self.strict || !before.is_empty() {
@@ -171,7 +199,11 @@ impl Changes {
     }
 }
 
-fn move_tips(tips: &mut SetSummary, before: &[TipItem], after: &[TipItem]) {
+fn heads(tips: &[TipItem]) -> Vec<Head> {
+    tips.iter().map(|tip| Head { sid: tip.sid, id: tip.id }).collect()
+}
+
+fn move_tips(tips: &mut SetSummary, before: &[Head], after: &[Head]) {
     let (gone, new) = differences(before, after);
     gone.iter().for_each(|tip| tips.sub(&tip.id));
     new.iter().for_each(|tip| tips.add(&tip.id));
@@ -187,17 +219,17 @@ pub(super) struct Moving {
 }
 
 /// The tips that are gone, and those that are new.
-fn differences<'a>(before: &'a [TipItem], after: &'a [TipItem]) -> (Vec<&'a TipItem>, Vec<&'a TipItem>) {
+fn differences<'a>(before: &'a [Head], after: &'a [Head]) -> (Vec<&'a Head>, Vec<&'a Head>) {
     let gone = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
     let new = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
     (gone, new)
 }
 
 /// Writes down how the tips of one timeline change.
-fn note_moves(timeline: TimelineId, before: &[TipItem], after: &[TipItem], moves: &mut Vec<TipMove>) {
+fn note_moves(timeline: TimelineId, before: &[Head], after: &[Head], moves: &mut Vec<TipMove>) {
     let (gone, new) = differences(before, after);
     for place in 0..gone.len().max(new.len()) {
-        let sid = |list: &[&TipItem]| list.get(place).map_or([0; 32], |tip| tip.sid.0);
+        let sid = |list: &[&Head]| list.get(place).map_or([0; 32], |tip| tip.sid.0);
         moves.push(TipMove { timeline, old: sid(&gone), new: sid(&new) });
     }
 }
@@ -205,13 +237,13 @@ fn note_moves(timeline: TimelineId, before: &[TipItem], after: &[TipItem], moves
 /// Whether the peer may move these timelines: ordinary ones with `write`, those that say who may do what with
 /// `admin`. Where this node goes by a members frame, the driver looks who claimed a new one, and anybody who may write may
 /// bring it. Asked before STAGED and again at the commit. Spec: ibgib §12.5, SY-101
-fn check_moves(context: &Context<'_>, moved: &[Address]) -> Result<(), Fault> {
+fn check_moves(context: &Context<'_>, moved: MovedKinds) -> Result<(), Fault> {
     let claimed = context.config.contexts.as_ref().is_some_and(|contexts| contexts.members.is_some());
-    let by_admin = |tjp: &Address| tjp.ib() == "space" || tjp.ib() == "members" && !claimed;
-    let least = if moved.iter().any(by_admin) { Role::Admin } else { Role::Write };
+    let by_admin = moved.space || moved.members && !claimed;
+    let least = if by_admin { Role::Admin } else { Role::Write };
     match context.config.peer_role {
         None => Err(Fault::new(AbortCode::NotAllowed, NOT_ALLOWED)),
-        Some(role) if !moved.is_empty() && role < least => {
+        Some(role) if moved.some && role < least => {
             Err(Fault::new(AbortCode::NotAllowed, "the peer may not change this"))
         }
         Some(_) => Ok(()),
@@ -271,7 +303,7 @@ pub(super) struct Committing {
     /// Chunks that it goes without.
     lacking: BTreeSet<ChunkHash>,
     expected: BTreeMap<TimelineId, Vec<Sid>>,
-    moved: Vec<Address>,
+    moved: MovedKinds,
     step: Step,
     mode: Mode,
     received: u64,
@@ -444,7 +476,7 @@ impl Committing {
     }
 
     fn ask_store(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
-        check_moves(context, &self.moved)?;
+        check_moves(context, self.moved)?;
         match self.request.take() {
             Some(request) => {
                 self.step = Step::InStore;

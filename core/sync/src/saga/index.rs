@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use sealtide_crypto::{Sha256, sha256};
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified};
+use smallvec::SmallVec;
 
 use super::Fault;
 use crate::scope::Scoped;
@@ -33,23 +34,43 @@ pub(super) struct Missing {
     pub(super) child: Option<(TimelineId, u64)>,
 }
 
-/// The frames received of one timeline.
+/// The frames received of one timeline. A large saga brings millions of timelines, nearly all with one head: no texts, and
+/// no room for more.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    pub(super) tjp: Address,
+    /// What it takes to move it.
+    pub(super) kind: Kind,
     /// Received frames that no received frame has as ancestor.
-    pub(super) heads: Vec<TipItem>,
+    pub(super) heads: SmallVec<[Head; 1]>,
     /// The lowest counter asked for or received.
     pub(super) low: u64,
     /// How many times frames further down were asked for.
     pub(super) steps: u8,
 }
 
+/// Timelines by what it takes to move them. Spec: ibgib §12.5
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The timeline of the space itself.
+    Space,
+    /// Who may do what.
+    Members,
+    Ordinary,
+}
+
+/// A frame that no received frame has as ancestor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) sid: Sid,
+    /// Its level-0 id as a tip.
+    pub(super) id: [u8; 32],
+}
+
 /// Everything received in this saga, this run and earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Sids by address, with the counter of frames.
-    records: BTreeMap<(Key, Sid), Option<u64>>,
+    /// Sids by address, with the counter of frames; [`NO_FRAME`] for others.
+    records: BTreeMap<(Key, Sid), u64>,
     pub(super) missing: BTreeMap<Key, Missing>,
     /// Counters that frames must have once they come, because a frame above them came first.
     expected: BTreeMap<Key, u64>,
@@ -66,6 +87,8 @@ pub(super) struct Index {
     pub(super) summary: SetSummary,
 }
 
+/// The counter of what is no frame.
+const NO_FRAME: u64 = u64::MAX;
 const SID_MIN: Sid = Sid([0; 32]);
 const SID_MAX: Sid = Sid([0xff; 32]);
 
@@ -84,7 +107,8 @@ impl Index {
 
     /// The records received with this address, and the counters of those that are frames.
     pub(super) fn shapes(&self, key: Key) -> impl Iterator<Item = (Sid, Option<u64>)> {
-        self.records.range((key, SID_MIN)..=(key, SID_MAX)).map(|((_, sid), n)| (*sid, *n))
+        let found = self.records.range((key, SID_MIN)..=(key, SID_MAX));
+        found.map(|((_, sid), n)| (*sid, Some(*n).filter(|n| *n != NO_FRAME)))
     }
 
     /// All sids, ascending.
@@ -107,7 +131,7 @@ impl Index {
             self.check_counter(key, frame, scoped, view)?;
             self.settle(key, frame, record);
         }
-        if self.records.insert((key, record.sid()), frame.map(|frame| frame.n)).is_none() {
+        if self.records.insert((key, record.sid()), frame.map_or(NO_FRAME, |frame| frame.n)).is_none() {
             self.summary.add(record.sid().as_bytes());
         }
         self.bytes += record.encoded().len() as u64;
@@ -150,10 +174,10 @@ impl Index {
 
     /// The tips of a timeline after the commit: those at OPEN and the received heads, without those that a received
     /// frame has as ancestor. The same as `settle_tips`, since everything received is closed. Sorted by sid.
-    pub(super) fn tips_after(&self, timeline: &Timeline, before: &[TipItem]) -> Vec<TipItem> {
-        let mut tips = Vec::with_capacity(before.len() + timeline.heads.len());
-        tips.extend(before.iter().filter(|tip| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n)).cloned());
-        tips.extend(timeline.heads.iter().cloned());
+    pub(super) fn tips_after(&self, timeline: &Timeline, before: &[TipItem]) -> Vec<Head> {
+        let stays = |tip: &&TipItem| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n);
+        let stays = before.iter().filter(stays).map(|tip| Head { sid: tip.sid, id: tip.id });
+        let mut tips: Vec<Head> = stays.chain(timeline.heads.iter().copied()).collect();
         tips.sort_by_key(|tip| tip.sid);
         tips.dedup_by_key(|tip| tip.sid);
         tips
@@ -196,16 +220,13 @@ impl Index {
             let child = self.covered.entry(Key::of(parent)).or_default();
             *child = frame.n.max(*child);
             // An ancestor is one along a falling counter; whoever invents counters covers nothing.
-            timeline.heads.retain(|head| head.tip != *parent || head.n >= frame.n);
+            let parent = Key::of(parent);
+            let above = |sid| self.records.get(&(parent, sid)).is_none_or(|n| *n >= frame.n);
+            timeline.heads.retain(|head| above(head.sid));
         }
-        if self.covered.get(&key) <= Some(&frame.n)
-            && let Some(head) = TipItem::of(record)
-        {
-            if timeline.heads.is_empty() {
-                // Nearly all timelines have one: no room for more.
-                timeline.heads.reserve_exact(1);
-            }
-            timeline.heads.push(head);
+        if self.covered.get(&key) <= Some(&frame.n) {
+            let (tip, sid) = (record.address(), record.sid());
+            timeline.heads.push(Head { sid, id: TipItem::id_of(&frame.tjp, tip, &sid) });
         }
     }
 
@@ -229,8 +250,19 @@ impl Index {
     }
 }
 
+impl Kind {
+    /// Of the timeline with this first frame.
+    fn of(tjp: &Address) -> Self {
+        match tjp.ib() {
+            "space" => Self::Space,
+            "members" => Self::Members,
+            _ => Self::Ordinary,
+        }
+    }
+}
+
 impl Timeline {
     fn new(tjp: &Address, low: u64) -> Self {
-        Self { tjp: tjp.clone(), heads: Vec::new(), low, steps: 0 }
+        Self { kind: Kind::of(tjp), heads: SmallVec::new(), low, steps: 0 }
     }
 }
