@@ -63,6 +63,11 @@ impl Folder {
         self.unruled = true;
     }
 
+    /// Whether anything is known to stand below a path.
+    pub fn has_known_below(&self, path: &str) -> bool {
+        crate::walk::within(self.state.cache(), path).any(|(below, _)| below != path)
+    }
+
     /// Notes that a tip stands at a path, as it was when it was scanned.
     ///
     /// # Errors

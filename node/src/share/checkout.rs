@@ -154,6 +154,7 @@ impl Worker {
                 (None, None) => {}
                 // What was made of it here stays, as a file that the space does not know.
                 (None, Some(_)) if self.is_local_only(&path) => self.leave(&path)?,
+                (None, Some(known)) if known.stat.kind == FileKind::Dir && self.is_emptied(&path) => {}
                 (None, Some(_)) => {
                     plan.items.insert(path.clone(), CheckOut::Remove { path });
                 }
@@ -178,6 +179,16 @@ impl Worker {
     fn looks_alike(&self, sid: &Sid, frame: &FileFrame) -> bool {
         let standing = self.view.record(sid).and_then(|record| FileFrame::read(&record).ok());
         standing.is_some_and(|standing| standing.same_content(frame) && standing.mtime == frame.mtime)
+    }
+
+    /// Whether nothing is in a directory any more that stands for what was known below it: the next scan says what went, and
+    /// whether the directory went with it. Were it forgotten now, it would come back once nothing is below it.
+    fn is_emptied(&self, path: &str) -> bool {
+        let is_empty = match self.folder.root().join(path).read_dir() {
+            Ok(mut names) => names.next().is_none(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        is_empty && self.folder.has_known_below(path)
     }
 
     fn is_local_only(&self, path: &str) -> bool {

@@ -79,6 +79,14 @@ impl Rig {
         self.worker.step(&mut round).unwrap();
     }
 
+    /// The watch has told of these paths.
+    fn dirty(&mut self, paths: &[&str]) {
+        let dirty = paths.iter().map(|path| (*path).to_owned()).collect();
+        let mut round = Round { dirty, ..Round::default() };
+        self.worker.read_news(&mut round);
+        self.worker.step(&mut round).unwrap();
+    }
+
     /// Checks out what came; the watch has told of nothing yet.
     fn check_out(&mut self) {
         let mut round = Round::default();
@@ -513,6 +521,30 @@ fn a_directory_that_is_kept_stands_when_what_was_in_it_moves_away() {
     assert_eq!(rig.names(), ["l"], "and it goes when it is removed");
     rig.restart();
     assert_eq!(rig.names(), ["l"]);
+}
+
+/// `rm -r` takes its time: scans meet a directory that is empty while files are known to be in it, then find it gone. Nothing of it
+/// comes back.
+#[test]
+fn a_directory_that_is_being_removed_does_not_come_back() {
+    let mut rig = Rig::new(Role::Admin);
+    std::fs::create_dir_all(rig.root.join("d/e")).unwrap();
+    rig.write("d/e/a", "one\n");
+    rig.write("d/e/b", "two\n");
+    rig.look();
+    std::fs::remove_file(rig.root.join("d/e/a")).unwrap();
+    std::fs::remove_file(rig.root.join("d/e/b")).unwrap();
+    // The watch told of one of the two so far.
+    rig.dirty(&["d/e/a"]);
+    std::fs::remove_dir_all(rig.root.join("d")).unwrap();
+    rig.dirty(&["d/e/b"]);
+    assert_eq!(rig.names(), Vec::<String>::new());
+    rig.dirty(&["d/e"]);
+    rig.look();
+    assert_eq!(rig.names(), Vec::<String>::new());
+    assert_eq!(rig.worker.folder.entries_count(), 0);
+    let tips = rig.timelines().into_iter().flat_map(|timeline| tips(&rig.worker.view, &timeline));
+    assert!(tips.into_iter().all(|(_, tip)| tip.deleted));
 }
 
 /// What came is checked out before the watch tells of a rename: the path is gone, and where it went must be looked for before that
