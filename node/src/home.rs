@@ -31,6 +31,9 @@ use crate::failure::{Exit, Failure};
 use crate::seal::{self, SecretFile};
 use crate::world::OsEntropy;
 
+/// What to do where a home cannot be used as it is.
+const RESCUE: &str = "`sealtide backup restore` where there is a backup; or move this home away and `sealtide join` anew, a peer that is in \
+    step holds good copies (an owner whose words are at hand is an admin again by `sealtide identity recover`)";
 /// How long to wait for whoever uses the store: a command that looks something up is done by then, a node that stops too …
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// … and how often to look.
@@ -141,6 +144,10 @@ impl Home {
         self.key_path().exists()
     }
 
+    fn has_lost_its_key(&self) -> bool {
+        !self.exists() && self.root.join("store").join("format").exists()
+    }
+
     fn key_path(&self) -> PathBuf {
         self.root.join("node.key")
     }
@@ -201,6 +208,10 @@ impl Home {
     /// When the home cannot be written or the key file is damaged or readable by others.
     pub fn init(&self) -> Result<(Identity, bool), Failure> {
         let made = !self.exists();
+        if self.has_lost_its_key() {
+            // A new one would be another node, over the data of this one.
+            return Err(self.no_store());
+        }
         if made {
             self.make_dir(&self.root)?;
             let seed = Seed::generate(&mut OsEntropy);
@@ -276,13 +287,25 @@ impl Home {
                 format!("another process uses the store in {}", self.root.display()),
             )
             .hint("`sealtide status` asks the running node; `sealtide down` stops it"),
-            OpenError::Damaged(damage) => Failure::new(Exit::Verification, "store_damaged", damage.to_string())
-                .hint("a peer that is in step holds good copies: move this home away and `sealtide join` anew"),
+            OpenError::Damaged(damage) => {
+                Failure::new(Exit::Verification, "store_damaged", damage.to_string()).hint(RESCUE)
+            }
+            OpenError::Facts { .. } => Failure::failed("store", error.to_string()).hint(format!(
+                "it holds peers, grants, tickets and local names, and cannot be made again from the rest: {RESCUE}"
+            )),
             other => Failure::failed("store", other.to_string()),
         }
     }
 
     fn no_store(&self) -> Failure {
+        if self.has_lost_its_key() {
+            let path = self.key_path();
+            let text = format!(
+                "the key of this node is missing: there is no {}, though the rest of the node is there",
+                path.display()
+            );
+            return Failure::failed("key_missing", text).hint(format!("put the file back; else {RESCUE}"));
+        }
         Failure::new(Exit::NoStore, "no_store", format!("no sealtide node in {}", self.root.display()))
             .hint("`sealtide up DIR` or `sealtide join TICKET DIR` makes one; --home DIR names another place")
     }

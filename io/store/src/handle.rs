@@ -19,8 +19,8 @@ use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
 use crate::table::{
-    Stored, Table, frame_key, kind_hash, kind_key, last_sid, maker_key, maker_row, member_row, named_key, read_frame_row,
-    read_maker, read_member_key, read_member_row,
+    Stored, Table, frame_key, kind_hash, kind_key, last_sid, maker_key, maker_row, member_row, named_key,
+    read_frame_row, read_maker, read_member_key, read_member_row,
 };
 use crate::tips::Head;
 use crate::{read, write};

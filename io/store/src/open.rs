@@ -100,14 +100,52 @@ enum Tail {
 /// Attempts to open before giving up: each one has removed a damaged run.
 const ATTEMPTS: usize = 64;
 
-/// Puts the index together and opens the log for writing.
-pub(crate) fn rebuild(disk: &Arc<dyn Disk>, pack_bytes: u64) -> Result<(Index, Log), OpenError> {
+/// How far the log went when the store was closed in order. Kept outside the log: a log that lost its end cannot tell, since
+/// what is left of it looks like one that a crash tore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed {
+    pub(crate) pack: u32,
+    pub(crate) len: u64,
+}
+
+impl Closed {
+    pub(crate) fn bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&self.pack.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (pack, len) = bytes.split_first_chunk()?;
+        Some(Self { pack: u32::from_le_bytes(*pack), len: u64::from_le_bytes(len.try_into().ok()?) })
+    }
+
+    /// What is said of a log that ends in `pack` at `len`, which is before this.
+    fn check(self, pack: u32, len: u64) -> Result<(), OpenError> {
+        if (pack, len) >= (self.pack, self.len) {
+            return Ok(());
+        }
+        let what = format!(
+            "the log ends here, and it went on to byte {} of pack {} when the store was closed",
+            self.len, self.pack
+        );
+        Err(Damage { file: pack_name(pack.max(1)), offset: len, what }.into())
+    }
+}
+
+/// Puts the index together and opens the log for writing. `closed` says how far it went at least.
+pub(crate) fn rebuild(
+    disk: &Arc<dyn Disk>,
+    pack_bytes: u64,
+    closed: Option<Closed>,
+) -> Result<(Index, Log), OpenError> {
     remove_leftovers(&**disk).map_err(|source| OpenError::Io { file: FOLDER.to_owned(), source })?;
     let mut attempt = 1;
     loop {
         let runs = Runs::new(disk, RUNS_FOLDER);
         let health = Arc::clone(&runs.health);
-        let rebuilt = rebuild_once(disk, pack_bytes, runs);
+        let rebuilt = rebuild_once(disk, pack_bytes, runs, closed);
         // A damaged run is gone now, so the next attempt reads its packs.
         if !health.is_damaged() || attempt == ATTEMPTS {
             return rebuilt;
@@ -116,7 +154,12 @@ pub(crate) fn rebuild(disk: &Arc<dyn Disk>, pack_bytes: u64) -> Result<(Index, L
     }
 }
 
-fn rebuild_once(disk: &Arc<dyn Disk>, pack_bytes: u64, runs: Runs) -> Result<(Index, Log), OpenError> {
+fn rebuild_once(
+    disk: &Arc<dyn Disk>,
+    pack_bytes: u64,
+    runs: Runs,
+    closed: Option<Closed>,
+) -> Result<(Index, Log), OpenError> {
     let mut packs = open_packs(&**disk)?;
     drop_unused_last(disk, &mut packs)?;
     let mut index = Index::new(runs);
@@ -130,12 +173,14 @@ fn rebuild_once(disk: &Arc<dyn Disk>, pack_bytes: u64, runs: Runs) -> Result<(In
         read_sealed_pack(&mut index, &pack, &mut freed, &all)?;
         seal_run(&mut index, pack.number);
     }
+    let went_on = |pack, len| closed.map_or(Ok(()), |closed| closed.check(pack, len));
     let Some(last) = last else {
+        went_on(0, 0)?;
         // No pack at all: a new store.
         return Ok((index, first_pack(disk, 1, pack_bytes)?));
     };
     index.packs.insert(last.number, Arc::clone(&last));
-    let (len, tail) = read_open_pack(&mut index, &last)?;
+    let (len, tail) = read_open_pack(&mut index, &last, &|len| went_on(last.number, len))?;
     index.settle_sums();
     if let Some(space) = index.spaces.keys().find(|space| !index.digests_fit(space)) {
         return Err(last.damage(len, format!("the digests of space {space} do not fit its records")).into());
@@ -246,15 +291,20 @@ fn apply(index: &mut Index, pack: &Pack, place: Place, entry: Entry<'_>) -> Resu
     index.apply(place, entry, Sums::Later).map_err(|what| pack.damage(u64::from(place.offset), what).into())
 }
 
-/// Applies the entries of the last pack; a torn tail is cut, and the cut made durable before anything is appended.
-fn read_open_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(u64, Tail), OpenError> {
+/// Applies the entries of the last pack; a torn tail is cut, and the cut made durable before anything is appended. `may_end` refuses
+/// an end that nothing explains.
+fn read_open_pack(
+    index: &mut Index,
+    pack: &Arc<Pack>,
+    may_end: &dyn Fn(u64) -> Result<(), OpenError>,
+) -> Result<(u64, Tail), OpenError> {
     let failed = |source| io_error(pack, source);
     let end = pack.file.len().map_err(failed)?;
     let mut scan = Scan::new(pack, PACK_HEAD_BYTES, end);
     let mut tail = Tail::Open;
     loop {
         match scan.next().map_err(failed)? {
-            Step::End => return Ok((end, tail)),
+            Step::End => return may_end(end).map(|()| (end, tail)),
             Step::Entry { offset, kind, body } => {
                 let entry = Entry::read(kind, body).ok_or_else(|| pack.damage(offset, UNKNOWN_ENTRY))?;
                 if matches!(tail, Tail::Sealed) {
@@ -270,6 +320,7 @@ fn read_open_pack(index: &mut Index, pack: &Arc<Pack>) -> Result<(u64, Tail), Op
                 if matches!(tail, Tail::Sealed) || was_durable(pack, offset, end).map_err(failed)? {
                     return Err(pack.damage(offset, what).into());
                 }
+                may_end(offset)?;
                 tracing::info!(pack = pack.number, offset, bytes = end - offset, "cut what a crash left behind");
                 pack.file.truncate(offset).map_err(failed)?;
                 pack.file.sync().map_err(failed)?;

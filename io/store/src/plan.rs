@@ -152,7 +152,7 @@ impl Plan {
 /// From how many ids or frames on two threads share the work.
 const ALONE_FROM: usize = 2048;
 /// Frames whose tips are settled at one time, about: timelines stay whole.
-const FRAMES_AT_ONCE: usize = 8 * 1024;
+const FRAMES_AT_ONCE: usize = 4 * 1024;
 
 /// A summary with these ids more.
 fn added<T>(mut summary: SetSummary, of: &[T], id: impl Fn(&T) -> [u8; 32]) -> SetSummary {

@@ -16,15 +16,16 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
 
 use crate::collect::Touched;
 use crate::compress::Expanded;
-use crate::disk::{Disk, FsDisk};
+use crate::disk::{Disk, FACTS_FILE, FsDisk};
 use crate::durable::{Durable, position};
 use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
-use crate::facts::Facts;
+use crate::facts::{Facts, FactsError};
 use crate::handle::{SpaceHandle, SpaceInfo};
 use crate::index::{Index, Sums, TipMove, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
+use crate::open::Closed;
 use crate::pack::{Place, io_error};
 use crate::plan::{Asked, FrameOf, Plan, StagedFacts};
 use crate::seal::write_run;
@@ -39,6 +40,8 @@ const MOVES_BYTES_MAX: usize = 512 * 1024;
 const STAGED_FACTS_MAX: usize = 200_000;
 /// Changes of a space after which the log gets its summaries: what an open after a crash has to count at most.
 const SUMS_CHANGES: u64 = 16 * 1024;
+/// The setting that says how far the log went when the store was closed.
+const CLOSED: &str = "store/closed";
 /// How long staged records wait for a commit.
 const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long the outcome of a saga is remembered.
@@ -220,7 +223,9 @@ impl Store {
             open::write_format(&*disk)?;
             facts
         };
-        let (mut index, log) = open::rebuild(&disk, config.pack_bytes)?;
+        let failed = |error: FactsError| OpenError::Facts { file: FACTS_FILE, what: error.to_string() };
+        let closed = facts.setting(CLOSED).map_err(failed)?;
+        let (mut index, log) = open::rebuild(&disk, config.pack_bytes, closed.as_deref().and_then(Closed::read))?;
         index.packs.insert(log.active.number, Arc::clone(&log.active));
         // What a killed process left in the page cache counts from now on, so it must be durable first.
         log.active.file.sync().map_err(|source| io_error(&log.active, source))?;
@@ -660,7 +665,8 @@ impl Store {
         create: bool,
     ) -> Result<(CommitResult, u64), CommitError> {
         let frames: Vec<Option<FrameOf>> = request.records.iter().map(FrameOf::of).collect();
-        let mut moving = Moving { log, inner: &self.inner, ahead: None, part: Vec::new(), count: 0, written: Vec::new() };
+        let mut moving =
+            Moving { log, inner: &self.inner, ahead: None, part: Vec::new(), count: 0, written: Vec::new() };
         let plan = {
             let index = read(&self.inner.index);
             let empty = SpaceState::default();
@@ -835,8 +841,13 @@ impl Drop for Inner {
             return;
         }
         // Proves to the next open that all of this was durable: what is missing then is damage, not a torn tail.
+        let closed = Closed { pack: log.active.number, len: log.len };
         let mut mark = log.builder();
         mark.push(&Entry::Mark { durable: log.len });
         let _ = log.append(&mark);
+        // The mark goes with the end of the log, where that is lost.
+        if let Err(error) = self.facts.put_setting(CLOSED, Some(&closed.bytes())) {
+            tracing::warn!(%error, "how far the log goes could not be noted: a later loss of its end would not be noticed");
+        }
     }
 }

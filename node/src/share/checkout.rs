@@ -152,6 +152,11 @@ impl Worker {
             let known = self.folder.known(&path).cloned();
             match (wanted, known) {
                 (None, None) => {}
+                // The store was put back to an earlier time, or lost its end: what stands here is nowhere else, and as good as new.
+                (_, Some(known)) if !self.view.contains(&known.sid) => {
+                    self.unlooked.insert(path.clone());
+                    self.leave(&path)?;
+                }
                 // What was made of it here stays, as a file that the space does not know.
                 (None, Some(_)) if self.is_local_only(&path) => self.leave(&path)?,
                 (None, Some(known)) if known.stat.kind == FileKind::Dir && self.is_emptied(&path) => {}

@@ -79,6 +79,35 @@ fn a_flipped_bit_in_a_pack_is_found() {
     assert!(refused > 0 && reported > 0);
 }
 
+/// A store that was closed in order knows how far it went: an end that is lost is damage, wherever it was cut, and nothing of what
+/// is left is touched.
+// Proves: SY-78
+#[test]
+fn a_lost_end_of_a_store_that_was_closed_is_found() {
+    for seed in 0..4 * scale() {
+        let (player, model) = filled(seed, if seed % 2 == 0 { 1 << 28 } else { 200_000 });
+        let packs: Vec<String> = player.disk.names().into_iter().filter(|name| name.ends_with(".pack")).collect();
+        let last = packs.last().unwrap();
+        let len = player.disk.content(last).unwrap().len();
+        let mut dice = Dice::new(seed);
+        // The last entry is the mark, which proves nothing but what is there.
+        let mark = 28;
+        for left in (0..30).map(|_| dice.below(len - mark)).chain([0, 64, len - mark - 1]) {
+            let disk = player.disk.copy();
+            disk.open(last).unwrap().truncate(left as u64).unwrap();
+            assert!(matches!(reopen(&disk), Err(OpenError::Damaged(_))), "seed {seed}: {left} of {len} bytes left");
+            let is_whole = disk.content(last).is_none_or(|content| content.len() == left);
+            assert!(is_whole, "seed {seed}: cut further");
+        }
+        let disk = player.disk.copy();
+        disk.remove(last).unwrap();
+        assert!(matches!(reopen(&disk), Err(OpenError::Damaged(_))), "seed {seed}: the last pack is gone");
+        let disk = player.disk.copy();
+        disk.open(last).unwrap().truncate((len - mark) as u64).unwrap();
+        model.check(&reopen(&disk).unwrap());
+    }
+}
+
 // Proves: SY-78
 #[test]
 fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {

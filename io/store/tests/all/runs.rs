@@ -119,6 +119,64 @@ fn a_large_transaction_waits_for_runs_and_survives_a_crash() {
     check(&store, &space, count + 20, "after it");
 }
 
+/// The moves of a large commit are written part by part. One that fails or is cut at any call leaves all of the saga staged, and the
+/// next try commits it, over whatever the first one wrote.
+// Proves: SY-48
+#[test]
+fn a_commit_in_parts_counts_whole_or_not_at_all() {
+    let (space, saga, count) = (SpaceId::from_bytes([1; 32]), SagaId([7; 32]), 15_000);
+    let request = CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+    let disk = MemDisk::new(1);
+    let store = open(&disk, 1 << 28);
+    store.adopt_space(space).unwrap();
+    let records: Vec<Verified> = (0..count).map(record).collect();
+    records.chunks(1_000).for_each(|part| store.stage(&space, &saga, part, &[]).unwrap());
+    store.sync().unwrap();
+    drop(store);
+    let (mut failed, mut written, mut left_staged) = (0, 0, 0);
+    for call in 1.. {
+        let disk = disk.copy();
+        let store = open(&disk, 1 << 28);
+        let before = disk.used();
+        disk.fail_from(Some(disk.calls() + call));
+        if store.commit(&space, &request).is_ok() {
+            break;
+        }
+        failed += 1;
+        written += u64::from(disk.used() > before);
+        // The disk works again, or it was a crash.
+        let (same, crashed) = (disk.copy(), disk.crash(call));
+        drop(store);
+        for disk in [same, crashed] {
+            disk.fail_from(None);
+            let store = open(&disk, 1 << 28);
+            let view = store.view(&space).unwrap();
+            let (staged, members) = (view.staged(&saga).len() as u64, view.info().unwrap().records);
+            // Where only the sync failed it may be there.
+            assert!(
+                (staged, members) == (count, 0) || (staged, members) == (0, count),
+                "call {call}: {staged} {members}"
+            );
+            if staged > 0 {
+                assert_eq!(store.commit(&space, &request).unwrap().new_records, count);
+                left_staged += 1;
+            }
+            check(&store, &space, count, "committed");
+            assert_eq!(view.info().unwrap().timelines, count / 3);
+            assert_eq!(view.info().unwrap().tips, count / 3);
+            drop((view, store));
+            let store = open(&disk, 1 << 28);
+            check(&store, &space, count, "opened again");
+            assert_eq!(store.view(&space).unwrap().info().unwrap().tips, count / 3);
+            assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+        }
+    }
+    assert!(
+        failed > 2 && written > 1 && left_staged > 4,
+        "{failed} calls, {written} behind a part, {left_staged} staged"
+    );
+}
+
 // Proves: SY-48, SY-79
 #[test]
 fn a_cut_at_every_call_of_sealing_and_merging_leaves_a_good_store() {
