@@ -222,6 +222,9 @@ pub enum Request {
         name: String,
         /// Any JSON.
         doc: Value,
+        /// Only over this version: `@N`, `@HASH`, or `none` where there must be none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base: Option<String>,
     },
     /// `get SPACE[:PATH|NAME][@VERSION]`
     Get {
@@ -396,7 +399,9 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
             let order = commands::sync::SyncCommand { spaces, with, strategy, wait, timeout_s, dry_run, cancel };
             commands::sync::sync(node, order, progress).await
         }
-        Request::Put { space, name, doc } => commands::documents::put(node, &space, &name, doc).await,
+        Request::Put { space, name, doc, base } => {
+            commands::documents::put(node, &space, &name, doc, base.as_deref()).await
+        }
         Request::Get { target } => commands::documents::get(node, &target),
         Request::Log { target, limit } => commands::history::log(node, target.as_deref(), limit),
         Request::Files { space, under, after, limit } => {

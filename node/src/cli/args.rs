@@ -160,6 +160,10 @@ pub(crate) enum Command {
         space: String,
         /// Name of the document
         name: String,
+        /// Only over this version (N or 8 and more digits of the hash, as `get --json` tells), else exit 4; `none`: only where
+        /// there is no such document
+        #[arg(long, value_name = "VERSION")]
+        base: Option<String>,
     },
     /// Print a file or document, or list a space
     Get {

@@ -185,8 +185,8 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             cx.out.answer(&json!({"schema": "sealtide/version/1", "version": version}));
             Ok(0)
         }
-        Command::Put { space, name } => {
-            let request = Request::Put { space, name, doc: read_document()? };
+        Command::Put { space, name, base } => {
+            let request = Request::Put { space, name, doc: read_document()?, base };
             ask(&cx, request).await
         }
         Command::Identity { command } => identity::run(&cx, command).await,

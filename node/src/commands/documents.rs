@@ -1,13 +1,14 @@
 //! `put SPACE NAME` and `get SPACE[:PATH|NAME][@VERSION]`.
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
+use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Content, FileFrame, Object, Refusal, Relations, Stamp, Verified, try_evolve, try_genesis, uuid};
-use sealtide_identity::Role;
+use sealtide_identity::{Role, SpaceId};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
-use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, stamp_of};
+use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, parse_version, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::content::ContentReader;
 use crate::failure::{Exit, Failure};
@@ -15,15 +16,28 @@ use crate::node::Node;
 use crate::real::now;
 use crate::world::OsEntropy;
 
-/// Makes or changes a document; an equal document makes no frame.
-pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Result<Value, Failure> {
+/// Makes or changes a document; an equal document makes no frame. With `base` (a version, or `none`) only where that is what
+/// stands there: whoever read, changed and puts back overwrites nothing that came meanwhile.
+///
+/// # Errors
+/// Exit 4 where something else stands there than `base`; exit 2 for what cannot be a document; exit 6 where the own role is read.
+pub(crate) async fn put(
+    node: &Node,
+    space: &str,
+    name: &str,
+    doc: Value,
+    base: Option<&str>,
+) -> Result<Value, Failure> {
     let id = node.find_space(space)?;
     may_write(node, &id)?;
     let data = members(node, name, doc)?;
     let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
     let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
     let stamp = Stamp { ms: now().wall_ms };
-    let tip = line.as_ref().map(|line| &line.tips[0]);
+    let tip = match base {
+        Some(base) => based_on(&target, line.as_ref(), base)?,
+        None => line.as_ref().map(|line| &line.tips[0]),
+    };
     if let Some(tip) = tip
         && tip.object().and_then(|object| object.get("doc").cloned()).as_ref() == data.get("doc")
     {
@@ -31,18 +45,61 @@ pub(crate) async fn put(node: &Node, space: &str, name: &str, doc: Value) -> Res
             json!({"schema": "sealtide/put/1", "address": tip.address().as_str(), "n": n_of(tip), "changed": false}),
         );
     }
+    let mut records = Vec::new();
     let record = match tip {
         Some(tip) => try_evolve(tip, data, Relations::new(), stamp),
-        None => try_genesis(DOC_IB, data, Relations::new(), stamp, &uuid(&mut OsEntropy)),
+        None => {
+            let root = root(&id, name).map_err(no_record)?;
+            let record = try_evolve(&root, data, Relations::new(), stamp);
+            records.push(root);
+            record
+        }
     };
     let record = record.map_err(no_record)?;
-    node.engine().commit_local(id, vec![record.clone()]).await.map_err(store_failure)?;
+    records.push(record.clone());
+    node.engine().commit_local(id, records).await.map_err(store_failure)?;
     Ok(json!({
         "schema": "sealtide/put/1", "address": record.address().as_str(), "n": n_of(&record), "changed": true,
     }))
 }
 
-/// The first frame of a document, by this node.
+/// The first frame of every document of this name in a space, empty, and the same on every node: what two nodes make under one
+/// name before they have heard of each other is one document with two versions, which are merged. Spec: node §4
+fn root(space: &SpaceId, name: &str) -> Result<Verified, Refusal> {
+    let digest = sha256_parts(&[b"sealtide/document/1\0", space.as_bytes(), name.as_bytes()]);
+    let data = Object::from_iter([("name".to_owned(), json!(name)), ("doc".to_owned(), json!({}))]);
+    try_genesis(DOC_IB, data, Relations::new(), Stamp { ms: 0 }, &HEXLOWER.encode(&digest[..16]))
+}
+
+/// Whether a record is the first frame that all documents of a name share. It is no version.
+pub(crate) fn is_root(record: &Verified) -> bool {
+    let of_nobody = || record.object().is_some_and(|object| !object.contains_key("by"));
+    record.address().ib() == DOC_IB && n_of(record) == 0 && of_nobody()
+}
+
+/// The tip that `base` names.
+fn based_on<'a>(target: &Target, line: Option<&'a Line>, base: &str) -> Result<Option<&'a Verified>, Failure> {
+    let name = target.path.as_deref().unwrap_or_default();
+    let other = |what: &str| {
+        let text = format!("{name} is not what --base says any more: {what}");
+        Failure::new(Exit::Conflict, "other_base", text).hint("get it again, make the change in that, and put it")
+    };
+    let Some(line) = line else {
+        return if base == "none" { Ok(None) } else { Err(other("there is no such document")) };
+    };
+    let stands = || format!("version {} stands there", n_of(&line.tips[0]));
+    if base == "none" {
+        return Err(other(&stands()));
+    }
+    let version = parse_version(base.trim_start_matches('@')).ok_or_else(|| {
+        Failure::usage("base", format!("{base} is no version"))
+            .hint("@N or @HASH as `sealtide get --json` tells, or none")
+    })?;
+    let wanted = line.version(Some(&version))?;
+    line.tips.iter().find(|tip| tip.sid() == wanted.sid()).map(Some).ok_or_else(|| other(&stands()))
+}
+
+/// The first frame of a document that is read from elsewhere, by this node.
 ///
 /// # Errors
 /// Exit 2 for a name or a size that a document cannot have.
@@ -99,7 +156,7 @@ fn inexact(doc: &Value) -> Option<&serde_json::Number> {
 }
 
 /// Refuses where the own role is read.
-pub(crate) fn may_write(node: &Node, space: &sealtide_identity::SpaceId) -> Result<(), Failure> {
+pub(crate) fn may_write(node: &Node, space: &SpaceId) -> Result<(), Failure> {
     if node.engine().role(&node.id(), space) >= Some(Role::Write) {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use crate::commands::documents::{content, may_write};
+use crate::commands::documents::{content, is_root, may_write};
 use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::content::ContentReader;
@@ -73,6 +73,7 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
         for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit.saturating_mul(2)) {
             if let Some(frame) = view.record(&sid)
                 && name_of(&frame).is_some()
+                && !is_root(&frame)
             {
                 all.push(((label, view), frame, info.tips.iter().any(|tip| tip.sid == sid)));
             }
@@ -83,6 +84,17 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
     all.iter().map(|(place, frame, tip)| entry(node, *place, frame, *tip)).collect()
 }
 
+/// The versions that a version was made of.
+fn parents_of(view: &SpaceHandle, frame: &Verified) -> Vec<Address> {
+    let mut parents: Vec<Address> =
+        frame.frame().into_iter().flat_map(|facts| facts.past.into_iter().chain(facts.orphans)).collect();
+    if frame.address().ib() == DOC_IB && n_of(frame) == 1 {
+        let record = |address: &Address| view.by_address(address).first().and_then(|sid| view.record(sid));
+        parents.retain(|parent| !record(parent).is_some_and(|parent| is_root(&parent)));
+    }
+    parents
+}
+
 fn entry(node: &Node, (space, view): (&str, &SpaceHandle), frame: &Verified, tip: bool) -> Value {
     let (name, live) = name_of(frame).unwrap_or_default();
     let file = FileFrame::read(frame).ok();
@@ -90,15 +102,15 @@ fn entry(node: &Node, (space, view): (&str, &SpaceHandle), frame: &Verified, tip
         .as_ref()
         .map(|file| file.by.clone())
         .or_else(|| frame.object().and_then(|object| object.get("by").and_then(|by| by.as_str().map(str::to_owned))));
-    let what = match (&file, n_of(frame)) {
-        (Some(file), _) if file.yielded.is_some() => "yielded",
-        (Some(file), _) if file.deleted => "deleted",
+    let before = parents_of(view, frame);
+    let what = match &file {
+        Some(file) if file.yielded.is_some() => "yielded",
+        Some(file) if file.deleted => "deleted",
         _ if merge_conflicts(frame).is_some() => "merged",
-        (_, 0) => "created",
+        _ if before.is_empty() => "created",
         _ => "changed",
     };
-    let parents = frame.frame().into_iter().flat_map(|facts| facts.past.into_iter().chain(facts.orphans));
-    let parents: Vec<String> = parents.map(|parent| hash_of(&parent)).collect();
+    let parents: Vec<String> = before.iter().map(hash_of).collect();
     let (authorship, verified_by) = match node.engine().authorship(view, frame) {
         Authorship::Verified(by) => ("verified", Some(by.to_string())),
         Authorship::Claimed => ("claimed", None),
@@ -151,7 +163,7 @@ pub(crate) fn diff(node: &Node, a: &str, b: Option<&str>) -> Result<Value, Failu
             let past = first.frame().and_then(|facts| facts.past.last().cloned());
             let before =
                 past.and_then(|address| line.view.by_address(&address).first().and_then(|sid| line.view.record(sid)));
-            (before, first)
+            (before.filter(|before| !is_root(before)), first)
         }
     };
     let (old_text, new_text) =

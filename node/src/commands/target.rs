@@ -8,6 +8,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::commands::documents::is_root;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::share::tip_records;
@@ -130,6 +131,7 @@ impl Line {
         let last = self.tips.iter().filter_map(|tip| tip.frame()).map(|facts| facts.n).max().unwrap_or(0);
         let sids: Vec<Sid> = self.view.frames(&self.timeline, 0, last, usize::MAX);
         let mut frames: Vec<Verified> = sids.iter().filter_map(|sid| self.view.record(sid)).collect();
+        frames.retain(|frame| !is_root(frame));
         frames.sort_by_key(|frame| std::cmp::Reverse((n_of(frame), frame.address().clone())));
         frames
     }

@@ -116,25 +116,57 @@ fn documents() {
         done.document()
     };
     let first = put(&pair.a, &json!({"a": 1, "list": [1, 2.5, null], "text": "ü^"}));
-    assert_eq!((&first["n"], &first["changed"]), (&json!(0), &json!(true)));
+    assert_eq!((&first["n"], &first["changed"]), (&json!(1), &json!(true)));
     // An equal document makes no version.
     assert_eq!(put(&pair.a, &json!({"a": 1, "list": [1, 2.5, null], "text": "ü^"}))["changed"], false);
-    assert_eq!(put(&pair.a, &json!({"a": 2}))["n"], 1);
+    assert_eq!(put(&pair.a, &json!({"a": 2}))["n"], 2);
+    let log = pair.a.ok(&["log", "Data:settings"])["entries"].clone();
+    assert_eq!(
+        (&log[1]["what"], &log[1]["parents"], log.as_array().unwrap().len()),
+        (&json!("created"), &json!([]), 2)
+    );
+    // Whoever read an older version overwrites nothing.
+    for (base, code) in [("1", 4), ("none", 4), ("7", 2), ("x", 2), ("2", 0)] {
+        let done = pair.a.run_with(&["put", "Data", "settings", "--base", base], r#"{"a": 2, "b": 1}"#);
+        assert_eq!(done.code, code, "{base}: {done:?}");
+    }
+    let new = |base: &str| pair.a.run_with(&["put", "Data", "new", "--base", base], "1").code;
+    assert_eq!([new("1"), new("none"), new("none"), new("1")], [4, 0, 4, 0]);
+    assert_eq!(put(&pair.a, &json!({"a": 2}))["n"], 4);
     let ticket = pair.a.ok(&["ticket", "new", "--space", "Data"])["ticket"].as_str().unwrap().to_owned();
     let joined = pair.b.ok(&["join", &ticket]);
     assert_eq!(joined["name"], "Data");
     assert_eq!(pair.b.ok(&["get", "Data:settings"])["doc"], json!({"a": 2}));
-    assert_eq!(pair.b.ok(&["get", "Data:settings@0"])["doc"]["text"], "ü^");
-    assert_eq!(put(&pair.b, &json!({"a": 3}))["n"], 2);
+    assert_eq!(pair.b.ok(&["get", "Data:settings@1"])["doc"]["text"], "ü^");
+    assert_eq!(put(&pair.b, &json!({"a": 3}))["n"], 5);
     until("it arrives at the first", || {
         let doc = pair.a.ok(&["get", "Data:settings"])["doc"].clone();
         if doc == json!({"a": 3}) { Ok(()) } else { Err(doc.to_string()) }
     });
-    pair.a.ok(&["restore", "Data:settings@0"]);
+    pair.a.ok(&["restore", "Data:settings@1"]);
     until("the old version is back at the second", || {
         let doc = pair.b.ok(&["get", "Data:settings"])["doc"].clone();
         if doc["a"] == 1 { Ok(()) } else { Err(doc.to_string()) }
     });
+    // Two make a document of one name before they hear of each other: both parts are in it.
+    for machine in [&pair.a, &pair.b] {
+        machine.ok(&["pause", "Data"]);
+    }
+    for (machine, doc) in [(&pair.a, r#"{"k": 1, "t": "a"}"#), (&pair.b, r#"{"j": 1, "t": "b"}"#)] {
+        assert_eq!(machine.run_with(&["put", "Data", "both"], doc).code, 0);
+    }
+    for machine in [&pair.a, &pair.b] {
+        machine.ok(&["resume", "Data"]);
+    }
+    for machine in [&pair.a, &pair.b] {
+        until("both are one", || {
+            let doc = machine.ok(&["get", "Data:both"])["doc"].clone();
+            if (&doc["k"], &doc["j"]) == (&json!(1), &json!(1)) { Ok(()) } else { Err(doc.to_string()) }
+        });
+        // What cannot be merged is listed.
+        let listed = machine.ok(&["conflicts", "list", "Data"])["conflicts"].clone();
+        assert_eq!((&listed[0]["path"], listed.as_array().unwrap().len()), (&json!("both"), 1), "{listed}");
+    }
     let bad = pair.a.run_with(&["put", "Data", "bad"], "{not json");
     assert_eq!((bad.code, &bad.document()["error"]["code"]), (2, &json!("json")));
     for (number, code) in [("9007199254740993", 2), ("-9007199254740993", 2), ("9007199254740992", 0), ("0.1", 0)] {

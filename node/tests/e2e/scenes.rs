@@ -203,7 +203,7 @@ fn sc1_push() {
     for seed in 0..rounds() {
         let scene = Scene::new("SC-1", &[]);
         for n in 0..3 {
-            assert_eq!(scene.other().put("a", &json!({"n": n})), n);
+            assert_eq!(scene.other().put("a", &json!({"n": n})), n + 1);
         }
         scene.meet(seed);
         assert_eq!(scene.first().get("a"), json!({"n": 2}));
@@ -261,11 +261,11 @@ fn sc8_divergence_with_a_new_relation() {
 fn sc3_partial_history() {
     for seed in 0..rounds() {
         let scene = Scene::new("SC-3", &[("a", json!(0)), ("a", json!(1))]);
-        assert_eq!(scene.other().put("a", &json!(2)), 2);
+        assert_eq!(scene.other().put("a", &json!(2)), 3);
         scene.meet(seed);
         assert_eq!(scene.first().get("a"), json!(2));
         let counts: Vec<u64> = scene.first().log("a").iter().filter_map(|entry| entry["n"].as_u64()).collect();
-        assert_eq!(counts, [2, 1, 0]);
+        assert_eq!(counts, [3, 2, 1]);
     }
 }
 
@@ -276,11 +276,11 @@ fn sc4_deep_history() {
     for seed in 0..rounds() {
         let scene = Scene::new("SC-4", &[("a", json!(0))]);
         for n in 1..=VERSIONS {
-            assert_eq!(scene.other().put("a", &json!(n)), n);
+            assert_eq!(scene.other().put("a", &json!(n)), n + 1);
         }
         scene.meet(seed);
         let counts: Vec<u64> = scene.first().log("a").iter().filter_map(|entry| entry["n"].as_u64()).collect();
-        assert_eq!(counts, (0..=VERSIONS).rev().collect::<Vec<_>>());
+        assert_eq!(counts, (1..=VERSIONS + 1).rev().collect::<Vec<_>>());
     }
 }
 
@@ -289,7 +289,7 @@ fn sc4_deep_history() {
 fn sc5_destination_ahead() {
     for seed in 0..rounds() {
         let scene = Scene::new("SC-5", &[("a", json!(0)), ("a", json!(1))]);
-        assert_eq!(scene.first().put("a", &json!(2)), 2);
+        assert_eq!(scene.first().put("a", &json!(2)), 3);
         scene.meet(seed);
         assert_eq!(scene.other().get("a"), json!(2));
         let log = scene.other().log("a");
@@ -305,7 +305,7 @@ fn sc6_several_timelines() {
         let scene = Scene::new("SC-6", &base);
         for name in ["a", "b"] {
             for n in 1..3 {
-                assert_eq!(scene.other().put(name, &json!({"of": name, "n": n})), n);
+                assert_eq!(scene.other().put(name, &json!({"of": name, "n": n})), n + 1);
             }
         }
         scene.meet(seed);
@@ -328,7 +328,7 @@ fn sc7_divergence() {
             assert_eq!(place.get("a"), json!({"a": 1, "b": 2}));
             let log = place.log("a");
             let tip = &log[0];
-            assert_eq!((&tip["what"], &tip["n"], &tip["tip"]), (&json!("merged"), &json!(2), &json!(true)), "{log:?}");
+            assert_eq!((&tip["what"], &tip["n"], &tip["tip"]), (&json!("merged"), &json!(3), &json!(true)), "{log:?}");
             let parents: BTreeSet<&str> = tip["parents"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
             assert_eq!(parents, edits.iter().filter_map(Value::as_str).collect());
             // Both edits stay readable, the one that lost too.
