@@ -81,6 +81,8 @@ struct Inner {
     fetching: tokio::sync::Mutex<()>,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
+    /// Held while a document is put: its version is made on the one before.
+    putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
@@ -202,6 +204,7 @@ impl Node {
             contents: RwLock::default(),
             fetching: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
+            putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
             beginning: Mutex::default(),
@@ -461,6 +464,11 @@ impl Node {
         }
         let grace_ms = self.config().gateway(self.home())?.desk.policy.grace_ms;
         replace_lost(self.home(), self.store(), &self.0.identity, grace_ms, order, prove)
+    }
+
+    /// One document at a time.
+    pub(crate) fn putting(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.putting
     }
 
     /// One release at a time.

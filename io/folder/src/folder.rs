@@ -63,6 +63,14 @@ impl Folder {
         self.unruled = true;
     }
 
+    /// The next scan of a path reads it, whatever its times say.
+    pub fn doubt(&mut self, path: &str) {
+        if let Some(mut placed) = self.state.get(path).copied() {
+            placed.stat.racy = true;
+            self.state.set(path, Some(placed));
+        }
+    }
+
     /// Whether anything is known to stand below a path.
     pub fn has_known_below(&self, path: &str) -> bool {
         crate::walk::within(self.state.cache(), path).any(|(below, _)| below != path)

@@ -12,6 +12,8 @@ use crate::tls::Credentials;
 
 /// How often the sessions are asked whether they have acknowledged.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often the wall clock is looked at.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 /// The wait after a certificate could not be made.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -51,8 +53,14 @@ pub(crate) async fn rotate(node: Arc<Node>) {
 // Spec: LK-47
 async fn renew(node: &Arc<Node>) {
     loop {
-        let wait = node.credentials.renew_ms().saturating_sub(node.clock.now().mono_ms);
-        sleep(Duration::from_millis(wait)).await;
+        loop {
+            let now = node.clock.now();
+            let wait = Duration::from_millis(node.credentials.renew_ms(now).saturating_sub(now.mono_ms));
+            if wait.is_zero() {
+                break;
+            }
+            sleep(wait.min(LOOK_AT_CLOCK)).await;
+        }
         let next = match node.credentials.prepare(node.clock.now()) {
             Ok(next) => next,
             Err(error) => {

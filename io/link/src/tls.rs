@@ -98,9 +98,12 @@ impl LiveCredentials {
         live.next.as_ref().unwrap_or(&live.current).clone()
     }
 
-    /// When the next are due, on the monotonic clock in ms.
-    pub(crate) fn renew_ms(&self) -> u64 {
-        self.lock().current.renew_at_ms
+    /// When the next are due, on the monotonic clock in ms: at their age; and at once where the wall clock is past their end, as after a
+    /// sleep of the machine, during which the other clock stands still.
+    pub(crate) fn renew_ms(&self, now: Now) -> u64 {
+        let current = &self.lock().current;
+        let is_over = now.wall_ms / 1_000 > current.certificate.not_after_s();
+        if is_over { now.mono_ms } else { current.renew_at_ms }
     }
 
     /// Makes the next ones.
@@ -391,7 +394,9 @@ mod tests {
         let hour = 3_600_000;
         let now = Now { mono_ms: 5 * hour, wall_ms: 1_795_000_000_000 };
         let live = LiveCredentials::make(now, Ages::default()).unwrap();
-        assert!((20 * hour..22 * hour).contains(&live.renew_ms()), "15 to 17 h after it was made");
+        assert!((20 * hour..22 * hour).contains(&live.renew_ms(now)), "15 to 17 h after it was made");
+        let woken = Now { mono_ms: 6 * hour, wall_ms: now.wall_ms + 30 * hour };
+        assert_eq!(live.renew_ms(woken), 6 * hour, "at once after a sleep");
         let first = live.current(now).certificate;
         let later = Now { mono_ms: 21 * hour, wall_ms: 0 };
         let next = live.prepare(later).unwrap().certificate;
@@ -401,6 +406,6 @@ mod tests {
         assert_eq!(live.newest().certificate.fingerprint(), next.fingerprint());
         live.switch();
         assert_eq!(live.current(later).certificate.fingerprint(), next.fingerprint());
-        assert!(live.renew_ms() >= 36 * hour);
+        assert!(live.renew_ms(later) >= 36 * hour);
     }
 }

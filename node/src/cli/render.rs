@@ -279,6 +279,10 @@ fn status(answer: &Value) -> String {
             size(space["bytes"].as_u64().unwrap_or(0)),
             word(&space["dir"])
         );
+        // What it is besides, where another state goes first.
+        if space["paused"] == true && state != "paused" {
+            text += "  paused: nothing comes or goes until `sealtide resume`\n";
+        }
         if state == "held" {
             text += &format!("  waits for you: sealtide hold show {}\n", word(&space["name"]));
         }
@@ -317,6 +321,15 @@ fn status(answer: &Value) -> String {
                 format!("\nlink {name}  none: refused there; this node may have lost its access")
             }
             None => format!("\nlink {name}  none: {}", word(&link["why_not_direct"]).replace('_', " ")),
+        };
+    }
+    for relay in answer["relays"].as_array().into_iter().flatten().filter(|_| answer["running"] == true) {
+        text += &format!("\nrelay {}  {}  ", short(&relay["relay"]), word(&relay["url"]));
+        text += &match (relay["up"].as_bool(), relay["observed"].as_str(), relay["why_not"].as_str()) {
+            (Some(true), Some(seen), _) => format!("logged in, sees this node at {seen}"),
+            (Some(true), None, _) => "logged in".to_owned(),
+            (_, _, Some(why)) => format!("no login: {why}"),
+            _ => "no login yet".to_owned(),
         };
     }
     text

@@ -32,6 +32,7 @@ pub(crate) async fn put(
     may_write(node, &id)?;
     let data = members(node, name, doc)?;
     let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
+    let _turn = node.putting().lock().await;
     let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
     let stamp = Stamp { ms: now().wall_ms };
     let tip = match base {

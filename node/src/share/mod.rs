@@ -11,14 +11,14 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sealtide_folder::{Dirty, Folder, FolderError, Found, FoundContent, SkipReason};
+use sealtide_folder::{Dirty, Folder, FolderError, Found, FoundContent, LocalChange, SkipReason};
 use sealtide_ibgib::{Content, FileKind, TimelineId, binary_record};
 use sealtide_identity::{Role, SpaceId};
 use sealtide_store::SpaceHandle;
@@ -39,6 +39,11 @@ pub(crate) use merges::{parents, unsettled};
 pub(crate) use record::frame_of_found;
 
 /// How long a path that could not be read or written is left alone before it is tried again.
+const AGAIN: Duration = Duration::from_secs(40);
+/// Files that wait to be read again, at most …
+const AGAIN_FILES: usize = 4096;
+/// … and bytes of them.
+const AGAIN_BYTES: u64 = 256 * 1024 * 1024;
 const RETRY: Duration = Duration::from_secs(2);
 /// How often all of a directory is looked through, whatever the watch says: a file system that was mounted below, or changes on a network one,
 /// it does not tell of …
@@ -246,6 +251,7 @@ impl Share {
             unlooked: BTreeSet::new(),
             may_record: None,
             notes_lag: true,
+            again: Again::default(),
             lately,
             look_at: Instant::now() + LOOK,
             tasks,
@@ -417,6 +423,8 @@ struct Worker {
     /// Whether the notes about the directory may be older than the frames made of it, as a crash leaves them: until the
     /// first scan after the start is recorded.
     notes_lag: bool,
+    /// What is read a second time.
+    again: Again,
     /// What check-outs removed lately.
     lately: Lately,
     /// When to look through all of the directory, whatever the watch says.
@@ -425,6 +433,43 @@ struct Worker {
     tasks: Handle,
     /// … which is this task.
     watching: Option<JoinHandle<()>>,
+}
+
+/// Files that are read a second time, once no write can hide any more. A program that writes through a shared memory map leaves the
+/// times as they are while the page waits for the disk, which takes half a minute.
+#[derive(Default)]
+struct Again {
+    /// By the time when they are due.
+    paths: VecDeque<(Instant, String, u64)>,
+    bytes: u64,
+}
+
+impl Again {
+    /// Notes a file that was recorded, if it had changed a moment before. At most so many and so large, since this reads all of them.
+    fn note(&mut self, change: &LocalChange, now: Instant, wall_ms: u64) {
+        let size = change.stat.size;
+        let is_young =
+            wall_ms.saturating_sub(u64::try_from(change.stat.mtime_ms()).unwrap_or(0)) < AGAIN.as_millis() as u64;
+        let fits = self.paths.len() < AGAIN_FILES && self.bytes + size <= AGAIN_BYTES;
+        if change.found != Found::Gone && change.stat.kind == FileKind::File && is_young && fits {
+            self.bytes += size;
+            self.paths.push_back((now + AGAIN, change.path.clone(), size));
+        }
+    }
+
+    /// Those that are due.
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        let mut due = Vec::new();
+        while let Some((_, path, size)) = self.paths.pop_front_if(|(at, ..)| *at <= now) {
+            self.bytes -= size;
+            due.push(path);
+        }
+        due
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.paths.front().map(|(at, ..)| *at)
+    }
 }
 
 /// What a round has to do.
@@ -456,6 +501,7 @@ impl Worker {
                     round.dirty.append(&mut self.unlooked);
                 }
                 self.look_now_and_then(&mut round);
+                self.look_again(&mut round, Instant::now());
                 let outcome = self.step(&mut round);
                 if std::mem::take(&mut unread) {
                     self.engine.reading(self.space, false);
@@ -483,7 +529,8 @@ impl Worker {
             for done in round.flushed.drain(..) {
                 let _ = done.send(());
             }
-            let next = retry_at.map_or(self.look_at, |at| at.min(self.look_at));
+            let others = retry_at.into_iter().chain(self.again.next());
+            let next = others.fold(self.look_at, Instant::min);
             let wait = if self.paused { LOOK } else { next.saturating_duration_since(Instant::now()) };
             match inbox.recv_timeout(wait) {
                 Ok(order) => self.take(order, &mut round),
@@ -508,6 +555,13 @@ impl Worker {
         self.look_at = Instant::now() + LOOK_UNWATCHED;
         if self.share.status_of(|status| status.unwatched.is_some()) {
             self.watch_anew();
+        }
+    }
+
+    fn look_again(&mut self, round: &mut Round, now: Instant) {
+        for path in self.again.due(now) {
+            self.folder.doubt(&path);
+            round.dirty.insert(path);
         }
     }
 

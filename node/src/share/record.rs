@@ -1,6 +1,7 @@
 //! Recording: what changed in the directory becomes frames of the space.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sealtide_folder::{Found, FoundContent, LocalChange, Scan, SkipReason};
@@ -152,7 +153,11 @@ impl Worker {
             self.stale.extend(recorded.from.clone());
             self.stale.insert(recorded.path.clone());
             let settled = match recorded.placed {
-                Some((timeline, sid)) => self.folder.settle(&recorded.change, timeline, sid),
+                Some((timeline, sid)) => {
+                    let wall_ms = self.engine.world().now().wall_ms;
+                    self.again.note(&recorded.change, Instant::now(), wall_ms);
+                    self.folder.settle(&recorded.change, timeline, sid)
+                }
                 None => self.folder.forget(&recorded.path),
             };
             settled.map_err(|error| Failure::failed("folder_state", whole(&error)))?;

@@ -58,6 +58,7 @@ impl Rig {
             folder: Folder::open(&root, &home.join("folder.redb")).unwrap(),
             engine,
             space,
+            again: Again::default(),
             stale: BTreeSet::new(),
             paused: false,
             unlooked: BTreeSet::new(),
@@ -545,6 +546,45 @@ fn a_directory_that_is_being_removed_does_not_come_back() {
     assert_eq!(rig.worker.folder.entries_count(), 0);
     let tips = rig.timelines().into_iter().flat_map(|timeline| tips(&rig.worker.view, &timeline));
     assert!(tips.into_iter().all(|(_, tip)| tip.deleted));
+}
+
+/// A program that writes through a shared memory map leaves the times of the file alone while the page waits for the disk: what it
+/// writes then is found by the second look.
+#[test]
+fn what_is_written_through_a_map_is_found_later() {
+    const WRITER: &str = "import mmap, sys\nf = open(sys.argv[1], 'r+b')\nm = mmap.mmap(f.fileno(), 0)\n\
+        for at in (0, 100):\n    m[at:at + 1] = b'x'\n    print(at, flush=True)\n    sys.stdin.readline()\n";
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("mapped", &".".repeat(5_000));
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", WRITER]).arg(rig.root.join("mapped"));
+    let pipe = std::process::Stdio::piped;
+    let mut writer = command.stdin(pipe()).stdout(pipe()).spawn().unwrap();
+    let (mut to, mut from) = (writer.stdin.take().unwrap(), std::io::BufReader::new(writer.stdout.take().unwrap()));
+    let mut said = String::new();
+    let recorded = |rig: &Rig| {
+        let timeline = rig.timelines()[0];
+        let Content::Text(text) = &tips(&rig.worker.view, &timeline)[0].1.content else { panic!("a text") };
+        text.matches('x').count()
+    };
+    std::io::BufRead::read_line(&mut from, &mut said).unwrap();
+    // Late enough that nothing hides behind the grain of the clock.
+    std::thread::sleep(Duration::from_millis(60));
+    rig.look();
+    assert_eq!(recorded(&rig), 1);
+    std::io::Write::write_all(&mut to, b"\n").unwrap();
+    std::io::BufRead::read_line(&mut from, &mut said).unwrap();
+    rig.look();
+    println!("{} of 2 are seen by the times", recorded(&rig));
+    let mut round = Round::default();
+    rig.worker.look_again(&mut round, Instant::now() + AGAIN / 2);
+    assert!(round.dirty.is_empty());
+    rig.worker.look_again(&mut round, Instant::now() + AGAIN);
+    assert_eq!(round.dirty.iter().collect::<Vec<_>>(), ["mapped"]);
+    rig.worker.step(&mut round).unwrap();
+    assert_eq!(recorded(&rig), 2);
+    drop(to);
+    writer.wait().unwrap();
 }
 
 /// What came is checked out before the watch tells of a rename: the path is gone, and where it went must be looked for before that

@@ -130,6 +130,19 @@ fn documents() {
         let done = pair.a.run_with(&["put", "Data", "settings", "--base", base], r#"{"a": 2, "b": 1}"#);
         assert_eq!(done.code, code, "{base}: {done:?}");
     }
+    // Many at once follow one another.
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let a = &pair.a;
+            scope.spawn(move || assert_eq!(a.run_with(&["put", "Data", "many"], &number.to_string()).code, 0));
+        }
+    });
+    let many = pair.a.ok(&["log", "Data:many"])["entries"].clone();
+    assert_eq!(
+        (many.as_array().unwrap().len(), &many[0]["n"], &many[1]["tip"]),
+        (8, &json!(8), &json!(false)),
+        "{many}"
+    );
     let new = |base: &str| pair.a.run_with(&["put", "Data", "new", "--base", base], "1").code;
     assert_eq!([new("1"), new("none"), new("none"), new("1")], [4, 0, 4, 0]);
     assert_eq!(put(&pair.a, &json!({"a": 2}))["n"], 4);

@@ -246,6 +246,9 @@ async fn keep(node: Arc<Node>, account: Arc<Account>) {
             let result = poll_fn(|cx| pump.poll(cx)).await;
             let why = match (pump.go_away, result) {
                 (Some((code, ..)), _) => sent_away(code).to_owned(),
+                (None, Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    "the connection to the relay was cut".to_owned()
+                }
                 (None, Err(error)) => error.to_string(),
                 (None, Ok(())) => "the relay ended the login".to_owned(),
             };

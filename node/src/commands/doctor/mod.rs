@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use sealtide_identity::{LinkAddress, NodeId, RelayAddress, RelayHint};
-use sealtide_link::{DialError, DialTarget, RelayCheck, Session};
+use sealtide_link::{DialError, DialTarget, ProbeFailure, RelayCheck, RelayState, Session};
 use serde_json::Value;
 
 use crate::commands::join::read_ticket;
@@ -49,7 +49,7 @@ impl Target {
                 Some(place) => Ok(Self::Place(place)),
                 None => {
                     let peer = node.find_peer(text)?;
-                    Ok(Self::Node { id: peer.node, addresses: peer.addresses, relays: Vec::new() })
+                    Ok(Self::Node { id: peer.node, addresses: peer.addresses, relays: peer.relays })
                 }
             },
         }
@@ -63,6 +63,7 @@ pub(crate) async fn doctor(node: &Node, target: Option<&str>) -> Result<Value, F
     findings.ok("home", node.home().root().display().to_string());
     here(node, &mut findings);
     doors(node, &mut findings);
+    relays(node, &mut findings);
     folders(node, &mut findings);
     look_at(node, target, findings).await
 }
@@ -141,6 +142,25 @@ fn doors(node: &Node, findings: &mut Findings) {
     }
 }
 
+/// Where a running node should be logged in. One relay that answers is enough to be met.
+fn relays(node: &Node, findings: &mut Findings) {
+    if node.listening().is_empty() {
+        return;
+    }
+    let all = node.link().relays();
+    let verdict = if all.iter().any(|relay| relay.up) { Verdict::Warn } else { Verdict::Fail };
+    for RelayState { relay, up, why_not, .. } in all {
+        let named = format!("{} ({})", relay.relay.short(), relay.url);
+        if up {
+            findings.ok("login", format!("this node is logged in at relay {named}"));
+            continue;
+        }
+        let why = why_not.unwrap_or_else(|| "it is being tried".to_owned());
+        let todo = "`sealtide doctor str1…` looks at the way there; the node goes on trying";
+        findings.add("login", verdict, format!("not logged in at relay {named}: {why}"), Some(todo));
+    }
+}
+
 /// What is not as it should be in a folder that is open.
 fn look(share: &Share) -> Option<(String, &'static str)> {
     let (dir, status) = (share.dir().display(), share.status());
@@ -184,36 +204,37 @@ async fn look_at_node(
     relays: &[RelayHint],
     findings: &mut Findings,
 ) {
-    if addresses.is_empty() {
+    if addresses.is_empty() && relays.is_empty() {
         let text = format!("no address of node {} is known", id.short());
         findings.add("address", Verdict::Fail, text, Some("ask for a new ticket"));
     }
     let first = findings.len();
-    let mut reached = false;
+    let (mut reached, mut leading) = (false, Vec::new());
     for address in &addresses {
         let place = Place { host: address.socket.ip().to_canonical().to_string(), port: address.socket.port() };
         reached |= way::look(node, &place, findings).await;
     }
-    if reached {
-        // One good way is enough.
-        findings.forgive_since(first);
-    }
     for relay in relays {
-        look_at_relay(node, relay, findings).await;
+        if look_at_relay(node, relay, findings).await {
+            leading.push(relay.clone());
+        }
     }
-    if !reached {
+    if !reached && leading.is_empty() {
         return findings.skip("handshake", "no way leads there");
     }
+    // One good way is enough.
+    findings.forgive_since(first);
     if id == node.id() {
         return findings.skip("handshake", "that is this node");
     }
-    handshake(node, id, addresses, findings).await;
+    let addresses = if reached { addresses } else { Vec::new() };
+    handshake(node, DialTarget { node: id, addresses, relays: leading, invite: None }, findings).await;
 }
 
-async fn handshake(node: &Node, id: NodeId, addresses: Vec<LinkAddress>, findings: &mut Findings) {
+async fn handshake(node: &Node, target: DialTarget, findings: &mut Findings) {
     let started = Instant::now();
-    let short = id.short();
-    match node.link().dial(DialTarget { node: id, addresses, relays: Vec::new(), invite: None }).await {
+    let short = target.node.short();
+    match node.link().dial(target).await {
         Ok(session) => {
             findings.ok("handshake", format!("node {short} proved itself in {} ms", started.elapsed().as_millis()));
             observed(&session, findings);
@@ -276,8 +297,14 @@ async fn look_at_relay(node: &Node, relay: &RelayHint, findings: &mut Findings) 
             true
         }
         None => {
+            let todo = match &probe.failure {
+                Some(ProbeFailure::Proxy(_)) => way::ASK_PROXY,
+                Some(ProbeFailure::Connect(text)) if text.contains("unreachable") => {
+                    "is this machine in a network? where only a proxy leads out, name it by HTTPS_PROXY or proxy.url"
+                }
+                _ => "is `sealtide relay run` running there? is its port open?",
+            };
             let why = probe.failure.map(|failure| failure.to_string()).unwrap_or_default();
-            let todo = "is `sealtide relay run` running there? is its port open?";
             findings.add("relay", Verdict::Fail, format!("{place}: {why}"), Some(todo));
             false
         }
@@ -297,8 +324,12 @@ async fn log_in(node: &Node, relay: &RelayAddress, findings: &mut Findings) {
             findings.ok("login", format!("relay {short} let this node in within {} ms{seen}", took.as_millis()));
         }
         Err(why) => {
-            let todo =
-                "is this the whole address? does its operator let this node in (`--allow` with the id of this node)?";
+            let todo = if why.contains("fatal alert") || why.contains("handshake") {
+                "no relay answers there, or something on the way opens TLS and lacks its key exchange: have the address exempted \
+                 from inspection; a proxy of the operator that ends TLS needs TLS 1.3 and link.relay_authorities"
+            } else {
+                "is this the whole address? does its operator let this node in (`--allow` with the id of this node)?"
+            };
             findings.add("login", Verdict::Fail, format!("relay {short}: {why}"), Some(todo));
         }
     }

@@ -15,6 +15,7 @@ const RESOLVING: Duration = Duration::from_secs(5);
 const BEGINS_BEFORE_S: u64 = 300;
 
 const NO_SERVER: &str = "is `sealtide up` running there? is the port open in the firewall?";
+pub(super) const ASK_PROXY: &str = "ask who runs the proxy, or exempt this target with NO_PROXY or proxy.bypass";
 const SWALLOWED: &str = "a firewall drops the connection, or the address is wrong";
 const INSPECTED: &str = "a proxy opens TLS on the way; have this address exempted from inspection, or meet through a \
                          relay, which it cannot read";
@@ -106,8 +107,7 @@ fn steps(place: &Place, probe: &Probe, now_s: u64, findings: &mut Findings) {
     match (probe.connected, &probe.failure) {
         (Some(took), _) => findings.ok("tcp", format!("{place} answers in {}", ms(took))),
         (None, Some(ProbeFailure::Proxy(text))) => {
-            let todo = "ask who runs the proxy, or exempt this target with NO_PROXY or proxy.bypass";
-            return findings.add("proxy", Verdict::Fail, text, Some(todo));
+            return findings.add("proxy", Verdict::Fail, text, Some(ASK_PROXY));
         }
         (None, Some(ProbeFailure::Connect(text))) => {
             let todo = if text.contains("in time") { SWALLOWED } else { NO_SERVER };
