@@ -270,11 +270,10 @@ impl<'a> Fresh<'a> {
     }
 }
 
+type Work<'a, T, R> = dyn Fn(&[T]) -> Result<Vec<R>, CommitError> + Sync + 'a;
+
 /// What `work` makes of all of a list, in order; two threads share it when there is much.
-fn by_halves<T: Sync, R: Send>(
-    all: &[T],
-    work: &(dyn Fn(&[T]) -> Result<Vec<R>, CommitError> + Sync),
-) -> Result<Vec<R>, CommitError> {
+fn by_halves<T: Sync, R: Send>(all: &[T], work: &Work<'_, T, R>) -> Result<Vec<R>, CommitError> {
     if all.len() < ALONE_FROM {
         return work(all);
     }
