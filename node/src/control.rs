@@ -108,14 +108,21 @@ async fn serve(host: Host, stream: UnixStream) {
     // It may hold recovery words.
     let mut text = Zeroizing::new(String::new());
     let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
-    if reader.read_line(&mut text).await.is_err() {
+    if let Err(error) = reader.read_line(&mut text).await {
+        let failure = Failure::usage("request", format!("the request cannot be read: {error}"));
+        let _ = write(&mut writer, &Line::Error(failure)).await;
         return;
     }
     let request: Request = match serde_json::from_str(&text) {
         Ok(request) => request,
         Err(error) => {
-            let failure = Failure::usage("request", format!("the running node does not know this command: {error}"))
-                .hint("the node may be of another version: `sealtide down`, then `sealtide up`");
+            // A command of another version has another name; else it is a member that is wrong.
+            let failure = if error.to_string().starts_with("unknown variant") {
+                Failure::usage("request", format!("the running node does not know this command: {error}"))
+                    .hint("the node may be of another version: `sealtide down`, then `sealtide up`")
+            } else {
+                Failure::usage("request", format!("the request cannot be read: {error}"))
+            };
             let _ = write(&mut writer, &Line::Error(failure)).await;
             return;
         }

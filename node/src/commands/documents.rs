@@ -128,6 +128,9 @@ fn members(node: &Node, name: &str, doc: Value) -> Result<Object, Failure> {
         );
         return Err(Failure::usage("number", text).hint("write it as a text, in quotes"));
     }
+    if has_proto(&data["doc"]) {
+        return Err(Failure::usage("member", "the document has a member __proto__, which records cannot have"));
+    }
     let size = serde_json::to_vec(&data).map_or(0, |bytes| bytes.len());
     if size > 700 * 1024 {
         return Err(Failure::usage(
@@ -137,6 +140,15 @@ fn members(node: &Node, name: &str, doc: Value) -> Result<Object, Failure> {
         .hint("put it as a file into a shared folder"));
     }
     Ok(data)
+}
+
+/// Whether some member is called `__proto__`, which JavaScript takes for something else. Spec: ibgib §12.2.2
+fn has_proto(doc: &Value) -> bool {
+    match doc {
+        Value::Array(items) => items.iter().any(has_proto),
+        Value::Object(members) => members.iter().any(|(name, value)| name == "__proto__" || has_proto(value)),
+        _ => false,
+    }
 }
 
 /// The first whole number of a document that a double does not hold.

@@ -186,6 +186,8 @@ fn documents() {
         let put = pair.a.run_with(&["put", "Data", "number"], &format!("{{\"x\":[{number}]}}"));
         assert_eq!(put.code, code, "{number}: {put:?}");
     }
+    let proto = pair.a.run_with(&["put", "Data", "proto"], r#"{"a": [{"__proto__": 1}]}"#);
+    assert_eq!((proto.code, &proto.document()["error"]["code"]), (2, &json!("member")));
     let large = pair.a.run_with(&["put", "Data", "large"], &json!("x".repeat(800_000)).to_string());
     assert_eq!((large.code, &large.document()["error"]["code"]), (2, &json!("too_large")));
     // Forgotten at one side, it stays at the other.

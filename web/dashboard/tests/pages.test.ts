@@ -83,6 +83,14 @@ describe('every page', { skip, timeout: 600_000 }, () => {
     await keyed.until(`document.querySelector('dialog[open]')?.contains(document.activeElement)`);
     await keyed.key('Escape');
     await keyed.until(`!document.querySelector('dialog') && document.activeElement === ${button}`);
+    // Another page, as by the button of the browser that leads back, takes what was asked along.
+    await show(keyed, '#/links');
+    const revoke = `[...document.querySelectorAll('button')].find(({ textContent }) => textContent.startsWith('Revoke'))`;
+    await keyed.until(revoke);
+    await keyed.run(`${revoke}.click()`);
+    await keyed.until(`document.querySelector('dialog[open]')`);
+    await keyed.run('history.back()');
+    await keyed.until(`location.hash !== '#/links' && !document.querySelector('dialog')`);
     assert.deepEqual(keyed.faults, []);
   });
 

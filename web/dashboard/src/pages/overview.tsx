@@ -94,7 +94,7 @@ function Sentence({ spaces, conflicts, holds }: { spaces: Space[]; conflicts: Co
 export function conflictWords(conflict: Conflict): string {
   switch (conflict.kind) {
     case 'merged':
-      return 'was merged, and the same words were changed twice';
+      return 'was merged, and both sides changed the same place';
     case 'diverged':
       return 'has versions that cannot be merged';
     default:

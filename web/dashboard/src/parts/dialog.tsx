@@ -45,7 +45,7 @@ export async function performed<T>(request: NodeRequest, done: string | ((result
   return result;
 }
 
-/** A window above the page: Escape and the first button close it, and the focus goes back. */
+/** A window above the page: Escape, the first button and another page close it, and the focus goes back. */
 export function Modal(props: { title: string; children: ComponentChildren; onClose: () => void; wide?: boolean }) {
   const dialog = useRef<HTMLDialogElement>(null);
   // With the change of the document, not after it: the focus is never nowhere.
@@ -56,8 +56,11 @@ export function Modal(props: { title: string; children: ComponentChildren; onClo
     // A browser may close it without asking.
     const closed = (): void => props.onClose();
     element.addEventListener('close', closed);
+    // What is asked belongs to its page.
+    addEventListener('hashchange', closed);
     return () => {
       element.removeEventListener('close', closed);
+      removeEventListener('hashchange', closed);
       element.close();
       if (opener instanceof HTMLElement) opener.focus();
     };
