@@ -205,13 +205,21 @@ impl Home {
     /// Makes the node key if there is none. Returns the identity, and whether it is new.
     ///
     /// # Errors
-    /// When the home cannot be written or the key file is damaged or readable by others.
+    /// When the home cannot be written or the key file is damaged or readable by others, or when there is a store without its key.
     pub fn init(&self) -> Result<(Identity, bool), Failure> {
-        let made = !self.exists();
         if self.has_lost_its_key() {
             // A new one would be another node, over the data of this one.
             return Err(self.no_store());
         }
+        self.init_over()
+    }
+
+    /// As [`Home::init`], over the store of another node where there is one.
+    ///
+    /// # Errors
+    /// As [`Home::init`].
+    pub(crate) fn init_over(&self) -> Result<(Identity, bool), Failure> {
+        let made = !self.exists();
         if made {
             self.make_dir(&self.root)?;
             let seed = Seed::generate(&mut OsEntropy);

@@ -72,7 +72,7 @@ pub(crate) fn restore(home: &Home, order: &RestoreOrder, progress: &Progress) ->
         DirBuilder::new().recursive(true).mode(0o700).create(next.0.join(folder))?;
     }
     let (node, spaces) = if *as_new_device {
-        (restored.init()?.0, Some(make_another(&store)?))
+        (restored.init_over()?.0, Some(make_another(&store)?))
     } else {
         // What it holds may be old: it is another home than the one before, even where the system gives it the same inode.
         let mut drawn = [0; 32];

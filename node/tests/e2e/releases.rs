@@ -395,6 +395,7 @@ fn a_follower_outlives_its_node() {
     publisher.publish("1.2.0");
     follower.node = follower.machine.up(&[]);
     follower.until_version("1.2.0", &known);
+    follower.until_told("1.2.0");
     assert_eq!(follower.told(), (["1.0.0", "1.1.0", "1.2.0"].map(str::to_owned).to_vec(), vec![]));
     let previous = opt(&follower.machine).with_file_name(".kiosk.previous");
     assert_eq!(version_in(&previous).as_deref(), Some("1.1.0"));

@@ -1,5 +1,5 @@
 //! The part of `bench link` over a relay, which runs in a process of its own, so that its memory and its processor time are
-//! those of a relay alone. The nodes share this process. Spec: LK-81, LK-86, LK-88, LK-90 to LK-93
+//! those of a relay alone. The nodes share this process. Spec: LK-81, LK-86, LK-88 to LK-93
 
 use std::path::Path;
 use std::process::Stdio;
@@ -28,6 +28,10 @@ const HANDSHAKES: usize = 100;
 const SECONDS: usize = 10;
 /// Logins that are under way at one time.
 const AT_ONCE: usize = 64;
+/// How long sessions may take to get their second path …
+const BOTH: Duration = Duration::from_secs(60);
+/// … and to let go of what they needed for it.
+const REST: Duration = Duration::from_secs(5);
 /// How long all logins may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -76,6 +80,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
     let throughput = throughput(plain, &ours, &theirs).await?;
     dialler.shutdown().await;
     let fallback = distance::fallback(&relay.hint).await?;
+    let idle = idle_with_both(&relay, sizes.relayed).await?;
     let logins = logins(&relay, sizes.logins).await?;
     let sessions = sessions(&relay, &door, sizes.relayed).await?;
     door.shutdown().await;
@@ -84,9 +89,44 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
         "echo": echo,
         "throughput": throughput,
         "fallback": fallback,
+        "idle_with_both_paths": idle,
         "logins": logins,
         "sessions": sessions,
     }))
+}
+
+/// What sessions weigh that do nothing and have both paths, a direct one and one over the relay. They meet at the relay, and hear there
+/// where the other node listens. Both ends are in this process; the logins were there before.
+// Spec: LK-89
+async fn idle_with_both(relay: &RelayProcess, count: usize) -> Result<Value, Failure> {
+    let door = direct_node()?;
+    // What listens on loopback alone is told to nobody who is met elsewhere.
+    door.listen(([0, 0, 0, 0], 0).into()).await.map_err(failed)?;
+    let diallers = (0..count).map(|_| direct_node()).collect::<Result<Vec<_>, _>>()?;
+    for link in diallers.iter().chain([&door]) {
+        link.use_relay(&relay.hint, None);
+        log_in(link).await?;
+    }
+    let before = resident_bytes_of("self");
+    let mut held = Vec::new();
+    for dialler in &diallers {
+        held.push(dial(relay, dialler, &door).await?);
+        held.push(door.accept().await.ok_or_else(|| failed("the link is over"))?);
+    }
+    let has_both = |session: &&Session| session.info().path == Some("direct") && session.info().paths == 2;
+    let began = Instant::now();
+    while began.elapsed() < BOTH && held.iter().any(|session| !has_both(&session)) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(REST).await;
+    let both = held.iter().filter(has_both).count();
+    let grown = resident_bytes_of("self").saturating_sub(before);
+    let ends = held.len().max(1);
+    drop(held);
+    for link in diallers.iter().chain([&door]) {
+        link.shutdown().await;
+    }
+    Ok(json!({"sessions": count, "ends": ends, "ends_with_both": both, "bytes_per_end": grown / ends as u64}))
 }
 
 /// A node that is logged in and uses nothing but the relay.

@@ -254,7 +254,15 @@ async fn handshake(node: &Node, target: DialTarget, findings: &mut Findings) {
             let text = format!("node {short} speaks another version of the protocol");
             findings.add("handshake", Verdict::Fail, text, Some("update sealtide on both machines"));
         }
-        Err(error) => findings.add("handshake", Verdict::Fail, error.to_string(), Some("try again in a minute")),
+        Err(error) => {
+            let text = error.to_string();
+            let todo = if text.contains("Unreachable") {
+                "it is not logged in at that relay, or lets no stranger in there: with a new ticket it does"
+            } else {
+                "try again in a minute"
+            };
+            findings.add("handshake", Verdict::Fail, text, Some(todo));
+        }
     }
 }
 
