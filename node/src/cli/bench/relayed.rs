@@ -28,9 +28,9 @@ const HANDSHAKES: usize = 100;
 const SECONDS: usize = 10;
 /// Logins that are under way at one time.
 const AT_ONCE: usize = 64;
-/// How long sessions may take to get their second path …
-const BOTH: Duration = Duration::from_secs(60);
-/// … and to let go of what they needed for it.
+/// How long a session may take to get its second path …
+const BOTH: Duration = Duration::from_secs(5);
+/// … and all of them to let go of what they needed for it.
 const REST: Duration = Duration::from_secs(5);
 /// How long all logins may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -108,15 +108,16 @@ async fn idle_with_both(relay: &RelayProcess, count: usize) -> Result<Value, Fai
         log_in(link).await?;
     }
     let before = resident_bytes_of("self");
+    let has_both = |session: &&Session| session.info().path == Some("direct") && session.info().paths == 2;
     let mut held = Vec::new();
     for dialler in &diallers {
-        held.push(dial(relay, dialler, &door).await?);
-        held.push(door.accept().await.ok_or_else(|| failed("the link is over"))?);
-    }
-    let has_both = |session: &&Session| session.info().path == Some("direct") && session.info().paths == 2;
-    let began = Instant::now();
-    while began.elapsed() < BOTH && held.iter().any(|session| !has_both(&session)) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (ours, began) = (dial(relay, dialler, &door).await?, Instant::now());
+        let theirs = door.accept().await.ok_or_else(|| failed("the link is over"))?;
+        // One after the other: dials that wait for each other are given up, and tried again much later.
+        while began.elapsed() < BOTH && !(has_both(&&ours) && has_both(&&theirs)) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        held.extend([ours, theirs]);
     }
     tokio::time::sleep(REST).await;
     let both = held.iter().filter(has_both).count();
