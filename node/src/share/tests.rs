@@ -548,6 +548,38 @@ fn a_directory_that_is_being_removed_does_not_come_back() {
     assert!(tips.into_iter().all(|(_, tip)| tip.deleted));
 }
 
+/// A store that was put back to an earlier time, or lost its end: what the notes say stands in the directory is in no space. It may be
+/// the only copy, so it is recorded as new, and neither removed nor replaced.
+#[test]
+fn what_the_space_has_no_version_of_stays_and_is_recorded() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("g", "two\n");
+    rig.write("h", "four\n");
+    let (g, h) = (rig.tip("g"), rig.tip("h"));
+    for path in ["g", "h"] {
+        std::fs::write(rig.root.join(path), format!("lost {path}\n")).unwrap();
+    }
+    let scan = rig.worker.folder.scan(None, &mut |_, _| Ok(()), &mut |_| ()).unwrap();
+    assert_eq!(scan.changes.len(), 2);
+    for change in scan.changes {
+        let lost = change.placed(TimelineId([9; 32]), sealtide_ibgib::Sid([9; 32]));
+        rig.worker.folder.placed(&change.path, lost).unwrap();
+    }
+    let edited = frame("g", "three\n").evolve(&g, later()).unwrap();
+    let gone = FileFrame::read(&h).unwrap().deletion(1, &OTHER.to_string()).evolve(&h, later()).unwrap();
+    rig.arrives(vec![edited, gone]);
+    rig.check_out();
+    assert_eq!([rig.text("g"), rig.text("h")].map(Option::unwrap), ["lost g\n", "lost h\n"], "nothing is touched");
+    rig.look();
+    let texts: BTreeSet<String> = rig.names().iter().filter_map(|name| rig.text(name)).collect();
+    assert_eq!(texts, BTreeSet::from(["three\n", "lost g\n", "lost h\n"].map(str::to_owned)), "{:?}", rig.names());
+    let recorded = rig.timelines().into_iter().filter_map(|timeline| {
+        let (_, frame) = tips(&rig.worker.view, &timeline).into_iter().next()?;
+        if let Content::Text(text) = frame.content { (!frame.deleted).then_some(text) } else { None }
+    });
+    assert_eq!(recorded.collect::<BTreeSet<_>>(), texts, "all of it is in the space");
+}
+
 /// A program that writes through a shared memory map leaves the times of the file alone while the page waits for the disk: what it
 /// writes then is found by the second look.
 #[test]

@@ -16,7 +16,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use super::link::{
-    Everyone, Figures, echoes, failed, ms, processor_time_of, resident_bytes_of, round, take, throughput,
+    Everyone, Figures, echoes, failed, ms, processor_time, processor_time_of, resident_bytes_of, round, take,
+    throughput,
 };
 use super::{Sizes, distance};
 use crate::failure::Failure;
@@ -77,7 +78,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
     let (dialler, ours, theirs) = pair(&relay, &door).await?;
     let echo = hop(plain, &ours, &theirs).await?;
     // LK-88
-    let throughput = throughput(plain, &ours, &theirs).await?;
+    let throughput = throughput(plain, &ours, &theirs, &|| processor_time() + relay.processor_time()).await?;
     dialler.shutdown().await;
     let fallback = distance::fallback(&relay.hint).await?;
     let idle = idle_with_both(&relay, sizes.relayed).await?;
