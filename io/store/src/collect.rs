@@ -98,6 +98,9 @@ impl GivenUp {
 
     /// Whether a member that was not named lists a chunk.
     fn is_needed(&self, index: &Index, hash: &ChunkHash) -> Result<bool, Unreadable> {
+        if index.is_drafted(hash)? {
+            return Ok(true);
+        }
         let Some(named) = self.lists.get(hash) else { return index.is_listed(hash) };
         for (space, state) in &index.spaces {
             if index.references(state, hash)? > named.get(space).copied().unwrap_or(0) {

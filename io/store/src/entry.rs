@@ -181,6 +181,8 @@ pub(crate) struct CommitLine {
     pub(crate) creates: bool,
     /// Records staged under `txn`.
     pub(crate) staged: u64,
+    /// The draft of `txn` becomes part of the space, beside what was staged since.
+    pub(crate) joins: bool,
     /// `Take` entries name the staged records that count; otherwise all do.
     pub(crate) only_taken: bool,
     pub(crate) taken: u64,
@@ -217,6 +219,9 @@ pub(crate) enum Entry<'a> {
     Known { txn: u64, sids: Vec<Sid> },
     /// A chunk: its content, or a zstd frame of it.
     Chunk { hash: ChunkHash, stored: ChunkForm<'a>, content_len: u32 },
+    /// What `txn` has staged so far becomes part of its draft, with the last `moves` tip moves in front of this; or there is no draft any
+    /// more, where what was in it is staged again, record by record.
+    Draft { txn: u64, space: SpaceId, moves: u64, dropped: bool },
     /// Staged records that the next commit of `txn` takes.
     Take { txn: u64, sids: Vec<Sid> },
     /// Tip moves of the next commit of `txn`.
@@ -256,6 +261,8 @@ pub(crate) const KIND_RECORD: u8 = 4;
 pub(crate) const KIND_ERASE: u8 = 16;
 /// Bytes in front of the content in the body of a chunk entry: length and hash.
 pub(crate) const CHUNK_LINE_BYTES: usize = 36;
+/// Kind byte of what goes on with a draft.
+const KIND_DRAFT: u8 = 17;
 /// Kind byte of the seal.
 pub(crate) const KIND_SEAL: u8 = 12;
 
@@ -288,6 +295,7 @@ impl<'a> Entry<'a> {
             Self::Sums { .. } => 13,
             Self::Free { .. } => KIND_FREE,
             Self::Erase { .. } => KIND_ERASE,
+            Self::Draft { .. } => KIND_DRAFT,
         }
     }
 
@@ -350,6 +358,12 @@ impl<'a> Entry<'a> {
                     out.extend_from_slice(&record.line_check);
                 }
             }
+            Self::Draft { txn, space, moves, dropped } => {
+                put64(out, *txn);
+                out.extend_from_slice(space.as_bytes());
+                put64(out, *moves);
+                out.push(u8::from(*dropped));
+            }
             Self::Mark { durable } => put64(out, *durable),
             Self::Seal => {}
             Self::Sums { space, items, tips } => {
@@ -393,6 +407,15 @@ impl<'a> Entry<'a> {
                 Self::Chunk { hash: ChunkHash(cut.id()?), stored, content_len }
             }
             7 => Self::Take { txn: cut.u64()?, sids: cut.sids()? },
+            KIND_DRAFT => {
+                let (txn, space, moves) = (cut.u64()?, cut.space()?, cut.u64()?);
+                let dropped = match cut.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                };
+                Self::Draft { txn, space, moves, dropped }
+            }
             8 => {
                 let txn = cut.u64()?;
                 let count = cut.u32()?;
@@ -521,7 +544,7 @@ fn put_commit(out: &mut Vec<u8>, commit: &CommitLine) {
     put64(out, commit.txn);
     out.extend_from_slice(commit.space.as_bytes());
     out.extend_from_slice(&commit.saga.map_or(NO_SAGA, |saga| saga.0));
-    let flags = u64::from(commit.only_taken) | u64::from(commit.creates) << 1;
+    let flags = u64::from(commit.only_taken) | u64::from(commit.creates) << 1 | u64::from(commit.joins) << 2;
     for number in [commit.wall_ms, commit.durable, commit.staged, flags, commit.taken] {
         put64(out, number);
     }
@@ -537,7 +560,7 @@ fn read_commit(cut: &mut Cut<'_>) -> Option<CommitLine> {
     let space = cut.space()?;
     let saga = Some(cut.id()?).filter(|saga| *saga != NO_SAGA).map(SagaId);
     let (wall_ms, durable, staged) = (cut.u64()?, cut.u64()?, cut.u64()?);
-    let flags = cut.u64().filter(|flags| *flags < 4)?;
+    let flags = cut.u64().filter(|flags| *flags < 8)?;
     let (taken, moves, items, tips) = (cut.u64()?, cut.u64()?, cut.u64()?, cut.u64()?);
     let (item_digest, tip_digest) = (cut.id()?, cut.id()?);
     let commit = CommitLine {
@@ -547,6 +570,7 @@ fn read_commit(cut: &mut Cut<'_>) -> Option<CommitLine> {
         wall_ms,
         durable,
         creates: flags & 2 != 0,
+        joins: flags & 4 != 0,
         staged,
         only_taken: flags & 1 != 0,
         taken,
@@ -639,6 +663,7 @@ mod tests {
             durable: 3,
             creates: true,
             staged: 4,
+            joins: true,
             only_taken: true,
             taken: 5,
             moves: 6,
@@ -661,9 +686,11 @@ mod tests {
             Entry::Chunk { hash: ChunkHash([5; 32]), stored: ChunkForm::of(b"chunk"), content_len: 5 },
             Entry::Chunk { hash: ChunkHash([6; 32]), stored: ChunkForm::of(&[1; 500]), content_len: 500 },
             Entry::Take { txn: 1, sids: vec![Sid([1; 32])] },
+            Entry::Draft { txn: 1, space, moves: 2, dropped: false },
+            Entry::Draft { txn: 1, space, moves: 0, dropped: true },
             Entry::Moves { txn: 1, moves: vec![change.clone(), change] },
             Entry::Commit(commit.clone()),
-            Entry::Commit(CommitLine { saga: None, only_taken: false, ..commit }),
+            Entry::Commit(CommitLine { saga: None, joins: false, only_taken: false, ..commit }),
             Entry::Abort { txn: 1, space, saga: SagaId([3; 32]), wall_ms: 2 },
             Entry::Mark { durable: 77 },
             Entry::Seal,

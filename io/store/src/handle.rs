@@ -495,19 +495,23 @@ impl SpaceView for SpaceHandle {
 
     fn staged(&self, saga: &SagaId) -> Vec<Sid> {
         let index = read(&self.inner.index);
-        let Some(txn) = self.staging_txn(&index, saga) else { return Vec::new() };
-        let ids = index.txns.get(&txn).map(|txn| &txn.records).into_iter().flatten();
-        let mut sids: Vec<Sid> = ids.map(|id| index.records.get(*id).sid).collect();
+        let Some(txn) = self.staging_txn(&index, saga).and_then(|txn| index.txns.get(&txn)) else { return Vec::new() };
+        let mut sids: Vec<Sid> = txn.records.iter().map(|id| index.records.get(*id).sid).collect();
+        if let Some(draft) = &txn.draft {
+            sids.extend(members(&index, &draft.state).unwrap_or_default());
+        }
         sids.sort_unstable();
         sids
     }
 
     fn staged_record(&self, saga: &SagaId, sid: &Sid) -> Option<Verified> {
         self.inner.load(sid, |index| {
-            let txn = self.staging_txn(index, saga)?;
-            let id = index.records.find(sid)?;
-            let staged = index.txns.get(&txn).is_some_and(|txn| txn.records.contains(&id));
-            staged.then(|| index.records.get(id).stored())
+            let txn = index.txns.get(&self.staging_txn(index, saga)?)?;
+            if let Some(id) = index.records.find(sid).filter(|id| txn.records.contains(id)) {
+                return Some(index.records.get(id).stored());
+            }
+            let draft = txn.draft.as_deref().filter(|draft| index.is_member(&draft.state, sid) == Ok(true))?;
+            index.stored(sid).ok()?.filter(|_| draft.space == self.space)
         })
     }
 }
@@ -517,6 +521,17 @@ impl SpaceHandle {
         let info = index.sagas.get(saga)?;
         (info.state == SagaState::Staged && info.space == self.space).then_some(info.txn)
     }
+}
+
+/// All members of a space or draft.
+pub(crate) fn members(index: &Index, state: &SpaceState) -> Result<Vec<Sid>, Unreadable> {
+    let mut sids: Vec<Sid> = state.members.iter().map(|(.., id)| index.records.get(*id).sid).collect();
+    let front = state.number.to_be_bytes();
+    let mut scan = index.runs.scan(Table::Members, &front)?;
+    while let Some(row) = scan.next_of(&front)? {
+        sids.push(last_sid(row));
+    }
+    Ok(sids)
 }
 
 /// The rows of a table from `from` on that begin with `front`, those in memory too; at most `limit`.

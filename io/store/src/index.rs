@@ -13,9 +13,9 @@ use smallvec::SmallVec;
 use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine};
 use crate::pack::{Hole, Packs, Place};
 use crate::run::{Run, Unreadable};
-use crate::runs::Runs;
-use crate::space::{SpaceState, tip_id};
-use crate::table::{KindHash, Stored, Table, kind_hash, member_row, read_chunk_row, reference_key};
+use crate::runs::{Joined, Runs};
+use crate::space::{Moved, SpaceState, tip_id};
+use crate::table::{KindHash, Stored, Table, kind_hash, member_row, read_chunk_row, read_reference, reference_key};
 use crate::tips::Head;
 
 /// What is kept in memory of one record: 96 bytes.
@@ -150,9 +150,32 @@ impl ChunkInfo {
 /// Records waiting for a commit.
 #[derive(Debug, Default)]
 pub(crate) struct Txn {
+    /// Those that are in no draft.
     pub(crate) records: BTreeSet<u32>,
     pub(crate) taken: Vec<Sid>,
     pub(crate) moves: Vec<TipMove>,
+    /// Whether some of it was stored before it was staged.
+    pub(crate) knows: bool,
+    pub(crate) draft: Option<Box<Draft>>,
+}
+
+impl Txn {
+    fn draft_for(&self, space: &SpaceId) -> Option<&Draft> {
+        self.draft.as_deref().filter(|draft| draft.space == *space)
+    }
+}
+
+/// What a large saga has staged, put together ahead of its commit: a space of its own that no reader sees. So it need not stay
+/// in memory: its rows go into runs under its own number, and become those of the space by one line. Spec: store, "Drafts".
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// The space that it is for.
+    pub(crate) space: SpaceId,
+    pub(crate) state: SpaceState,
+    /// The first pack whose run may have rows of it.
+    pub(crate) first_pack: u32,
+    /// Whether some of it may be members of the space: then it cannot become part of it as it is.
+    pub(crate) overlaps: bool,
 }
 
 /// A [`Move`] as the index needs it: what a large commit moves waits in memory until the commit counts, so no texts.
@@ -226,6 +249,8 @@ pub(crate) struct Index {
     /// The newest number of a space. A space that is removed and made again gets another one, so the rows of the old
     /// one are nobody's.
     pub(crate) next_space: u32,
+    /// How many drafts there were. Their numbers go down from the greatest.
+    pub(crate) next_draft: u32,
     /// Counts every change that readers can see.
     pub(crate) generation: u64,
 }
@@ -262,6 +287,7 @@ impl Index {
             sagas: BTreeMap::new(),
             next_txn: 0,
             next_space: 0,
+            next_draft: 0,
             generation: 0,
         }
     }
@@ -280,13 +306,18 @@ impl Index {
         if id.is_some_and(|id| self.txns.values().any(|txn| txn.records.contains(&id))) {
             return Ok(false);
         }
-        for state in self.spaces.values() {
+        for state in self.spaces.values().chain(self.drafts().map(|draft| &draft.state)) {
             let is_fresh = id.is_some_and(|id| state.is_member(self.records.get(id), id));
             if is_fresh || self.is_member_in_runs(state, sid, stored)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// What large sagas have put together ahead of their commits.
+    pub(crate) fn drafts(&self) -> impl Iterator<Item = &Draft> {
+        self.txns.values().filter_map(|txn| txn.draft.as_deref())
     }
 
     /// How many spaces were removed since the log began.
@@ -359,6 +390,7 @@ impl Index {
             }
             Entry::Known { txn, sids } => {
                 self.next_txn = self.next_txn.max(txn + 1);
+                self.txns.entry(txn).or_default().knows |= !sids.is_empty();
                 for sid in sids {
                     let id = match self.records.find_whole(&sid) {
                         Some(id) => id,
@@ -393,6 +425,8 @@ impl Index {
                     self.freed.push(place.hole(encoded_len));
                 }
             }
+            Entry::Draft { txn, dropped: true, .. } => self.txns.entry(txn).or_default().draft = None,
+            Entry::Draft { txn, space, moves, .. } => self.apply_draft(txn, &space, moves, sums)?,
             Entry::Take { txn, sids } => self.txns.entry(txn).or_default().taken.extend(sids),
             Entry::Moves { txn, moves } => {
                 self.txns.entry(txn).or_default().moves.extend(moves.iter().map(TipMove::of));
@@ -488,6 +522,7 @@ impl Index {
         const MISSING: &str = "a commit whose records or moves are not all there";
         let mut txn = self.txns.remove(&commit.txn).unwrap_or_default();
         self.next_txn = self.next_txn.max(commit.txn + 1);
+        let draft = txn.draft.take();
         if txn.records.len() as u64 != commit.staged {
             return Err(MISSING);
         }
@@ -508,6 +543,15 @@ impl Index {
             self.space(commit.space).created_ms = commit.wall_ms;
         }
         const NO_SPACE: &str = "a commit to a space that is not there";
+        if commit.joins {
+            self.join(&commit.space, *draft.ok_or("a commit of a draft that is not there")?, &txn.moves)?;
+            // A record that two transactions stage was known to one of them.
+            let others = self.txns.values_mut().map(|other| (txn.knows || other.knows, other.draft.as_mut()));
+            for draft in others.filter_map(|(known, draft)| draft.filter(|draft| known && draft.space == commit.space))
+            {
+                draft.overlaps = true;
+            }
+        }
         let state = self.spaces.get(&commit.space).ok_or(NO_SPACE)?;
         let mut fresh = Vec::with_capacity(members.len());
         let (mut new_chunks, mut chunk_bytes) = (BTreeSet::new(), 0);
@@ -522,22 +566,16 @@ impl Index {
                 }
             }
         }
-        fresh.sort_unstable();
-        fresh.dedup();
+        self.mark_overlaps(&commit.space, &fresh)?;
         let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
-        state.add_members(&self.records, &fresh);
-        for id in fresh {
-            let sid = &self.records.get(id).sid;
-            state.add_chunks(self.chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default());
-            if let Some(stone) = self.stones.get(&id) {
-                state.add_stone(sid, stone);
-            }
-            state.item_changed(sums, sid);
-        }
+        add_members(state, &self.records, (&self.chunk_lists, &self.stones), fresh, sums);
         state.bytes += chunk_bytes;
         // Taken one by one: a large commit moves as much as it adds to the index.
         for change in txn.moves {
-            self.apply_move(&commit.space, &change, sums)?;
+            let state = self.spaces.get(&commit.space).ok_or(NO_SPACE)?;
+            let moved = self.moved(state, &change)?;
+            let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
+            state.apply_move(&change, moved, sums);
         }
         let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
         state.touch();
@@ -552,10 +590,94 @@ impl Index {
         Ok(())
     }
 
-    /// Changes the tips of one timeline. What goes must be a tip, what comes a record that is here and none.
-    fn apply_move(&mut self, space: &SpaceId, change: &TipMove, sums: Sums) -> Result<(), &'static str> {
+    /// What was staged so far becomes part of the draft.
+    fn apply_draft(&mut self, txn: u64, space: &SpaceId, moves: u64, sums: Sums) -> Result<(), &'static str> {
+        const MISFIT: &str = "a draft that does not fit";
+        let staged = self.txns.get_mut(&txn).ok_or(MISFIT)?;
+        let moves = last(std::mem::take(&mut staged.moves), moves).ok_or(MISFIT)?;
+        let ids: Vec<u32> = std::mem::take(&mut staged.records).into_iter().collect();
+        let mut draft = staged.draft.take().unwrap_or_else(|| {
+            self.next_draft += 1;
+            let state = SpaceState::new(u32::MAX - self.next_draft);
+            let first_pack = self.runs.last_pack() + 1;
+            Box::new(Draft { space: *space, state, first_pack, overlaps: false })
+        });
+        let target = self.spaces.get(space).filter(|_| draft.space == *space).ok_or(MISFIT)?;
+        for id in &ids {
+            draft.overlaps = draft.overlaps || self.is_member_record(target, *id)?;
+            if self.is_member_record(&draft.state, *id)? {
+                return Err(MISFIT);
+            }
+        }
+        add_members(&mut draft.state, &self.records, (&self.chunk_lists, &self.stones), ids, sums);
+        for change in moves {
+            let moved = self.moved(&draft.state, &change)?;
+            draft.state.apply_move(&change, moved, sums);
+        }
+        self.txns.entry(txn).or_default().draft = Some(draft);
+        Ok(())
+    }
+
+    /// A draft becomes part of its space: nothing of it is a member yet. A timeline that both have is among the moves.
+    fn join(&mut self, space: &SpaceId, draft: Draft, moves: &[TipMove]) -> Result<(), &'static str> {
+        const MISFIT: &str = "a draft that does not fit its space";
+        let state = self.spaces.get(space).filter(|_| draft.space == *space && !draft.overlaps).ok_or(MISFIT)?;
+        let mut common = BTreeSet::new();
+        for TipMove { timeline, .. } in moves {
+            let both = || Ok::<_, Unreadable>([self.tips_of(state, timeline)?, self.tips_of(&draft.state, timeline)?]);
+            if !common.contains(timeline) && both()?.iter().all(|tips| !tips.is_empty()) {
+                common.insert(*timeline);
+            }
+        }
+        let mut chunk_bytes = 0;
+        for chunk in self.chunks_of(&draft.state)? {
+            if self.references(state, &chunk)? == 0 {
+                chunk_bytes += self.chunk(&chunk)?.map_or(0, |info| u64::from(info.len));
+            }
+        }
+        let (number, space_number) = (draft.state.number, state.number);
+        let (first_pack, last_pack) = (draft.first_pack, self.runs.last_pack());
+        if first_pack <= last_pack {
+            self.runs.joined.push(Joined { number, space: space_number, first_pack, last_pack });
+        }
+        let state = self.spaces.get_mut(space).ok_or(MISFIT)?;
+        state.join(draft.state, &common);
+        state.bytes += chunk_bytes;
+        Ok(())
+    }
+
+    /// The chunks that the members of a space or draft list, each once.
+    pub(crate) fn chunks_of(&self, state: &SpaceState) -> Result<BTreeSet<ChunkHash>, Unreadable> {
+        let mut chunks: BTreeSet<ChunkHash> = state.chunks.keys().copied().collect();
+        let front = state.number.to_be_bytes();
+        let mut scan = self.runs.scan(Table::References, &front)?;
+        while let Some(row) = scan.next_of(&front)? {
+            chunks.insert(read_reference(row));
+        }
+        Ok(chunks)
+    }
+
+    /// Notes which drafts for a space have some of its new members.
+    fn mark_overlaps(&mut self, space: &SpaceId, ids: &[u32]) -> Result<(), Unreadable> {
+        let mut overlapping = Vec::new();
+        for (number, txn) in &self.txns {
+            let Some(draft) = txn.draft_for(space).filter(|draft| !draft.overlaps) else { continue };
+            for id in ids {
+                if self.is_member_record(&draft.state, *id)? {
+                    overlapping.push(*number);
+                    break;
+                }
+            }
+        }
+        let drafts = self.txns.iter_mut().filter(|(number, _)| overlapping.contains(number));
+        drafts.filter_map(|(_, txn)| txn.draft.as_mut()).for_each(|draft| draft.overlaps = true);
+        Ok(())
+    }
+
+    /// What a move makes of the tips of its timeline: how many there were, those that go, and those that come. What goes must be a
+    /// tip, what comes a record that is here and none.
+    fn moved(&self, state: &SpaceState, change: &TipMove) -> Result<Moved, &'static str> {
         const MISFIT: &str = "a tip move that does not fit";
-        let state = self.spaces.get(space).ok_or(MISFIT)?;
         let before = self.tips_of(state, &change.timeline)?;
         let mut left = before.clone();
         let mut gone = Vec::with_capacity(change.removed.len());
@@ -571,9 +693,7 @@ impl Index {
             let stored = Stored { order: change.order, ..self.stored(sid)?.ok_or(MISFIT)? };
             added.push(Head { timeline: change.timeline, sid: *sid, id: *id, stored });
         }
-        let state = self.spaces.get_mut(space).ok_or(MISFIT)?;
-        state.apply_move(change, before.len(), &gone, &added, sums);
-        Ok(())
+        Ok(Moved { before: before.len(), gone, added })
     }
 
     /// The tips of a timeline, in ascending order of sid.
@@ -601,7 +721,8 @@ impl Index {
 
     /// Brings the summaries up to date after entries were applied with [`Sums::Later`].
     pub(crate) fn settle_sums(&mut self) {
-        self.spaces.values_mut().for_each(SpaceState::settle_sums);
+        let drafts = self.txns.values_mut().filter_map(|txn| txn.draft.as_mut());
+        self.spaces.values_mut().chain(drafts.map(|draft| &mut draft.state)).for_each(SpaceState::settle_sums);
     }
 
     /// Whether the summaries of a space have the digests that its newest commit states.
@@ -618,6 +739,16 @@ impl Index {
         self.sagas.retain(|_, saga| saga.state == SagaState::Staged || saga.wall_ms >= outcomes_from_ms);
     }
 
+    /// Whether something that is in a draft lists a chunk.
+    pub(crate) fn is_drafted(&self, hash: &ChunkHash) -> Result<bool, Unreadable> {
+        for draft in self.drafts() {
+            if self.references(&draft.state, hash)? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether a member of any space lists a chunk.
     pub(crate) fn is_listed(&self, hash: &ChunkHash) -> Result<bool, Unreadable> {
         for state in self.spaces.values() {
@@ -628,11 +759,32 @@ impl Index {
         Ok(false)
     }
 
-    /// The chunks that records list which sagas have staged and not committed yet.
+    /// The chunks that records list which sagas have staged and not committed yet, but for those in drafts.
     pub(crate) fn staged_chunks(&self) -> BTreeSet<ChunkHash> {
         let staged = self.sagas.values().filter(|saga| saga.state == SagaState::Staged);
         let records = staged.filter_map(|saga| self.txns.get(&saga.txn)).flat_map(|txn| &txn.records);
         records.filter_map(|id| self.chunk_lists.get(id)).flatten().copied().collect()
+    }
+}
+
+/// Makes records members that are none yet.
+fn add_members(
+    state: &mut SpaceState,
+    records: &Records,
+    (chunk_lists, stones): (&HashMap<u32, Vec<ChunkHash>>, &HashMap<u32, StoneLine>),
+    mut ids: Vec<u32>,
+    sums: Sums,
+) {
+    ids.sort_unstable();
+    ids.dedup();
+    state.add_members(records, &ids);
+    for id in ids {
+        let sid = &records.get(id).sid;
+        state.add_chunks(chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default());
+        if let Some(stone) = stones.get(&id) {
+            state.add_stone(sid, stone);
+        }
+        state.item_changed(sums, sid);
     }
 }
 

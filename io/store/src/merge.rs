@@ -1,14 +1,13 @@
 //! Merging runs in small steps, so that no writer waits for the whole of it. Spec: store, "Runs".
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::pack::Packs;
-use crate::run::{Cursor, Run, RunWriter, Unreadable};
-use crate::runs::{Runs, Scan, cover};
-use crate::state;
+use crate::run::{Run, RunWriter, Unreadable};
+use crate::runs::{Runs, Scan, cover, whole};
+use crate::state::Numbers;
 use crate::table::Table;
 
 /// How many runs of about one size are merged into one.
@@ -24,8 +23,9 @@ pub(crate) struct Merge {
     /// The table at work.
     table: usize,
     scan: Option<Scan>,
-    /// Numbers of the spaces that were there when the newest of the packs was sealed: rows of others are left out.
-    spaces: BTreeSet<u32>,
+    /// The spaces and drafts that were there when the newest of the packs was sealed: rows of others are left out.
+    numbers: Numbers,
+    cache: Arc<Cache>,
 }
 
 /// Why a merge ended without a result. The runs are as they were.
@@ -65,24 +65,26 @@ impl Merge {
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(None) };
         let Some(cover) = cover(packs, first.cover.first, last.cover.last)? else { return Ok(None) };
         // Checked when the state is copied, before the merged run counts.
-        let spaces = state::space_numbers(&mut |len| last.state_front(len).ok()).ok_or(MergeError::Unreadable)?;
+        let numbers = Numbers::read(&mut |len| last.state_front(len).ok()).ok_or(MergeError::Unreadable)?;
         let rows = Table::ALL.map(|table| inputs.iter().map(|run| run.rows(table)).sum());
         let writer = RunWriter::new(&runs.health, runs.folder, cover, rows)?;
-        Ok(Some(Self { inputs, writer, first_pack: cover.first, table: 0, scan: None, spaces }))
+        let cache = Arc::clone(&runs.cache);
+        Ok(Some(Self { inputs, writer, first_pack: cover.first, table: 0, scan: None, numbers, cache }))
     }
 
     /// Merges about `rows` rows; `true` when only [`Merge::finish`] is left.
     pub(crate) fn step(&mut self, rows: usize) -> Result<bool, MergeError> {
         for _ in 0..rows {
             let Some(table) = Table::ALL.get(self.table).copied() else { return Ok(true) };
-            let scan = self.scan.get_or_insert_with(|| {
-                Scan::new(self.inputs.iter().map(|run| Cursor::whole(run, table)).collect(), table)
-            });
+            let scan = match &mut self.scan {
+                Some(scan) => scan,
+                None => self.scan.insert(whole(&self.inputs, &self.numbers.joined, &self.cache, table)?),
+            };
             match scan.next()? {
                 Some(row) => {
                     // In front of the first pack there is nothing that they could have to hide.
                     let gone = || self.first_pack == 1 && table.is_given_up(row);
-                    if table.space_of(row).is_none_or(|space| self.spaces.contains(&space)) && !gone() {
+                    if table.space_of(row).is_none_or(|space| self.numbers.there.contains(&space)) && !gone() {
                         self.writer.push(table, row)?;
                     }
                 }

@@ -14,6 +14,7 @@ use crate::index::{Index, TipMove, address_hash};
 use crate::run::Unreadable;
 use crate::space::{SpaceState, same_set};
 use crate::table::{Stored, Table, address_key, last_sid};
+use crate::tips::Head;
 
 /// A frame as the tips need it.
 #[derive(Clone, Debug)]
@@ -55,13 +56,103 @@ pub(crate) struct Plan {
 /// What a commit is worked out from.
 pub(crate) struct Asked<'a> {
     pub(crate) index: &'a Index,
-    pub(crate) space: &'a SpaceId,
+    /// The transaction: see [`txn_of`].
+    pub(crate) txn: u64,
+    /// What gets the records: a space, or a draft.
     pub(crate) state: &'a SpaceState,
+    /// A draft that becomes part of it.
+    pub(crate) draft: Option<&'a SpaceState>,
     pub(crate) request: &'a CommitRequest,
     /// Of the records of the request.
     pub(crate) frames: &'a [Option<FrameOf>],
     /// Of staged records, as far as they were kept.
     pub(crate) facts: HashMap<Sid, Box<FrameOf>>,
+}
+
+/// The transaction of a commit: that of its saga, or a new one.
+pub(crate) fn txn_of(index: &Index, space: &SpaceId, request: &CommitRequest) -> Result<u64, CommitError> {
+    match request.saga.and_then(|saga| index.sagas.get(&saga)) {
+        None => Ok(index.next_txn),
+        Some(info) if info.state == SagaState::Staged && info.space == *space => Ok(info.txn),
+        Some(info) => Err(StoreError::SagaEnded(info.state).into()),
+    }
+}
+
+/// A space as it will be: with the draft that becomes part of it.
+#[derive(Clone, Copy)]
+struct Union<'a> {
+    index: &'a Index,
+    state: &'a SpaceState,
+    draft: Option<&'a SpaceState>,
+}
+
+impl<'a> Union<'a> {
+    fn states(self) -> impl Iterator<Item = &'a SpaceState> {
+        [Some(self.state), self.draft].into_iter().flatten()
+    }
+
+    fn is_member_record(self, id: u32) -> Result<bool, Unreadable> {
+        Ok(self.index.is_member_record(self.state, id)?
+            || self.draft.map_or(Ok(false), |draft| self.index.is_member_record(draft, id))?)
+    }
+
+    fn is_member(self, sid: &Sid) -> Result<bool, Unreadable> {
+        Ok(self.index.is_member(self.state, sid)?
+            || self.draft.map_or(Ok(false), |draft| self.index.is_member(draft, sid))?)
+    }
+
+    /// The tips of a timeline, those of the space first.
+    fn heads(self, timeline: &TimelineId) -> Result<Vec<Head>, Unreadable> {
+        let mut heads = Vec::new();
+        for state in self.states() {
+            heads.extend(self.index.tips_of(state, timeline)?);
+        }
+        Ok(heads)
+    }
+
+    fn frame(self, address: &Address) -> Option<FrameFacts> {
+        self.states().find_map(|state| member_frame(self.index, state, address)).map(|(_, facts)| facts)
+    }
+
+    /// The timelines of which space and draft both have tips, sorted.
+    fn common(self) -> Result<Vec<TimelineId>, Unreadable> {
+        let Some(draft) = self.draft else { return Ok(Vec::new()) };
+        let (few, many) =
+            if draft.tips.timelines <= self.state.tips.timelines { (draft, self.state) } else { (self.state, draft) };
+        let mut common = self.timelines(few)?;
+        if many.tips.timelines == 0 {
+            return Ok(Vec::new());
+        }
+        let mut failed = false;
+        common.retain(|timeline| match self.index.tips_of(many, timeline) {
+            Ok(tips) => !tips.is_empty(),
+            Err(Unreadable) => {
+                failed = true;
+                false
+            }
+        });
+        if failed { Err(Unreadable) } else { Ok(common) }
+    }
+
+    /// The timelines of one of the two, sorted.
+    fn timelines(self, state: &SpaceState) -> Result<Vec<TimelineId>, Unreadable> {
+        let mut timelines = Vec::with_capacity(state.tips.timelines as usize);
+        state.tips.each(&self.index.runs, state.number, |head| timelines.push(head.timeline))?;
+        timelines.dedup();
+        Ok(timelines)
+    }
+
+    /// The tips of the draft's timelines that are settled already, as those that a commit moves.
+    fn drafted(self, settled: &BTreeSet<TimelineId>) -> Result<Vec<Moved>, Unreadable> {
+        let Some(draft) = self.draft else { return Ok(Vec::new()) };
+        let mut moved: Vec<Moved> = Vec::with_capacity(draft.tips.timelines as usize);
+        draft.tips.each(&self.index.runs, draft.number, |head| match moved.last_mut() {
+            _ if settled.contains(&head.timeline) => {}
+            Some((timeline, _, after)) if *timeline == head.timeline => after.push(head.sid),
+            _ => moved.push((head.timeline, Vec::new(), vec![head.sid])),
+        })?;
+        Ok(moved)
+    }
 }
 
 impl Plan {
@@ -71,12 +162,8 @@ impl Plan {
         asked: Asked<'_>,
         take: &mut dyn FnMut(Vec<(Move, TipMove)>) -> Result<(), StoreError>,
     ) -> Result<Plan, CommitError> {
-        let Asked { index, space, state, request, frames, facts } = asked;
-        let txn = match request.saga.and_then(|saga| index.sagas.get(&saga)) {
-            None => index.next_txn,
-            Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
-            Some(info) => return Err(StoreError::SagaEnded(info.state).into()),
-        };
+        let Asked { index, txn, state, draft, request, frames, facts } = asked;
+        let union = Union { index, state, draft };
         for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
             let heads = index.tips_of(state, timeline)?;
             if !same_set(&heads.iter().map(|head| head.sid).collect(), expected) {
@@ -88,7 +175,7 @@ impl Plan {
         let (mut new_staged, mut new_items) = (Vec::new(), Vec::new());
         let mut taken = request.staged.clone();
         let mut add_staged = |id: u32| {
-            if !index.is_member_record(state, id)? {
+            if !union.is_member_record(id)? {
                 new_staged.push(id);
             }
             Ok::<_, CommitError>(())
@@ -107,7 +194,7 @@ impl Plan {
         let (mut append, mut known, mut seen, mut given) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
         for (at, record) in request.records.iter().enumerate() {
             let sid = record.sid();
-            if !seen.insert(sid) || index.is_member(state, &sid)? {
+            if !seen.insert(sid) || union.is_member(&sid)? {
                 continue;
             }
             let in_staged = index.records.find(&sid).is_some_and(|id| staged.contains(&id));
@@ -132,18 +219,28 @@ impl Plan {
             taken.dedup();
         }
         let staged_count = (staged.len() + append.len() + known.len()) as u64;
-        let new_records = (new_staged.len() + new_items.len()) as u64;
+        let drafted = draft.map_or(0, SpaceState::len);
+        let new_records = (new_staged.len() + new_items.len()) as u64 + drafted;
         let items = added_by_halves(state.item_summary.clone(), &new_staged, |id| index.records.get(*id).sid.0);
-        let items = added(items, &new_items, |id| *id);
-        let mut fresh = Fresh::new(index, new_staged, given, facts);
-        let (mut tips, mut moved) = (state.tip_summary.clone(), Vec::new());
+        let mut items = added(items, &new_items, |id| *id);
+        let mut tips = state.tip_summary.clone();
+        if let Some(draft) = draft {
+            items.add_all(&draft.item_summary);
+            tips.add_all(&draft.tip_summary);
+        }
+        let mut fresh = Fresh::new(union, new_staged, given, facts)?;
+        let (mut moved, mut touched) = (Vec::new(), BTreeSet::new());
         while let Some(part) = fresh.next(FRAMES_AT_ONCE) {
-            let settled = fresh.settle(state, part)?;
+            if draft.is_some() {
+                touched.extend(part.common.iter().chain(part.frames.iter().map(|frame| &frame.facts.timeline)));
+            }
+            let settled = fresh.settle(part)?;
             tips.remove_all(&settled.gone);
             tips.add_all(&settled.came);
             moved.extend(settled.moved);
             take(settled.moves)?;
         }
+        moved.extend(union.drafted(&touched)?);
         let result = CommitResult { moved, new_records };
         Ok(Plan { txn, append, known, taken, staged: staged_count, items, tips, result })
     }
@@ -177,7 +274,10 @@ fn added_by_halves<T: Sync>(summary: SetSummary, of: &[T], id: impl Fn(&T) -> [u
 /// Frames that a commit makes members, by timeline. A large commit brings millions: of those that are staged the list has a
 /// number each, and what they say is kept or read when their turn comes.
 struct Fresh<'a> {
+    union: Union<'a>,
     index: &'a Index,
+    /// Timelines of which both space and draft have tips, sorted.
+    common: VecDeque<TimelineId>,
     /// In the order of their timelines.
     staged: VecDeque<u32>,
     /// Those of the request, sorted.
@@ -188,6 +288,7 @@ struct Fresh<'a> {
 /// Frames of some timelines, whole.
 #[derive(Default)]
 struct Part {
+    common: Vec<TimelineId>,
     frames: Vec<FrameOf>,
     unread: Vec<(Sid, Stored)>,
 }
@@ -204,13 +305,19 @@ struct Settled {
 }
 
 impl<'a> Fresh<'a> {
-    fn new(index: &'a Index, mut staged: Vec<u32>, mut given: Vec<FrameOf>, facts: HashMap<Sid, Box<FrameOf>>) -> Self {
+    fn new(
+        union: Union<'a>,
+        mut staged: Vec<u32>,
+        mut given: Vec<FrameOf>,
+        facts: HashMap<Sid, Box<FrameOf>>,
+    ) -> Result<Self, Unreadable> {
+        let (index, common) = (union.index, union.common()?.into());
         staged.retain(|id| index.records.get(*id).frame.is_some());
-        let mut fresh = Self { index, staged: VecDeque::new(), given: VecDeque::new(), facts };
+        let mut fresh = Self { union, index, common, staged: VecDeque::new(), given: VecDeque::new(), facts };
         staged.sort_unstable_by_key(|id| fresh.timeline(*id));
         given.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
         (fresh.staged, fresh.given) = (staged.into(), given.into());
-        fresh
+        Ok(fresh)
     }
 
     fn timeline(&self, id: u32) -> Option<TimelineId> {
@@ -220,10 +327,11 @@ impl<'a> Fresh<'a> {
     /// The frames of the next timelines, `least` of them unless there are fewer left; `None` behind the last.
     fn next(&mut self, least: usize) -> Option<Part> {
         let mut part = Part::default();
-        while part.frames.len() + part.unread.len() < least {
+        while part.len() < least {
             let staged = self.staged.front().and_then(|id| self.timeline(*id));
             let given = self.given.front().map(|frame| frame.facts.timeline);
-            let Some(next) = staged.into_iter().chain(given).min() else { break };
+            let Some(next) = staged.into_iter().chain(given).chain(self.common.front().copied()).min() else { break };
+            part.common.extend(self.common.pop_front_if(|timeline| *timeline == next));
             while let Some(id) = self.staged.front().copied().filter(|id| self.timeline(*id) == Some(next)) {
                 self.staged.pop_front();
                 let rec = self.index.records.get(id);
@@ -236,21 +344,26 @@ impl<'a> Fresh<'a> {
                 part.frames.push(frame);
             }
         }
-        (part.frames.len() + part.unread.len() > 0).then_some(part)
+        (part.len() > 0).then_some(part)
     }
 
     /// The tip moves that these frames cause.
-    fn settle(&self, state: &SpaceState, part: Part) -> Result<Settled, CommitError> {
-        let Part { mut frames, unread } = part;
+    fn settle(&self, part: Part) -> Result<Settled, CommitError> {
+        let Part { common, mut frames, unread } = part;
         frames.extend(by_halves(&unread, &|unread| unread.iter().map(|one| self.read(one)).collect())?);
         frames.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
         // Of two shapes of one address the smaller counts: the order of arrival must not decide.
         frames.dedup_by(|later, first| later.address == first.address && later.facts.timeline == first.facts.timeline);
-        let timelines: Vec<&[FrameOf]> =
-            frames.chunk_by(|left, right| left.facts.timeline == right.facts.timeline).collect();
+        let with_frames = frames.chunk_by(|left, right| left.facts.timeline == right.facts.timeline);
+        let mut timelines: Vec<(TimelineId, &[FrameOf])> =
+            with_frames.filter_map(|frames| Some((frames.first()?.facts.timeline, frames))).collect();
+        let without =
+            common.into_iter().filter(|timeline| timelines.binary_search_by_key(timeline, |one| one.0).is_err());
+        let without: Vec<TimelineId> = without.collect();
+        timelines.extend(without.into_iter().map(|timeline| (timeline, &[][..])));
         let settled = by_halves(&timelines, &|timelines| {
             let mut settled = Settled::default();
-            timelines.iter().try_for_each(|frames| settled.add(self.index, state, frames))?;
+            timelines.iter().try_for_each(|(timeline, frames)| settled.add(self.union, timeline, frames))?;
             Ok(vec![settled])
         })?;
         let mut all = Settled::default();
@@ -286,30 +399,52 @@ fn by_halves<T: Sync, R: Send>(all: &[T], work: &Work<'_, T, R>) -> Result<Vec<R
     })
 }
 
+impl Part {
+    fn len(&self) -> usize {
+        self.common.len() + self.frames.len() + self.unread.len()
+    }
+}
+
 impl Settled {
     /// Adds the move of one timeline.
-    fn add(&mut self, index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Result<(), StoreError> {
-        let Some((change, moved)) = settle_timeline(index, state, frames)? else { return Ok(()) };
+    fn add(&mut self, union: Union<'_>, timeline: &TimelineId, frames: &[FrameOf]) -> Result<(), StoreError> {
+        let Some((change, moved)) = settle_timeline(union, timeline, frames)? else { return Ok(()) };
         if !change.removed.is_empty() {
-            let known = index.tips_of(state, &change.timeline)?;
+            let known = union.heads(timeline)?;
             let gone = known.iter().filter(|tip| change.removed.contains(&tip.sid));
             gone.for_each(|tip| self.gone.add(&tip.id));
         }
         let plain = TipMove::of(&change);
         plain.added.iter().for_each(|(_, id)| self.came.add(id));
         self.moves.push((change, plain));
-        self.moved.push(moved);
+        if moved.1 != moved.2 {
+            self.moved.push(moved);
+        }
         Ok(())
     }
 }
 
-/// The move that new frames of one timeline cause, sorted by address; `None` when its tips stay what they are.
-fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Result<Option<(Move, Moved)>, StoreError> {
-    let Some(FrameOf { order, facts: FrameFacts { timeline, tjp, .. }, .. }) = frames.first() else { return Ok(None) };
-    let before = tips_of(index, state, timeline)?;
+/// The move that new frames of one timeline cause, sorted by address; `None` when its tips stay what they are. Where the
+/// draft has tips there is always one.
+fn settle_timeline(
+    union: Union<'_>,
+    timeline: &TimelineId,
+    frames: &[FrameOf],
+) -> Result<Option<(Move, Moved)>, StoreError> {
+    let mut before = tips_of(union.index, union.state, timeline)?;
+    let seen: Vec<Sid> = before.iter().map(|tip| tip.sid).collect();
+    let drafted = union.draft.map_or(Ok(Vec::new()), |draft| tips_of(union.index, draft, timeline))?;
+    let is_drafted = !drafted.is_empty();
+    // Of two shapes of one address that of the space stays.
+    let (other_shapes, drafted): (Vec<FrameOf>, Vec<FrameOf>) =
+        drafted.into_iter().partition(|tip| before.iter().any(|there| there.address == tip.address));
+    before.extend(drafted);
     if let ([], [frame]) = (&before[..], frames) {
         return Ok(Some(begin(frame)));
     }
+    let Some(FrameOf { order, facts: FrameFacts { tjp, .. }, .. }) = frames.first().or(before.first()) else {
+        return Ok(None);
+    };
     let find = |frames: &[FrameOf], address: &Address| -> Option<FrameOf> {
         frames.iter().find(|frame| frame.address == *address).cloned()
     };
@@ -317,16 +452,13 @@ fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Res
     let new = frames.iter().map(|frame| frame.address.clone()).filter(|address| !known.contains(address));
     let mut load = |address: &Address| match frames.binary_search_by(|frame| frame.address.cmp(address)) {
         Ok(at) => Some(frames[at].facts.clone()),
-        Err(_) => match find(&before, address) {
-            Some(tip) => Some(tip.facts),
-            None => member_frame(index, state, address).map(|(_, facts)| facts),
-        },
+        Err(_) => find(&before, address).map(|tip| tip.facts).or_else(|| union.frame(address)),
     };
     let after: BTreeSet<Address> = settle_tips(&known, &new.collect::<Vec<_>>(), &mut load).into_iter().collect();
     let (kept, gone): (Vec<&FrameOf>, Vec<&FrameOf>) = before.iter().partition(|tip| after.contains(&tip.address));
     let is_new = |frame: &&FrameOf| after.contains(&frame.address) && !known.contains(&frame.address);
     let added: Vec<&FrameOf> = frames.iter().filter(is_new).collect();
-    if gone.is_empty() && added.is_empty() {
+    if gone.is_empty() && added.is_empty() && !is_drafted {
         return Ok(None);
     }
     let line = |frame: &&FrameOf| TipLine { sid: frame.sid, n: frame.facts.n, address: frame.address.to_string() };
@@ -334,13 +466,13 @@ fn settle_timeline(index: &Index, state: &SpaceState, frames: &[FrameOf]) -> Res
         timeline: *timeline,
         order: *order,
         tjp: tjp.to_string(),
-        removed: gone.iter().map(|tip| tip.sid).collect(),
+        removed: gone.iter().copied().chain(&other_shapes).map(|tip| tip.sid).collect(),
         added: added.iter().map(line).collect(),
     };
     let mut tips: Vec<_> = kept.iter().chain(&added).map(|frame| (&frame.address, frame.sid)).collect();
     tips.sort_unstable();
     let after = tips.into_iter().map(|(_, sid)| sid).collect();
-    Ok(Some((change, (*timeline, before.iter().map(|tip| tip.sid).collect(), after))))
+    Ok(Some((change, (*timeline, seen, after))))
 }
 
 /// The move of a timeline of which nothing was here before this frame.

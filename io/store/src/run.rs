@@ -1,6 +1,8 @@
 //! A run: the index of one or more sealed packs as sorted tables in one file, written once. Spec: store, "Runs".
 
+use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +21,7 @@ mod writer;
 
 pub(crate) use writer::RunWriter;
 
-const HEAD_MAGIC: &[u8; 16] = b"sealtide run 3\n\0";
+const HEAD_MAGIC: &[u8; 16] = b"sealtide run 4\n\0";
 const TAIL_MAGIC: &[u8; 16] = b"sealtide run end";
 const HEAD_BYTES: u64 = 64;
 const TAIL_BYTES: u64 = 72;
@@ -315,6 +317,16 @@ impl Run {
         Ok(sum)
     }
 
+    /// The rows that begin with the number of a space.
+    fn numbered(&self, cache: &Cache, table: Table, number: u32) -> Result<Range<u64>, Unreadable> {
+        let start = self.lower_bound(cache, table, &number.to_be_bytes())?;
+        let end = match number.checked_add(1) {
+            Some(next) => self.lower_bound(cache, table, &next.to_be_bytes())?,
+            None => self.rows(table),
+        };
+        Ok(start..end)
+    }
+
     /// The row with exactly this key.
     pub(crate) fn get(&self, cache: &Cache, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
         if !self.may_have(table, key) {
@@ -397,24 +409,60 @@ pub(crate) struct Cursor {
     cache: Option<Arc<Cache>>,
     table: Table,
     at: u64,
+    /// Behind the last row.
+    end: u64,
     page: Option<(u32, Arc<[u8]>)>,
+    /// Rows that are left out, in order.
+    left_out: VecDeque<Range<u64>>,
+    /// The number of a space that stands for the one in the rows, and the row at hand with it.
+    renumbered: Option<(u32, Vec<u8>)>,
 }
 
 impl Cursor {
     /// Reads through the cache from the first row that is not below `from`.
     pub(crate) fn new(run: &Arc<Run>, cache: &Arc<Cache>, table: Table, from: &[u8]) -> Result<Self, Unreadable> {
         let at = run.lower_bound(cache, table, from)?;
-        Ok(Self { run: Arc::clone(run), cache: Some(Arc::clone(cache)), table, at, page: None })
+        Ok(Self { at, cache: Some(Arc::clone(cache)), ..Self::whole(run, table) })
     }
 
     /// Reads the whole table past the cache.
     pub(crate) fn whole(run: &Arc<Run>, table: Table) -> Self {
-        Self { run: Arc::clone(run), cache: None, table, at: 0, page: None }
+        let (run, end) = (Arc::clone(run), run.rows(table));
+        Self { run, cache: None, table, at: 0, end, page: None, left_out: VecDeque::new(), renumbered: None }
+    }
+
+    /// Ends behind the rows of the space with the number `number`, and gives them the number `space`.
+    pub(crate) fn renumbered(mut self, cache: &Cache, number: u32, space: u32) -> Result<Self, Unreadable> {
+        self.end = self.run.numbered(cache, self.table, number)?.end;
+        self.renumbered = Some((space, Vec::new()));
+        Ok(self)
+    }
+
+    /// As [`Cursor::whole`], the rows of one number alone, as those of `space`.
+    pub(crate) fn whole_of(
+        run: &Arc<Run>,
+        cache: &Cache,
+        table: Table,
+        (number, space): (u32, u32),
+    ) -> Result<Self, Unreadable> {
+        let at = run.numbered(cache, table, number)?.start;
+        Self { at, ..Self::whole(run, table) }.renumbered(cache, number, space)
+    }
+
+    /// Leaves out the rows of these numbers, which ascend.
+    pub(crate) fn without(mut self, cache: &Cache, numbers: impl Iterator<Item = u32>) -> Result<Self, Unreadable> {
+        for number in numbers {
+            self.left_out.push_back(self.run.numbered(cache, self.table, number)?);
+        }
+        Ok(self)
     }
 
     /// The row at hand; `None` at the end.
     pub(crate) fn peek(&mut self) -> Result<Option<&[u8]>, Unreadable> {
-        if self.at >= self.run.rows(self.table) {
+        while let Some(rows) = self.left_out.pop_front_if(|rows| rows.start <= self.at) {
+            self.at = self.at.max(rows.end);
+        }
+        if self.at >= self.end {
             return Ok(None);
         }
         let number = (self.at / PAGE_ROWS as u64) as u32;
@@ -423,7 +471,13 @@ impl Cursor {
         }
         let row = self.table.shape().row;
         let inside = (self.at % PAGE_ROWS as u64) as usize * row;
-        Ok(self.page.as_ref().map(|(_, rows)| &rows[inside..inside + row]))
+        let Some((_, rows)) = &self.page else { return Ok(None) };
+        let row = &rows[inside..inside + row];
+        let Some((space, renumbered)) = &mut self.renumbered else { return Ok(Some(row)) };
+        renumbered.clear();
+        renumbered.extend_from_slice(row);
+        renumbered[..4].copy_from_slice(&space.to_be_bytes());
+        Ok(Some(renumbered))
     }
 
     pub(crate) fn step(&mut self) {

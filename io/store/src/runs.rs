@@ -26,6 +26,32 @@ pub(crate) struct Runs {
     pub(crate) cache: Arc<Cache>,
     pub(crate) folder: &'static str,
     pub(crate) list: Vec<Arc<Run>>,
+    /// Drafts that became part of a space, as long as runs know their rows by the number of the draft.
+    pub(crate) joined: Vec<Joined>,
+}
+
+/// A draft that became part of a space: the rows of the draft are rows of the space. Runs that were written before say the
+/// number of the draft; a later one, and what a merge makes of them with a later one, that of the space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    /// The number of the draft.
+    pub(crate) number: u32,
+    /// The number of the space.
+    pub(crate) space: u32,
+    /// Runs whose last pack is one of these may have rows of the draft.
+    pub(crate) first_pack: u32,
+    pub(crate) last_pack: u32,
+}
+
+impl Joined {
+    fn is_in(&self, run: &Run) -> bool {
+        (self.first_pack..=self.last_pack).contains(&run.cover.last)
+    }
+
+    /// A key of the space as runs before the join have it.
+    fn key(&self, key: &[u8]) -> Vec<u8> {
+        [&self.number.to_be_bytes(), &key[4..]].concat()
+    }
 }
 
 /// What binds a run to its packs; `None` when one of them is not there.
@@ -44,7 +70,7 @@ impl Runs {
     /// No runs yet.
     pub(crate) fn new(disk: &Arc<dyn Disk>, folder: &'static str) -> Self {
         let health = Arc::new(Health::new(Arc::clone(disk), folder == RUNS_FOLDER));
-        Self { health, cache: Arc::default(), folder, list: Vec::new() }
+        Self { health, cache: Arc::default(), folder, list: Vec::new(), joined: Vec::new() }
     }
 
     /// Opens the runs that cover the packs from the first on, and removes all other files: torn ones, those of merges
@@ -93,7 +119,20 @@ impl Runs {
         let gone = self.list.iter().filter(|run| inside(run)).map(|run| run.name().to_owned()).collect();
         self.list.retain(|run| !inside(run));
         self.list.insert(at, Arc::new(merged));
+        self.forget_joined();
         gone
+    }
+
+    /// Forgets the drafts whose rows no run has under their number any more.
+    pub(crate) fn forget_joined(&mut self) {
+        self.joined.retain(|joined| self.list.iter().any(|run| joined.is_in(run)));
+    }
+
+    /// The drafts that a key's space took over, with the runs that know their rows by their number.
+    fn drafts_of(&self, table: Table, key: &[u8]) -> impl Iterator<Item = (&Joined, &Arc<Run>)> {
+        let of_key = |joined: &&Joined| table.space_of(key) == Some(joined.space);
+        let joined = self.joined.iter().filter(of_key).collect::<Vec<_>>().into_iter();
+        joined.flat_map(|joined| self.list.iter().filter(|run| joined.is_in(run)).map(move |run| (joined, run)))
     }
 
     /// The row with exactly this key, of a table that holds each key once.
@@ -120,6 +159,11 @@ impl Runs {
                 return Ok(true);
             }
         }
+        for (joined, run) in self.drafts_of(table, key).filter(|(_, run)| run.cover.last >= since) {
+            if run.get(&self.cache, table, &joined.key(key))?.is_some() {
+                return Ok(true);
+            }
+        }
         Ok(false)
     }
 
@@ -134,20 +178,31 @@ impl Runs {
         for run in &self.list {
             count += run.get(&self.cache, table, key)?.map_or(0, |row| u64::from(row_count(&row)));
         }
+        for (joined, run) in self.drafts_of(table, key) {
+            count += run.get(&self.cache, table, &joined.key(key))?.map_or(0, |row| u64::from(row_count(&row)));
+        }
         Ok(count)
     }
 
-    /// All rows from `from` on; `from` may be the front of a key.
+    /// All rows from `from` on, those of the space that it names; `from` may be the front of a key.
     pub(crate) fn scan(&self, table: Table, from: &[u8]) -> Result<Scan, Unreadable> {
-        let may_have = |run: &&Arc<Run>| run.may_have(table, from);
-        let cursors = self.list.iter().filter(|run| from.len() != table.shape().filter || may_have(run));
-        let cursors = cursors.map(|run| Cursor::new(run, &self.cache, table, from)).collect::<Result<_, _>>()?;
+        let may_have = |run: &Run, from: &[u8]| from.len() != table.shape().filter || run.may_have(table, from);
+        let cursors = self.list.iter().filter(|run| may_have(run, from));
+        let mut cursors: Vec<_> =
+            cursors.map(|run| Cursor::new(run, &self.cache, table, from)).collect::<Result<_, _>>()?;
+        for (joined, run) in self.drafts_of(table, from) {
+            let from = joined.key(from);
+            if may_have(run, &from) {
+                let cursor = Cursor::new(run, &self.cache, table, &from)?;
+                cursors.push(cursor.renumbered(&self.cache, joined.number, joined.space)?);
+            }
+        }
         Ok(Scan::new(cursors, table))
     }
 
     /// All rows of a table, read past the cache.
-    pub(crate) fn whole(&self, table: Table) -> Scan {
-        Scan::new(self.list.iter().map(|run| Cursor::whole(run, table)).collect(), table)
+    pub(crate) fn whole(&self, table: Table) -> Result<Scan, Unreadable> {
+        whole(&self.list, &self.joined, &self.cache, table)
     }
 
     /// Count and sum of the ids of `lo ≤ key < hi`, where `lo ≤ hi`.
@@ -160,6 +215,13 @@ impl Runs {
             sum.add(&high.0);
             sum.sub(&low.0);
         }
+        for (joined, run) in self.drafts_of(table, lo) {
+            let (below, low) = run.sum_below(&self.cache, table, &joined.key(lo))?;
+            let (upto, high) = run.sum_below(&self.cache, table, &joined.key(hi))?;
+            count = count.wrapping_add(upto).wrapping_sub(below);
+            sum.add(&high.0);
+            sum.sub(&low.0);
+        }
         Ok((count, sum))
     }
 
@@ -167,6 +229,22 @@ impl Runs {
     pub(crate) fn check(&self) -> Vec<Damage> {
         self.list.iter().filter_map(|run| run.check(self.folder, &self.cache)).collect()
     }
+}
+
+/// All rows of a table in some runs, read past the cache, those of drafts as rows of the spaces that they became part of.
+pub(crate) fn whole(runs: &[Arc<Run>], joined: &[Joined], cache: &Cache, table: Table) -> Result<Scan, Unreadable> {
+    let mut cursors = Vec::new();
+    for run in runs {
+        let mut there: Vec<&Joined> =
+            joined.iter().filter(|joined| table.is_of_spaces() && joined.is_in(run)).collect();
+        there.sort_unstable_by_key(|joined| joined.number);
+        let plain = Cursor::whole(run, table);
+        cursors.push(plain.without(cache, there.iter().map(|joined| joined.number))?);
+        for joined in there {
+            cursors.push(Cursor::whole_of(run, cache, table, (joined.number, joined.space))?);
+        }
+    }
+    Ok(Scan::new(cursors, table))
 }
 
 /// The rows of one table over several runs, in order.

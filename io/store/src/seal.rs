@@ -26,7 +26,8 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
     ) -> impl Iterator<Item = [u8; N]> {
         state.tips.fresh.heads().map(move |(head, gone)| row(state.number, &head, gone))
     }
-    let (last, records, spaces) = (index.runs.last_pack(), &index.records, index.spaces.values());
+    let (last, records) = (index.runs.last_pack(), &index.records);
+    let spaces = states(index);
     match table {
         Table::Records => {
             let fresh = records.list.iter().filter(|rec| rec.place.pack > last || rec.stored().is_erased());
@@ -58,13 +59,18 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
     }
 }
 
+/// The spaces, and the drafts.
+fn states(index: &Index) -> impl Iterator<Item = &SpaceState> {
+    index.spaces.values().chain(index.drafts().map(|draft| &draft.state))
+}
+
 /// Writes what is in memory as the run of the sealed packs up to `last`, durably. Summaries must be settled.
 pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
     let (runs, first) = (&index.runs, index.runs.last_pack() + 1);
     let cover = cover(&index.packs, first, last)?.ok_or(io::ErrorKind::NotFound)?;
     let records = index.records.list.len() as u64;
-    let members = index.spaces.values().map(|state| state.members.len() as u64).sum();
-    let tips = index.spaces.values().map(|state| state.tips.fresh.heads().count() as u64).sum();
+    let members = states(index).map(|state| state.members.len() as u64).sum();
+    let tips = states(index).map(|state| state.tips.fresh.heads().count() as u64).sum();
     let rows_max = Table::ALL.map(|table| match table {
         Table::Records => records,
         Table::Chunks => index.chunks.len() as u64,
@@ -90,8 +96,8 @@ pub(crate) fn write_run(index: &Index, last: u32) -> io::Result<Run> {
 }
 
 impl Index {
-    /// Whether a run now would let go of enough. What is staged stays in memory and is written down and numbered anew each time: a
-    /// transaction of a million records waits until as many are new as were there at the last run, or it would take the square of that.
+    /// Whether a run now would let go of enough. What is staged and in no draft stays in memory and is written down and numbered anew
+    /// each time: it waits until half as many are new as were there at the last run, or it would take the square of that.
     pub(crate) fn lets_go(&self) -> bool {
         let staged: u64 = self.txns.values().map(|txn| txn.records.len() as u64).sum();
         2 * self.fresh >= staged
@@ -99,11 +105,9 @@ impl Index {
 
     /// Lets go of what the run of the newest sealed packs has. Records that are staged stay in memory.
     pub(crate) fn adopt_run(&mut self, run: Run) {
-        let staged: Vec<(u64, Vec<_>)> = self
-            .txns
-            .iter()
-            .map(|(number, txn)| (*number, txn.records.iter().map(|id| self.line_of(*id)).collect()))
-            .collect();
+        let staged = self.txns.iter().filter(|(_, txn)| !txn.records.is_empty());
+        let staged: Vec<(u64, Vec<_>)> =
+            staged.map(|(number, txn)| (*number, txn.records.iter().map(|id| self.line_of(*id)).collect())).collect();
         self.runs.list.push(run.into());
         self.records = Default::default();
         self.timelines = Default::default();
@@ -112,9 +116,15 @@ impl Index {
         self.chunks = Default::default();
         self.fresh = 0;
         self.spaces.values_mut().for_each(|state| state.forget_sealed());
+        for txn in self.txns.values_mut() {
+            *txn = Txn { draft: txn.draft.take(), knows: txn.knows, ..Txn::default() };
+            if let Some(draft) = &mut txn.draft {
+                draft.state.forget_sealed();
+            }
+        }
         for (number, lines) in staged {
             let ids = lines.into_iter().map(|(place, line, len)| self.add_record(place, line, len)).collect();
-            self.txns.insert(number, Txn { records: ids, ..Txn::default() });
+            self.txns.entry(number).or_default().records = ids;
         }
     }
 
@@ -126,7 +136,7 @@ impl Index {
 
 /// The rows of a table in order, from runs and memory.
 pub(crate) struct Rows {
-    scan: Scan,
+    scan: Result<Scan, Unreadable>,
     /// The next row of the runs, once it was read.
     ahead: Option<Option<Vec<u8>>>,
     fresh: Vec<u8>,
@@ -150,7 +160,7 @@ impl Rows {
         let shape = self.table.shape();
         let ahead = match self.ahead.take() {
             Some(ahead) => ahead,
-            None => self.scan.next()?.map(<[u8]>::to_vec),
+            None => self.scan.as_mut().map_err(|unreadable| *unreadable)?.next()?.map(<[u8]>::to_vec),
         };
         let fresh = self.fresh.get(self.at..self.at + shape.row);
         let (mut row, other) = match (ahead, fresh) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use sealtide_crypto::sha256_parts;
-use sealtide_ibgib::{ChunkHash, Sid};
+use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_sync::{SagaId, SetSummary, Snapshot, negentropy};
 
 use crate::entry::{Move, StoneLine};
@@ -60,6 +60,16 @@ pub(crate) struct SpaceState {
     pub(crate) since_sums: u64,
     /// Digests that the newest commit entry states: (items, tips).
     pub(crate) stated: Option<([u8; 32], [u8; 32])>,
+}
+
+/// What a move makes of the tips of one timeline.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// How many it had.
+    pub(crate) before: usize,
+    /// Those of them that go.
+    pub(crate) gone: Vec<Head>,
+    pub(crate) added: Vec<Head>,
 }
 
 fn prefix(sid: &Sid) -> u64 {
@@ -141,15 +151,40 @@ impl SpaceState {
         self.makers.insert(maker_row(self.number, &stone.by, stone.seq, sid));
     }
 
-    /// Changes the tips of one timeline: `gone` are some of `before`, all tips that it has.
-    pub(crate) fn apply_move(&mut self, change: &TipMove, before: usize, gone: &[Head], added: &[Head], sums: Sums) {
+    /// Changes the tips of one timeline.
+    pub(crate) fn apply_move(&mut self, change: &TipMove, moved: Moved, sums: Sums) {
+        let Moved { before, gone, added } = moved;
         self.snapshot = None;
         if before == 0 {
             self.kinds.insert(kind_row(self.number, &change.kind, &change.timeline));
         }
-        self.tips.change(&change.timeline, before, gone, added);
+        self.tips.change(&change.timeline, before, &gone, &added);
         gone.iter().for_each(|head| self.changed(sums, Change::NoTip(head.id)));
         added.iter().for_each(|head| self.changed(sums, Change::Tip(head.id)));
+    }
+
+    /// Takes over all of a draft, no record of which is a member. `common` are the timelines of which both have tips: they have those
+    /// of both now. Bytes of chunks are the caller's.
+    pub(crate) fn join(&mut self, draft: Self, common: &BTreeSet<TimelineId>) {
+        let number = self.number;
+        self.snapshot = None;
+        self.sorted.take();
+        self.count += draft.count;
+        self.bytes += draft.bytes;
+        self.since_sums += draft.since_sums;
+        self.members.extend(draft.members);
+        self.addresses.extend(draft.addresses);
+        self.frames.extend(draft.frames);
+        self.named.extend(draft.named.into_iter().map(|row| renumbered(row, number)));
+        self.makers.extend(draft.makers.into_iter().map(|row| renumbered(row, number)));
+        self.kinds.extend(draft.kinds.into_iter().map(|row| renumbered(row, number)));
+        for (chunk, count) in draft.chunks {
+            *self.chunks.entry(chunk).or_default() += count;
+        }
+        self.tips.join(draft.tips, common);
+        self.item_summary.add_all(&draft.item_summary);
+        self.tip_summary.add_all(&draft.tip_summary);
+        self.later.extend(draft.later);
     }
 
     /// A member came.
@@ -269,6 +304,12 @@ impl SpaceState {
             negentropy::Run::new(self.members.iter().map(item).collect())
         })
     }
+}
+
+/// A row of a draft as one of the space with this number.
+fn renumbered<const N: usize>(mut row: [u8; N], number: u32) -> [u8; N] {
+    row[..4].copy_from_slice(&number.to_be_bytes());
+    row
 }
 
 /// Whether two lists hold the same ids.

@@ -1,7 +1,5 @@
 //! What sagas have staged and not committed yet, for quotas. Spec: SY-68
 
-use std::collections::BTreeSet;
-
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
@@ -40,9 +38,12 @@ impl Store {
 
 fn staged_bytes(index: &Index, info: &SagaInfo) -> u64 {
     let Some(txn) = index.txns.get(&info.txn) else { return 0 };
-    let records = txn.records.iter().map(|id| u64::from(index.records.get(*id).encoded_len)).sum::<u64>();
-    let lists = txn.records.iter().filter_map(|id| index.chunk_lists.get(id)).flatten();
-    let chunks: BTreeSet<_> = lists.filter(|chunk| index.is_listed(chunk) == Ok(false)).collect();
-    let stored = chunks.into_iter().filter_map(|chunk| index.chunk(chunk).ok().flatten());
+    let draft = txn.draft.as_deref();
+    let records = txn.records.iter().map(|id| u64::from(index.records.get(*id).encoded_len)).sum::<u64>()
+        + draft.map_or(0, |draft| draft.state.bytes);
+    let mut chunks = draft.and_then(|draft| index.chunks_of(&draft.state).ok()).unwrap_or_default();
+    chunks.extend(txn.records.iter().filter_map(|id| index.chunk_lists.get(id)).flatten());
+    let new = chunks.into_iter().filter(|chunk| index.is_listed(chunk) == Ok(false));
+    let stored = new.filter_map(|chunk| index.chunk(&chunk).ok().flatten());
     records + stored.map(|chunk| u64::from(chunk.len)).sum::<u64>()
 }

@@ -1,5 +1,5 @@
 //! What the index keeps in memory beside its tables, as bytes at the end of a run: spaces with their summaries, sagas,
-//! and what is staged. Spec: store, "Runs".
+//! what is staged, and drafts. Spec: store, "Runs".
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use sealtide_ibgib::TimelineId;
 use sealtide_sync::{SagaId, SagaState};
 
-use crate::entry::{Cut, put_line, put_sids, put_summary, put32, put64};
-use crate::entry::{read_line, read_move, read_summary};
-use crate::index::{Index, SagaInfo, Txn};
+use crate::entry::{Cut, put_line, put_summary, put32, put64, read_line, read_summary};
+use crate::index::{Draft, Index, SagaInfo, Txn};
 use crate::pack::Place;
+use crate::runs::Joined;
 use crate::space::SpaceState;
 
 /// Bytes that are handed on at once, about.
@@ -41,10 +41,18 @@ impl Out<'_> {
 pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut out = Out { bytes: Vec::new(), take };
     out.put(|out| {
+        let drafts: Vec<u32> = index.drafts().map(|draft| draft.state.number).collect();
+        put32(out, (index.spaces.len() + drafts.len()) as u32);
+        put32(out, index.runs.joined.len() as u32);
+        index.spaces.values().map(|state| state.number).chain(drafts).for_each(|number| put32(out, number));
+        for joined in &index.runs.joined {
+            let Joined { number, space, first_pack, last_pack } = *joined;
+            [number, space, first_pack, last_pack].into_iter().for_each(|part| put32(out, part));
+        }
         put64(out, index.next_txn);
         put32(out, index.next_space);
+        put32(out, index.next_draft);
         put32(out, index.spaces.len() as u32);
-        index.spaces.values().for_each(|state| put32(out, state.number));
     })?;
     for (space, state) in &index.spaces {
         out.put(|out| {
@@ -64,39 +72,67 @@ pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>
     }
     out.put(|out| put32(out, index.txns.len() as u32))?;
     for (number, txn) in &index.txns {
+        // What a commit takes and moves stands in front of it in its own pack: here is none that a later one could need.
         out.put(|out| {
             put64(out, *number);
             put32(out, txn.records.len() as u32);
         })?;
         txn.records.iter().try_for_each(|id| out.put(|out| put_record(out, index, *id)))?;
-        // What a commit takes and moves stands in front of it in its own pack: here is none that a later one could need.
         out.put(|out| {
-            put_sids(out, &[]);
-            put32(out, 0);
+            out.push(u8::from(txn.knows) | u8::from(txn.draft.is_some()) << 1);
+            if let Some(Draft { space, state, first_pack, overlaps }) = txn.draft.as_deref() {
+                out.extend_from_slice(space.as_bytes());
+                put32(out, *first_pack);
+                out.push(u8::from(*overlaps));
+                put_space(out, state);
+            }
         })?;
     }
     out.flush()
 }
 
-/// The numbers of the spaces; `front` gives the first bytes of the state.
-pub(crate) fn space_numbers(front: &mut dyn FnMut(usize) -> Option<Vec<u8>>) -> Option<BTreeSet<u32>> {
-    const COUNT_AT: usize = 12;
-    let count = Cut(front(COUNT_AT + 4)?.get(COUNT_AT..)?).u32()? as usize;
-    let bytes = front(COUNT_AT + 4 + count.checked_mul(4)?)?;
-    let mut cut = Cut(bytes.get(COUNT_AT + 4..)?);
-    (0..count).map(|_| cut.u32()).collect()
+/// The front of a state: whose rows there are, as far as merges need it.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    /// The numbers of the spaces and drafts.
+    pub(crate) there: BTreeSet<u32>,
+    /// The drafts that became part of one of them.
+    pub(crate) joined: Vec<Joined>,
+}
+
+impl Numbers {
+    /// `front` gives the first bytes of a state.
+    pub(crate) fn read(front: &mut dyn FnMut(usize) -> Option<Vec<u8>>) -> Option<Self> {
+        let bytes = front(8)?;
+        let mut cut = Cut(&bytes);
+        let counts = [cut.u32()? as usize, cut.u32()? as usize];
+        let len = counts[0].checked_mul(4)?.checked_add(counts[1].checked_mul(16)?)?.checked_add(8)?;
+        Self::cut(&mut Cut(&front(len)?))
+    }
+
+    fn cut(cut: &mut Cut<'_>) -> Option<Self> {
+        let (there, joined) = (cut.u32()?, cut.u32()?);
+        let there = (0..there).map(|_| cut.u32()).collect::<Option<_>>()?;
+        let mut one = || {
+            let (number, space) = (cut.u32()?, cut.u32()?);
+            Some(Joined { number, space, first_pack: cut.u32()?, last_pack: cut.u32()? })
+        };
+        let joined = (0..joined).map(|_| one()).collect::<Option<_>>()?;
+        Some(Self { there, joined })
+    }
 }
 
 /// Brings an index without entries to the state; `None` when the bytes are none.
 pub(crate) fn read(bytes: &[u8], index: &mut Index) -> Option<()> {
     let mut cut = Cut(bytes);
+    index.runs.joined = Numbers::cut(&mut cut)?.joined;
+    index.runs.forget_joined();
     index.next_txn = cut.u64()?;
     index.next_space = cut.u32()?;
-    let count = cut.u32()?;
-    let numbers: Vec<u32> = (0..count).map(|_| cut.u32()).collect::<Option<_>>()?;
-    for number in numbers {
+    index.next_draft = cut.u32()?;
+    for _ in 0..cut.u32()? {
         let space = cut.space()?;
-        let state = read_space(&mut cut, number)?;
+        let state = read_space(&mut cut)?;
         index.spaces.insert(space, state);
     }
     for _ in 0..cut.u32()? {
@@ -135,6 +171,7 @@ fn byte_state(byte: u8) -> Option<SagaState> {
 }
 
 fn put_space(out: &mut Vec<u8>, state: &SpaceState) {
+    put32(out, state.number);
     for number in [state.created_ms, state.bytes, state.len(), state.since_sums] {
         put64(out, number);
     }
@@ -151,8 +188,8 @@ fn put_space(out: &mut Vec<u8>, state: &SpaceState) {
     state.tips.diverged.iter().for_each(|timeline| out.extend_from_slice(&timeline.0));
 }
 
-fn read_space(cut: &mut Cut<'_>, number: u32) -> Option<SpaceState> {
-    let mut state = SpaceState::new(number);
+fn read_space(cut: &mut Cut<'_>) -> Option<SpaceState> {
+    let mut state = SpaceState::new(cut.u32()?);
     state.created_ms = cut.u64()?;
     state.bytes = cut.u64()?;
     let members = cut.u64()?;
@@ -184,9 +221,11 @@ fn read_txn(cut: &mut Cut<'_>, index: &mut Index) -> Option<Txn> {
         let line = read_line(cut)?;
         txn.records.insert(index.add_record(place, line, encoded_len));
     }
-    let _ = cut.sids()?;
-    for _ in 0..cut.u32()? {
-        read_move(cut)?;
+    let flags = cut.u8().filter(|flags| *flags < 4)?;
+    txn.knows = flags & 1 != 0;
+    if flags & 2 != 0 {
+        let (space, first_pack, overlaps) = (cut.space()?, cut.u32()?, cut.u8()? == 1);
+        txn.draft = Some(Box::new(Draft { space, state: read_space(cut)?, first_pack, overlaps }));
     }
     Some(txn)
 }

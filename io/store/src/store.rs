@@ -21,13 +21,13 @@ use crate::durable::{Durable, position};
 use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::{Facts, FactsError};
-use crate::handle::{SpaceHandle, SpaceInfo};
-use crate::index::{Index, Sums, TipMove, address_hash, tip_hash};
+use crate::handle::{SpaceHandle, SpaceInfo, members};
+use crate::index::{Index, Sums, TipMove, Txn, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
 use crate::open::Closed;
 use crate::pack::{Place, io_error};
-use crate::plan::{Asked, FrameOf, Plan, StagedFacts};
+use crate::plan::{Asked, FrameOf, Plan, StagedFacts, txn_of};
 use crate::seal::write_run;
 use crate::space::{SpaceState, pieces};
 use crate::{guard, open, read, write};
@@ -63,6 +63,9 @@ pub struct Config {
     pub pack_bytes: u64,
     /// Bytes of unused chunks in the open pack for which a collection seals it.
     pub garbage_bytes: u64,
+    /// Records that a saga has staged when a pack is sealed from which on they are put together ahead of the commit, so that they need
+    /// not stay in memory.
+    pub draft_records: usize,
     /// Milliseconds since 1970-01-01 UTC: stamps the outcomes of sagas. Simulations hand in their own.
     pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -70,7 +73,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let wall_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        Self { pack_bytes: 256 * 1024 * 1024, garbage_bytes: 1024 * 1024, wall_ms: Arc::new(wall_ms) }
+        Self {
+            pack_bytes: 256 * 1024 * 1024,
+            garbage_bytes: 1024 * 1024,
+            draft_records: 4096,
+            wall_ms: Arc::new(wall_ms),
+        }
     }
 }
 
@@ -182,6 +190,12 @@ impl<'a> Batch<'a> {
         let encoded: &[u8] = record.encoded();
         let line = record_line(record, frame);
         self.push(Entry::Record { txn, line, encoded, encoded_len: encoded.len() as u32 });
+    }
+
+    fn moves(&mut self, txn: u64, entries: Vec<Vec<(Move, TipMove)>>) {
+        for entry in entries {
+            self.push(Entry::Moves { txn, moves: entry.into_iter().map(|(change, _)| change).collect() });
+        }
     }
 
     /// The summaries of the spaces that changed at least `least` times since the log has them.
@@ -395,8 +409,10 @@ impl Store {
                 if known_here.is_some_and(|id| staged.is_some_and(|staged| staged.records.contains(&id))) {
                     continue;
                 }
+                let draft = staged.and_then(|staged| staged.draft.as_deref());
                 match index.stored(&sid)? {
                     None => batch.record(txn, record, frame.as_ref().map(|frame| &frame.facts)),
+                    Some(_) if draft.map_or(Ok(false), |draft| index.is_member(&draft.state, &sid))? => {}
                     Some(_) => known.push(sid),
                 }
             }
@@ -549,6 +565,14 @@ impl Store {
 
     /// Seals the open pack and begins the next one.
     pub(crate) fn seal(&self, log: &mut Log) -> Result<(), StoreError> {
+        let many = |staged: &Txn| staged.records.len() >= self.inner.config.draft_records.max(1);
+        let large: Vec<(u64, SpaceId)> = {
+            let index = read(&self.inner.index);
+            let staged = index.sagas.values().filter(|info| info.state == SagaState::Staged);
+            let large = staged.filter(|info| index.txns.get(&info.txn).is_some_and(many));
+            large.map(|info| (info.txn, info.space)).collect()
+        };
+        large.into_iter().try_for_each(|(txn, space)| self.draft(log, txn, &space))?;
         let mut batch = Batch::new(log);
         batch.sums(&read(&self.inner.index), 1);
         let pack = self.append(log, batch).and_then(|_| log.roll())?;
@@ -559,6 +583,76 @@ impl Store {
         }
         write(&self.inner.index).packs.insert(pack.number, pack);
         Ok(())
+    }
+
+    /// Puts what a saga has staged into its draft. Spec: store, "Drafts".
+    fn draft(&self, log: &mut Log, txn: u64, space: &SpaceId) -> Result<(), StoreError> {
+        let facts = guard(&self.inner.staged_facts).remove(&txn).unwrap_or_default();
+        let none = CommitRequest { saga: None, staged: None, records: vec![], expected: vec![], strict: false };
+        let mut moving = Moving::new(log, &self.inner, Some(txn));
+        let (plan, listed) = {
+            let index = read(&self.inner.index);
+            let empty = SpaceState::default();
+            let staged = index.txns.get(&txn);
+            let state = staged.and_then(|staged| staged.draft.as_deref()).map_or(&empty, |draft| &draft.state);
+            let asked = Asked { index: &index, txn, state, draft: None, request: &none, frames: &[], facts };
+            let plan = Plan::of(asked, &mut |part| moving.take(part)).map_err(|error| match error {
+                CommitError::Store(error) => error,
+                other => {
+                    tracing::error!(%other, "what was staged cannot be put together");
+                    StoreError::Failed
+                }
+            })?;
+            if index.runs.health.is_damaged() {
+                return Err(StoreError::Failed);
+            }
+            let records = staged.into_iter().flat_map(|staged| &staged.records);
+            let listed: Vec<ChunkHash> =
+                records.filter_map(|id| index.chunk_lists.get(id)).flatten().copied().collect();
+            (plan, listed)
+        };
+        let (log, tips_moved, moves) = moving.end(txn);
+        let mut batch = Batch::new(log);
+        batch.moves(txn, tips_moved);
+        batch.push(Entry::Draft { txn, space: *space, moves, dropped: false });
+        let (items, tips) = (plan.items, plan.tips);
+        self.append_with(log, batch, |index| {
+            if let Some(draft) = index.txns.get_mut(&txn).and_then(|staged| staged.draft.as_mut()) {
+                (draft.state.item_summary, draft.state.tip_summary) = (items, tips);
+            }
+        })?;
+        self.inner.touched.listed(&listed);
+        Ok(())
+    }
+
+    /// Makes the draft of a saga ready for its commit: complete, where it can become part of the space as it is; taken apart, where
+    /// only some of it is asked for or some of it is there already. Whether it can.
+    fn ready_draft(&self, log: &mut Log, space: &SpaceId, request: &CommitRequest) -> Result<bool, CommitError> {
+        let drafted = || {
+            let index = read(&self.inner.index);
+            let txn = txn_of(&index, space, request)?;
+            let draft = index.txns.get(&txn).and_then(|staged| Some((staged.records.len(), staged.draft.as_deref()?)));
+            let state = draft.map(|(fresh, draft)| (txn, fresh, request.staged.is_none() && !draft.overlaps));
+            Ok::<_, CommitError>(state)
+        };
+        let Some((txn, fresh, whole)) = drafted()? else { return Ok(false) };
+        if whole && fresh > 0 {
+            self.draft(log, txn, space)?;
+        }
+        let Some((txn, _, whole)) = drafted()? else { return Ok(false) };
+        if whole {
+            return Ok(true);
+        }
+        let sids = {
+            let index = read(&self.inner.index);
+            let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
+            draft.map_or(Ok(Vec::new()), |draft| members(&index, &draft.state))?
+        };
+        let mut batch = Batch::new(log);
+        batch.lists(&sids, |sids| Entry::Known { txn, sids });
+        batch.push(Entry::Draft { txn, space: *space, moves: 0, dropped: true });
+        self.append(log, batch)?;
+        Ok(false)
     }
 
     /// Writes the run of the sealed packs up to `last`. Readers go on meanwhile. When it cannot be written, the packs
@@ -665,8 +759,8 @@ impl Store {
         create: bool,
     ) -> Result<(CommitResult, u64), CommitError> {
         let frames: Vec<Option<FrameOf>> = request.records.iter().map(FrameOf::of).collect();
-        let mut moving =
-            Moving { log, inner: &self.inner, ahead: None, part: Vec::new(), count: 0, written: Vec::new() };
+        let joins = self.ready_draft(log, space, request)?;
+        let mut moving = Moving::new(log, &self.inner, None);
         let plan = {
             let index = read(&self.inner.index);
             let empty = SpaceState::default();
@@ -684,7 +778,10 @@ impl Store {
             moving.ahead = request.saga.and_then(|saga| index.sagas.get(&saga)).map(|info| info.txn);
             // Where nothing comes of it the next try reads them.
             let facts = moving.ahead.and_then(|txn| guard(&self.inner.staged_facts).remove(&txn)).unwrap_or_default();
-            let asked = Asked { index: &index, space, state, request, frames: &frames, facts };
+            let txn = txn_of(&index, space, request)?;
+            let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref()).filter(|_| joins);
+            let draft = draft.map(|draft| &draft.state);
+            let asked = Asked { index: &index, txn, state, draft, request, frames: &frames, facts };
             let plan = Plan::of(asked, &mut |part| moving.take(part))?;
             // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
             if index.runs.health.is_damaged() {
@@ -692,15 +789,12 @@ impl Store {
             }
             plan
         };
-        let Moving { log, part, count: moves, written, .. } = moving;
+        let txn = plan.txn;
+        let (log, tips_moved, moves) = moving.end(txn);
         if request.saga.is_none() && !create && plan.result.new_records == 0 {
             return Ok((plan.result, position(log.active.number, log.len)));
         }
-        if !written.is_empty() {
-            write(&self.inner.index).txns.entry(plan.txn).or_default().moves.extend(written);
-        }
         let mut batch = Batch::new(log);
-        let txn = plan.txn;
         let wall_ms = self.wall_ms();
         for at in &plan.append {
             batch.record(txn, &request.records[*at], frames[*at].as_ref().map(|frame| &frame.facts));
@@ -709,9 +803,7 @@ impl Store {
         if let Some(taken) = &plan.taken {
             batch.lists(taken, |sids| Entry::Take { txn, sids });
         }
-        for entry in part {
-            batch.push(Entry::Moves { txn, moves: entry.into_iter().map(|(change, _)| change).collect() });
-        }
+        batch.moves(txn, tips_moved);
         batch.push(Entry::Commit(CommitLine {
             txn,
             space: *space,
@@ -719,6 +811,7 @@ impl Store {
             wall_ms,
             durable: self.inner.durable.durable_in(log.active.number),
             creates: create,
+            joins,
             staged: plan.staged,
             only_taken: plan.taken.is_some(),
             taken: plan.taken.as_ref().map_or(0, |taken| taken.len() as u64),
@@ -738,7 +831,9 @@ impl Store {
             let staged = index.txns.get(&txn).into_iter().flat_map(|staged| &staged.records);
             let staged = staged.filter_map(|id| index.chunk_lists.get(id)).flatten().copied();
             let new = request.records.iter().flat_map(Manifest::chunks_listed).map(|chunk| chunk.hash);
-            staged.chain(new).collect()
+            let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
+            let drafted = draft.map_or(Ok(BTreeSet::new()), |draft| index.chunks_of(&draft.state))?;
+            staged.chain(new).chain(drafted).collect()
         };
         let end = self.append_with(log, batch, |index| {
             if let Some(state) = index.spaces.get_mut(space) {
@@ -771,7 +866,20 @@ struct Moving<'a> {
     written: Vec<TipMove>,
 }
 
-impl Moving<'_> {
+impl<'a> Moving<'a> {
+    fn new(log: &'a mut Log, inner: &'a Inner, ahead: Option<u64>) -> Self {
+        Self { log, inner, ahead, part: Vec::new(), count: 0, written: Vec::new() }
+    }
+
+    /// What is left to be written, right in front of what the moves are for; and how many moves there are in all.
+    fn end(self, txn: u64) -> (&'a mut Log, Vec<Vec<(Move, TipMove)>>, u64) {
+        let Self { log, inner, part, count, written, .. } = self;
+        if !written.is_empty() {
+            write(&inner.index).txns.entry(txn).or_default().moves.extend(written);
+        }
+        (log, part, count)
+    }
+
     fn take(&mut self, moves: Vec<(Move, TipMove)>) -> Result<(), StoreError> {
         if let Some(txn) = self.ahead {
             self.write(txn)?;

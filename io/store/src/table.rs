@@ -108,12 +108,14 @@ impl Table {
         }
     }
 
-    /// Where the space number stands: all tables but two begin with it.
+    /// Whether the rows begin with the number of a space: all but those of two tables do.
+    pub(crate) fn is_of_spaces(self) -> bool {
+        !matches!(self, Self::Records | Self::Chunks)
+    }
+
+    /// The number of the space that a row, or the front of one, is about.
     pub(crate) fn space_of(self, row: &[u8]) -> Option<u32> {
-        match self {
-            Self::Records | Self::Chunks => None,
-            _ => row.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)),
-        }
+        row.first_chunk().filter(|_| self.is_of_spaces()).map(|bytes| u32::from_be_bytes(*bytes))
     }
 }
 
@@ -244,6 +246,11 @@ pub(crate) fn reference_key(space: u32, hash: &ChunkHash) -> [u8; 36] {
 
 pub(crate) fn reference_row(space: u32, hash: &ChunkHash, count: u32) -> [u8; 40] {
     join(&[&reference_key(space, hash), &count.to_be_bytes()])
+}
+
+/// The chunk of a reference row.
+pub(crate) fn read_reference(row: &[u8]) -> ChunkHash {
+    ChunkHash(id_at(row, 4))
 }
 
 pub(crate) fn named_key(space: u32, tip: u64) -> [u8; 12] {

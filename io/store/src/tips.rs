@@ -137,6 +137,15 @@ impl Tips {
         }
     }
 
+    /// Takes over the tips of a draft. Of the `common` timelines both have some.
+    pub(crate) fn join(&mut self, draft: Self, common: &BTreeSet<TimelineId>) {
+        let fresh = Arc::make_mut(&mut self.fresh);
+        draft.fresh.heads().for_each(|(head, gone)| fresh.change(head, gone));
+        self.count += draft.count;
+        self.timelines += draft.timelines - common.len() as u64;
+        Arc::make_mut(&mut self.diverged).extend(draft.diverged.iter().chain(common).copied());
+    }
+
     /// The tips as they are now, to be kept. `number` stands for the space in the tables.
     pub(crate) fn now(&self, runs: &Runs, packs: &Packs, number: u32) -> TipsThen {
         let (fresh, diverged) = (Arc::clone(&self.fresh), Arc::clone(&self.diverged));

@@ -17,7 +17,7 @@ use crate::disk::Disk;
 use crate::entry::{Entry, KIND_SEAL, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
-use crate::index::{Index, Sums};
+use crate::index::{Draft, Index, Sums, Txn};
 use crate::open::open_packs;
 use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
@@ -288,7 +288,8 @@ impl Check {
             wrong("the spaces are not those of the log".to_owned());
         }
         // Rows of spaces that were removed, and of what was given up, stay until a merge comes over them.
-        let numbers: BTreeSet<u32> = live.spaces.values().map(|state| state.number).collect();
+        let drafts = live.drafts().map(|draft| draft.state.number);
+        let numbers: BTreeSet<u32> = live.spaces.values().map(|state| state.number).chain(drafts).collect();
         for table in Table::ALL {
             let next = |rows: &mut Rows| loop {
                 match rows.next() {
@@ -337,8 +338,22 @@ impl Check {
                 wrong(format!("space {space}: the sums of the runs are not those of a recount"));
             }
         }
-        let staged =
-            |index: &Index| -> Vec<_> { index.txns.iter().map(|(txn, staged)| (*txn, staged.records.len())).collect() };
+        for draft in live.drafts() {
+            let Draft { space, state, .. } = draft;
+            let items = counted.remove(&state.number).unwrap_or_default();
+            let tips = counted_tips.remove(&state.number).unwrap_or_default();
+            if items != state.item_summary || items.count != state.len() || tips != state.tip_summary {
+                wrong(format!("space {space}: counts, sums or digests of a draft are not those of a recount"));
+            }
+        }
+        let staged = |index: &Index| -> Vec<_> {
+            let draft = |staged: &Txn| {
+                let draft = staged.draft.as_deref()?;
+                let Tips { count, timelines, diverged, .. } = &draft.state.tips;
+                Some((draft.space, draft.state.number, draft.overlaps, *count, *timelines, Arc::clone(diverged)))
+            };
+            index.txns.iter().map(|(txn, staged)| (*txn, staged.records.len(), draft(staged))).collect()
+        };
         if staged(live) != staged(logged) {
             wrong("what is staged in memory is not what is staged in the log".to_owned());
         }

@@ -29,7 +29,7 @@ impl Home {
     fn config(&self) -> Config {
         let clock = Arc::clone(&self.clock);
         let wall_ms = Arc::new(move || clock.load(Ordering::Relaxed));
-        Config { pack_bytes: self.pack_bytes, garbage_bytes: 1, wall_ms }
+        Config { pack_bytes: self.pack_bytes, garbage_bytes: 1, draft_records: 1, wall_ms }
     }
 
     pub(crate) fn open(&self) -> Store {

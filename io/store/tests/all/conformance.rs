@@ -17,7 +17,7 @@ fn the_disk_in_memory_conforms() {
 fn the_disk_in_memory_conforms_with_tiny_packs() {
     conformance::run(&mut || {
         let disk = MemDisk::new(1);
-        let config = Config { pack_bytes: 700, ..Config::default() };
+        let config = Config { pack_bytes: 700, draft_records: 1, ..Config::default() };
         Box::new(move || Store::open(Arc::new(disk.clone()), config.clone()).unwrap())
     });
 }
@@ -29,7 +29,8 @@ fn the_file_system_conforms() {
     conformance::run(&mut || {
         homes += 1;
         let home = root.path().join(format!("home {homes}"));
-        let config = Config { pack_bytes: if homes % 2 == 0 { 2000 } else { 1 << 28 }, ..Config::default() };
+        let config =
+            Config { pack_bytes: if homes % 2 == 0 { 2000 } else { 1 << 28 }, draft_records: 2, ..Config::default() };
         Box::new(move || Store::open(Arc::new(FsDisk::new(&home).unwrap()), config.clone()).unwrap())
     });
 }

@@ -15,7 +15,8 @@ const SPACE: SpaceId = SpaceId::from_bytes([1; 32]);
 
 fn open(disk: &MemDisk) -> Store {
     // Every commit fills a pack, so every commit writes a run, and every eighth begins a merge.
-    let config = Config { pack_bytes: 100, wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() };
+    let config =
+        Config { pack_bytes: 100, draft_records: 1, wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() };
     Store::open(Arc::new(disk.clone()), config).unwrap()
 }
 

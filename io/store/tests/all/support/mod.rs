@@ -369,7 +369,9 @@ impl Player {
         let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
         let shown = Arc::clone(&clock);
         let wall_ms = Arc::new(move || shown.load(Ordering::Relaxed));
-        let config = Config { pack_bytes, garbage_bytes: 1, wall_ms };
+        // Mostly all that is staged when a pack is sealed goes into a draft, now and then nothing.
+        let draft_records = if seed % 4 == 3 { 4096 } else { 1 + (seed % 4) as usize };
+        let config = Config { pack_bytes, garbage_bytes: 1, draft_records, wall_ms };
         Self { disk: MemDisk::new(seed), store: None, config, clock }
     }
 
