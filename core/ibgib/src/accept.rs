@@ -81,7 +81,17 @@ pub(crate) fn check(encoded: Bytes, hashing: Hashing) -> Result<Inner, Refusal> 
     };
     let (data, relations_text) = (place(parts.data), place(parts.relations.as_bytes()));
     let kind = parts.kind;
-    Ok(Inner { address, kind, data, relations_text, relations, frame, sid: OnceLock::new(), encoded })
+    Ok(Inner {
+        address,
+        kind,
+        data,
+        relations_text,
+        relations,
+        frame,
+        sid: OnceLock::new(),
+        order: OnceLock::new(),
+        encoded,
+    })
 }
 
 pub(crate) fn make(ib: &str, data: &Data, relations: &Relations) -> Result<Inner, Refusal> {

@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) relations: Relations,
     pub(crate) frame: Option<FrameFacts>,
     pub(crate) sid: OnceLock<Sid>,
+    pub(crate) order: OnceLock<u64>,
 }
 
 impl Verified {
@@ -167,7 +168,7 @@ impl Verified {
     /// The order key of ibgib §12.2.1.
     // Spec: SY-12
     pub fn order_key(&self) -> u64 {
-        crate::order_key(self.address(), self.0.frame.is_some())
+        *self.0.order.get_or_init(|| crate::order_key(self.address(), self.0.frame.is_some()))
     }
 
     /// What this record is in its timeline; `None` for stones. Spec: ibgib §1.4.

@@ -232,8 +232,7 @@ impl SpaceHandle {
     }
 
     fn member(&self, index: &Index, sid: &Sid) -> Option<Stored> {
-        let state = index.spaces.get(&self.space)?;
-        if index.is_member(state, sid) == Ok(true) { index.stored(sid).ok()? } else { None }
+        index.member(index.spaces.get(&self.space)?, sid).ok()?
     }
 
     /// Counts; `None` when the space was removed.

@@ -329,11 +329,20 @@ impl Index {
     pub(crate) fn is_member(&self, state: &SpaceState, sid: &Sid) -> Result<bool, Unreadable> {
         match self.records.find(sid) {
             Some(id) => self.is_member_record(state, id),
-            None => match self.runs.stored(sid)? {
-                Some(stored) => self.is_member_in_runs(state, sid, &stored),
-                None => Ok(false),
-            },
+            None => Ok(self.member(state, sid)?.is_some()),
         }
+    }
+
+    /// Where a member of a space lies.
+    pub(crate) fn member(&self, state: &SpaceState, sid: &Sid) -> Result<Option<Stored>, Unreadable> {
+        let (stored, is_member) = match self.records.find(sid) {
+            Some(id) => (Some(self.records.get(id).stored()), self.is_member_record(state, id)?),
+            None => match self.runs.stored(sid)? {
+                Some(stored) => (Some(stored), self.is_member_in_runs(state, sid, &stored)?),
+                None => (None, false),
+            },
+        };
+        Ok(stored.filter(|stored| is_member && !stored.is_erased()))
     }
 
     /// As [`Index::is_member`], for a record in memory.
@@ -381,8 +390,11 @@ impl Index {
                 self.sagas.insert(saga, SagaInfo { space, txn, state: SagaState::Staged, wall_ms });
             }
             Entry::Record { txn, line, encoded_len, .. } => {
-                // The first entry of a record counts, also when a run has it, unless it was erased since.
-                let place = self.stored(&line.sid)?.map_or(place, |stored| stored.place);
+                // The first entry of a record counts, also when a run has it, unless it was erased since. Nobody appends one that is here.
+                let place = match sums {
+                    Sums::Given => place,
+                    _ => self.stored(&line.sid)?.map_or(place, |stored| stored.place),
+                };
                 let id = self.add_record(place, line, encoded_len);
                 self.fresh += 1;
                 self.next_txn = self.next_txn.max(txn + 1);

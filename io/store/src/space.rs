@@ -172,12 +172,12 @@ impl SpaceState {
         self.count += draft.count;
         self.bytes += draft.bytes;
         self.since_sums += draft.since_sums;
-        self.members.extend(draft.members);
-        self.addresses.extend(draft.addresses);
-        self.frames.extend(draft.frames);
-        self.named.extend(draft.named.into_iter().map(|row| renumbered(row, number)));
-        self.makers.extend(draft.makers.into_iter().map(|row| renumbered(row, number)));
-        self.kinds.extend(draft.kinds.into_iter().map(|row| renumbered(row, number)));
+        take_over(&mut self.members, draft.members);
+        take_over(&mut self.addresses, draft.addresses);
+        take_over(&mut self.frames, draft.frames);
+        take_over(&mut self.named, renumbered(draft.named, number));
+        take_over(&mut self.makers, renumbered(draft.makers, number));
+        take_over(&mut self.kinds, renumbered(draft.kinds, number));
         for (chunk, count) in draft.chunks {
             *self.chunks.entry(chunk).or_default() += count;
         }
@@ -306,10 +306,18 @@ impl SpaceState {
     }
 }
 
-/// A row of a draft as one of the space with this number.
-fn renumbered<const N: usize>(mut row: [u8; N], number: u32) -> [u8; N] {
-    row[..4].copy_from_slice(&number.to_be_bytes());
-    row
+/// Rows of a draft as those of the space with this number.
+fn renumbered<const N: usize>(rows: BTreeSet<[u8; N]>, number: u32) -> BTreeSet<[u8; N]> {
+    let row = |mut row: [u8; N]| {
+        row[..4].copy_from_slice(&number.to_be_bytes());
+        row
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// Adds all of another set.
+fn take_over<T: Ord>(set: &mut BTreeSet<T>, mut other: BTreeSet<T>) {
+    if set.is_empty() { *set = other } else { set.append(&mut other) }
 }
 
 /// Whether two lists hold the same ids.

@@ -22,7 +22,7 @@ use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::{Facts, FactsError};
 use crate::handle::{SpaceHandle, SpaceInfo, members};
-use crate::index::{Index, Sums, TipMove, Txn, address_hash, tip_hash};
+use crate::index::{Index, Sums, TipMove, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
 use crate::open::Closed;
@@ -34,6 +34,8 @@ use crate::{guard, open, read, write};
 
 /// Sids in one list entry.
 const LIST_SIDS_MAX: usize = 8192;
+/// Bytes of what stands in front of a record in its entry, about.
+const RECORD_FRONT_BYTES: usize = 160;
 /// Bytes of one entry with tip moves, about.
 const MOVES_BYTES_MAX: usize = 512 * 1024;
 /// Frames of staged records whose facts are kept in memory until the commit; others are read again.
@@ -63,8 +65,7 @@ pub struct Config {
     pub pack_bytes: u64,
     /// Bytes of unused chunks in the open pack for which a collection seals it.
     pub garbage_bytes: u64,
-    /// Records that a saga has staged when a pack is sealed from which on they are put together ahead of the commit, so that they need
-    /// not stay in memory.
+    /// From how many records on what a saga stages is put together ahead of its commit, so that it need not stay in memory.
     pub draft_records: usize,
     /// Milliseconds since 1970-01-01 UTC: stamps the outcomes of sagas. Simulations hand in their own.
     pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -178,6 +179,12 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     pub(crate) fn new(log: &Log) -> Self {
         Self { builder: log.builder(), pack: log.active.number, entries: Vec::new() }
+    }
+
+    /// Makes room for this many records of so many bytes together.
+    fn reserve(&mut self, records: usize, bytes: usize) {
+        self.builder.bytes.reserve(bytes + records * RECORD_FRONT_BYTES);
+        self.entries.reserve(records);
     }
 
     pub(crate) fn push(&mut self, entry: Entry<'a>) {
@@ -376,6 +383,7 @@ impl Store {
         }
         let mut log = self.writer()?;
         let mut batch = Batch::new(&log);
+        batch.reserve(records.len(), records.iter().map(|record| record.encoded().len()).sum());
         let txn;
         {
             let index = read(&self.inner.index);
@@ -423,6 +431,15 @@ impl Store {
         if staged_facts.values().map(HashMap::len).sum::<usize>() < STAGED_FACTS_MAX {
             let facts = staged_facts.entry(txn).or_default();
             facts.extend(frames.into_iter().flatten().map(|frame| (frame.sid, Box::new(frame))));
+        }
+        drop(staged_facts);
+        let many = self.inner.config.draft_records.max(1);
+        let is_due = read(&self.inner.index).txns.get(&txn).is_some_and(|staged| staged.records.len() >= many);
+        if is_due && let Err(error) = self.draft(&mut log, txn, space) {
+            if log.failed {
+                return Err(error);
+            }
+            tracing::warn!(%error, "what a saga has staged stays in memory");
         }
         Ok(())
     }
@@ -565,14 +582,6 @@ impl Store {
 
     /// Seals the open pack and begins the next one.
     pub(crate) fn seal(&self, log: &mut Log) -> Result<(), StoreError> {
-        let many = |staged: &Txn| staged.records.len() >= self.inner.config.draft_records.max(1);
-        let large: Vec<(u64, SpaceId)> = {
-            let index = read(&self.inner.index);
-            let staged = index.sagas.values().filter(|info| info.state == SagaState::Staged);
-            let large = staged.filter(|info| index.txns.get(&info.txn).is_some_and(many));
-            large.map(|info| (info.txn, info.space)).collect()
-        };
-        large.into_iter().try_for_each(|(txn, space)| self.draft(log, txn, &space))?;
         let mut batch = Batch::new(log);
         batch.sums(&read(&self.inner.index), 1);
         let pack = self.append(log, batch).and_then(|_| log.roll())?;
@@ -606,6 +615,7 @@ impl Store {
             if index.runs.health.is_damaged() {
                 return Err(StoreError::Failed);
             }
+            moving.write(txn)?;
             let records = staged.into_iter().flat_map(|staged| &staged.records);
             let listed: Vec<ChunkHash> =
                 records.filter_map(|id| index.chunk_lists.get(id)).flatten().copied().collect();

@@ -139,8 +139,12 @@ impl Tips {
 
     /// Takes over the tips of a draft. Of the `common` timelines both have some.
     pub(crate) fn join(&mut self, draft: Self, common: &BTreeSet<TimelineId>) {
-        let fresh = Arc::make_mut(&mut self.fresh);
-        draft.fresh.heads().for_each(|(head, gone)| fresh.change(head, gone));
+        if self.fresh.changes.is_empty() {
+            self.fresh = draft.fresh;
+        } else {
+            let fresh = Arc::make_mut(&mut self.fresh);
+            draft.fresh.heads().for_each(|(head, gone)| fresh.change(head, gone));
+        }
         self.count += draft.count;
         self.timelines += draft.timelines - common.len() as u64;
         Arc::make_mut(&mut self.diverged).extend(draft.diverged.iter().chain(common).copied());

@@ -51,12 +51,18 @@ impl Run {
     pub(super) fn stage(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
         self.receive.close(context, &mut self.scoped)?;
         let index = &self.receive.index;
-        let mut changes = Changes::of(self.scoped.snapshot(), self.terms.strategy == Strategy::Abort);
+        let mut changes = Changes::of(self.scoped.snapshot(), &index.heads, self.terms.strategy == Strategy::Abort);
         // Nearly all timelines end with one tip: their moves are written down at once. The others wait for merges.
         let (mut diverged, mut moved) = (TipsAfter::new(), MovedKinds::default());
         for (id, timeline) in &index.timelines {
             let before = self.tips_before(id);
             let after = index.tips_after(timeline, &before);
+            if before.is_empty() && after.len() == 1 {
+                moved.add(timeline.kind);
+                changes.begins(*id, &after);
+                continue;
+            }
+            timeline.heads.iter().for_each(|head| changes.tips.sub(&head.id));
             if after.iter().map(|tip| tip.sid).eq(before.iter().map(|tip| tip.sid)) {
                 continue;
             }
@@ -180,9 +186,19 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    fn of(snapshot: &Snapshot, strict: bool) -> Self {
-        let (tips, moves, expected) = (snapshot.tip_summary.clone(), Vec::new(), BTreeMap::new());
+    /// With all received heads among the tips: whoever notes something else than [`Changes::begins`] of a timeline takes its own away.
+    fn of(snapshot: &Snapshot, heads: &SetSummary, strict: bool) -> Self {
+        let (mut tips, moves, expected) = (snapshot.tip_summary.clone(), Vec::new(), BTreeMap::new());
+        tips.add_all(heads);
         Self { tips, moves, expected, strict }
+    }
+
+    /// Notes a timeline that had no tips and has one, the received head.
+    fn begins(&mut self, timeline: TimelineId, after: &[Head]) {
+        note_moves(timeline, &[], after, &mut self.moves);
+        if self.strict {
+            self.expected.insert(timeline, Vec::new());
+        }
     }
 
     fn note(&mut self, timeline: TimelineId, before: &[Head], after: &[Head]) {

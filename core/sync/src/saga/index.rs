@@ -4,23 +4,34 @@
 use std::collections::BTreeMap;
 
 use sealtide_crypto::{Sha256, sha256};
-use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified};
+use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, order_key};
 use smallvec::SmallVec;
 
 use super::Fault;
 use crate::scope::Scoped;
 use crate::{AbortCode, SetSummary, SpaceView, TipItem};
 
-/// First 16 bytes of the SHA-256 of an address: half the memory, and nobody finds two addresses with the same.
+/// Stands for an address: the first 16 bytes of its SHA-256, so half the memory, and nobody finds two addresses with the same. In front of
+/// that the order key, but for the bits that depend on the record: a bulk stream comes in that order, and what comes next then belongs
+/// next to what came last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key([u8; 16]);
+pub(super) struct Key(u64, [u8; 16]);
 
 impl Key {
     pub(super) fn of(address: &Address) -> Self {
+        Self::with(order_key(address, true), address)
+    }
+
+    pub(super) fn of_record(record: &Verified) -> Self {
+        Self::with(record.order_key(), record.address())
+    }
+
+    fn with(order: u64, address: &Address) -> Self {
         let digest = sha256(address.as_str().as_bytes());
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
-        Self(key)
+        // Without the top bit (no frame) and the lowest (no key is the greatest number).
+        Self(order << 1 >> 2, key)
     }
 }
 
@@ -85,6 +96,8 @@ pub(super) struct Index {
     pub(super) bytes: u64,
     /// Summary of the records.
     pub(super) summary: SetSummary,
+    /// Summary of the heads of all timelines.
+    pub(super) heads: SetSummary,
 }
 
 /// The counter of what is no frame.
@@ -221,12 +234,22 @@ impl Index {
             *child = frame.n.max(*child);
             // An ancestor is one along a falling counter; whoever invents counters covers nothing.
             let parent = Key::of(parent);
-            let above = |sid| self.records.get(&(parent, sid)).is_none_or(|n| *n >= frame.n);
-            timeline.heads.retain(|head| above(head.sid));
+            let (records, heads) = (&self.records, &mut self.heads);
+            timeline.heads.retain(|head| {
+                let above = records.get(&(parent, head.sid)).is_none_or(|n| *n >= frame.n);
+                if !above {
+                    heads.sub(&head.id);
+                }
+                above
+            });
         }
         if self.covered.get(&key) <= Some(&frame.n) {
             let (tip, sid) = (record.address(), record.sid());
-            timeline.heads.push(Head { sid, id: TipItem::id_of(&frame.tjp, tip, &sid) });
+            let id = TipItem::id_of(&frame.tjp, tip, &sid);
+            if timeline.heads.iter().all(|head| head.sid != sid) {
+                timeline.heads.push(Head { sid, id });
+                self.heads.add(&id);
+            }
         }
     }
 

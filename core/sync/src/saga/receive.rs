@@ -170,7 +170,7 @@ impl Receive {
                 continue;
             }
             if let Some(record) = context.view.staged_record(&context.config.saga, sid) {
-                self.take_in(Key::of(record.address()), &record, context, scoped)?;
+                self.take_in(Key::of_record(&record), &record, context, scoped)?;
                 self.resumed += 1;
             }
         }
@@ -313,7 +313,7 @@ impl Receive {
                 Verified::accept(encoded).map_err(|refusal| Fault::new(AbortCode::BadRecord, refusal.to_string()))?;
             let goes_along = self.goes_along(&record, context, scoped);
             self.wants.admit(message.want, &record, goes_along)?;
-            let key = Key::of(record.address());
+            let key = Key::of_record(&record);
             if self.is_new(key, record.sid(), streams, context, scoped) {
                 self.take_in(key, &record, context, scoped)?;
                 self.bytes += record.encoded().len() as u64;
