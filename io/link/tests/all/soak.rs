@@ -16,6 +16,9 @@ const PAIRS: u64 = 8;
 const PAIRS_LONG: u64 = 200;
 /// A run that says something of the slope of the memory.
 const LONG: Duration = Duration::from_secs(1_800);
+/// How long a session rests between two faults in such a run, at the most. Without a rest 200 sessions would keep the machine busy, and
+/// what is measured would be how little of it is enough.
+const REST: Duration = Duration::from_secs(5);
 /// Rounds of faults at scale 1; each is a fault of every session, and a message each way after it.
 const ROUNDS: u64 = 24;
 /// How long one message may take that meets a fault. It is no claim about speed: it says "stuck".
@@ -134,11 +137,12 @@ fn resident() -> u64 {
     line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-async fn rounds(mut pairs: Vec<Pair>, count: u64) -> Vec<Pair> {
+async fn rounds(mut pairs: Vec<Pair>, count: u64, rest: Duration) -> Vec<Pair> {
     let mut tasks = JoinSet::new();
     for mut pair in pairs.drain(..) {
         tasks.spawn(async move {
             for _ in 0..count {
+                tokio::time::sleep(rest * u32::from(pair.random()) / 255).await;
                 tokio::time::timeout(STUCK, pair.round()).await.expect("a session is stuck");
             }
             pair
@@ -149,7 +153,7 @@ async fn rounds(mut pairs: Vec<Pair>, count: u64) -> Vec<Pair> {
 
 /// The memory after the last rounds is that after the first, but for a fixed allowance: it does not follow their number. At
 /// scale 10 this goes on for an hour; `SEALTIDE_SOAK_SECONDS` says another time. From half an hour on there are 200 sessions
-/// (or as many as `SEALTIDE_SOAK_SESSIONS` says). By how much the memory grew in an hour of the last two thirds is printed.
+/// (or as many as `SEALTIDE_SOAK_SESSIONS` says), which rest between faults. By how much the memory grew in an hour of the last two thirds is printed.
 // Proves: LK-71
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak() {
@@ -164,16 +168,17 @@ async fn soak() {
     let least = Duration::from_secs(set("SEALTIDE_SOAK_SECONDS").unwrap_or(if scale() >= 10 { 3_600 } else { 0 }));
     let pairs_wanted = if least >= LONG { PAIRS_LONG } else { PAIRS };
     let count_of_pairs = set("SEALTIDE_SOAK_SESSIONS").unwrap_or(pairs_wanted);
+    let rest = if least >= LONG { REST } else { Duration::ZERO };
     let began = Instant::now();
     let mut pairs = Vec::new();
     for number in 0..count_of_pairs {
         pairs.push(Pair::new(number).await);
     }
-    pairs = rounds(pairs, ROUNDS).await;
+    pairs = rounds(pairs, ROUNDS, rest).await;
     let (mut done, warm) = (ROUNDS, (began.elapsed(), resident()));
     let (mut last, mut looks) = (warm, Vec::new());
     while done < 2 * ROUNDS || began.elapsed() < least {
-        pairs = rounds(pairs, ROUNDS).await;
+        pairs = rounds(pairs, ROUNDS, rest).await;
         done += ROUNDS;
         last = (began.elapsed(), resident());
         looks.push((last.0.as_secs_f64() / 3_600.0, last.1 as f64));
