@@ -5,6 +5,7 @@
 //! answerer OPENING → RECONCILING → TRANSFERRING → STAGED → COMMITTING → DONE     (any → ABORTED)
 //! ```
 
+mod ascending;
 mod check;
 mod clock;
 mod commit;

@@ -8,7 +8,7 @@ use sealtide_ibgib::{ChunkHash, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
 use super::contexts::{Chain, ContextKind, Contexts, auth};
-use super::index::{Head, Index, Kind};
+use super::index::{Head, Index, Kind, Place};
 use super::merging::Merges;
 use super::opening::body_hash;
 use super::run::Run;
@@ -54,7 +54,7 @@ impl Run {
         let mut changes = Changes::of(self.scoped.snapshot(), &index.heads, self.terms.strategy == Strategy::Abort);
         // Nearly all timelines end with one tip: their moves are written down at once. The others wait for merges.
         let (mut diverged, mut moved) = (TipsAfter::new(), MovedKinds::default());
-        for (id, timeline) in &index.timelines {
+        for (Place(_, id), timeline) in index.timelines.iter() {
             let before = self.tips_before(id);
             let after = index.tips_after(timeline, &before);
             if before.is_empty() && after.len() == 1 {

@@ -8,6 +8,7 @@ use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, order_key};
 use smallvec::SmallVec;
 
 use super::Fault;
+use super::ascending::Ascending;
 use crate::scope::Scoped;
 use crate::{AbortCode, SetSummary, SpaceView, TipItem};
 
@@ -35,6 +36,16 @@ impl Key {
     }
 }
 
+/// A timeline, in the order of a bulk stream: by its order key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(pub(super) u64, pub(super) TimelineId);
+
+impl Place {
+    fn of(order: u64, timeline: TimelineId) -> Self {
+        Self(order, timeline)
+    }
+}
+
 /// A reference to something that is neither here nor received.
 #[derive(Clone, Debug)]
 pub(super) struct Missing {
@@ -42,7 +53,7 @@ pub(super) struct Missing {
     /// How often it was asked for by address.
     pub(super) tries: u8,
     /// The timeline and counter of the frame whose past it is.
-    pub(super) child: Option<(TimelineId, u64)>,
+    pub(super) child: Option<(Place, u64)>,
 }
 
 /// The frames received of one timeline. A large saga brings millions of timelines, nearly all with one head: no texts, and
@@ -81,13 +92,13 @@ pub(super) struct Head {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Sids by address, with the counter of frames; [`NO_FRAME`] for others.
-    records: BTreeMap<(Key, Sid), u64>,
+    records: Ascending<(Key, Sid), u64>,
     pub(super) missing: BTreeMap<Key, Missing>,
     /// Counters that frames must have once they come, because a frame above them came first.
     expected: BTreeMap<Key, u64>,
     /// Frames that a received frame has as parent, and the greatest counter of such a frame.
     covered: BTreeMap<Key, u64>,
-    pub(super) timelines: BTreeMap<TimelineId, Timeline>,
+    pub(super) timelines: Ascending<Place, Timeline>,
     /// Manifests with pages: their sums are checked at the end.
     pub(super) paged: Vec<Sid>,
     /// Pages.
@@ -111,22 +122,22 @@ impl Index {
     }
 
     pub(super) fn holds(&self, key: Key, sid: Sid) -> bool {
-        self.records.contains_key(&(key, sid))
+        self.records.contains(&(key, sid))
     }
 
     pub(super) fn holds_tip(&self, tip: &Address, sid: &Sid) -> bool {
-        self.records.contains_key(&(Key::of(tip), *sid))
+        self.records.contains(&(Key::of(tip), *sid))
     }
 
     /// The records received with this address, and the counters of those that are frames.
     pub(super) fn shapes(&self, key: Key) -> impl Iterator<Item = (Sid, Option<u64>)> {
-        let found = self.records.range((key, SID_MIN)..=(key, SID_MAX));
-        found.map(|((_, sid), n)| (*sid, Some(*n).filter(|n| *n != NO_FRAME)))
+        let found = self.records.range((key, SID_MIN), (key, SID_MAX)).into_iter();
+        found.map(|((_, sid), n)| (sid, Some(*n).filter(|n| *n != NO_FRAME)))
     }
 
     /// All sids, ascending.
     pub(super) fn sids(&self) -> Vec<Sid> {
-        let mut sids: Vec<_> = self.records.keys().map(|(_, sid)| *sid).collect();
+        let mut sids: Vec<_> = self.records.iter().map(|((_, sid), _)| *sid).collect();
         sids.sort_unstable();
         sids
     }
@@ -144,7 +155,7 @@ impl Index {
             self.check_counter(key, frame, scoped, view)?;
             self.settle(key, frame, record);
         }
-        if self.records.insert((key, record.sid()), frame.map_or(NO_FRAME, |frame| frame.n)).is_none() {
+        if self.records.get_or_make((key, record.sid()), || frame.map_or(NO_FRAME, |frame| frame.n)).1 {
             self.summary.add(record.sid().as_bytes());
         }
         self.bytes += record.encoded().len() as u64;
@@ -174,7 +185,8 @@ impl Index {
 
     /// Begins a timeline of which frames from `low` up are asked for.
     pub(super) fn begin(&mut self, tjp: &Address, low: u64) {
-        let timeline = self.timelines.entry(tjp.timeline_id()).or_insert_with(|| Timeline::new(tjp, low));
+        let place = Place::of(order_key(tjp, true), tjp.timeline_id());
+        let (timeline, _) = self.timelines.get_or_make(place, || Timeline::new(tjp, low));
         timeline.low = timeline.low.min(low);
     }
 
@@ -227,7 +239,8 @@ impl Index {
 
     /// Keeps the heads of the timeline.
     fn settle(&mut self, key: Key, frame: &FrameFacts, record: &Verified) {
-        let timeline = self.timelines.entry(frame.timeline).or_insert_with(|| Timeline::new(&frame.tjp, frame.n));
+        let place = Place::of(record.order_key(), frame.timeline);
+        let (timeline, _) = self.timelines.get_or_make(place, || Timeline::new(&frame.tjp, frame.n));
         timeline.low = timeline.low.min(frame.n);
         for parent in frame.past.iter().chain(&frame.orphans) {
             let child = self.covered.entry(Key::of(parent)).or_default();
@@ -254,7 +267,7 @@ impl Index {
     }
 
     fn note_links(&mut self, record: &Verified, scoped: &mut Scoped, view: &dyn SpaceView) {
-        let past = record.frame_ref().map(|frame| (frame.timeline, frame.n));
+        let past = record.frame_ref().map(|frame| (Place::of(record.order_key(), frame.timeline), frame.n));
         for (name, links) in record.relations() {
             if !scoped.follows(name) {
                 continue;

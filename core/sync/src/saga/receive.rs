@@ -494,7 +494,7 @@ impl Receive {
             let to = timeline.low - 1;
             timeline.low = timeline.low.saturating_sub(step);
             timeline.steps = timeline.steps.saturating_add(1);
-            self.wants.ask_range(id, timeline.low, to);
+            self.wants.ask_range(id.1, timeline.low, to);
         }
         Ok(())
     }
@@ -516,8 +516,8 @@ impl Receive {
             && self
                 .index
                 .timelines
-                .values()
-                .flat_map(|timeline| &timeline.heads)
+                .iter()
+                .flat_map(|(_, timeline)| &timeline.heads)
                 .any(|h| !self.tips.contains_key(&h.id));
         if stray { self.prune(context, scoped) } else { Ok(()) }
     }

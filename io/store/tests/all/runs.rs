@@ -164,7 +164,9 @@ fn a_large_saga_is_in_runs_before_its_commit() {
     // Merges make them rows like all others.
     for more in count..count + 400 {
         let local = conformance::local(vec![record(more)]);
-        (store.commit(&space, &local).unwrap(), plain.commit(&space, &local).unwrap());
+        for store in [&store, &plain] {
+            store.commit(&space, &local).unwrap();
+        }
         if more % 50 == 0 {
             check(&store, &space, more + 1, &format!("after {more}"));
         }
