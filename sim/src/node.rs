@@ -22,6 +22,8 @@ use crate::world::{Faults, Promises, SimWorld, members};
 
 /// Small packs, so that a run goes over several.
 const PACK_BYTES: u64 = 256 * 1024;
+/// Small too, so that much of what sagas stage is put together ahead of their commits.
+const DRAFT_RECORDS: usize = 3;
 
 /// Broken promises found while a run goes on. Clones are the same list.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +139,8 @@ impl SimNode {
         let world = SimWorld::new(&self.0.name, disk.clone(), skew_ms, seed, &self.0.trace);
         let clock = world.clone();
         let wall_ms: WallClock = Arc::new(move || sealtide_node::world::World::now(&clock).wall_ms);
-        let config = Config { pack_bytes: PACK_BYTES, wall_ms: wall_ms.clone(), ..Config::default() };
+        let config =
+            Config { pack_bytes: PACK_BYTES, draft_records: DRAFT_RECORDS, wall_ms: wall_ms.clone(), ..Config::default() };
         let store = Store::open(Arc::new(disk), config).map_err(|error| format!("cannot open its store: {error}"))?;
         let keystones = self.0.keeper.open(&store, wall_ms)?;
         let engine = Engine::with_keystones(world.clone(), store, self.0.id, keystones);
