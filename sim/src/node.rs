@@ -139,8 +139,12 @@ impl SimNode {
         let world = SimWorld::new(&self.0.name, disk.clone(), skew_ms, seed, &self.0.trace);
         let clock = world.clone();
         let wall_ms: WallClock = Arc::new(move || sealtide_node::world::World::now(&clock).wall_ms);
-        let config =
-            Config { pack_bytes: PACK_BYTES, draft_records: DRAFT_RECORDS, wall_ms: wall_ms.clone(), ..Config::default() };
+        let config = Config {
+            pack_bytes: PACK_BYTES,
+            draft_records: DRAFT_RECORDS,
+            wall_ms: wall_ms.clone(),
+            ..Config::default()
+        };
         let store = Store::open(Arc::new(disk), config).map_err(|error| format!("cannot open its store: {error}"))?;
         let keystones = self.0.keeper.open(&store, wall_ms)?;
         let engine = Engine::with_keystones(world.clone(), store, self.0.id, keystones);
