@@ -10,6 +10,7 @@ use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 use smallvec::SmallVec;
 
+use crate::draft::Draft;
 use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine};
 use crate::pack::{Hole, Packs, Place};
 use crate::run::{Run, Unreadable};
@@ -163,19 +164,6 @@ impl Txn {
     fn draft_for(&self, space: &SpaceId) -> Option<&Draft> {
         self.draft.as_deref().filter(|draft| draft.space == *space)
     }
-}
-
-/// What a large saga has staged, put together ahead of its commit: a space of its own that no reader sees. So it need not stay
-/// in memory: its rows go into runs under its own number, and become those of the space by one line. Spec: store, "Drafts".
-#[derive(Debug)]
-pub(crate) struct Draft {
-    /// The space that it is for.
-    pub(crate) space: SpaceId,
-    pub(crate) state: SpaceState,
-    /// The first pack whose run may have rows of it.
-    pub(crate) first_pack: u32,
-    /// Whether some of it may be members of the space: then it cannot become part of it as it is.
-    pub(crate) overlaps: bool,
 }
 
 /// A [`Move`] as the index needs it: what a large commit moves waits in memory until the commit counts, so no texts.

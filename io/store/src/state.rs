@@ -8,8 +8,9 @@ use std::sync::Arc;
 use sealtide_ibgib::TimelineId;
 use sealtide_sync::{SagaId, SagaState};
 
+use crate::draft::Draft;
 use crate::entry::{Cut, put_line, put_summary, put32, put64, read_line, read_summary};
-use crate::index::{Draft, Index, SagaInfo, Txn};
+use crate::index::{Index, SagaInfo, Txn};
 use crate::pack::Place;
 use crate::runs::Joined;
 use crate::space::SpaceState;

@@ -21,23 +21,22 @@ use crate::durable::{Durable, position};
 use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::{Facts, FactsError};
-use crate::handle::{SpaceHandle, SpaceInfo, members};
+use crate::handle::{SpaceHandle, SpaceInfo};
 use crate::index::{Index, Sums, TipMove, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
+use crate::moving::Moving;
 use crate::open::Closed;
 use crate::pack::{Place, io_error};
 use crate::plan::{Asked, FrameOf, Plan, StagedFacts, txn_of};
 use crate::seal::write_run;
-use crate::space::{SpaceState, pieces};
+use crate::space::SpaceState;
 use crate::{guard, open, read, write};
 
 /// Sids in one list entry.
 const LIST_SIDS_MAX: usize = 8192;
 /// Bytes of what stands in front of a record in its entry, about.
 const RECORD_FRONT_BYTES: usize = 160;
-/// Bytes of one entry with tip moves, about.
-const MOVES_BYTES_MAX: usize = 512 * 1024;
 /// Frames of staged records whose facts are kept in memory until the commit; others are read again.
 const STAGED_FACTS_MAX: usize = 200_000;
 /// Changes of a space after which the log gets its summaries: what an open after a crash has to count at most.
@@ -125,13 +124,13 @@ pub(crate) struct Inner {
     pub(crate) index: RwLock<Index>,
     pub(crate) durable: Durable,
     events: Mutex<Events>,
-    staged_facts: Mutex<StagedFacts>,
+    pub(crate) staged_facts: Mutex<StagedFacts>,
     facts: Facts,
     pub(crate) touched: Touched,
     pub(crate) expanded: Expanded,
     pub(crate) config: Config,
     /// Whether something was appended since the last mark.
-    dirty: AtomicBool,
+    pub(crate) dirty: AtomicBool,
     /// How many spaces had been removed when every record was last looked at for one that nobody has.
     pub(crate) erased_to: AtomicU32,
     /// Held by a check: there is one at a time.
@@ -199,7 +198,7 @@ impl<'a> Batch<'a> {
         self.push(Entry::Record { txn, line, encoded, encoded_len: encoded.len() as u32 });
     }
 
-    fn moves(&mut self, txn: u64, entries: Vec<Vec<(Move, TipMove)>>) {
+    pub(crate) fn moves(&mut self, txn: u64, entries: Vec<Vec<(Move, TipMove)>>) {
         for entry in entries {
             self.push(Entry::Moves { txn, moves: entry.into_iter().map(|(change, _)| change).collect() });
         }
@@ -213,7 +212,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn lists(&mut self, sids: &[Sid], entry: impl Fn(Vec<Sid>) -> Entry<'a>) {
+    pub(crate) fn lists(&mut self, sids: &[Sid], entry: impl Fn(Vec<Sid>) -> Entry<'a>) {
         sids.chunks(LIST_SIDS_MAX).for_each(|sids| self.push(entry(sids.to_vec())));
     }
 }
@@ -594,77 +593,6 @@ impl Store {
         Ok(())
     }
 
-    /// Puts what a saga has staged into its draft. Spec: store, "Drafts".
-    fn draft(&self, log: &mut Log, txn: u64, space: &SpaceId) -> Result<(), StoreError> {
-        let facts = guard(&self.inner.staged_facts).remove(&txn).unwrap_or_default();
-        let none = CommitRequest { saga: None, staged: None, records: vec![], expected: vec![], strict: false };
-        let mut moving = Moving::new(log, &self.inner, Some(txn));
-        let (plan, listed) = {
-            let index = read(&self.inner.index);
-            let empty = SpaceState::default();
-            let staged = index.txns.get(&txn);
-            let state = staged.and_then(|staged| staged.draft.as_deref()).map_or(&empty, |draft| &draft.state);
-            let asked = Asked { index: &index, txn, state, draft: None, request: &none, frames: &[], facts };
-            let plan = Plan::of(asked, &mut |part| moving.take(part)).map_err(|error| match error {
-                CommitError::Store(error) => error,
-                other => {
-                    tracing::error!(%other, "what was staged cannot be put together");
-                    StoreError::Failed
-                }
-            })?;
-            if index.runs.health.is_damaged() {
-                return Err(StoreError::Failed);
-            }
-            moving.write(txn)?;
-            let records = staged.into_iter().flat_map(|staged| &staged.records);
-            let listed: Vec<ChunkHash> =
-                records.filter_map(|id| index.chunk_lists.get(id)).flatten().copied().collect();
-            (plan, listed)
-        };
-        let (log, tips_moved, moves) = moving.end(txn);
-        let mut batch = Batch::new(log);
-        batch.moves(txn, tips_moved);
-        batch.push(Entry::Draft { txn, space: *space, moves, dropped: false });
-        let (items, tips) = (plan.items, plan.tips);
-        self.append_with(log, batch, |index| {
-            if let Some(draft) = index.txns.get_mut(&txn).and_then(|staged| staged.draft.as_mut()) {
-                (draft.state.item_summary, draft.state.tip_summary) = (items, tips);
-            }
-        })?;
-        self.inner.touched.listed(&listed);
-        Ok(())
-    }
-
-    /// Makes the draft of a saga ready for its commit: complete, where it can become part of the space as it is; taken apart, where
-    /// only some of it is asked for or some of it is there already. Whether it can.
-    fn ready_draft(&self, log: &mut Log, space: &SpaceId, request: &CommitRequest) -> Result<bool, CommitError> {
-        let drafted = || {
-            let index = read(&self.inner.index);
-            let txn = txn_of(&index, space, request)?;
-            let draft = index.txns.get(&txn).and_then(|staged| Some((staged.records.len(), staged.draft.as_deref()?)));
-            let state = draft.map(|(fresh, draft)| (txn, fresh, request.staged.is_none() && !draft.overlaps));
-            Ok::<_, CommitError>(state)
-        };
-        let Some((txn, fresh, whole)) = drafted()? else { return Ok(false) };
-        if whole && fresh > 0 {
-            self.draft(log, txn, space)?;
-        }
-        let Some((txn, _, whole)) = drafted()? else { return Ok(false) };
-        if whole {
-            return Ok(true);
-        }
-        let sids = {
-            let index = read(&self.inner.index);
-            let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
-            draft.map_or(Ok(Vec::new()), |draft| members(&index, &draft.state))?
-        };
-        let mut batch = Batch::new(log);
-        batch.lists(&sids, |sids| Entry::Known { txn, sids });
-        batch.push(Entry::Draft { txn, space: *space, moves: 0, dropped: true });
-        self.append(log, batch)?;
-        Ok(false)
-    }
-
     /// Writes the run of the sealed packs up to `last`. Readers go on meanwhile. When it cannot be written, the packs
     /// stay in memory until the next one is sealed.
     fn seal_run(&self, log: &mut Log, last: u32) {
@@ -724,7 +652,12 @@ impl Store {
         self.append_with(log, batch, |_| ())
     }
 
-    fn append_with(&self, log: &mut Log, batch: Batch<'_>, after: impl FnOnce(&mut Index)) -> Result<u64, StoreError> {
+    pub(crate) fn append_with(
+        &self,
+        log: &mut Log,
+        batch: Batch<'_>,
+        after: impl FnOnce(&mut Index),
+    ) -> Result<u64, StoreError> {
         let Batch { builder, entries: batch, .. } = batch;
         if !batch.is_empty() {
             let entries = batch.len();
@@ -858,61 +791,6 @@ impl Store {
             events.pending.extend(new.map(|event| (end, event)));
         }
         Ok((plan.result, end))
-    }
-}
-
-/// The tip moves of a commit on their way into the log. What a saga moves is written part by part, but for the last, which goes with
-/// the commit entry: a large one would be as long as all that it stages. Without a commit behind them they mean nothing.
-struct Moving<'a> {
-    log: &'a mut Log,
-    inner: &'a Inner,
-    /// The transaction of the saga; `None` for a local change, which is written in one go with its records.
-    ahead: Option<u64>,
-    /// The newest part, cut into entries.
-    part: Vec<Vec<(Move, TipMove)>>,
-    /// All so far, as they stand in entries.
-    count: u64,
-    /// What was written, as the index needs it.
-    written: Vec<TipMove>,
-}
-
-impl<'a> Moving<'a> {
-    fn new(log: &'a mut Log, inner: &'a Inner, ahead: Option<u64>) -> Self {
-        Self { log, inner, ahead, part: Vec::new(), count: 0, written: Vec::new() }
-    }
-
-    /// What is left to be written, right in front of what the moves are for; and how many moves there are in all.
-    fn end(self, txn: u64) -> (&'a mut Log, Vec<Vec<(Move, TipMove)>>, u64) {
-        let Self { log, inner, part, count, written, .. } = self;
-        if !written.is_empty() {
-            write(&inner.index).txns.entry(txn).or_default().moves.extend(written);
-        }
-        (log, part, count)
-    }
-
-    fn take(&mut self, moves: Vec<(Move, TipMove)>) -> Result<(), StoreError> {
-        if let Some(txn) = self.ahead {
-            self.write(txn)?;
-        }
-        let entries = pieces(moves, MOVES_BYTES_MAX);
-        self.count += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
-        self.part.extend(entries);
-        Ok(())
-    }
-
-    fn write(&mut self, txn: u64) -> Result<(), StoreError> {
-        if self.part.is_empty() {
-            return Ok(());
-        }
-        let mut builder = self.log.builder();
-        for entry in std::mem::take(&mut self.part) {
-            let (moves, plain): (Vec<_>, Vec<_>) = entry.into_iter().unzip();
-            self.written.extend(plain);
-            builder.push(&Entry::Moves { txn, moves });
-        }
-        self.log.append(&builder)?;
-        self.inner.dirty.store(true, Ordering::Relaxed);
-        Ok(())
     }
 }
 

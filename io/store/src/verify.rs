@@ -14,10 +14,11 @@ use sealtide_sync::{RangeBound, SetSummary, SpaceView};
 
 use crate::cache::Cache;
 use crate::disk::Disk;
+use crate::draft::Draft;
 use crate::entry::{Entry, KIND_SEAL, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
-use crate::index::{Draft, Index, Sums, Txn};
+use crate::index::{Index, Sums, Txn};
 use crate::open::open_packs;
 use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
