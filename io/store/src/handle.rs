@@ -509,8 +509,7 @@ impl SpaceView for SpaceHandle {
             if let Some(id) = index.records.find(sid).filter(|id| txn.records.contains(id)) {
                 return Some(index.records.get(id).stored());
             }
-            let draft = txn.draft.as_deref().filter(|draft| index.is_member(&draft.state, sid) == Ok(true))?;
-            index.stored(sid).ok()?.filter(|_| draft.space == self.space)
+            index.member(&txn.draft.as_deref()?.state, sid).ok()?
         })
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod audit;
 mod bench;
 mod cores;
+mod foreign;
 mod gateway;
 mod identity;
 mod keys;

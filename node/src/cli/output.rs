@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use crate::cli::args::Global;
+use crate::cli::foreign::{shown, shown_all};
 use crate::cli::render;
 use crate::failure::Failure;
 
@@ -59,12 +60,19 @@ impl Output {
     /// The answer of a command.
     pub(crate) fn answer(&self, answer: &Value) {
         if self.json {
-            self.line(&answer.to_string());
-        } else if let Some(bytes) = render::content(answer) {
+            return self.line(&answer.to_string());
+        }
+        // A file or a pipe gets every byte.
+        let on_terminal = std::io::stdout().is_terminal();
+        if let Some(bytes) = render::content(answer) {
+            let text = String::from_utf8_lossy(&bytes);
+            let text = if on_terminal { shown(&text) } else { "".into() };
+            let bytes = if on_terminal { text.as_bytes() } else { &bytes };
             let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(&bytes).and_then(|()| stdout.flush());
+            let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
         } else {
-            self.line(render::text(answer).trim_end_matches('\n'));
+            let answer = if on_terminal { shown_all(answer) } else { answer.clone() };
+            self.line(render::text(&answer).trim_end_matches('\n'));
         }
     }
 
@@ -78,7 +86,7 @@ impl Output {
     /// Something a person may like to know.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet && !self.json {
-            let _ = writeln!(anstream::stderr().lock(), "{text}");
+            let _ = writeln!(anstream::stderr().lock(), "{}", shown(text));
         }
     }
 
@@ -107,10 +115,10 @@ impl Output {
         }
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
         let mut stderr = anstream::stderr().lock();
-        let _ = writeln!(stderr, "{red}error:{red:#} {}", failure.message);
+        let _ = writeln!(stderr, "{red}error:{red:#} {}", shown(&failure.message));
         if let Some(hint) = &failure.hint {
             let cyan = Style::new().fg_color(Some(AnsiColor::Cyan.into()));
-            let _ = writeln!(stderr, "{cyan}hint:{cyan:#} {hint}");
+            let _ = writeln!(stderr, "{cyan}hint:{cyan:#} {}", shown(hint));
         }
     }
 }
