@@ -279,6 +279,10 @@ fn status(answer: &Value) -> String {
             size(space["bytes"].as_u64().unwrap_or(0)),
             word(&space["dir"])
         );
+        // As after a `join` that was cut off.
+        if space["kind"] == "folder" && space["dir"].is_null() {
+            text += &format!("  in no directory here: sealtide spaces folder {} DIR\n", word(&space["name"]));
+        }
         // What it is besides, where another state goes first.
         if space["paused"] == true && state != "paused" {
             text += "  paused: nothing comes or goes until `sealtide resume`\n";
@@ -633,12 +637,14 @@ mod tests {
         let answer = json!({"schema": "sealtide/status/1", "node": "stn1abcdefghijk", "home": "/h", "running": true,
             "listen": ["127.0.0.1:1"], "gateway": "http://127.0.0.1:2", "spaces": [{"name": "Notes", "state": "in_step",
             "files": 2, "items": 3, "bytes": 2048, "dir": "/d", "peers": [{"peer": "stn1zzzzzzzzzz", "role": "write",
-            "connected": true, "in_step": true, "syncing": false}]}],
+            "connected": true, "in_step": true, "syncing": false}]},
+            {"name": "Far", "kind": "folder", "state": "in_step", "files": 0, "items": 7, "bytes": 10, "dir": null}],
             "links": [{"peer": "stn1zzzzzzzzzz", "path": null, "why_not_direct": "no_address"}]});
         check(
             answer,
             "node abcdefgh  /h\nlistening on 127.0.0.1:1, gateway http://127.0.0.1:2\n\nNotes  in step  2 files, 3 records, \
-             2.00 KiB  /d\n  zzzzzzzz  write  in step\n\nlink zzzzzzzz  none: no address",
+             2.00 KiB  /d\n  zzzzzzzz  write  in step\n\nFar  in step  0 files, 7 records, 10 B  \n  in no directory here: sealtide spaces \
+             folder Far DIR\n\nlink zzzzzzzz  none: no address",
         );
     }
 }
