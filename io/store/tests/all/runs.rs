@@ -181,6 +181,40 @@ fn a_large_saga_is_in_runs_before_its_commit() {
     assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
 }
 
+/// Two sagas that stage the same records each have them in a draft: the second to commit does not count them twice, also where all of
+/// that was before the store was opened.
+// Proves: SY-49, SY-79
+#[test]
+fn two_drafts_of_the_same_records_count_once() {
+    let (space, other) = (SpaceId::from_bytes([1; 32]), SpaceId::from_bytes([2; 32]));
+    let (first, second) = (SagaId([7; 32]), SagaId([8; 32]));
+    for reopened in [false, true] {
+        let disk = MemDisk::new(1);
+        let open = || Store::open(Arc::new(disk.clone()), Config { draft_records: 5, ..config(2_000) }).unwrap();
+        let store = open();
+        store.adopt_space(space).unwrap();
+        store.adopt_space(other).unwrap();
+        let records: Vec<Verified> = (0..40).map(record).collect();
+        for saga in [&first, &second] {
+            records.chunks(4).for_each(|some| store.stage(&space, saga, some, &[]).unwrap());
+        }
+        // Others seal the packs in which all of it was said.
+        (100..160).for_each(|number| {
+            store.commit(&other, &conformance::local(vec![record(number)])).unwrap();
+        });
+        let store = if reopened {
+            drop(store);
+            open()
+        } else {
+            store
+        };
+        assert_eq!(store.commit(&space, &conformance::of_saga(first)).unwrap().new_records, 40);
+        assert_eq!(store.commit(&space, &conformance::of_saga(second)).unwrap().new_records, 0);
+        check(&store, &space, 40, "both committed");
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    }
+}
+
 /// The moves of a large commit are written part by part. One that fails or is cut at any call leaves all of the saga staged, and the
 /// next try commits it, over whatever the first one wrote.
 // Proves: SY-48
