@@ -181,6 +181,25 @@ fn a_large_saga_is_in_runs_before_its_commit() {
     assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
 }
 
+/// The bytes of a space are those of its records and chunks, each once, whichever way they came.
+#[test]
+fn chunks_of_a_draft_count_once() {
+    let (space, saga) = (SpaceId::from_bytes([1; 32]), SagaId([7; 32]));
+    let told = [1, usize::MAX].map(|draft_records| {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config { draft_records, ..config(2_000) }).unwrap();
+        store.adopt_space(space).unwrap();
+        for seed in [3, 4] {
+            let (chunks, manifest) = conformance::binary(seed);
+            store.stage(&space, &saga, &[manifest, record(seed.into())], &chunks).unwrap();
+        }
+        let staged = store.staged_bytes(&saga);
+        store.commit(&space, &conformance::of_saga(saga)).unwrap();
+        assert_eq!(store.view(&space).unwrap().info().unwrap().bytes, staged);
+        staged
+    });
+    assert_eq!(told[0], told[1]);
+}
+
 /// Two sagas that stage the same records each have them in a draft: the second to commit does not count them twice, also where all of
 /// that was before the store was opened.
 // Proves: SY-49, SY-79
