@@ -190,7 +190,7 @@ fn chunks_of_a_draft_count_once() {
         store.adopt_space(space).unwrap();
         for seed in [3, 4] {
             let (chunks, manifest) = conformance::binary(seed);
-            store.stage(&space, &saga, &[manifest, record(seed.into())], &chunks).unwrap();
+            store.stage(&space, &saga, &[manifest, record(seed)], &chunks).unwrap();
         }
         let staged = store.staged_bytes(&saga);
         store.commit(&space, &conformance::of_saga(saga)).unwrap();
