@@ -37,7 +37,7 @@ use crate::{guard, open, read, write};
 const LIST_SIDS_MAX: usize = 8192;
 /// Bytes of what stands in front of a record in its entry, about.
 const RECORD_FRONT_BYTES: usize = 160;
-/// Frames of staged records whose facts are kept in memory until the commit; others are read again.
+/// Frames of staged records whose facts are kept in memory until they go into a draft or are committed; others are read again.
 const STAGED_FACTS_MAX: usize = 200_000;
 /// Changes of a space after which the log gets its summaries: what an open after a crash has to count at most.
 const SUMS_CHANGES: u64 = 16 * 1024;

@@ -62,7 +62,7 @@ impl Output {
         if self.json {
             return self.line(&answer.to_string());
         }
-        // A file or a pipe gets every byte.
+        // A content goes to a file or a pipe byte for byte.
         let on_terminal = std::io::stdout().is_terminal();
         if let Some(bytes) = render::content(answer) {
             let text = String::from_utf8_lossy(&bytes);
