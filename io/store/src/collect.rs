@@ -40,6 +40,12 @@ impl Touched {
         guard(&self.0).extend(chunks.into_iter().map(|chunk| (chunk, now_ms)));
     }
 
+    /// Those of some chunks that were touched.
+    pub(crate) fn among(&self, chunks: impl IntoIterator<Item = ChunkHash>) -> Vec<ChunkHash> {
+        let touched = guard(&self.0);
+        chunks.into_iter().filter(|chunk| touched.contains_key(chunk)).collect()
+    }
+
     /// Members list these now.
     pub(crate) fn listed<'a>(&self, chunks: impl IntoIterator<Item = &'a ChunkHash>) {
         let mut touched = guard(&self.0);

@@ -1,19 +1,24 @@
 //! Drafts: what a large saga stages is put together ahead of its commit, so that it need not stay in memory and the commit
 //! moves none of it. Spec: store, "Drafts".
 
-use sealtide_ibgib::ChunkHash;
+use std::collections::BTreeSet;
+
+use sealtide_ibgib::TimelineId;
 use sealtide_identity::SpaceId;
 use sealtide_sync::CommitRequest;
 
-use crate::entry::Entry;
+use crate::entry::{DraftStep, Entry};
 use crate::error::{CommitError, StoreError};
-use crate::handle::members;
+use crate::handle::{load_record_as, members};
 use crate::log::Log;
 use crate::moving::Moving;
-use crate::plan::{Asked, Plan, txn_of};
+use crate::plan::{Asked, Plan, Settle, txn_of};
 use crate::space::SpaceState;
 use crate::store::{Batch, Store};
 use crate::{guard, read};
+
+/// Records that are taken out of a draft by one entry.
+const SIDS_AT_ONCE: usize = 1024;
 
 /// What a large saga has staged, put together ahead of its commit: a space of its own that no reader sees. So it need not stay
 /// in memory: its rows go into runs under its own number, and become those of the space by one line. Spec: store, "Drafts".
@@ -26,20 +31,24 @@ pub(crate) struct Draft {
     pub(crate) first_pack: u32,
     /// Whether some of it may be members of the space: then it cannot become part of it as it is.
     pub(crate) overlaps: bool,
+    /// Timelines whose tips are those of an earlier step: they are settled when the commit comes.
+    pub(crate) unsettled: BTreeSet<TimelineId>,
 }
 
 impl Store {
-    /// Puts what a saga has staged into its draft. Spec: store, "Drafts".
-    pub(crate) fn draft(&self, log: &mut Log, txn: u64, space: &SpaceId) -> Result<(), StoreError> {
+    /// Puts what a saga has staged into its draft; with the tips of all its timelines when it `is_last`. Spec: store, "Drafts".
+    pub(crate) fn draft(&self, log: &mut Log, txn: u64, space: &SpaceId, is_last: bool) -> Result<(), StoreError> {
         let facts = guard(&self.inner.staged_facts).remove(&txn).unwrap_or_default();
         let none = CommitRequest { saga: None, staged: None, records: vec![], expected: vec![], strict: false };
         let mut moving = Moving::new(log, &self.inner, Some(txn));
-        let (plan, listed) = {
+        let plan = {
             let index = read(&self.inner.index);
-            let empty = SpaceState::default();
-            let staged = index.txns.get(&txn);
-            let state = staged.and_then(|staged| staged.draft.as_deref()).map_or(&empty, |draft| &draft.state);
-            let asked = Asked { index: &index, txn, state, draft: None, request: &none, frames: &[], facts };
+            let (empty, all_settled) = (SpaceState::default(), BTreeSet::new());
+            let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
+            let state = draft.map_or(&empty, |draft| &draft.state);
+            let unsettled = draft.map_or(&all_settled, |draft| &draft.unsettled);
+            let settle = if is_last { Settle::AlsoThese(unsettled) } else { Settle::NotThese(unsettled) };
+            let asked = Asked { index: &index, txn, state, draft: None, request: &none, frames: &[], facts, settle };
             let plan = Plan::of(asked, &mut |part| moving.take(part)).map_err(|error| match error {
                 CommitError::Store(error) => error,
                 other => {
@@ -51,22 +60,19 @@ impl Store {
                 return Err(StoreError::Failed);
             }
             moving.write(txn)?;
-            let records = staged.into_iter().flat_map(|staged| &staged.records);
-            let listed: Vec<ChunkHash> =
-                records.filter_map(|id| index.chunk_lists.get(id)).flatten().copied().collect();
-            (plan, listed)
+            plan
         };
         let (log, tips_moved, moves) = moving.end(txn);
         let mut batch = Batch::new(log);
         batch.moves(txn, tips_moved);
-        batch.push(Entry::Draft { txn, space: *space, moves, dropped: false });
+        let step = if is_last { DraftStep::Settle { moves } } else { DraftStep::Grow { moves, later: plan.later } };
+        batch.push(Entry::Draft { txn, space: *space, step });
         let (items, tips) = (plan.items, plan.tips);
         self.append_with(log, batch, |index| {
             if let Some(draft) = index.txns.get_mut(&txn).and_then(|staged| staged.draft.as_mut()) {
                 (draft.state.item_summary, draft.state.tip_summary) = (items, tips);
             }
         })?;
-        self.inner.touched.listed(&listed);
         Ok(())
     }
 
@@ -82,15 +88,18 @@ impl Store {
             let index = read(&self.inner.index);
             let txn = txn_of(&index, space, request)?;
             let draft = index.txns.get(&txn).and_then(|staged| Some((staged.records.len(), staged.draft.as_deref()?)));
-            let state = draft.map(|(fresh, draft)| (txn, fresh, request.staged.is_none() && !draft.overlaps));
+            let state = draft.map(|(fresh, draft)| {
+                let is_due = fresh > 0 || !draft.unsettled.is_empty();
+                (txn, is_due, request.staged.is_none() && !draft.overlaps)
+            });
             Ok::<_, CommitError>(state)
         };
-        let Some((txn, fresh, whole)) = drafted()? else { return Ok(false) };
-        if whole && fresh > 0 {
-            self.draft(log, txn, space)?;
+        let Some((txn, is_due, whole)) = drafted()? else { return Ok(false) };
+        if whole && is_due {
+            self.draft(log, txn, space, true)?;
         }
-        let Some((txn, _, whole)) = drafted()? else { return Ok(false) };
-        if whole {
+        let Some((txn, is_due, whole)) = drafted()? else { return Ok(false) };
+        if whole && !is_due {
             return Ok(true);
         }
         let sids = {
@@ -98,9 +107,20 @@ impl Store {
             let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
             draft.map_or(Ok(Vec::new()), |draft| members(&index, &draft.state))?
         };
+        // A list at a time: readers wait while one is taken in. Until the draft is dropped its records are in both, which is as good.
+        for sids in sids.chunks(SIDS_AT_ONCE) {
+            for sid in sids {
+                let index = read(&self.inner.index);
+                let stored = index.stored(sid)?.ok_or(CommitError::NotStaged(*sid))?;
+                let record = load_record_as(&index, &stored, *sid).map_err(StoreError::Io)?;
+                record.ok_or(CommitError::NotStaged(*sid))?;
+            }
+            let mut batch = Batch::new(log);
+            batch.push(Entry::Known { txn, sids: sids.to_vec() });
+            self.append(log, batch)?;
+        }
         let mut batch = Batch::new(log);
-        batch.lists(&sids, |sids| Entry::Known { txn, sids });
-        batch.push(Entry::Draft { txn, space: *space, moves: 0, dropped: true });
+        batch.push(Entry::Draft { txn, space: *space, step: DraftStep::Drop });
         self.append(log, batch)?;
         Ok(false)
     }

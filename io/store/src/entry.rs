@@ -204,6 +204,18 @@ pub(crate) struct ErasedLine {
     pub(crate) line_check: [u8; 8],
 }
 
+/// What becomes of the draft of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DraftStep {
+    /// What is staged so far becomes part of it, with the last `moves` tip moves in front of this. Tips of the timelines `later` are
+    /// settled later.
+    Grow { moves: u64, later: Vec<TimelineId> },
+    /// As `Grow`; and the tips of all timelines are settled now.
+    Settle { moves: u64 },
+    /// There is no draft any more: what was in it is staged again, record by record.
+    Drop,
+}
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry<'a> {
@@ -219,9 +231,8 @@ pub(crate) enum Entry<'a> {
     Known { txn: u64, sids: Vec<Sid> },
     /// A chunk: its content, or a zstd frame of it.
     Chunk { hash: ChunkHash, stored: ChunkForm<'a>, content_len: u32 },
-    /// What `txn` has staged so far becomes part of its draft, with the last `moves` tip moves in front of this; or there is no draft any
-    /// more, where what was in it is staged again, record by record.
-    Draft { txn: u64, space: SpaceId, moves: u64, dropped: bool },
+    /// A step of the draft of `txn`.
+    Draft { txn: u64, space: SpaceId, step: DraftStep },
     /// Staged records that the next commit of `txn` takes.
     Take { txn: u64, sids: Vec<Sid> },
     /// Tip moves of the next commit of `txn`.
@@ -358,11 +369,21 @@ impl<'a> Entry<'a> {
                     out.extend_from_slice(&record.line_check);
                 }
             }
-            Self::Draft { txn, space, moves, dropped } => {
+            Self::Draft { txn, space, step } => {
                 put64(out, *txn);
                 out.extend_from_slice(space.as_bytes());
-                put64(out, *moves);
-                out.push(u8::from(*dropped));
+                let (moves, kind) = match step {
+                    DraftStep::Grow { moves, later } => (*moves, if later.is_empty() { 0 } else { 2 }),
+                    DraftStep::Drop => (0, 1),
+                    DraftStep::Settle { moves } => (*moves, 3),
+                };
+                put64(out, moves);
+                out.push(kind);
+                if let DraftStep::Grow { later, .. } = step
+                    && !later.is_empty()
+                {
+                    put_timelines(out, later.iter());
+                }
             }
             Self::Mark { durable } => put64(out, *durable),
             Self::Seal => {}
@@ -409,12 +430,14 @@ impl<'a> Entry<'a> {
             7 => Self::Take { txn: cut.u64()?, sids: cut.sids()? },
             KIND_DRAFT => {
                 let (txn, space, moves) = (cut.u64()?, cut.space()?, cut.u64()?);
-                let dropped = match cut.u8()? {
-                    0 => false,
-                    1 => true,
+                let step = match cut.u8()? {
+                    0 => DraftStep::Grow { moves, later: Vec::new() },
+                    1 => DraftStep::Drop,
+                    2 => DraftStep::Grow { moves, later: cut.timelines()? },
+                    3 => DraftStep::Settle { moves },
                     _ => return None,
                 };
-                Self::Draft { txn, space, moves, dropped }
+                Self::Draft { txn, space, step }
             }
             8 => {
                 let txn = cut.u64()?;
@@ -462,6 +485,11 @@ fn put_place(out: &mut Vec<u8>, place: Place) {
 
 fn read_place(cut: &mut Cut<'_>) -> Option<Place> {
     Some(Place { pack: cut.u32()?, offset: cut.u32()?, body_len: cut.u32()? })
+}
+
+pub(crate) fn put_timelines<'a>(out: &mut Vec<u8>, timelines: impl ExactSizeIterator<Item = &'a TimelineId>) {
+    put32(out, timelines.len() as u32);
+    timelines.for_each(|timeline| out.extend_from_slice(&timeline.0));
 }
 
 pub(crate) fn put_sids(out: &mut Vec<u8>, sids: &[Sid]) {
@@ -623,6 +651,11 @@ impl<'a> Cut<'a> {
         String::from_utf8(self.take(len)?.to_vec()).ok()
     }
 
+    pub(crate) fn timelines(&mut self) -> Option<Vec<TimelineId>> {
+        let count = self.u32()?;
+        (0..count).map(|_| self.id().map(TimelineId)).collect()
+    }
+
     pub(crate) fn sids(&mut self) -> Option<Vec<Sid>> {
         let count = self.u32()? as usize;
         let bytes = self.take(count.checked_mul(32)?)?;
@@ -686,8 +719,10 @@ mod tests {
             Entry::Chunk { hash: ChunkHash([5; 32]), stored: ChunkForm::of(b"chunk"), content_len: 5 },
             Entry::Chunk { hash: ChunkHash([6; 32]), stored: ChunkForm::of(&[1; 500]), content_len: 500 },
             Entry::Take { txn: 1, sids: vec![Sid([1; 32])] },
-            Entry::Draft { txn: 1, space, moves: 2, dropped: false },
-            Entry::Draft { txn: 1, space, moves: 0, dropped: true },
+            Entry::Draft { txn: 1, space, step: DraftStep::Grow { moves: 2, later: Vec::new() } },
+            Entry::Draft { txn: 1, space, step: DraftStep::Grow { moves: 2, later: vec![TimelineId([8; 32])] } },
+            Entry::Draft { txn: 1, space, step: DraftStep::Settle { moves: 2 } },
+            Entry::Draft { txn: 1, space, step: DraftStep::Drop },
             Entry::Moves { txn: 1, moves: vec![change.clone(), change] },
             Entry::Commit(commit.clone()),
             Entry::Commit(CommitLine { saga: None, joins: false, only_taken: false, ..commit }),

@@ -14,19 +14,16 @@ use sealtide_sync::{IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, T
 use crate::compress::ChunkForm;
 use crate::index::{ChunkInfo, Index, tip_hash};
 use crate::pack::{Pack, Packs};
-use crate::plan::{by_address, member_frame};
+use crate::plan::{by_address, frames_of, member_frame};
 use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
 use crate::table::{
-    Stored, Table, frame_key, kind_hash, kind_key, last_sid, maker_key, maker_row, member_row, named_key,
-    read_frame_row, read_maker, read_member_key, read_member_row,
+    Stored, Table, kind_hash, kind_key, last_sid, maker_key, maker_row, member_row, named_key, read_maker,
+    read_member_key, read_member_row,
 };
 use crate::tips::Head;
 use crate::{read, write};
-
-/// The front of a frame row that names space and timeline.
-const TIMELINE_BYTES: usize = 36;
 
 /// One space in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -404,17 +401,7 @@ impl SpaceView for SpaceHandle {
         if from > to {
             return Vec::new();
         }
-        let found = self.seek(|index, state| {
-            let known = index.timelines.find(timeline);
-            let fresh = known.map(|id| state.frames(&index.records, id, (from, to), limit)).unwrap_or_default();
-            let mut scan = index.runs.scan(Table::Frames, &frame_key(state.number, timeline, from))?;
-            let front = frame_key(state.number, timeline, 0);
-            let older = || match scan.next_of(&front[..TIMELINE_BYTES])? {
-                Some(row) => Ok(Some((read_frame_row(row).1, last_sid(row))).filter(|(n, _)| *n <= to)),
-                None => Ok(None),
-            };
-            join(fresh, older, limit)
-        });
+        let found = self.seek(|index, state| frames_of(index, state, timeline, (from, to), limit));
         found.into_iter().map(|(_, sid)| sid).collect()
     }
 
@@ -500,6 +487,7 @@ impl SpaceView for SpaceHandle {
             sids.extend(members(&index, &draft.state).unwrap_or_default());
         }
         sids.sort_unstable();
+        sids.dedup();
         sids
     }
 
@@ -546,7 +534,7 @@ fn rows_from<const N: usize>(
     join(fresh, || Ok(scan.next_of(front)?.and_then(|row| row.first_chunk().copied())), limit)
 }
 
-/// The first `limit` items of two sorted lists, the second of which is read as far as it is needed.
+/// The first `limit` items of two sorted lists, the second of which is read as far as it is needed. What both have comes once.
 pub(crate) fn join<T: Ord>(
     fresh: Vec<T>,
     mut older: impl FnMut() -> Result<Option<T>, Unreadable>,
@@ -562,6 +550,11 @@ pub(crate) fn join<T: Ord>(
         }
         let next = match (&ahead, fresh.peek()) {
             (Some(old), Some(new)) if old < new => ahead.take(),
+            // A row may be in memory and in a run: a draft and its space each began the timeline.
+            (Some(old), Some(new)) if old == new => {
+                ahead = None;
+                fresh.next()
+            }
             (Some(_), None) => ahead.take(),
             _ => fresh.next(),
         };

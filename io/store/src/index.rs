@@ -11,7 +11,9 @@ use sealtide_sync::{SagaId, SagaState};
 use smallvec::SmallVec;
 
 use crate::draft::Draft;
-use crate::entry::{CHUNK_LINE_BYTES, CommitLine, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine};
+use crate::entry::{
+    CHUNK_LINE_BYTES, CommitLine, DraftStep, Entry, ErasedLine, HEAD_BYTES, Move, RecordLine, StoneLine,
+};
 use crate::pack::{Hole, Packs, Place};
 use crate::run::{Run, Unreadable};
 use crate::runs::{Joined, Runs};
@@ -157,6 +159,8 @@ pub(crate) struct Txn {
     pub(crate) moves: Vec<TipMove>,
     /// Whether some of it was stored before it was staged.
     pub(crate) knows: bool,
+    /// Whether it stays in memory, since it could not be put into a draft.
+    pub(crate) stays: bool,
     pub(crate) draft: Option<Box<Draft>>,
 }
 
@@ -394,7 +398,11 @@ impl Index {
                 for sid in sids {
                     let id = match self.records.find_whole(&sid) {
                         Some(id) => id,
-                        None => self.recall(&sid, sums)?,
+                        None => {
+                            // It waits in memory for the next run, as a new one does.
+                            self.fresh += 1;
+                            self.recall(&sid, sums)?
+                        }
                     };
                     self.txns.entry(txn).or_default().records.insert(id);
                 }
@@ -425,8 +433,13 @@ impl Index {
                     self.freed.push(place.hole(encoded_len));
                 }
             }
-            Entry::Draft { txn, dropped: true, .. } => self.txns.entry(txn).or_default().draft = None,
-            Entry::Draft { txn, space, moves, .. } => self.apply_draft(txn, &space, moves, sums)?,
+            Entry::Draft { txn, space, step } => match step {
+                DraftStep::Grow { moves, later } => {
+                    self.apply_draft(txn, &space, moves, sums)?.unsettled.extend(later);
+                }
+                DraftStep::Settle { moves } => self.apply_draft(txn, &space, moves, sums)?.unsettled.clear(),
+                DraftStep::Drop => self.txns.entry(txn).or_default().draft = None,
+            },
             Entry::Take { txn, sids } => self.txns.entry(txn).or_default().taken.extend(sids),
             Entry::Moves { txn, moves } => {
                 self.txns.entry(txn).or_default().moves.extend(moves.iter().map(TipMove::of));
@@ -590,32 +603,33 @@ impl Index {
         Ok(())
     }
 
-    /// What was staged so far becomes part of the draft.
-    fn apply_draft(&mut self, txn: u64, space: &SpaceId, moves: u64, sums: Sums) -> Result<(), &'static str> {
+    /// What was staged so far becomes part of the draft. Some of it may be in there already: a cut between the entries that take a draft
+    /// apart leaves both.
+    fn apply_draft(&mut self, txn: u64, space: &SpaceId, moves: u64, sums: Sums) -> Result<&mut Draft, &'static str> {
         const MISFIT: &str = "a draft that does not fit";
         let staged = self.txns.get_mut(&txn).ok_or(MISFIT)?;
         let moves = last(std::mem::take(&mut staged.moves), moves).ok_or(MISFIT)?;
-        let ids: Vec<u32> = std::mem::take(&mut staged.records).into_iter().collect();
+        let ids = std::mem::take(&mut staged.records);
         let mut draft = staged.draft.take().unwrap_or_else(|| {
             self.next_draft += 1;
             let state = SpaceState::new(u32::MAX - self.next_draft);
             let first_pack = self.runs.last_pack() + 1;
-            Box::new(Draft { space: *space, state, first_pack, overlaps: false })
+            Box::new(Draft { space: *space, state, first_pack, overlaps: false, unsettled: BTreeSet::new() })
         });
         let target = self.spaces.get(space).filter(|_| draft.space == *space).ok_or(MISFIT)?;
-        for id in &ids {
-            draft.overlaps = draft.overlaps || self.is_member_record(target, *id)?;
-            if self.is_member_record(&draft.state, *id)? {
-                return Err(MISFIT);
+        let mut fresh = Vec::with_capacity(ids.len());
+        for id in ids {
+            if !self.is_member_record(&draft.state, id)? {
+                draft.overlaps = draft.overlaps || self.is_member_record(target, id)?;
+                fresh.push(id);
             }
         }
-        add_members(&mut draft.state, &self.records, (&self.chunk_lists, &self.stones), ids, sums);
+        add_members(&mut draft.state, &self.records, (&self.chunk_lists, &self.stones), fresh, sums);
         for change in moves {
             let moved = self.moved(&draft.state, &change)?;
             draft.state.apply_move(&change, moved, sums);
         }
-        self.txns.entry(txn).or_default().draft = Some(draft);
-        Ok(())
+        Ok(self.txns.entry(txn).or_default().draft.insert(draft))
     }
 
     /// A draft becomes part of its space: nothing of it is a member yet. A timeline that both have is among the moves.
@@ -630,11 +644,12 @@ impl Index {
             }
         }
         let mut chunk_bytes = 0;
-        for chunk in self.chunks_of(&draft.state)? {
+        self.each_chunk(&draft.state, |chunk| {
             if self.references(state, &chunk)? == 0 {
                 chunk_bytes += self.chunk(&chunk)?.map_or(0, |info| u64::from(info.len));
             }
-        }
+            Ok(())
+        })?;
         let (number, space_number) = (draft.state.number, state.number);
         let (first_pack, last_pack) = (draft.first_pack, self.runs.last_pack());
         if first_pack <= last_pack {
@@ -646,15 +661,24 @@ impl Index {
         Ok(())
     }
 
-    /// The chunks that the members of a space or draft list, each once.
-    pub(crate) fn chunks_of(&self, state: &SpaceState) -> Result<BTreeSet<ChunkHash>, Unreadable> {
-        let mut chunks: BTreeSet<ChunkHash> = state.chunks.keys().copied().collect();
+    /// Goes through the chunks that the members of a space or draft list, each once, in no order that means something.
+    pub(crate) fn each_chunk(
+        &self,
+        state: &SpaceState,
+        mut take: impl FnMut(ChunkHash) -> Result<(), Unreadable>,
+    ) -> Result<(), Unreadable> {
+        state.chunks.keys().try_for_each(|chunk| take(*chunk))?;
         let front = state.number.to_be_bytes();
         let mut scan = self.runs.scan(Table::References, &front)?;
+        let mut last = None;
         while let Some(row) = scan.next_of(&front)? {
-            chunks.insert(read_reference(row));
+            let chunk = read_reference(row);
+            // Several runs may have one, one behind the other.
+            if last.replace(chunk) != Some(chunk) && !state.chunks.contains_key(&chunk) {
+                take(chunk)?;
+            }
         }
-        Ok(chunks)
+        Ok(())
     }
 
     /// Notes which drafts for a space have some of its new members.
@@ -678,22 +702,22 @@ impl Index {
     /// tip, what comes a record that is here and none.
     fn moved(&self, state: &SpaceState, change: &TipMove) -> Result<Moved, &'static str> {
         const MISFIT: &str = "a tip move that does not fit";
-        let before = self.tips_of(state, &change.timeline)?;
-        let mut left = before.clone();
+        let tips = self.tips_of(state, &change.timeline)?;
+        let before = tips.len();
+        let mut left: BTreeMap<Sid, Head> = tips.into_iter().map(|head| (head.sid, head)).collect();
         let mut gone = Vec::with_capacity(change.removed.len());
         for sid in &change.removed {
-            let at = left.iter().position(|head| head.sid == *sid).ok_or(MISFIT)?;
-            gone.push(left.swap_remove(at));
+            gone.push(left.remove(sid).ok_or(MISFIT)?);
         }
-        let mut added = Vec::with_capacity(change.added.len());
+        let (mut added, mut came) = (Vec::with_capacity(change.added.len()), BTreeSet::new());
         for (sid, id) in &change.added {
-            if left.iter().chain(&added).any(|head| head.sid == *sid) {
+            if left.contains_key(sid) || !came.insert(*sid) {
                 return Err(MISFIT);
             }
             let stored = Stored { order: change.order, ..self.stored(sid)?.ok_or(MISFIT)? };
             added.push(Head { timeline: change.timeline, sid: *sid, id: *id, stored });
         }
-        Ok(Moved { before: before.len(), gone, added })
+        Ok(Moved { before, gone, added })
     }
 
     /// The tips of a timeline, in ascending order of sid.

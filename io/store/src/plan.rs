@@ -9,11 +9,11 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaState, SetSummary};
 
 use crate::entry::{Move, TipLine};
 use crate::error::{CommitError, StoreError};
-use crate::handle::{load_record, load_record_as};
+use crate::handle::{join, load_record, load_record_as};
 use crate::index::{Index, TipMove, address_hash};
 use crate::run::Unreadable;
 use crate::space::{SpaceState, same_set};
-use crate::table::{Stored, Table, address_key, last_sid};
+use crate::table::{Stored, Table, address_key, frame_key, last_sid, read_frame_row};
 use crate::tips::Head;
 
 /// A frame as the tips need it.
@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) staged: u64,
     pub(crate) items: SetSummary,
     pub(crate) tips: SetSummary,
+    /// The timelines whose tips were left as they are: see [`Settle::NotThese`].
+    pub(crate) later: Vec<TimelineId>,
     pub(crate) result: CommitResult,
 }
 
@@ -67,7 +69,23 @@ pub(crate) struct Asked<'a> {
     pub(crate) frames: &'a [Option<FrameOf>],
     /// Of staged records, as far as they were kept.
     pub(crate) facts: HashMap<Sid, Box<FrameOf>>,
+    pub(crate) settle: Settle<'a>,
 }
+
+/// Of which timelines the tips are settled.
+#[derive(Clone, Copy)]
+pub(crate) enum Settle<'a> {
+    /// Of all that get a frame.
+    Moved,
+    /// As `Moved`, but for these and those that have many tips: a bulk stream brings the frames of a timeline in no order, and looking
+    /// at what is here with each step would take the square of their number.
+    NotThese(&'a BTreeSet<TimelineId>),
+    /// As `Moved`, and of these, from all their frames.
+    AlsoThese(&'a BTreeSet<TimelineId>),
+}
+
+/// So many tips are many.
+const TIPS_MANY: usize = 64;
 
 /// The transaction of a commit: that of its saga, or a new one.
 pub(crate) fn txn_of(index: &Index, space: &SpaceId, request: &CommitRequest) -> Result<u64, CommitError> {
@@ -162,7 +180,7 @@ impl Plan {
         asked: Asked<'_>,
         take: &mut dyn FnMut(Vec<(Move, TipMove)>) -> Result<(), StoreError>,
     ) -> Result<Plan, CommitError> {
-        let Asked { index, txn, state, draft, request, frames, facts } = asked;
+        let Asked { index, txn, state, draft, request, frames, facts, settle } = asked;
         let union = Union { index, state, draft };
         for (timeline, expected) in request.expected.iter().filter(|_| request.strict) {
             let heads = index.tips_of(state, timeline)?;
@@ -228,9 +246,9 @@ impl Plan {
             items.add_all(&draft.item_summary);
             tips.add_all(&draft.tip_summary);
         }
-        let mut fresh = Fresh::new(union, new_staged, given, facts)?;
-        let (mut moved, mut touched) = (Vec::new(), BTreeSet::new());
-        while let Some(part) = fresh.next(FRAMES_AT_ONCE) {
+        let mut fresh = Fresh::new(union, new_staged, given, facts, settle)?;
+        let (mut moved, mut touched, mut later) = (Vec::new(), BTreeSet::new(), Vec::new());
+        while let Some(part) = fresh.next(FRAMES_AT_ONCE)? {
             if draft.is_some() {
                 touched.extend(part.common.iter().chain(part.frames.iter().map(|frame| &frame.facts.timeline)));
             }
@@ -238,11 +256,14 @@ impl Plan {
             tips.remove_all(&settled.gone);
             tips.add_all(&settled.came);
             moved.extend(settled.moved);
+            later.extend(settled.later);
             take(settled.moves)?;
         }
-        moved.extend(union.drafted(&touched)?);
-        let result = CommitResult { moved, new_records };
-        Ok(Plan { txn, append, known, taken, staged: staged_count, items, tips, result })
+        // Nearly all of a large one, so it is not copied.
+        let mut all_moved = union.drafted(&touched)?;
+        all_moved.extend(moved);
+        let result = CommitResult { moved: all_moved, new_records };
+        Ok(Plan { txn, append, known, taken, staged: staged_count, items, tips, later, result })
     }
 }
 
@@ -278,6 +299,10 @@ struct Fresh<'a> {
     index: &'a Index,
     /// Timelines of which both space and draft have tips, sorted.
     common: VecDeque<TimelineId>,
+    /// Timelines of which all frames count, sorted.
+    whole: VecDeque<TimelineId>,
+    /// Timelines to be left as they are.
+    not_these: Option<&'a BTreeSet<TimelineId>>,
     /// In the order of their timelines.
     staged: VecDeque<u32>,
     /// Those of the request, sorted.
@@ -302,6 +327,7 @@ struct Settled {
     moved: Vec<Moved>,
     came: SetSummary,
     gone: SetSummary,
+    later: Vec<TimelineId>,
 }
 
 impl<'a> Fresh<'a> {
@@ -310,10 +336,17 @@ impl<'a> Fresh<'a> {
         mut staged: Vec<u32>,
         mut given: Vec<FrameOf>,
         facts: HashMap<Sid, Box<FrameOf>>,
+        settle: Settle<'a>,
     ) -> Result<Self, Unreadable> {
         let (index, common) = (union.index, union.common()?.into());
         staged.retain(|id| index.records.get(*id).frame.is_some());
-        let mut fresh = Self { union, index, common, staged: VecDeque::new(), given: VecDeque::new(), facts };
+        let (whole, not_these) = match settle {
+            Settle::Moved => (VecDeque::new(), None),
+            Settle::NotThese(these) => (VecDeque::new(), Some(these)),
+            Settle::AlsoThese(these) => (these.iter().copied().collect(), None),
+        };
+        let (none, no_frames) = (VecDeque::new(), VecDeque::new());
+        let mut fresh = Self { union, index, common, whole, not_these, staged: none, given: no_frames, facts };
         staged.sort_unstable_by_key(|id| fresh.timeline(*id));
         given.sort_unstable_by(|left, right| left.place().cmp(&right.place()));
         (fresh.staged, fresh.given) = (staged.into(), given.into());
@@ -325,13 +358,19 @@ impl<'a> Fresh<'a> {
     }
 
     /// The frames of the next timelines, `least` of them unless there are fewer left; `None` behind the last.
-    fn next(&mut self, least: usize) -> Option<Part> {
+    fn next(&mut self, least: usize) -> Result<Option<Part>, Unreadable> {
         let mut part = Part::default();
         while part.len() < least {
             let staged = self.staged.front().and_then(|id| self.timeline(*id));
             let given = self.given.front().map(|frame| frame.facts.timeline);
-            let Some(next) = staged.into_iter().chain(given).chain(self.common.front().copied()).min() else { break };
+            let listed = [&self.common, &self.whole].into_iter().filter_map(|list| list.front().copied());
+            let Some(next) = staged.into_iter().chain(given).chain(listed).min() else { break };
             part.common.extend(self.common.pop_front_if(|timeline| *timeline == next));
+            if self.whole.pop_front_if(|timeline| *timeline == next).is_some() {
+                for (_, sid) in frames_of(self.index, self.union.state, &next, (0, u64::MAX), usize::MAX)? {
+                    part.unread.push((sid, self.index.stored(&sid)?.ok_or(Unreadable)?));
+                }
+            }
             while let Some(id) = self.staged.front().copied().filter(|id| self.timeline(*id) == Some(next)) {
                 self.staged.pop_front();
                 let rec = self.index.records.get(id);
@@ -344,7 +383,7 @@ impl<'a> Fresh<'a> {
                 part.frames.push(frame);
             }
         }
-        (part.len() > 0).then_some(part)
+        Ok((part.len() > 0).then_some(part))
     }
 
     /// The tip moves that these frames cause.
@@ -363,17 +402,30 @@ impl<'a> Fresh<'a> {
         timelines.extend(without.into_iter().map(|timeline| (timeline, &[][..])));
         let settled = by_halves(&timelines, &|timelines| {
             let mut settled = Settled::default();
-            timelines.iter().try_for_each(|(timeline, frames)| settled.add(self.union, timeline, frames))?;
+            for (timeline, frames) in timelines {
+                if self.is_for_later(timeline)? {
+                    settled.later.push(*timeline);
+                } else {
+                    settled.add(self.union, timeline, frames)?;
+                }
+            }
             Ok(vec![settled])
         })?;
         let mut all = Settled::default();
-        for Settled { moves, moved, came, gone } in settled {
+        for Settled { moves, moved, came, gone, later } in settled {
             all.moves.extend(moves);
             all.moved.extend(moved);
+            all.later.extend(later);
             all.came.add_all(&came);
             all.gone.add_all(&gone);
         }
         Ok(all)
+    }
+
+    fn is_for_later(&self, timeline: &TimelineId) -> Result<bool, CommitError> {
+        let Some(these) = self.not_these else { return Ok(false) };
+        let index = self.index;
+        Ok(these.contains(timeline) || index.tips_of(self.union.state, timeline)?.len() > TIPS_MANY)
     }
 
     /// Reads a staged frame.
@@ -410,8 +462,8 @@ impl Settled {
     fn add(&mut self, union: Union<'_>, timeline: &TimelineId, frames: &[FrameOf]) -> Result<(), StoreError> {
         let Some((change, moved)) = settle_timeline(union, timeline, frames)? else { return Ok(()) };
         if !change.removed.is_empty() {
-            let known = union.heads(timeline)?;
-            let gone = known.iter().filter(|tip| change.removed.contains(&tip.sid));
+            let (known, removed) = (union.heads(timeline)?, change.removed.iter().collect::<BTreeSet<_>>());
+            let gone = known.iter().filter(|tip| removed.contains(&tip.sid));
             gone.for_each(|tip| self.gone.add(&tip.id));
         }
         let plain = TipMove::of(&change);
@@ -435,28 +487,27 @@ fn settle_timeline(
     let seen: Vec<Sid> = before.iter().map(|tip| tip.sid).collect();
     let drafted = union.draft.map_or(Ok(Vec::new()), |draft| tips_of(union.index, draft, timeline))?;
     let is_drafted = !drafted.is_empty();
+    let at = |tips: &[FrameOf], address: &Address| tips.binary_search_by(|tip| tip.address.cmp(address)).ok();
     // Of two shapes of one address that of the space stays.
     let (other_shapes, drafted): (Vec<FrameOf>, Vec<FrameOf>) =
-        drafted.into_iter().partition(|tip| before.iter().any(|there| there.address == tip.address));
+        drafted.into_iter().partition(|tip| at(&before, &tip.address).is_some());
     before.extend(drafted);
+    before.sort_by(|left, right| left.address.cmp(&right.address));
     if let ([], [frame]) = (&before[..], frames) {
         return Ok(Some(begin(frame)));
     }
     let Some(FrameOf { order, facts: FrameFacts { tjp, .. }, .. }) = frames.first().or(before.first()) else {
         return Ok(None);
     };
-    let find = |frames: &[FrameOf], address: &Address| -> Option<FrameOf> {
-        frames.iter().find(|frame| frame.address == *address).cloned()
-    };
     let known: Vec<Address> = before.iter().map(|tip| tip.address.clone()).collect();
-    let new = frames.iter().map(|frame| frame.address.clone()).filter(|address| !known.contains(address));
-    let mut load = |address: &Address| match frames.binary_search_by(|frame| frame.address.cmp(address)) {
-        Ok(at) => Some(frames[at].facts.clone()),
-        Err(_) => find(&before, address).map(|tip| tip.facts).or_else(|| union.frame(address)),
+    let new = frames.iter().map(|frame| frame.address.clone()).filter(|address| at(&before, address).is_none());
+    let mut load = |address: &Address| {
+        let loaded = [frames, &before].into_iter().find_map(|some| Some(some[at(some, address)?].facts.clone()));
+        loaded.or_else(|| union.frame(address))
     };
     let after: BTreeSet<Address> = settle_tips(&known, &new.collect::<Vec<_>>(), &mut load).into_iter().collect();
     let (kept, gone): (Vec<&FrameOf>, Vec<&FrameOf>) = before.iter().partition(|tip| after.contains(&tip.address));
-    let is_new = |frame: &&FrameOf| after.contains(&frame.address) && !known.contains(&frame.address);
+    let is_new = |frame: &&FrameOf| after.contains(&frame.address) && at(&before, &frame.address).is_none();
     let added: Vec<&FrameOf> = frames.iter().filter(is_new).collect();
     if gone.is_empty() && added.is_empty() && !is_drafted {
         return Ok(None);
@@ -522,6 +573,28 @@ pub(crate) fn member_frame(index: &Index, state: &SpaceState, address: &Address)
         }
     }
     None
+}
+
+/// The front of a frame row that names space and timeline.
+const TIMELINE_BYTES: usize = 36;
+
+/// Member frames of a timeline with `from ≤ n ≤ to`, in order of (n, sid), at most `limit`; `from ≤ to`.
+pub(crate) fn frames_of(
+    index: &Index,
+    state: &SpaceState,
+    timeline: &TimelineId,
+    (from, to): (u64, u64),
+    limit: usize,
+) -> Result<Vec<(u64, Sid)>, Unreadable> {
+    let known = index.timelines.find(timeline);
+    let fresh = known.map(|id| state.frames(&index.records, id, (from, to), limit)).unwrap_or_default();
+    let mut scan = index.runs.scan(Table::Frames, &frame_key(state.number, timeline, from))?;
+    let front = frame_key(state.number, timeline, 0);
+    let older = || match scan.next_of(&front[..TIMELINE_BYTES])? {
+        Some(row) => Ok(Some((read_frame_row(row).1, last_sid(row))).filter(|(n, _)| *n <= to)),
+        None => Ok(None),
+    };
+    join(fresh, older, limit)
 }
 
 /// Members with this address, in ascending order of sid.

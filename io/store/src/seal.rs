@@ -117,7 +117,7 @@ impl Index {
         self.fresh = 0;
         self.spaces.values_mut().for_each(|state| state.forget_sealed());
         for txn in self.txns.values_mut() {
-            *txn = Txn { draft: txn.draft.take(), knows: txn.knows, ..Txn::default() };
+            *txn = Txn { draft: txn.draft.take(), knows: txn.knows, stays: txn.stays, ..Txn::default() };
             if let Some(draft) = &mut txn.draft {
                 draft.state.forget_sealed();
             }

@@ -1,5 +1,7 @@
 //! What sagas have staged and not committed yet, for quotas. Spec: SY-68
 
+use std::collections::BTreeSet;
+
 use sealtide_identity::SpaceId;
 use sealtide_sync::{SagaId, SagaState};
 
@@ -41,9 +43,19 @@ fn staged_bytes(index: &Index, info: &SagaInfo) -> u64 {
     let draft = txn.draft.as_deref();
     let records = txn.records.iter().map(|id| u64::from(index.records.get(*id).encoded_len)).sum::<u64>()
         + draft.map_or(0, |draft| draft.state.bytes);
-    let mut chunks = draft.and_then(|draft| index.chunks_of(&draft.state).ok()).unwrap_or_default();
-    chunks.extend(txn.records.iter().filter_map(|id| index.chunk_lists.get(id)).flatten());
-    let new = chunks.into_iter().filter(|chunk| index.is_listed(chunk) == Ok(false));
-    let stored = new.filter_map(|chunk| index.chunk(&chunk).ok().flatten());
-    records + stored.map(|chunk| u64::from(chunk.len)).sum::<u64>()
+    let listed = txn.records.iter().filter_map(|id| index.chunk_lists.get(id)).flatten();
+    let listed: BTreeSet<_> = listed.copied().collect();
+    let mut chunks = 0;
+    let mut count = |chunk| {
+        if !index.is_listed(&chunk)? {
+            chunks += index.chunk(&chunk)?.map_or(0, |info| u64::from(info.len));
+        }
+        Ok(())
+    };
+    // A page that cannot be read closes the store for writing; a quota cannot help it.
+    let _ = draft.map_or(Ok(()), |draft| {
+        index.each_chunk(&draft.state, |chunk| if listed.contains(&chunk) { Ok(()) } else { count(chunk) })
+    });
+    let _ = listed.iter().try_for_each(|chunk| count(*chunk));
+    records + chunks
 }

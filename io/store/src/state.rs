@@ -9,7 +9,7 @@ use sealtide_ibgib::TimelineId;
 use sealtide_sync::{SagaId, SagaState};
 
 use crate::draft::Draft;
-use crate::entry::{Cut, put_line, put_summary, put32, put64, read_line, read_summary};
+use crate::entry::{Cut, put_line, put_summary, put_timelines, put32, put64, read_line, read_summary};
 use crate::index::{Index, SagaInfo, Txn};
 use crate::pack::Place;
 use crate::runs::Joined;
@@ -81,10 +81,13 @@ pub(crate) fn write(index: &Index, take: &mut dyn FnMut(&[u8]) -> io::Result<()>
         txn.records.iter().try_for_each(|id| out.put(|out| put_record(out, index, *id)))?;
         out.put(|out| {
             out.push(u8::from(txn.knows) | u8::from(txn.draft.is_some()) << 1);
-            if let Some(Draft { space, state, first_pack, overlaps }) = txn.draft.as_deref() {
+            if let Some(Draft { space, state, first_pack, overlaps, unsettled }) = txn.draft.as_deref() {
                 out.extend_from_slice(space.as_bytes());
                 put32(out, *first_pack);
-                out.push(u8::from(*overlaps));
+                out.push(u8::from(*overlaps) | u8::from(!unsettled.is_empty()) << 1);
+                if !unsettled.is_empty() {
+                    put_timelines(out, unsettled.iter());
+                }
                 put_space(out, state);
             }
         })?;
@@ -225,8 +228,11 @@ fn read_txn(cut: &mut Cut<'_>, index: &mut Index) -> Option<Txn> {
     let flags = cut.u8().filter(|flags| *flags < 4)?;
     txn.knows = flags & 1 != 0;
     if flags & 2 != 0 {
-        let (space, first_pack, overlaps) = (cut.space()?, cut.u32()?, cut.u8()? == 1);
-        txn.draft = Some(Box::new(Draft { space, state: read_space(cut)?, first_pack, overlaps }));
+        let (space, first_pack) = (cut.space()?, cut.u32()?);
+        let flags = cut.u8().filter(|flags| *flags < 4)?;
+        let unsettled = if flags & 2 == 0 { BTreeSet::new() } else { cut.timelines()?.into_iter().collect() };
+        let (state, overlaps) = (read_space(cut)?, flags & 1 != 0);
+        txn.draft = Some(Box::new(Draft { space, state, first_pack, overlaps, unsettled }));
     }
     Some(txn)
 }

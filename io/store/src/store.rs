@@ -22,13 +22,13 @@ use crate::entry::{Builder, CommitLine, Entry, Move, RecordLine, StoneLine};
 use crate::error::{CommitError, CreateError, OpenError, StoreError};
 use crate::facts::{Facts, FactsError};
 use crate::handle::{SpaceHandle, SpaceInfo};
-use crate::index::{Index, Sums, TipMove, address_hash, tip_hash};
+use crate::index::{Index, Sums, TipMove, Txn, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
 use crate::moving::Moving;
 use crate::open::Closed;
 use crate::pack::{Place, io_error};
-use crate::plan::{Asked, FrameOf, Plan, StagedFacts, txn_of};
+use crate::plan::{Asked, FrameOf, Plan, Settle, StagedFacts, txn_of};
 use crate::seal::write_run;
 use crate::space::SpaceState;
 use crate::{guard, open, read, write};
@@ -353,6 +353,10 @@ impl Store {
         let mut batch = Batch::new(&log);
         batch.push(Entry::Remove { space: *space });
         let end = self.append(&mut log, batch)?;
+        {
+            let index = read(&self.inner.index);
+            guard(&self.inner.staged_facts).retain(|txn, _| index.txns.contains_key(txn));
+        }
         drop(log);
         self.finish(end)?;
         Ok(true)
@@ -433,12 +437,16 @@ impl Store {
         }
         drop(staged_facts);
         let many = self.inner.config.draft_records.max(1);
-        let is_due = read(&self.inner.index).txns.get(&txn).is_some_and(|staged| staged.records.len() >= many);
-        if is_due && let Err(error) = self.draft(&mut log, txn, space) {
+        let is_due = |staged: &Txn| staged.records.len() >= many && !staged.stays;
+        let is_due = read(&self.inner.index).txns.get(&txn).is_some_and(is_due);
+        if is_due && let Err(error) = self.draft(&mut log, txn, space, false) {
             if log.failed {
                 return Err(error);
             }
             tracing::warn!(%error, "what a saga has staged stays in memory");
+            if let Some(staged) = write(&self.inner.index).txns.get_mut(&txn) {
+                staged.stays = true;
+            }
         }
         Ok(())
     }
@@ -724,7 +732,8 @@ impl Store {
             let txn = txn_of(&index, space, request)?;
             let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref()).filter(|_| joins);
             let draft = draft.map(|draft| &draft.state);
-            let asked = Asked { index: &index, txn, state, draft, request, frames: &frames, facts };
+            let settle = Settle::Moved;
+            let asked = Asked { index: &index, txn, state, draft, request, frames: &frames, facts, settle };
             let plan = Plan::of(asked, &mut |part| moving.take(part))?;
             // Where tips are settled a frame that cannot be read counts as missing; then the plan is not to be trusted.
             if index.runs.health.is_damaged() {
@@ -771,12 +780,19 @@ impl Store {
         }
         let listed: Vec<ChunkHash> = {
             let index = read(&self.inner.index);
-            let staged = index.txns.get(&txn).into_iter().flat_map(|staged| &staged.records);
-            let staged = staged.filter_map(|id| index.chunk_lists.get(id)).flatten().copied();
+            let touched = &self.inner.touched;
+            let staged = index.txns.get(&txn);
+            let records = staged.into_iter().flat_map(|staged| &staged.records);
+            let records = records.filter_map(|id| index.chunk_lists.get(id)).flatten().copied();
             let new = request.records.iter().flat_map(Manifest::chunks_listed).map(|chunk| chunk.hash);
-            let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
-            let drafted = draft.map_or(Ok(BTreeSet::new()), |draft| index.chunks_of(&draft.state))?;
-            staged.chain(new).chain(drafted).collect()
+            let mut listed = touched.among(records.chain(new));
+            if let Some(draft) = staged.and_then(|staged| staged.draft.as_deref()) {
+                index.each_chunk(&draft.state, |chunk| {
+                    listed.extend(touched.among([chunk]));
+                    Ok(())
+                })?;
+            }
+            listed
         };
         let end = self.append_with(log, batch, |index| {
             if let Some(state) = index.spaces.get_mut(space) {

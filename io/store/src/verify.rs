@@ -351,7 +351,16 @@ impl Check {
             let draft = |staged: &Txn| {
                 let draft = staged.draft.as_deref()?;
                 let Tips { count, timelines, diverged, .. } = &draft.state.tips;
-                Some((draft.space, draft.state.number, draft.overlaps, *count, *timelines, Arc::clone(diverged)))
+                let unsettled = draft.unsettled.clone();
+                Some((
+                    draft.space,
+                    draft.state.number,
+                    draft.overlaps,
+                    unsettled,
+                    *count,
+                    *timelines,
+                    Arc::clone(diverged),
+                ))
             };
             index.txns.iter().map(|(txn, staged)| (*txn, staged.records.len(), draft(staged))).collect()
         };

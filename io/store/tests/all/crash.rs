@@ -30,7 +30,8 @@ fn cut_at(seed: u64, call: u64, image: u64) -> bool {
     }
     let disk = player.disk.crash(image);
     drop(player);
-    let store = match Store::open(Arc::new(disk), Config::default()) {
+    let config = Config { draft_records: 1 + dice.below(3), ..Config::default() };
+    let store = match Store::open(Arc::new(disk), config) {
         Ok(store) => store,
         Err(error) => panic!("seed {seed} call {call} image {image}: {error}"),
     };
@@ -49,9 +50,11 @@ fn cut_at(seed: u64, call: u64, image: u64) -> bool {
     let model = if members == before.members { before } else { after };
     assert_eq!(members, model.members, "seed {seed} call {call} image {image}");
     model.check_members(&store);
-    // And it goes on: what is still staged can be committed, also when a first try was cut in its middle.
+    // And it goes on: what is still staged can be committed, with more, also when a first try was cut in its middle.
     for (saga, (space, ..)) in &model.sagas {
         if store.view(space).is_some() && store.saga_state(saga) == sealtide_sync::SagaState::Staged {
+            let more = sealtide_store::conformance::stone_of("staged after the crash");
+            store.stage(space, saga, &[more], &[]).unwrap();
             store.commit(space, &sealtide_store::conformance::of_saga(*saga)).unwrap();
         }
     }

@@ -161,6 +161,8 @@ fn a_large_saga_is_in_runs_before_its_commit() {
     result.moved.sort();
     expected.moved.sort();
     assert_eq!(result, expected);
+    // Each once, also where the space and the draft began it.
+    assert_eq!(view.timelines_of("doc"), of_plain.timelines_of("doc"));
     // Merges make them rows like all others.
     for more in count..count + 400 {
         let local = conformance::local(vec![record(more)]);
@@ -179,6 +181,104 @@ fn a_large_saga_is_in_runs_before_its_commit() {
     assert_eq!(view.snapshot().tip_summary, of_plain.snapshot().tip_summary);
     assert_eq!(view.timelines(), of_plain.timelines());
     assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+}
+
+/// A commit that takes its draft apart and is cut in the middle leaves records both in the draft and out of it. The saga goes on from
+/// there, and the store opens.
+// Proves: SY-47, SY-48
+#[test]
+fn a_draft_that_is_half_taken_apart_goes_on() {
+    let (space, saga, count) = (SpaceId::from_bytes([1; 32]), SagaId([7; 32]), 1_500);
+    let open =
+        |disk: &MemDisk| Store::open(Arc::new(disk.clone()), Config { draft_records: 200, ..config(1 << 28) }).unwrap();
+    let disk = MemDisk::new(1);
+    let store = open(&disk);
+    store.adopt_space(space).unwrap();
+    let records: Vec<Verified> = (0..count).map(record).collect();
+    records.chunks(100).for_each(|some| store.stage(&space, &saga, some, &[]).unwrap());
+    store.sync().unwrap();
+    drop(store);
+    let only = CommitRequest { staged: Some(vec![record(5).sid()]), ..conformance::of_saga(saga) };
+    let mut halves = 0;
+    for call in 1.. {
+        let disk = disk.copy();
+        let store = open(&disk);
+        let (before, is_over) = (disk.used(), {
+            disk.fail_from(Some(disk.calls() + call));
+            store.commit(&space, &only).is_ok()
+        });
+        if is_over {
+            break;
+        }
+        halves += u64::from(disk.used() > before + 10_000);
+        // The process was killed, or the machine stopped.
+        let (killed, cut) = (disk.copy(), disk.crash(call));
+        drop(store);
+        for disk in [killed, cut] {
+            disk.fail_from(None);
+            let store = open(&disk);
+            let view = store.view(&space).unwrap();
+            if view.staged(&saga).is_empty() {
+                continue;
+            }
+            assert_eq!(view.staged(&saga).len() as u64, count);
+            let more: Vec<Verified> = (count..count + 250).map(record).collect();
+            store.stage(&space, &saga, &more, &[]).unwrap();
+            assert_eq!(view.staged(&saga).len() as u64, count + 250);
+            drop((view, store));
+            let store = open(&disk);
+            assert_eq!(store.commit(&space, &conformance::of_saga(saga)).unwrap().new_records, count + 250);
+            drop(store);
+            let store = open(&disk);
+            check(&store, &space, count + 250, "committed");
+            assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+        }
+    }
+    assert!(halves > 0, "no cut was between the entries");
+}
+
+/// The frames of one long timeline come by their sids, as in a bulk stream: its tips are settled once, at the commit.
+// Proves: SY-15, SY-48
+#[test]
+fn a_long_timeline_in_no_order_is_settled_at_the_commit() {
+    let (space, saga) = (SpaceId::from_bytes([1; 32]), SagaId([7; 32]));
+    let count = 1_000 * scale();
+    let mut frames = vec![conformance::first_frame(1)];
+    (1..count).for_each(|_| {
+        let next = conformance::next_frame(frames.last().unwrap(), "more");
+        frames.push(next);
+    });
+    let tip = frames.last().unwrap().sid();
+    // Two at its end are here before, with a tip of their own beside them.
+    let aside = conformance::next_frame(&frames[0], "aside");
+    frames.sort_unstable_by_key(Verified::sid);
+    for (draft_records, before) in [(300, false), (300, true), (usize::MAX, true)] {
+        let disk = MemDisk::new(1);
+        let open = || Store::open(Arc::new(disk.clone()), Config { draft_records, ..config(100_000) }).unwrap();
+        let store = open();
+        store.adopt_space(space).unwrap();
+        let local = if before { vec![conformance::first_frame(1), aside.clone()] } else { vec![] };
+        store.commit(&space, &conformance::local(local.clone())).unwrap();
+        let others: Vec<Verified> = (3..100).map(record).collect();
+        let new = frames.iter().filter(|frame| !local.contains(frame)).chain(others.iter());
+        let new: Vec<Verified> = new.cloned().collect();
+        new.chunks(100).for_each(|some| store.stage(&space, &saga, some, &[]).unwrap());
+        drop(store);
+        let store = open();
+        let result = store.commit(&space, &conformance::of_saga(saga)).unwrap();
+        assert_eq!(result.new_records, new.len() as u64);
+        let mut again = Some(store);
+        for _ in 0..2 {
+            let store = again.take().unwrap_or_else(open);
+            let view = store.view(&space).unwrap();
+            let mut tips: Vec<_> = view.tips(&frames[0].frame().unwrap().timeline).iter().map(|tip| tip.sid).collect();
+            let mut expected = vec![tip];
+            expected.extend(before.then(|| aside.sid()));
+            (tips.sort_unstable(), expected.sort_unstable());
+            assert_eq!(tips, expected, "{draft_records} {before}");
+            assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+        }
+    }
 }
 
 /// The bytes of a space are those of its records and chunks, each once, whichever way they came.
