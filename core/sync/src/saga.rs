@@ -10,6 +10,7 @@ mod check;
 mod clock;
 mod commit;
 mod contexts;
+mod heads;
 mod index;
 mod items;
 mod merging;

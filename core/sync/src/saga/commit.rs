@@ -8,7 +8,8 @@ use sealtide_ibgib::{ChunkHash, Sid, TimelineId, Verified};
 use sealtide_identity::Role;
 
 use super::contexts::{Chain, ContextKind, Contexts, auth};
-use super::index::{Head, Index, Kind, Place};
+use super::heads::Head;
+use super::index::{Index, Kind, Place};
 use super::merging::Merges;
 use super::opening::body_hash;
 use super::run::Run;
@@ -236,8 +237,10 @@ pub(super) struct Moving {
 
 /// The tips that are gone, and those that are new.
 fn differences<'a>(before: &'a [Head], after: &'a [Head]) -> (Vec<&'a Head>, Vec<&'a Head>) {
-    let gone = before.iter().filter(|tip| after.iter().all(|other| other.sid != tip.sid)).collect();
-    let new = after.iter().filter(|tip| before.iter().all(|other| other.sid != tip.sid)).collect();
+    let sids = |tips: &[Head]| tips.iter().map(|tip| tip.sid).collect::<BTreeSet<Sid>>();
+    let (there, here) = (sids(before), sids(after));
+    let gone = before.iter().filter(|tip| !here.contains(&tip.sid)).collect();
+    let new = after.iter().filter(|tip| !there.contains(&tip.sid)).collect();
     (gone, new)
 }
 

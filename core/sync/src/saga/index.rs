@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use sealtide_crypto::{Sha256, sha256};
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, order_key};
-use smallvec::SmallVec;
 
 use super::Fault;
 use super::ascending::Ascending;
+use super::heads::{Head, Heads};
 use crate::scope::Scoped;
 use crate::{AbortCode, SetSummary, SpaceView, TipItem};
 
@@ -63,7 +63,7 @@ pub(super) struct Timeline {
     /// What it takes to move it.
     pub(super) kind: Kind,
     /// Received frames that no received frame has as ancestor.
-    pub(super) heads: SmallVec<[Head; 1]>,
+    pub(super) heads: Heads,
     /// The lowest counter asked for or received.
     pub(super) low: u64,
     /// How many times frames further down were asked for.
@@ -78,14 +78,6 @@ pub(super) enum Kind {
     /// Who may do what.
     Members,
     Ordinary,
-}
-
-/// A frame that no received frame has as ancestor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) sid: Sid,
-    /// Its level-0 id as a tip.
-    pub(super) id: [u8; 32],
 }
 
 /// Everything received in this saga, this run and earlier ones.
@@ -202,7 +194,7 @@ impl Index {
     pub(super) fn tips_after(&self, timeline: &Timeline, before: &[TipItem]) -> Vec<Head> {
         let stays = |tip: &&TipItem| self.covered.get(&Key::of(&tip.tip)) <= Some(&tip.n);
         let stays = before.iter().filter(stays).map(|tip| Head { sid: tip.sid, id: tip.id });
-        let mut tips: Vec<Head> = stays.chain(timeline.heads.iter().copied()).collect();
+        let mut tips: Vec<Head> = stays.chain(timeline.heads.iter()).collect();
         tips.sort_by_key(|tip| tip.sid);
         tips.dedup_by_key(|tip| tip.sid);
         tips
@@ -247,20 +239,18 @@ impl Index {
             *child = frame.n.max(*child);
             // An ancestor is one along a falling counter; whoever invents counters covers nothing.
             let parent = Key::of(parent);
-            let (records, heads) = (&self.records, &mut self.heads);
-            timeline.heads.retain(|head| {
-                let above = records.get(&(parent, head.sid)).is_none_or(|n| *n >= frame.n);
-                if !above {
-                    heads.sub(&head.id);
+            for ((_, sid), n) in self.records.range((parent, SID_MIN), (parent, SID_MAX)) {
+                if *n < frame.n
+                    && let Some(head) = timeline.heads.remove(&sid)
+                {
+                    self.heads.sub(&head.id);
                 }
-                above
-            });
+            }
         }
         if self.covered.get(&key) <= Some(&frame.n) {
             let (tip, sid) = (record.address(), record.sid());
             let id = TipItem::id_of(&frame.tjp, tip, &sid);
-            if timeline.heads.iter().all(|head| head.sid != sid) {
-                timeline.heads.push(Head { sid, id });
+            if timeline.heads.insert(Head { sid, id }) {
                 self.heads.add(&id);
             }
         }
@@ -299,6 +289,6 @@ impl Kind {
 
 impl Timeline {
     fn new(tjp: &Address, low: u64) -> Self {
-        Self { kind: Kind::of(tjp), heads: SmallVec::new(), low, steps: 0 }
+        Self { kind: Kind::of(tjp), heads: Heads::default(), low, steps: 0 }
     }
 }

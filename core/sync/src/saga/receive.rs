@@ -517,7 +517,7 @@ impl Receive {
                 .index
                 .timelines
                 .iter()
-                .flat_map(|(_, timeline)| &timeline.heads)
+                .flat_map(|(_, timeline)| timeline.heads.iter())
                 .any(|h| !self.tips.contains_key(&h.id));
         if stray { self.prune(context, scoped) } else { Ok(()) }
     }

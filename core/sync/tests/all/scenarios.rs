@@ -178,6 +178,26 @@ fn bulk_in_both_directions() {
     }
 }
 
+/// The bulk stream brings the frames of a timeline in the order of their sids: most of them have parents and children that are still to
+/// come.
+// Proves: SY-99, SY-15
+#[test]
+fn a_long_timeline_in_the_bulk_stream() {
+    let mut author = Author::new(98);
+    let mut frames = vec![author.first("doc")];
+    for _ in 1..400 * crate::support::scale() {
+        let next = author.edit(frames.last().unwrap(), "more");
+        frames.push(next);
+    }
+    let mut pair = Pair::new(MemSpace::with(&frames), MemSpace::default());
+    (pair.a.limits.batch_bytes, pair.b.limits.batch_bytes) = (10_000, 10_000);
+    pair.sync_ok();
+    pair.assert_equal();
+    assert_eq!(mode_of(&pair.b.outcome), Mode::Bulk);
+    let tips: Vec<_> = pair.b.space.tips.values().flatten().collect();
+    assert_eq!(tips, [frames.last().unwrap().address()]);
+}
+
 fn is_packed(message: &Message) -> bool {
     matches!(message, Message::Batch { zstd: true, .. })
 }
