@@ -17,6 +17,8 @@ use crate::space::SpaceState;
 use crate::store::{Batch, Store};
 use crate::{guard, read};
 
+/// A timeline of a draft that has more tips is settled at the commit.
+const TIPS_MAX: usize = 64;
 /// Records that are taken out of a draft by one entry.
 const SIDS_AT_ONCE: usize = 1024;
 
@@ -47,7 +49,8 @@ impl Store {
             let draft = index.txns.get(&txn).and_then(|staged| staged.draft.as_deref());
             let state = draft.map_or(&empty, |draft| &draft.state);
             let unsettled = draft.map_or(&all_settled, |draft| &draft.unsettled);
-            let settle = if is_last { Settle::AlsoThese(unsettled) } else { Settle::NotThese(unsettled) };
+            let tips_max = self.inner.config.draft_records.min(TIPS_MAX);
+            let settle = if is_last { Settle::AlsoThese(unsettled) } else { Settle::NotThese(unsettled, tips_max) };
             let asked = Asked { index: &index, txn, state, draft: None, request: &none, frames: &[], facts, settle };
             let plan = Plan::of(asked, &mut |part| moving.take(part)).map_err(|error| match error {
                 CommitError::Store(error) => error,

@@ -77,15 +77,12 @@ pub(crate) struct Asked<'a> {
 pub(crate) enum Settle<'a> {
     /// Of all that get a frame.
     Moved,
-    /// As `Moved`, but for these and those that have many tips: a bulk stream brings the frames of a timeline in no order, and looking
+    /// As `Moved`, but for these and those that have more than so many tips: a bulk stream brings the frames of a timeline in no order, and looking
     /// at what is here with each step would take the square of their number.
-    NotThese(&'a BTreeSet<TimelineId>),
+    NotThese(&'a BTreeSet<TimelineId>, usize),
     /// As `Moved`, and of these, from all their frames.
     AlsoThese(&'a BTreeSet<TimelineId>),
 }
-
-/// So many tips are many.
-const TIPS_MANY: usize = 64;
 
 /// The transaction of a commit: that of its saga, or a new one.
 pub(crate) fn txn_of(index: &Index, space: &SpaceId, request: &CommitRequest) -> Result<u64, CommitError> {
@@ -302,7 +299,7 @@ struct Fresh<'a> {
     /// Timelines of which all frames count, sorted.
     whole: VecDeque<TimelineId>,
     /// Timelines to be left as they are.
-    not_these: Option<&'a BTreeSet<TimelineId>>,
+    not_these: Option<(&'a BTreeSet<TimelineId>, usize)>,
     /// In the order of their timelines.
     staged: VecDeque<u32>,
     /// Those of the request, sorted.
@@ -342,7 +339,7 @@ impl<'a> Fresh<'a> {
         staged.retain(|id| index.records.get(*id).frame.is_some());
         let (whole, not_these) = match settle {
             Settle::Moved => (VecDeque::new(), None),
-            Settle::NotThese(these) => (VecDeque::new(), Some(these)),
+            Settle::NotThese(these, tips_max) => (VecDeque::new(), Some((these, tips_max))),
             Settle::AlsoThese(these) => (these.iter().copied().collect(), None),
         };
         let (none, no_frames) = (VecDeque::new(), VecDeque::new());
@@ -423,9 +420,9 @@ impl<'a> Fresh<'a> {
     }
 
     fn is_for_later(&self, timeline: &TimelineId) -> Result<bool, CommitError> {
-        let Some(these) = self.not_these else { return Ok(false) };
+        let Some((these, tips_max)) = self.not_these else { return Ok(false) };
         let index = self.index;
-        Ok(these.contains(timeline) || index.tips_of(self.union.state, timeline)?.len() > TIPS_MANY)
+        Ok(these.contains(timeline) || index.tips_of(self.union.state, timeline)?.len() > tips_max)
     }
 
     /// Reads a staged frame.
