@@ -274,7 +274,8 @@ fn a_long_timeline_in_no_order_is_settled_at_the_commit() {
             let mut tips: Vec<_> = view.tips(&frames[0].frame().unwrap().timeline).iter().map(|tip| tip.sid).collect();
             let mut expected = vec![tip];
             expected.extend(before.then(|| aside.sid()));
-            (tips.sort_unstable(), expected.sort_unstable());
+            tips.sort_unstable();
+            expected.sort_unstable();
             assert_eq!(tips, expected, "{draft_records} {before}");
             assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
         }
