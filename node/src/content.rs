@@ -6,7 +6,7 @@ use std::thread::{JoinHandle, spawn};
 
 use bytes::{Buf, Bytes};
 use sealtide_ibgib::{
-    Address, BIN_INLINE_BYTES_MAX, ChunkHash, ChunkRef, Content, Manifest, Verified, binary_record, inline_text,
+    Address, BIN_INLINE_BYTES_MAX, ChunkRef, Content, CutChunk, Manifest, Verified, binary_record, inline_text,
     read_binary,
 };
 use sealtide_store::{SpaceHandle, Store, StoreError};
@@ -17,9 +17,9 @@ use crate::failure::{Exit, Failure};
 /// Bytes that go from the writer to the thread that cuts at once.
 const PIECE: usize = 1024 * 1024;
 /// Pieces that wait for that thread.
-const PIECES: usize = 4;
+const PIECES: usize = 16;
 /// Chunks that wait to be stored.
-const CHUNKS: usize = 2;
+const CHUNKS: usize = 8;
 
 /// Stores chunks in a thread of its own, while whoever cuts them goes on. The thread is there from the first chunk on.
 pub(crate) struct ChunkKeeper {
@@ -28,7 +28,7 @@ pub(crate) struct ChunkKeeper {
 }
 
 struct KeepingThread {
-    chunks: SyncSender<(ChunkHash, Vec<u8>)>,
+    chunks: SyncSender<CutChunk>,
     kept: JoinHandle<Result<(), StoreError>>,
 }
 
@@ -41,14 +41,14 @@ impl ChunkKeeper {
     ///
     /// # Errors
     /// When the store failed before; `finish` says why.
-    pub(crate) fn keep(&mut self, chunk: ChunkRef, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn keep(&mut self, chunk: CutChunk) -> io::Result<()> {
         let thread = self.thread.get_or_insert_with(|| {
-            let (chunks, taken) = sync_channel::<(ChunkHash, Vec<u8>)>(CHUNKS);
+            let (chunks, taken) = sync_channel::<CutChunk>(CHUNKS);
             let store = self.store.clone();
-            let kept = spawn(move || taken.iter().try_for_each(|(hash, bytes)| store.put_chunk(hash, &bytes)));
+            let kept = spawn(move || taken.iter().try_for_each(|chunk| store.put_cut(&chunk)));
             KeepingThread { chunks, kept }
         });
-        thread.chunks.send((chunk.hash, bytes.to_vec())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        thread.chunks.send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Waits until every chunk is stored.
@@ -66,7 +66,7 @@ impl ChunkKeeper {
 /// Takes a content in: its chunks go to the store while it is written, its records come at the end.
 pub(crate) struct ContentWriter {
     piece: Vec<u8>,
-    pieces: Option<SyncSender<Vec<u8>>>,
+    pieces: Option<SyncSender<Bytes>>,
     cutter: JoinHandle<io::Result<Vec<Verified>>>,
 }
 
@@ -79,6 +79,14 @@ impl ContentWriter {
 
     fn hand_over(&mut self) -> io::Result<()> {
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        self.push(piece.into())
+    }
+
+    /// Takes a piece as it is, behind all that was written.
+    pub(crate) fn push(&mut self, piece: Bytes) -> io::Result<()> {
+        if !self.piece.is_empty() {
+            self.hand_over()?;
+        }
         let pieces = self.pieces.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         // The thread is gone when the store failed; what it says comes at the end.
         pieces.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
@@ -142,8 +150,7 @@ fn cut_from(store: &Store, begin: Vec<u8>, source: &mut dyn Read) -> io::Result<
         return Ok(vec![binary_record(begin.into())]);
     }
     let mut keeper = ChunkKeeper::new(store);
-    let manifest =
-        Manifest::cut(&mut Read::chain(begin.as_slice(), source), &mut |chunk, bytes| keeper.keep(chunk, bytes));
+    let manifest = Manifest::cut(&mut Read::chain(begin.as_slice(), source), &mut |chunk| keeper.keep(chunk));
     // A store that failed says why.
     keeper.finish()?;
     Ok(manifest?.records())
@@ -151,7 +158,7 @@ fn cut_from(store: &Store, begin: Vec<u8>, source: &mut dyn Read) -> io::Result<
 
 /// What comes from a [`ContentWriter`], as a reader.
 struct Pieces {
-    taken: Receiver<Vec<u8>>,
+    taken: Receiver<Bytes>,
     piece: Bytes,
 }
 
@@ -159,7 +166,7 @@ impl Read for Pieces {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() {
             // A writer that is gone has written all.
-            self.piece = self.taken.recv().map(Bytes::from).unwrap_or_default();
+            self.piece = self.taken.recv().unwrap_or_default();
         }
         let most = self.piece.len().min(bytes.len());
         self.piece.copy_to_slice(&mut bytes[..most]);

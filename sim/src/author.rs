@@ -70,8 +70,8 @@ impl Author {
         let mut content = vec![0; bytes];
         self.dice.fill(&mut content);
         let mut change = Change { what: "large binary", ..Change::default() };
-        let mut keep = |chunk: sealtide_ibgib::ChunkRef, bytes: &[u8]| {
-            change.chunks.push((chunk.hash, Bytes::copy_from_slice(bytes)));
+        let mut keep = |chunk: sealtide_ibgib::CutChunk| {
+            change.chunks.push((chunk.chunk().hash, chunk.bytes().clone()));
             Ok(())
         };
         let manifest = Manifest::cut(&mut content.as_slice(), &mut keep).expect("memory can be read");

@@ -25,7 +25,7 @@ pub const CHUNKS_PER_LIST_MAX: usize = 4096;
 /// The ib of a page of a manifest.
 const PAGE_IB: &str = "binpage";
 /// Bytes that the cutter looks at: two of the largest chunks, so that what is left over is moved seldom.
-const WINDOW_BYTES: usize = 2 * CHUNK_BYTES_MAX as usize;
+const WINDOW_BYTES: usize = 4 * CHUNK_BYTES_MAX as usize;
 
 /// BLAKE3-256 of a chunk: the name it is stored under.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +86,25 @@ pub enum ChunkError {
     },
 }
 
+/// A chunk as [`Manifest::cut`] cut it: its bytes have its hash, so nobody needs to look again.
+#[derive(Clone, Debug)]
+pub struct CutChunk {
+    chunk: ChunkRef,
+    bytes: Bytes,
+}
+
+impl CutChunk {
+    /// Its hash and length.
+    pub fn chunk(&self) -> ChunkRef {
+        self.chunk
+    }
+
+    /// Its content. Keeps all of the window alive that it was cut from.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
 /// A binary above [`BIN_INLINE_BYTES_MAX`]: its size, whole hash and chunks in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -99,38 +118,38 @@ pub struct Manifest {
 
 impl Manifest {
     /// Cuts what `source` gives by FastCDC (2020, normalisation 1, 256 KiB / 1 MiB / 4 MiB) and hands each chunk
-    /// to `keep` as it is cut. Holds 8 MiB, whatever the size; hashes every byte twice (chunk and whole) and copies
-    /// none but the few left over when the window moves on.
+    /// to `keep` as it is cut. Holds 16 MiB, whatever the size, and what `keep` keeps; hashes every byte twice (chunk and whole) and
+    /// copies none but the few left over when the window moves on.
     ///
     /// The result makes records only above [`BIN_INLINE_BYTES_MAX`]; a shorter binary is a [`binary_record`].
     ///
     /// # Errors
     /// What reading or keeping reports; `FileTooLarge` for more chunks than a manifest can list.
     // Spec: SY-65
-    pub fn cut(source: &mut dyn Read, keep: &mut dyn FnMut(ChunkRef, &[u8]) -> io::Result<()>) -> io::Result<Self> {
+    pub fn cut(source: &mut dyn Read, keep: &mut dyn FnMut(CutChunk) -> io::Result<()>) -> io::Result<Self> {
         let (mut whole, mut size, mut chunks) = (Blake3::new(), 0, Vec::new());
-        let mut window = vec![0u8; WINDOW_BYTES];
-        let (mut start, mut end, mut more) = (0, 0, true);
+        let (mut window, mut more) = (Bytes::new(), true);
         loop {
-            if more && end - start < CHUNK_BYTES_MAX as usize {
-                window.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
-                end += fill(source, &mut window[end..])?;
-                more = end == window.len();
+            if more && window.len() < CHUNK_BYTES_MAX as usize {
+                let mut next = Vec::with_capacity(WINDOW_BYTES);
+                next.extend_from_slice(&window);
+                let room = WINDOW_BYTES - next.len();
+                source.take(room as u64).read_to_end(&mut next)?;
+                more = next.len() == WINDOW_BYTES;
+                window = next.into();
             }
-            if start == end {
+            if window.is_empty() {
                 return Ok(Self { size, hash: whole.finish(), chunks });
             }
             if chunks.len() == CHUNKS_PER_LIST_MAX * CHUNKS_PER_LIST_MAX {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            let bytes = &window[start..start + next_cut(&window[start..end])];
-            let chunk = ChunkRef { length: bytes.len() as u32, hash: ChunkHash(blake3(bytes)) };
-            whole.update(bytes);
-            keep(chunk, bytes)?;
-            chunks.push(chunk);
+            let bytes = window.split_to(next_cut(&window));
+            let chunk = ChunkRef { length: bytes.len() as u32, hash: ChunkHash(blake3(&bytes)) };
+            whole.update(&bytes);
             size += bytes.len() as u64;
-            start += bytes.len();
+            chunks.push(chunk);
+            keep(CutChunk { chunk, bytes })?;
         }
     }
 
@@ -271,20 +290,6 @@ pub enum AssembleError {
     /// Every chunk is right, but together they are not the binary that the manifest promises.
     #[error("the binary {0} has another hash when put together")]
     WrongWhole(ChunkHash),
-}
-
-/// Reads until `out` is full or the source ends; answers how many bytes.
-fn fill(source: &mut dyn Read, out: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < out.len() {
-        match source.read(&mut out[filled..]) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 /// Bytes of the next chunk of `bytes`, which reach at least as far as the largest chunk or to the end.

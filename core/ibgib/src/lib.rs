@@ -31,7 +31,7 @@ pub use address::{
 };
 pub use binary::{
     AssembleError, BIN_INLINE_BYTES_MAX, CHUNK_BYTES_AVERAGE, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKS_PER_LIST_MAX,
-    ChunkError, ChunkHash, ChunkRef, Manifest, ManifestError, binary_record, read_binary,
+    ChunkError, ChunkHash, ChunkRef, CutChunk, Manifest, ManifestError, binary_record, read_binary,
 };
 pub use cbor::Kind;
 pub use encoded::{Data, RECORD_BYTES_MAX, Refusal, Relations, Verified};

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use sealtide_crypto::{Blake3, blake3};
-use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, ChunkRef, FileKind, Manifest, inline_text};
+use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, CutChunk, FileKind, Manifest, inline_text};
 
 use crate::root::{Root, is_no_way, look_fd};
 use crate::{SkipReason, Stat};
@@ -86,7 +86,7 @@ impl From<io::Error> for ReadProblem {
 }
 
 /// Receives the chunks of large files.
-pub(crate) type Keep<'a> = &'a mut dyn FnMut(ChunkRef, &[u8]) -> io::Result<()>;
+pub(crate) type Keep<'a> = &'a mut dyn FnMut(CutChunk) -> io::Result<()>;
 
 /// Reads a path that `before` was seen at. `keep` receives the chunks of a large file.
 pub(crate) fn read(root: &Root, path: &str, before: &Stat, keep: Keep<'_>) -> Result<Taken, ReadProblem> {
@@ -137,8 +137,8 @@ fn read_file(root: &Root, path: &str, before: &Stat, keep: Keep<'_>) -> Result<(
     }
     if before.size > BIN_INLINE_BYTES_MAX as u64 {
         let mut refused = None;
-        let cut = Manifest::cut(&mut file, &mut |chunk, bytes| {
-            keep(chunk, bytes).map_err(|problem| {
+        let cut = Manifest::cut(&mut file, &mut |chunk| {
+            keep(chunk).map_err(|problem| {
                 let again = io::Error::from(problem.kind());
                 refused = Some(problem);
                 again

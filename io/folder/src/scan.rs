@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, ChunkRef, FileKind, Sid, TimelineId};
+use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, CutChunk, FileKind, Sid, TimelineId};
 
 use crate::content::{self, ReadProblem, Taken};
 use crate::path::ancestors;
@@ -77,7 +77,7 @@ impl Folder {
     pub fn scan(
         &mut self,
         only: Option<&[String]>,
-        keep: &mut dyn FnMut(ChunkRef, &[u8]) -> io::Result<()>,
+        keep: &mut dyn FnMut(CutChunk) -> io::Result<()>,
         progress: &mut dyn FnMut(ScanProgress),
     ) -> Result<Scan, FolderError> {
         self.check_root()?;
@@ -227,7 +227,7 @@ impl<'a, 'k> Reader<'a, 'k> {
                 let (root, sender, next) = (self.root.twin(), sender.clone(), &next);
                 scope.spawn(move || {
                     while let Some(candidate) = candidates.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let no_chunks: content::Keep<'_> = &mut |_, _| Err(io::Error::other("a small file has none"));
+                        let no_chunks: content::Keep<'_> = &mut |_| Err(io::Error::other("a small file has none"));
                         let read = content::read(&root, &candidate.path, &candidate.stat, no_chunks);
                         if sender.send((candidate, read)).is_err() {
                             break;

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
-use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
+use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, CutChunk, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_identity::authorship::{COMMIT_IB, read_commit};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SagaState};
@@ -466,6 +466,18 @@ impl Store {
     /// [`StoreError`].
     pub fn put_chunk(&self, hash: ChunkHash, content: &[u8]) -> Result<(), StoreError> {
         check_chunk(&hash, content)?;
+        self.put(hash, content)
+    }
+
+    /// As [`Store::put_chunk`], for one that was cut here: its hash is not worked out again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_cut(&self, cut: &CutChunk) -> Result<(), StoreError> {
+        self.put(cut.chunk().hash, cut.bytes())
+    }
+
+    fn put(&self, hash: ChunkHash, content: &[u8]) -> Result<(), StoreError> {
         self.inner.touched.touch([hash], self.wall_ms());
         if read(&self.inner.index).chunk(&hash)?.is_some() {
             return Ok(());

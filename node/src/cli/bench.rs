@@ -48,6 +48,9 @@ pub(crate) struct Sizes {
     /// Folder with peers to compare with: node_modules with ws and Bun for the gateway, a Python environment with tuf for release
     #[arg(long, value_name = "DIR")]
     pub(crate) peers: Option<PathBuf>,
+    /// A directory to release, instead of one that is made up
+    #[arg(long)]
+    pub(crate) source: Option<PathBuf>,
     /// The most memory of each process of reconcile and bulk, in MiB: whoever needs more fails
     #[arg(long)]
     pub(crate) memory_mib: Option<u64>,

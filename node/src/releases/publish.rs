@@ -425,7 +425,7 @@ impl Packing {
                 .progress
                 .send(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
         };
-        let packed = pack(&self.dir, &list, &mut out, &mut content, &mut told);
+        let packed = pack(&self.dir, &list, &mut out, &mut |piece| content.push(piece), &mut told);
         // A store that failed says why at the end; the packing only saw that nobody took its bytes.
         let records = content.finish();
         let packed = match (packed, &records) {

@@ -173,7 +173,7 @@ pub(crate) fn survey(node: &crate::node::Node, space: SpaceId, dir: &Path) -> Re
     let mut folder = Folder::open(dir, &state).map_err(|error| failed(&error))?;
     let mut survey = Survey::default();
     loop {
-        let scan = folder.scan(None, &mut |_, _| Ok(()), &mut |_| {}).map_err(|error| failed(&error))?;
+        let scan = folder.scan(None, &mut |_| Ok(()), &mut |_| {}).map_err(|error| failed(&error))?;
         for change in &scan.changes {
             survey.files += 1;
             survey.adopted += usize::from(holds_already(&view, &claims, change));

@@ -80,7 +80,7 @@ impl Worker {
                 status.bytes = (seen.bytes_read, 0);
             });
         };
-        let scanned = self.folder.scan(only, &mut |chunk, bytes| keeper.keep(chunk, bytes), &mut progress);
+        let scanned = self.folder.scan(only, &mut |chunk| keeper.keep(chunk), &mut progress);
         // A store that failed says why; the scan only saw that nobody took its chunks.
         keeper.finish().map_err(|error| Failure::failed("scan", whole(&error)))?;
         scanned.map_err(|error| Failure::failed("scan", whole(&error)))

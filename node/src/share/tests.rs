@@ -559,7 +559,7 @@ fn what_the_space_has_no_version_of_stays_and_is_recorded() {
     for path in ["g", "h"] {
         std::fs::write(rig.root.join(path), format!("lost {path}\n")).unwrap();
     }
-    let scan = rig.worker.folder.scan(None, &mut |_, _| Ok(()), &mut |_| ()).unwrap();
+    let scan = rig.worker.folder.scan(None, &mut |_| Ok(()), &mut |_| ()).unwrap();
     assert_eq!(scan.changes.len(), 2);
     for change in scan.changes {
         let lost = change.placed(TimelineId([9; 32]), sealtide_ibgib::Sid([9; 32]));

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use sealtide_crypto::{blake3, sha256};
 use sealtide_ibgib::{
     Address, AssembleError, BIN_INLINE_BYTES_MAX, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKS_PER_LIST_MAX, ChunkError,
-    ChunkHash, ChunkRef, Data, Manifest, ManifestError, RECORD_BYTES_MAX, Refusal, Relations, Verified, binary_record,
-    read_binary, stone,
+    ChunkHash, ChunkRef, CutChunk, Data, Manifest, ManifestError, RECORD_BYTES_MAX, Refusal, Relations, Verified,
+    binary_record, read_binary, stone,
 };
 use serde_json::{Value, json};
 
@@ -24,9 +24,9 @@ fn no_page(_: &Address) -> Option<Verified> {
 /// The chunks of some bytes by hash, and their manifest.
 fn cut(bytes: &[u8]) -> (Manifest, BTreeMap<ChunkHash, Bytes>) {
     let mut store = BTreeMap::new();
-    let keep = &mut |chunk: ChunkRef, bytes: &[u8]| {
-        chunk.check(bytes).unwrap();
-        store.insert(chunk.hash, Bytes::copy_from_slice(bytes));
+    let keep = &mut |cut: CutChunk| {
+        cut.chunk().check(cut.bytes()).unwrap();
+        store.insert(cut.chunk().hash, cut.bytes().clone());
         Ok(())
     };
     (Manifest::cut(&mut &bytes[..], keep).unwrap(), store)
@@ -136,7 +136,7 @@ fn cuts_do_not_depend_on_the_pieces_read() {
         fastcdc::v2020::FastCDC::new(&bytes, 256 * 1024, MIB, 4 * MIB).map(|chunk| chunk.length).collect();
     for piece in [1000, 65_536, 5 * MIB, usize::MAX] {
         let source = &mut Drip { bytes: &bytes, piece, calls: 0 };
-        let manifest = Manifest::cut(source, &mut |_, _| Ok(())).unwrap();
+        let manifest = Manifest::cut(source, &mut |_| Ok(())).unwrap();
         let lengths: Vec<usize> = manifest.chunks.iter().map(|chunk| chunk.length as usize).collect();
         assert_eq!(lengths, reference, "pieces of {piece}");
         assert_eq!(manifest.hash, blake3(&bytes));
@@ -151,12 +151,12 @@ fn cutting_stops_when_reading_or_keeping_fails() {
             Err(io::ErrorKind::PermissionDenied.into())
         }
     }
-    let error = Manifest::cut(&mut Broken, &mut |_, _| Ok(())).unwrap_err();
+    let error = Manifest::cut(&mut Broken, &mut |_| Ok(())).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     let bytes = splitmix(5, 3 * MIB);
-    let full = &mut |_: ChunkRef, _: &[u8]| Err(io::ErrorKind::StorageFull.into());
+    let full = &mut |_: CutChunk| Err(io::ErrorKind::StorageFull.into());
     assert_eq!(Manifest::cut(&mut &bytes[..], full).unwrap_err().kind(), io::ErrorKind::StorageFull);
-    let nothing = Manifest::cut(&mut &[][..], &mut |_, _| panic!("there is no chunk")).unwrap();
+    let nothing = Manifest::cut(&mut &[][..], &mut |_| panic!("there is no chunk")).unwrap();
     assert_eq!((nothing.size, nothing.hash, nothing.chunks.len()), (0, blake3(&[]), 0));
 }
 

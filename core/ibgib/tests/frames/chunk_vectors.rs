@@ -28,8 +28,8 @@ fn input(case: &Value) -> Vec<u8> {
 }
 
 fn outcome(bytes: &[u8]) -> Value {
-    let manifest = Manifest::cut(&mut &bytes[..], &mut |chunk, bytes| {
-        chunk.check(bytes).unwrap();
+    let manifest = Manifest::cut(&mut &bytes[..], &mut |cut| {
+        cut.chunk().check(cut.bytes()).unwrap();
         Ok(())
     })
     .unwrap();

@@ -95,8 +95,8 @@ fn fifty_cuts_cost_fifty_batches_and_fifty_chunks_at_most() {
     let mut content = vec![0; 80_000_000];
     sealtide_crypto::Entropy::fill(&mut author.chance, &mut content);
     let mut chunks: Vec<(ChunkHash, bytes::Bytes)> = Vec::new();
-    let manifest = Manifest::cut(&mut &content[..], &mut |chunk, bytes| {
-        chunks.push((chunk.hash, bytes::Bytes::copy_from_slice(bytes)));
+    let manifest = Manifest::cut(&mut &content[..], &mut |cut| {
+        chunks.push((cut.chunk().hash, cut.bytes().clone()));
         Ok(())
     });
     let manifest = manifest.unwrap().records();

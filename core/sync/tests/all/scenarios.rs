@@ -345,8 +345,8 @@ fn large_binary(length: usize, seed: u64) -> (Vec<Verified>, Vec<(sealtide_ibgib
     let mut bytes = vec![0; length];
     sealtide_crypto::Entropy::fill(&mut sealtide_crypto::SeededEntropy::new(seed), &mut bytes);
     let mut chunks = Vec::new();
-    let manifest = Manifest::cut(&mut &bytes[..], &mut |chunk, bytes| {
-        chunks.push((chunk.hash, bytes::Bytes::copy_from_slice(bytes)));
+    let manifest = Manifest::cut(&mut &bytes[..], &mut |cut| {
+        chunks.push((cut.chunk().hash, cut.bytes().clone()));
         Ok(())
     });
     (manifest.unwrap().records(), chunks)

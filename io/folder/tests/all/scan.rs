@@ -400,7 +400,7 @@ fn a_file_that_changes_while_it_is_read_waits() {
     case.put("large", &file(noise(3, 3 * 1024 * 1024)));
     let at = case.at_path("large");
     let mut touched = false;
-    let mut keep = |_: sealtide_ibgib::ChunkRef, _: &[u8]| {
+    let mut keep = |_: sealtide_ibgib::CutChunk| {
         if !std::mem::replace(&mut touched, true) {
             std::fs::write(&at, noise(4, 3 * 1024 * 1024)).expect("write");
         }
@@ -416,7 +416,7 @@ fn a_file_that_changes_while_it_is_read_waits() {
 fn a_chunk_that_cannot_be_kept_fails_the_scan() {
     let mut case = Case::new();
     case.put("large", &file(noise(3, 1024 * 1024)));
-    let mut keep = |_: sealtide_ibgib::ChunkRef, _: &[u8]| Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+    let mut keep = |_: sealtide_ibgib::CutChunk| Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
     match case.folder.scan(None, &mut keep, &mut |_| {}) {
         Err(FolderError::Keep { path, source }) => {
             assert_eq!((path.as_str(), source.kind()), ("large", std::io::ErrorKind::StorageFull));
@@ -430,7 +430,7 @@ fn an_unmounted_disk_deletes_nothing() {
     let mut case = Case::with(&tree([("a", file("1"))]));
     let (root, aside) = (case.root(), case.outside().join("aside"));
     std::fs::rename(&root, &aside).expect("rename");
-    let no_chunks = &mut |_: sealtide_ibgib::ChunkRef, _: &[u8]| Ok(());
+    let no_chunks = &mut |_: sealtide_ibgib::CutChunk| Ok(());
     assert!(matches!(case.folder.scan(None, no_chunks, &mut |_| {}), Err(FolderError::RootReplaced { .. })));
     std::fs::create_dir(&root).expect("make");
     assert!(matches!(case.folder.scan(None, no_chunks, &mut |_| {}), Err(FolderError::RootReplaced { .. })));
@@ -470,7 +470,7 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     // The first one comes back while nothing was opened anew.
     std::fs::remove_dir_all(&root).expect("remove");
     std::fs::create_dir(&root).expect("make");
-    let no_chunks = &mut |_: sealtide_ibgib::ChunkRef, _: &[u8]| Ok(());
+    let no_chunks = &mut |_: sealtide_ibgib::CutChunk| Ok(());
     assert!(matches!(case.folder.scan(None, no_chunks, &mut |_| {}), Err(FolderError::RootReplaced { .. })));
     std::fs::remove_dir(&root).expect("remove");
     std::fs::rename(&aside, &root).expect("rename");

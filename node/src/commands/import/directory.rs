@@ -100,7 +100,7 @@ fn files(import: &Import<'_>, root: &Path, filling: &mut Filling<'_>) -> Result<
 fn scan(import: &Import<'_>, folder: &mut Folder, taken: u64) -> Result<Scan, Failure> {
     let mut keeper = ChunkKeeper::new(import.node.store());
     let mut told = |seen: ScanProgress| import.tell(taken + seen.files_read, seen.bytes_read, 0);
-    let scanned = folder.scan(None, &mut |chunk, bytes| keeper.keep(chunk, bytes), &mut told);
+    let scanned = folder.scan(None, &mut |chunk| keeper.keep(chunk), &mut told);
     keeper.finish().map_err(|error| Failure::failed("import", whole(&error)))?;
     scanned.map_err(|error| Failure::failed("import", whole(&error)))
 }
