@@ -6,6 +6,7 @@ mod release;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use gateway::{GatewayArgs, GatewayCommand, GatewayRoleArg};
@@ -28,7 +29,8 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Home directory of the node [default: the XDG data directory]
-    #[arg(long, global = true, env = "SEALTIDE_HOME", value_name = "DIR")]
+    // An empty variable is as good as none, and clap would refuse it.
+    #[arg(long, global = true, env = "SEALTIDE_HOME", value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) home: Option<PathBuf>,
     /// Settings file [default: HOME/config.toml]
     #[arg(long, global = true, value_name = "FILE")]

@@ -101,7 +101,12 @@ fn block_on(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failu
 }
 
 fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
+    let is_unset = || std::env::var_os("SEALTIDE_HOME").is_some_and(|home| home.is_empty());
     let root = match &global.home {
+        Some(home) if home.as_os_str().is_empty() && is_unset() => default_home()?,
+        Some(home) if home.as_os_str().is_empty() => {
+            return Err(Failure::usage("home", "--home needs a directory".to_owned()));
+        }
         Some(home) => std::path::absolute(home)?,
         None => default_home()?,
     };

@@ -449,3 +449,19 @@ fn doctor_and_down() {
     alone.fails(&["sync"], 7, "no_peers");
     alone.in_step();
 }
+
+/// An empty SEALTIDE_HOME is as good as none; an empty `--home`, as of a variable that is not set in a script, is refused.
+#[test]
+fn an_empty_variable_names_no_home() {
+    let data = tempfile::TempDir::new().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        command.args(words).env("SEALTIDE_HOME", "").env("XDG_DATA_HOME", data.path()).output().unwrap()
+    };
+    let done = run(&["--json", "init"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(data.path().join("sealtide/node.key").exists());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sealtide"));
+    let done = command.args(["--home", "", "status"]).env_remove("SEALTIDE_HOME").output().unwrap();
+    assert_eq!(done.status.code(), Some(2), "{}", String::from_utf8_lossy(&done.stderr));
+}
