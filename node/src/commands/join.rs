@@ -1,7 +1,7 @@
 //! `join TICKET [DIR]`: enrol at the issuer of a ticket and take the space it lets into, or with one for a device every space.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealtide_identity::{NodeId, Role, SpaceId, Ticket, TicketError};
 use sealtide_link::{DialError, DialTarget, Session};
@@ -27,6 +27,8 @@ const SURVEY_FILES: usize = 20;
 const CROSSED: Duration = Duration::from_millis(100);
 /// How often an invite is proven when the session ends before it is known what for.
 const ENROLLED_MAX: u32 = 5;
+/// How long it may take until the keys of a node say that it is a member.
+const STRANGER: Duration = Duration::from_secs(5);
 /// How long a session that stands may take to end.
 const STANDING: Duration = Duration::from_secs(3);
 
@@ -98,6 +100,9 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     let mut joined = Vec::new();
     for offer in &offers {
         joined.push(adopt(node, offer, ticket.node, dir.is_none() || shared.is_some())?);
+        if let Some(dir) = dir.as_deref().filter(|dir| shared.is_none() && is_empty(dir)) {
+            node.note_dir(offer.space, dir)?;
+        }
         node.audit().note(
             "joined",
             &[
@@ -112,8 +117,12 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     let absent: u64 = offers.iter().map(|offer| node.engine().absent_chunks(&offer.space)).sum();
     if let Some(dir) = &dir {
         if shared.is_none() {
-            survey(node, offer.space, dir, order.yes).await?;
+            // It was empty, and may have been noted.
+            survey(node, offer.space, dir, order.yes).await.inspect_err(|_| node.unshare(&offer.space))?;
             node.share_dir(offer.space, dir)?;
+        } else {
+            // Noted by a join that did not come this far.
+            node.open_share(offer.space, dir)?;
         }
         if order.wait {
             wait_in_step(node, &[offer.space], limit, progress).await?;
@@ -251,7 +260,8 @@ fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId, may_be_kept: bool) -> 
     if node.has_space(&offer.space) {
         let label = node.label(&offer.space);
         if !may_be_kept && node.shared_dirs().iter().any(|(space, _)| *space == offer.space) {
-            return Err(Failure::usage("space_here", format!("the space is here already, as {label}")));
+            return Err(Failure::usage("space_here", format!("the space is here already, as {label}"))
+                .hint(format!("`sealtide spaces folder {label} DIR` keeps it in another directory")));
         }
         // Out of a backup of another machine: all of it is here, and this node is no member yet.
         if node.engine().role(&node.id(), &offer.space).is_none() {
@@ -284,19 +294,39 @@ async fn pull(
 ) -> Result<(), Failure> {
     let mut watcher = Watcher::new(node, vec![offer.space], limit);
     let order = SyncOrder { fresh: true, ..SyncOrder::of_itself(offer.space) };
+    let mut stranger_since = None;
     loop {
         let report = node.engine().sync(&peer, order);
         let report = watcher.until(progress, report).await?;
         match report {
             Ok(report) if report.in_step() => return Ok(()),
-            Ok(report) => {
-                watcher.refuse_hopeless(&report)?;
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(report) => watcher.refuse_hopeless(&report)?,
+            // The order was dropped: the session is gone or being replaced, or this node takes nothing from that one.
+            Err(_) if node.engine().role(&peer, &offer.space).is_none() => {
+                let since = *stranger_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > STRANGER {
+                    return Err(stranger(node, offer, peer));
+                }
             }
-            // The order was dropped: the session is gone or being replaced.
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            Err(_) => {}
         }
+        watcher.tick(progress).await?;
     }
+}
+
+/// The members of a space that is here already decide from whom it is taken, whoever makes tickets for it.
+fn stranger(node: &Node, offer: &SpaceOffer, peer: NodeId) -> Failure {
+    let (label, peer) = (node.label(&offer.space), peer.short());
+    let text = format!("{label} is here already, and as far as this node has heard node {peer} is no member of it");
+    Failure::new(Exit::Refused, "not_a_member", text).hint(
+        "`sealtide up` here: a member that both know tells of it, then they sync by themselves; if there is none any more, `sealtide spaces remove` \
+         and join anew",
+    )
+}
+
+/// Whether nothing is in a directory, so that nothing of it could be recorded by mistake.
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Compares the directory with the space before anything is recorded: many files of which few are in the space look

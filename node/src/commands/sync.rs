@@ -329,8 +329,9 @@ impl Watcher {
                         let _ = progress.send(json!({"phase": "transfer", "items": told.items, "bytes": told.bytes}));
                     }
                     Ok(Event::SagaEnded(report)) if self.spaces.contains(&report.space) => {
-                        self.moved = Instant::now();
+                        // One that is refused again and again moves nothing.
                         if matches!(report.outcome, SagaOutcome::Committed { .. }) {
+                            self.moved = Instant::now();
                             *self.done.entry((report.space, report.peer)).or_default() += 1;
                         }
                     }

@@ -170,15 +170,23 @@ impl Node {
     /// # Errors
     /// As [`Node::open_share`] and the store report.
     pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
-        let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
-        let mut label = self.known().label(&space).unwrap_or_default();
-        label.dir = Some(text.to_owned());
-        let failed = |error: sealtide_store::FactsError| Failure::failed("store", error.to_string());
-        self.known().put_label(&space, Some(&label)).map_err(failed)?;
+        self.note_dir(space, dir)?;
         self.open_share(space, dir).inspect_err(|_| {
+            let mut label = self.known().label(&space).unwrap_or_default();
             label.dir = None;
             let _ = self.known().put_label(&space, Some(&label));
         })
+    }
+
+    /// Notes where a space is kept from the next start on, at the latest.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_dir(&self, space: SpaceId, dir: &Path) -> Result<(), Failure> {
+        let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
+        let mut label = self.known().label(&space).unwrap_or_default();
+        label.dir = Some(text.to_owned());
+        self.known().put_label(&space, Some(&label)).map_err(|error| Failure::failed("store", error.to_string()))
     }
 
     /// Opens the folders that are shared. One that cannot be opened is told by `status`; calling this again tries it

@@ -175,3 +175,20 @@ fn what_a_removed_space_said_is_in_no_file_of_the_home() {
     machine.ok(&["verify"]);
     assert_eq!(std::fs::read(other.join("secret.md")).unwrap(), secret.as_bytes(), "the folder stays");
 }
+
+/// A join that ends early has noted its directory: with what it lacked the next start goes on, and fills it.
+#[test]
+fn a_join_that_was_refused_goes_on_at_the_next_start() {
+    let (_a, _node_a, [large, _]) = sharing();
+    let b = Machine::new();
+    b.ok(&["init"]);
+    b.ok(&["config", "set", "quota.saga", "2MiB"]);
+    b.fails(&["join", &large, b.notes_text(), "--wait"], 1, "limit");
+    assert_eq!(space(&b.ok(&["status"]), "Notes")["dir"], b.notes_text());
+    b.ok(&["config", "set", "quota.saga", "1GiB"]);
+    let _node = b.up(&[]);
+    until("the directory is filled", || match std::fs::read(b.notes().join("large.bin")) {
+        Ok(found) if found == noise(1, 3 << 20) => Ok(()),
+        found => Err(format!("{:?}", found.map(|bytes| bytes.len()))),
+    });
+}

@@ -277,3 +277,28 @@ fn a_reader_only_reads() {
     issuer.machine.ok(&["verify"]);
     reader.ok(&["verify"]);
 }
+
+/// A space that is here is taken from its members, as far as this node has heard of them: a ticket of another is refused with the way out,
+/// and does not hang.
+// Proves: SY-101 (open part)
+#[test]
+fn a_ticket_of_somebody_who_is_no_member_here_yet() {
+    let issuer = issuer();
+    let (b, c) = (Machine::new(), Machine::new());
+    b.ok(&["join", text(&issuer.ticket(&[])), b.notes_text(), "--wait"]);
+    // What b does not hear of: it is off.
+    c.ok(&["join", text(&issuer.ticket(&["--role", "admin"])), c.notes_text(), "--wait"]);
+    let _node_c = c.up(&[]);
+    let ticket = c.ok(&["ticket", "new", "--space", "Notes"]);
+    let refused = b.fails(&["join", text(&ticket), "--timeout", "30s"], 6, "not_a_member");
+    assert!(refused["hint"].as_str().unwrap().contains("sealtide up"), "{refused}");
+    // A member that both know tells of it.
+    let _node_b = b.up(&[]);
+    until("b and c have met", || {
+        write(&c.notes(), "of-c.md", "hello\n");
+        match fs::read_to_string(b.notes().join("of-c.md")) {
+            Ok(found) if found == "hello\n" => Ok(()),
+            found => Err(format!("{found:?}: {}", b.ok(&["status"]))),
+        }
+    });
+}
