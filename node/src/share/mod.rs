@@ -484,6 +484,7 @@ struct Round {
 
 impl Worker {
     fn run(mut self, inbox: &Receiver<Order>) {
+        self.is_at_work(Phase::Scanning);
         self.read_claims();
         let mut round = Round { full: true, ..Round::default() };
         let mut retry_at: Option<Instant> = None;
@@ -589,13 +590,26 @@ impl Worker {
         lock(&self.share.0.claims)
     }
 
+    /// Whoever asks should not take the folder for done while this finds out what is to be done: thousands of timelines take a while.
+    fn is_at_work(&self, phase: Phase) {
+        if !self.paused {
+            self.share.update(|status| status.phase = phase);
+        }
+    }
+
     /// Takes in what happened in the engine.
     fn read_news(&mut self, round: &mut Round) {
         loop {
             match self.events.try_recv() {
-                Ok(Event::Changed { space, timelines, .. }) if space == self.space => self.refresh(&timelines),
+                Ok(Event::Changed { space, timelines, .. }) if space == self.space => {
+                    self.is_at_work(Phase::CheckingOut);
+                    self.refresh(&timelines);
+                }
                 Ok(_) => {}
-                Err(broadcast::error::TryRecvError::Lagged(_)) => self.read_claims(),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                    self.is_at_work(Phase::CheckingOut);
+                    self.read_claims();
+                }
                 Err(_) => break,
             }
         }

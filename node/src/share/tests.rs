@@ -739,6 +739,8 @@ fn what_this_node_recorded_needs_no_look_until_somebody_changes_it() {
     rig.arrives(vec![frame("b", "new").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
     rig.worker.read_news(&mut Round::default());
     assert!(!rig.worker.is_in_place("b"));
+    // And nobody takes the folder for done from here on.
+    assert_eq!(rig.status().phase, Phase::CheckingOut);
     // Where two want one path, both are looked at each time.
     let (rig, alias) = contested();
     assert!(rig.names().contains(&alias) && rig.names().len() == 2);
