@@ -72,7 +72,7 @@ pub enum Request {
         ticket: String,
         /// Absolute path, or `None` to take the space without a folder.
         dir: Option<PathBuf>,
-        /// Return when in step, not when enrolled.
+        /// Return when the directory is in step, not when all records are here.
         wait: bool,
         /// Go on although most files of the directory are not in the space.
         yes: bool,

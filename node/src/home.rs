@@ -294,7 +294,10 @@ impl Home {
                 "store_locked",
                 format!("another process uses the store in {}", self.root.display()),
             )
-            .hint("`sealtide status` asks the running node; `sealtide down` stops it"),
+            .hint(
+                "a command that works on this home alone, such as a `join` in its first sync, answers nobody until it ends; where a node \
+                 runs, `sealtide down` stops it",
+            ),
             OpenError::Damaged(damage) => {
                 Failure::new(Exit::Verification, "store_damaged", damage.to_string()).hint(RESCUE)
             }

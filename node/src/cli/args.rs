@@ -126,7 +126,7 @@ pub(crate) enum Command {
         ticket: String,
         /// The directory to keep it in; without one the space has no folder here
         dir: Option<PathBuf>,
-        /// Return when in step, not when enrolled
+        /// Return when the directory is in step, not when all records are here
         #[arg(long)]
         wait: bool,
         /// This is another device of yours, and the ticket one of `ticket new --device`: take every space, and speak for your owner
