@@ -100,7 +100,8 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     let mut joined = Vec::new();
     for offer in &offers {
         joined.push(adopt(node, offer, ticket.node, dir.is_none() || shared.is_some())?);
-        if let Some(dir) = dir.as_deref().filter(|dir| shared.is_none() && is_empty(dir)) {
+        let noted = dir.as_deref().filter(|dir| shared.is_none() && is_empty(dir));
+        if let Some(dir) = noted {
             node.note_dir(offer.space, dir)?;
         }
         node.audit().note(
@@ -111,7 +112,16 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
                 ("invite", &data_encoding::HEXLOWER.encode(&invite)),
             ],
         );
-        pull(node, offer, ticket.node, limit, progress).await?;
+        let pulled = pull(node, offer, ticket.node, limit, progress).await;
+        if let (Err(failure), Some(dir)) = (&pulled, noted) {
+            match failure.exit {
+                // Nothing will come.
+                Exit::Refused => node.unshare(&offer.space),
+                // A node that runs goes on by itself, and what comes then has its place.
+                _ => drop(node.open_share(offer.space, dir)),
+            }
+        }
+        pulled?;
     }
     let (offer, label) = (&offers[0], &joined[0]);
     let absent: u64 = offers.iter().map(|offer| node.engine().absent_chunks(&offer.space)).sum();
