@@ -12,14 +12,19 @@ pub(super) struct Ascending<K, V> {
     aside: BTreeMap<K, V>,
 }
 
-/// Keys in ascending order. Never empty.
+/// Keys in ascending order, in segments of [`SEGMENT`] rows each but for the last: nothing is moved when the list grows, and the first keys of
+/// the segments are few enough for a search that stays in the caches. Never empty.
 #[derive(Debug)]
 struct List<K, V> {
-    rows: Vec<(K, V)>,
+    segments: Vec<Vec<(K, V)>>,
+    /// The first key of each segment.
+    firsts: Vec<K>,
     /// Where the last key that was put in would be: the next one is looked for from here on.
     near: usize,
 }
 
+/// Rows of a segment.
+const SEGMENT: usize = 512;
 /// So many lists at most: each look-up asks all of them.
 const LISTS_MAX: usize = 4;
 /// So many rows behind the last place are looked at before all.
@@ -32,32 +37,80 @@ impl<K, V> Default for Ascending<K, V> {
 }
 
 impl<K: Ord + Copy, V> List<K, V> {
+    fn new() -> Self {
+        Self { segments: Vec::new(), firsts: Vec::new(), near: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.segments.last().map_or(0, |last| (self.segments.len() - 1) * SEGMENT + last.len())
+    }
+
+    fn row(&self, at: usize) -> Option<&(K, V)> {
+        self.segments.get(at / SEGMENT)?.get(at % SEGMENT)
+    }
+
+    fn value_mut(&mut self, at: usize) -> &mut V {
+        &mut self.segments[at / SEGMENT][at % SEGMENT].1
+    }
+
+    fn last(&self) -> Option<K> {
+        self.segments.last()?.last().map(|(last, _)| *last)
+    }
+
     fn is_behind(&self, key: &K) -> bool {
-        self.rows.last().is_none_or(|(last, _)| last < key)
+        self.last().is_none_or(|last| last < *key)
+    }
+
+    /// Adds a key behind all others; gives its place.
+    fn push(&mut self, key: K, value: V) -> usize {
+        let at = self.len();
+        match self.segments.last_mut().filter(|last| last.len() < SEGMENT) {
+            Some(last) => last.push((key, value)),
+            None => {
+                // The first one grows: most lists are short.
+                let mut segment = Vec::with_capacity(if at == 0 { 1 } else { SEGMENT });
+                segment.push((key, value));
+                self.segments.push(segment);
+                self.firsts.push(key);
+            }
+        }
+        at
     }
 
     /// The first place whose key is not less.
     fn place(&self, key: &K) -> usize {
         if self.is_behind(key) {
-            return self.rows.len();
+            return self.len();
         }
         let less = |(there, _): &(K, V)| there < key;
-        let near = self.near..self.rows.len().min(self.near + NEAR);
-        match &self.rows[near.clone()] {
-            [first, .., last] if less(first) && !less(last) => near.start + self.rows[near].partition_point(less),
-            _ => self.rows.partition_point(less),
+        let (segment, from) = (self.near / SEGMENT, self.near % SEGMENT);
+        let near = self.segments.get(segment).and_then(|rows| rows.get(from..rows.len().min(from + NEAR)));
+        if let Some(near @ [first, .., last]) = near
+            && less(first)
+            && !less(last)
+        {
+            return self.near + near.partition_point(less);
         }
+        let segment = self.firsts.partition_point(|first| first <= key).saturating_sub(1);
+        segment * SEGMENT + self.segments[segment].partition_point(less)
     }
 
     fn find(&self, key: &K) -> Option<usize> {
         let at = self.place(key);
-        self.rows.get(at).is_some_and(|(there, _)| there == key).then_some(at)
+        self.row(at).is_some_and(|(there, _)| there == key).then_some(at)
+    }
+
+    /// The rows from a place on.
+    fn from(&self, at: usize) -> impl Iterator<Item = &(K, V)> {
+        let (segment, from) = (at / SEGMENT, at % SEGMENT);
+        let first = self.segments.get(segment).and_then(|rows| rows.get(from..)).unwrap_or_default();
+        first.iter().chain(self.segments.iter().skip(segment + 1).flatten())
     }
 }
 
 impl<K: Ord + Copy, V> Ascending<K, V> {
     pub(super) fn len(&self) -> usize {
-        self.lists.iter().map(|list| list.rows.len()).sum::<usize>() + self.aside.len()
+        self.lists.iter().map(List::len).sum::<usize>() + self.aside.len()
     }
 
     /// The list that has the key, and where in it.
@@ -67,14 +120,14 @@ impl<K: Ord + Copy, V> Ascending<K, V> {
 
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         match self.find(key) {
-            Some((list, at)) => Some(&self.lists[list].rows[at].1),
+            Some((list, at)) => self.lists[list].row(at).map(|(_, value)| value),
             None => self.aside.get(key),
         }
     }
 
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         match self.find(key) {
-            Some((list, at)) => Some(&mut self.lists[list].rows[at].1),
+            Some((list, at)) => Some(self.lists[list].value_mut(at)),
             None => self.aside.get_mut(key),
         }
     }
@@ -89,38 +142,37 @@ impl<K: Ord + Copy, V> Ascending<K, V> {
         for (number, list) in self.lists.iter_mut().enumerate() {
             let at = list.place(&key);
             list.near = at.saturating_sub(1);
-            if list.rows.get(at).is_some_and(|(there, _)| *there == key) {
+            if list.row(at).is_some_and(|(there, _)| *there == key) {
                 found = Some((number, at));
                 break;
             }
         }
         if let Some((list, at)) = found {
-            return (&mut self.lists[list].rows[at].1, false);
+            return (self.lists[list].value_mut(at), false);
         }
         if self.aside.contains_key(&key) {
             return (self.aside.entry(key).or_insert_with(make), false);
         }
         // Behind the list that ends nearest to it.
         let behind = self.lists.iter().enumerate().filter(|(_, list)| list.is_behind(&key));
-        let list = behind.max_by_key(|(_, list)| list.rows.last().map(|(last, _)| *last)).map(|(number, _)| number);
+        let list = behind.max_by_key(|(_, list)| list.last()).map(|(number, _)| number);
         let list = match list {
             Some(list) => list,
             None if self.lists.len() < LISTS_MAX => {
-                self.lists.push(List { rows: Vec::new(), near: 0 });
+                self.lists.push(List::new());
                 self.lists.len() - 1
             }
             None => return (self.aside.entry(key).or_insert_with(make), true),
         };
-        let rows = &mut self.lists[list].rows;
-        rows.push((key, make()));
-        let at = rows.len() - 1;
-        (&mut rows[at].1, true)
+        let list = &mut self.lists[list];
+        let at = list.push(key, make());
+        (list.value_mut(at), true)
     }
 
     /// What has a key from `from` to `to`, in order: a few.
     pub(super) fn range(&self, from: K, to: K) -> SmallVec<[(K, &V); 2]> {
         let listed = self.lists.iter().flat_map(|list| {
-            list.rows[list.place(&from)..].iter().take_while(|(key, _)| *key <= to).map(|(key, value)| (*key, value))
+            list.from(list.place(&from)).take_while(|(key, _)| *key <= to).map(|(key, value)| (*key, value))
         });
         let aside = self.aside.range(from..=to).map(|(key, value)| (*key, value));
         let mut found: SmallVec<[(K, &V); 2]> = listed.chain(aside).collect();
@@ -130,7 +182,7 @@ impl<K: Ord + Copy, V> Ascending<K, V> {
 
     /// All of it, in no order that means something.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.lists.iter().flat_map(|list| &list.rows).map(|(key, value)| (key, value)).chain(&self.aside)
+        self.lists.iter().flat_map(|list| list.from(0)).map(|(key, value)| (key, value)).chain(&self.aside)
     }
 }
 

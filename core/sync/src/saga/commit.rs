@@ -55,6 +55,7 @@ impl Run {
         let mut changes = Changes::of(self.scoped.snapshot(), &index.heads, self.terms.strategy == Strategy::Abort);
         // Nearly all timelines end with one tip: their moves are written down at once. The others wait for merges.
         let (mut diverged, mut moved) = (TipsAfter::new(), MovedKinds::default());
+        changes.moves.reserve_exact(index.timelines.len());
         for (Place(_, id), timeline) in index.timelines.iter() {
             let before = self.tips_before(id);
             let after = index.tips_after(timeline, &before);
