@@ -19,3 +19,7 @@ mod secrets;
 mod secure_channel;
 mod session;
 mod soak;
+
+/// As in the binary, so that what is measured here is true there.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
