@@ -132,9 +132,10 @@ impl Store {
 
     /// The chunks that [`Store::collect_with`] would free now, with their lengths.
     pub fn would_free(&self, given_up: &GivenUp) -> Vec<(ChunkHash, u32)> {
+        // Before the other lock: a commit looks at what was touched with the index in its hand.
+        let unused = self.unused(given_up).into_iter();
         let touched = guard(&self.inner.touched.0);
         let from_ms = self.wall_ms().saturating_sub(TOUCHED_KEPT_MS);
-        let unused = self.unused(given_up).into_iter();
         let waited = unused.filter(|(hash, ..)| touched.get(hash).is_none_or(|at| *at < from_ms));
         waited.map(|(hash, _, len)| (hash, len)).collect()
     }
@@ -165,6 +166,11 @@ impl Store {
     pub fn collect_with(&self, given_up: &GivenUp) -> Result<Collected, StoreError> {
         // A check must not find holes that it read nothing of.
         let _checking = guard(&self.inner.checking);
+        // What was given up before, and could not be given back then.
+        if !read(&self.inner.index).freed.is_empty() {
+            let _log = guard(&self.inner.log);
+            self.give_back()?;
+        }
         let mut unused = self.unused(given_up);
         let nobodys = self.find_nobodys();
         if unused.is_empty() && nobodys.is_none() {
@@ -235,14 +241,17 @@ impl Store {
         Ok(())
     }
 
-    /// Gives the room of what was freed durably back to the disk.
+    /// Gives the room of what was freed durably back to the disk. What fails is tried again by the next collection.
     pub(crate) fn give_back(&self) -> Result<(), StoreError> {
         let (packs, freed) = {
             let mut index = write(&self.inner.index);
             let freed = std::mem::take(&mut index.freed);
             (index.packs.clone(), freed)
         };
-        Ok(punch(&packs, &freed)?)
+        punch(&packs, &freed).map_err(|error| {
+            write(&self.inner.index).freed.extend(freed);
+            error.into()
+        })
     }
 
     fn can_punch(&self) -> Result<(), StoreError> {

@@ -15,6 +15,7 @@ use crate::compress::ChunkForm;
 use crate::index::{ChunkInfo, Index, tip_hash};
 use crate::pack::{Pack, Packs};
 use crate::plan::{by_address, frames_of, member_frame};
+use crate::read;
 use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
@@ -23,7 +24,6 @@ use crate::table::{
     read_member_key, read_member_row,
 };
 use crate::tips::Head;
-use crate::{read, write};
 
 /// One space in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -373,12 +373,7 @@ impl SpaceHandle {
 
 impl SpaceView for SpaceHandle {
     fn snapshot(&self) -> Arc<Snapshot> {
-        if let Some(snapshot) = self.with(|_, state| state.cached_snapshot()) {
-            return snapshot;
-        }
-        let mut index = write(&self.inner.index);
-        let Index { spaces, runs, packs, .. } = &mut *index;
-        spaces.get_mut(&self.space).map(|state| state.make_snapshot(runs, packs)).unwrap_or_default()
+        self.with(|index, state| Some(state.snapshot(&index.runs, &index.packs))).unwrap_or_default()
     }
 
     fn contains(&self, sid: &Sid) -> bool {

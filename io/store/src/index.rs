@@ -261,6 +261,19 @@ pub(crate) fn address_hash(address: &Address) -> [u8; 16] {
     out
 }
 
+/// Joins the pieces of large moves: each one looks at all tips of its timeline.
+fn whole(mut moves: Vec<TipMove>) -> Vec<TipMove> {
+    moves.dedup_by(|later, first| {
+        let is_piece = later.timeline == first.timeline && (later.removed.is_empty() || first.added.is_empty());
+        if is_piece {
+            first.removed = [&*first.removed, &*later.removed].concat().into();
+            first.added.append(&mut later.added);
+        }
+        is_piece
+    });
+    moves
+}
+
 impl Index {
     /// An empty index over runs.
     pub(crate) fn new(runs: Runs) -> Self {
@@ -584,7 +597,7 @@ impl Index {
         add_members(state, &self.records, (&self.chunk_lists, &self.stones), fresh, sums);
         state.bytes += chunk_bytes;
         // Taken one by one: a large commit moves as much as it adds to the index.
-        for change in txn.moves {
+        for change in whole(txn.moves) {
             let state = self.spaces.get(&commit.space).ok_or(NO_SPACE)?;
             let moved = self.moved(state, &change)?;
             let state = self.spaces.get_mut(&commit.space).ok_or(NO_SPACE)?;
@@ -625,7 +638,7 @@ impl Index {
             }
         }
         add_members(&mut draft.state, &self.records, (&self.chunk_lists, &self.stones), fresh, sums);
-        for change in moves {
+        for change in whole(moves) {
             let moved = self.moved(&draft.state, &change)?;
             draft.state.apply_move(&change, moved, sums);
         }

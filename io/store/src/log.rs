@@ -22,11 +22,13 @@ pub(crate) struct Log {
     pub(crate) merge: Option<Merge>,
     /// Whether the runs should be looked at for the next merge.
     pub(crate) merge_due: bool,
+    /// How many records were in memory when the last try to write a run failed; 0 after one that did not.
+    pub(crate) run_failed_at: u64,
 }
 
 impl Log {
     pub(crate) fn new(disk: Arc<dyn Disk>, active: Arc<Pack>, len: u64, pack_bytes: u64) -> Self {
-        Self { disk, active, len, pack_bytes, failed: false, merge: None, merge_due: true }
+        Self { disk, active, len, pack_bytes, failed: false, merge: None, merge_due: true, run_failed_at: 0 }
     }
 
     /// A builder for entries that [`Log::append`] takes next.

@@ -33,6 +33,9 @@ struct State {
     bytes_read: u64,
     fail_from: Option<u64>,
     fail_next_sync: bool,
+    fail_next_punch: bool,
+    /// The folder in which no file can be made.
+    refused: Option<String>,
     capacity: Option<u64>,
 }
 
@@ -88,6 +91,8 @@ impl MemDisk {
             bytes_read: 0,
             fail_from: None,
             fail_next_sync: false,
+            fail_next_punch: false,
+            refused: None,
             capacity: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -112,6 +117,16 @@ impl MemDisk {
     /// Lets the next sync of a file fail.
     pub fn fail_next_sync(&self) {
         guard(&self.state).fail_next_sync = true;
+    }
+
+    /// Lets no file be made in this folder, as where the disk has no room for what goes there.
+    pub fn refuse(&self, folder: Option<&str>) {
+        guard(&self.state).refused = folder.map(str::to_owned);
+    }
+
+    /// Lets the next hole fail, as a file system does that has no room to note it.
+    pub fn fail_next_punch(&self) {
+        guard(&self.state).fail_next_punch = true;
     }
 
     /// Bounds the bytes of all append-only files; `None` lifts the bound.
@@ -329,6 +344,13 @@ impl Disk for MemDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = guard(&self.state);
         state.call()?;
+        if state
+            .refused
+            .as_ref()
+            .is_some_and(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if state.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -442,10 +464,15 @@ impl DiskFile for MemFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = guard(&self.state);
         state.call()?;
+        let fails = state.fail_next_punch;
         let file = state.file(&self.name)?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?.min(file.data.len());
         let end = offset.saturating_add(usize::try_from(len).map_err(io::Error::other)?).min(file.data.len());
         if offset < end {
+            if fails {
+                state.fail_next_punch = false;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let old = file.data[offset..end].to_vec();
             file.data[offset..end].fill(0);
             file.holes.insert(offset, end - offset);

@@ -170,6 +170,8 @@ fn rebuild_once(
     let mut freed = Freed::default();
     for pack in packs.iter().filter(|pack| pack.number > index.runs.last_pack()).cloned().collect::<Vec<_>>() {
         tracing::info!(pack = pack.number, "no run covers the pack: reading it");
+        // A process that was killed while it sealed the pack left its end in the page cache. The run is durable, and so is what comes next.
+        pack.file.sync().map_err(|source| io_error(&pack, source))?;
         read_sealed_pack(&mut index, &pack, &mut freed, &all)?;
         seal_run(&mut index, pack.number);
     }
@@ -188,6 +190,7 @@ fn rebuild_once(
     match tail {
         Tail::Open => Ok((index, Log::new(Arc::clone(disk), last, len, pack_bytes))),
         Tail::Sealed => {
+            last.file.sync().map_err(|source| io_error(&last, source))?;
             seal_run(&mut index, last.number);
             let log = first_pack(disk, last.number + 1, pack_bytes)?;
             Ok((index, log))

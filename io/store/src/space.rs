@@ -51,7 +51,7 @@ pub(crate) struct SpaceState {
     pub(crate) bytes: u64,
     /// Sagas with staged records.
     pub(crate) staging: BTreeSet<SagaId>,
-    snapshot: Option<Arc<Snapshot>>,
+    snapshot: OnceLock<Arc<Snapshot>>,
     /// The members with sums, made when a range is first asked for after a change.
     sorted: OnceLock<negentropy::Run>,
     /// Changes that are not in the summaries yet.
@@ -113,7 +113,7 @@ impl SpaceState {
         self.kinds.clear();
         self.chunks.clear();
         self.tips.forget_sealed();
-        self.snapshot = None;
+        self.snapshot.take();
         self.sorted.take();
     }
 
@@ -154,7 +154,7 @@ impl SpaceState {
     /// Changes the tips of one timeline.
     pub(crate) fn apply_move(&mut self, change: &TipMove, moved: Moved, sums: Sums) {
         let Moved { before, gone, added } = moved;
-        self.snapshot = None;
+        self.snapshot.take();
         if before == 0 {
             self.kinds.insert(kind_row(self.number, &change.kind, &change.timeline));
         }
@@ -167,7 +167,7 @@ impl SpaceState {
     /// of both now. Bytes of chunks are the caller's.
     pub(crate) fn join(&mut self, draft: Self, common: &BTreeSet<TimelineId>) {
         let number = self.number;
-        self.snapshot = None;
+        self.snapshot.take();
         self.sorted.take();
         self.count += draft.count;
         self.bytes += draft.bytes;
@@ -233,15 +233,12 @@ impl SpaceState {
 
     /// Forgets the snapshot: something changed.
     pub(crate) fn touch(&mut self) {
-        self.snapshot = None;
+        self.snapshot.take();
     }
 
-    pub(crate) fn cached_snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.snapshot.clone()
-    }
-
-    pub(crate) fn make_snapshot(&mut self, runs: &Runs, packs: &Packs) -> Arc<Snapshot> {
-        let snapshot = self.snapshot.get_or_insert_with(|| {
+    /// Whoever asks first makes it, for all who only read: a reader that wanted to write here would stop all others behind a long look.
+    pub(crate) fn snapshot(&self, runs: &Runs, packs: &Packs) -> Arc<Snapshot> {
+        let snapshot = self.snapshot.get_or_init(|| {
             Arc::new(Snapshot {
                 tips: Arc::new(self.tips.now(runs, packs, self.number)),
                 tip_summary: self.tip_summary.clone(),

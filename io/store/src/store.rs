@@ -48,9 +48,6 @@ const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long the outcome of a saga is remembered.
 const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
-/// New records after which a pack is sealed also when it is small: what the index keeps in memory at most, apart from
-/// what transactions at work bring.
-const SEALED_RECORDS: u64 = 64 * 1024;
 /// Rows that are merged for each entry that is written. A record has four rows, the first frame of a timeline eight, and
 /// each is merged about three times until there are ten million.
 const MERGED_ROWS: usize = 32;
@@ -64,6 +61,9 @@ pub struct Config {
     pub pack_bytes: u64,
     /// Bytes of unused chunks in the open pack for which a collection seals it.
     pub garbage_bytes: u64,
+    /// From how many new records on a pack is sealed also when it is small: what the index keeps in memory at most, apart from what
+    /// transactions at work bring.
+    pub sealed_records: u64,
     /// From how many records on what a saga stages is put together ahead of its commit, so that it need not stay in memory.
     pub draft_records: usize,
     /// Milliseconds since 1970-01-01 UTC: stamps the outcomes of sagas. Simulations hand in their own.
@@ -76,6 +76,7 @@ impl Default for Config {
         Self {
             pack_bytes: 256 * 1024 * 1024,
             garbage_bytes: 1024 * 1024,
+            sealed_records: 64 * 1024,
             draft_records: 4096,
             wall_ms: Arc::new(wall_ms),
         }
@@ -584,7 +585,9 @@ impl Store {
         let mut log = guard(&self.inner.log);
         let (damaged, is_due) = {
             let index = read(&self.inner.index);
-            (index.runs.health.is_damaged(), index.fresh >= SEALED_RECORDS && index.lets_go())
+            // Where a run could not be written the next try waits: each one takes a pack.
+            let due_from = log.run_failed_at + self.inner.config.sealed_records;
+            (index.runs.health.is_damaged(), index.fresh >= due_from && index.lets_go())
         };
         if log.failed || self.inner.durable.failed() || damaged {
             return Err(StoreError::Failed);
@@ -621,8 +624,12 @@ impl Store {
             Ok(run) => {
                 write(&self.inner.index).adopt_run(run);
                 log.merge_due = true;
+                log.run_failed_at = 0;
             }
-            Err(error) => tracing::warn!(%error, pack = last, "no run was written: its packs stay in memory"),
+            Err(error) => {
+                log.run_failed_at = read(&self.inner.index).fresh;
+                tracing::warn!(%error, pack = last, "no run was written: its packs stay in memory");
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use crate::entry::{Entry, KIND_SEAL, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::handle::SpaceHandle;
 use crate::index::{Index, Sums, Txn};
+use crate::log::Log;
 use crate::open::open_packs;
 use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
@@ -61,20 +62,16 @@ impl Store {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
         let _checking = guard(&self.inner.checking);
         let cache = Arc::clone(&read(&self.inner.index).runs.cache);
-        let packs: Vec<Arc<Pack>> = read(&self.inner.index).packs.values().cloned().collect();
-        let mut check = Check::new(&self.inner.disk, cache, &packs);
-        let mut all = 0;
-        for pack in &packs {
-            all += pack.file.len().map_err(|source| io_error(pack, source))?;
-        }
-        for pack in &packs {
-            check.pack(pack, progress, all)?;
+        let packs = self.packs_with_ends(&guard(&self.inner.log))?;
+        let mut check = Check::new(&self.inner.disk, cache, packs.iter().map(|(pack, _)| Arc::clone(pack)).collect());
+        let all = packs.iter().map(|(_, end)| end).sum();
+        for (pack, end) in &packs {
+            check.pack(pack, *end, progress, all)?;
         }
         // What was written meanwhile, and nothing more: the index cannot move now.
         let log = guard(&self.inner.log);
-        let packs: Vec<Arc<Pack>> = read(&self.inner.index).packs.values().cloned().collect();
-        for pack in &packs {
-            check.pack(pack, progress, all)?;
+        for (pack, end) in self.packs_with_ends(&log)? {
+            check.pack(&pack, end, progress, all)?;
         }
         check.report.bad.extend(read(&self.inner.index).runs.check());
         if check.report.bad.is_empty() {
@@ -87,6 +84,13 @@ impl Store {
         Ok(std::mem::take(&mut check.report))
     }
 
+    /// The packs, and how far each goes: the file of the open one may be longer while somebody writes.
+    fn packs_with_ends(&self, log: &Log) -> Result<Vec<(Arc<Pack>, u64)>, OpenError> {
+        let end = |pack: &Arc<Pack>| if pack.number == log.active.number { Ok(log.len) } else { pack.file.len() };
+        let with_end = |pack: &Arc<Pack>| Ok((Arc::clone(pack), end(pack).map_err(|source| io_error(pack, source))?));
+        read(&self.inner.index).packs.values().map(with_end).collect()
+    }
+
     /// Reads every byte of the packs of a store that is not open, also of one that cannot be opened.
     ///
     /// # Errors
@@ -95,13 +99,12 @@ impl Store {
         let locked = disk.lock().map_err(|source| OpenError::Io { file: disk.place(), source })?;
         let _lock = locked.ok_or_else(|| OpenError::Locked(disk.place()))?;
         let packs = open_packs(&**disk)?;
-        let mut all = 0;
-        for pack in &packs {
-            all += pack.file.len().map_err(|source| io_error(pack, source))?;
-        }
-        let mut check = Check::new(disk, Arc::default(), &packs);
-        for pack in &packs {
-            check.pack(pack, progress, all)?;
+        let end = |pack: &Arc<Pack>| pack.file.len().map_err(|source| io_error(pack, source));
+        let ends: Vec<u64> = packs.iter().map(end).collect::<Result<_, _>>()?;
+        let all = ends.iter().sum();
+        let mut check = Check::new(disk, Arc::default(), packs.clone());
+        for (pack, end) in packs.iter().zip(ends) {
+            check.pack(pack, end, progress, all)?;
         }
         // Runs that are not whole are built again by the next open; one that looks whole must be.
         let mut runs = Runs::new(disk, RUNS_FOLDER);
@@ -181,13 +184,13 @@ impl Drop for Check {
 }
 
 impl Check {
-    fn new(disk: &Arc<dyn Disk>, cache: Arc<Cache>, packs: &[Arc<Pack>]) -> Self {
+    fn new(disk: &Arc<dyn Disk>, cache: Arc<Cache>, packs: Vec<Arc<Pack>>) -> Self {
         let index = Index::new(Runs { cache, ..Runs::new(disk, CHECK_FOLDER) });
         let check = Self {
             disk: Arc::clone(disk),
             report: VerifyReport::default(),
             index,
-            all: packs.to_vec(),
+            all: packs,
             freed: Freed::default(),
             read_to: BTreeMap::new(),
         };
@@ -202,9 +205,15 @@ impl Check {
         }
     }
 
-    fn pack(&mut self, pack: &Arc<Pack>, progress: &mut dyn FnMut(u64, u64), all: u64) -> Result<(), OpenError> {
+    /// Reads a pack up to `end`, behind what was read of it before.
+    fn pack(
+        &mut self,
+        pack: &Arc<Pack>,
+        end: u64,
+        progress: &mut dyn FnMut(u64, u64),
+        all: u64,
+    ) -> Result<(), OpenError> {
         let failed = |source| io_error(pack, source);
-        let end = pack.file.len().map_err(failed)?;
         let from = self.read_to.insert(pack.number, end).unwrap_or(PACK_HEAD_BYTES);
         self.index.packs.insert(pack.number, Arc::clone(pack));
         let mut scan = Scan::new(pack, from, end);

@@ -29,7 +29,7 @@ impl Home {
     fn config(&self) -> Config {
         let clock = Arc::clone(&self.clock);
         let wall_ms = Arc::new(move || clock.load(Ordering::Relaxed));
-        Config { pack_bytes: self.pack_bytes, garbage_bytes: 1, draft_records: 1, wall_ms }
+        Config { pack_bytes: self.pack_bytes, garbage_bytes: 1, draft_records: 1, wall_ms, ..Config::default() }
     }
 
     pub(crate) fn open(&self) -> Store {
@@ -218,6 +218,46 @@ fn a_cut_at_every_call_of_a_collection_frees_a_chunk_or_keeps_it() {
     }
     println!("{cuts} cuts with 4 images each");
     assert!(cuts > 5);
+}
+
+// Proves: SY-67
+#[test]
+fn holes_that_the_disk_refused_are_made_by_the_next_collection() {
+    let (home, [_, gone, _]) = with_garbage(1);
+    let store = home.open();
+    let before = home.disk.used();
+    home.disk.fail_next_punch();
+    assert!(matches!(store.collect(), Err(_)));
+    assert!(!is_whole(&store, &gone), "it is given up");
+    store.collect().unwrap();
+    assert!(home.disk.used() + 400 * 1024 < before, "the disk has the room back");
+    assert_sound(&store, "after the second");
+}
+
+/// A look at what could be freed, commits and snapshots at the same time: each wants two of three locks.
+#[test]
+fn looking_for_what_can_be_freed_stops_nobody() {
+    let (home, _) = with_garbage(1);
+    let store = home.open();
+    (10..60).for_each(|number| {
+        conformance::binary(number).0.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap())
+    });
+    let (done, all) = std::sync::mpsc::channel();
+    let run = |work: Box<dyn Fn(&Store, u64) + Send>| {
+        let (store, done) = (store.clone(), done.clone());
+        std::thread::spawn(move || {
+            (0..400).for_each(|round| work(&store, round));
+            let _ = done.send(());
+        });
+    };
+    run(Box::new(|store, _| drop(store.would_free(&GivenUp::default()))));
+    run(Box::new(|store, round| {
+        store.commit(&space(1), &conformance::local(vec![conformance::first_frame(round)])).unwrap();
+    }));
+    run(Box::new(|store, _| drop(store.view(&space(1)).unwrap().snapshot())));
+    for _ in 0..3 {
+        all.recv_timeout(std::time::Duration::from_secs(120)).expect("nobody waits for ever");
+    }
 }
 
 /// A home where one binary is given up although its member stays.

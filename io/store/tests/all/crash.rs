@@ -224,6 +224,47 @@ fn what_a_reopened_store_shows_survives_a_cut() {
     }
 }
 
+/// The process is killed at any call, which leaves what it wrote in the page cache; the next one goes on, and then the power is cut.
+#[test]
+fn what_a_killed_process_left_survives_a_cut_after_the_next_one_wrote() {
+    let space = crate::support::spaces()[0];
+    let (mut at, mut sealed) = (1, 0);
+    loop {
+        let disk = sealtide_store::mem::MemDisk::new(at);
+        let config = || Config { pack_bytes: 700, ..Config::default() };
+        let open = |disk: &sealtide_store::mem::MemDisk| Store::open(Arc::new(disk.clone()), config()).unwrap();
+        let store = open(&disk);
+        store.adopt_space(space).unwrap();
+        let before = disk.calls();
+        disk.fail_from(Some(before + at));
+        let commit = |store: &Store, number: u64| {
+            store.commit(
+                &space,
+                &sealtide_store::conformance::local(vec![sealtide_store::conformance::first_frame(number)]),
+            )
+        };
+        let done = (0..6).take_while(|number| commit(&store, *number).is_ok()).count();
+        drop(store);
+        if done == 6 {
+            break;
+        }
+        disk.fail_from(None);
+        let packs = disk.names().iter().filter(|name| name.ends_with(".pack")).count();
+        let store = open(&disk);
+        commit(&store, 100).unwrap();
+        let members = |store: &Store| sealtide_sync::SpaceView::bulk(&store.view(&space).unwrap(), None, usize::MAX);
+        let shown = members(&store);
+        assert!(shown.len() > done);
+        sealed += usize::from(packs > 1);
+        for image in 0..10 {
+            // While the process goes on: it never closes.
+            assert_eq!(members(&open(&disk.crash(image))), shown, "killed at call {at}, image {image}");
+        }
+        at += 1;
+    }
+    assert!(sealed > 5, "some were killed about the sealing of a pack");
+}
+
 #[test]
 fn one_store_at_a_time() {
     let mut player = Player::new(1, 1 << 28);

@@ -556,3 +556,50 @@ fn a_space_that_comes_back_does_not_bring_its_old_members() {
         assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
     }
 }
+
+/// A pack of its own for each write would end with no file that can be opened.
+#[test]
+fn where_no_run_can_be_written_packs_are_not_sealed_one_after_the_other() {
+    let disk = MemDisk::new(1);
+    let open = || Store::open(Arc::new(disk.clone()), Config { sealed_records: 50, ..config(1 << 28) }).unwrap();
+    let packs = || disk.names().iter().filter(|name| name.ends_with(".pack")).count();
+    let store = open();
+    let space = SpaceId::from_bytes([1; 32]);
+    store.adopt_space(space).unwrap();
+    disk.refuse(Some("runs"));
+    let commit = |number| store.commit(&space, &conformance::local(vec![record(number)])).unwrap();
+    (0..120).for_each(|number| drop(commit(number)));
+    assert_eq!((packs(), runs(&disk).len()), (3, 0));
+    disk.refuse(None);
+    (120..200).for_each(|number| drop(commit(number)));
+    assert_eq!(runs(&disk).len(), 1);
+    (200..260).for_each(|number| drop(commit(number)));
+    assert_eq!(packs(), 6, "and from then on with each fifty again");
+    check(&store, &space, 260, "open");
+    drop(store);
+    check(&open(), &space, 260, "opened again");
+}
+
+/// The move of a timeline with thousands of tips stands in many entries: each one would look at all of them.
+#[test]
+fn a_timeline_of_very_many_tips_moves_at_once() {
+    let disk = MemDisk::new(1);
+    let store = open(&disk, 1 << 28);
+    let space = SpaceId::from_bytes([1; 32]);
+    store.adopt_space(space).unwrap();
+    let first = conformance::first_frame(1);
+    let count = 8_000 * scale();
+    let mut records: Vec<_> =
+        (0..count).map(|number| conformance::next_frame(&first, &format!("side {number}"))).collect();
+    let timeline = first.frame().unwrap().timeline;
+    records.push(first);
+    store.commit(&space, &conformance::local(records)).unwrap();
+    assert_eq!(store.view(&space).unwrap().tips(&timeline).len() as u64, count);
+    let crashed = disk.crash(1);
+    drop(store);
+    for disk in [disk, crashed] {
+        let store = open(&disk, 1 << 28);
+        assert_eq!(store.view(&space).unwrap().tips(&timeline).len() as u64, count);
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    }
+}

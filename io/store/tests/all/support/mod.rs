@@ -371,7 +371,7 @@ impl Player {
         let wall_ms = Arc::new(move || shown.load(Ordering::Relaxed));
         // Mostly all that is staged when a pack is sealed goes into a draft, now and then nothing.
         let draft_records = if seed % 4 == 3 { 4096 } else { 1 + (seed % 4) as usize };
-        let config = Config { pack_bytes, garbage_bytes: 1, draft_records, wall_ms };
+        let config = Config { pack_bytes, garbage_bytes: 1, draft_records, wall_ms, ..Config::default() };
         Self { disk: MemDisk::new(seed), store: None, config, clock }
     }
 
