@@ -310,15 +310,22 @@ impl Timeline {
         let firsts: BTreeSet<&Address> = tjps.iter().collect();
         let from: BTreeSet<&str> =
             list("ancestor").iter().filter(|from| !from.is_primitive()).map(Address::tjp_gib).collect();
-        let mut past = Vec::new();
-        for frame in list("past") {
-            if firsts.contains(frame) || own.contains(frame.tjp_gib()) {
-                past.push(frame.clone());
-            } else if !from.contains(frame.tjp_gib()) {
-                return Err(Refusal::BadTjp);
-            }
+        let known =
+            |frame: &Address| firsts.contains(frame) || own.contains(frame.tjp_gib()) || from.contains(frame.tjp_gib());
+        if !list("past").iter().all(known) {
+            return Err(Refusal::BadTjp);
         }
-        Ok(Some(Self { tjp: tjp.clone(), past, orphans: list("graftorphan").to_vec() }))
+        // Only what is in this timeline is behind the frame, and each once: whoever walks back from it must not be led into another
+        // timeline, where it would find tips that are no business of this one, nor load one frame thousands of times.
+        let behind = |name: &str| {
+            let mut seen = BTreeSet::new();
+            let here = list(name).iter().rev().filter(|frame| *frame == tjp || frame.tjp_gib() == tjp.gib());
+            let mut behind: Vec<Address> = here.filter(|frame| seen.insert(*frame)).cloned().collect();
+            behind.reverse();
+            behind
+        };
+        let (past, orphans) = (behind("past"), behind("graftorphan"));
+        Ok(Some(Self { tjp: tjp.clone(), past, orphans }))
     }
 
     fn facts(self, top: &Top<'_>) -> Result<FrameFacts, Refusal> {

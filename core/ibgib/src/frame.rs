@@ -22,9 +22,9 @@ pub struct FrameFacts {
     pub timeline: TimelineId,
     /// `data.n`, 0 for the first frame.
     pub n: u64,
-    /// `rel8ns.past`, in order; empty for the first frame.
+    /// `rel8ns.past`, in order: what is in this timeline, each once. Empty for the first frame.
     pub past: Vec<Address>,
-    /// `rel8ns.graftorphan`: tips that were merged or settled into this frame.
+    /// `rel8ns.graftorphan`: tips of this timeline that were merged or settled into this frame, each once.
     pub orphans: Vec<Address>,
     /// `data.timestamp` and `timestampMs`, when they can be read.
     pub stamp: Option<Stamp>,

@@ -42,9 +42,14 @@ pub fn settle_tips(
     // How many candidates (tips so far) have which counter: below the least of them there is nothing to find.
     let mut counters: BTreeMap<u64, usize> = BTreeMap::new();
     queue.keys().for_each(|(n, _)| *counters.entry(*n).or_default() += 1);
+    // A frame that is no find for one of greater counter is none for the others either: each is loaded once.
+    let mut seen = BTreeSet::new();
     while let Some(((n, _), facts)) = queue.pop_last() {
         let Some(least) = counters.first_key_value().map(|(least, _)| *least).filter(|least| *least < n) else { break };
         for parent in facts.past.iter().chain(&facts.orphans) {
+            if !seen.insert(parent.clone()) {
+                continue;
+            }
             let Some(found) = load(parent).filter(|found| found.n < n && found.n >= least) else { continue };
             if tips.remove(parent)
                 && let Some(count) = counters.get_mut(&found.n)

@@ -117,6 +117,8 @@ pub struct Limits {
     pub want_wait_ms: u64,
     /// Bytes a saga may stage.
     pub staged_bytes_max: u64,
+    /// Bytes of memory for what the peer names and has not brought: its tips, ids, references.
+    pub named_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -129,6 +131,7 @@ impl Default for Limits {
             commit_wait_ms: 600_000,
             want_wait_ms: 30_000,
             staged_bytes_max: u64::MAX,
+            named_bytes_max: 1 << 30,
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) fn common_frames(
     open.insert(place(left.address(), left_facts.n), (left.clone(), LEFT));
     open.entry(place(right.address(), right_facts.n)).or_insert((right.clone(), 0)).1 |= RIGHT;
     let (mut common, mut looked_at, mut frames_max) = (Vec::new(), 0, FRAMES_MAX);
+    // The counters of what was loaded, each once, however many name it.
+    let mut counters: BTreeMap<Address, Option<u64>> = BTreeMap::new();
     // A frame is only added while one of greater counter is looked at, so all that lead to it were before it.
     while let Some(((n, _), (frame, mut sides))) = open.pop_last() {
         looked_at += 1;
@@ -51,11 +53,18 @@ pub(super) fn common_frames(
         }
         let Some(facts) = frame.frame_ref() else { continue };
         for parent in facts.past.iter().chain(&facts.orphans) {
-            let Some(found) = load(parent) else { continue };
-            let Some(parent_n) = found.frame_ref().map(|facts| facts.n).filter(|parent_n| *parent_n < n) else {
+            if let Some(known) = counters.get(parent) {
+                if let Some((_, there)) = known.and_then(|known| open.get_mut(&place(parent, known))) {
+                    *there |= sides;
+                }
                 continue;
-            };
-            open.entry(place(parent, parent_n)).or_insert((found, 0)).1 |= sides;
+            }
+            let found = load(parent);
+            let parent_n = found.as_ref().and_then(Verified::frame_ref).map(|facts| facts.n);
+            counters.insert(parent.clone(), parent_n);
+            if let Some((found, parent_n)) = found.zip(parent_n.filter(|parent_n| *parent_n < n)) {
+                open.entry(place(parent, parent_n)).or_insert((found, 0)).1 |= sides;
+            }
         }
     }
     if common.is_empty() { Err(NoMerge::NoCommonFrame) } else { Ok(common) }

@@ -5,7 +5,7 @@ use minicbor::Encoder;
 use sealtide_ibgib::hash::{gib_of, sha256v1};
 use sealtide_ibgib::json::{Js, Rules, parse};
 use sealtide_ibgib::record::Encodable;
-use sealtide_ibgib::{RECORD_BYTES_MAX, Refusal, Verified};
+use sealtide_ibgib::{Address, RECORD_BYTES_MAX, Refusal, Verified};
 
 const A: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const B: &str = "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
@@ -288,10 +288,10 @@ fn row_bad_tjp() {
     let forked = format!("{{\"ancestor\":[\"x^{A}.{B}\"],\"past\":[\"x^{B}\"]}}");
     let record = accept(&frame("{\"isTjp\":true,\"n\":0}", &forked)).unwrap();
     assert!(record.frame().unwrap().past.is_empty());
-    // Two first frames, one behind the other: past frames of either are its own.
+    // Two first frames, one behind the other: past frames of either are taken, and those of the last are its own.
     let nested = format!("{{\"past\":[\"x^{A}\",\"x^{B}.{A}\"],\"tjp\":[\"x^{A}\",\"x^{B}.{A}\"]}}");
     let record = accept(&frame("{\"n\":2}", &nested)).unwrap();
-    assert_eq!(record.frame().unwrap().past.len(), 2);
+    assert_eq!(record.frame().unwrap().past, [Address::parse(&format!("x^{B}.{A}")).unwrap()]);
 }
 
 // Proves: SY-14 (bad_n)

@@ -184,6 +184,27 @@ fn a_long_past_is_not_walked() {
     assert!(loads <= 6, "{loads} loads");
 }
 
+/// However many frames name one, it is loaded once: a hundred that all name the hundred before.
+#[test]
+fn wide_pasts_are_walked_once() {
+    let first = first();
+    let wide = |before: &[Verified], salt: u64| {
+        let past: Vec<Address> = before.iter().map(|frame| frame.address().clone()).collect();
+        let mut frame = next(&first, salt as u32, salt).frame().unwrap();
+        (frame.n, frame.past) = (before.len() as u64 + salt, past);
+        frame
+    };
+    let names: Vec<Verified> = (0..40).map(|number| next(&first, number + 1, 1)).collect();
+    let facts: Known = (0..40).map(|at| (names[at].address().clone(), wide(&names[..at], 1))).collect();
+    let mut loads = 0;
+    let tips = settle_tips(&[names[0].address().clone()], &[names[39].address().clone()], &mut |wanted| {
+        loads += 1;
+        facts.get(wanted).cloned()
+    });
+    assert_eq!(tips, [names[39].address().clone()]);
+    assert!(loads <= 42, "{loads} loads");
+}
+
 proptest! {
     #![proptest_config(property_cases())]
 

@@ -82,6 +82,19 @@ fn graft_members_are_not_carried_on() {
     assert!(next.object().unwrap().get("graft").is_none());
 }
 
+/// What is named behind a frame and is in another timeline is not behind it, and what is named often is so once.
+#[test]
+fn only_its_own_timeline_is_behind_a_frame() {
+    let first = genesis("doc", Object::new(), Relations::new(), stamp(0), &uuid(1));
+    let other = genesis("doc", Object::new(), Relations::new(), stamp(0), &uuid(2));
+    let named =
+        vec![other.address().clone(), first.address().clone(), other.address().clone(), first.address().clone()];
+    let graft = Relations::from([("graftorphan".to_owned(), named)]);
+    let next = evolve(&first, Object::new(), graft, stamp(1));
+    let facts = accepted(&next).frame().unwrap();
+    assert_eq!((facts.past, facts.orphans), (vec![first.address().clone()], vec![first.address().clone()]));
+}
+
 #[test]
 fn the_stamp_never_goes_back() {
     let first = genesis("doc", Object::new(), Relations::new(), stamp(5000), &uuid(1));

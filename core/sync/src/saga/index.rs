@@ -56,6 +56,13 @@ pub(super) struct Missing {
     pub(super) child: Option<(Place, u64)>,
 }
 
+impl Missing {
+    /// About as many bytes of memory does it take.
+    fn bytes(&self) -> usize {
+        160 + self.address.as_str().len()
+    }
+}
+
 /// The frames received of one timeline. A large saga brings millions of timelines, nearly all with one head: no texts, and
 /// no room for more.
 #[derive(Debug)]
@@ -86,6 +93,8 @@ pub(super) struct Index {
     /// Sids by address, with the counter of frames; [`NO_FRAME`] for others.
     records: Ascending<(Key, Sid), u64>,
     pub(super) missing: BTreeMap<Key, Missing>,
+    /// About as many bytes of memory does that take.
+    pub(super) missing_bytes: usize,
     /// Counters that frames must have once they come, because a frame above them came first.
     expected: BTreeMap<Key, u64>,
     /// Frames that a received frame has as parent, and the greatest counter of such a frame.
@@ -151,7 +160,7 @@ impl Index {
             self.summary.add(record.sid().as_bytes());
         }
         self.bytes += record.encoded().len() as u64;
-        self.missing.remove(&key);
+        self.found(key);
         self.note_links(record, scoped, view);
         let ib = record.address().ib();
         if ib == "binpage" {
@@ -164,14 +173,24 @@ impl Index {
 
     /// A reference turned out to be here: another saga may have brought it meanwhile.
     pub(super) fn found(&mut self, key: Key) {
-        self.missing.remove(&key);
+        if let Some(missing) = self.missing.remove(&key) {
+            self.missing_bytes -= missing.bytes();
+        }
+    }
+
+    fn miss(&mut self, key: Key, address: &Address) -> &mut Missing {
+        self.missing.entry(key).or_insert_with(|| {
+            let missing = Missing { address: address.clone(), tries: 0, child: None };
+            self.missing_bytes += missing.bytes();
+            missing
+        })
     }
 
     /// Notes that a peer's tip is needed.
     pub(super) fn need(&mut self, address: &Address) {
         let key = Key::of(address);
         if self.shapes(key).next().is_none() {
-            self.missing.entry(key).or_insert_with(|| Missing { address: address.clone(), tries: 0, child: None });
+            self.miss(key, address);
         }
     }
 
@@ -268,8 +287,7 @@ impl Index {
                     continue;
                 }
                 let child = past.filter(|_| name == "past");
-                let missing =
-                    self.missing.entry(key).or_insert_with(|| Missing { address: link.clone(), tries: 0, child: None });
+                let missing = self.miss(key, link);
                 missing.child = missing.child.or(child);
             }
         }

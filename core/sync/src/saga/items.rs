@@ -7,7 +7,7 @@ use super::reconcile::Kind;
 use super::run::Run;
 use super::{Context, Fault, Mode, Side};
 use crate::negentropy::Difference;
-use crate::{Level, SetSummary};
+use crate::{AbortCode, Level, SetSummary};
 
 /// How many more ids than the facts at OPEN say a peer may name: its space may have grown since.
 pub(super) const GROWTH_MAX: u64 = 65_536;
@@ -118,6 +118,9 @@ impl Run {
         self.told.need.extend(theirs);
         if self.told.need.len() as u64 > self.terms.peer.item_count.saturating_add(GROWTH_MAX) {
             return Err(Fault::protocol("more ids than the peer's facts say"));
+        }
+        if self.told.need.len() * 32 > context.config.limits.named_bytes_max {
+            return Err(Fault::new(AbortCode::Limit, "too many ids at once"));
         }
         if last {
             self.reconcile.close();

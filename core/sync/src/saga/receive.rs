@@ -30,6 +30,8 @@ pub(super) struct Receive {
     pub(super) index: Index,
     /// The peer's tips that this side did not have, by level-0 id.
     tips: BTreeMap<[u8; 32], ListedTip>,
+    /// About as many bytes of memory do they take.
+    tip_bytes: usize,
     /// The bulk stream, once it was asked for.
     stream: Option<Stream>,
     /// Ids that level 1 has named and that are not asked for yet.
@@ -101,6 +103,7 @@ impl Receive {
             wants: Wants::default(),
             index: Index::default(),
             tips: BTreeMap::new(),
+            tip_bytes: 0,
             stream: None,
             items: Vec::new(),
             listed: false,
@@ -229,7 +232,13 @@ impl Receive {
     }
 
     /// Takes a tip of the peer. Spec: SY-53
-    pub(super) fn tip(&mut self, tip: ListedTip, scoped: &Scoped, peer_items: u64) -> Result<(), Fault> {
+    pub(super) fn tip(
+        &mut self,
+        tip: ListedTip,
+        scoped: &Scoped,
+        peer_items: u64,
+        bytes_max: usize,
+    ) -> Result<(), Fault> {
         if tip.id != TipItem::id_of(&tip.tjp, &tip.tip, &tip.sid) {
             return Err(Fault::protocol("a tip with another id"));
         }
@@ -238,6 +247,10 @@ impl Receive {
         }
         if scoped.tip(&tip.id).is_some() {
             return Err(Fault::protocol("a tip that cannot be: both sides have it"));
+        }
+        self.tip_bytes += size_of::<ListedTip>() + tip.tjp.as_str().len() + tip.tip.as_str().len();
+        if self.tip_bytes > bytes_max {
+            return Err(Fault::new(AbortCode::Limit, "too many tips at once"));
         }
         if self.tips.insert(tip.id, tip).is_some() { Err(Fault::protocol("a tip twice")) } else { Ok(()) }
     }
@@ -360,6 +373,9 @@ impl Receive {
         scoped: &mut Scoped,
     ) -> Result<(), Fault> {
         self.index.add(key, record, scoped, context.view)?;
+        if self.index.missing_bytes > context.config.limits.named_bytes_max {
+            return Err(Fault::new(AbortCode::Limit, "too many references to what does not come"));
+        }
         for chunk in Manifest::chunks_listed(record) {
             match self.chunks.get(&chunk.hash) {
                 Some((length, _)) if *length == chunk.length => {}

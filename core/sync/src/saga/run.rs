@@ -208,10 +208,12 @@ impl Run {
         if self.terms.side == Side::Answerer && self.reconcile.is_next(run) {
             self.begin(context, kind)?;
         }
+        let named_max = (context.config.limits.named_bytes_max / 32) as u64;
         let need_max = match kind {
             Kind::Tips => self.terms.peer.tip_count,
             _ => self.terms.peer.item_count.saturating_add(GROWTH_MAX),
         };
+        let need_max = need_max.min(named_max);
         match self.reconcile.take(context, (kind, run), payload, need_max)? {
             Step::Answer(message) => _ = context.out.send(&message),
             Step::Finished(difference) if kind != Kind::Tips => self.items_known(difference),
@@ -236,6 +238,7 @@ impl Run {
         last: bool,
     ) -> Result<(), Fault> {
         context.clock.answered();
+        let bytes_max = context.config.limits.named_bytes_max;
         if want == 0 {
             if self.terms.side != Side::Answerer || !self.reconcile.runs(Level::Tips) {
                 return Err(Fault::protocol("a TIPLIST that nobody waits for"));
@@ -245,7 +248,7 @@ impl Run {
             }
             if self.receive.waiting() {
                 for tip in tips {
-                    self.receive.tip(tip, &self.scoped, self.terms.peer.item_count)?;
+                    self.receive.tip(tip, &self.scoped, self.terms.peer.item_count, bytes_max)?;
                 }
             }
             if last {
@@ -256,7 +259,7 @@ impl Run {
         }
         for tip in tips {
             self.receive.wants.admit_tip(want, &tip.id)?;
-            self.receive.tip(tip, &self.scoped, self.terms.peer.item_count)?;
+            self.receive.tip(tip, &self.scoped, self.terms.peer.item_count, bytes_max)?;
         }
         if last {
             self.receive.wants.tips_answered(want)?;

@@ -388,7 +388,6 @@ fn a_wrong_answer_to_commit_is_asked_about_later() {
     assert_eq!(outcome, Some(SagaOutcome::Interrupted { commit_sent: true }));
 }
 
-// Proves: SY-75
 #[test]
 fn unknown_types_from_0x80_are_ignored() {
     for kind in [0x12, 0x13, 0x14, 0x20] {
@@ -648,4 +647,30 @@ fn keystones_are_neither_sent_nor_taken() {
     assert!(Message::decode(&signed.into()).is_err());
     let address = Address::parse("a^gib").unwrap();
     assert!(address.is_primitive());
+}
+
+/// What a peer names and does not bring takes memory: tips, ids and references.
+#[test]
+fn what_is_only_named_is_bounded() {
+    let mut author = Author::new(75);
+    let first: Vec<_> = (0..100).map(|number| author.first(&format!("old {number}"))).collect();
+    let newer: Vec<_> = first.iter().map(|frame| author.edit(frame, "new")).collect();
+    let loose: Vec<_> = (0..100).map(|number| stone(&format!("loose {number}"), &[])).collect();
+    let refers: Vec<_> = loose.iter().map(|loose| stone("refers", &[("to", loose)])).collect();
+    let all = [first.clone(), newer.clone()].concat();
+    let tips = (MemSpace::with(&all), MemSpace::with(&first));
+    let ids = (MemSpace::with(&[first.clone(), loose.clone()].concat()), MemSpace::with(&first));
+    let references = (MemSpace::with(&[refers, loose].concat()), MemSpace::default());
+    for (what, (a, b), enough) in [("tips", tips, 100_000), ("ids", ids, 4_000), ("references", references, 50_000)] {
+        for (bytes_max, fits) in [(enough, true), (1_000, false)] {
+            let mut pair = Pair::new(a.clone(), b.clone());
+            pair.b.limits.named_bytes_max = bytes_max;
+            pair.run(Scope::All, Direction::Push, Strategy::Optimistic);
+            if fits {
+                pair.assert_equal();
+            } else {
+                assert_eq!(code_of(&pair.b.outcome), AbortCode::Limit, "{what}");
+            }
+        }
+    }
 }

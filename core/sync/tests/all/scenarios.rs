@@ -198,6 +198,25 @@ fn a_long_timeline_in_the_bulk_stream() {
     assert_eq!(tips, [frames.last().unwrap().address()]);
 }
 
+/// A frame that says it has the first frame of another timeline behind it, and comes before that: the other timeline has its tip
+/// at both ends all the same.
+#[test]
+fn a_frame_is_behind_none_of_another_timeline() {
+    let mut author = Author::new(99);
+    let (early, late) = loop {
+        let (early, late) = (author.first("a"), author.first("b"));
+        if early.order_key() < late.order_key() {
+            break (early, late);
+        }
+    };
+    let orphan = [("graftorphan".to_owned(), vec![late.address().clone()])].into();
+    let claims = sealtide_ibgib::evolve(&early, Default::default(), orphan, sealtide_ibgib::Stamp { ms: 5_000 });
+    let mut pair = Pair::new(MemSpace::with(&[early, late, claims]), MemSpace::default());
+    pair.sync_ok();
+    pair.assert_equal();
+    assert_eq!(pair.b.space.tips.len(), 2);
+}
+
 fn is_packed(message: &Message) -> bool {
     matches!(message, Message::Batch { zstd: true, .. })
 }
