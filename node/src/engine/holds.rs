@@ -25,6 +25,10 @@ pub(super) struct Holding {
     from: Mutex<Option<BTreeMap<SpaceId, BTreeSet<NodeId>>>>,
     /// Held while what is held is judged anew.
     reviewing: Mutex<()>,
+    /// The spaces that wait for that.
+    due: Mutex<BTreeSet<SpaceId>>,
+    /// Held while something is put aside, or what is aside goes: nothing is put where it is just taken away.
+    moving: Mutex<()>,
 }
 
 /// What is held of a space from one peer.
@@ -41,6 +45,11 @@ pub struct HeldFrom {
 /// The next frame of a timeline that puts what was in the space over what was held: from the tips before (none where the
 /// timeline is new) and the tips after.
 pub type Supersede<'a> = &'a dyn Fn(&[Verified], &[Verified]) -> Option<Verified>;
+
+/// What lies aside and is no member of the space.
+fn held_sids(aside: &SpaceHandle, view: &SpaceHandle) -> impl Iterator<Item = Sid> {
+    aside.bulk(None, usize::MAX).into_iter().map(|(_, sid)| sid).filter(|sid| !view.contains(sid))
+}
 
 impl<W: World> Engine<W> {
     /// The space as a saga with this peer sees it.
@@ -158,6 +167,7 @@ impl<W: World> Engine<W> {
 
     fn put_aside(&self, space: &SpaceId, peer: &NodeId, mut records: Vec<Verified>) -> Result<(), StoreError> {
         let aside = held_space(space, peer);
+        let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
         self.store().adopt_space(aside)?;
         self.holding(|from| from.entry(*space).or_default().insert(*peer));
         records.sort_by_key(|record| record.frame_ref().map(|facts| facts.n));
@@ -207,8 +217,7 @@ impl<W: World> Engine<W> {
         let peers = self.holding(|from| from.get(space).cloned().unwrap_or_default());
         let held = peers.into_iter().filter_map(|peer| {
             let aside = self.store().view(&held_space(space, &peer))?;
-            let sids = aside.bulk(None, usize::MAX).into_iter().map(|(_, sid)| sid);
-            let records = sids.filter(|sid| !view.contains(sid)).filter_map(|sid| aside.record(&sid)).collect();
+            let records = held_sids(&aside, view).filter_map(|sid| aside.record(&sid)).collect();
             Some((peer, records))
         });
         held.collect()
@@ -216,8 +225,11 @@ impl<W: World> Engine<W> {
 
     /// Forgets what is held from peers of which everything is in the space.
     fn forget_held(&self, space: &SpaceId, view: &SpaceHandle) {
-        for (peer, records) in self.held_records(space, view) {
-            if records.is_empty() {
+        for peer in self.holding(|from| from.get(space).cloned().unwrap_or_default()) {
+            // A saga of the peer may put more aside meanwhile.
+            let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
+            let aside = self.store().view(&held_space(space, &peer));
+            if aside.is_none_or(|aside| held_sids(&aside, view).next().is_none()) {
                 if let Err(error) = self.store().remove_space(&held_space(space, &peer)) {
                     tracing::warn!(%error, "what is not held any more could not be removed");
                     continue;
@@ -235,12 +247,37 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Judges what is held anew: members may have changed, keystones come, or somebody vouched for it. Waits for the disk.
+    /// Forgets all that is held of a space, as its space is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn drop_held(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in self.holding(|from| from.remove(space)).unwrap_or_default() {
+            self.store().remove_space(&held_space(space, &peer))?;
+        }
+        Ok(())
+    }
+
+    /// Judges what is held anew: members may have changed, keystones come, or somebody vouched for it. Waits for the disk, unless
+    /// another look is at work: that one looks at this space too before it ends.
     pub(super) fn review_held(&self, space: &SpaceId) {
         if !self.holds(space) {
             return;
         }
-        let Ok(_alone) = self.0.holding.reviewing.try_lock() else { return };
+        let due = || self.0.holding.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due().insert(*space);
+        // Whoever asks while the last one lets go finds nobody at work, or is found.
+        while !due().is_empty() {
+            let Ok(_alone) = self.0.holding.reviewing.try_lock() else { return };
+            loop {
+                let Some(next) = due().pop_first() else { break };
+                self.review_held_now(&next);
+            }
+        }
+    }
+
+    fn review_held_now(&self, space: &SpaceId) {
         let Some(view) = self.store().view(space) else { return };
         for (_, records) in self.held_records(space, &view) {
             let Some(members) = self.members(space) else { return };

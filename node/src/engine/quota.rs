@@ -3,7 +3,7 @@
 //! What counts is what was received, with its record or later, and not given up since. Changes of this node's own folders and
 //! documents are never refused: they are here already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -88,6 +88,8 @@ pub(crate) struct Quotas(Mutex<State>);
 struct State {
     limits: QuotaLimits,
     staged: BTreeMap<SagaId, Staged>,
+    /// Sagas that are at work: two with one id would count as one.
+    running: BTreeSet<SagaId>,
     /// What the store tells of spaces and is not so, as it was when the last saga began.
     amended: BTreeMap<SpaceId, Amended>,
 }
@@ -114,7 +116,12 @@ impl Amended {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self(Mutex::new(State { limits: QuotaLimits::NONE, staged: BTreeMap::new(), amended: BTreeMap::new() }))
+        Self(Mutex::new(State {
+            limits: QuotaLimits::NONE,
+            staged: BTreeMap::new(),
+            running: BTreeSet::new(),
+            amended: BTreeMap::new(),
+        }))
     }
 }
 
@@ -142,18 +149,26 @@ impl Quotas {
         self.lock().limits
     }
 
-    /// A saga begins, or goes on after a cut.
-    pub(crate) fn begin(&self, store: &Store, saga: SagaId, peer: NodeId, space: SpaceId) {
+    /// A saga begins, or goes on after a cut. `false`: one with this id is at work.
+    #[must_use]
+    pub(crate) fn begin(&self, store: &Store, saga: SagaId, peer: NodeId, space: SpaceId) -> bool {
         let (bytes, amended) = (store.staged_bytes(&saga), Amended::of(store, &space));
         let mut state = self.lock();
+        if !state.running.insert(saga) {
+            return false;
+        }
         state.amended.insert(space, amended);
         state.staged.insert(saga, Staged { peer: Some(peer), space, bytes });
+        true
     }
 
     /// A saga ended here. What it has staged counts on where it may go on.
     pub(crate) fn end(&self, store: &Store, saga: &SagaId) {
-        if store.saga_state(saga) != SagaState::Staged {
-            self.lock().staged.remove(saga);
+        let goes_on = store.saga_state(saga) == SagaState::Staged;
+        let mut state = self.lock();
+        state.running.remove(saga);
+        if !goes_on {
+            state.staged.remove(saga);
         }
     }
 
@@ -168,7 +183,9 @@ impl Quotas {
 
     /// Counts bytes that a saga is about to stage, or says which bound they do not fit into. Then nothing is counted.
     fn charge(&self, store: &Store, saga: &SagaId, bytes: u64) -> Result<(), (Quota, u64, u64)> {
-        let Some(Staged { peer, space, .. }) = self.lock().staged.get(saga).copied() else { return Ok(()) };
+        let Some(Staged { peer, space, .. }) = self.lock().staged.get(saga).copied() else {
+            return Err((Quota::Saga, bytes, 0));
+        };
         let bytes_of = |space: &SpaceId| store.view(space).and_then(|view| view.info()).map_or(0, |info| info.bytes);
         let held = peer.map_or(0, |peer| bytes_of(&held_space(&space, &peer)));
         let in_space = bytes_of(&space).saturating_add(held);
@@ -316,14 +333,15 @@ mod tests {
     fn a_saga_may_stage_so_much_and_others_go_on() {
         let (store, quotas) = (store(), Quotas::default());
         quotas.set(limits(100, u64::MAX, u64::MAX), &store);
-        quotas.begin(&store, saga(1), peer(1), SPACE);
-        quotas.begin(&store, saga(2), peer(1), OTHER);
+        assert!(quotas.begin(&store, saga(1), peer(1), SPACE));
+        assert!(quotas.begin(&store, saga(2), peer(1), OTHER));
+        assert!(!quotas.begin(&store, saga(1), peer(2), OTHER), "an id is at work once");
         assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
         assert_eq!(quotas.charge(&store, &saga(1), 41), Err((Quota::Saga, 101, 100)));
         assert_eq!(quotas.charge(&store, &saga(1), 40), Ok(()), "what was refused does not count");
         assert_eq!(quotas.charge(&store, &saga(2), 100), Ok(()));
         quotas.end(&store, &saga(1));
-        quotas.begin(&store, saga(3), peer(1), SPACE);
+        assert!(quotas.begin(&store, saga(3), peer(1), SPACE));
         assert_eq!(quotas.charge(&store, &saga(3), 100), Ok(()));
     }
 
@@ -333,9 +351,9 @@ mod tests {
         let (store, quotas) = (store(), Quotas::default());
         quotas.set(limits(u64::MAX, 100, u64::MAX), &store);
         for (number, space) in [(1, SPACE), (2, OTHER)] {
-            quotas.begin(&store, saga(number), peer(1), space);
+            assert!(quotas.begin(&store, saga(number), peer(1), space));
         }
-        quotas.begin(&store, saga(3), peer(2), SPACE);
+        assert!(quotas.begin(&store, saga(3), peer(2), SPACE));
         assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
         assert_eq!(quotas.charge(&store, &saga(2), 60), Err((Quota::Peer, 120, 100)));
         assert_eq!(quotas.charge(&store, &saga(3), 60), Ok(()));
@@ -354,9 +372,9 @@ mod tests {
         assert!(held > 600 * 1024, "chunks count");
         quotas.set(limits(u64::MAX, u64::MAX, held + 100), &store);
         for number in [1, 2] {
-            quotas.begin(&store, saga(number), peer(number), SPACE);
+            assert!(quotas.begin(&store, saga(number), peer(number), SPACE));
         }
-        quotas.begin(&store, saga(3), peer(1), OTHER);
+        assert!(quotas.begin(&store, saga(3), peer(1), OTHER));
         assert_eq!(quotas.charge(&store, &saga(1), 60), Ok(()));
         assert_eq!(quotas.charge(&store, &saga(2), 60), Err((Quota::Space, held + 120, held + 100)));
         assert_eq!(quotas.charge(&store, &saga(3), 600), Ok(()), "another space has its own bound");
@@ -378,7 +396,7 @@ mod tests {
         let held = view.info().unwrap().bytes;
         let quotas = Quotas::default();
         quotas.set(limits(u64::MAX, u64::MAX, held), &store);
-        quotas.begin(&store, saga(1), peer(1), SPACE);
+        assert!(quotas.begin(&store, saga(1), peer(1), SPACE));
         assert_eq!(quotas.charge(&store, &saga(1), 1), Err((Quota::Space, held + 1, held)));
         // What may be away and is here counts.
         note(&store, &manifest, Absence::GivenUp);
@@ -387,7 +405,8 @@ mod tests {
         let mut given_up = sealtide_store::GivenUp::default();
         given_up.add(&view, &manifest);
         let freed = store.collect_with(&given_up).unwrap().bytes;
-        quotas.begin(&store, saga(1), peer(1), SPACE);
+        quotas.end(&store, &saga(1));
+        assert!(quotas.begin(&store, saga(1), peer(1), SPACE));
         assert_eq!(quotas.charge(&store, &saga(1), freed), Ok(()));
         assert_eq!(quotas.charge(&store, &saga(1), 1), Err((Quota::Space, held + 1, held)));
         // Chunks that never came were never counted.
@@ -405,7 +424,7 @@ mod tests {
         note(&store, &manifest, Absence::NeverCame);
         let told = store.view(&SPACE).unwrap().info().unwrap().bytes;
         quotas.set(limits(u64::MAX, u64::MAX, told), &store);
-        quotas.begin(&store, saga(2), peer(1), SPACE);
+        assert!(quotas.begin(&store, saga(2), peer(1), SPACE));
         assert_eq!(quotas.charge(&store, &saga(2), 1), Err((Quota::Space, told + 1, told)));
         // Half of it, and then all.
         let mut here = told;
@@ -414,7 +433,8 @@ mod tests {
             here += content.len() as u64;
             note(&store, &manifest, if at == 0 { Absence::NeverCame } else { Absence::CameLater });
             quotas.set(limits(u64::MAX, u64::MAX, here), &store);
-            quotas.begin(&store, saga(2), peer(1), SPACE);
+            quotas.end(&store, &saga(2));
+            assert!(quotas.begin(&store, saga(2), peer(1), SPACE));
             assert_eq!(quotas.charge(&store, &saga(2), 1), Err((Quota::Space, here + 1, here)), "{at}");
         }
         assert_eq!(store.view(&SPACE).unwrap().info().unwrap().bytes, told);
@@ -442,7 +462,7 @@ mod tests {
         let bytes = note.encoded().len() as u64;
         let quotas = Quotas::default();
         quotas.set(limits(u64::MAX, u64::MAX, bytes + 10), &store);
-        quotas.begin(&store, saga(2), peer(1), SPACE);
+        assert!(quotas.begin(&store, saga(2), peer(1), SPACE));
         assert_eq!(quotas.charge(&store, &saga(2), 11), Err((Quota::Space, bytes + 11, bytes + 10)));
         store.abort(&saga(1)).unwrap();
         assert_eq!(quotas.charge(&store, &saga(2), 11), Ok(()));
@@ -450,7 +470,7 @@ mod tests {
         let again = Quotas::default();
         store.stage(&OTHER, &saga(3), &[note], &[]).unwrap();
         again.set(limits(bytes, u64::MAX, u64::MAX), &store);
-        again.begin(&store, saga(3), peer(1), OTHER);
+        assert!(again.begin(&store, saga(3), peer(1), OTHER));
         assert_eq!(again.charge(&store, &saga(3), 1), Err((Quota::Saga, bytes + 1, bytes)));
     }
 

@@ -158,7 +158,15 @@ async fn drive<W: World, C: PeerChannel>(
 ) -> SagaOutcome {
     let (known, space) = (engine.known(), room.space().id());
     let keys = signing.as_ref().map(|signing| signing.keys.clone());
-    engine.quotas().begin(engine.store(), saga_id, peer, space);
+    // The peer makes up the id.
+    if !engine.quotas().begin(engine.store(), saga_id, peer, space) {
+        let (code, text) = (AbortCode::Busy, "a saga with this id is running");
+        refuse(channel, code, text).await;
+        if let Some(signing) = signing {
+            signing.end(saga.chain());
+        }
+        return SagaOutcome::Aborted { code, by_peer: false, text: text.to_owned(), retry_after_ms: BUSY_RETRY_MS };
+    }
     let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, room, cancel, keys };
     let outcome = task.run(channel, &mut saga, first).await;
     if let Some(signing) = signing {
