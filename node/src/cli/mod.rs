@@ -3,11 +3,11 @@
 mod args;
 mod audit;
 mod bench;
-mod cores;
 mod foreign;
 mod gateway;
 mod identity;
 mod keys;
+mod limits;
 mod output;
 mod plumbing;
 mod progress;
@@ -80,11 +80,12 @@ pub fn main() -> ExitCode {
         }
     };
     let out = Output::new(&cli.global);
-    if let Err(error) = cores::switch_off() {
+    if let Err(error) = limits::switch_off_cores() {
         let failure = Failure::failed("core_dumps", format!("core dumps could not be switched off: {error}"));
         out.failure(&failure);
         return ExitCode::from(failure.exit.code());
     }
+    limits::open_many_files();
     // A running node is stopped, and a setting is mended, also where the file has a mistake.
     let lenient = matches!(cli.command, Command::Down | Command::Config { command: ConfigCommand::Set { .. } });
     match prepare(&cli.global, out.clone(), lenient).and_then(|cx| block_on(run(cx, cli.command))) {
