@@ -68,6 +68,8 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
                     let mut core = shared.core();
                     core.why_not_direct = None;
                     core.punched.forget();
+                    // Should it not serve what is needed, the next one waits as after a failure.
+                    not_before = Instant::now() + backoff.next_wait(&mut SystemEntropy);
                 }
                 Some(Err(failure)) => {
                     tracing::debug!(peer = session.peer().short(), ?need, ?failure, "link: no further path");

@@ -193,6 +193,17 @@ impl Core {
         list
     }
 
+    /// Whether a path of `kind` is dialled for. One over a relay or a tunnel is enough, a direct one is what is wanted then. With `renews`
+    /// the one that carries the session grows old: what follows it is of its kind; one of another kind is made only where none lasts, so
+    /// that the session goes on over that should nothing follow.
+    pub(crate) fn wants(&self, now: Now, kind: PipeKind, renews: bool) -> bool {
+        if !renews {
+            return kind == PipeKind::Direct || self.paths.values().all(Route::is_direct);
+        }
+        let is_renewed = self.active_route().is_none_or(|(_, active)| active.remote.kind() == kind);
+        is_renewed || !self.paths.values().any(|route| route.remote.kind() == kind && now.mono_ms < route.renew_ms())
+    }
+
     /// Whether the session has no usable path, and may get one.
     pub(crate) fn is_suspended(&self) -> bool {
         matches!(self.session.state(), SessionState::Suspended)
@@ -279,5 +290,39 @@ impl Core {
             }
         }
         spare
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pump::tests::pair;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// Else a renewal that a path of the other kind serves would be made again and again.
+    #[tokio::test]
+    async fn a_renewal_is_made_by_a_path_of_its_kind_and_one_of_another_at_most() {
+        let (_a, _b, ours, _theirs) = pair().await;
+        let mut core = ours.shared.core();
+        let now = Now { mono_ms: ours.shared.clock.now().mono_ms + 55 * HOUR_MS / 60, wall_ms: 0 };
+        let wanted = |core: &Core, now, renews| {
+            [PipeKind::Direct, PipeKind::Relay, PipeKind::Tunnel].map(|kind| core.wants(now, kind, renews))
+        };
+        let direct = core.paths[&FIRST_PATH].clone();
+        let relayed = Route { remote: Remote::Relay { relay: core.peer }, order: 1, ..direct.clone() };
+        let fresh = |route: &Route| Route { since_ms: now.mono_ms, until_ms: now.mono_ms + HOUR_MS, ..route.clone() };
+
+        assert_eq!(wanted(&core, now, true), [true, true, true], "nothing lasts");
+        core.paths.insert(PathId(1), fresh(&relayed));
+        assert!(!core.has_successor(&direct), "the need stays");
+        assert_eq!(wanted(&core, now, true), [true, false, true], "a relay path is there to go on over");
+        assert_eq!(wanted(&core, now, false), [true, false, false]);
+        core.paths.insert(PathId(1), relayed.clone());
+        assert_eq!(wanted(&core, now, true), [true, true, true], "it is as old");
+
+        core.paths.insert(FIRST_PATH, relayed);
+        core.paths.insert(PathId(1), fresh(&direct));
+        assert_eq!(wanted(&core, now, true), [false, true, true], "the direct one lasts, and is not what carries");
     }
 }
