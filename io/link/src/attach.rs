@@ -76,14 +76,16 @@ impl Failure {
 }
 
 /// One round over the addresses of the peer of `session`: all are dialled up to the upgrade, one REQUEST goes out at a
-/// time. With `renews` a successor over a relay or a tunnel is wanted although there is such a path.
+/// time. With `renews` a successor of the path that carries the session is wanted.
 // Spec: LK-110
 pub(crate) async fn dial(node: &Arc<Node>, session: &Session, renews: bool) -> Result<(), Failure> {
     let (mut addresses, mut relays) = {
         let core = session.shared.core();
-        // One path over a relay or a tunnel is enough; a direct one is what is wanted then.
-        let met = !renews && core.paths.values().any(|route| !route.is_direct());
-        (core.dial_list(), if met { Vec::new() } else { node.with_relays_behind_proxies(core.relays.clone()) })
+        let wanted = |kind| core.wants(session.shared.clock.now(), kind, renews);
+        let addresses = if wanted(PipeKind::Direct) { core.dial_list() } else { Vec::new() };
+        let mut relays = node.with_relays_behind_proxies(core.relays.clone());
+        relays.retain(|hint| wanted(if hint.relay == session.peer() { PipeKind::Tunnel } else { PipeKind::Relay }));
+        (addresses, relays)
     };
     let tunnels = node.policy.permits(PipeKind::Tunnel);
     relays.retain(|hint| if hint.relay == session.peer() { tunnels } else { node.policy.permits(PipeKind::Relay) });

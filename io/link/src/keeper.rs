@@ -48,13 +48,13 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
             let mut core = shared.core();
             let need = core.need(now, node.policy);
             // A new address, or a need of another kind, is a reason to be quick again.
-            if std::mem::take(&mut core.news) && need.is_some() || need != present {
+            if core.take_news(now) && need.is_some() || need != present {
                 backoff.reset();
                 let wait =
                     if need == Some(Need::Path) { backoff.next_wait(&mut SystemEntropy) } else { Duration::ZERO };
                 not_before = Instant::now() + wait;
             }
-            (need, core.next_need(now))
+            (need, core.next_need(now).min(core.news.due_ms()))
         };
         present = need;
         if need.is_some() && Instant::now() >= not_before {
@@ -68,6 +68,8 @@ async fn look_after(node: &Arc<Node>, session: &Session) {
                     let mut core = shared.core();
                     core.why_not_direct = None;
                     core.punched.forget();
+                    // Should it not serve what is needed, the next one waits as after a failure.
+                    not_before = Instant::now() + backoff.next_wait(&mut SystemEntropy);
                 }
                 Some(Err(failure)) => {
                     tracing::debug!(peer = session.peer().short(), ?need, ?failure, "link: no further path");

@@ -193,13 +193,13 @@ impl Link {
 
     /// Logs in at a relay and stays so; peers that name it are reached over it, and reach this node.
     pub fn use_relay(&self, relay: &RelayHint, token: Option<InviteSecret>) {
-        let _account = self.node.relays.account(&self.node, relay, false, token);
+        self.node.relays.stay(&self.node, relay, false, token);
     }
 
     /// The same for a relay whose TLS ends in a proxy (bind 0): its address says so, or a ticket. Never tried where that is
     /// not said. Spec: link C.4.1.
     pub fn use_relay_behind_proxy(&self, relay: &RelayHint, token: Option<InviteSecret>) {
-        let _account = self.node.relays.account(&self.node, relay, true, token);
+        self.node.relays.stay(&self.node, relay, true, token);
     }
 
     /// Logs in at a relay once and hangs up, to see whether that is possible. Where this node keeps a login there, that one is
@@ -217,10 +217,10 @@ impl Link {
     }
 
     /// Over what peers reach this node without its address, as tickets tell it: its tunnel, then its relays, whether they
-    /// are logged in at or not.
+    /// are logged in at or not, then those of others over which it is met now.
     pub fn meeting_points(&self) -> Vec<RelayHint> {
         let tunnel = self.node.tunnel.iter().map(|url| RelayHint { relay: self.node.id, url: url.clone() });
-        tunnel.chain(self.relays().into_iter().map(|state| state.relay)).collect()
+        tunnel.chain(self.node.relays.meeting_points()).collect()
     }
 
     /// Takes a stream that a gateway door has upgraded at [`crate::TUNNEL_PATH`] for whoever stands at `client`.

@@ -416,7 +416,7 @@ impl Pump {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use sealtide_crypto::{Seed, SeededEntropy, SigningKey};
     use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId};
     use sealtide_wire::handshake::{Admission, Refused};
@@ -447,13 +447,25 @@ mod tests {
         Link::new(LinkConfig::new(key, id), Arc::new(Everyone)).unwrap()
     }
 
+    /// Two nodes with a session, the dialler's end first.
+    pub(crate) async fn pair() -> (Link, Link, Session, Session) {
+        let (a, b) = (link(1), link(2));
+        let ours = a.dial(target(&b).await).await.unwrap();
+        let theirs = b.accept().await.unwrap();
+        (a, b, ours, theirs)
+    }
+
+    async fn target(listener: &Link) -> DialTarget {
+        let socket = listener.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addresses = vec![LinkAddress { source: 4, socket }];
+        DialTarget { node: listener.id(), addresses, relays: Vec::new(), invite: None }
+    }
+
     /// Whoever waits hears the end of a session whose task has a fault, and the same two nodes begin a new one.
     #[tokio::test]
     async fn a_fault_in_the_task_of_a_session_ends_it_as_lost() {
         let (a, b) = (link(1), link(2));
-        let socket = b.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let addresses = vec![LinkAddress { source: 4, socket }];
-        let target = DialTarget { node: b.id(), addresses, relays: Vec::new(), invite: None };
+        let target = target(&b).await;
         let ours = a.dial(target.clone()).await.unwrap();
         let theirs = b.accept().await.unwrap();
         let channel = ours.open(3, "x").unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::node::Node;
 use crate::session::Session;
@@ -26,7 +26,8 @@ pub struct Ages {
     pub certificate: Duration,
     /// … earlier or later by at most this, so that the nodes of a group do not renew together.
     pub certificate_spread: Duration,
-    /// How long sessions may take to acknowledge the next certificate before it is shown all the same.
+    /// How long sessions may take to acknowledge the next certificate before it is shown all the same; less where the use of the old one
+    /// ends before.
     pub certificate_grace: Duration,
 }
 
@@ -61,7 +62,8 @@ async fn renew(node: &Arc<Node>) {
             }
             sleep(wait.min(LOOK_AT_CLOCK)).await;
         }
-        let next = match node.credentials.prepare(node.clock.now()) {
+        let now = node.clock.now();
+        let next = match node.credentials.prepare(now) {
             Ok(next) => next,
             Err(error) => {
                 tracing::warn!("link: the certificate could not be renewed: {error}");
@@ -71,16 +73,17 @@ async fn renew(node: &Arc<Node>) {
         };
         node.counters.certificates.add(1);
         let epoch = next.certificate.epoch();
-        let grace = Instant::now() + node.ages.certificate_grace;
+        let shown_ms = node.credentials.switch_ms(now);
         loop {
             for session in node.registry.sessions() {
                 announce(node, &session, &next).await;
             }
             let known = node.registry.sessions().iter().all(|session| session.knows_certificate(epoch));
-            if known || Instant::now() >= grace {
+            let left_ms = shown_ms.saturating_sub(node.clock.now().mono_ms);
+            if known || left_ms == 0 {
                 break;
             }
-            sleep(LOOK.min(grace.saturating_duration_since(Instant::now()))).await;
+            sleep(LOOK.min(Duration::from_millis(left_ms))).await;
         }
         node.credentials.switch();
         tracing::info!(epoch, "link: certificate renewed");

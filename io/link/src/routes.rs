@@ -18,6 +18,8 @@ use crate::session::Core;
 /// How long until a direct path that is not good enough is asked again, first and doubled at most so many times.
 const ASK_MS: u64 = 500;
 const ASKS_DOUBLE: u32 = 7;
+/// Between two changes that the peer tells, at least, until the second is a reason to be quick again.
+const HEED_MS: u64 = 5_000;
 /// How long a path that was left may take until nothing is under way on it.
 const DRAIN_MS: u64 = 10_000;
 /// Paths of full handshakes have numbers from here; those of re-handshakes stay below.
@@ -58,6 +60,35 @@ impl Route {
     /// When a successor is to be made: at nine tenths of its time.
     pub(crate) fn renew_ms(&self) -> u64 {
         self.since_ms + (self.until_ms - self.since_ms) / 10 * 9
+    }
+}
+
+/// Changes of addresses since they were last looked at. Those of this end count at once, those that the peer tells once in a while: it
+/// could say continually where to dial next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct News {
+    own: bool,
+    told: bool,
+    heeded_ms: Option<u64>,
+}
+
+impl News {
+    /// When there is something to take, in ms.
+    pub(crate) fn due_ms(&self) -> u64 {
+        match self {
+            Self { own: true, .. } => 0,
+            Self { told: true, .. } => self.heeded_ms.map_or(0, |heeded| heeded + HEED_MS),
+            _ => u64::MAX,
+        }
+    }
+
+    fn take(&mut self, now: Now) -> bool {
+        let is_due = now.mono_ms >= self.due_ms();
+        if is_due && std::mem::take(&mut self.told) {
+            self.heeded_ms = Some(now.mono_ms);
+        }
+        self.own = false;
+        is_due
     }
 }
 
@@ -162,12 +193,9 @@ impl Core {
         let learned = LearnedFrom::Peer { over_loopback };
         let told: Vec<_> = addresses.iter().filter(|told| told.may_be_dialled(learned)).copied().collect();
         let found = address::of_peer(&told, met);
-        if found != self.addresses {
-            self.punched.forget();
-        }
+        self.news.told |= found != self.addresses || relays != self.relays;
         self.addresses = found;
         self.relays = relays;
-        self.news = true;
     }
 
     /// The addresses of this machine are these now: paths from another one are lost, the others are asked for a sign.
@@ -181,8 +209,16 @@ impl Core {
                 self.session.probe(path);
             }
         }
-        self.news = true;
-        self.punched.forget();
+        self.news.own = true;
+    }
+
+    /// Whether the addresses of either end have changed, so that what was tried before means nothing any more.
+    pub(crate) fn take_news(&mut self, now: Now) -> bool {
+        let news = self.news.take(now);
+        if news {
+            self.punched.forget();
+        }
+        news
     }
 
     /// Where the peer is dialled for a further path: where it was reached before, then what it told. At most 8.
@@ -191,6 +227,17 @@ impl Core {
         list.extend(self.addresses.iter().map(|told| told.socket).filter(|told| Some(*told) != self.dialled));
         list.truncate(address::ADDRESSES_MAX);
         list
+    }
+
+    /// Whether a path of `kind` is dialled for. One over a relay or a tunnel is enough, a direct one is what is wanted then. With `renews`
+    /// the one that carries the session grows old: what follows it is of its kind; one of another kind is made only where none lasts, so
+    /// that the session goes on over that should nothing follow.
+    pub(crate) fn wants(&self, now: Now, kind: PipeKind, renews: bool) -> bool {
+        if !renews {
+            return kind == PipeKind::Direct || self.paths.values().all(Route::is_direct);
+        }
+        let is_renewed = self.active_route().is_none_or(|(_, active)| active.remote.kind() == kind);
+        is_renewed || !self.paths.values().any(|route| route.remote.kind() == kind && now.mono_ms < route.renew_ms())
     }
 
     /// Whether the session has no usable path, and may get one.
@@ -279,5 +326,64 @@ impl Core {
             }
         }
         spare
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pump::tests::pair;
+    use sealtide_identity::NodeId;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// Else a peer that tells continually of other places has this node dial them without a pause.
+    #[tokio::test]
+    async fn what_a_peer_tells_counts_once_in_five_seconds_and_only_when_it_is_new() {
+        let (_a, _b, ours, _theirs) = pair().await;
+        let mut core = ours.shared.core();
+        let start_ms = ours.shared.clock.now().mono_ms;
+        let at = |ms| Now { mono_ms: start_ms + ms, wall_ms: 0 };
+        let relay = |id| vec![RelayHint { relay: NodeId::from_bytes([id; 32]), url: "wss://r.example".to_owned() }];
+        (core.news, core.relays) = (News::default(), relay(1));
+        let told = core.addresses.clone();
+        core.told(&told, relay(1));
+        assert!(!core.take_news(at(0)), "it was known");
+        core.told(&told, relay(2));
+        assert!(core.take_news(at(0)) && !core.take_news(at(0)), "once");
+        core.told(&told, relay(3));
+        assert!(!core.take_news(at(4_999)) && core.news.due_ms() == at(5_000).mono_ms, "kept for later");
+        core.network_changed(at(4_999), &BTreeSet::new());
+        assert!(core.take_news(at(4_999)), "what this node sees itself does not wait");
+        core.told(&told, Vec::new());
+        assert!(core.take_news(at(10_000)));
+        core.told(&[], Vec::new());
+        assert!(core.take_news(at(15_000)), "addresses likewise");
+    }
+
+    /// Else a renewal that a path of the other kind serves would be made again and again.
+    #[tokio::test]
+    async fn a_renewal_is_made_by_a_path_of_its_kind_and_one_of_another_at_most() {
+        let (_a, _b, ours, _theirs) = pair().await;
+        let mut core = ours.shared.core();
+        let now = Now { mono_ms: ours.shared.clock.now().mono_ms + 55 * HOUR_MS / 60, wall_ms: 0 };
+        let wanted = |core: &Core, now, renews| {
+            [PipeKind::Direct, PipeKind::Relay, PipeKind::Tunnel].map(|kind| core.wants(now, kind, renews))
+        };
+        let direct = core.paths[&FIRST_PATH].clone();
+        let relayed = Route { remote: Remote::Relay { relay: core.peer }, order: 1, ..direct.clone() };
+        let fresh = |route: &Route| Route { since_ms: now.mono_ms, until_ms: now.mono_ms + HOUR_MS, ..route.clone() };
+
+        assert_eq!(wanted(&core, now, true), [true, true, true], "nothing lasts");
+        core.paths.insert(PathId(1), fresh(&relayed));
+        assert!(!core.has_successor(&direct), "the need stays");
+        assert_eq!(wanted(&core, now, true), [true, false, true], "a relay path is there to go on over");
+        assert_eq!(wanted(&core, now, false), [true, false, false]);
+        core.paths.insert(PathId(1), relayed.clone());
+        assert_eq!(wanted(&core, now, true), [true, true, true], "it is as old");
+
+        core.paths.insert(FIRST_PATH, relayed);
+        core.paths.insert(PathId(1), fresh(&direct));
+        assert_eq!(wanted(&core, now, true), [false, true, true], "the direct one lasts, and is not what carries");
     }
 }

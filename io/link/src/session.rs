@@ -16,7 +16,7 @@ use crate::channel::{Channel, ChannelWaiters, Parked};
 use crate::clock::Clock;
 use crate::pipe::Remote;
 use crate::punch::Punched;
-use crate::routes::{Arrival, Route};
+use crate::routes::{Arrival, News, Route};
 use crate::tls;
 
 /// One authenticated, encrypted session with a peer. Cheap to clone. It outlives its connections: without one it is
@@ -206,8 +206,8 @@ pub(crate) struct Core {
     /// Where the peer can be dialled, best first.
     pub(crate) addresses: Vec<LinkAddress>,
     pub(crate) relays: Vec<RelayHint>,
-    /// The addresses of the peer have changed since the last dial.
-    pub(crate) news: bool,
+    /// Changes of addresses since the last dial.
+    pub(crate) news: News,
     /// The own certificate of the greatest number that the peer was told of.
     pub(crate) announced: u32,
     /// Attempts to meet through translators since the addresses changed, and when the last one began.
@@ -267,7 +267,7 @@ impl Session {
             dialled: None,
             addresses,
             relays,
-            news: false,
+            news: News::default(),
             announced,
             punched: Punched::default(),
             why_not_direct: None,

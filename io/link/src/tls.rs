@@ -59,11 +59,14 @@ impl Credentials {
         let certificate = NodeCertificate::make(epoch, now)?;
         let client = client_config(&certificate)?;
         let server = server_config(&certificate)?;
-        let millis = |age: std::time::Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let spread = millis(ages.certificate_spread);
         let age_ms = millis(ages.certificate).saturating_sub(spread) + random_below(spread.saturating_mul(2));
         Ok(Self { certificate, client, server, renew_at_ms: now.mono_ms.saturating_add(age_ms) })
     }
+}
+
+fn millis(age: std::time::Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The credentials that handshakes show, and those that follow. Changing them does not touch running connections.
@@ -81,29 +84,52 @@ struct Live {
     next: Option<Credentials>,
 }
 
+impl Live {
+    fn newest(&self) -> &Credentials {
+        self.next.as_ref().unwrap_or(&self.current)
+    }
+}
+
 impl LiveCredentials {
     pub(crate) fn make(now: Now, ages: Ages) -> Result<Self, CertificateError> {
         let current = Credentials::make(1, now, &ages)?;
         Ok(Self { ages, inner: Mutex::new(Live { current, next: None }) })
     }
 
-    /// The credentials that a handshake shows now.
-    pub(crate) fn current(&self, _now: Now) -> Credentials {
-        self.lock().current.clone()
+    /// The credentials that a handshake shows now. Those whose use has ended, as after a sleep of the machine, are followed by the next at
+    /// once: no path that shows them would live.
+    pub(crate) fn current(&self, now: Now) -> Credentials {
+        let mut live = self.lock();
+        let is_over = |shown: &Credentials| now.mono_ms >= shown.certificate.good_until_ms();
+        if is_over(&live.current) {
+            let newest = live.newest().certificate.epoch();
+            let told = live.next.take().filter(|next| !is_over(next));
+            match told.map_or_else(|| Credentials::make(newest + 1, now, &self.ages), Ok) {
+                Ok(next) => live.current = next,
+                Err(error) => tracing::warn!("link: the certificate could not be renewed: {error}"),
+            }
+        }
+        live.current.clone()
     }
 
     /// Those with the greatest number, shown or not.
     pub(crate) fn newest(&self) -> Credentials {
-        let live = self.lock();
-        live.next.as_ref().unwrap_or(&live.current).clone()
+        self.lock().newest().clone()
     }
 
     /// When the next are due, on the monotonic clock in ms: at their age; and at once where the wall clock is past their end, as after a
-    /// sleep of the machine, during which the other clock stands still.
+    /// sleep of the machine on systems where the other clock stands still meanwhile.
     pub(crate) fn renew_ms(&self, now: Now) -> u64 {
         let current = &self.lock().current;
         let is_over = now.wall_ms / 1_000 > current.certificate.not_after_s();
         if is_over { now.mono_ms } else { current.renew_at_ms }
+    }
+
+    /// When the next ones, prepared at `now`, are shown at the latest, on the monotonic clock in ms: after the grace, or when the use of
+    /// those that are shown ends.
+    pub(crate) fn switch_ms(&self, now: Now) -> u64 {
+        let graced = now.mono_ms.saturating_add(millis(self.ages.certificate_grace));
+        graced.min(self.lock().current.certificate.good_until_ms())
     }
 
     /// Makes the next ones.
@@ -111,8 +137,9 @@ impl LiveCredentials {
     /// # Errors
     /// [`CertificateError`]; the old ones serve on, they are good for 8 h more.
     pub(crate) fn prepare(&self, now: Now) -> Result<Credentials, CertificateError> {
-        let next = Credentials::make(self.newest().certificate.epoch() + 1, now, &self.ages)?;
-        self.lock().next = Some(next.clone());
+        let mut live = self.lock();
+        let next = Credentials::make(live.newest().certificate.epoch() + 1, now, &self.ages)?;
+        live.next = Some(next.clone());
         Ok(next)
     }
 
@@ -407,5 +434,33 @@ mod tests {
         live.switch();
         assert_eq!(live.current(later).certificate.fingerprint(), next.fingerprint());
         assert!(live.renew_ms(later) >= 36 * hour);
+    }
+
+    #[test]
+    fn a_certificate_whose_use_has_ended_is_not_shown() {
+        let hour = 3_600_000;
+        let at = |hours| Now { mono_ms: hours * hour, wall_ms: 1_795_000_000_000 + hours * hour };
+        let live = LiveCredentials::make(at(0), Ages::default()).unwrap();
+        let before = Now { mono_ms: 24 * hour - 1, wall_ms: 0 };
+        assert_eq!(live.switch_ms(at(16)), 16 * hour + hour / 2, "the grace");
+        assert_eq!(
+            live.switch_ms(Now { mono_ms: 24 * hour - 60_000, wall_ms: 0 }),
+            24 * hour,
+            "no longer than the old one is good"
+        );
+        assert_eq!(live.current(before).certificate.epoch(), 1);
+        let told = live.prepare(before).unwrap();
+        assert_eq!(
+            live.current(at(24)).certificate.fingerprint(),
+            told.certificate.fingerprint(),
+            "the one that was told"
+        );
+        let made = live.current(at(60)).certificate;
+        assert_eq!((made.epoch(), made.good_until_ms()), (3, 84 * hour), "one of now, when none was told");
+        let _told_before_a_sleep = live.prepare(at(61)).unwrap();
+        let made = live.current(at(100)).certificate;
+        assert_eq!((made.epoch(), made.good_until_ms()), (5, 124 * hour), "one of now, when that is over too");
+        live.switch();
+        assert_eq!(live.current(at(100)).certificate.fingerprint(), made.fingerprint(), "nothing is left to switch to");
     }
 }

@@ -118,10 +118,13 @@ pub struct Hub {
     guest_list: GuestList,
     logins: Logins,
     circuits: Circuits,
+    /// What is due when. Each time stands once more in the thing that it is of, so that a timer is found without a look at the others.
     timers: BTreeSet<(u64, Timer)>,
     outputs: VecDeque<Output>,
     /// Who sent while the relay was full, in the order of their turns.
     starved: VecDeque<LoginId>,
+    starved_at_ms: Option<u64>,
+    drained_at_ms: Option<u64>,
     draining: bool,
     /// The time of the relay is over: nobody comes in any more.
     dismissed: bool,
@@ -154,6 +157,8 @@ impl Hub {
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             starved: VecDeque::new(),
+            starved_at_ms: None,
+            drained_at_ms: None,
             draining: false,
             dismissed: false,
             stats: RelayStats::default(),
@@ -208,9 +213,13 @@ impl Hub {
             }
         }
         if standing == Standing::Guest {
-            self.timers.insert((now.mono_ms + self.settings.guest_ms, Timer::GuestOver(id)));
+            let at_ms = now.mono_ms + self.settings.guest_ms;
+            login.guest_over_at_ms = Some(at_ms);
+            self.timers.insert((at_ms, Timer::GuestOver(id)));
         }
-        self.timers.insert((now.mono_ms + self.settings.idle_ms, Timer::Idle(id)));
+        let idle_at_ms = now.mono_ms + self.settings.idle_ms;
+        login.idle_at_ms = Some(idle_at_ms);
+        self.timers.insert((idle_at_ms, Timer::Idle(id)));
         self.logins.insert(id, login);
         if let Some(address) = address {
             // An address never changes while a connection lives: once is enough. Spec: LK-51
@@ -296,10 +305,11 @@ impl Hub {
         self.unblock_all(id);
         if let Some(login) = self.logins.remove(id) {
             self.stats.waiting_bytes -= login.outbox.waiting_bytes() as u64;
+            self.disarm(login.idle_at_ms, Timer::Idle(id));
+            self.disarm(login.guest_over_at_ms, Timer::GuestOver(id));
         }
         self.starved.retain(|starved| *starved != id);
         self.feed();
-        self.timers.retain(|(_, timer)| !timer.is_of(id));
         self.drained_early();
     }
 
@@ -317,7 +327,9 @@ impl Hub {
         for id in self.logins.ids() {
             self.say_draining(id, entropy);
         }
-        self.timers.insert((now.mono_ms + self.settings.drain_ms, Timer::Drained));
+        let at_ms = now.mono_ms + self.settings.drain_ms;
+        self.drained_at_ms = Some(at_ms);
+        self.timers.insert((at_ms, Timer::Drained));
         self.drained_early();
     }
 
@@ -362,7 +374,10 @@ impl Hub {
                     }
                 }
                 Timer::Idle(id) => self.idle(now, id),
-                Timer::Drained => self.outputs.push_back(Output::Drained),
+                Timer::Drained => {
+                    self.drained_at_ms = None;
+                    self.outputs.push_back(Output::Drained);
+                }
             }
         }
         if self.guest_list.expire(now.mono_ms) {
@@ -438,6 +453,7 @@ impl Hub {
         }
         let at = login.alive_at_ms + self.settings.idle_ms;
         if at > now.mono_ms {
+            login.idle_at_ms = Some(at);
             self.timers.insert((at, Timer::Idle(id)));
         } else {
             login.leave();
@@ -471,10 +487,17 @@ impl Hub {
 
     /// When the last circuit is gone there is nothing to wait for.
     fn drained_early(&mut self) {
-        let timer = self.timers.iter().find(|(_, timer)| *timer == Timer::Drained).copied();
-        if let Some(timer) = timer.filter(|_| self.circuits.is_empty() && self.draining) {
-            self.timers.remove(&timer);
+        if self.circuits.is_empty() && self.drained_at_ms.is_some() {
+            let armed = self.drained_at_ms.take();
+            self.disarm(armed, Timer::Drained);
             self.outputs.push_back(Output::Drained);
+        }
+    }
+
+    /// `timer`, where it was armed, is not due any more.
+    fn disarm(&mut self, at_ms: Option<u64>, timer: Timer) {
+        if let Some(at_ms) = at_ms {
+            self.timers.remove(&(at_ms, timer));
         }
     }
 
@@ -485,14 +508,5 @@ impl Hub {
         }
         self.outputs.push_back(Output::Wake(id));
         Ok(())
-    }
-}
-
-impl Timer {
-    fn is_of(&self, login: LoginId) -> bool {
-        match self {
-            Self::Refuse(id, _) | Self::Blocked(id) | Self::GuestOver(id) | Self::Idle(id) => *id == login,
-            Self::Starved | Self::Drained => false,
-        }
     }
 }

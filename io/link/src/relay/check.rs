@@ -25,7 +25,10 @@ pub(crate) async fn check(
     bind0: bool,
     token: Option<InviteSecret>,
 ) -> Result<RelayCheck, String> {
-    if let Some(kept) = node.relays.states().into_iter().find(|state| state.relay.relay == relay.relay) {
+    let mut kept = node.relays.states();
+    // One by another URL, which a peer may have named, says nothing about this one unless it is logged in.
+    kept.retain(|state| state.relay == *relay || (state.up && state.relay.relay == relay.relay));
+    if let Some(kept) = kept.into_iter().max_by_key(|state| state.up) {
         if kept.up {
             return Ok(RelayCheck { took: Duration::ZERO, observed: kept.observed });
         }

@@ -8,17 +8,20 @@ use std::task::{Context, Poll};
 use sealtide_wire::relay::{CircuitEnd, CircuitNumber, ReadOutcome};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::client::Use;
 use super::live::Live;
 
 /// One end of a circuit; it ends when dropped.
 pub(crate) struct Circuit {
     live: Arc<Live>,
     number: CircuitNumber,
+    /// Keeps the login.
+    _used: Option<Use>,
 }
 
 impl Circuit {
-    pub(super) fn new(live: Arc<Live>, number: CircuitNumber) -> Self {
-        Self { live, number }
+    pub(super) fn new(live: Arc<Live>, number: CircuitNumber, used: Option<Use>) -> Self {
+        Self { live, number, _used: used }
     }
 }
 
@@ -139,7 +142,7 @@ mod tests {
         let mut client = RelayClient::new(RelaySettings::default().granted());
         let number = client.open(NodeId::from_bytes([2; 32])).unwrap();
         client.message(&RelayFrame::Accept { circuit: number }.encode()).unwrap();
-        Circuit::new(Arc::new(Live::new(client)), number)
+        Circuit::new(Arc::new(Live::new(client)), number, None)
     }
 
     fn poll_read(circuit: &mut Circuit, task: &Arc<Task>) -> Poll<Vec<u8>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sealtide_identity::{InviteSecret, LinkAddress, NodeId, RelayHint};
 use sealtide_wire::relay::{GoAwayCode, RelayClient};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::Circuit;
@@ -26,6 +26,10 @@ use crate::pipe::{Pipe, Remote};
 const SPREAD_MS: u64 = 6_000;
 /// After being sent away for a reason that time alone does not heal.
 const SENT_AWAY: Duration = Duration::from_secs(60);
+/// Logins at relays that peers named, at most.
+const BORROWED_MAX: usize = 64;
+/// How long such a login is kept while no dial and no circuit uses it.
+const BORROWED_FOR: Duration = Duration::from_secs(300);
 
 /// A login as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +54,14 @@ pub(crate) struct Accounts {
     allows: Mutex<BTreeMap<NodeId, u32>>,
 }
 
-/// One relay that this node logs in at.
+/// One relay that this node logs in at: an own one, to stay, or one that a peer or a ticket named, for as long as it is used.
 pub(crate) struct Account {
     pub(super) relay: RelayHint,
+    is_own: bool,
+    /// Dials under way and circuits.
+    uses: watch::Sender<usize>,
+    /// An own account took the place of this one, or another relay did.
+    let_go: Notify,
     /// Its TLS ends in a proxy.
     bind0: bool,
     token: Option<InviteSecret>,
@@ -63,31 +72,64 @@ pub(crate) struct Account {
 }
 
 impl Accounts {
-    /// The account at `relay`, made and started when there is none.
-    pub(crate) fn account(
-        &self,
-        node: &Arc<Node>,
-        relay: &RelayHint,
-        bind0: bool,
-        token: Option<InviteSecret>,
-    ) -> Arc<Account> {
-        let mut all = self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(known) = all.iter().find(|account| account.relay.relay == relay.relay) {
-            return known.clone();
+    /// Logs in at `relay` and stays so. A login there that a peer or a ticket led to gives way: its URL may be a wrong one, and it has no
+    /// token.
+    pub(crate) fn stay(&self, node: &Arc<Node>, relay: &RelayHint, bind0: bool, token: Option<InviteSecret>) {
+        let mut all = self.all();
+        let there = |account: &Account| account.relay.relay == relay.relay;
+        if all.iter().any(|account| account.is_own && there(account)) {
+            return;
         }
-        let (live, status) = (watch::Sender::new(None), Mutex::default());
-        let account = Arc::new(Account { relay: relay.clone(), bind0, token, live, status, mapped: Mutex::default() });
+        all.extract_if(.., |account| there(account)).for_each(|account| account.let_go.notify_one());
+        all.push(Account::start(node, relay, bind0, token, true));
+    }
+
+    /// The account for a dial over `relay`: the own one there, or one that is logged in there by whatever URL, or the one by this URL,
+    /// made and started when there is none. `None`: all that peers may name are in use.
+    fn borrow(&self, node: &Arc<Node>, relay: &RelayHint) -> Option<Use> {
+        let mut all = self.all();
+        let proven = |account: &Account| account.relay.relay == relay.relay && (account.is_own || account.is_up());
+        let known = all.iter().find(|account| proven(account)).or_else(|| all.iter().find(|a| a.relay == *relay));
+        if let Some(known) = known {
+            return Some(Use::of(known));
+        }
+        if all.iter().filter(|account| !account.is_own).count() >= BORROWED_MAX {
+            let spare = |account: &&Arc<Account>| !account.is_own && !account.is_used();
+            let at = all.iter().position(|account| spare(&account) && !account.is_up());
+            let at = at.or_else(|| all.iter().position(|account| spare(&account)))?;
+            all.remove(at).let_go.notify_one();
+        }
+        let account = Account::start(node, relay, false, None, false);
         all.push(account.clone());
-        tokio::spawn(keep(node.clone(), account.clone()));
-        account
+        Some(Use::of(&account))
+    }
+
+    /// Takes an account out that nobody uses. False: somebody does after all.
+    fn give_back(&self, unused: &Arc<Account>) -> bool {
+        // Uses begin under this lock.
+        let mut all = self.all();
+        if unused.is_used() {
+            return false;
+        }
+        all.retain(|account| !Arc::ptr_eq(account, unused));
+        true
+    }
+
+    /// Whether another account is logged in at the relay of `account`. Two would end each other's login again and again.
+    fn is_elsewhere(&self, account: &Arc<Account>) -> bool {
+        self.all().iter().any(|a| a.relay.relay == account.relay.relay && !Arc::ptr_eq(a, account) && a.is_up())
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Account>>> {
+        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn list(&self) -> Vec<Arc<Account>> {
-        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.all().clone()
     }
 
-    /// The relays that this node is logged in at now and tells its peers of. Not those behind proxies: what a peer tells has
-    /// no place for that, so they would be taken for others.
+    /// The relays that this node is logged in at now and tells its peers of: own ones, for what one peer names is not to be passed on to
+    /// others. Not those behind proxies: what a peer tells has no place for that, so they would be taken for others.
     // Spec: LK-101
     pub(crate) fn told(&self) -> Vec<RelayHint> {
         self.up(false)
@@ -100,8 +142,15 @@ impl Accounts {
 
     fn up(&self, bind0: bool) -> Vec<RelayHint> {
         let all = self.list();
-        let up = all.iter().filter(|account| account.bind0 == bind0 && account.live.borrow().is_some());
+        let up = all.iter().filter(|account| account.is_own && account.bind0 == bind0 && account.is_up());
         up.map(|account| account.relay.clone()).collect()
+    }
+
+    /// Where a ticket may say that this node is met: its own relays, then others over which it is met now.
+    pub(crate) fn meeting_points(&self) -> Vec<RelayHint> {
+        let (own, borrowed): (Vec<_>, Vec<_>) = self.list().into_iter().partition(|account| account.is_own);
+        let met = borrowed.into_iter().filter(|account| account.is_up() && account.is_used());
+        own.into_iter().chain(met).map(|account| account.relay.clone()).collect()
     }
 
     /// Where relays see the listening port of this node; without doubles.
@@ -112,7 +161,7 @@ impl Accounts {
 
     pub(crate) fn states(&self) -> Vec<RelayState> {
         let state = |account: &Arc<Account>| {
-            let up = account.live.borrow().is_some();
+            let up = account.is_up();
             let (why_not, observed) = account.status.lock().unwrap_or_else(|p| p.into_inner()).clone();
             RelayState {
                 relay: account.relay.clone(),
@@ -154,6 +203,30 @@ impl Accounts {
 }
 
 impl Account {
+    fn start(node: &Arc<Node>, relay: &RelayHint, bind0: bool, token: Option<InviteSecret>, is_own: bool) -> Arc<Self> {
+        let account = Arc::new(Self {
+            relay: relay.clone(),
+            is_own,
+            uses: watch::Sender::new(0),
+            let_go: Notify::new(),
+            bind0,
+            token,
+            live: watch::Sender::new(None),
+            status: Mutex::default(),
+            mapped: Mutex::default(),
+        });
+        tokio::spawn(keep(node.clone(), account.clone()));
+        account
+    }
+
+    fn is_up(&self) -> bool {
+        self.live.borrow().is_some()
+    }
+
+    fn is_used(&self) -> bool {
+        *self.uses.borrow() > 0
+    }
+
     pub(super) fn set_status(&self, why_not: Option<String>, observed: Option<LinkAddress>) {
         *self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = (why_not, observed);
     }
@@ -173,6 +246,22 @@ impl Account {
     }
 }
 
+/// Somebody who needs an account: a dial, or a circuit.
+pub(super) struct Use(Arc<Account>);
+
+impl Use {
+    pub(super) fn of(account: &Arc<Account>) -> Self {
+        account.uses.send_modify(|uses| *uses += 1);
+        Self(account.clone())
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.uses.send_modify(|uses| *uses -= 1);
+    }
+}
+
 /// A circuit to `peer` and the TLS of a path over it.
 pub(crate) async fn reach(
     node: Arc<Node>,
@@ -183,7 +272,9 @@ pub(crate) async fn reach(
     let remote = Remote::Relay { relay: relay.relay };
     sleep(delay).await;
     let path = async {
-        let account = node.relays.account(&node, &relay, false, None);
+        let in_use = || PathError::Io(io::Error::other("as many relays as this node logs in at for peers are in use"));
+        let used = node.relays.borrow(&node, &relay).ok_or_else(in_use)?;
+        let account = used.0.clone();
         let gone = || PathError::Io(io::Error::other("the relay lets no circuit through"));
         let deadline = node.limits.handshake_deadline;
         let live = timeout(deadline, account.login()).await.ok().flatten().ok_or_else(|| {
@@ -192,7 +283,7 @@ pub(crate) async fn reach(
         })?;
         let number = live.core().client.open(peer).ok_or_else(gone)?;
         // From here on the circuit ends when it is dropped.
-        let circuit = Circuit::new(live.clone(), number);
+        let circuit = Circuit::new(live.clone(), number, Some(used));
         live.pump.wake();
         timeout(deadline, poll_fn(|cx| live.poll_open(cx, number))).await.map_err(|_| gone())??;
         let shown = node.credentials.current(node.clock.now());
@@ -203,14 +294,43 @@ pub(crate) async fn reach(
     (remote, path.await)
 }
 
-/// Keeps one login up until the link is shut down.
+/// Keeps one login up until the link is shut down, or a borrowed one is not used any more.
 async fn keep(node: Arc<Node>, account: Arc<Account>) {
+    tokio::select! {
+        () = stay_logged_in(&node, &account) => {}
+        () = unused(&node, &account) => {}
+        () = account.let_go.notified() => {}
+    }
+    account.live.send_replace(None);
+    account.set_mapped(None);
+}
+
+/// Completes when a borrowed account has not been used for a while, and is taken out.
+async fn unused(node: &Arc<Node>, account: &Arc<Account>) {
+    if account.is_own {
+        return std::future::pending().await;
+    }
+    let mut uses = account.uses.subscribe();
+    loop {
+        uses.wait_for(|uses| *uses == 0).await.ok();
+        let unused = timeout(BORROWED_FOR, uses.wait_for(|uses| *uses > 0)).await.is_err();
+        if unused && node.relays.give_back(account) {
+            return;
+        }
+    }
+}
+
+async fn stay_logged_in(node: &Arc<Node>, account: &Arc<Account>) {
     let mut backoff = Backoff::new();
     loop {
         let work = async {
+            if node.relays.is_elsewhere(account) {
+                account.set_status(Some("this node is logged in there by another URL".to_owned()), None);
+                return backoff.next_wait(&mut SystemEntropy);
+            }
             let login = timeout(
                 node.limits.handshake_deadline,
-                log_in(&node, &account.relay, account.bind0, account.token.clone()),
+                log_in(node, &account.relay, account.bind0, account.token.clone()),
             );
             let (path, login, listens) = match login.await {
                 Ok(Ok(done)) => done,

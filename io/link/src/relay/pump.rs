@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::circuit::Circuit;
-use super::client::Account;
+use super::client::{Account, Use};
 use super::live::Live;
 use super::login::source_address;
 use crate::address;
@@ -261,7 +261,7 @@ async fn incoming(
     };
     live.core().client.accept(number);
     live.pump.wake();
-    let circuit = Circuit::new(live, number);
+    let circuit = Circuit::new(live, number, Some(Use::of(&account)));
     let remote = Remote::Relay { relay: account.relay.relay };
     listen::greet(node, Pipe::other(circuit), remote, place, evicted).await;
 }

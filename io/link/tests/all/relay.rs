@@ -78,6 +78,63 @@ async fn a_session_over_a_relay_carries_messages_both_ways() {
     assert!(stats.bytes_out >= there + here);
 }
 
+/// What a peer says is a hint: it takes room for a while, and no place that is needed.
+#[tokio::test(start_paused = true)]
+async fn relays_that_peers_name_are_left_again() {
+    let node = guest(1);
+    let nowhere = |id: u8| RelayHint { relay: NodeId::from_bytes([id; 32]), url: "wss://127.0.0.1:1".to_owned() };
+    node.link.use_relay(&nowhere(0), None);
+    let mut dials = tokio::task::JoinSet::new();
+    for id in 1..=70 {
+        let link = node.link.clone();
+        dials.spawn(async move { link.dial(target(NodeId::from_bytes([100 + id; 32]), &nowhere(id))).await.is_err() });
+    }
+    assert!(dials.join_all().await.into_iter().all(|failed| failed));
+    assert_eq!(node.link.relays().len(), 1 + 64, "each is a login that is tried");
+    assert!(node.link.dial(target(NodeId::from_bytes([199; 32]), &nowhere(99))).await.is_err());
+    let relays = node.link.relays();
+    assert!(
+        relays.len() == 1 + 64 && relays.iter().any(|state| state.relay == nowhere(99)),
+        "one that is not used made way"
+    );
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let left: Vec<_> = node.link.relays().into_iter().map(|state| state.relay).collect();
+    assert_eq!(left, [nowhere(0)], "what the settings name is tried for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_url_that_a_peer_named_is_in_nobodys_way() {
+    let token = InviteSecret::from_bytes([7; 32]);
+    let (_open, hint) = relay(Admit::Open, None).await;
+    let mut config = RelayConfig::new(key(97), Admit::Token(Default::default()));
+    config.token = Some(token.clone());
+    let asking = Relay::open(config, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (a, b) = (guest(1), guest(2));
+    a.door.allowed.lock().unwrap().insert(b.link.id());
+    b.door.allowed.lock().unwrap().insert(a.link.id());
+    b.link.use_relay(&hint, None);
+    logged_in(&b.link).await;
+    for (peer, relay) in [(8, hint.relay), (9, asking.id())] {
+        let (link, wrong) = (a.link.clone(), RelayHint { relay, url: "wss://127.0.0.1:1".to_owned() });
+        tokio::spawn(async move { link.dial(target(NodeId::from_bytes([peer; 32]), &wrong)).await.is_err() });
+    }
+    until("the wrong ones are tried", || a.link.relays().iter().filter(|state| state.why_not.is_some()).count() == 2)
+        .await;
+
+    let ours = soon(a.link.dial(target(b.link.id(), &hint))).await.unwrap();
+    let theirs = soon(b.link.accept()).await.unwrap();
+    assert_eq!((ours.info().path, theirs.peer_relays()), (Some("relay"), vec![]), "others are not told of it");
+    assert!(a.link.meeting_points().contains(&hint), "it is met there now");
+    let asked = RelayHint { relay: asking.id(), url: format!("wss://{}", asking.address()) };
+    a.link.use_relay(&asked, Some(token));
+    until("logged in with the token", || a.link.relays().iter().any(|state| state.relay == asked && state.up)).await;
+    assert_eq!(
+        a.link.relays().iter().filter(|state| state.relay.relay == asking.id()).count(),
+        1,
+        "the other gave way"
+    );
+}
+
 // Proves: LK-26, LK-108
 #[tokio::test(flavor = "multi_thread")]
 async fn relay_admission_and_guests() {

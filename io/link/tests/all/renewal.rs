@@ -71,6 +71,24 @@ async fn rotation_offline() {
     assert!(a.link.metrics().sessions_continued >= 1, "by a full handshake: the pins were old");
 }
 
+/// A machine that slept for more than a day, on systems whose clock goes on meanwhile.
+// Proves: LK-47
+#[tokio::test]
+async fn a_node_that_woke_after_the_end_of_its_certificate_keeps_its_paths() {
+    let sleeper = doorless(225, |_| {});
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(25 * 3600)).await;
+    tokio::time::resume();
+    let other = node_with(226, |_| {}).await;
+    sleeper.allow(&other);
+    other.allow(&sleeper);
+    let ours = soon(sleeper.dial(&other)).await;
+    let theirs = soon(other.link.accept()).await.unwrap();
+    soon(talk(&ours, &theirs, 2, 10, 50_000)).await;
+    let metrics = sleeper.link.metrics();
+    assert_eq!((metrics.suspensions, metrics.rehandshakes_dialled, ours.info().paths), (0, 0, 1), "{metrics:?}");
+}
+
 // Proves: LK-69
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policy_relay_only_makes_and_takes_no_direct_path() {

@@ -20,6 +20,8 @@ pub(super) struct CircuitKey(u64);
 pub(super) struct Circuit {
     ends: [End; 2],
     open: bool,
+    /// When the opener is answered, should nobody accept; on the monotonic clock, ms.
+    refuse_at_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,12 +106,13 @@ impl Hub {
         let to = offered.and_then(|to| Some((to, self.logins.get_mut(to)?.even_number())));
         // Without a target the circuit leads back to its opener, under a number that nobody knows.
         let (to_login, to_number) = to.unwrap_or((id, number));
-        let circuit = Circuit { ends: [end(id, number), end(to_login, to_number)], open: false };
+        let refuse_at_ms = now.mono_ms + settings.refusal_ms;
+        let circuit = Circuit { ends: [end(id, number), end(to_login, to_number)], open: false, refuse_at_ms };
         let key = self.circuits.insert(circuit);
         if let Some(login) = self.logins.get_mut(id) {
             login.circuits.insert(number, key);
         }
-        self.timers.insert((now.mono_ms + settings.refusal_ms, Timer::Refuse(id, number)));
+        self.timers.insert((refuse_at_ms, Timer::Refuse(id, number)));
         if let Some((to, even)) = to {
             if let Some(login) = self.logins.get_mut(to) {
                 login.circuits.insert(even, key);
@@ -139,8 +142,8 @@ impl Hub {
         circuit.open = true;
         self.circuits.open += 1;
         self.stats.circuits_opened += 1;
-        let opener = circuit.ends[0];
-        self.timers.retain(|(_, timer)| *timer != Timer::Refuse(opener.login, opener.number));
+        let (opener, refuse_at_ms) = (circuit.ends[0], circuit.refuse_at_ms);
+        self.timers.remove(&(refuse_at_ms, Timer::Refuse(opener.login, opener.number)));
         self.steer(opener.login, &RelayFrame::Accept { circuit: opener.number }).or(Ok(()))
     }
 
@@ -236,7 +239,8 @@ impl Hub {
         let side = circuit.side(id, number);
         let (own, other) = (circuit.ends[side], circuit.ends[1 - side]);
         if !circuit.open {
-            self.timers.retain(|(_, timer)| *timer != Timer::Refuse(circuit.ends[0].login, circuit.ends[0].number));
+            let opener = circuit.ends[0];
+            self.timers.remove(&(circuit.refuse_at_ms, Timer::Refuse(opener.login, opener.number)));
         }
         self.drop_waiting(own);
         self.unlink(own);
@@ -283,12 +287,13 @@ impl Hub {
         if let Some(login) = self.logins.get_mut(id) {
             login.held = Some(Held::By(receiver));
         }
-        if let Some(login) = self.logins.get_mut(receiver) {
-            login.blocks.insert(id);
-        }
         self.stats.blocked += 1;
-        if !self.timers.iter().any(|(_, timer)| *timer == Timer::Blocked(receiver)) {
-            self.timers.insert((now.mono_ms + self.settings.blocked_ms, Timer::Blocked(receiver)));
+        let Some(login) = self.logins.get_mut(receiver) else { return };
+        login.blocks.insert(id);
+        if login.unblock_at_ms.is_none() {
+            let at_ms = now.mono_ms + self.settings.blocked_ms;
+            login.unblock_at_ms = Some(at_ms);
+            self.timers.insert((at_ms, Timer::Blocked(receiver)));
         }
     }
 
@@ -304,13 +309,14 @@ impl Hub {
     /// Nobody is held up by `receiver` any more.
     pub(super) fn unblock_all(&mut self, receiver: LoginId) {
         let Some(login) = self.logins.get_mut(receiver) else { return };
+        let armed = login.unblock_at_ms.take();
         for id in std::mem::take(&mut login.blocks) {
             if let Some(sender) = self.logins.get_mut(id).filter(|sender| sender.held == Some(Held::By(receiver))) {
                 sender.held = None;
                 self.outputs.push_back(Output::Wake(id));
             }
         }
-        self.timers.retain(|(_, timer)| *timer != Timer::Blocked(receiver));
+        self.disarm(armed, Timer::Blocked(receiver));
     }
 
     /// A receiver has taken nothing for long while others are held up by it: the circuits between them end, so that
@@ -346,13 +352,15 @@ impl Hub {
             fed += 1;
         }
         if self.starved.is_empty() {
-            self.timers.retain(|(_, timer)| *timer != Timer::Starved);
+            let armed = self.starved_at_ms.take();
+            self.disarm(armed, Timer::Starved);
         }
     }
 
     /// The relay has been full for long. Who has taken nothing for as long is what fills it: what waits for such nodes
     /// ends, with the circuits that it came by.
     pub(super) fn starved_too_long(&mut self, now: Now) {
+        self.starved_at_ms = None;
         let stale = |login: &Login| {
             login.outbox.waiting_bytes() > 0 && now.mono_ms >= login.took_at_ms + self.settings.blocked_ms
         };
@@ -369,8 +377,10 @@ impl Hub {
     }
 
     fn arm_starved(&mut self, now: Now) {
-        if !self.timers.iter().any(|(_, timer)| *timer == Timer::Starved) {
-            self.timers.insert((now.mono_ms + self.settings.blocked_ms, Timer::Starved));
+        if self.starved_at_ms.is_none() {
+            let at_ms = now.mono_ms + self.settings.blocked_ms;
+            self.starved_at_ms = Some(at_ms);
+            self.timers.insert((at_ms, Timer::Starved));
         }
     }
 

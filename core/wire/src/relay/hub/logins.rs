@@ -38,6 +38,11 @@ pub(super) struct Login {
     pub(super) held: Option<Held>,
     /// Whom this node holds up.
     pub(super) blocks: BTreeSet<LoginId>,
+    /// When those are set free, at what time the login counts as without a sign of life, and when a guest has had its time: the timers of
+    /// this login, on the monotonic clock, ms.
+    pub(super) unblock_at_ms: Option<u64>,
+    pub(super) idle_at_ms: Option<u64>,
+    pub(super) guest_over_at_ms: Option<u64>,
     pub(super) alive_at_ms: u64,
     /// When it last took bytes, or got the first ones that wait.
     pub(super) took_at_ms: u64,
@@ -87,6 +92,9 @@ impl Login {
             circuits: BTreeMap::new(),
             held: None,
             blocks: BTreeSet::new(),
+            unblock_at_ms: None,
+            idle_at_ms: None,
+            guest_over_at_ms: None,
             alive_at_ms: now_ms,
             took_at_ms: now_ms,
             leaving: false,

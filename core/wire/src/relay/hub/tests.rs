@@ -106,6 +106,34 @@ fn who_reads_nothing_does_not_stop_others_for_long() {
     assert!(relay.heard(10_002, A).contains(&RelayFrame::Close { circuit: number(1), why: CircuitEnd::Busy }));
 }
 
+/// A timer stays in nobody's way once what it is of is gone: what is taken out is exactly what was put in.
+#[test]
+fn no_timer_outlives_what_it_is_of() {
+    let settings = RelaySettings { waiting_per_node: 100_000, ..RelaySettings::default() };
+    let mut relay = two_pairs(settings);
+    let idle: Vec<_> = relay.hub.timers.iter().copied().collect();
+    assert!(idle.len() == 4 && idle.iter().all(|(_, timer)| matches!(timer, Timer::Idle(_))), "{idle:?}");
+    relay.say(1, A, &RelayFrame::Open { circuit: number(3), target: id(9), show_address: false }).unwrap();
+    relay.say(2, A, &RelayFrame::Open { circuit: number(5), target: id(9), show_address: false }).unwrap();
+    relay.say(3, A, &RelayFrame::Close { circuit: number(3), why: CircuitEnd::Done }).unwrap();
+    assert_eq!(relay.hub.next_timeout(), Some(2 + settings.refusal_ms), "the other one is answered");
+    relay.hub.handle_timeout(at(2 + settings.refusal_ms));
+    while relay.hub.gate(at(5_000), A) == Gate::Open {
+        relay.say(5_000, A, &data(1, 10_000)).unwrap();
+    }
+    assert_eq!(relay.hub.next_timeout(), Some(5_000 + settings.blocked_ms));
+    relay.heard(5_001, B);
+    assert_eq!(relay.hub.timers.iter().copied().collect::<Vec<_>>(), idle, "nobody is held up any more");
+
+    // A login that shows a sign of life has its timer later, once.
+    relay.hub.handle_timeout(at(settings.idle_ms));
+    assert_eq!(relay.hub.timers.len(), 1, "who said nothing has had its time");
+    relay.hub.drain(at(settings.idle_ms), &mut SeededEntropy::new(2));
+    let logins: Vec<_> = relay.hub.logins.ids();
+    logins.into_iter().for_each(|login| relay.hub.lost(login));
+    assert_eq!(relay.hub.timers.iter().collect::<Vec<_>>(), Vec::<&(u64, Timer)>::new());
+}
+
 // Proves: LK-62
 #[test]
 fn relay_rate() {
