@@ -126,7 +126,7 @@ fn read_text(root: &Root, path: &str) -> io::Result<Option<Vec<u8>>> {
         }
         other => other?,
     };
-    if !look_fd(&file)?.stat().is_some_and(|stat| stat.kind == FileKind::File) {
+    if look_fd(&file)?.stat().is_none_or(|stat| stat.kind != FileKind::File) {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = Vec::new();

@@ -116,10 +116,10 @@ impl<'a> Walk<'a> {
     /// What stands at a path by exactly this name.
     fn look_exactly(&mut self, path: &str) -> io::Result<Look> {
         let look = self.root.look(path)?;
-        let is_other = !matches!(look, Look::Nothing)
-            && !(self.spelling.is_listed(self.root, path)?
-                && self.spelling.is_exact(self.root, self.cache, split(path).0)?);
-        Ok(if is_other { Look::Nothing } else { look })
+        let (root, above) = (self.root, split(path).0);
+        let is_it = matches!(look, Look::Nothing)
+            || self.spelling.is_listed(root, path)? && self.spelling.is_exact(root, self.cache, above)?;
+        Ok(if is_it { look } else { Look::Nothing })
     }
 
     /// Whether a directory above a change became empty, or stopped being empty.
