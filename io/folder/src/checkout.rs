@@ -10,6 +10,7 @@ use crate::path::{ancestors, is_within};
 use crate::plan::{Planner, Steps};
 use crate::root::mode_with_exec;
 use crate::rules::Rules;
+use crate::spelling::Spelling;
 use crate::stat::{Look, mtime_ns_of};
 use crate::write::{Ready, Unsynced, mode_of_new};
 use crate::{CheckOut, ContentSource, Folder, FolderError, Placed, SkipReason, Stat};
@@ -25,6 +26,8 @@ pub struct CheckOutReport {
     pub dirty: Vec<String>,
     /// Paths that cannot stand as wished here, and why.
     pub skipped: Vec<(String, SkipReason)>,
+    /// All paths of every wish that was not carried out, of a move both ends: what `dirty` names may be none of them.
+    pub open: Vec<String>,
     /// Local changes that came in the very moment of a replacement or removal: (path, where they were saved).
     pub rescued: Vec<(String, String)>,
 }
@@ -55,10 +58,12 @@ impl Folder {
         progress: &mut dyn FnMut(CheckOutProgress),
     ) -> Result<CheckOutReport, FolderError> {
         self.check_root()?;
+        self.root.refresh();
         let mut run = Run {
             report: CheckOutReport::default(),
             progress: CheckOutProgress { items: plan.len() as u64, ..CheckOutProgress::default() },
             rules: Rules::default(),
+            unmounted: self.unmounted(),
             source,
             notify: progress,
         };
@@ -139,6 +144,8 @@ impl Folder {
             root: &self.root,
             cache: self.state.cache(),
             rules: &mut run.rules,
+            unmounted: &run.unmounted,
+            spelling: Spelling::default(),
             batch: self.batches,
             temps: 0,
             missing: BTreeSet::new(),
@@ -158,7 +165,7 @@ impl Folder {
         let missing = planner.missing;
         for (wish, fail) in failed {
             run.progress.items_done += 1;
-            run.report.fail(wish.path(), fail);
+            run.report.fail(&wish, fail);
         }
         (items, missing)
     }
@@ -247,16 +254,25 @@ struct Run<'a> {
     report: CheckOutReport,
     progress: CheckOutProgress,
     rules: Rules,
+    unmounted: BTreeSet<String>,
     source: &'a dyn ContentSource,
     notify: &'a mut dyn FnMut(CheckOutProgress),
 }
 
 impl CheckOutReport {
-    fn fail(&mut self, path: &str, fail: Fail) {
+    fn fail(&mut self, wish: &CheckOut, fail: Fail) {
         match fail {
             Fail::Dirty(changed) => self.dirty.push(changed),
-            Fail::Skip(reason) => self.skipped.push((path.to_owned(), reason)),
+            Fail::Skip(reason) => self.skipped.push((wish.path().to_owned(), reason)),
             Fail::Stopped => {}
+        }
+        self.leave_open(wish);
+    }
+
+    fn leave_open(&mut self, wish: &CheckOut) {
+        self.open.push(wish.path().to_owned());
+        if let CheckOut::Move { from, .. } = wish {
+            self.open.push(from.clone());
         }
     }
 }
@@ -331,7 +347,10 @@ impl Work<'_, '_, '_> {
                 Step::MakeDir { path } => self.hands.make_dir(path)?,
                 Step::LeaveDir { .. } => {}
                 Step::RemoveDir { path, .. } => self.hands.remove_dir(path)?,
-                Step::Create { path, .. } => made = Some(self.create(&item.wish, path)?),
+                Step::Create { path, temp, .. } => {
+                    let temp = temp.as_ref().ok_or_else(|| Fail::Dirty(path.clone()))?;
+                    made = Some(self.create(&item.wish, path, temp)?);
+                }
                 Step::Replace { path, temp, old, .. } => {
                     let known = item.known.as_ref().ok_or_else(|| Fail::Dirty(path.clone()))?;
                     made = Some(self.replace(&item.wish, path, temp, old, known)?);
@@ -375,13 +394,14 @@ impl Work<'_, '_, '_> {
         }
     }
 
-    fn create(&mut self, wish: &CheckOut, path: &str) -> Result<(Stat, [u8; 32]), Fail> {
+    fn create(&mut self, wish: &CheckOut, path: &str, temp: &str) -> Result<(Stat, [u8; 32]), Fail> {
         let CheckOut::Put { kind, exec, mtime_ms, content, .. } = wish else {
             return Err(Fail::Dirty(path.to_owned()));
         };
         let ready = self.load(content, *kind)?;
         let (mode, mtime_ns) = (mode_of_new(*exec), mtime_ns_of(*mtime_ms));
-        let stat = self.hands.write(path, &ready, mode, mtime_ns, self.run.source, self.unsynced)?;
+        let stat = self.hands.write(temp, &ready, mode, mtime_ns, self.run.source, self.unsynced)?;
+        self.hands.place(temp, path)?;
         Ok((stat, ready.hash()))
     }
 
@@ -439,7 +459,7 @@ impl Work<'_, '_, '_> {
             Fail::Dirty(path) => path.clone(),
             _ => items[at].wish.path().to_owned(),
         };
-        self.run.report.fail(items[at].wish.path(), fail);
+        self.run.report.fail(&items[at].wish, fail);
         items[at].outcome = Outcome::Failed;
         let mut chain = vec![at];
         let mut reached = 0;
@@ -452,6 +472,7 @@ impl Work<'_, '_, '_> {
                 if matches!(item.outcome, Outcome::Done { .. }) && in_the_way && item.lifted {
                     item.outcome = Outcome::Failed;
                     self.run.report.dirty.push(reason.clone());
+                    self.run.report.leave_open(&item.wish);
                     chain.push(other);
                 }
             }

@@ -19,6 +19,8 @@ pub struct Folder {
     pub(crate) batches: u64,
     /// Scans take what ignore rules cover too.
     pub(crate) unruled: bool,
+    /// Another directory was taken for the one that was known, and nobody was told yet.
+    took_another: bool,
 }
 
 impl Folder {
@@ -34,7 +36,7 @@ impl Folder {
         let (state, journal) = State::open(state)?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let batches = u64::try_from(since.as_nanos()).unwrap_or(0);
-        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false };
+        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false, took_another: false };
         let identity = folder.root.identity().map_err(failed)?;
         let known = folder.state.identity()?;
         if known != Some(identity) {
@@ -47,6 +49,28 @@ impl Folder {
             folder.recover(&journal)?;
         }
         Ok(folder)
+    }
+
+    /// Whether the state file failed, as on a full disk: nothing can be noted until [`Folder::open_again`] succeeds.
+    pub fn has_failed(&self) -> bool {
+        self.state.has_failed()
+    }
+
+    /// Opens the state file again after it failed. As after a crash the last notes may be lost, and what a check-out had begun is finished
+    /// or taken back.
+    ///
+    /// # Errors
+    /// [`FolderError::State`] as long as it cannot be opened, [`FolderError::Damaged`].
+    pub fn open_again(&mut self) -> Result<(), FolderError> {
+        match self.state.open_again()? {
+            Some(journal) => self.recover(&journal),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether another directory has taken the place of the one that was known since this was last asked: a watch is still on the old one.
+    pub fn took_another(&mut self) -> bool {
+        std::mem::take(&mut self.took_another)
     }
 
     /// Whether half of what is known is there. A disk gets another number with every start of some machines, and a folder that was
@@ -156,6 +180,12 @@ impl Folder {
         self.root.plain_renames = plain;
     }
 
+    /// Acts as on a file system that takes names of different case for one.
+    #[doc(hidden)]
+    pub fn set_one_case(&mut self, one: bool) {
+        self.root.one_case = one;
+    }
+
     /// What is known to stand at a path.
     pub fn known(&self, path: &str) -> Option<&Placed> {
         self.state.get(path)
@@ -195,11 +225,12 @@ impl Folder {
         let replaced = || FolderError::RootReplaced { path: path.clone() };
         let copy = Root::open(&path).map_err(|_| replaced())?;
         let known = std::mem::replace(&mut self.root, copy);
-        self.root.plain_renames = known.plain_renames;
+        (self.root.plain_renames, self.root.one_case) = (known.plain_renames, known.one_case);
         if !self.is_mostly_there() {
             self.root = known;
             return Err(replaced());
         }
+        self.took_another = true;
         let identity = self.root.identity().map_err(|source| FolderError::Root { path: path.clone(), source })?;
         self.state.set_identity(identity)
     }

@@ -11,6 +11,7 @@ use crate::journal::{New, Old, Step};
 use crate::path::{TEMP_PREFIX, ancestors, check_path, join, split};
 use crate::root::Root;
 use crate::rules::Rules;
+use crate::spelling::Spelling;
 use crate::stat::{Look, mtime_ns_of};
 use crate::{Placed, SkipReason, Stat, content};
 
@@ -95,6 +96,9 @@ pub(crate) struct Planner<'a> {
     pub(crate) root: &'a Root,
     pub(crate) cache: &'a BTreeMap<String, Placed>,
     pub(crate) rules: &'a mut Rules,
+    /// Directories where something was mounted and is not now.
+    pub(crate) unmounted: &'a BTreeSet<String>,
+    pub(crate) spelling: Spelling,
     /// Names the temporary files of this batch.
     pub(crate) batch: u64,
     pub(crate) temps: u64,
@@ -109,6 +113,7 @@ impl Planner<'_> {
         match wish {
             CheckOut::Put { path, kind, exec, mtime_ms, content, .. } => {
                 self.check_target(path, *kind == FileKind::Dir)?;
+                self.check_spelling(path)?;
                 let link = match (kind, content) {
                     (FileKind::File, Content::Text(_) | Content::Bin(_)) | (FileKind::Dir, Content::None) => None,
                     (FileKind::Symlink, Content::Target(target)) => Some(blake3(target.as_bytes())),
@@ -118,7 +123,9 @@ impl Planner<'_> {
             }
             CheckOut::Move { from, to, exec, .. } => {
                 check_path(from).map_err(SkipReason::from).map_err(Fail::Skip)?;
+                self.check_mounted(from)?;
                 self.check_target(to, false)?;
+                self.check_spelling(to)?;
                 self.rename(from, to, *exec)
             }
             CheckOut::Remove { path } => {
@@ -130,7 +137,23 @@ impl Planner<'_> {
 
     fn check_target(&mut self, path: &str, is_dir: bool) -> Result<(), Fail> {
         check_path(path).map_err(SkipReason::from).map_err(Fail::Skip)?;
-        if self.rules.is_ignored(self.root, path, is_dir) { Err(Fail::Skip(SkipReason::Ignored)) } else { Ok(()) }
+        self.check_mounted(path)?;
+        if self.rules.is_ignored(self.root, path, is_dir) {
+            return Err(Fail::Skip(self.rules.reason(self.root, path)));
+        }
+        Ok(())
+    }
+
+    /// What is done below a mount point while nothing is mounted there would be undone for everybody once something is.
+    fn check_mounted(&self, path: &str) -> Result<(), Fail> {
+        let is_away = std::iter::once(path).chain(ancestors(path)).any(|at| self.unmounted.contains(at));
+        if is_away { Err(Fail::Skip(SkipReason::NotMounted)) } else { Ok(()) }
+    }
+
+    /// What answers to a name that the directory does not list is another path: it must not be taken for this one.
+    fn check_spelling(&mut self, path: &str) -> Result<(), Fail> {
+        let is_exact = self.spelling.is_exact(self.root, self.cache, path)?;
+        if is_exact { Ok(()) } else { Err(Fail::Skip(SkipReason::OtherSpelling)) }
     }
 
     fn put(&mut self, path: &str, kind: FileKind, new: New) -> Result<Steps, Fail> {
@@ -140,13 +163,13 @@ impl Planner<'_> {
             Look::Nothing if self.cache.contains_key(&path) => Err(Fail::Dirty(path)),
             Look::Nothing => {
                 self.need_parents(&path)?;
-                Ok(vec![if kind == FileKind::Dir { Step::MakeDir { path } } else { Step::Create { path, new } }])
+                Ok(vec![if kind == FileKind::Dir { Step::MakeDir { path } } else { self.create(path, new) }])
             }
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(match kind {
                 FileKind::Dir => Vec::new(),
                 _ => {
                     let mut steps = self.clear_dir(&path)?;
-                    steps.push(Step::Create { path, new });
+                    steps.push(self.create(path, new));
                     steps
                 }
             }),
@@ -159,6 +182,12 @@ impl Planner<'_> {
                 })
             }
         }
+    }
+
+    /// A new file is made beside the place where it will stand, so that it takes the group and the access list that a directory hands on.
+    fn create(&mut self, path: String, new: New) -> Step {
+        let temp = Some(join(split(&path).0, &self.temp_name()));
+        Step::Create { path, new, temp }
     }
 
     fn remove(&mut self, path: &str) -> Result<Steps, Fail> {
@@ -282,9 +311,13 @@ impl Planner<'_> {
     /// A new name for what is put aside: at the top of the folder, so that it keeps no directory from becoming
     /// empty; on another file system mounted below, beside the file.
     fn temp(&mut self, path: &str, stat: &Stat) -> String {
-        self.temps += 1;
-        let name = format!("{TEMP_PREFIX}{:016x}-{}", self.batch, self.temps);
+        let name = self.temp_name();
         let here = self.root.identity().is_ok_and(|(dev, _)| dev == stat.dev);
         if here { name } else { join(split(path).0, &name) }
+    }
+
+    fn temp_name(&mut self) -> String {
+        self.temps += 1;
+        format!("{TEMP_PREFIX}{:016x}-{}", self.batch, self.temps)
     }
 }

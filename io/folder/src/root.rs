@@ -1,5 +1,6 @@
 //! The directory, reached only through descriptors: no step ever follows a symbolic link, so no path leads out.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use sealtide_ibgib::FileKind;
 
@@ -22,6 +23,8 @@ pub(crate) struct Root {
     dirs: RefCell<HashMap<String, Arc<OwnedFd>>>,
     /// Acts as a file system that knows no flags of `renameat2`.
     pub(crate) plain_renames: bool,
+    /// Acts as a file system that takes names of different case for one.
+    pub(crate) one_case: bool,
 }
 
 impl Root {
@@ -29,13 +32,19 @@ impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), top: Arc::new(top), dirs: RefCell::default(), plain_renames: false })
+        Ok(Self {
+            path: path.to_owned(),
+            top: Arc::new(top),
+            dirs: RefCell::default(),
+            plain_renames: false,
+            one_case: false,
+        })
     }
 
     /// The same tree with its own memory of directories, for another thread.
     pub(crate) fn twin(&self) -> Self {
         let (path, top) = (self.path.clone(), Arc::clone(&self.top));
-        Self { path, top, dirs: RefCell::default(), plain_renames: self.plain_renames }
+        Self { path, top, dirs: RefCell::default(), plain_renames: self.plain_renames, one_case: self.one_case }
     }
 
     /// Forgets open directories: some may have been moved or removed.
@@ -65,6 +74,13 @@ impl Root {
         Ok(stat.filter(|stat| stat.kind == FileKind::Dir).map(|stat| stat.dev))
     }
 
+    /// Whether something is mounted at a directory in the tree; none when it is no directory.
+    pub(crate) fn is_mount(&self, path: &str) -> io::Result<Option<bool>> {
+        let Some(here) = self.dev_of(path)? else { return Ok(None) };
+        let above = self.dev_of(split(path).0)?;
+        Ok(Some(above != Some(here) || is_mount_root(&*self.dir(path)?)?))
+    }
+
     /// Whether the path still names the open directory.
     pub(crate) fn is_in_place(&self) -> io::Result<bool> {
         let now = match rustix::fs::statx(rustix::fs::CWD, &self.path, AtFlags::empty(), WANTED) {
@@ -85,7 +101,7 @@ impl Root {
         }
         let (above, name) = split(path);
         let above = self.dir(above)?;
-        let opened = Arc::new(open_dir(&*above, name)?);
+        let opened = Arc::new(open_dir(&*above, &self.answering(&above, name))?);
         let mut dirs = self.dirs.borrow_mut();
         if dirs.len() >= OPEN_DIRS_MAX {
             dirs.clear();
@@ -98,10 +114,17 @@ impl Root {
     pub(crate) fn look(&self, path: &str) -> io::Result<Look> {
         let (dir, name) = split(path);
         match self.dir(dir) {
-            Ok(dir) => look_at(&*dir, name),
+            Ok(dir) => look_at(&*dir, &*self.answering(&dir, name)),
             Err(problem) if is_no_way(&problem) => Ok(Look::Nothing),
             Err(problem) => Err(problem),
         }
+    }
+
+    /// The name in a directory that answers to another.
+    fn answering<'n>(&self, dir: &OwnedFd, name: &'n str) -> Cow<'n, str> {
+        let names = if self.one_case { entries(dir).unwrap_or_default() } else { Vec::new() };
+        let mut names = names.into_iter().filter_map(|(name, _)| name.into_string().ok());
+        names.find(|other| other.to_lowercase() == name.to_lowercase()).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     /// Opens a regular file for reading. A pipe that was put there meanwhile does not block.
@@ -194,7 +217,7 @@ impl Root {
     pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         match self.rename_with(from, to, RenameFlags::NOREPLACE) {
             // The file system knows no flags: look first. The gap between is the best it offers.
-            Err(Errno::INVAL | Errno::NOSYS) => match self.look(to)? {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match self.look(to)? {
                 Look::Nothing => Ok(self.rename_with(from, to, RenameFlags::empty())?),
                 _ => Err(Errno::EXIST.into()),
             },
@@ -211,7 +234,7 @@ impl Root {
     pub(crate) fn exchange(&self, left: &str, right: &str) -> io::Result<bool> {
         match self.rename_with(left, right, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(true),
-            Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
             Err(problem) => Err(problem.into()),
         }
     }
@@ -258,6 +281,12 @@ pub(crate) fn look_at(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Resul
 /// Looks at an open file.
 pub(crate) fn look_fd(file: impl AsFd) -> io::Result<Look> {
     Ok(Look::of(&rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, WANTED)?))
+}
+
+/// Whether something is mounted at an open directory, as far as the system tells: it may be another place of the same file system.
+pub(crate) fn is_mount_root(dir: impl AsFd) -> io::Result<bool> {
+    let raw = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok((raw.stx_attributes & raw.stx_attributes_mask).contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Sets permission bits and modification time of an open file.

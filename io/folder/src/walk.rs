@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use rustix::fs::FileType;
 use sealtide_ibgib::FileKind;
 
-use crate::path::{PATH_BYTES_MAX, ancestors, check_path, is_within, join};
-use crate::root::{Root, entries, look_at, open_dir};
+use crate::path::{PATH_BYTES_MAX, ancestors, check_path, is_within, join, split};
+use crate::root::{Root, entries, is_mount_root, look_at, open_dir};
 use crate::rules::{IGNORE_FILE, Rules};
+use crate::spelling::Spelling;
 use crate::stat::Look;
 use crate::{PathProblem, Placed, SkipReason, Stat};
 
@@ -24,7 +25,7 @@ pub(crate) struct Walked {
     pub(crate) skipped: Vec<(String, SkipReason)>,
     /// What was walked: a cached path in here that was not found has vanished.
     pub(crate) scopes: Scopes,
-    /// Directories on another file system than the one above them.
+    /// Directories that something is mounted at, or that are on another file system than the one above them.
     pub(crate) mounts: BTreeSet<String>,
 }
 
@@ -42,12 +43,13 @@ pub(crate) struct Walk<'a> {
     root: &'a Root,
     rules: &'a mut Rules,
     cache: &'a BTreeMap<String, Placed>,
+    spelling: Spelling,
     walked: Walked,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(root: &'a Root, rules: &'a mut Rules, cache: &'a BTreeMap<String, Placed>) -> Self {
-        Self { root, rules, cache, walked: Walked::default() }
+        Self { root, rules, cache, spelling: Spelling::default(), walked: Walked::default() }
     }
 
     /// Walks everything.
@@ -97,7 +99,7 @@ impl<'a> Walk<'a> {
     }
 
     fn subtree(&mut self, path: &str) {
-        match self.root.look(path) {
+        match self.look_exactly(path) {
             Ok(look) => {
                 let is_dir = look.stat().is_some_and(|stat| stat.kind == FileKind::Dir);
                 if self.rules.is_ignored(self.root, path, is_dir) {
@@ -109,6 +111,15 @@ impl<'a> Walk<'a> {
             }
             Err(problem) => self.leave_out(path.to_owned(), SkipReason::Unreadable(problem.to_string())),
         }
+    }
+
+    /// What stands at a path by exactly this name.
+    fn look_exactly(&mut self, path: &str) -> io::Result<Look> {
+        let look = self.root.look(path)?;
+        let (root, above) = (self.root, split(path).0);
+        let is_it = matches!(look, Look::Nothing)
+            || self.spelling.is_listed(root, path)? && self.spelling.is_exact(root, self.cache, above)?;
+        Ok(if is_it { look } else { Look::Nothing })
     }
 
     /// Whether a directory above a change became empty, or stopped being empty.
@@ -143,6 +154,12 @@ impl<'a> Walk<'a> {
         if !names.iter().any(|(name, _)| name.as_bytes() == IGNORE_FILE.as_bytes()) {
             self.rules.has_none(path);
         }
+        // All that is beside such a file counts as ignored; the file itself is left alone too.
+        let problem = self.rules.problem(self.root, path);
+        let unreadable = problem.is_some();
+        if let Some(reason) = problem {
+            self.leave_out(join(path, IGNORE_FILE), reason);
+        }
         let mut tracked = false;
         let mut bare = true;
         for (name, kind) in names {
@@ -161,6 +178,9 @@ impl<'a> Walk<'a> {
                     continue;
                 }
                 Ok(()) => bare = false,
+            }
+            if unreadable && text == IGNORE_FILE {
+                continue;
             }
             // The kind costs no look where the file system tells it with the name.
             if kind != FileType::Unknown && self.is_ignored(&below, kind == FileType::Directory) {
@@ -207,10 +227,13 @@ impl<'a> Walk<'a> {
                     self.leave_out(path, PathProblem::PathTooLong.into());
                     return;
                 }
-                if above.is_some_and(|above| above != stat.dev) {
-                    self.walked.mounts.insert(path.clone());
-                }
-                let listed = open(self).and_then(|dir| self.directory(&dir, &path, stat.dev));
+                let is_other = above.is_some_and(|above| above != stat.dev);
+                let listed = open(self).and_then(|dir| {
+                    if is_other || is_mount_root(&*dir)? {
+                        self.walked.mounts.insert(path.clone());
+                    }
+                    self.directory(&dir, &path, stat.dev)
+                });
                 if let Err(problem) = listed {
                     self.leave_out(path, SkipReason::Unreadable(problem.to_string()));
                 }

@@ -247,8 +247,10 @@ impl Share {
             folder,
             events,
             stale: BTreeSet::new(),
+            try_again: false,
             paused: false,
             unlooked: BTreeSet::new(),
+            busy: BTreeMap::new(),
             may_record: None,
             notes_lag: true,
             again: Again::default(),
@@ -415,9 +417,13 @@ struct Worker {
     events: broadcast::Receiver<Event>,
     /// Paths whose placement must be looked at.
     stale: BTreeSet<String>,
+    /// Whether some of them may be placed later with nothing told of by the watch or the engine.
+    try_again: bool,
     paused: bool,
     /// Paths to scan again a little later.
     unlooked: BTreeSet<String>,
+    /// Files that changed while they were read, and until when they are left alone.
+    busy: BTreeMap<String, Instant>,
     /// Whether the own role let changes be recorded when it was last looked at.
     may_record: Option<bool>,
     /// Whether the notes about the directory may be older than the frames made of it, as a crash leaves them: until the
@@ -503,6 +509,7 @@ impl Worker {
                 }
                 self.look_now_and_then(&mut round);
                 self.look_again(&mut round, Instant::now());
+                let began = Instant::now();
                 let outcome = self.step(&mut round);
                 if std::mem::take(&mut unread) {
                     self.engine.reading(self.space, false);
@@ -511,15 +518,23 @@ impl Worker {
                     return;
                 }
                 // Another directory may stand there now.
-                if std::mem::replace(&mut failed, outcome.is_err()) && outcome.is_ok() {
+                let came_back = std::mem::replace(&mut failed, outcome.is_err()) && outcome.is_ok();
+                if self.follow_root(&mut round) {
+                    retry_at = Some(Instant::now());
+                } else if came_back {
                     self.watch_anew();
                 }
                 if let Err(failure) = &outcome {
                     tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
                     round.full = true;
                 }
+                if outcome.is_err() && self.folder.has_failed() {
+                    self.open_notes_again();
+                }
                 if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
                     retry_at = Some(Instant::now() + RETRY);
+                } else if retry_at.is_none() && self.waits_for_a_place() {
+                    retry_at = Some(Instant::now() + RETRY.max(began.elapsed() * LOOK_PART));
                 }
                 let files = self.claims().live_count() as u64;
                 self.share.update(|status| {
@@ -547,6 +562,11 @@ impl Worker {
         }
     }
 
+    /// Whether a check-out left something that may be placed later, and nobody has to decide about it.
+    fn waits_for_a_place(&self) -> bool {
+        self.try_again && !self.stale.is_empty() && self.share.status_of(|status| status.held.is_none())
+    }
+
     /// Looks through all of the directory when it is time to; where it is not watched, tries to watch it again.
     fn look_now_and_then(&mut self, round: &mut Round) {
         if Instant::now() < self.look_at {
@@ -566,6 +586,17 @@ impl Worker {
         }
     }
 
+    /// Where another directory took the place of the one that was known, that one is watched from now on, and looked through at once: what
+    /// happened in it before, nobody told of.
+    fn follow_root(&mut self, round: &mut Round) -> bool {
+        let took = self.folder.took_another();
+        if took {
+            self.watch_anew();
+            round.full = true;
+        }
+        took
+    }
+
     fn watch_anew(&mut self) {
         self.watching.take().inspect(JoinHandle::abort);
         self.watching = self.share.watch(&self.tasks);
@@ -576,6 +607,21 @@ impl Worker {
         let unwatched = self.share.status_of(|status| status.unwatched.is_some());
         let pause = if unwatched { LOOK_UNWATCHED } else { LOOK };
         self.look_at = Instant::now() + pause.max(took * LOOK_PART);
+    }
+
+    /// The notes about the directory failed, as on a full disk. They are opened again, as after a crash: the last of them may be lost.
+    fn open_notes_again(&mut self) {
+        match self.folder.open_again() {
+            Ok(()) => {
+                tracing::warn!(dir = %self.share.dir().display(), "the notes about the folder were opened again");
+                self.notes_lag = true;
+                self.read_claims();
+            }
+            Err(error) => tracing::warn!(
+                error = crate::failure::whole(&error),
+                "the notes about a folder cannot be opened again yet"
+            ),
+        }
     }
 
     fn read_claims(&mut self) {
@@ -653,7 +699,21 @@ impl Worker {
         }
     }
 
+    /// Puts off what changed while it was last read: a file that is written all the time would be read all the time.
+    fn put_off_busy(&mut self, round: &mut Round, now: Instant) {
+        self.busy.retain(|_, until| *until > now);
+        self.unlooked.extend(round.dirty.extract_if(.., |path| self.busy.contains_key(path)));
+    }
+
+    /// Notes files that changed while they were read, in a scan that took this long.
+    fn note_busy(&mut self, skipped: &[(String, SkipReason)], took: Duration) {
+        let until = Instant::now() + (took * LOOK_PART).min(LOOK);
+        let changing = skipped.iter().filter(|(_, reason)| *reason == SkipReason::Changing);
+        self.busy.extend(changing.map(|(path, _)| (path.clone(), until)));
+    }
+
     fn step(&mut self, round: &mut Round) -> Result<(), Failure> {
+        self.put_off_busy(round, Instant::now());
         if round.full || !round.dirty.is_empty() {
             let only: Option<Vec<String>> = (!round.full).then(|| round.dirty.iter().cloned().collect());
             let began = Instant::now();
@@ -686,6 +746,11 @@ impl Worker {
     fn own_role(&self) -> Option<Role> {
         self.engine.role(&self.engine.id(), &self.space)
     }
+}
+
+/// Whether placing it later may go, with nothing said by the watch: a mount, say, or what was in the way is gone already.
+fn may_go(reason: &SkipReason) -> bool {
+    !matches!(reason, SkipReason::Ignored | SkipReason::BadPath(_))
 }
 
 /// Whether trying again later, with nothing changed here, may help.

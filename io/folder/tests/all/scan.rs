@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::fixture::*;
-use sealtide_folder::{Folder, FolderError, Found, FoundContent, SkipReason};
+use sealtide_folder::{CheckOut, Folder, FolderError, Found, FoundContent, SkipReason};
 
 /// From `before`, recorded, through `change` to the expected lines.
 #[track_caller]
@@ -307,6 +307,39 @@ fn ignore_rules_hold() {
     assert_eq!(paths(&case.scan()), expected);
 }
 
+/// Rules that cannot be read may cover anything: nothing beside or below them is recorded, taken for gone, or written, until they can.
+#[test]
+fn unreadable_ignore_rules_keep_everything_private() {
+    let rules = "d/.sealtideignore";
+    let mut case = Case::with(&tree([("a", file("1")), (rules, file("*.key\n")), ("d/e/b", file("2"))]));
+    case.put("d/private.key", &file("secret"));
+    let large = format!("*.key\n{}", "# \n".repeat(400_000));
+    for bad in [link("../rules"), Thing::Dir, file(large)] {
+        case.remove(rules);
+        case.put(rules, &bad);
+        case.put("d/e/b", &file("edited"));
+        for only in [None, Some(&["d/private.key"][..]), Some(&[rules][..])] {
+            let scan = case.scan_only(only);
+            assert_eq!(shown(&scan), [""; 0], "{only:?}");
+            let told =
+                scan.skipped.iter().map(|(path, reason)| (path.as_str(), reason.to_string())).collect::<Vec<_>>();
+            let is_told = matches!(&told[..], [(path, reason)] if *path == rules && reason.contains(rules));
+            assert!(is_told || only == Some(&["d/private.key"]), "{told:?}");
+        }
+        let plan = vec![CheckOut::Remove { path: "d/e/b".to_owned() }, case.put_wish("d/new", &file("new"))];
+        let report = case.check_out(plan);
+        let skipped: Vec<_> = report.skipped.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(skipped, ["d/e/b", "d/new"]);
+        assert!(matches!(&report.skipped[0].1, SkipReason::RulesUnreadable { path, .. } if path == rules));
+    }
+    // They can be read again: another encoding in a comment, and a mark before the first line, take nothing from them.
+    case.remove(rules);
+    case.put(rules, &file(b"\xef\xbb\xbf*.key\n# gel\xf6scht\n"));
+    let scan = case.scan();
+    assert_eq!(scan.changes.iter().map(|change| change.path.as_str()).collect::<Vec<_>>(), [rules, "d/e/b"]);
+    assert_eq!(scan.skipped, []);
+}
+
 #[test]
 fn a_directory_of_ignored_files_is_nothing_new_and_stays_what_it_was() {
     let mut case = Case::with(&tree([(".sealtideignore", file("*.o")), ("kept", Thing::Dir)]));
@@ -412,6 +445,26 @@ fn a_file_that_changes_while_it_is_read_waits() {
     assert_eq!(shown(&case.scan()), ["large: large 3145728 new"]);
 }
 
+/// A file that is written all the time is not read to an end that moves on, and its chunks are not kept for nothing.
+#[test]
+fn no_more_of_a_file_is_kept_once_it_changed() {
+    let mut case = Case::new();
+    case.put("large", &file(noise(3, 6 * 1024 * 1024)));
+    let at = case.at_path("large");
+    let mut kept = 0;
+    let mut keep = |_: sealtide_ibgib::CutChunk| {
+        kept += 1;
+        if kept == 2 {
+            let mut log = std::fs::File::options().append(true).open(&at).expect("open");
+            std::io::Write::write_all(&mut log, b"more").expect("write");
+        }
+        Ok(())
+    };
+    let scan = case.folder.scan(None, &mut keep, &mut |_| {}).expect("scan");
+    assert_eq!(scan.skipped, [("large".to_owned(), SkipReason::Changing)]);
+    assert_eq!(kept, 2);
+}
+
 #[test]
 fn a_chunk_that_cannot_be_kept_fails_the_scan() {
     let mut case = Case::new();
@@ -467,6 +520,7 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     case.folder = Folder::open(&root, &state).expect("open");
     let scan = case.scan();
     assert_eq!(scan.changes.iter().filter(|change| change.found == Found::Gone).count(), 5);
+    assert!(!case.folder.took_another(), "it was opened like that");
     // The first one comes back while nothing was opened anew.
     std::fs::remove_dir_all(&root).expect("remove");
     std::fs::create_dir(&root).expect("make");
@@ -475,6 +529,7 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     std::fs::remove_dir(&root).expect("remove");
     std::fs::rename(&aside, &root).expect("rename");
     assert!(case.scan().changes.iter().all(|change| change.found != Found::Gone));
+    assert_eq!([case.folder.took_another(), case.folder.took_another()], [true, false]);
 }
 
 #[test]
@@ -525,6 +580,40 @@ fn what_was_mounted_below_does_not_look_deleted() {
     case.remove("usb/under");
     std::fs::remove_dir(&usb).expect("remove");
     assert_eq!(shown(&case.scan()), ["usb/y: gone"], "a directory that goes takes all with it");
+}
+
+/// Nothing is written or counted as removed below a mount point while nothing is mounted there: it would be undone for everybody with the
+/// next mount.
+#[test]
+fn below_a_disk_that_is_not_mounted_nothing_is_checked_out() {
+    let mut case = Case::with(&tree([("a", file("1")), ("b", file("2"))]));
+    let (usb, disk) = (case.at_path("usb"), case.outside().join("disk"));
+    std::fs::create_dir(&usb).expect("make");
+    std::fs::create_dir(&disk).expect("make");
+    let [at, disk] = [&usb, &disk].map(|path| path.to_str().expect("UTF-8"));
+    // A disk, and another place of the same file system.
+    for mount in [["-t", "tmpfs", "-o", "size=1m", "none", at].as_slice(), &["--bind", disk, at]] {
+        if !as_root("mount", mount) {
+            println!("SKIPPED: nothing can be mounted here");
+            return;
+        }
+        case.put("usb/old", &file("old"));
+        case.record();
+        assert!(as_root("umount", &[at]));
+        let remove = CheckOut::Remove { path: "usb/old".to_owned() };
+        let plan = vec![case.put_wish("usb/new", &file("new")), case.move_wish("a", "usb/a", false), remove];
+        let report = case.check_out(plan);
+        let skipped: Vec<_> = report.skipped.iter().map(|(path, reason)| (path.as_str(), reason)).collect();
+        let away = ["usb/old", "usb/a", "usb/new"].map(|path| (path, &SkipReason::NotMounted));
+        assert_eq!(skipped, away, "{mount:?}");
+        assert_eq!(report.open, ["usb/old", "usb/a", "a", "usb/new"].map(str::to_owned).as_slice(), "{mount:?}");
+        assert_eq!(std::fs::read_dir(&usb).expect("list").count(), 0, "{mount:?}");
+        assert!(case.folder.known("usb/old").is_some(), "{mount:?}");
+        std::fs::remove_dir(&usb).expect("remove");
+        case.record();
+        std::fs::create_dir(&usb).expect("make");
+        case.record();
+    }
 }
 
 #[test]
