@@ -31,10 +31,11 @@ mod vault;
 mod verdict;
 mod witness;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtide_ibgib::{Address, Stamp};
+use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{Profile, WorkingSecret, device_genesis};
 use sealtide_store::Store;
 use tokio::sync::watch;
@@ -45,7 +46,7 @@ use crate::world::OsEntropy;
 use doubt::Doubts;
 use frames::Frames;
 use key_file::Keys;
-use live::{Brought, Connections};
+use live::Connections;
 use sessions::OwnSessions;
 use vault::Vault;
 
@@ -54,6 +55,7 @@ pub use export::{FrameFileError, read_frames, write_frames};
 pub(crate) use export::{encode_frames, parse_frames};
 pub use frames::{IDENTITY_KIND, StoreTrouble};
 pub use key_file::KeyPlace;
+pub use live::Brought;
 pub use marker::{RESTORED_FILE, machine_marker};
 pub use owner::{DelegationOrder, OwnerError, Recovered};
 pub use peers::{PEER_SETTINGS, PeerIdentity};
@@ -76,7 +78,7 @@ struct Inner {
     making: Mutex<()>,
     sessions: Mutex<OwnSessions>,
     live: Mutex<Connections>,
-    brought: Mutex<Brought>,
+    brought: Mutex<BTreeMap<NodeId, Brought>>,
     /// Answers about own keystones that came to an end, by connection.
     answered: Mutex<BTreeSet<([u8; 32], Address)>>,
     /// Device keystones of third nodes that were asked for because they signed commits, by connection.

@@ -5,6 +5,7 @@ use sealtide_identity::NodeId;
 use sealtide_store::Store;
 
 use super::frames::StoreTrouble;
+use super::live::Brought;
 
 /// What is known of the identities of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +14,8 @@ pub struct PeerIdentity {
     pub device: Address,
     /// First frame of the owner that the device named and that delegated it.
     pub owner: Option<Address>,
-    /// Frames that this peer brought, all in all.
-    pub frames: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    /// What this peer brought of late.
+    pub brought: Brought,
 }
 
 /// What the names of the rows begin with.
@@ -43,9 +42,11 @@ impl PeerIdentity {
 
     fn text(&self) -> String {
         let owner = self.owner.as_ref().map_or("-", Address::as_str);
-        format!("{}\n{owner}\n{} {}", self.device, self.frames, self.bytes)
+        let Brought { day, frames, bytes } = self.brought;
+        format!("{}\n{owner}\n{frames} {bytes}\nday {day}", self.device)
     }
 
+    /// Lines that are missing, as in rows of before, or that a later version adds mean nothing.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let device = Address::parse(lines.next()?).ok()?;
@@ -54,7 +55,13 @@ impl PeerIdentity {
             owner => Some(Address::parse(owner).ok()?),
         };
         let (frames, bytes) = lines.next()?.split_once(' ')?;
-        Some(Self { device, owner, frames: frames.parse().ok()?, bytes: bytes.parse().ok()? })
+        let mut brought = Brought { day: 0, frames: frames.parse().ok()?, bytes: bytes.parse().ok()? };
+        for line in lines {
+            if let Some(("day", day)) = line.split_once(' ') {
+                brought.day = day.parse().ok()?;
+            }
+        }
+        Some(Self { device, owner, brought })
     }
 }
 
@@ -66,9 +73,12 @@ mod tests {
     fn a_row_is_read_as_it_was_written() {
         let first = |digit: &str| Address::parse(&format!("keystone^{}", digit.repeat(64))).unwrap();
         for owner in [None, Some(first("B"))] {
-            let row = PeerIdentity { device: first("A"), owner, frames: 3, bytes: 4 };
+            let row = PeerIdentity { device: first("A"), owner, brought: Brought { day: 5, frames: 3, bytes: 4 } };
             assert_eq!(PeerIdentity::parse(&row.text()), Some(row));
         }
+        // As it was before days were counted: too old to count.
+        let before = PeerIdentity::parse(&format!("{}\n-\n65536 4", first("A"))).unwrap();
+        assert_eq!(before.brought, Brought { day: 0, frames: 65_536, bytes: 4 });
         assert_eq!(PeerIdentity::parse("x"), None);
     }
 }

@@ -11,7 +11,7 @@ use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{Chain, Claim, RootSecret, State, Verb};
 use sealtide_store::Config;
 use sealtide_store::mem::MemDisk;
-use sealtide_sync::{AbortCode, Introduction};
+use sealtide_sync::{AbortCode, Introduction, Refused};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -62,9 +62,19 @@ fn clock() -> Clock {
 }
 
 fn room(disk: &MemDisk, place: &MemPlace, marker: [u8; 32], seed: u64) -> Result<Identities, OpenError> {
+    room_at(disk, place, marker, seed, clock())
+}
+
+fn room_at(
+    disk: &MemDisk,
+    place: &MemPlace,
+    marker: [u8; 32],
+    seed: u64,
+    clock: Clock,
+) -> Result<Identities, OpenError> {
     let store = Store::open(Arc::new(disk.clone()), Config::default()).map_err(StoreTrouble::of)?;
     let place = Box::new(place.clone());
-    Identities::open(Parts { node: node(seed), store, place, marker, clock: clock() })
+    Identities::open(Parts { node: node(seed), store, place, marker, clock })
 }
 
 fn sign_something(identities: &Identities) -> Result<Verified, SignRefused> {
@@ -176,7 +186,7 @@ async fn a_proof_is_good_once() {
     b.keep(connection(2, 1), device.clone(), proof.device.clone(), true).await.unwrap();
     let good = b.check_proof(connection(2, 1), proof.session.clone(), said(&a, 20, 10)).await;
     assert_eq!(good, Ok(()));
-    let code = |result: Result<(), sealtide_sync::Refused>| result.unwrap_err().code;
+    let code = |result: Result<(), Refused>| result.unwrap_err().code;
     let replayed = b.check_proof(connection(2, 1), proof.session.clone(), said(&a, 21, 10)).await;
     assert_eq!(code(replayed), AbortCode::Auth, "another challenge");
     let mut elsewhere = connection(2, 1);
@@ -194,6 +204,63 @@ async fn a_proof_is_good_once() {
     next.binding = [7; 32];
     let again = a.prove(next, said(&b, 11, 21)).await.unwrap();
     assert_eq!((again.session.len(), again.device.len()), (3, 2));
+}
+
+/// What a peer brings is counted once, whatever it sends again, and for a day; a session serves for weeks and over restarts.
+// Proves: SY-32
+#[tokio::test]
+async fn a_peer_that_goes_on_as_it_did_is_never_shut_out() {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let ms = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let clock = || -> Clock {
+        let ms = ms.clone();
+        Arc::new(move || Stamp { ms: ms.fetch_add(1, Ordering::Relaxed) })
+    };
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let open = || room_at(&disk, &place, [1; 32], 1, clock()).unwrap();
+    let b = room_at(&MemDisk::new(2), &MemPlace::default(), [1; 32], 2, clock()).unwrap();
+    let mut a = open();
+    let (a_id, device) = (node(1).id, a.device().unwrap());
+    let mut number = 0;
+    let mut connect = async |a: &Identities| {
+        number += 1;
+        let on = |own, peer| {
+            let mut on = connection(own, peer);
+            on.binding = [number; 32];
+            on
+        };
+        let proof = a.prove(on(1, 2), said(&b, 10, 20)).await.unwrap();
+        b.keep(on(2, 1), device.clone(), proof.device.clone(), true).await?;
+        // Frames that are here, sent again, are no new ones.
+        b.keep(on(2, 1), device.clone(), proof.device, true).await?;
+        b.check_proof(on(2, 1), proof.session.clone(), said(a, 20, 10)).await?;
+        b.check_proof(on(2, 1), proof.session.clone(), said(a, 20, 10)).await?;
+        b.ended(&on(2, 1));
+        Ok::<_, Refused>(proof.session.len())
+    };
+    let brought = || b.peer(&a_id).unwrap().brought;
+    assert_eq!(connect(&a).await, Ok(2));
+    assert_eq!(brought().frames, 4, "two of the device, two of the session");
+    // A month of days, each with a restart: one more frame of the session each.
+    for day in 1..29 {
+        ms.fetch_add(DAY, Ordering::Relaxed);
+        drop(a);
+        a = open();
+        assert_eq!(connect(&a).await, Ok(1), "day {day}");
+        assert_eq!(brought().frames, 1);
+    }
+    assert_eq!(a.frames_of(&device).len(), 2, "the device signed nothing more");
+    let today = brought();
+    lock(&b.0.brought).insert(a_id, Brought { frames: 65_536, ..today });
+    assert_eq!(connect(&a).await.unwrap_err().code, AbortCode::Limit);
+    ms.fetch_add(DAY, Ordering::Relaxed);
+    assert!(connect(&a).await.is_ok());
+    assert_eq!(brought(), Brought { day: today.day + 1, ..brought() });
+    // A session without room for what one connection signs is not begun with.
+    let session = lock(&a.0.sessions).values().next().cloned().unwrap();
+    assert!(!a.is_used_up(&session, 64) && a.is_used_up(&session, 4_096));
+    ms.fetch_add(2 * DAY, Ordering::Relaxed);
+    assert_eq!(connect(&a).await, Ok(2), "a new one");
 }
 
 /// Two first-come successors freeze a keystone where both are seen, and its connections end.
