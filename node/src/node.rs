@@ -133,6 +133,7 @@ struct Dialling {
 /// Who may come in: the invites and grants in the store.
 struct Door {
     known: Known,
+    engine: Engine<RealWorld>,
     /// An invite enrolled somebody: relays may have to be told.
     enrolled: Notify,
 }
@@ -147,10 +148,19 @@ impl Admission for Door {
     }
 
     fn enrol(&self, id: &InviteId, peer: &NodeId) -> Result<(), Refused> {
-        self.known.enrol(id, *peer).map(drop).map_err(|error| {
+        let granted = self.known.enrol(id, *peer).map_err(|error| {
             tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
             Refused
         })?;
+        if granted.is_none() {
+            // A join that was cut after the grant was spent goes on as the member that it is; who was removed since does not.
+            let space = self.known.invite(id).map(|invite| invite.space);
+            let stays = space.is_some_and(|space| self.engine.role(peer, &space).is_some());
+            if !stays {
+                tracing::info!(peer = peer.short(), "an invite lets nobody in again who was removed since");
+            }
+            return if stays { Ok(()) } else { Err(Refused) };
+        }
         // Whether a session comes of it or not.
         self.enrolled.notify_one();
         Ok(())
@@ -179,7 +189,7 @@ impl Node {
         link_config.tunnel = config.tunnel().map(|(url, _)| url);
         link_config.proxy = crate::proxy::settings(&config);
         link_config.relay_roots = config.relay_authorities()?;
-        let door = Arc::new(Door { known: Known::of(&store), enrolled: Notify::new() });
+        let door = Arc::new(Door { known: Known::of(&store), engine: engine.clone(), enrolled: Notify::new() });
         let link = Link::new(link_config, door.clone()).map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Arc::new(Audit::open(&home, store.clone(), identity.clone())?);
         let (stop, _) = watch::channel(false);
