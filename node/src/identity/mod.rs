@@ -200,7 +200,7 @@ impl Identities {
                 keys.marker = marker;
             })
             .map_err(OpenError::KeyFile)?;
-        self.reveal_after_commit(vec![made.frame().record().clone()])?;
+        self.reveal_after_commit(vec![made.frame().record().clone()], None)?;
         self.0.frames.with(&first, |_| ());
         Ok(())
     }

@@ -161,6 +161,47 @@ fn an_old_store_does_not_sign() {
     assert!(matches!(sign_something(&moved), Err(SignRefused::Doubtful(_))));
 }
 
+/// The key file counts the frames of the owner that is the own one, whichever that is by now: no start doubts the store.
+// Proves: SY-26
+#[test]
+fn another_owner_is_no_restored_store() {
+    let words = |byte| RootSecret::from_bytes([byte; 32]);
+    let (elsewhere, other_place) = (MemDisk::new(2), MemPlace::default());
+    let other = room(&elsewhere, &other_place, [1; 32], 2).unwrap();
+    let foreign = other.make_owner(&words(8)).unwrap();
+    sign_something(&other).unwrap();
+    let frames = other.frames_of(&foreign);
+    type Step<'a> = (&'a str, Box<dyn Fn(&Identities) + 'a>);
+    let new = |byte| move |it: &Identities| drop(it.make_owner(&words(byte)).unwrap());
+    let post = |it: &Identities| drop(sign_something(it).unwrap());
+    let revoke = |byte, frames| move |it: &Identities| drop(it.revoke(&words(byte), "over", frames).unwrap());
+    let steps: [Step; 7] = [
+        ("a first owner", Box::new(new(9))),
+        ("that signs", Box::new(post)),
+        ("the end of another owner", Box::new(revoke(8, &frames))),
+        ("the end of the own owner", Box::new(revoke(9, &[]))),
+        ("a second owner", Box::new(new(10))),
+        ("that signs more than the one to come", Box::new(|it| (0..5).for_each(|_| post(it)))),
+        ("a third one, from elsewhere", Box::new(|it| drop(it.recover(&words(11), &third()).unwrap()))),
+    ];
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    for (what, step) in steps {
+        let identities = room(&disk, &place, [1; 32], 7).unwrap();
+        step(&identities);
+        let (held, counted) = (identities.own_frame_count(), identities.0.vault.keys().generation);
+        assert_eq!(held, counted, "{what}");
+        drop(identities);
+        assert_eq!(room(&disk, &place, [1; 32], 7).unwrap().doubt(), None, "{what}");
+    }
+}
+
+/// The frames of one more owner, of another node.
+fn third() -> Vec<Verified> {
+    let node = room(&MemDisk::new(3), &MemPlace::default(), [1; 32], 3).unwrap();
+    let owner = node.make_owner(&RootSecret::from_bytes([11; 32])).unwrap();
+    node.frames_of(&owner)
+}
+
 fn connection(own: u64, peer: u64) -> Connection {
     Connection::new(node(own).id, node(peer).id, own < peer, [5; 32]).0
 }
