@@ -256,16 +256,29 @@ impl Identities {
                 tracing::warn!(keystone = %first, ?broken, "a frame breaks rules and is left out");
             }
         }
-        let new: Vec<Verified> = after.frames().skip(before).map(|frame| frame.record().clone()).collect();
+        let new = after.frames().skip(before).map(|frame| frame.record());
+        let new: Vec<Verified> = new.filter(|record| !self.0.frames.holds(record)).cloned().collect();
         let count = new.len();
-        if count > 0 {
-            self.0.frames.commit(new)?;
-            if [self.device(), self.owner()].contains(&Some(first.clone())) {
-                self.0.vault.raise(count as u64).map_err(StoreTrouble::of)?;
-            }
+        if count > 0
+            && let Err(trouble) = self.commit_imported(first, new)
+        {
+            // Whether it was written is told by the disk alone.
+            *guard = None;
+            return Err(trouble);
         }
         *chain = after;
         Ok(count)
+    }
+
+    /// Writes frames that came from elsewhere, and counts them where they are own ones.
+    fn commit_imported(&self, first: &Address, new: Vec<Verified>) -> Result<(), StoreTrouble> {
+        let count = new.len() as u64;
+        self.0.frames.commit(new)?;
+        let counted = match self.device().as_ref() == Some(first) {
+            true => self.0.vault.raise(count),
+            false => self.0.vault.raise_owner(first, count),
+        };
+        counted.map_err(StoreTrouble::of)
     }
 
     /// Lets a device speak for the owner.

@@ -161,6 +161,26 @@ fn an_old_store_does_not_sign() {
     assert!(matches!(sign_something(&moved), Err(SignRefused::Doubtful(_))));
 }
 
+/// Own frames that came from a peer and were written, but not counted: memory knows of them too, and the next start counts them.
+// Proves: SY-25
+#[test]
+fn what_was_imported_and_not_counted_is_known() {
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let before = room(&disk, &place, [1; 32], 7).unwrap();
+    let (device, old, old_place) = (before.device().unwrap(), disk.copy(), MemPlace::default());
+    lock(&old_place.0).text = lock(&place.0).text.clone();
+    before.post(&device).unwrap();
+    let restored = room(&old, &old_place, [1; 32], 7).unwrap();
+    lock(&old_place.0).left = Some(0);
+    assert!(restored.import(&device, &before.frames_of(&device)).is_err());
+    lock(&old_place.0).left = None;
+    restored.post(&device).unwrap();
+    assert_eq!((restored.state_of(&device), restored.frames_of(&device).len()), (State::Live, 3));
+    assert_eq!(restored.0.frames.count(&device), 3);
+    drop(restored);
+    assert_eq!(room(&old, &old_place, [1; 32], 7).unwrap().doubt(), None);
+}
+
 /// The key file counts the frames of the owner that is the own one, whichever that is by now: no start doubts the store.
 // Proves: SY-26
 #[test]
