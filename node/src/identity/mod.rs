@@ -226,6 +226,13 @@ impl Identities {
     /// # Errors
     /// When the key file cannot be written.
     pub fn settle_doubt(&self, marker: [u8; 32]) -> Result<(), OpenError> {
+        self.count_anew(marker)?;
+        lock(&self.0.doubts).clear_by_hand();
+        Ok(())
+    }
+
+    /// Sets count and place to what is; sessions of before are not used again.
+    fn count_anew(&self, marker: [u8; 32]) -> Result<(), OpenError> {
         let held = self.own_frame_count();
         let sessions_from = self.device().map_or(0, |first| {
             self.0.frames.with(&first, |chain| chain.newest().map_or(0, |newest| newest.frame().facts().n + 1))
@@ -235,9 +242,7 @@ impl Identities {
             keys.sessions_from = sessions_from;
             keys.marker = marker;
         });
-        settled.map_err(OpenError::KeyFile)?;
-        lock(&self.0.doubts).clear();
-        Ok(())
+        settled.map_err(OpenError::KeyFile)
     }
 
     /// Own frames in the store: of the device, the owner, and the sessions that the device authorised.
