@@ -183,11 +183,14 @@ impl Identities {
 
     /// Writes down who the peer proved to be.
     fn remember(&self, connection: &Connection, said: &Introduction, session: Address) {
+        let device = said.peer_keystone.clone();
         let before = PeerIdentity::of(&self.0.store, &connection.peer);
-        let same = before.filter(|row| row.device == said.peer_keystone);
+        let mut owners = before.as_ref().map(|row| row.owners.clone()).unwrap_or_default();
+        owners.extend(said.peer_owner.clone().map(|owner| (owner, device.clone())));
+        let same = before.filter(|row| row.device == device);
         let owner = said.peer_owner.clone().or_else(|| same.and_then(|row| row.owner));
         let brought = lock(&self.0.brought).get(&connection.peer).copied().unwrap_or_default();
-        self.put_peer(&connection.peer, PeerIdentity { device: said.peer_keystone.clone(), owner, brought });
+        self.put_peer(&connection.peer, PeerIdentity { device, owner, owners, brought });
         self.note_live(connection, &said.peer_keystone, said.peer_owner.as_ref(), |live| {
             live.peer_session = Some(session);
         });

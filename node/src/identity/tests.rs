@@ -324,6 +324,54 @@ async fn a_peer_that_goes_on_as_it_did_is_never_shut_out() {
     assert_eq!(connect(&a).await, Ok(2), "a new one");
 }
 
+/// The end that one owner makes of a device binds its node, whatever owner it names and device it makes later.
+// Proves: SY-29
+#[tokio::test]
+async fn no_other_owner_and_no_new_device_hides_from_an_owner() {
+    let open = |seed| room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+    let (a, b) = (open(1), open(2));
+    let order = DelegationOrder { node: node(1).id, verbs: vec![Verb::Connect, Verb::Sync], until: None };
+    let knows = |of: &Identities, device: Address| {
+        let row = PeerIdentity { device, owner: None, owners: BTreeMap::new(), brought: Brought::default() };
+        of.put_peer(&node(1).id, row);
+    };
+    let owners: Vec<(Identities, Address)> = (10..19)
+        .map(|seed| {
+            let of = open(seed);
+            let owner = of.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+            knows(&of, a.device().unwrap());
+            of.delegate(&order).unwrap();
+            b.import(&owner, &of.frames_of(&owner)).unwrap();
+            (of, owner)
+        })
+        .collect();
+    let connect = async |a: &Identities, owner: Option<&Address>| {
+        let proof = a.prove(connection(1, 2), said(&b, 10, 20)).await.unwrap();
+        b.keep(connection(2, 1), a.device().unwrap(), proof.device, true).await.unwrap();
+        let said = Introduction { peer_owner: owner.cloned(), ..said(a, 20, 10) };
+        let checked = b.check_proof(connection(2, 1), proof.session, said).await;
+        checked.map_err(|refused| refused.code)
+    };
+    for (_, owner) in &owners[..8] {
+        assert_eq!(connect(&a, Some(owner)).await, Ok(()));
+    }
+    assert_eq!(connect(&a, Some(&owners[8].1)).await, Err(AbortCode::Auth), "a ninth owner");
+    assert_eq!(connect(&a, Some(&owners[7].1)).await, Ok(()));
+    let (first, owner) = &owners[0];
+    first.undelegate(&a.device().unwrap()).unwrap();
+    b.import(owner, &first.frames_of(owner)).unwrap();
+    assert_eq!(connect(&a, Some(&owners[7].1)).await, Err(AbortCode::Revoked), "another owner");
+    assert_eq!(connect(&a, None).await, Err(AbortCode::Revoked), "no owner");
+    let anew = open(1);
+    assert_ne!(anew.device(), a.device());
+    assert_eq!(connect(&anew, None).await, Err(AbortCode::Revoked), "a new device under the same node key");
+    // Unless the owner lets that one speak.
+    knows(first, anew.device().unwrap());
+    first.delegate(&order).unwrap();
+    b.import(owner, &first.frames_of(owner)).unwrap();
+    assert_eq!(connect(&anew, Some(owner)).await, Ok(()));
+}
+
 /// Two first-come successors freeze a keystone where both are seen, and its connections end.
 // Proves: SY-27
 #[tokio::test]
