@@ -259,8 +259,9 @@ impl Identities {
         let new = after.frames().skip(before).map(|frame| frame.record());
         let new: Vec<Verified> = new.filter(|record| !self.0.frames.holds(record)).cloned().collect();
         let count = new.len();
+        let newest_n = after.newest().map_or(0, |newest| newest.frame().facts().n);
         if count > 0
-            && let Err(trouble) = self.commit_imported(first, new)
+            && let Err(trouble) = self.commit_imported(first, new, newest_n)
         {
             // Whether it was written is told by the disk alone.
             *guard = None;
@@ -271,11 +272,11 @@ impl Identities {
     }
 
     /// Writes frames that came from elsewhere, and counts them where they are own ones.
-    fn commit_imported(&self, first: &Address, new: Vec<Verified>) -> Result<(), StoreTrouble> {
+    fn commit_imported(&self, first: &Address, new: Vec<Verified>, newest_n: u64) -> Result<(), StoreTrouble> {
         let count = new.len() as u64;
         self.0.frames.commit(new)?;
         let counted = match self.device().as_ref() == Some(first) {
-            true => self.0.vault.raise(count),
+            true => self.0.vault.raise(count).and_then(|()| self.let_go_of_sessions(newest_n)),
             false => self.0.vault.raise_owner(first, count),
         };
         counted.map_err(StoreTrouble::of)

@@ -353,6 +353,10 @@ impl Keystones for Identities {
         self.forget_live(connection);
     }
 
+    fn refused_as_forked(&self, connection: &Connection) {
+        self.let_go_of_session(connection);
+    }
+
     fn commit_key(&self) -> Option<CommitKey> {
         Some(CommitKey { key: self.0.node.key.clone(), keystone: self.device()? })
     }

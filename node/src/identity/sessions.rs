@@ -11,6 +11,7 @@ use sealtide_identity::keystone::{Chain, Claim, Frame, SessionScope, Signer, Sta
 
 use super::signing::SignRefused;
 use super::{Identities, lock};
+use crate::engine::keystones::Connection;
 use crate::world::OsEntropy;
 
 /// How long a session keystone is used. Each costs a frame of the device, which is four times as large as one of a session
@@ -22,6 +23,9 @@ const SPARE_MS: u64 = 60 * 1000;
 const SESSION_FRAMES_MAX: u64 = 4_096;
 /// A session that has room for fewer is not begun with.
 const SPARE_FRAMES: u64 = 64;
+
+/// A session that is younger is not given up because a peer calls it forked: each costs a frame of the device.
+const KEPT_MS: u64 = 3600 * 1000;
 
 /// A session keystone of this node.
 #[derive(Clone, Debug)]
@@ -107,6 +111,28 @@ impl Identities {
             Ok(vec![sign(chain, Signer::Working(working), &key, &claim, stamp, &mut OsEntropy)?])
         })?;
         Ok(OwnSession { first, id, until, shown: None })
+    }
+
+    /// A peer sees two frames after one in what this node proves with: its store and key file were set back together, as by
+    /// a snapshot of the machine, so nothing here can tell. The next connection begins a new session.
+    pub(super) fn let_go_of_session(&self, connection: &Connection) {
+        let Some(live) = self.live(connection) else { return };
+        let Some((session, _)) = live.own_session else { return };
+        if session.until.ms.saturating_sub(SESSION_MS) + KEPT_MS > self.now().ms {
+            return;
+        }
+        let mut sessions = lock(&self.0.sessions);
+        if sessions.get(&live.peer_device).is_some_and(|there| there.first == session.first) {
+            tracing::warn!(peer = connection.peer.short(), "a peer calls the session with it forked; a new one is begun");
+            sessions.remove(&live.peer_device);
+        }
+    }
+
+    /// Frames of the own device came from a peer: this home was set back, and the sessions of before may go on elsewhere
+    /// than here. None is used again.
+    pub(super) fn let_go_of_sessions(&self, newest_n: u64) -> std::io::Result<()> {
+        lock(&self.0.sessions).clear();
+        self.0.vault.change(|keys| keys.sessions_from = newest_n + 1)
     }
 
     /// Signs a claim with an own session.

@@ -372,6 +372,56 @@ async fn no_other_owner_and_no_new_device_hides_from_an_owner() {
     assert_eq!(connect(&anew, Some(owner)).await, Ok(()));
 }
 
+/// A home that was set back with its key file, as by a snapshot of the machine, goes on with a new session where the old one went
+/// on without it.
+// Proves: SY-27
+#[tokio::test]
+async fn a_home_that_was_set_back_begins_a_new_session() {
+    let ms = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let clock = || -> Clock {
+        let ms = ms.clone();
+        Arc::new(move || Stamp { ms: ms.fetch_add(1, Ordering::Relaxed) })
+    };
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let open = |disk: &MemDisk, place: &MemPlace| room_at(disk, place, [1; 32], 1, clock()).unwrap();
+    let b = room_at(&MemDisk::new(2), &MemPlace::default(), [1; 32], 2, clock()).unwrap();
+    let connect = async |a: &Identities, binding: u8| {
+        let on = |own, peer| Connection { binding: [binding; 32], ..connection(own, peer) };
+        let proof = a.prove(on(1, 2), said(&b, 10, 20)).await.unwrap();
+        b.keep(on(2, 1), a.device().unwrap(), proof.device, true).await.unwrap();
+        b.check_proof(on(2, 1), proof.session, said(a, 20, 10)).await.map_err(|refused| refused.code)
+    };
+    let copy = |disk: &MemDisk, place: &MemPlace| {
+        let (disk, old_place) = (disk.copy(), MemPlace::default());
+        lock(&old_place.0).text = lock(&place.0).text.clone();
+        (disk, old_place)
+    };
+    let a = open(&disk, &place);
+    assert_eq!(connect(&a, 1).await, Ok(()));
+    let snapshot = copy(&disk, &place);
+    assert_eq!(connect(&a, 2).await, Ok(()));
+    let again = copy(&snapshot.0, &snapshot.1);
+    let set_back = open(&snapshot.0, &snapshot.1);
+    assert_eq!(set_back.doubt(), None);
+    assert_eq!(connect(&set_back, 3).await, Err(AbortCode::IdentityForked));
+    // Not for a word that any peer can say at any time.
+    set_back.refused_as_forked(&Connection { binding: [3; 32], ..connection(1, 2) });
+    assert_eq!(connect(&set_back, 4).await, Err(AbortCode::IdentityForked));
+    ms.fetch_add(3_600_000, Ordering::Relaxed);
+    set_back.refused_as_forked(&Connection { binding: [4; 32], ..connection(1, 2) });
+    assert_eq!(connect(&set_back, 5).await, Ok(()));
+    // Where a peer brings the frames of the device that were made meanwhile, no session of before is used.
+    let device = set_back.device().unwrap();
+    let restored = open(&again.0, &again.1);
+    assert_eq!(lock(&restored.0.sessions).len(), 1);
+    assert_eq!(restored.import(&device, &set_back.frames_of(&device)).unwrap(), 1);
+    assert_eq!(lock(&restored.0.sessions).len(), 0);
+    drop(restored);
+    let restored = open(&again.0, &again.1);
+    assert_eq!(lock(&restored.0.sessions).len(), 0, "after a restart too");
+    assert_eq!(connect(&restored, 6).await, Ok(()));
+}
+
 /// Two first-come successors freeze a keystone where both are seen, and its connections end.
 // Proves: SY-27
 #[tokio::test]
