@@ -119,7 +119,10 @@ impl Identities {
         let genesis = owner_genesis(root, working, &key, OwnerProfiles::default(), stamp, &mut OsEntropy);
         let first = genesis.first_address().clone();
         let delegation = self.sign_delegation(&Chain::begun(genesis.clone()), &key, &device)?;
-        self.0.vault.take_owner(first.clone(), seed, |first| self.0.frames.count(first)).map_err(OwnerError::KeyFile)?;
+        self.0
+            .vault
+            .take_owner(first.clone(), seed, |first| self.0.frames.count(first))
+            .map_err(OwnerError::KeyFile)?;
         self.evolve(&first, |_| Ok(vec![genesis, delegation]))?;
         Ok(first)
     }
@@ -189,7 +192,10 @@ impl Identities {
             let _ = then.extend(managed.clone());
             let delegation = self.sign_delegation(&then, &key, &device)?;
             // Named before the frames are there: keys that no frame names are worth nothing, frames without keys are.
-            self.0.vault.take_owner(first.clone(), seed, |first| self.0.frames.count(first)).map_err(StoreTrouble::of)?;
+            self.0
+                .vault
+                .take_owner(first.clone(), seed, |first| self.0.frames.count(first))
+                .map_err(StoreTrouble::of)?;
             Ok(vec![managed, delegation])
         });
         made.map_err(OwnerError::of)?;

@@ -88,7 +88,8 @@ mod tests {
     fn a_row_is_read_as_it_was_written() {
         let first = |digit: &str| Address::parse(&format!("keystone^{}", digit.repeat(64))).unwrap();
         for owner in [None, Some(first("B"))] {
-            let owners = owner.iter().map(|owner| (owner.clone(), first("C"))).chain([(first("D"), first("A"))]).collect();
+            let owners =
+                owner.iter().map(|owner| (owner.clone(), first("C"))).chain([(first("D"), first("A"))]).collect();
             let brought = Brought { day: 5, frames: 3, bytes: 4 };
             let row = PeerIdentity { device: first("A"), owner, owners, brought };
             assert_eq!(PeerIdentity::parse(&row.text()), Some(row));

@@ -123,7 +123,10 @@ impl Identities {
         }
         let mut sessions = lock(&self.0.sessions);
         if sessions.get(&live.peer_device).is_some_and(|there| there.first == session.first) {
-            tracing::warn!(peer = connection.peer.short(), "a peer calls the session with it forked; a new one is begun");
+            tracing::warn!(
+                peer = connection.peer.short(),
+                "a peer calls the session with it forked; a new one is begun"
+            );
             sessions.remove(&live.peer_device);
         }
     }

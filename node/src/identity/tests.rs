@@ -223,7 +223,11 @@ fn third() -> Vec<Verified> {
 }
 
 fn connection(own: u64, peer: u64) -> Connection {
-    Connection::new(node(own).id, node(peer).id, own < peer, [5; 32]).0
+    bound(own, peer, 5)
+}
+
+fn bound(own: u64, peer: u64, binding: u8) -> Connection {
+    Connection::new(node(own).id, node(peer).id, own < peer, [binding; 32]).0
 }
 
 fn said(of: &Identities, own: u8, peer: u8) -> Introduction {
@@ -285,11 +289,7 @@ async fn a_peer_that_goes_on_as_it_did_is_never_shut_out() {
     let mut number = 0;
     let mut connect = async |a: &Identities| {
         number += 1;
-        let on = |own, peer| {
-            let mut on = connection(own, peer);
-            on.binding = [number; 32];
-            on
-        };
+        let on = |own, peer| bound(own, peer, number);
         let proof = a.prove(on(1, 2), said(&b, 10, 20)).await.unwrap();
         b.keep(on(2, 1), device.clone(), proof.device.clone(), true).await?;
         // Frames that are here, sent again, are no new ones.
@@ -386,10 +386,10 @@ async fn a_home_that_was_set_back_begins_a_new_session() {
     let open = |disk: &MemDisk, place: &MemPlace| room_at(disk, place, [1; 32], 1, clock()).unwrap();
     let b = room_at(&MemDisk::new(2), &MemPlace::default(), [1; 32], 2, clock()).unwrap();
     let connect = async |a: &Identities, binding: u8| {
-        let on = |own, peer| Connection { binding: [binding; 32], ..connection(own, peer) };
-        let proof = a.prove(on(1, 2), said(&b, 10, 20)).await.unwrap();
-        b.keep(on(2, 1), a.device().unwrap(), proof.device, true).await.unwrap();
-        b.check_proof(on(2, 1), proof.session, said(a, 20, 10)).await.map_err(|refused| refused.code)
+        let (here, there) = (bound(1, 2, binding), bound(2, 1, binding));
+        let proof = a.prove(here, said(&b, 10, 20)).await.unwrap();
+        b.keep(there.clone(), a.device().unwrap(), proof.device, true).await.unwrap();
+        b.check_proof(there, proof.session, said(a, 20, 10)).await.map_err(|refused| refused.code)
     };
     let copy = |disk: &MemDisk, place: &MemPlace| {
         let (disk, old_place) = (disk.copy(), MemPlace::default());
@@ -405,10 +405,10 @@ async fn a_home_that_was_set_back_begins_a_new_session() {
     assert_eq!(set_back.doubt(), None);
     assert_eq!(connect(&set_back, 3).await, Err(AbortCode::IdentityForked));
     // Not for a word that any peer can say at any time.
-    set_back.refused_as_forked(&Connection { binding: [3; 32], ..connection(1, 2) });
+    set_back.refused_as_forked(&bound(1, 2, 3));
     assert_eq!(connect(&set_back, 4).await, Err(AbortCode::IdentityForked));
     ms.fetch_add(3_600_000, Ordering::Relaxed);
-    set_back.refused_as_forked(&Connection { binding: [4; 32], ..connection(1, 2) });
+    set_back.refused_as_forked(&bound(1, 2, 4));
     assert_eq!(connect(&set_back, 5).await, Ok(()));
     // Where a peer brings the frames of the device that were made meanwhile, no session of before is used.
     let device = set_back.device().unwrap();
