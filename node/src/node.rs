@@ -2,6 +2,7 @@
 
 mod contents;
 mod devices;
+mod door;
 mod ready;
 mod registry;
 mod relays;
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
-use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
+use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
+use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 use sealtide_sync::SpaceView;
 
@@ -40,6 +41,8 @@ use crate::real::{RealWorld, now};
 use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
+
+use door::Door;
 
 /// Notices that wait for the door.
 const NOTICES: usize = 64;
@@ -128,43 +131,6 @@ struct Dialling {
     give_way: Notify,
     /// Held while the task dials, or while somebody keeps it from that.
     turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// Who may come in: the invites and grants in the store.
-struct Door {
-    known: Known,
-    engine: Engine<RealWorld>,
-    /// An invite enrolled somebody: relays may have to be told.
-    enrolled: Notify,
-}
-
-impl Admission for Door {
-    fn allowed(&self, peer: &NodeId) -> bool {
-        self.known.peer(peer).is_some_and(|peer| !peer.revoked)
-    }
-
-    fn invite_secret(&self, id: &InviteId) -> Option<InviteSecret> {
-        self.known.invite(id).map(|invite| invite.secret)
-    }
-
-    fn enrol(&self, id: &InviteId, peer: &NodeId) -> Result<(), Refused> {
-        let granted = self.known.enrol(id, *peer).map_err(|error| {
-            tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
-            Refused
-        })?;
-        if granted.is_none() {
-            // A join that was cut after the grant was spent goes on as the member that it is; who was removed since does not.
-            let space = self.known.invite(id).map(|invite| invite.space);
-            let stays = space.is_some_and(|space| self.engine.role(peer, &space).is_some());
-            if !stays {
-                tracing::info!(peer = peer.short(), "an invite lets nobody in again who was removed since");
-            }
-            return if stays { Ok(()) } else { Err(Refused) };
-        }
-        // Whether a session comes of it or not.
-        self.enrolled.notify_one();
-        Ok(())
-    }
 }
 
 impl Node {
