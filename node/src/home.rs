@@ -145,7 +145,8 @@ impl Home {
     }
 
     fn has_lost_its_key(&self) -> bool {
-        !self.exists() && self.root.join("store").join("format").exists()
+        // In this order: whoever makes both at this moment makes the key first.
+        self.root.join("store").join("format").exists() && !self.exists()
     }
 
     fn key_path(&self) -> PathBuf {
@@ -219,11 +220,11 @@ impl Home {
     /// # Errors
     /// As [`Home::init`].
     pub(crate) fn init_over(&self) -> Result<(Identity, bool), Failure> {
-        let made = !self.exists();
+        let mut made = !self.exists();
         if made {
             self.make_dir(&self.root)?;
-            let seed = Seed::generate(&mut OsEntropy);
-            self.write_key(&seed)?;
+            // Another process may come first: then its key is that of the node.
+            made = self.make_key(&Seed::generate(&mut OsEntropy))?;
         }
         for dir in ["folders", "audit", "store"] {
             self.make_dir(&self.root.join(dir))?;
@@ -238,10 +239,11 @@ impl Home {
         })
     }
 
-    fn write_key(&self, seed: &Seed) -> Result<(), Failure> {
+    /// Whether this is the key of the node now, and no other is.
+    fn make_key(&self, seed: &Seed) -> Result<bool, Failure> {
         let path = self.key_path();
         let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(HEXLOWER.encode(seed.expose()))));
-        let written = SecretFile::new(path.clone(), self.seal()?).write(&text);
+        let written = SecretFile::new(path.clone(), self.seal()?).create(&text);
         written.map_err(|error| Failure::failed("home", format!("{}: {error}", path.display())))
     }
 
@@ -319,5 +321,32 @@ impl Home {
         }
         Failure::new(Exit::NoStore, "no_store", format!("no sealtide node in {}", self.root.display()))
             .hint("`sealtide up DIR` or `sealtide join TICKET DIR` makes one; --home DIR names another place")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Commands that make one home at the same time make one node.
+    #[test]
+    fn who_begins_at_once_makes_one_node() {
+        for _ in 0..16 {
+            let dir = tempfile::tempdir().unwrap();
+            let (home, start) = (Home::new(dir.path().join("home")), Barrier::new(8));
+            let begin = || {
+                start.wait();
+                let (identity, made) = home.init().unwrap();
+                (identity.id, made)
+            };
+            let begun: Vec<(NodeId, bool)> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(begin)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(begun.iter().filter(|(_, made)| *made).count(), 1);
+            assert!(begun.iter().all(|(id, _)| *id == home.identity().unwrap().id));
+        }
     }
 }

@@ -161,6 +161,21 @@ impl Known {
         self.setting(&device_invite_key(id)).is_some()
     }
 
+    /// Writes down that an invite for a device has let this one into all that it opens.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn note_device_let_in(&self, id: &InviteId, device: &NodeId) -> Result<(), FactsError> {
+        let before = self.setting(&device_invite_key(id)).unwrap_or_default();
+        self.put_setting(&device_invite_key(id), Some(&format!("{before} {device}")))
+    }
+
+    /// Whether an invite for a device has let this one in already.
+    pub fn was_device_let_in(&self, id: &InviteId, device: &NodeId) -> bool {
+        let row = self.setting(&device_invite_key(id)).unwrap_or_default();
+        row.split(' ').any(|word| word == device.to_string())
+    }
+
     /// Writes down that the own owner is to delegate a device as soon as it can, or that it has.
     ///
     /// # Errors
@@ -187,11 +202,12 @@ impl Known {
         self.setting(DEVICE_OF)?.parse().ok()
     }
 
-    /// Takes one use of an invite and enrols a node, in one durable step.
+    /// Takes one use of an invite and enrols a node, in one durable step. `None`: the invite enrolled it before, and what
+    /// that granted was spent or taken away.
     ///
     /// # Errors
     /// When the invite is not open any more, or the store fails.
-    pub fn enrol(&self, id: &InviteId, node: NodeId) -> Result<Grant, EnrolError> {
+    pub fn enrol(&self, id: &InviteId, node: NodeId) -> Result<Option<Grant>, EnrolError> {
         self.0.facts().enrol(id, node, now())
     }
 

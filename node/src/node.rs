@@ -2,6 +2,7 @@
 
 mod contents;
 mod devices;
+mod door;
 mod ready;
 mod registry;
 mod relays;
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
-use sealtide_identity::{InviteId, InviteSecret, LinkAddress, NodeId, Role, SpaceId};
-use sealtide_link::{Admission, Backoff, DialError, DialTarget, Link, LinkConfig, Refused, Session};
+use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
+use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
 use sealtide_store::{Peer, SpaceLabel, Store};
 use sealtide_sync::SpaceView;
 
@@ -40,6 +41,8 @@ use crate::real::{RealWorld, now};
 use crate::seal::SecretFile;
 use crate::share::Share;
 use crate::world::OsEntropy;
+
+use door::Door;
 
 /// Notices that wait for the door.
 const NOTICES: usize = 64;
@@ -130,33 +133,6 @@ struct Dialling {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Who may come in: the invites and grants in the store.
-struct Door {
-    known: Known,
-    /// An invite enrolled somebody: relays may have to be told.
-    enrolled: Notify,
-}
-
-impl Admission for Door {
-    fn allowed(&self, peer: &NodeId) -> bool {
-        self.known.peer(peer).is_some_and(|peer| !peer.revoked)
-    }
-
-    fn invite_secret(&self, id: &InviteId) -> Option<InviteSecret> {
-        self.known.invite(id).map(|invite| invite.secret)
-    }
-
-    fn enrol(&self, id: &InviteId, peer: &NodeId) -> Result<(), Refused> {
-        self.known.enrol(id, *peer).map(drop).map_err(|error| {
-            tracing::info!(peer = peer.short(), %error, "an invite let nobody in");
-            Refused
-        })?;
-        // Whether a session comes of it or not.
-        self.enrolled.notify_one();
-        Ok(())
-    }
-}
-
 impl Node {
     /// Opens the store of a home. No door opens and nothing is dialled yet.
     ///
@@ -179,7 +155,7 @@ impl Node {
         link_config.tunnel = config.tunnel().map(|(url, _)| url);
         link_config.proxy = crate::proxy::settings(&config);
         link_config.relay_roots = config.relay_authorities()?;
-        let door = Arc::new(Door { known: Known::of(&store), enrolled: Notify::new() });
+        let door = Arc::new(Door { known: Known::of(&store), engine: engine.clone(), enrolled: Notify::new() });
         let link = Link::new(link_config, door.clone()).map_err(|error| Failure::failed("link", error.to_string()))?;
         let audit = Arc::new(Audit::open(&home, store.clone(), identity.clone())?);
         let (stop, _) = watch::channel(false);

@@ -65,13 +65,26 @@ impl SecretFile {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn write(&self, text: &str) -> io::Result<()> {
-        match &self.seal {
-            None => replace(&self.path, text),
+        replace(&self.path, &self.as_stored(text))
+    }
+
+    /// Writes the first text, durably; `false` when there is one already, which stays. Of several processes that do this
+    /// at once one succeeds.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn create(&self, text: &str) -> io::Result<bool> {
+        create(&self.path, &self.as_stored(text))
+    }
+
+    fn as_stored(&self, text: &str) -> Zeroizing<String> {
+        Zeroizing::new(match &self.seal {
+            None => text.to_owned(),
             Some(seal) => {
                 let sealed = seal.seal(&self.context(), text.as_bytes(), &mut OsEntropy);
-                replace(&self.path, &format!("{SEALED_HEAD}\n{}\n", HEXLOWER.encode(&sealed)))
+                format!("{SEALED_HEAD}\n{}\n", HEXLOWER.encode(&sealed))
             }
-        }
+        })
     }
 
     /// One sealed file cannot take the place of another.
@@ -103,11 +116,35 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temporary = folder.join(format!(".{name}.new"));
     let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    write_new(&temporary, text)?;
     fs::rename(&temporary, path)?;
     fs::File::open(folder)?.sync_all()
+}
+
+fn create(path: &Path, text: &str) -> io::Result<bool> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let mut random = [0; 8];
+    OsEntropy.fill(&mut random);
+    let temporary = folder.join(format!(".{name}.{}.new", HEXLOWER.encode(&random)));
+    // Unlike a rename a link never takes the place of a file that came in between.
+    let linked = write_new(&temporary, text).and_then(|()| match fs::hard_link(&temporary, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // A file system without links.
+        Err(_) if !path.exists() => fs::rename(&temporary, path).map(|()| true),
+        Err(_) => Ok(false),
+    });
+    let _ = fs::remove_file(&temporary);
+    let made = linked?;
+    fs::File::open(folder)?.sync_all()?;
+    Ok(made)
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// What `seal.key` says.
@@ -246,6 +283,16 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert_eq!(place.read().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn the_first_text_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        let place = SecretFile::new(path.clone(), None);
+        assert!(place.create("one").unwrap() && !place.create("two").unwrap());
+        assert_eq!((place.read().unwrap().unwrap().as_str(), mode(&path)), ("one", 0o600));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -515,18 +515,22 @@ fn invites_enrol_once(open: &Reopen) {
     facts.put_invite(&invite).expect("a new invite");
     assert_eq!(facts.invite(&invite.id).expect("readable"), Some(invite.clone()));
     assert!(matches!(facts.enrol(&invite.id, node(1), now(2000)), Err(EnrolError::Refused(_))), "expired");
-    let grant = facts.enrol(&invite.id, node(1), now(10)).expect("the first use");
+    let grant = facts.enrol(&invite.id, node(1), now(10)).expect("the first use").expect("a grant");
     assert_eq!((grant.space, grant.node, grant.role, grant.invite), (space, node(1), Role::Write, Some(invite.id)));
     assert!(matches!(facts.enrol(&invite.id, node(2), now(11)), Err(EnrolError::Refused(_))), "used up");
     drop(store);
 
     let store = open();
     let facts = store.facts();
-    facts.enrol(&invite.id, node(1), now(12)).expect("the same node again");
+    assert_eq!(facts.enrol(&invite.id, node(1), now(12)).expect("the same node again"), Some(grant.clone()));
     assert_eq!(facts.invite(&invite.id).expect("readable").map(|invite| invite.uses_left), Some(0));
     assert_eq!(facts.grants().expect("readable").len(), 1);
     assert_eq!(facts.peer(&node(1)).expect("readable").map(|peer| (peer.added_ms, peer.revoked)), Some((10, false)));
     assert!(facts.peer(&node(2)).expect("readable").is_none(), "who was refused left no trace");
+    assert!(facts.remove_grant(&space, &node(1)).expect("spending"));
+    assert!(matches!(facts.enrol(&invite.id, node(1), now(12)), Ok(None)), "nothing is granted a second time");
+    assert!(facts.grants().expect("readable").is_empty());
+    facts.put_grant(&grant).expect("a grant");
     assert!(facts.revoke_peer(&node(1)).expect("revoking"));
     assert!(facts.grants().expect("readable").is_empty());
     assert!(matches!(facts.enrol(&invite.id, node(1), now(13)), Err(EnrolError::Revoked)));

@@ -642,12 +642,13 @@ impl Facts {
         Ok(was)
     }
 
-    /// Takes one use off an invite, writes the grant and the peer: one durable transaction. The same node again
-    /// succeeds without a second use, unless it was revoked since. A grant with a higher role is kept. Spec: link C.4.3, LK-4, LK-100.
+    /// Takes one use off an invite, writes the grant and the peer: one durable transaction. A grant with a higher role is
+    /// kept. The same node again takes no second use and is granted nothing more: it has the grant that is there, or
+    /// `None` when that was spent or taken away since. Spec: link C.4.3, LK-4, LK-100.
     ///
     /// # Errors
     /// [`EnrolError`]; then nothing was changed.
-    pub fn enrol(&self, id: &InviteId, node: NodeId, now: Now) -> Result<Grant, EnrolError> {
+    pub fn enrol(&self, id: &InviteId, node: NodeId, now: Now) -> Result<Option<Grant>, EnrolError> {
         let write = self.begin_write()?;
         let grant;
         {
@@ -656,15 +657,15 @@ impl Facts {
             let mut invite = row.ok_or(EnrolError::Unknown)?;
             let mut peers = write.open_table(PEERS)?;
             let known = peers.get(node.as_bytes())?.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
-            if invite.enrolled.contains(&node) && known.as_ref().is_some_and(|peer| peer.revoked) {
-                return Err(EnrolError::Revoked);
-            }
-            invite.enrol(node, now.wall_ms)?;
-            invites.insert(id, invite_row(&invite).as_slice())?;
-
             let mut grants = write.open_table(GRANTS)?;
             let key = grant_key(&invite.space, &node);
             let there = grants.get(&key)?.map(|bytes| grant_of(&key, bytes.value())).transpose()?;
+            if invite.enrolled.contains(&node) {
+                let revoked = known.is_some_and(|peer| peer.revoked);
+                return if revoked { Err(EnrolError::Revoked) } else { Ok(there) };
+            }
+            invite.enrol(node, now.wall_ms)?;
+            invites.insert(id, invite_row(&invite).as_slice())?;
             let (space, role) = (invite.space, invite.role);
             let new = Grant { space, node, role, since_ms: now.wall_ms, invite: Some(*id) };
             grant = there.filter(|there| there.role >= role).unwrap_or(new);
@@ -674,7 +675,7 @@ impl Facts {
             peers.insert(node.as_bytes(), peer_row(&peer).as_slice())?;
         }
         write.commit()?;
-        Ok(grant)
+        Ok(Some(grant))
     }
 
     /// A setting.

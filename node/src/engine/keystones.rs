@@ -131,6 +131,10 @@ pub trait Keystones: Send + Sync + 'static {
     fn check_sig(&self, connection: Connection, target: String, sig: Verified) -> Work<Result<Checked, Refused>>;
     /// The connection is over.
     fn ended(&self, connection: &Connection);
+    /// The peer refused the connection because it sees a fork in the identities of this node.
+    fn refused_as_forked(&self, connection: &Connection) {
+        let _ = connection;
+    }
     /// What signs the commits of this node; `None` while there are no identities here. Spec: ibgib §12.6
     fn commit_key(&self) -> Option<CommitKey> {
         None

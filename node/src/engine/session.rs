@@ -311,7 +311,13 @@ impl<W: World> Worker<W> {
                 ControlOutput::Bye => return Err(ChannelGone),
                 ControlOutput::Failed(code, text) => {
                     tracing::warn!(peer = self.peer.short(), ?code, text, "the session cannot sync");
+                    // What this node refuses is told to the peer yet.
                     self.refused = !self.outbox.is_empty();
+                    if let Some(keys) =
+                        self.keys.as_ref().filter(|_| code == AbortCode::IdentityForked && !self.refused)
+                    {
+                        keys.keystones().refused_as_forked(keys.connection());
+                    }
                     self.engine.note_refusal(self.peer, &text);
                     self.engine.emit(Event::PeerFailed(self.peer, text));
                     return Err(ChannelGone);

@@ -85,14 +85,30 @@ impl Doubts {
         }
     }
 
-    /// A witness vouched for a keystone. Returns whether nothing is doubted any more of all of these.
-    pub(super) fn vouched(&mut self, keystone: &Address, own: &[Address]) -> bool {
-        self.witnessed.insert(keystone.clone());
-        self.doubt.is_some() && own.iter().all(|first| self.witnessed.contains(first))
+    /// A witness vouches for a keystone. It counts unless another peer named a frame of it that is not here. Returns
+    /// whether it does.
+    // Spec: SY-26
+    pub(super) fn vouched(&mut self, keystone: &Address) -> bool {
+        let counts = !self.is_behind(keystone);
+        if counts {
+            self.witnessed.insert(keystone.clone());
+        }
+        counts
     }
 
-    /// The doubt is over.
+    /// Whether nothing is doubted any more of these, and it is still to be written down.
+    pub(super) fn is_over(&self, own: &[Address]) -> bool {
+        let known = |first| self.witnessed.contains(first) && !self.is_behind(first);
+        self.doubt.is_some() && own.iter().all(known)
+    }
+
+    /// The doubt is over. What a peer named and is not here is still waited for.
     pub(super) fn clear(&mut self) {
+        self.doubt = None;
+    }
+
+    /// A person says that the newest frames are here, whatever peers name.
+    pub(super) fn clear_by_hand(&mut self) {
         self.doubt = None;
         self.behind.clear();
     }
@@ -121,10 +137,11 @@ mod tests {
         assert_eq!(doubt(0, 0, false), None);
         let mut doubts = Doubts::look(3, 3, false);
         let own = [first.clone(), second.clone()];
-        assert!(!doubts.vouched(&first, &own));
+        assert!(doubts.vouched(&first) && !doubts.is_over(&own));
         assert_eq!((doubts.of(&first), doubts.of(&second)), (None, Some(Doubt::Moved)));
-        assert!(doubts.vouched(&second, &own));
+        assert!(doubts.vouched(&second) && doubts.is_over(&own));
         doubts.clear();
+        assert!(!doubts.is_over(&own));
         assert_eq!(doubts.doubt(), None);
     }
 
@@ -141,8 +158,19 @@ mod tests {
             assert!(doubts.is_behind(&device) && !doubts.is_behind(&near));
             doubts.did_not_come(&device, &far);
             assert_eq!(doubts.is_behind(&device), in_doubt);
-            doubts.clear();
+            doubts.clear_by_hand();
             assert!(!doubts.is_behind(&device), "a person's word");
         }
+        // Who knows the newest frame here is no witness while another one named a newer frame.
+        let mut doubts = Doubts::look(2, 3, true);
+        doubts.named(&device, &far, false);
+        assert!(!doubts.vouched(&device) && doubts.of(&device).is_some());
+        doubts.named(&device, &far, true);
+        assert!(doubts.vouched(&device) && doubts.is_over(std::slice::from_ref(&device)));
+        // Nor does the end of the doubt stand for what was named meanwhile.
+        doubts.named(&device, &near, false);
+        assert!(!doubts.is_over(std::slice::from_ref(&device)));
+        doubts.clear();
+        assert!(doubts.is_behind(&device));
     }
 }

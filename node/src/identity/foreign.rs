@@ -47,10 +47,10 @@ impl Identities {
     }
 
     fn keep_foreign(&self, connection: &Connection, first: &Address, frames: &[Verified]) -> Result<(), Refused> {
-        self.count_brought(&connection.peer, frames)?;
         let asked = lock(&self.0.signers).contains(&(connection.binding, first.clone()));
         let held = self.0.frames.count(first) > 0 || asked;
         self.0.frames.with(first, |chain| {
+            self.count_brought(&connection.peer, chain, frames)?;
             let kept = add_all(chain, frames).and_then(|()| match chain.newest() {
                 // Spec: SY-90
                 Some(newest)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::NodeId;
+use sealtide_identity::keystone::Chain;
 use sealtide_sync::{AbortCode, Refused};
 
 use super::sessions::OwnSession;
@@ -11,10 +12,11 @@ use super::verdict::refused;
 use super::{Identities, PeerIdentity, lock};
 use crate::engine::keystones::Connection;
 
-/// Frames that one peer may bring, all in all.
+/// New frames that one peer may bring in a day.
 const FRAMES_MAX: u64 = 65_536;
 /// Their bytes.
 const BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// One connection.
 #[derive(Clone, Debug)]
@@ -33,8 +35,16 @@ pub(super) struct Live {
 /// Connections by their session binding.
 pub(super) type Connections = BTreeMap<[u8; 32], Live>;
 
-/// Frames and bytes that each peer brought.
-pub(super) type Brought = BTreeMap<NodeId, (u64, u64)>;
+/// What a peer brought on the last day on which it brought anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// The day, counted from 1970.
+    pub day: u64,
+    /// Frames that were not here.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
 
 impl Identities {
     /// Changes what is known of a connection; it is made with what the peer said of itself.
@@ -66,8 +76,8 @@ impl Identities {
         lock(&self.0.answered).retain(|(binding, _)| *binding != connection.binding);
         lock(&self.0.signers).retain(|(binding, _)| *binding != connection.binding);
         let brought = lock(&self.0.brought).get(&connection.peer).copied();
-        if let (Some(row), Some((frames, bytes))) = (PeerIdentity::of(&self.0.store, &connection.peer), brought) {
-            self.put_peer(&connection.peer, PeerIdentity { frames, bytes, ..row });
+        if let (Some(row), Some(brought)) = (PeerIdentity::of(&self.0.store, &connection.peer), brought) {
+            self.put_peer(&connection.peer, PeerIdentity { brought, ..row });
         }
         self.tell();
     }
@@ -81,19 +91,25 @@ impl Identities {
         }
     }
 
-    /// Counts what a peer brings; refuses what is too much.
-    pub(super) fn count_brought(&self, node: &NodeId, frames: &[Verified]) -> Result<(u64, u64), Refused> {
+    /// Counts those frames of a peer that the chain they are for does not hold yet, and refuses what is too much for one
+    /// day: a peer fills neither disk nor memory, and one that only goes on as it did is never shut out.
+    pub(super) fn count_brought(&self, node: &NodeId, chain: &Chain, frames: &[Verified]) -> Result<(), Refused> {
+        let day = self.now().ms / DAY_MS;
         let mut brought = lock(&self.0.brought);
         let entry = brought
             .entry(*node)
-            .or_insert_with(|| PeerIdentity::of(&self.0.store, node).map_or((0, 0), |row| (row.frames, row.bytes)));
-        let bytes: u64 = frames.iter().map(|frame| frame.encoded().len() as u64).sum();
-        let sum = (entry.0 + frames.len() as u64, entry.1 + bytes);
-        if sum.0 > FRAMES_MAX || sum.1 > BYTES_MAX {
-            return Err(refused(AbortCode::Limit, "too many keystone frames from this node"));
+            .or_insert_with(|| PeerIdentity::of(&self.0.store, node).map_or_else(Brought::default, |row| row.brought));
+        if entry.day != day {
+            *entry = Brought { day, ..Brought::default() };
+        }
+        let new = || frames.iter().filter(|frame| !chain.holds(frame));
+        let bytes: u64 = new().map(|frame| frame.encoded().len() as u64).sum();
+        let sum = Brought { day, frames: entry.frames + new().count() as u64, bytes: entry.bytes + bytes };
+        if sum.frames > FRAMES_MAX || sum.bytes > BYTES_MAX {
+            return Err(refused(AbortCode::Limit, "too many keystone frames from this node in one day"));
         }
         *entry = sum;
-        Ok(sum)
+        Ok(())
     }
 
     /// Something was kept: whoever waits looks again.

@@ -31,10 +31,11 @@ mod vault;
 mod verdict;
 mod witness;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtide_ibgib::{Address, Stamp};
+use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{Profile, WorkingSecret, device_genesis};
 use sealtide_store::Store;
 use tokio::sync::watch;
@@ -45,7 +46,7 @@ use crate::world::OsEntropy;
 use doubt::Doubts;
 use frames::Frames;
 use key_file::Keys;
-use live::{Brought, Connections};
+use live::Connections;
 use sessions::OwnSessions;
 use vault::Vault;
 
@@ -54,6 +55,7 @@ pub use export::{FrameFileError, read_frames, write_frames};
 pub(crate) use export::{encode_frames, parse_frames};
 pub use frames::{IDENTITY_KIND, StoreTrouble};
 pub use key_file::KeyPlace;
+pub use live::Brought;
 pub use marker::{RESTORED_FILE, machine_marker};
 pub use owner::{DelegationOrder, OwnerError, Recovered};
 pub use peers::{PEER_SETTINGS, PeerIdentity};
@@ -76,7 +78,7 @@ struct Inner {
     making: Mutex<()>,
     sessions: Mutex<OwnSessions>,
     live: Mutex<Connections>,
-    brought: Mutex<Brought>,
+    brought: Mutex<BTreeMap<NodeId, Brought>>,
     /// Answers about own keystones that came to an end, by connection.
     answered: Mutex<BTreeSet<([u8; 32], Address)>>,
     /// Device keystones of third nodes that were asked for because they signed commits, by connection.
@@ -198,7 +200,7 @@ impl Identities {
                 keys.marker = marker;
             })
             .map_err(OpenError::KeyFile)?;
-        self.reveal_after_commit(vec![made.frame().record().clone()])?;
+        self.reveal_after_commit(vec![made.frame().record().clone()], None)?;
         self.0.frames.with(&first, |_| ());
         Ok(())
     }
@@ -224,6 +226,13 @@ impl Identities {
     /// # Errors
     /// When the key file cannot be written.
     pub fn settle_doubt(&self, marker: [u8; 32]) -> Result<(), OpenError> {
+        self.count_anew(marker)?;
+        lock(&self.0.doubts).clear_by_hand();
+        Ok(())
+    }
+
+    /// Sets count and place to what is; sessions of before are not used again.
+    fn count_anew(&self, marker: [u8; 32]) -> Result<(), OpenError> {
         let held = self.own_frame_count();
         let sessions_from = self.device().map_or(0, |first| {
             self.0.frames.with(&first, |chain| chain.newest().map_or(0, |newest| newest.frame().facts().n + 1))
@@ -233,9 +242,7 @@ impl Identities {
             keys.sessions_from = sessions_from;
             keys.marker = marker;
         });
-        settled.map_err(OpenError::KeyFile)?;
-        lock(&self.0.doubts).clear();
-        Ok(())
+        settled.map_err(OpenError::KeyFile)
     }
 
     /// Own frames in the store: of the device, the owner, and the sessions that the device authorised.

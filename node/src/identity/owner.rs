@@ -119,7 +119,10 @@ impl Identities {
         let genesis = owner_genesis(root, working, &key, OwnerProfiles::default(), stamp, &mut OsEntropy);
         let first = genesis.first_address().clone();
         let delegation = self.sign_delegation(&Chain::begun(genesis.clone()), &key, &device)?;
-        self.0.vault.take_owner(first.clone(), seed).map_err(OwnerError::KeyFile)?;
+        self.0
+            .vault
+            .take_owner(first.clone(), seed, |first| self.0.frames.count(first))
+            .map_err(OwnerError::KeyFile)?;
         self.evolve(&first, |_| Ok(vec![genesis, delegation]))?;
         Ok(first)
     }
@@ -189,7 +192,10 @@ impl Identities {
             let _ = then.extend(managed.clone());
             let delegation = self.sign_delegation(&then, &key, &device)?;
             // Named before the frames are there: keys that no frame names are worth nothing, frames without keys are.
-            self.0.vault.take_owner(first.clone(), seed).map_err(StoreTrouble::of)?;
+            self.0
+                .vault
+                .take_owner(first.clone(), seed, |first| self.0.frames.count(first))
+                .map_err(StoreTrouble::of)?;
             Ok(vec![managed, delegation])
         });
         made.map_err(OwnerError::of)?;
@@ -256,16 +262,30 @@ impl Identities {
                 tracing::warn!(keystone = %first, ?broken, "a frame breaks rules and is left out");
             }
         }
-        let new: Vec<Verified> = after.frames().skip(before).map(|frame| frame.record().clone()).collect();
+        let new = after.frames().skip(before).map(|frame| frame.record());
+        let new: Vec<Verified> = new.filter(|record| !self.0.frames.holds(record)).cloned().collect();
         let count = new.len();
-        if count > 0 {
-            self.0.frames.commit(new)?;
-            if [self.device(), self.owner()].contains(&Some(first.clone())) {
-                self.0.vault.raise(count as u64).map_err(StoreTrouble::of)?;
-            }
+        let newest_n = after.newest().map_or(0, |newest| newest.frame().facts().n);
+        if count > 0
+            && let Err(trouble) = self.commit_imported(first, new, newest_n)
+        {
+            // Whether it was written is told by the disk alone.
+            *guard = None;
+            return Err(trouble);
         }
         *chain = after;
         Ok(count)
+    }
+
+    /// Writes frames that came from elsewhere, and counts them where they are own ones.
+    fn commit_imported(&self, first: &Address, new: Vec<Verified>, newest_n: u64) -> Result<(), StoreTrouble> {
+        let count = new.len() as u64;
+        self.0.frames.commit(new)?;
+        let counted = match self.device().as_ref() == Some(first) {
+            true => self.0.vault.raise(count).and_then(|()| self.let_go_of_sessions(newest_n)),
+            false => self.0.vault.raise_owner(first, count),
+        };
+        counted.map_err(StoreTrouble::of)
     }
 
     /// Lets a device speak for the owner.

@@ -1,24 +1,30 @@
 //! Whose device a node is: what was proven last time. One row of the store's settings for each peer.
 
+use std::collections::BTreeMap;
+
 use sealtide_ibgib::Address;
 use sealtide_identity::NodeId;
 use sealtide_store::Store;
 
 use super::frames::StoreTrouble;
+use super::live::Brought;
 
 /// What is known of the identities of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// First frame of the device keystone that proved the node.
     pub device: Address,
-    /// First frame of the owner that the device named and that delegated it.
+    /// First frame of the owner that the device named last and that delegated it.
     pub owner: Option<Address>,
-    /// Frames that this peer brought, all in all.
-    pub frames: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    /// Every owner that the node ever named and that delegated it, with the device that it named it with. What becomes of
+    /// them binds the node, whatever device it makes for itself later.
+    pub owners: BTreeMap<Address, Address>,
+    /// What this peer brought of late.
+    pub brought: Brought,
 }
 
+/// Owners that one node may ever name.
+pub(super) const OWNERS_MAX: usize = 8;
 /// What the names of the rows begin with.
 pub const PEER_SETTINGS: &str = "identity/peer/";
 
@@ -43,9 +49,12 @@ impl PeerIdentity {
 
     fn text(&self) -> String {
         let owner = self.owner.as_ref().map_or("-", Address::as_str);
-        format!("{}\n{owner}\n{} {}", self.device, self.frames, self.bytes)
+        let Brought { day, frames, bytes } = self.brought;
+        let owners = self.owners.iter().map(|(owner, device)| format!("\nowner {owner} {device}"));
+        format!("{}\n{owner}\n{frames} {bytes}\nday {day}{}", self.device, owners.collect::<String>())
     }
 
+    /// Lines that are missing, as in rows of before, or that a later version adds mean nothing.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let device = Address::parse(lines.next()?).ok()?;
@@ -54,7 +63,20 @@ impl PeerIdentity {
             owner => Some(Address::parse(owner).ok()?),
         };
         let (frames, bytes) = lines.next()?.split_once(' ')?;
-        Some(Self { device, owner, frames: frames.parse().ok()?, bytes: bytes.parse().ok()? })
+        let mut brought = Brought { day: 0, frames: frames.parse().ok()?, bytes: bytes.parse().ok()? };
+        let mut owners: BTreeMap<Address, Address> =
+            owner.iter().map(|owner| (owner.clone(), device.clone())).collect();
+        for line in lines {
+            match line.split_once(' ') {
+                Some(("day", day)) => brought.day = day.parse().ok()?,
+                Some(("owner", pair)) => {
+                    let (owner, with) = pair.split_once(' ')?;
+                    owners.insert(Address::parse(owner).ok()?, Address::parse(with).ok()?);
+                }
+                _ => {}
+            }
+        }
+        Some(Self { device, owner, owners, brought })
     }
 }
 
@@ -66,9 +88,17 @@ mod tests {
     fn a_row_is_read_as_it_was_written() {
         let first = |digit: &str| Address::parse(&format!("keystone^{}", digit.repeat(64))).unwrap();
         for owner in [None, Some(first("B"))] {
-            let row = PeerIdentity { device: first("A"), owner, frames: 3, bytes: 4 };
+            let owners =
+                owner.iter().map(|owner| (owner.clone(), first("C"))).chain([(first("D"), first("A"))]).collect();
+            let brought = Brought { day: 5, frames: 3, bytes: 4 };
+            let row = PeerIdentity { device: first("A"), owner, owners, brought };
             assert_eq!(PeerIdentity::parse(&row.text()), Some(row));
         }
+        // As it was before all owners were kept, and days counted: too old to count.
+        let before = PeerIdentity::parse(&format!("{}\n{}\n3 4", first("A"), first("B"))).unwrap();
+        assert_eq!(before.owners, [(first("B"), first("A"))].into());
+        let before = PeerIdentity::parse(&format!("{}\n-\n65536 4", first("A"))).unwrap();
+        assert_eq!(before.brought, Brought { day: 0, frames: 65_536, bytes: 4 });
         assert_eq!(PeerIdentity::parse("x"), None);
     }
 }

@@ -133,9 +133,9 @@ impl Identities {
         self.check_node_key(connection, device)?;
         let own = self.device().ok_or_else(|| Refused::auth("this node has no identity"))?;
         let (claim, now) = (self.connect_claim(connection, said, &first, false)?, self.now());
-        self.count_brought(&connection.peer, frames)?;
         self.0.frames.with(device, |of_device| {
             self.0.frames.with(&first, |session| {
+                self.count_brought(&connection.peer, session, frames)?;
                 let checked = add_all(session, frames).map_err(NotGood::from).and_then(|()| {
                     if session.standing(connect.address()).is_none() {
                         return Err(NotGood::Missing(first.clone(), greatest(session)));
@@ -183,11 +183,14 @@ impl Identities {
 
     /// Writes down who the peer proved to be.
     fn remember(&self, connection: &Connection, said: &Introduction, session: Address) {
+        let device = said.peer_keystone.clone();
         let before = PeerIdentity::of(&self.0.store, &connection.peer);
-        let same = before.filter(|row| row.device == said.peer_keystone);
+        let mut owners = before.as_ref().map(|row| row.owners.clone()).unwrap_or_default();
+        owners.extend(said.peer_owner.clone().map(|owner| (owner, device.clone())));
+        let same = before.filter(|row| row.device == device);
         let owner = said.peer_owner.clone().or_else(|| same.and_then(|row| row.owner));
-        let (frames, bytes) = lock(&self.0.brought).get(&connection.peer).copied().unwrap_or_default();
-        self.put_peer(&connection.peer, PeerIdentity { device: said.peer_keystone.clone(), owner, frames, bytes });
+        let brought = lock(&self.0.brought).get(&connection.peer).copied().unwrap_or_default();
+        self.put_peer(&connection.peer, PeerIdentity { device, owner, owners, brought });
         self.note_live(connection, &said.peer_keystone, said.peer_owner.as_ref(), |live| {
             live.peer_session = Some(session);
         });
@@ -200,8 +203,8 @@ impl Identities {
         if sig.frame_ref().is_none_or(|facts| facts.tjp != first) {
             return Err(Refused::auth("a signature of another keystone"));
         }
-        self.count_brought(&connection.peer, std::slice::from_ref(sig))?;
         let checked = self.0.frames.with(&first, |session| {
+            self.count_brought(&connection.peer, session, std::slice::from_ref(sig))?;
             add_all(session, std::slice::from_ref(sig))?;
             let Some(standing) = session.standing(sig.address()) else {
                 return Ok(Checked::Waits { first: first.clone(), after: greatest(session) });
@@ -228,9 +231,9 @@ impl Identities {
     fn sign_now(&self, connection: &Connection, target: &str) -> Result<Verified, Refused> {
         let live = self.live(connection).and_then(|live| live.own_session);
         let (session, _) = live.ok_or_else(|| Refused::auth("nothing was proven on this connection"))?;
-        if self.now() >= session.until {
+        if self.now() >= session.until || self.is_used_up(&session, 0) {
             connection.broken();
-            return Err(Refused::auth("the session's time is over; the next connection begins a new one"));
+            return Err(Refused::auth("the session is used up; the next connection begins a new one"));
         }
         self.sign_with(&session, &Claim::new(Verb::Sync, target)).map_err(sign_refused)
     }
@@ -348,6 +351,10 @@ impl Keystones for Identities {
 
     fn ended(&self, connection: &Connection) {
         self.forget_live(connection);
+    }
+
+    fn refused_as_forked(&self, connection: &Connection) {
+        self.let_go_of_session(connection);
     }
 
     fn commit_key(&self) -> Option<CommitKey> {

@@ -1,4 +1,4 @@
-//! Own session keystones: one for each peer and day, authorised by a frame of the device. Spec: ibgib §12.4
+//! Own session keystones: one for each peer and month, authorised by a frame of the device. Spec: ibgib §12.4
 //!
 //! Nothing is written down of them but their frames: the session id stands in the device frame that authorises them, and
 //! their secrets follow from it and from the working secret, so a crash orphans none.
@@ -11,12 +11,21 @@ use sealtide_identity::keystone::{Chain, Claim, Frame, SessionScope, Signer, Sta
 
 use super::signing::SignRefused;
 use super::{Identities, lock};
+use crate::engine::keystones::Connection;
 use crate::world::OsEntropy;
 
-/// How long a session keystone is used.
-const SESSION_MS: u64 = 24 * 3600 * 1000;
+/// How long a session keystone is used. Each costs a frame of the device, which is four times as large as one of a session
+/// and which every peer holds: a device chain that is full is refused everywhere.
+const SESSION_MS: u64 = 30 * 24 * 3600 * 1000;
 /// A session that ends sooner is not begun with.
 const SPARE_MS: u64 = 60 * 1000;
+/// Frames of a session, after which the next one begins: a quarter of what a peer takes of one keystone.
+const SESSION_FRAMES_MAX: u64 = 4_096;
+/// A session that has room for fewer is not begun with.
+const SPARE_FRAMES: u64 = 64;
+
+/// A session that is younger is not given up because a peer calls it forked: each costs a frame of the device.
+const KEPT_MS: u64 = 3600 * 1000;
 
 /// A session keystone of this node.
 #[derive(Clone, Debug)]
@@ -55,7 +64,9 @@ impl Identities {
             let mut found = OwnSessions::new();
             let recent = chain.valid_backwards().map(Standing::frame).take_while(|frame| frame.facts().n >= from);
             for (first, scope) in recent.filter_map(authorised).filter(|(_, scope)| now < scope.until) {
-                let session = OwnSession { first, id: scope.session, until: scope.until, shown: None };
+                // What a peer lacks of it all the same, it asks for.
+                let shown = self.0.frames.only_tip(&first).map(|(_, n)| n);
+                let session = OwnSession { first, id: scope.session, until: scope.until, shown };
                 found.entry(scope.peer).or_insert(session);
             }
             found
@@ -69,12 +80,18 @@ impl Identities {
         let spare = Stamp { ms: self.now().ms + SPARE_MS };
         if let Some(session) = found.filter(|session| spare < session.until)
             && self.state_of(&session.first) == State::Live
+            && !self.is_used_up(&session, SPARE_FRAMES)
         {
             return Ok(session);
         }
         let session = self.make_session(peer_device)?;
         lock(&self.0.sessions).insert(peer_device.clone(), session.clone());
         Ok(session)
+    }
+
+    /// Whether a session has fewer frames left than this.
+    pub(super) fn is_used_up(&self, session: &OwnSession, spare: u64) -> bool {
+        self.newest_n(&session.first).is_some_and(|n| n + spare >= SESSION_FRAMES_MAX)
     }
 
     fn make_session(&self, peer_device: &Address) -> Result<OwnSession, SignRefused> {
@@ -94,6 +111,31 @@ impl Identities {
             Ok(vec![sign(chain, Signer::Working(working), &key, &claim, stamp, &mut OsEntropy)?])
         })?;
         Ok(OwnSession { first, id, until, shown: None })
+    }
+
+    /// A peer sees two frames after one in what this node proves with: its store and key file were set back together, as by
+    /// a snapshot of the machine, so nothing here can tell. The next connection begins a new session.
+    pub(super) fn let_go_of_session(&self, connection: &Connection) {
+        let Some(live) = self.live(connection) else { return };
+        let Some((session, _)) = live.own_session else { return };
+        if session.until.ms.saturating_sub(SESSION_MS) + KEPT_MS > self.now().ms {
+            return;
+        }
+        let mut sessions = lock(&self.0.sessions);
+        if sessions.get(&live.peer_device).is_some_and(|there| there.first == session.first) {
+            tracing::warn!(
+                peer = connection.peer.short(),
+                "a peer calls the session with it forked; a new one is begun"
+            );
+            sessions.remove(&live.peer_device);
+        }
+    }
+
+    /// Frames of the own device came from a peer: this home was set back, and the sessions of before may go on elsewhere
+    /// than here. None is used again.
+    pub(super) fn let_go_of_sessions(&self, newest_n: u64) -> std::io::Result<()> {
+        lock(&self.0.sessions).clear();
+        self.0.vault.change(|keys| keys.sessions_from = newest_n + 1)
     }
 
     /// Signs a claim with an own session.

@@ -2,7 +2,7 @@
 //! show it. Spec: ibgib §12.3 "State"
 
 use sealtide_ibgib::{Address, Verified};
-use sealtide_identity::keystone::{Chain, Claim, Rank, SessionSecret, SignError, Signer, Standing, sign};
+use sealtide_identity::keystone::{Chain, Claim, Class, Rank, SessionSecret, SignError, Signer, Standing, sign};
 
 use super::doubt::Doubt;
 use super::frames::StoreTrouble;
@@ -67,7 +67,9 @@ impl Identities {
         let made = make(chain)?;
         self.check_single(first, &made)?;
         let records: Vec<Verified> = made.iter().map(|standing| standing.frame().record().clone()).collect();
-        if let Err(trouble) = self.reveal_after_commit(beside.into_iter().chain(records.iter().cloned()).collect()) {
+        let all = beside.into_iter().chain(records.iter().cloned()).collect();
+        let of_owner = made.iter().any(|standing| standing.class() == Class::Owner).then_some(first);
+        if let Err(trouble) = self.reveal_after_commit(all, of_owner) {
             // Whether it was written is told by the disk alone.
             *guard = None;
             return Err(trouble.into());
@@ -89,13 +91,22 @@ impl Identities {
         }
     }
 
-    /// Writes own frames, then counts them in the key file. When this returns they may be shown.
-    pub(super) fn reveal_after_commit(&self, records: Vec<Verified>) -> Result<(), StoreTrouble> {
+    /// Writes frames, then counts the own ones in the key file; those of an owner are own when it is the own one. When
+    /// this returns they may be shown.
+    pub(super) fn reveal_after_commit(
+        &self,
+        records: Vec<Verified>,
+        of_owner: Option<&Address>,
+    ) -> Result<(), StoreTrouble> {
         let count = records.len() as u64;
         failpoint::hit("identity.made");
         self.0.frames.commit(records)?;
         failpoint::hit("identity.committed");
-        self.0.vault.raise(count).map_err(|error| StoreTrouble(format!("the key file: {error}")))?;
+        let counted = match of_owner {
+            Some(owner) => self.0.vault.raise_owner(owner, count),
+            None => self.0.vault.raise(count),
+        };
+        counted.map_err(|error| StoreTrouble(format!("the key file: {error}")))?;
         failpoint::hit("identity.counted");
         Ok(())
     }

@@ -11,7 +11,7 @@ use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{Chain, Claim, RootSecret, State, Verb};
 use sealtide_store::Config;
 use sealtide_store::mem::MemDisk;
-use sealtide_sync::{AbortCode, Introduction};
+use sealtide_sync::{AbortCode, Introduction, Refused};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -62,9 +62,19 @@ fn clock() -> Clock {
 }
 
 fn room(disk: &MemDisk, place: &MemPlace, marker: [u8; 32], seed: u64) -> Result<Identities, OpenError> {
+    room_at(disk, place, marker, seed, clock())
+}
+
+fn room_at(
+    disk: &MemDisk,
+    place: &MemPlace,
+    marker: [u8; 32],
+    seed: u64,
+    clock: Clock,
+) -> Result<Identities, OpenError> {
     let store = Store::open(Arc::new(disk.clone()), Config::default()).map_err(StoreTrouble::of)?;
     let place = Box::new(place.clone());
-    Identities::open(Parts { node: node(seed), store, place, marker, clock: clock() })
+    Identities::open(Parts { node: node(seed), store, place, marker, clock })
 }
 
 fn sign_something(identities: &Identities) -> Result<Verified, SignRefused> {
@@ -151,8 +161,73 @@ fn an_old_store_does_not_sign() {
     assert!(matches!(sign_something(&moved), Err(SignRefused::Doubtful(_))));
 }
 
+/// Own frames that came from a peer and were written, but not counted: memory knows of them too, and the next start counts them.
+// Proves: SY-25
+#[test]
+fn what_was_imported_and_not_counted_is_known() {
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let before = room(&disk, &place, [1; 32], 7).unwrap();
+    let (device, old, old_place) = (before.device().unwrap(), disk.copy(), MemPlace::default());
+    lock(&old_place.0).text = lock(&place.0).text.clone();
+    before.post(&device).unwrap();
+    let restored = room(&old, &old_place, [1; 32], 7).unwrap();
+    lock(&old_place.0).left = Some(0);
+    assert!(restored.import(&device, &before.frames_of(&device)).is_err());
+    lock(&old_place.0).left = None;
+    restored.post(&device).unwrap();
+    assert_eq!((restored.state_of(&device), restored.frames_of(&device).len()), (State::Live, 3));
+    assert_eq!(restored.0.frames.count(&device), 3);
+    drop(restored);
+    assert_eq!(room(&old, &old_place, [1; 32], 7).unwrap().doubt(), None);
+}
+
+/// The key file counts the frames of the owner that is the own one, whichever that is by now: no start doubts the store.
+// Proves: SY-26
+#[test]
+fn another_owner_is_no_restored_store() {
+    let words = |byte| RootSecret::from_bytes([byte; 32]);
+    let (elsewhere, other_place) = (MemDisk::new(2), MemPlace::default());
+    let other = room(&elsewhere, &other_place, [1; 32], 2).unwrap();
+    let foreign = other.make_owner(&words(8)).unwrap();
+    sign_something(&other).unwrap();
+    let frames = other.frames_of(&foreign);
+    type Step<'a> = (&'a str, Box<dyn Fn(&Identities) + 'a>);
+    let new = |byte| move |it: &Identities| drop(it.make_owner(&words(byte)).unwrap());
+    let post = |it: &Identities| drop(sign_something(it).unwrap());
+    let revoke = |byte, frames| move |it: &Identities| drop(it.revoke(&words(byte), "over", frames).unwrap());
+    let steps: [Step; 7] = [
+        ("a first owner", Box::new(new(9))),
+        ("that signs", Box::new(post)),
+        ("the end of another owner", Box::new(revoke(8, &frames))),
+        ("the end of the own owner", Box::new(revoke(9, &[]))),
+        ("a second owner", Box::new(new(10))),
+        ("that signs more than the one to come", Box::new(|it| (0..5).for_each(|_| post(it)))),
+        ("a third one, from elsewhere", Box::new(|it| drop(it.recover(&words(11), &third()).unwrap()))),
+    ];
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    for (what, step) in steps {
+        let identities = room(&disk, &place, [1; 32], 7).unwrap();
+        step(&identities);
+        let (held, counted) = (identities.own_frame_count(), identities.0.vault.keys().generation);
+        assert_eq!(held, counted, "{what}");
+        drop(identities);
+        assert_eq!(room(&disk, &place, [1; 32], 7).unwrap().doubt(), None, "{what}");
+    }
+}
+
+/// The frames of one more owner, of another node.
+fn third() -> Vec<Verified> {
+    let node = room(&MemDisk::new(3), &MemPlace::default(), [1; 32], 3).unwrap();
+    let owner = node.make_owner(&RootSecret::from_bytes([11; 32])).unwrap();
+    node.frames_of(&owner)
+}
+
 fn connection(own: u64, peer: u64) -> Connection {
-    Connection::new(node(own).id, node(peer).id, own < peer, [5; 32]).0
+    bound(own, peer, 5)
+}
+
+fn bound(own: u64, peer: u64, binding: u8) -> Connection {
+    Connection::new(node(own).id, node(peer).id, own < peer, [binding; 32]).0
 }
 
 fn said(of: &Identities, own: u8, peer: u8) -> Introduction {
@@ -176,7 +251,7 @@ async fn a_proof_is_good_once() {
     b.keep(connection(2, 1), device.clone(), proof.device.clone(), true).await.unwrap();
     let good = b.check_proof(connection(2, 1), proof.session.clone(), said(&a, 20, 10)).await;
     assert_eq!(good, Ok(()));
-    let code = |result: Result<(), sealtide_sync::Refused>| result.unwrap_err().code;
+    let code = |result: Result<(), Refused>| result.unwrap_err().code;
     let replayed = b.check_proof(connection(2, 1), proof.session.clone(), said(&a, 21, 10)).await;
     assert_eq!(code(replayed), AbortCode::Auth, "another challenge");
     let mut elsewhere = connection(2, 1);
@@ -194,6 +269,157 @@ async fn a_proof_is_good_once() {
     next.binding = [7; 32];
     let again = a.prove(next, said(&b, 11, 21)).await.unwrap();
     assert_eq!((again.session.len(), again.device.len()), (3, 2));
+}
+
+/// What a peer brings is counted once, whatever it sends again, and for a day; a session serves for weeks and over restarts.
+// Proves: SY-32
+#[tokio::test]
+async fn a_peer_that_goes_on_as_it_did_is_never_shut_out() {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let ms = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let clock = || -> Clock {
+        let ms = ms.clone();
+        Arc::new(move || Stamp { ms: ms.fetch_add(1, Ordering::Relaxed) })
+    };
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let open = || room_at(&disk, &place, [1; 32], 1, clock()).unwrap();
+    let b = room_at(&MemDisk::new(2), &MemPlace::default(), [1; 32], 2, clock()).unwrap();
+    let mut a = open();
+    let (a_id, device) = (node(1).id, a.device().unwrap());
+    let mut number = 0;
+    let mut connect = async |a: &Identities| {
+        number += 1;
+        let on = |own, peer| bound(own, peer, number);
+        let proof = a.prove(on(1, 2), said(&b, 10, 20)).await.unwrap();
+        b.keep(on(2, 1), device.clone(), proof.device.clone(), true).await?;
+        // Frames that are here, sent again, are no new ones.
+        b.keep(on(2, 1), device.clone(), proof.device, true).await?;
+        b.check_proof(on(2, 1), proof.session.clone(), said(a, 20, 10)).await?;
+        b.check_proof(on(2, 1), proof.session.clone(), said(a, 20, 10)).await?;
+        b.ended(&on(2, 1));
+        Ok::<_, Refused>(proof.session.len())
+    };
+    let brought = || b.peer(&a_id).unwrap().brought;
+    assert_eq!(connect(&a).await, Ok(2));
+    assert_eq!(brought().frames, 4, "two of the device, two of the session");
+    // A month of days, each with a restart: one more frame of the session each.
+    for day in 1..29 {
+        ms.fetch_add(DAY, Ordering::Relaxed);
+        drop(a);
+        a = open();
+        assert_eq!(connect(&a).await, Ok(1), "day {day}");
+        assert_eq!(brought().frames, 1);
+    }
+    assert_eq!(a.frames_of(&device).len(), 2, "the device signed nothing more");
+    let today = brought();
+    lock(&b.0.brought).insert(a_id, Brought { frames: 65_536, ..today });
+    assert_eq!(connect(&a).await.unwrap_err().code, AbortCode::Limit);
+    ms.fetch_add(DAY, Ordering::Relaxed);
+    assert!(connect(&a).await.is_ok());
+    assert_eq!(brought(), Brought { day: today.day + 1, ..brought() });
+    // A session without room for what one connection signs is not begun with.
+    let session = lock(&a.0.sessions).values().next().cloned().unwrap();
+    assert!(!a.is_used_up(&session, 64) && a.is_used_up(&session, 4_096));
+    ms.fetch_add(2 * DAY, Ordering::Relaxed);
+    assert_eq!(connect(&a).await, Ok(2), "a new one");
+}
+
+/// The end that one owner makes of a device binds its node, whatever owner it names and device it makes later.
+// Proves: SY-29
+#[tokio::test]
+async fn no_other_owner_and_no_new_device_hides_from_an_owner() {
+    let open = |seed| room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+    let (a, b) = (open(1), open(2));
+    let order = DelegationOrder { node: node(1).id, verbs: vec![Verb::Connect, Verb::Sync], until: None };
+    let knows = |of: &Identities, device: Address| {
+        let row = PeerIdentity { device, owner: None, owners: BTreeMap::new(), brought: Brought::default() };
+        of.put_peer(&node(1).id, row);
+    };
+    let owners: Vec<(Identities, Address)> = (10..19)
+        .map(|seed| {
+            let of = open(seed);
+            let owner = of.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+            knows(&of, a.device().unwrap());
+            of.delegate(&order).unwrap();
+            b.import(&owner, &of.frames_of(&owner)).unwrap();
+            (of, owner)
+        })
+        .collect();
+    let connect = async |a: &Identities, owner: Option<&Address>| {
+        let proof = a.prove(connection(1, 2), said(&b, 10, 20)).await.unwrap();
+        b.keep(connection(2, 1), a.device().unwrap(), proof.device, true).await.unwrap();
+        let said = Introduction { peer_owner: owner.cloned(), ..said(a, 20, 10) };
+        let checked = b.check_proof(connection(2, 1), proof.session, said).await;
+        checked.map_err(|refused| refused.code)
+    };
+    for (_, owner) in &owners[..8] {
+        assert_eq!(connect(&a, Some(owner)).await, Ok(()));
+    }
+    assert_eq!(connect(&a, Some(&owners[8].1)).await, Err(AbortCode::Auth), "a ninth owner");
+    assert_eq!(connect(&a, Some(&owners[7].1)).await, Ok(()));
+    let (first, owner) = &owners[0];
+    first.undelegate(&a.device().unwrap()).unwrap();
+    b.import(owner, &first.frames_of(owner)).unwrap();
+    assert_eq!(connect(&a, Some(&owners[7].1)).await, Err(AbortCode::Revoked), "another owner");
+    assert_eq!(connect(&a, None).await, Err(AbortCode::Revoked), "no owner");
+    let anew = open(1);
+    assert_ne!(anew.device(), a.device());
+    assert_eq!(connect(&anew, None).await, Err(AbortCode::Revoked), "a new device under the same node key");
+    // Unless the owner lets that one speak.
+    knows(first, anew.device().unwrap());
+    first.delegate(&order).unwrap();
+    b.import(owner, &first.frames_of(owner)).unwrap();
+    assert_eq!(connect(&anew, Some(owner)).await, Ok(()));
+}
+
+/// A home that was set back with its key file, as by a snapshot of the machine, goes on with a new session where the old one went
+/// on without it.
+// Proves: SY-27
+#[tokio::test]
+async fn a_home_that_was_set_back_begins_a_new_session() {
+    let ms = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let clock = || -> Clock {
+        let ms = ms.clone();
+        Arc::new(move || Stamp { ms: ms.fetch_add(1, Ordering::Relaxed) })
+    };
+    let (disk, place) = (MemDisk::new(1), MemPlace::default());
+    let open = |disk: &MemDisk, place: &MemPlace| room_at(disk, place, [1; 32], 1, clock()).unwrap();
+    let b = room_at(&MemDisk::new(2), &MemPlace::default(), [1; 32], 2, clock()).unwrap();
+    let connect = async |a: &Identities, binding: u8| {
+        let (here, there) = (bound(1, 2, binding), bound(2, 1, binding));
+        let proof = a.prove(here, said(&b, 10, 20)).await.unwrap();
+        b.keep(there.clone(), a.device().unwrap(), proof.device, true).await.unwrap();
+        b.check_proof(there, proof.session, said(a, 20, 10)).await.map_err(|refused| refused.code)
+    };
+    let copy = |disk: &MemDisk, place: &MemPlace| {
+        let (disk, old_place) = (disk.copy(), MemPlace::default());
+        lock(&old_place.0).text = lock(&place.0).text.clone();
+        (disk, old_place)
+    };
+    let a = open(&disk, &place);
+    assert_eq!(connect(&a, 1).await, Ok(()));
+    let snapshot = copy(&disk, &place);
+    assert_eq!(connect(&a, 2).await, Ok(()));
+    let again = copy(&snapshot.0, &snapshot.1);
+    let set_back = open(&snapshot.0, &snapshot.1);
+    assert_eq!(set_back.doubt(), None);
+    assert_eq!(connect(&set_back, 3).await, Err(AbortCode::IdentityForked));
+    // Not for a word that any peer can say at any time.
+    set_back.refused_as_forked(&bound(1, 2, 3));
+    assert_eq!(connect(&set_back, 4).await, Err(AbortCode::IdentityForked));
+    ms.fetch_add(3_600_000, Ordering::Relaxed);
+    set_back.refused_as_forked(&bound(1, 2, 4));
+    assert_eq!(connect(&set_back, 5).await, Ok(()));
+    // Where a peer brings the frames of the device that were made meanwhile, no session of before is used.
+    let device = set_back.device().unwrap();
+    let restored = open(&again.0, &again.1);
+    assert_eq!(lock(&restored.0.sessions).len(), 1);
+    assert_eq!(restored.import(&device, &set_back.frames_of(&device)).unwrap(), 1);
+    assert_eq!(lock(&restored.0.sessions).len(), 0);
+    drop(restored);
+    let restored = open(&again.0, &again.1);
+    assert_eq!(lock(&restored.0.sessions).len(), 0, "after a restart too");
+    assert_eq!(connect(&restored, 6).await, Ok(()));
 }
 
 /// Two first-come successors freeze a keystone where both are seen, and its connections end.

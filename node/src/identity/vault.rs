@@ -62,8 +62,23 @@ impl Vault {
         self.change(|keys| keys.generation += frames)
     }
 
-    /// Names the owner keystone that this node signs for.
-    pub(super) fn take_owner(&self, first: Address, seed: Seed) -> io::Result<()> {
-        self.change(|keys| keys.owner = Some((first, seed)))
+    /// As [`Vault::raise`], for frames of an owner keystone: those of another owner than the own one do not count.
+    // Spec: SY-26
+    pub(super) fn raise_owner(&self, owner: &Address, frames: u64) -> io::Result<()> {
+        if self.owner().as_ref() == Some(owner) { self.raise(frames) } else { Ok(()) }
+    }
+
+    /// Names the owner keystone that this node signs for. The count goes by the frames of the own owner, so those that
+    /// are `held` of the one before are taken off, and those of the new one added.
+    // Spec: SY-26
+    pub(super) fn take_owner(&self, first: Address, seed: Seed, held: impl Fn(&Address) -> u64) -> io::Result<()> {
+        self.change(|keys| {
+            let before = keys.owner.as_ref().map(|(first, _)| first);
+            if before != Some(&first) {
+                let (old, new) = (before.map_or(0, &held), held(&first));
+                keys.generation = (keys.generation + new).saturating_sub(old);
+            }
+            keys.owner = Some((first, seed));
+        })
     }
 }

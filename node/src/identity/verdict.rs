@@ -6,6 +6,7 @@ use sealtide_identity::NodeId;
 use sealtide_identity::keystone::{Chain, Class, State, Verb};
 use sealtide_sync::{AbortCode, Refused};
 
+use super::peers::OWNERS_MAX;
 use super::{Identities, PeerIdentity, lock};
 
 pub(super) fn refused(code: AbortCode, text: &str) -> Refused {
@@ -22,8 +23,8 @@ fn standing(state: State) -> Result<(), Refused> {
 }
 
 impl Identities {
-    /// Whether a device may speak: it is whole, and so is its owner. The owner that a device named once and that delegated
-    /// it is remembered: a device that leaves it out, or names another, does not escape its end.
+    /// Whether a device may speak: it is whole, and so is every owner that its node ever named and that delegated it. They
+    /// are remembered: a node that leaves one out, names another or makes itself a new device does not escape its end.
     // Spec: SY-27 SY-28 SY-29
     pub(super) fn device_stands(
         &self,
@@ -32,13 +33,16 @@ impl Identities {
         named_owner: Option<&Address>,
     ) -> Result<(), Refused> {
         standing(self.state_of(device))?;
-        let remembered = PeerIdentity::of(&self.0.store, node).filter(|row| row.device == *device);
-        if let Some(owner) = remembered.and_then(|row| row.owner) {
-            standing(self.state_of(&owner))?;
-            let ended = self.0.frames.with(&owner, |chain| chain.delegations(device).is_empty());
-            if ended {
+        let owners = PeerIdentity::of(&self.0.store, node).map(|row| row.owners).unwrap_or_default();
+        for (owner, with) in &owners {
+            standing(self.state_of(owner))?;
+            let delegates = |chain: &mut Chain| [device, with].iter().any(|one| !chain.delegations(one).is_empty());
+            if !self.0.frames.with(owner, delegates) {
                 return Err(refused(AbortCode::Revoked, "the owner took back what this device may do"));
             }
+        }
+        if owners.len() >= OWNERS_MAX && named_owner.is_some_and(|owner| !owners.contains_key(owner)) {
+            return Err(Refused::auth("this node has named too many owners; let it in under a new node key"));
         }
         let Some(owner) = named_owner else { return Ok(()) };
         standing(self.state_of(owner))?;

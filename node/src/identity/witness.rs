@@ -58,6 +58,8 @@ impl Identities {
             let held = self.0.frames.with(keystone, |chain| chain.standing(named).is_some());
             lock(&self.0.doubts).named(keystone, named, held);
             if held {
+                let identities = self.clone();
+                let _ = tokio::task::spawn_blocking(move || identities.end_doubt()).await;
                 return Ok(());
             }
             if !asked {
@@ -78,7 +80,8 @@ impl Identities {
         }
     }
 
-    /// In doubt: whether this peer knows the newest frame there is, or another one did.
+    /// In doubt: whether this peer knows the newest frame there is, or another one did. It is none that counts while
+    /// another one named a frame that is not here.
     fn weigh(&self, device: &Address, known: Option<&(Address, u64)>) -> Result<(), Refused> {
         let newest = self.0.frames.with(device, |chain| is_newest(chain, known));
         if newest {
@@ -106,11 +109,21 @@ impl Identities {
     }
 
     fn vouch(&self, keystone: &Address) {
+        if lock(&self.0.doubts).vouched(keystone) {
+            tracing::info!(%keystone, "a witness knows the newest frame");
+            self.end_doubt();
+        }
+    }
+
+    /// Writes down that nothing is doubted any more, when it is so: witnesses vouched for all, and what peers named is here.
+    fn end_doubt(&self) {
         let own: Vec<Address> = [self.device(), self.owner()].into_iter().flatten().collect();
-        let over = lock(&self.0.doubts).vouched(keystone, &own);
-        tracing::info!(%keystone, "a witness knows the newest frame");
-        if over && let Err(error) = self.settle_doubt(self.0.marker) {
-            tracing::error!(%error, "the key file could not be written");
+        if !lock(&self.0.doubts).is_over(&own) {
+            return;
+        }
+        match self.count_anew(self.0.marker) {
+            Ok(()) => lock(&self.0.doubts).clear(),
+            Err(error) => tracing::error!(%error, "the key file could not be written"),
         }
     }
 

@@ -10,9 +10,16 @@ use crate::real::now;
 
 impl Node {
     /// A node came with a ticket for a device: it is let into all that this node administers. The engine makes it a member there once
-    /// it proved its keystones, as any other that an invite let in.
+    /// it proved its keystones, as any other that an invite let in. Once: what was taken from it since, the same ticket does not
+    /// give back.
     pub(super) fn let_device_in(&self, peer: NodeId, invite: InviteId) {
         let granted = self.known().grants();
+        let space = self.known().invite(&invite).map(|invite| invite.space);
+        // What the invite itself granted is spent when the device has proved its keystones.
+        let is_new = granted.iter().any(|grant| grant.node == peer && Some(grant.space) == space);
+        if !is_new || self.known().was_device_let_in(&invite, &peer) {
+            return;
+        }
         for space in self.administered() {
             if granted.iter().any(|grant| grant.space == space && grant.node == peer && grant.role == Role::Admin) {
                 continue;
@@ -26,6 +33,9 @@ impl Node {
             && let Err(error) = self.known().note_awaits_owner(&peer, true)
         {
             tracing::error!(%error, "a device is not delegated by the owner; `sealtide identity delegate` does it");
+        }
+        if let Err(error) = self.known().note_device_let_in(&invite, &peer) {
+            tracing::error!(%error, "the same ticket lets this device in once more");
         }
     }
 
@@ -119,5 +129,46 @@ impl Node {
         }
         self.identities_changed();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtide_identity::{Invite, InviteSecret};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::home::Home;
+
+    /// A ticket for a device lets it in once: what was spent or taken away since stays so.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_device_is_let_in_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let spaces = [node.create_space("Notes", "folder").unwrap(), node.create_space("docs", "folder").unwrap()];
+        let (id, device, known) = ([7; 16], NodeId::from_bytes([3; 32]), node.known());
+        let (secret, expires_ms) = (InviteSecret::from_bytes([8; 32]), now().wall_ms + 3_600_000);
+        let invite =
+            Invite { id, secret, space: spaces[0], role: Role::Admin, expires_ms, uses_left: 1, enrolled: Vec::new() };
+        known.put_invite(&invite).unwrap();
+        known.note_device_invite(&id).unwrap();
+        let granted = || known.grants().iter().filter(|grant| grant.node == device).count();
+        // A join that is cut begins again.
+        for _ in 0..2 {
+            assert!(known.enrol(&id, device).unwrap().is_some());
+            node.let_device_in(device, id);
+            assert_eq!(granted(), 2);
+        }
+        // The issuer administers one of the spaces no more, so that the grant there is not spent.
+        for taken in [spaces[1], spaces[0]] {
+            node.store().facts().remove_grant(&taken, &device).unwrap();
+            let left = granted();
+            let _ = known.enrol(&id, device).unwrap();
+            node.let_device_in(device, id);
+            assert_eq!(granted(), left);
+        }
+        assert!(known.is_device_invite(&id));
     }
 }

@@ -45,6 +45,8 @@ struct Scene {
     node_a: Running,
     node_c: Running,
     _node_b: Running,
+    /// The one that let the writer in.
+    ticket: String,
 }
 
 fn a_removed_writer() -> Scene {
@@ -91,7 +93,7 @@ fn a_removed_writer() -> Scene {
         }
     });
     assert_eq!(held_paths(&a), ["late.md", "plan.md"]);
-    Scene { a, b, c, node_a, node_c, _node_b: node_b }
+    Scene { a, b, c, node_a, node_c, _node_b: node_b, ticket }
 }
 
 /// The paths of what is held, in order.
@@ -106,7 +108,7 @@ fn held_paths(machine: &Machine) -> Vec<String> {
 // Proves: SY-101 SY-102
 #[test]
 fn a_removed_writer_through_an_honest_third_node() {
-    let Scene { a, b, c, mut node_a, node_c, _node_b } = a_removed_writer();
+    let Scene { a, b, c, mut node_a, node_c, _node_b, ticket } = a_removed_writer();
     assert!(!a.notes().join("late.md").exists());
     assert_eq!(read(&a, "plan.md"), "plan\n");
     assert_eq!(read(&a, "early.md"), "early\n", "what was there before the removal stays");
@@ -120,6 +122,10 @@ fn a_removed_writer_through_an_honest_third_node() {
         done => Err(format!("{done:?}")),
     });
     b.fails(&["sync", "--wait", "--timeout", "2s"], 6, "not_shared");
+    // The ticket that let it in is used up, also at the node that made it and has not thrown it out itself.
+    let left = roles(&c);
+    b.fails(&["join", &ticket, b.notes_text()], 6, "refused");
+    assert_eq!((roles(&c), roles(&c).get(node_of(&b))), (left, None));
     drop(node_c);
 
     // What is held outlives the process.
@@ -174,7 +180,7 @@ fn what_is_held_is_rejected_for_everybody() {
 // Proves: SY-102
 #[test]
 fn what_is_held_is_taken_when_its_writer_may_write_again() {
-    let Scene { a, b, c: _c, node_a: _node_a, node_c: _node_c, _node_b } = a_removed_writer();
+    let Scene { a, b, c: _c, node_a: _node_a, node_c: _node_c, _node_b, .. } = a_removed_writer();
     // That an admin goes on from a version does not vouch for it: it has a name under it, of somebody who may not.
     let ticket = a.ok(&["ticket", "new", "--role", "write"])["ticket"].as_str().unwrap().to_owned();
     // The writer has the space, in its directory; it is the invite that counts.

@@ -181,6 +181,13 @@ impl Chain {
         self.by_address.get(address).map(|at| &self.nodes[*at].standing)
     }
 
+    /// Whether a frame is here, checked or waiting for the one before it.
+    pub fn holds(&self, record: &Verified) -> bool {
+        let previous = record.frame_ref().and_then(|facts| facts.past.last());
+        let waiting = previous.and_then(|previous| self.waiting.get(previous)).into_iter().flatten();
+        self.by_address.contains_key(record.address()) || waiting.map(Frame::address).any(|one| one == record.address())
+    }
+
     /// Where a checked frame stands.
     // Spec: SY-84
     pub fn place(&self, address: &Address) -> Option<Place> {

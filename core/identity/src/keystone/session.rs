@@ -134,7 +134,7 @@ pub enum SessionRefused {
     #[error("no frame of the device authorises the session for this peer")]
     NotAuthorised,
     /// Its time is over.
-    #[error("the session's time is over, as the clock here says: do the clocks of both nodes differ by a day?")]
+    #[error("the session's time is over, as the clock here says: do the clocks of both nodes agree?")]
     Expired,
 }
 

@@ -59,7 +59,10 @@ impl Home {
         let device = other.device();
         self.identities.import(&device, &other.identities.frames_of(&device)).unwrap();
         self.identities.tell();
-        self.identities.put_peer(&other.id(), PeerIdentity { device, owner: None, frames: 0, bytes: 0 });
+        self.identities.put_peer(
+            &other.id(),
+            PeerIdentity { device, owner: None, owners: BTreeMap::new(), brought: Brought::default() },
+        );
     }
 
     fn records(&self, space: &SpaceId) -> BTreeMap<Sid, Verified> {
