@@ -77,7 +77,7 @@ pub(super) fn open(
     file: Option<&Path>,
     told: &mut Vec<String>,
 ) -> Result<Opened, Failure> {
-    if let Some(frame) = frames.all()?.pop() {
+    if let Some(frame) = frames.newest()? {
         if file.is_some() {
             told.push("--registry is ignored: the store holds a registry".to_owned());
         }

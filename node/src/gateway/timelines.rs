@@ -28,6 +28,9 @@ const SPACE_SETTING: &str = "gateway.space";
 /// Where the first frame of the registry is kept, when this node did not begin it.
 pub(super) const REGISTRY_SETTING: &str = "gateway.registry";
 
+/// Frames that are read at once when they are looked through.
+const PAGE: u64 = 64;
+
 /// The frames of the one timeline with this ib.
 pub(super) struct Frames<'a> {
     pub(super) store: &'a Store,
@@ -49,9 +52,31 @@ impl Frames<'_> {
     /// Those from counter `from` on, at most `limit`.
     pub(super) fn from(&self, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
         let (Some(view), Some(tip)) = (self.store.view(self.space), self.tip()?) else { return Ok(Vec::new()) };
-        let lost = || Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib));
         let sids = view.frames(&tip.timeline, from, tip.n, limit);
-        sids.iter().map(|sid| view.record(sid).ok_or_else(lost)).collect()
+        sids.iter().map(|sid| view.record(sid).ok_or_else(|| self.lost())).collect()
+    }
+
+    /// The newest, without the others.
+    pub(super) fn newest(&self) -> Result<Option<Verified>, Failure> {
+        let (Some(view), Some(tip)) = (self.store.view(self.space), self.tip()?) else { return Ok(None) };
+        view.record(&tip.sid).map(Some).ok_or_else(|| self.lost())
+    }
+
+    /// Whether one is such, the newest first: a few at a time are in memory.
+    pub(super) fn any_back(&self, is_such: impl Fn(&Verified) -> bool) -> Result<bool, Failure> {
+        let mut behind = self.count()?;
+        while behind > 0 {
+            let from = behind.saturating_sub(PAGE);
+            if self.from(from, (behind - from) as usize)?.iter().rev().any(&is_such) {
+                return Ok(true);
+            }
+            behind = from;
+        }
+        Ok(false)
+    }
+
+    fn lost(&self) -> Failure {
+        Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib))
     }
 
     /// How many there are.
@@ -59,7 +84,7 @@ impl Frames<'_> {
         Ok(self.tip()?.map_or(0, |tip| tip.n + 1))
     }
 
-    /// The newest.
+    /// The place of the newest.
     fn tip(&self) -> Result<Option<TipItem>, Failure> {
         let Some(view) = self.store.view(self.space) else { return Ok(None) };
         // A registry that was taken over stands beside the one that this node began.
