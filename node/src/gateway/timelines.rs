@@ -7,7 +7,7 @@ use sealtide_crypto::Ed25519PublicKey;
 use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
 use sealtide_identity::keyring::{Algorithm, LedgerRecord};
 use sealtide_identity::{NodeId, SpaceId};
-use sealtide_store::{SpaceLabel, Store, Underway};
+use sealtide_store::{CommitError, SpaceLabel, Store, Underway};
 use sealtide_sync::{CommitRequest, SpaceView, TipItem};
 use serde_json::Value;
 
@@ -113,12 +113,22 @@ impl Frames<'_> {
         Ok(frame)
     }
 
-    /// As [`Frames::next`], but for the wait for the disk.
+    /// As [`Frames::next`], but for the wait for the disk. Refused when the store has gone on from `tip` already, whatever the
+    /// caller believes: two frames behind one could not be opened any more.
     pub(super) fn begin_next(&self, tip: &Verified, data: Object) -> Result<(Verified, Underway), Failure> {
         let frame = try_evolve(tip, data, Relations::new(), Stamp { ms: now().wall_ms });
         let frame = frame.map_err(|error| Failure::failed("store", format!("{}: {error}", self.ib)))?;
-        let underway = self.store.begin_commit(self.space, &request(frame.clone()));
-        Ok((frame, underway.map_err(|error| Failure::failed("store", error.to_string()))?))
+        let expected = tip.frame().map(|facts| (facts.timeline, vec![tip.sid()])).into_iter().collect();
+        let request = CommitRequest { expected, strict: true, ..request(frame.clone()) };
+        let underway = self.store.begin_commit(self.space, &request).map_err(|error| match error {
+            CommitError::TipMoved(_) => {
+                let text =
+                    format!("the store holds more of {} than this process knows of; nothing was written", self.ib);
+                Failure::failed("stale", text).hint("start the node anew: it goes on from what is stored")
+            }
+            error => Failure::failed("store", error.to_string()),
+        })?;
+        Ok((frame, underway))
     }
 }
 
@@ -191,4 +201,51 @@ pub(super) fn app_space(store: &Store, identity: &Identity) -> Result<SpaceId, F
     known.put_label(&space, Some(&label)).map_err(|error| failed(&error))?;
     known.put_setting(SPACE_SETTING, Some(&space.to_string())).map_err(|error| failed(&error))?;
     Ok(space)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sealtide_store::Config;
+    use sealtide_store::mem::MemDisk;
+
+    use super::*;
+
+    // Proves: GW-106
+    #[test]
+    fn nothing_goes_on_from_a_frame_that_is_not_the_newest() {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        let first = space_genesis(APP, APP_KIND, "somebody", Stamp { ms: 1 }, "u");
+        let space = store.create_space(first).unwrap();
+        let frames = Frames { store: &store, space: &space, ib: "keyring" };
+        let first = frames.begin(data_of("record", Value::from(1))).unwrap();
+        let second = frames.next(&first, data_of("record", Value::from(2))).unwrap();
+        assert_eq!(frames.next(&first, data_of("record", Value::from(3))).unwrap_err().code, "stale");
+        assert_eq!(frames.all().unwrap(), [first, second.clone()]);
+        frames.next(&second, data_of("record", Value::from(3))).unwrap();
+    }
+
+    #[test]
+    fn frames_are_looked_through_from_the_newest_to_the_first() {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        let first = space_genesis(APP, APP_KIND, "somebody", Stamp { ms: 1 }, "u");
+        let space = store.create_space(first).unwrap();
+        let frames = Frames { store: &store, space: &space, ib: "registry" };
+        assert_eq!(frames.newest().unwrap(), None);
+        let count = 2 * PAGE + 3;
+        let mut tip = frames.begin(data_of("at", Value::from(0))).unwrap();
+        for at in 1..count {
+            tip = frames.next(&tip, data_of("at", Value::from(at))).unwrap();
+        }
+        assert_eq!(frames.newest().unwrap(), Some(tip));
+        let seen = std::cell::RefCell::new(Vec::new());
+        let note = |frame: &Verified| {
+            seen.borrow_mut().push(member(frame, "at").as_u64().unwrap());
+            false
+        };
+        assert!(!frames.any_back(note).unwrap());
+        assert_eq!(seen.into_inner(), (0..count).rev().collect::<Vec<_>>());
+        assert!(frames.any_back(|frame| member(frame, "at") == 1).unwrap());
+    }
 }
