@@ -31,7 +31,7 @@ use crate::real::now;
 use crate::world::OsEntropy;
 
 use chain::{Chain, Signers};
-pub(crate) use chain::{export_lines, verify_export};
+pub(crate) use chain::{Export, export_lines, verify_export};
 pub use checkpoint::CheckpointSigner;
 use checkpoint::Covered;
 pub use event::AuditEvent;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
+use crate::body::DownloadPlace;
 use crate::connection::{Connection, Silence, Tally, Times, stopped};
 use crate::console::{self, Console};
 use crate::counts::{Counted, Counts};
@@ -27,6 +28,7 @@ use crate::hear::{Hearing, Listener};
 use crate::lifecycle::{Lives, Load, Phase};
 use crate::patience::Patient;
 use crate::rates::Rate;
+use crate::refusal::Code;
 use crate::session::{Broadcast, Echo, Session};
 use crate::settings::{Door, Settings, SettingsError};
 use crate::standing::Standing;
@@ -65,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) tokens: Arc<Rate>,
     pub(crate) requests: Arc<Rate>,
     pub(crate) sign_in_tries: Arc<Rate>,
+    /// Places for bodies that are read from the disk as they are sent.
+    downloads: Arc<Semaphore>,
     /// The one passphrase that is tried.
     pub(crate) passphrases: Arc<Semaphore>,
     pub(crate) others: broadcast::Sender<Broadcast>,
@@ -158,6 +162,7 @@ impl Server {
             tokens: Arc::new(Rate::new(door.settings.tokens_per_second)),
             requests: Arc::new(Rate::new(door.settings.requests_per_second)),
             sign_in_tries: Arc::new(Rate::new(SIGN_IN_TRIES)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             passphrases: Arc::new(Semaphore::new(1)),
             others: broadcast::Sender::new(BROADCASTS),
             tunnel,
@@ -318,6 +323,11 @@ impl Shared {
     /// How long a head may take to come, and a TLS handshake before it.
     fn head_time(&self) -> Duration {
         Duration::from_millis(self.door.settings.handshake_timeout_ms)
+    }
+
+    /// A place for one more body that is read from the disk.
+    pub(crate) fn download(&self) -> Result<DownloadPlace, Code> {
+        self.downloads.clone().try_acquire_owned().map_err(|_| Code::Overload)
     }
 
     /// Milliseconds of a clock that never steps.
