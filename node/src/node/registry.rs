@@ -43,17 +43,22 @@ pub(super) struct RegistrySlot {
 }
 
 impl Node {
-    /// The registry that this home shares or follows; looked at when it is asked for the first time.
+    /// The registry that this home shares or follows; looked at when it is asked for the first time, which nobody waits for who asks
+    /// whether there is one.
     pub(crate) fn shared_registry(&self) -> Option<Arc<SharedRegistry>> {
+        let shared = self.known_registry()?;
+        shared.look_first();
+        Some(shared)
+    }
+
+    fn known_registry(&self) -> Option<Arc<SharedRegistry>> {
         let mut known = lock(&self.0.registry.known);
         known
             .get_or_insert_with(|| {
                 let setting = |name: &str| self.known().setting(name);
                 let (space, first) = setting(SPACE_SETTING).zip(setting(FIRST_SETTING))?;
                 let first = Address::parse(&first).ok()?;
-                let shared = Arc::new(SharedRegistry::new(self.store().clone(), space.parse().ok()?, first));
-                shared.look();
-                Some(shared)
+                Some(Arc::new(SharedRegistry::new(self.store().clone(), space.parse().ok()?, first)))
             })
             .clone()
     }
@@ -82,7 +87,7 @@ impl Node {
         .await?;
         let making = self.clone();
         let space = super::off(move || making.create_space(SPACE_NAME, SPACE_KIND)).await?;
-        self.put_shared(space, &first)?;
+        self.put_shared(space, &first, None)?;
         self.tend_registry().await?;
         self.audit().note("registry_shared", &[("space", &space.to_string()), ("first", first.as_str())]);
         Ok(())
@@ -104,16 +109,17 @@ impl Node {
             [] => return Err(Failure::usage("no_registry", "whoever made this space keeps no registry in it")),
             _ => return Err(Failure::usage("several_registries", "whoever made this space keeps several in it")),
         };
-        let shared = SharedRegistry::new(self.store().clone(), space, first.clone());
-        let (shared, _) = super::off(move || {
-            let looked = shared.look();
-            Ok((shared, looked))
+        let shared = Arc::new(SharedRegistry::new(self.store().clone(), space, first.clone()));
+        let looking = shared.clone();
+        super::off(move || {
+            looking.look_first();
+            Ok(())
         })
         .await?;
         let state = shared.state().ok_or_else(|| {
             Failure::new(Exit::Verification, "registry", "the registry of this space is not signed by its writer")
         })?;
-        self.put_shared(space, &first)?;
+        self.put_shared(space, &first, Some(shared))?;
         if Desk::exists(self.store()) {
             self.desk(false)?;
         }
@@ -170,7 +176,7 @@ impl Node {
     }
 
     fn not_shared_yet(&self) -> Result<(), Failure> {
-        match self.shared_registry() {
+        match self.known_registry() {
             None => Ok(()),
             Some(shared) => {
                 let text = format!("the registry of {} is shared or followed already", self.label(&shared.space()));
@@ -179,11 +185,16 @@ impl Node {
         }
     }
 
-    fn put_shared(&self, space: SpaceId, first: &Address) -> Result<(), Failure> {
+    fn put_shared(
+        &self,
+        space: SpaceId,
+        first: &Address,
+        looked_at: Option<Arc<SharedRegistry>>,
+    ) -> Result<(), Failure> {
         let known = self.known();
         known.put_setting(FIRST_SETTING, Some(first.as_str())).map_err(store_failure)?;
         known.put_setting(SPACE_SETTING, Some(&space.to_string())).map_err(store_failure)?;
-        *lock(&self.0.registry.known) = None;
+        *lock(&self.0.registry.known) = looked_at.map(Some);
         self.0.registry.news.notify_one();
         Ok(())
     }
@@ -286,7 +297,7 @@ impl Node {
                     Err(failure) if failure.exit == Exit::Interrupted => return,
                     Err(failure) => tracing::warn!(%failure, "the shared registry was not looked after"),
                 }
-                let space = node.shared_registry().map(|shared| shared.space());
+                let space = node.known_registry().map(|shared| shared.space());
                 let news = async {
                     loop {
                         match events.recv().await {
