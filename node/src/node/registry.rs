@@ -9,7 +9,7 @@ use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_releases::{BumpRequest, RegistryFrame};
 use sealtide_sync::SpaceView;
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Notify, broadcast};
 
 use super::{Node, lock};
 use crate::audit::AuditEvent;
@@ -18,7 +18,7 @@ use crate::engine::Event;
 use crate::engine::members::founder_of;
 use crate::failure::{Exit, Failure};
 use crate::gateway::{
-    BUMP_CHANNEL, Desk, Looked, PassedOn, SharedRegistry, SharedState, answer_passed_on, ledgers_in, pass_on,
+    BUMP_CHANNEL, Desk, Looked, PassedOn, Places, SharedRegistry, SharedState, answer_passed_on, ledgers_in, pass_on,
     registries_in, writer_frame, writers_in,
 };
 
@@ -29,8 +29,6 @@ const SPACE_SETTING: &str = "registry.space";
 const FIRST_SETTING: &str = "registry.first";
 /// Frames that are copied at once.
 const BATCH: usize = 256;
-/// Bumps of other nodes that are made at once.
-const ANSWERED_AT_ONCE: usize = 8;
 
 /// What a node knows of its shared registry.
 #[derive(Default)]
@@ -346,33 +344,45 @@ impl Node {
     fn answer_nodes(&self) {
         let (node, mut stop) = (self.clone(), self.stopping());
         let mut channels = self.engine().serve_channels(BUMP_CHANNEL);
-        let room = Arc::new(Semaphore::new(ANSWERED_AT_ONCE));
+        let places = Arc::new(Places::default());
         tokio::spawn(async move {
             loop {
                 let (peer, channel) = tokio::select! {
                     Some(opened) = channels.recv() => opened,
                     _ = stop.wait_for(|stopped| *stopped) => return,
                 };
-                let Ok(room) = room.clone().acquire_owned().await else { return };
-                let node = node.clone();
+                let (node, places) = (node.clone(), places.clone());
                 tokio::spawn(async move {
-                    answer_passed_on(&channel, |bump| node.bump_for(peer, bump)).await;
-                    drop(room);
+                    // Who may not bump takes no place.
+                    match node.may_pass_on(&peer) {
+                        Err(code) => answer_passed_on(&channel, async |_| Err(code)).await,
+                        Ok(()) => {
+                            let Some(_place) = places.take(peer).await else { return };
+                            answer_passed_on(&channel, |bump| node.bump_for(peer, bump)).await;
+                        }
+                    }
                 });
             }
         });
     }
 
-    /// A bump that a peer passed on: it must have the registry, and may write to its space.
-    async fn bump_for(&self, peer: NodeId, bump: PassedOn) -> Result<Bumped, Code> {
+    /// Whether a peer may bump here: it must have the registry, and may write to its space.
+    fn may_pass_on(&self, peer: &NodeId) -> Result<(), Code> {
         // A registry that is not here and one that is not granted get the same answer.
-        let shared = self.shared_registry().filter(|shared| shared.space() == bump.space);
-        let shared = shared.filter(|shared| shared.first().as_str() == bump.first).ok_or(Code::NotFound)?;
-        match self.engine().role(&peer, &shared.space()) {
-            None => return Err(Code::NotFound),
-            Some(Role::Read) => return Err(Code::Forbidden),
-            Some(_) => {}
+        let shared = self.known_registry().ok_or(Code::NotFound)?;
+        match self.engine().role(peer, &shared.space()) {
+            None => Err(Code::NotFound),
+            Some(Role::Read) => Err(Code::Forbidden),
+            Some(_) => Ok(()),
         }
+    }
+
+    /// A bump that a peer passed on.
+    async fn bump_for(&self, peer: NodeId, bump: PassedOn) -> Result<Bumped, Code> {
+        // It may have waited for its place.
+        self.may_pass_on(&peer)?;
+        let shared = self.known_registry().filter(|shared| shared.space() == bump.space);
+        shared.filter(|shared| shared.first().as_str() == bump.first).ok_or(Code::NotFound)?;
         let desk = self.open_desk().ok_or(Code::WriterUnreachable)?;
         let done = tokio::task::spawn_blocking(move || desk.bump_for(&peer, &bump.request, bump.way)).await;
         done.map_err(|_| Code::StorageError)?.map_err(|refused| refused.code())
