@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use sealtide_crypto::Ed25519PublicKey;
-use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
+use sealtide_ibgib::{Object, Relations, Stamp, Verified, space_genesis, try_evolve, try_genesis, uuid};
 use sealtide_identity::keyring::{Algorithm, LedgerRecord};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{CommitError, SpaceLabel, Store, Underway};
@@ -101,7 +101,8 @@ impl Frames<'_> {
 
     /// Makes the first frame, durably.
     pub(super) fn begin(&self, data: Object) -> Result<Verified, Failure> {
-        let frame = genesis(self.ib, data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
+        let frame = try_genesis(self.ib, data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
+        let frame = frame.map_err(|error| Failure::failed("store", format!("{}: {error}", self.ib)))?;
         commit(self.store, self.space, frame.clone())?;
         Ok(frame)
     }
