@@ -31,7 +31,7 @@ use crate::real::now;
 use crate::world::OsEntropy;
 
 use chain::{Chain, Signers};
-pub(crate) use chain::{export_lines, verify_export};
+pub(crate) use chain::{Export, export_lines, verify_export};
 pub use checkpoint::CheckpointSigner;
 use checkpoint::Covered;
 pub use event::AuditEvent;
@@ -307,22 +307,28 @@ impl Audit {
         Ok(space)
     }
 
-    /// Checks every line against the one before, and the checkpoints against the lines and their signatures.
+    /// Checks every line against the one before, and the checkpoints against the lines and their signatures: what stood there when it
+    /// began. Others write meanwhile.
     ///
     /// # Errors
     /// What is wrong first, in words.
     pub fn verify(&self) -> Result<AuditReport, String> {
-        let state = self.lock();
-        let (checkpoints, keys) = (self.checkpoints(), crate::gateway::ed25519_keys(&self.store));
+        let (last, bytes, made) = {
+            let state = self.lock();
+            (state.number, state.bytes, state.checkpoints)
+        };
+        let checkpoints = self.checkpoint_frames(0, usize::try_from(made).unwrap_or(usize::MAX));
+        let keys = crate::gateway::ed25519_keys(&self.store);
         let signers = Signers { node: self.identity.key.public(), keys: &keys };
         let mut expected = checkpoints.iter();
         let mut next = expected.next();
         let mut chain = Chain::default();
-        for (number, path) in files(&self.dir).map_err(|error| error.to_string())? {
+        let files = files(&self.dir).map_err(|error| error.to_string())?;
+        for (number, path) in files.into_iter().filter(|(number, _)| *number <= last) {
             let file = File::open(&path).map_err(|error| error.to_string())?;
-            // What a full disk left of a line is no line: it is cut before the next one.
-            let torn_from = if state.failing && number == state.number { state.bytes } else { u64::MAX };
-            for line in BufReader::new(file.take(torn_from)).lines() {
+            // Behind that stands what came since, or what a full disk left of a line.
+            let end = if number == last { bytes } else { u64::MAX };
+            for line in BufReader::new(file.take(end)).lines() {
                 chain.line(&line.map_err(|error| error.to_string())?)?;
                 if let Some(checkpoint) = next
                     && checkpoint["to"] == json!(chain.seq)
@@ -344,10 +350,6 @@ impl Audit {
     pub fn checkpoints_since(&self, since: u64) -> (Value, Vec<Value>) {
         let head = chain::export_head(self.identity.key.public(), &crate::gateway::ed25519_keys(&self.store));
         (head, self.checkpoint_frames(since, CHECKPOINTS_MAX))
-    }
-
-    fn checkpoints(&self) -> Vec<Value> {
-        self.checkpoint_frames(0, usize::MAX)
     }
 
     /// Checkpoint n stands in frame n − 1.
@@ -463,6 +465,38 @@ mod tests {
         let report = audit.verify().unwrap();
         assert_eq!((report.lines, report.checkpoints, report.not_yet_signed), (7, 3, 2));
         assert!(files(&rig.home.audit_dir()).unwrap().len() > 1);
+    }
+
+    /// The first file is a pipe, so that the check waits in the middle of it for as long as this test wants.
+    #[test]
+    fn lines_are_written_while_the_others_are_checked() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        audit.note("test", &[]);
+        audit.lock().bytes = FILE_BYTES;
+        audit.note("test", &[]);
+        audit.checkpoint();
+        let text = fs::read(rig.file()).unwrap();
+        fs::remove_file(rig.file()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(rig.file()).status().unwrap().success());
+        std::thread::scope(|scope| {
+            let check = scope.spawn(|| audit.verify());
+            // It is open on both ends from here on.
+            let mut pipe = OpenOptions::new().write(true).open(rig.file()).unwrap();
+            let (tell, written) = std::sync::mpsc::channel();
+            let audit = &audit;
+            scope.spawn(move || {
+                audit.note("test", &[]);
+                audit.checkpoint();
+                let _ = tell.send(());
+            });
+            let written = written.recv_timeout(std::time::Duration::from_secs(60));
+            pipe.write_all(&text).unwrap();
+            drop(pipe);
+            let report = check.join().unwrap().unwrap();
+            written.expect("a line waits for the check");
+            assert_eq!((report.lines, report.checkpoints, report.not_yet_signed), (2, 1, 0));
+        });
     }
 
     #[test]

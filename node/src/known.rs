@@ -224,6 +224,14 @@ impl Known {
         self.0.facts().put_setting(key, value.map(str::as_bytes))
     }
 
+    /// Writes several settings in one step.
+    ///
+    /// # Errors
+    /// As the store reports; then none is written.
+    pub fn put_settings(&self, settings: &[(&str, &str)]) -> Result<(), FactsError> {
+        self.0.facts().put_settings(settings.iter().map(|(key, value)| (*key, Some(value.as_bytes()))))
+    }
+
     /// The records of a space whose contents are, or were, not here.
     pub fn absences(&self, space: &SpaceId) -> Absences {
         read_absences(&logged(self.0.facts().setting(&absent_key(space))).unwrap_or_default())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{BumpRequest, Entity, EntityVersion, Registry, Strategy};
+use crate::{BumpRequest, Entity, EntityVersion, REGISTRY_BYTES_MAX, Registry, Strategy};
 
 /// One entity that moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub enum BumpError {
     /// A version cannot be raised.
     #[error("the version of {0} cannot be raised")]
     Version(String),
+    /// The registry would be too long to be kept.
+    #[error("the registry would be longer than {REGISTRY_BYTES_MAX} bytes")]
+    Long,
 }
 
 /// Works out a bump. `root` is the entity whose tree moves when none is named. The registry stays as it is.
@@ -73,6 +76,9 @@ pub fn plan(registry: &Registry, request: &BumpRequest, root: &str) -> Result<Bu
     });
     let after = registry.next(after.collect());
     let bumped = after.text();
+    if bumped.len() > REGISTRY_BYTES_MAX {
+        return Err(BumpError::Long);
+    }
     Ok(BumpPlan { after, changes, bumped })
 }
 

@@ -32,7 +32,7 @@ pub use files::{EditError, FileEdit};
 pub use idempotency::{Earlier, Idempotency, IdempotencyKey};
 pub use legacy::{LEGACY_BYTES_MAX, LegacyManifest, LegacyRefused};
 pub use line::{LineRefused, RegistryFrame, Standing, Writer};
-pub use registry::{ImportError, REGISTRY_BYTES_MAX, Registry};
+pub use registry::{ImportError, REGISTRY_BYTES_MAX, REGISTRY_TEXT_BYTES_MAX, Registry};
 pub use request::{BumpRequest, Crypto, FieldError};
 pub use summary::summary;
 pub use validate::{Problem, Report, validate};

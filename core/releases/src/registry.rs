@@ -1,11 +1,14 @@
 //! The registry: entities in their order, and a revision. Spec: gateway §8.1.
 
+use sealtide_ibgib::RECORD_BYTES_MAX;
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse, write, write_rfc8785};
 
 use crate::{Entity, Problem, validate};
 
-/// Bytes of a registry file, at most.
-pub const REGISTRY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a text that is read as a registry, at most: files may be written with spaces.
+pub const REGISTRY_TEXT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a registry as it is written and signed, at most: it is kept in one record, with its signature.
+pub const REGISTRY_BYTES_MAX: usize = RECORD_BYTES_MAX - 4 * 1024;
 /// What a loopback gateway shows in its first minute. Spec: gateway §8.1.
 const SAMPLE: &str = r#"[{"id":"global:main","type":"global","currentVersion":"1.0.0","displayName":"Main","updateStrategy":"independent","displayInUi":true,"files":[]},{"id":"component:sample","type":"component","currentVersion":"1.0.0","displayName":"Sample Component","updateStrategy":"linked-to-parent","parentVersionId":"global:main","displayInUi":true,"files":[]},{"id":"api:sample","type":"api-scope","currentVersion":"1.0.0","displayName":"Sample API","updateStrategy":"linked-to-parent","parentVersionId":"component:sample","displayInUi":true,"files":[],"apiEndpointPrefix":"/api/sample"}]"#;
 
@@ -21,7 +24,7 @@ pub struct Registry {
 #[non_exhaustive]
 pub enum ImportError {
     /// Longer than 4 MiB.
-    #[error("the registry is longer than {REGISTRY_BYTES_MAX} bytes")]
+    #[error("the registry is longer than {REGISTRY_TEXT_BYTES_MAX} bytes")]
     Long,
     /// Not UTF-8, not JSON, or nested too deep.
     #[error("the registry is no JSON text")]
@@ -40,7 +43,7 @@ impl Registry {
     /// # Errors
     /// [`ImportError`].
     pub fn read(text: &[u8], revision: u64) -> Result<Self, ImportError> {
-        if text.len() > REGISTRY_BYTES_MAX {
+        if text.len() > REGISTRY_TEXT_BYTES_MAX {
             return Err(ImportError::Long);
         }
         let text = std::str::from_utf8(text).map_err(|_| ImportError::Json)?;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse, write};
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Signed};
 use sealtide_releases::{
-    BumpAnswer, BumpError, BumpRequest, Crypto, Entity, FieldError, ImportError, Registry, Scope, plan, refresh_text,
-    summary, validate,
+    BumpAnswer, BumpError, BumpRequest, Crypto, Entity, FieldError, ImportError, REGISTRY_BYTES_MAX, Registry, Scope,
+    plan, refresh_text, summary, validate,
 };
 use serde_json::{Value, json};
 
@@ -121,6 +121,24 @@ fn registry_validation() {
         let report = with(change);
         assert!(report.is_valid() && report.warnings.iter().any(|problem| problem.what == what), "{what}: {report:?}");
     }
+}
+
+/// What is kept in one record does not grow beyond it.
+// Proves: GW-64
+#[test]
+fn a_bump_that_makes_the_registry_too_long_is_refused() {
+    let with = |version: &str, bytes: usize| {
+        let mut value = entity("global:main", None, "independent");
+        value["currentVersion"] = json!(version);
+        let length = registry(std::slice::from_ref(&value)).text().len();
+        value["more"] = json!("x".repeat(bytes - length - r#","more":"""#.len()));
+        registry(&[value])
+    };
+    let full = with("1.0.8", REGISTRY_BYTES_MAX);
+    assert_eq!(full.text().len(), REGISTRY_BYTES_MAX);
+    assert_eq!(plan(&full, &BumpRequest::default(), "global:main").unwrap().after.text().len(), REGISTRY_BYTES_MAX);
+    let longer = plan(&with("1.0.9", REGISTRY_BYTES_MAX), &BumpRequest::default(), "global:main");
+    assert_eq!(longer.unwrap_err(), BumpError::Long);
 }
 
 // Proves: GW-61

@@ -8,9 +8,10 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::app::App;
-use crate::body::{AnswerBody, FileBody};
+use crate::body::{AnswerBody, DownloadPlace, Payload};
 use crate::refusal::Code;
 use crate::routes::{Answer, json};
+use crate::server::Shared;
 
 /// Bundles in one page.
 pub const PAGE_MAX: usize = 1000;
@@ -89,13 +90,14 @@ impl BundlePath {
     }
 }
 
-/// Answers a request for one of these paths, on a thread that may wait for the disk.
-pub(crate) async fn serve(app: Arc<dyn App>, path: BundlePath, query: String) -> Result<Answer, Code> {
+/// Answers a request for one of these paths, on a thread that may wait for the disk. A bundle takes a place among the downloads.
+pub(crate) async fn serve(shared: &Shared, app: Arc<dyn App>, path: BundlePath, query: String) -> Result<Answer, Code> {
+    let place = matches!(path, BundlePath::Bundle { .. }).then(|| shared.download()).transpose()?;
     tokio::task::spawn_blocking(move || {
         let shelf = app.bundles().ok_or(Code::NotFound)?;
         match path {
             BundlePath::Page => page(shelf, &query),
-            BundlePath::Bundle { name, version } => shelf.open(&name, &version).map(bundle),
+            BundlePath::Bundle { name, version } => shelf.open(&name, &version).map(|served| bundle(served, place)),
             BundlePath::Manifest { name, version } => {
                 let served = shelf.open(&name, &version)?;
                 let mut answer = json(StatusCode::OK, &served.manifest);
@@ -113,9 +115,9 @@ pub(crate) async fn serve(app: Arc<dyn App>, path: BundlePath, query: String) ->
     .map_err(|_| Code::StorageError)?
 }
 
-fn bundle(served: ServedBundle) -> Answer {
+fn bundle(served: ServedBundle, place: Option<DownloadPlace>) -> Answer {
     let ServedBundle { file, size, payload_at, payload_hash, class, .. } = served;
-    let mut answer = Response::new(AnswerBody::File(FileBody::new(file, size, payload_at, payload_hash)));
+    let mut answer = Response::new(AnswerBody::file(Payload::new(file, size, payload_at, payload_hash), place));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, BUNDLE_TYPE);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));

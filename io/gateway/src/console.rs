@@ -10,7 +10,7 @@
 //! Nobody without a sign-in or a bearer gets anything here, on this machine neither: other users of it can reach the door
 //! too. What a request needs is told by the node; that the caller has it is seen to here.
 
-use std::io::{self, Write};
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use sealtide_ibgib::json::{Js, JsObject, write};
 use tokio::sync::{broadcast, watch};
 
-use crate::body::AnswerBody;
+use crate::body::{AnswerBody, DownloadPlace};
 use crate::connection::stopped;
 use crate::handshake::Caller;
 use crate::principal::{Principal, Role};
@@ -43,7 +43,7 @@ pub trait Console: Send + Sync + 'static {
     /// # Errors
     /// [`Code::InvalidField`] for what is no request, [`Code::Forbidden`] for one that no door passes on.
     fn read(&self, text: &str) -> Result<Call, Code>;
-    /// Something that is sent as it is made. May wait for the disk.
+    /// Something that is sent as it is read. May wait for the disk.
     ///
     /// # Errors
     /// What the caller is told.
@@ -56,9 +56,6 @@ pub trait Console: Send + Sync + 'static {
 
 /// A request under way.
 pub type Calling = Pin<Box<dyn Future<Output = Called> + Send>>;
-
-/// Writes a file.
-pub type Produce = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// A request that was read.
 pub struct Call {
@@ -100,7 +97,7 @@ pub enum Wanted {
     },
 }
 
-/// A file that is sent as it is made.
+/// A file that is sent as it is read.
 pub struct Attachment {
     /// How it is called.
     pub name: String,
@@ -108,8 +105,8 @@ pub struct Attachment {
     pub media: &'static str,
     /// Bytes, when they are known.
     pub size: Option<u64>,
-    /// Writes it.
-    pub produce: Produce,
+    /// Gives it. A read may wait for the disk, never for whoever gets it.
+    pub content: Box<dyn Read + Send>,
 }
 
 /// Whether a path belongs here.
@@ -146,8 +143,9 @@ pub(crate) async fn serve(
         return Err(Code::Method);
     }
     needs(shared, caller, principal, if wanted == Wanted::Audit { Role::Admin } else { Role::Reader })?;
+    let place = shared.download()?;
     let made = tokio::task::spawn_blocking(move || console.attachment(&wanted));
-    made.await.map_err(|_| Code::StorageError)?.map(attached)
+    Ok(attached(made.await.map_err(|_| Code::StorageError)??, place))
 }
 
 fn needs(shared: &Shared, caller: &Caller, principal: &Principal, role: Role) -> Result<(), Code> {
@@ -223,9 +221,9 @@ fn decoded(value: &str) -> Option<String> {
 }
 
 /// Whatever it is, a browser keeps it as a file and shows nothing of it.
-fn attached(made: Attachment) -> Answer {
-    let Attachment { name, media, size, produce } = made;
-    let mut answer = Response::new(AnswerBody::produced(size, produce));
+fn attached(made: Attachment, place: DownloadPlace) -> Answer {
+    let Attachment { name, media, size, content } = made;
+    let mut answer = Response::new(AnswerBody::read(content, size, place));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));

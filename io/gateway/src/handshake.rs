@@ -168,6 +168,10 @@ pub fn judge(head: &Head<'_>, facts: &Facts<'_>) -> Result<Grant, Refusal> {
     } else {
         let carried = carried(head, door, &offer);
         let (digest, principal) = facts.admission.check_carried(carried, Purpose::Ws, &binding, facts.mono_ms)?;
+        // The settings may have been read again since it was issued.
+        if !door.knows(&principal) {
+            return Err(TokenRefusal::Unknown.into());
+        }
         (Some(digest), principal)
     };
     Ok(Grant { peer: caller.peer, key, selected, deflate, token, principal, binding })

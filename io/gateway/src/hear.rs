@@ -21,10 +21,8 @@ use crate::connection::{Hear, Reply, stopped};
 use crate::frames::{Class, CloseCode};
 use crate::ladder::Rung;
 use crate::lifecycle::{Lives, Load, Phase};
-use crate::principal::Principal;
 use crate::session::Broadcast;
 use crate::settings::Door;
-use crate::sign_in::Holder;
 use crate::spoken::Spoken;
 use crate::standing::Standing;
 
@@ -67,7 +65,6 @@ pub(crate) async fn pass_on(
 pub(crate) struct Listener {
     pub(crate) number: u64,
     pub(crate) rung: Rung,
-    pub(crate) principal: Principal,
     pub(crate) standing: Arc<Standing>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) app: Arc<dyn App>,
@@ -92,13 +89,18 @@ pub(crate) struct Hearing {
 }
 
 impl Hearing {
-    /// From here on everything is heard. The first look is now, so that it does not run into what is said later.
-    pub(crate) fn begin(listener: Listener, others: broadcast::Receiver<Broadcast>) -> Self {
+    /// From here on everything is heard. The first look is now, so that it does not run into what is said later; `door` is that of
+    /// now too, for the settings may have been read again since the request.
+    pub(crate) fn begin(listener: Listener, others: broadcast::Receiver<Broadcast>, door: &Door) -> Self {
         let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut closes, mut told_day) = (None, None);
-        let waiting = listener.look(&mut closes, &mut told_day).into();
-        Self { listener, others, looks, closes, told_day, told_end: None, waiting, over: false }
+        let over = !door.knows(&listener.standing.principal());
+        let waiting = match over {
+            true => vec![Reply::Close(CloseCode::EXPIRED)],
+            false => listener.look(&mut closes, &mut told_day),
+        };
+        Self { listener, others, looks, closes, told_day, told_end: None, waiting: waiting.into(), over }
     }
 }
 
@@ -141,7 +143,7 @@ impl Hear for Hearing {
                         let rotated = spoken.map(Reply::Spoken);
                         rotated.into_iter().chain(listener.look(&mut self.closes, &mut self.told_day)).collect()
                     }
-                    Ok(Broadcast::Settings(door)) if listener.is_known(&door) => continue,
+                    Ok(Broadcast::Settings(door)) if door.knows(&listener.standing.principal()) => continue,
                     Ok(Broadcast::Settings(_)) => {
                         self.over = true;
                         vec![Reply::Close(CloseCode::EXPIRED)]
@@ -194,13 +196,6 @@ impl Listener {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// Whether the settings still know the holder with at least the role of the session.
-    fn is_known(&self, door: &Door) -> bool {
-        let Some(id) = &self.principal.id else { return true };
-        // The name of who signed in by a code stands in no file.
-        id == Holder::Local.id() || door.role_of(id).is_some_and(|role| role >= self.principal.role)
     }
 
     fn mono_ms(&self) -> u64 {

@@ -57,7 +57,7 @@ pub use app::{
     App, Bumped, DoorEvent, KeyAction, KeyChange, KeyDesk, KeyList, KeyOrder, ListedVersion, Notice, Question, Way,
 };
 pub use bundles::{BundleShelf, PAGE_MAX, ServedBundle};
-pub use console::{Attachment, Call, Called, Calling, Console, Produce, Wanted};
+pub use console::{Attachment, Call, Called, Calling, Console, Wanted};
 pub use extensions::Deflate;
 pub use frames::{Class, CloseCode, Event, FrameLimits, Receiver, Sender};
 pub use handshake::{Caller, Facts, Grant, Head, Refusal, judge};

@@ -220,7 +220,7 @@ async fn serve(
             get_only(&request)?;
             needs(Role::Reader)?;
             let query = request.uri().query().unwrap_or_default().to_owned();
-            bundles::serve(app.clone(), path, query).await?
+            bundles::serve(shared, app.clone(), path, query).await?
         }
         other => match AdminPath::of(other) {
             Some(path) => admin::serve(shared, app.clone(), caller, &principal, path, request).await?,

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
+use crate::body::DownloadPlace;
 use crate::connection::{Connection, Silence, Tally, Times, stopped};
 use crate::console::{self, Console};
 use crate::counts::{Counted, Counts};
@@ -27,6 +28,7 @@ use crate::hear::{Hearing, Listener};
 use crate::lifecycle::{Lives, Load, Phase};
 use crate::patience::Patient;
 use crate::rates::Rate;
+use crate::refusal::Code;
 use crate::session::{Broadcast, Echo, Session};
 use crate::settings::{Door, Settings, SettingsError};
 use crate::standing::Standing;
@@ -44,6 +46,8 @@ const HEADERS_MAX: usize = 64;
 const SPARE_CONNECTIONS: usize = 1_024;
 /// Messages of others that wait for one session; a session that is further behind loses the oldest.
 const BROADCASTS: usize = 256;
+/// Bundles and files that are sent at once: each holds two pieces in memory while its reader takes its time.
+const DOWNLOADS_MAX: usize = 512;
 /// Tries of one source to sign in, each second.
 const SIGN_IN_TRIES: u32 = 1;
 /// How often tokens whose time is over are forgotten.
@@ -65,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) tokens: Arc<Rate>,
     pub(crate) requests: Arc<Rate>,
     pub(crate) sign_in_tries: Arc<Rate>,
+    /// Places for bodies that are read from the disk as they are sent.
+    downloads: Arc<Semaphore>,
     /// The one passphrase that is tried.
     pub(crate) passphrases: Arc<Semaphore>,
     pub(crate) others: broadcast::Sender<Broadcast>,
@@ -76,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) counts: Arc<Counts>,
     pub(crate) seen: Arc<Seen>,
     pub(crate) lives: Arc<Lives>,
+    /// The settings of now, for sessions that began under others.
+    doors: watch::Receiver<Arc<Door>>,
     epoch: Instant,
     sessions: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
@@ -98,6 +106,7 @@ pub struct Server {
     has_tls: bool,
     admission: Arc<Admission>,
     current: watch::Sender<Arc<Shared>>,
+    doors: watch::Sender<Arc<Door>>,
     stop: watch::Sender<bool>,
 }
 
@@ -148,6 +157,7 @@ impl Server {
             sessions_per_source: door.sessions_per_source(),
         };
         let (stop, stopped) = watch::channel(false);
+        let (doors, door_of_now) = watch::channel(door.clone());
         let shared = Arc::new(Shared {
             admission: Arc::new(Admission::new(limits)),
             probe,
@@ -158,6 +168,7 @@ impl Server {
             tokens: Arc::new(Rate::new(door.settings.tokens_per_second)),
             requests: Arc::new(Rate::new(door.settings.requests_per_second)),
             sign_in_tries: Arc::new(Rate::new(SIGN_IN_TRIES)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             passphrases: Arc::new(Semaphore::new(1)),
             others: broadcast::Sender::new(BROADCASTS),
             tunnel,
@@ -166,6 +177,7 @@ impl Server {
             counts: Arc::default(),
             seen: Arc::default(),
             lives: Arc::new(Lives::new(&mut routes::OsEntropy)),
+            doors: door_of_now,
             epoch: Instant::now(),
             sessions: Arc::default(),
             stop: stopped,
@@ -187,7 +199,7 @@ impl Server {
         let (current, held) = watch::channel(shared.clone());
         tokio::spawn(accept(listener, held));
         tokio::spawn(sweep(shared));
-        Ok(Self { address, has_tls, admission, current, stop })
+        Ok(Self { address, has_tls, admission, current, doors, stop })
     }
 
     /// Where it listens.
@@ -205,8 +217,9 @@ impl Server {
         self.admission.counts()
     }
 
-    /// Takes other settings for connections that come from here on: hosts, origins, proxies, bearers, times, sizes. Bounds
-    /// and rates stay as they were at the start, for they count over all connections.
+    /// Takes other settings for requests that come from here on, also on connections that are open: hosts, origins, proxies, bearers,
+    /// times, sizes. A session keeps the times and sizes that it began with, as long as its holder is known. Bounds and rates stay
+    /// as they were at the start, for they count over all connections.
     ///
     /// # Errors
     /// [`SettingsError`]; then the old ones stay.
@@ -215,6 +228,8 @@ impl Server {
         let door = Arc::new(Door::new(settings, self.address)?);
         self.current
             .send_modify(|current| *current = Arc::new(Shared { door: door.clone(), ..Shared::clone(current) }));
+        // First for who comes, then for who is there: whoever is checked in between is checked by the new ones.
+        self.doors.send_replace(door.clone());
         let _ = self.current.borrow().others.send(Broadcast::Settings(door));
         Ok(())
     }
@@ -252,9 +267,9 @@ async fn accept(listener: TcpListener, current: watch::Receiver<Arc<Shared>>) {
             continue;
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let shared = current.borrow().clone();
+        let current = current.clone();
         tokio::spawn(async move {
-            serve(stream, peer, shared, Arc::new(place)).await;
+            serve(stream, peer, current, Arc::new(place)).await;
         });
     }
 }
@@ -263,29 +278,36 @@ async fn accept(listener: TcpListener, current: watch::Receiver<Arc<Shared>>) {
 pub(crate) type Place = Arc<tokio::sync::OwnedSemaphorePermit>;
 
 /// The handshake, where there is TLS, and the requests behind it.
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, place: Place) {
+async fn serve(stream: TcpStream, peer: SocketAddr, current: watch::Receiver<Arc<Shared>>, place: Place) {
     let _ = stream.set_nodelay(true);
+    let shared = current.borrow().clone();
     let patience = Duration::from_millis(shared.door.settings.idle_timeout_ms.max(1));
     let stream = Patient::new(stream, patience);
     let Some(config) = shared.tls.as_ref().map(|tls| tls.config()) else {
-        return converse(stream, peer, shared, place).await;
+        return converse(stream, peer, current, place).await;
     };
     // Boxed: what a handshake needs is not kept by the connection.
     let shaken = Box::pin(TlsAcceptor::from(config).accept(stream));
     match timeout(shared.head_time(), shaken).await {
-        Ok(Ok(stream)) => converse(stream, peer, shared, place).await,
+        Ok(Ok(stream)) => converse(stream, peer, current, place).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
         Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
     }
 }
 
-async fn converse<S>(stream: S, peer: SocketAddr, shared: Arc<Shared>, place: Place)
+/// The requests of a connection, each by the settings of its time.
+async fn converse<S>(stream: S, peer: SocketAddr, current: watch::Receiver<Arc<Shared>>, place: Place)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut stop = shared.stop.clone();
-    let head_time = shared.head_time();
-    let service = service_fn(move |request| routes::answer(shared.clone(), peer, request, place.clone()));
+    let (mut stop, head_time) = {
+        let shared = current.borrow();
+        (shared.stop.clone(), shared.head_time())
+    };
+    let service = service_fn(move |request| {
+        let shared = current.borrow().clone();
+        routes::answer(shared, peer, request, place.clone())
+    });
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -318,6 +340,11 @@ impl Shared {
     /// How long a head may take to come, and a TLS handshake before it.
     fn head_time(&self) -> Duration {
         Duration::from_millis(self.door.settings.handshake_timeout_ms)
+    }
+
+    /// A place for one more body that is read from the disk.
+    pub(crate) fn download(&self) -> Result<DownloadPlace, Code> {
+        self.downloads.clone().try_acquire_owned().map_err(|_| Code::Overload)
     }
 
     /// Milliseconds of a clock that never steps.
@@ -360,6 +387,7 @@ impl Shared {
                     counts: self.counts.clone(),
                     lives: self.lives.clone(),
                     door: door.clone(),
+                    doors: self.doors.clone(),
                     app: app.clone(),
                     admission: self.admission.clone(),
                     others: self.others.clone(),
@@ -373,14 +401,16 @@ impl Shared {
                 let listener = Listener {
                     number,
                     rung: grant.selected.rung,
-                    principal: grant.principal.clone(),
                     standing,
                     lives: self.lives.clone(),
                     epoch: self.epoch,
                     app: app.clone(),
                     grace: Duration::from_millis(settings.withdraw_grace_ms),
                 };
-                let hear = Hearing::begin(listener, self.others.subscribe());
+                let hear = {
+                    let others = self.others.subscribe();
+                    Hearing::begin(listener, others, &self.doors.borrow().clone())
+                };
                 let sender =
                     Sender::new(grant.deflate, settings.compress_min_bytes).counting(self.counts.deflate.clone());
                 let tally = Tally::default();

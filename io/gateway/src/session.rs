@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sealtide_ibgib::json::{Js, JsObject, JsString, Rules, parse, write};
 use sealtide_releases::{BumpRequest, FieldError, HSL_NORMAL, refresh_text};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::app::{App, DoorEvent, Way};
 use crate::connection::{Reply, Talk};
@@ -66,6 +66,8 @@ pub(crate) struct Session {
     pub(crate) counts: Arc<Counts>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) door: Arc<Door>,
+    /// The settings of now: who renews must be known to them.
+    pub(crate) doors: watch::Receiver<Arc<Door>>,
     pub(crate) app: Arc<dyn App>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) others: broadcast::Sender<Broadcast>,
@@ -165,7 +167,8 @@ impl Session {
         let digest = TokenDigest::of(token);
         let checked = digest.and_then(|digest| {
             let principal = self.admission.check(&digest, Purpose::Ws, &self.binding, mono_ms).ok()?;
-            self.admission.take(&digest).then_some(principal)
+            let is_known = self.doors.borrow().knows(&principal);
+            (self.admission.take(&digest) && is_known).then_some(principal)
         });
         match checked {
             Some(principal) => {

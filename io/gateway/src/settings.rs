@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::ladder::Rung;
-use crate::principal::{Bearer, PassphraseHolder, Role};
+use crate::principal::{Bearer, PassphraseHolder, Principal, Role};
+use crate::sign_in::Holder;
 use crate::tls::TlsFiles;
 
 /// Longest life of a token, and the default, in milliseconds.
@@ -313,6 +314,16 @@ impl Door {
         let bearers = self.settings.bearers.iter().map(|bearer| (&bearer.id, bearer.role));
         let all = bearers.chain(self.settings.passphrases.iter().map(|holder| (&holder.id, holder.role)));
         all.filter(|(own, _)| *own == id).map(|(_, role)| role).next()
+    }
+
+    /// Whether a principal of before may still do as much as it might then; whoever has no name had no credential to lose.
+    // Spec: GW-85
+    pub(crate) fn knows(&self, principal: &Principal) -> bool {
+        let Some(id) = &principal.id else { return true };
+        // The name of who signed in by a code stands in no file.
+        let bearers = self.settings.bearers.iter().map(|bearer| (&bearer.id, bearer.role));
+        let mut all = bearers.chain(self.settings.passphrases.iter().map(|holder| (&holder.id, holder.role)));
+        id == Holder::Local.id() || all.any(|(own, role)| own == id && role >= principal.role)
     }
 
     /// Whether rates hold for a request.

@@ -2,8 +2,8 @@
 //!
 //! One half of a session answers, the other one speaks up by itself; both look here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -22,6 +22,8 @@ pub(crate) struct Standing {
     began_mono_ms: AtomicU64,
     ends_mono_ms: AtomicU64,
     may_read: AtomicBool,
+    /// Whose it is: who began it, or who renewed it last.
+    principal: Mutex<Principal>,
 }
 
 impl Standing {
@@ -38,6 +40,7 @@ impl Standing {
             began_mono_ms: AtomicU64::new(0),
             ends_mono_ms: AtomicU64::new(NEVER),
             may_read: AtomicBool::new(false),
+            principal: Mutex::new(principal.clone()),
         };
         standing.renew(door, principal, mono_ms);
         standing
@@ -53,6 +56,16 @@ impl Standing {
         self.began_mono_ms.store(mono_ms, Ordering::Relaxed);
         self.ends_mono_ms.store(ends.min(principal.ends_mono_ms.unwrap_or(NEVER)), Ordering::Relaxed);
         self.may_read.store(principal.may(door, Role::Reader), Ordering::Relaxed);
+        *self.holder() = principal.clone();
+    }
+
+    /// Whose session it is now.
+    pub(crate) fn principal(&self) -> Principal {
+        self.holder().clone()
+    }
+
+    fn holder(&self) -> MutexGuard<'_, Principal> {
+        self.principal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When it ends; none for never.

@@ -701,12 +701,25 @@ impl Facts {
     /// # Errors
     /// [`FactsError`].
     pub fn put_setting(&self, key: &str, value: Option<&[u8]>) -> Result<(), FactsError> {
+        self.put_settings([(key, value)])
+    }
+
+    /// As [`Facts::put_setting`], for several in one step: all of them, or none.
+    ///
+    /// # Errors
+    /// [`FactsError`].
+    pub fn put_settings<'a>(
+        &self,
+        settings: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) -> Result<(), FactsError> {
         let write = self.begin_write()?;
         {
             let mut table = write.open_table(SETTINGS)?;
-            match value {
-                Some(value) => drop(table.insert(key, value)?),
-                None => drop(table.remove(key)?),
+            for (key, value) in settings {
+                match value {
+                    Some(value) => drop(table.insert(key, value)?),
+                    None => drop(table.remove(key)?),
+                }
             }
         }
         Ok(write.commit()?)

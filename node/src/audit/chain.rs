@@ -89,75 +89,97 @@ pub(crate) fn export_head(node: &PublicKey, keys: &BTreeMap<String, Ed25519Publi
     })
 }
 
-/// An export that is being written.
-struct Export<W: Write> {
-    out: W,
+/// An export that is made while it is read. Whatever goes wrong ends it without its last line.
+pub(crate) struct Export<P> {
+    source: Lines,
+    pages: P,
+    /// Checkpoints that were not reached yet.
+    waiting: VecDeque<Value>,
     lines: u64,
     checkpoints: u64,
+    /// Made, and not read yet.
+    made: VecDeque<u8>,
+    is_over: bool,
 }
 
-impl<W: Write> Export<W> {
-    /// Writes the head, as [`super::Audit::checkpoints_since`] gives it.
-    fn begin(mut out: W, head: &Value) -> io::Result<Self> {
-        writeln!(out, "{head}")?;
-        Ok(Self { out, lines: 0, checkpoints: 0 })
+impl<P: FnMut(u64) -> Result<Value, Failure>> Export<P> {
+    /// Of the audit in `dir`. `pages` gives the head, as [`super::Audit::checkpoints_since`] does, and the checkpoints after one,
+    /// some at a time.
+    ///
+    /// # Errors
+    /// What `pages` reports, what the disk reports.
+    pub(crate) fn begin(dir: &Path, mut pages: P) -> Result<Self, Failure> {
+        let mut page = pages(0)?;
+        let (source, waiting) = (Lines::of(dir).map_err(export_failed)?, checkpoints_of(&mut page));
+        let mut made = VecDeque::new();
+        put(&mut made, &page["head"]);
+        Ok(Self { source, pages, waiting, lines: 0, checkpoints: 0, made, is_over: false })
     }
 
-    /// Writes the next line.
-    fn line(&mut self, text: &str) -> io::Result<()> {
-        self.lines += 1;
-        writeln!(self.out, "{text}")
-    }
-
-    /// Whether the line that was written last is the last one that a checkpoint covers.
-    fn is_end_of(&self, checkpoint: &Value) -> bool {
-        checkpoint["to"] == json!(self.lines)
-    }
-
-    /// Writes a checkpoint behind its last line.
-    fn checkpoint(&mut self, checkpoint: &Value) -> io::Result<()> {
-        self.checkpoints += 1;
-        writeln!(self.out, "{}", json!({"checkpoint": checkpoint}))
-    }
-
-    /// Writes the end; gives the number of lines and checkpoints.
-    fn end(mut self) -> io::Result<(u64, u64)> {
-        writeln!(self.out, "{}", json!({"end": {"lines": self.lines}}))?;
-        self.out.flush()?;
-        Ok((self.lines, self.checkpoints))
+    /// Makes the next line, with the checkpoint behind it, or the end.
+    fn more(&mut self) -> Result<(), Failure> {
+        if let Some(line) = self.source.next() {
+            put(&mut self.made, &line.map_err(export_failed)?);
+            self.lines += 1;
+            let is_reached = |checkpoint: &mut Value| checkpoint["to"] == json!(self.lines);
+            let Some(checkpoint) = self.waiting.pop_front_if(is_reached) else { return Ok(()) };
+            put(&mut self.made, &json!({"checkpoint": checkpoint}));
+            self.checkpoints += 1;
+            if self.waiting.is_empty() {
+                self.waiting = checkpoints_of(&mut (self.pages)(self.checkpoints)?);
+            }
+            return Ok(());
+        }
+        if let Some(checkpoint) = self.waiting.front() {
+            let what = format!("lines are missing: checkpoint {} covers more than there are", checkpoint["n"]);
+            return Err(Failure::new(Exit::Verification, "audit", what));
+        }
+        put(&mut self.made, &json!({"end": {"lines": self.lines}}));
+        self.is_over = true;
+        Ok(())
     }
 }
 
-/// Writes the export of the audit in `dir`. `pages` gives the head and the checkpoints after one, some at a time; gives
-/// the number of lines and checkpoints.
+impl<P: FnMut(u64) -> Result<Value, Failure>> Read for Export<P> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.made.is_empty() && !self.is_over {
+            self.more().map_err(io::Error::other)?;
+        }
+        self.made.read(to)
+    }
+}
+
+fn put(made: &mut VecDeque<u8>, line: &dyn std::fmt::Display) {
+    made.extend(format!("{line}\n").as_bytes());
+}
+
+fn checkpoints_of(page: &mut Value) -> VecDeque<Value> {
+    page["checkpoints"].as_array_mut().map(std::mem::take).unwrap_or_default().into()
+}
+
+fn export_failed(error: io::Error) -> Failure {
+    Failure::failed("export", error.to_string())
+}
+
+/// Writes an [`Export`]; gives the number of lines and checkpoints.
 ///
 /// # Errors
 /// What `pages` reports, what the disk reports; exit 5 when lines are missing.
 pub(crate) fn export_lines(
     dir: &Path,
-    out: impl Write,
-    mut pages: impl FnMut(u64) -> Result<Value, Failure>,
+    mut out: impl Write,
+    pages: impl FnMut(u64) -> Result<Value, Failure>,
 ) -> Result<(u64, u64), Failure> {
-    let failed = |error: io::Error| Failure::failed("export", error.to_string());
-    let taken = |page: &mut Value| -> VecDeque<Value> {
-        page["checkpoints"].as_array_mut().map(std::mem::take).unwrap_or_default().into()
-    };
-    let mut page = pages(0)?;
-    let mut waiting = taken(&mut page);
-    let mut export = Export::begin(out, &page["head"]).map_err(failed)?;
-    for line in Lines::of(dir).map_err(failed)? {
-        export.line(&line.map_err(failed)?).map_err(failed)?;
-        let Some(checkpoint) = waiting.pop_front_if(|checkpoint| export.is_end_of(checkpoint)) else { continue };
-        export.checkpoint(&checkpoint).map_err(failed)?;
-        if waiting.is_empty() {
-            waiting = taken(&mut pages(export.checkpoints)?);
+    let mut export = Export::begin(dir, pages)?;
+    loop {
+        out.write_all(export.made.make_contiguous()).map_err(export_failed)?;
+        export.made.clear();
+        if export.is_over {
+            out.flush().map_err(export_failed)?;
+            return Ok((export.lines, export.checkpoints));
         }
+        export.more()?;
     }
-    if let Some(checkpoint) = waiting.front() {
-        let what = format!("lines are missing: checkpoint {} covers more than there are", checkpoint["n"]);
-        return Err(Failure::new(Exit::Verification, "audit", what));
-    }
-    export.end().map_err(failed)
 }
 
 /// Verifies an export from its first byte to its last. Gives whose audit it is, and what stands in it.

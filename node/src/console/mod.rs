@@ -12,7 +12,7 @@ mod needs;
 mod recent;
 mod watch;
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use sealtide_gateway::{Attachment, Call, Called, Code, Console, Wanted};
@@ -25,7 +25,7 @@ pub(crate) use app::NodeApp;
 pub(crate) use recent::Recent;
 
 use crate::api::Request;
-use crate::audit::{AuditEvent, export_lines};
+use crate::audit::{AuditEvent, Export};
 use crate::commands::target::{Line, Target, parse_version};
 use crate::commands::verify::audit_checkpoints;
 use crate::content::ContentReader;
@@ -66,7 +66,7 @@ impl Console for HostConsole {
     fn attachment(&self, wanted: &Wanted) -> Result<Attachment, Code> {
         let made = match wanted {
             Wanted::File { space, path, version } => file(&self.host, space, path, version.as_deref()),
-            Wanted::Audit => Ok(audit(&self.host)),
+            Wanted::Audit => audit(&self.host),
             Wanted::Trust { app } => trust(&self.host, app),
         };
         made.map_err(|failure| {
@@ -142,7 +142,7 @@ fn file(host: &Host, space: &str, path: &str, version: Option<&str>) -> Result<A
         name,
         media,
         size: Some(text.len() as u64),
-        produce: Box::new(move |out| out.write_all(text.as_bytes())),
+        content: Box::new(io::Cursor::new(text)),
     };
     let Ok(frame) = FileFrame::read(&record) else {
         let document = record.object().and_then(|object| object.get("doc").cloned()).unwrap_or_default();
@@ -155,24 +155,27 @@ fn file(host: &Host, space: &str, path: &str, version: Option<&str>) -> Result<A
         Content::Text(text) | Content::Target(text) => Ok(of_text(name, "application/octet-stream", text)),
         Content::None => Err(Failure::usage("no_content", format!("{} is a directory", frame.path))),
         Content::Bin(address) => {
-            let mut content = ContentReader::open(node.store(), &line.view, &address)?;
+            let content = ContentReader::open(node.store(), &line.view, &address)?;
             Ok(Attachment {
                 name,
                 media: "application/octet-stream",
                 size: Some(content.size()),
-                produce: Box::new(move |out| io::copy(&mut content, out).map(drop)),
+                content: Box::new(content),
             })
         }
     }
 }
 
-fn audit(host: &Host) -> Attachment {
+fn audit(host: &Host) -> Result<Attachment, Failure> {
     let audit = host.audit().clone();
-    let produce = move |out: &mut dyn Write| {
-        let dir = audit.dir().to_owned();
-        export_lines(&dir, out, |since| audit_checkpoints(&audit, since)).map(drop).map_err(io::Error::other)
-    };
-    Attachment { name: "audit.jsonl".to_owned(), media: "application/x-ndjson", size: None, produce: Box::new(produce) }
+    let dir = audit.dir().to_owned();
+    let export = Export::begin(&dir, move |since| audit_checkpoints(&audit, since))?;
+    Ok(Attachment {
+        name: "audit.jsonl".to_owned(),
+        media: "application/x-ndjson",
+        size: None,
+        content: Box::new(export),
+    })
 }
 
 fn trust(host: &Host, app: &str) -> Result<Attachment, Failure> {
@@ -184,7 +187,7 @@ fn trust(host: &Host, app: &str) -> Result<Attachment, Failure> {
         name: format!("{app}.root"),
         media: "application/json",
         size: Some(text.len() as u64),
-        produce: Box::new(move |out| out.write_all(text.as_bytes())),
+        content: Box::new(io::Cursor::new(text)),
     })
 }
 

@@ -308,7 +308,7 @@ pub(super) fn is_writer(turn: &Turn) -> Result<(), BumpRefused> {
     turn.writer.map_or(Ok(()), |writer| Err(BumpRefused::Writer(writer)))
 }
 
-fn not_stored(error: &dyn std::fmt::Display) -> BumpRefused {
+pub(super) fn not_stored(error: &dyn std::fmt::Display) -> BumpRefused {
     tracing::error!(%error, "a bump was not stored");
     BumpRefused::Store
 }

@@ -200,17 +200,6 @@ impl Desk {
         Ok((desk, told))
     }
 
-    /// Reads keys and ledger again: another has changed them, under the turn.
-    pub(super) fn reload(&self, turn: &mut Turn) -> Result<(), Failure> {
-        turn.keys = self.key_file.read()?;
-        let loaded = load_keys(&turn.keys, &self.settings, false)?;
-        let (epoch, policy) = (turn.keys.epoch, self.settings.policy);
-        let (ring, ledger) = open_ring(&self.store, &self.space, &self.identity, loaded, epoch, policy)?;
-        self.write().ring = ring;
-        turn.ledger = ledger;
-        Ok(())
-    }
-
     /// Reads secrets again, from where `settings` say; new versions join the ledger. Returns what the operator should know.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use sealtide_gateway::Notice;
-use sealtide_ibgib::{TimelineId, Verified};
-use sealtide_identity::NodeId;
+use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::PublicKeyEntry;
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{RegistryFrame, Writer};
 use sealtide_store::Store;
 use sealtide_sync::{CommitRequest, SpaceView};
@@ -19,9 +19,6 @@ use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::known::Known;
 use crate::real::now;
-
-/// Frames that are committed at once when a registry is taken over.
-const BATCH: usize = 256;
 
 impl Desk {
     /// Who this node is as a writer.
@@ -117,12 +114,7 @@ impl Desk {
             return Err(damaged("it names another writer".to_owned()));
         }
         let mut turn = self.turn();
-        copy(self.store(), self.space(), line)?;
-        failpoint::hit("registry_copied");
-        let known = Known::of(self.store());
-        let kept = known.put_setting(TAKEN_SETTING, Some(last.address().as_str()));
-        let kept = kept.and_then(|()| known.put_setting(REGISTRY_SETTING, Some(first.address().as_str())));
-        kept.map_err(|error| Failure::failed("store", error.to_string()))?;
+        self.keep_line(line, first, last)?;
         let (registry, revision) = (Arc::new(frame.registry), turn.ahead.revision());
         {
             let mut state = self.write();
@@ -142,22 +134,39 @@ impl Desk {
         self.note_moved();
         Ok(())
     }
+
+    /// Makes a line the registry of this home, durably. Whatever a kill leaves of that can be opened, as what was there before or as the
+    /// line, and is done again.
+    fn keep_line(&self, line: &[Verified], first: &Verified, last: &Verified) -> Result<(), Failure> {
+        let (known, first, last) = (Known::of(self.store()), first.address().as_str(), last.address().as_str());
+        let own = self.frames("registry", 0, 1)?;
+        match own.first().map(|own| own.address().as_str()) {
+            // It comes back: another signed the newest frame, which counts at a start because it is named here before it is there.
+            Some(own) if own == first => {
+                known.put_setting(TAKEN_SETTING, Some(last)).map_err(store_failed)?;
+                copy(self.store(), self.space(), line)?;
+                failpoint::hit("registry_copied");
+            }
+            // Two lines stand side by side from the copy on, so which of them counts is said first, and changed in one step.
+            own => {
+                known.put_setting(REGISTRY_SETTING, own).map_err(store_failed)?;
+                copy(self.store(), self.space(), line)?;
+                failpoint::hit("registry_copied");
+                known.put_settings(&[(TAKEN_SETTING, last), (REGISTRY_SETTING, first)]).map_err(store_failed)?;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Puts frames into a space that are not there yet, the oldest first.
-fn copy(store: &Store, space: &sealtide_identity::SpaceId, line: &[Verified]) -> Result<(), Failure> {
+/// Puts frames into a space that are not there yet: all of them, or none.
+fn copy(store: &Store, space: &SpaceId, line: &[Verified]) -> Result<(), Failure> {
     let view = store.view(space).ok_or_else(|| Failure::failed("store", "the space of the gateway is gone"))?;
-    let known = |frame: &Verified| view.contains(&frame.sid());
-    let missing: Vec<Verified> = line.iter().filter(|frame| !known(frame)).cloned().collect();
-    for batch in missing.chunks(BATCH) {
-        let request = CommitRequest {
-            saga: None,
-            staged: None,
-            records: batch.to_vec(),
-            expected: Vec::<(TimelineId, Vec<_>)>::new(),
-            strict: false,
-        };
-        store.commit(space, &request).map_err(|error| Failure::failed("store", error.to_string()))?;
-    }
-    Ok(())
+    let missing: Vec<Verified> = line.iter().filter(|frame| !view.contains(&frame.sid())).cloned().collect();
+    let request = CommitRequest { saga: None, staged: None, records: missing, expected: Vec::new(), strict: false };
+    store.commit(space, &request).map(drop).map_err(store_failed)
+}
+
+fn store_failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed("store", error.to_string())
 }

@@ -35,7 +35,7 @@ pub(crate) use events::Events;
 pub use host::GatewayHost;
 pub(crate) use key_places::{parse_key_files, read_secret_file};
 pub(crate) use last_good::Named;
-pub(crate) use pass_on::{CHANNEL as BUMP_CHANNEL, PassedOn, answer as answer_passed_on, pass_on};
+pub(crate) use pass_on::{CHANNEL as BUMP_CHANNEL, PassedOn, Places, answer as answer_passed_on, pass_on};
 pub(crate) use recovery::{Prove, Replacement, replace_lost};
 pub(crate) use shared::{Looked, SharedRegistry, SharedState, ledgers_in, registries_in, writer_frame, writers_in};
 pub(crate) use sign_in_codes::{CODE_MS, SignInCodes};

@@ -6,15 +6,18 @@
 //! ◀─ {"code"} when it is refused, {"bytes"} when it is not, then the answer of the writer in pieces
 //! ```
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sealtide_gateway::{Bumped, Code, Rung, Way};
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse, write};
-use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Signed};
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_releases::{BumpPlan, BumpRequest, Crypto, Registry, VersionChange};
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::world::{ChannelGone, PeerChannel};
 
@@ -27,6 +30,10 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes that are sent at once.
 const PIECE: usize = 64 * 1024;
+/// Bumps of other nodes that are made at once.
+const PLACES: usize = 8;
+/// Those of one node.
+const PLACES_OF_ONE: usize = 2;
 /// How long whoever opened a channel may take to say what for.
 const ASKING: Duration = Duration::from_secs(10);
 /// How long the writer may take.
@@ -98,6 +105,43 @@ impl PassedOn {
         };
         let request = BumpRequest::read(members, &[], None).ok()?;
         Some(Self { space: word("space")?.parse().ok()?, first: word("first")?.to_owned(), way, request })
+    }
+}
+
+/// Bumps that are made at once for nodes that pass them on: a few in all, and fewer of each node, so that none keeps the others out.
+pub(crate) struct Places {
+    all: Arc<Semaphore>,
+    of: Mutex<BTreeMap<NodeId, Weak<Semaphore>>>,
+}
+
+/// A place; it is free again when this is dropped.
+pub(crate) struct Place {
+    _all: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { all: Arc::new(Semaphore::new(PLACES)), of: Mutex::default() }
+    }
+}
+
+impl Places {
+    /// Waits for a place for this node.
+    pub(crate) async fn take(&self, node: NodeId) -> Option<Place> {
+        let own = {
+            let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = of.get(&node).and_then(Weak::upgrade);
+            own.unwrap_or_else(|| {
+                of.retain(|_, places| places.strong_count() > 0);
+                let own = Arc::new(Semaphore::new(PLACES_OF_ONE));
+                of.insert(node, Arc::downgrade(&own));
+                own
+            })
+        };
+        let own = own.acquire_owned().await.ok()?;
+        let all = self.all.clone().acquire_owned().await.ok()?;
+        Some(Place { _all: all, _own: own })
     }
 }
 
@@ -226,6 +270,9 @@ fn text_of<'a>(object: &'a JsObject, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use sealtide_releases::{Scope, plan};
 
     use super::*;
@@ -241,6 +288,24 @@ mod tests {
             crypto: Some(Crypto::Ed25519),
         };
         PassedOn { space: SpaceId::from_bytes([7; 32]), first: "registry^AB".to_owned(), way, request }
+    }
+
+    // Proves: GW-108
+    #[test]
+    fn a_node_that_takes_its_time_leaves_places_to_others() {
+        let (places, mut cx) = (Places::default(), Context::from_waker(Waker::noop()));
+        let node = |number| NodeId::from_bytes([number; 32]);
+        let taken = |number| match pin!(places.take(node(number))).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => place,
+            Poll::Pending => None,
+        };
+        let slow: Vec<_> = (0..PLACES_OF_ONE).map(|_| taken(1).expect("a place")).collect();
+        let mut third = pin!(places.take(node(1)));
+        assert!(third.as_mut().poll(&mut cx).is_pending());
+        let others: Vec<_> = (2..=4).flat_map(|number| [taken(number), taken(number)]).collect();
+        assert!(others.iter().all(Option::is_some) && taken(5).is_none(), "eight in all");
+        drop(slow);
+        assert!(third.as_mut().poll(&mut cx).is_ready());
     }
 
     // Proves: GW-108

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use sealtide_crypto::Entropy;
 use sealtide_gateway::{KeyChange, Notice};
+use sealtide_ibgib::Verified;
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::{
     KeySecret, KeyVersion, KeyringRecovery, LastGood, Ledger, LedgerRecord, PublicPair, VersionKeys, VersionState,
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::Desk;
 use super::changes::Before;
-use super::key_file::KeyFile;
+use super::key_file::{KeyFile, Keys};
 use super::last_good::{Named, last_good};
 use super::timelines::{Frames, app_space, data_of, known_space, ledger_address, member};
 use crate::failpoint;
@@ -60,6 +61,18 @@ struct Place<'a> {
     grace_ms: u64,
 }
 
+/// A replacement that is durable.
+struct Replaced {
+    done: KeyChange,
+    record: LedgerRecord,
+    /// Of the ledger, with the record.
+    frame: Verified,
+    /// What the key file says now.
+    keys: Keys,
+    /// Of the new version.
+    secret: Zeroizing<[u8; 32]>,
+}
+
 impl Desk {
     /// Replaces the pair that signs, while it is in use.
     ///
@@ -76,9 +89,15 @@ impl Desk {
         let before = Before::of(self.read().ring.ledger().tip());
         let grace_ms = self.settings.policy.grace_ms;
         let (store, space, identity, key_file) = (self.store(), self.space(), self.node(), self.key_file());
-        let (done, record) = Place { store, space, identity, key_file, grace_ms }.replace(order, prove)?;
-        self.reload(&mut turn)?;
+        let replaced = Place { store, space, identity, key_file, grace_ms }.replace(order, prove)?;
+        // It holds, whatever else is lost: what is loaded goes on, with the new version beside it, and no file is read again.
+        let Replaced { done, record, frame, keys, secret } = replaced;
+        turn.keys = keys;
+        let recovered = self.write().ring.recovered(record.clone(), KeySecret::from_raw(*secret), &identity.key);
+        recovered.map_err(|error| Failure::new(Exit::Verification, "key_ledger", error.to_string()))?;
+        turn.ledger = frame;
         self.tell(&record, &before);
+        self.note_moved();
         self.notify(Notice::KeyRotated(done));
         Ok(done)
     }
@@ -106,7 +125,7 @@ pub(crate) fn replace_lost(
     };
     let key_file = KeyFile::of(home)?;
     let place = Place { store, space: &space, identity, key_file: &key_file, grace_ms };
-    Ok(place.replace(order, prove)?.0)
+    Ok(place.replace(order, prove)?.done)
 }
 
 /// The records of a lost node become the begin of the ledger of this home; what a crash left of that is gone on with. A home
@@ -140,7 +159,7 @@ fn take_over(store: &Store, identity: &Identity, records: &[LedgerRecord]) -> Re
 
 impl Place<'_> {
     // Spec: GW-106
-    fn replace(&self, order: &Replacement, prove: Prove<'_>) -> Result<(KeyChange, LedgerRecord), Failure> {
+    fn replace(&self, order: &Replacement, prove: Prove<'_>) -> Result<Replaced, Failure> {
         let frames = Frames { store: self.store, space: self.space, ib: "keyring" };
         let all = frames.all()?;
         let broken = |error: String| Failure::new(Exit::Verification, "key_ledger", error);
@@ -168,7 +187,7 @@ impl Place<'_> {
         let record = record.map_err(|refused| Failure::failed("key_state", refused.to_string()))?;
         // The secret is durable before anybody hears of its keys.
         let mut kept = self.key_file.read()?;
-        kept.made.insert(version, secret);
+        kept.made.insert(version, secret.clone());
         self.key_file.write(&kept)?;
         failpoint::hit("recover_made");
         if let Err(failure) = prove(&record.hash()) {
@@ -177,11 +196,14 @@ impl Place<'_> {
             return Err(failure);
         }
         failpoint::hit("recover_proven");
-        frames.next(tip, data_of("record", record.to_value()))?;
+        let frame = frames.next(tip, data_of("record", record.to_value()))?;
         failpoint::hit("recover_committed");
         kept.epoch = record.epoch;
-        self.key_file.write(&kept)?;
-        Ok((KeyChange { from, to: version, epoch: record.epoch, at_ms: wall_ms }, record))
+        if let Err(error) = self.key_file.write(&kept) {
+            tracing::error!(%error, "the epoch of the key ledger was not written; the next start does it");
+        }
+        let done = KeyChange { from, to: version, epoch: record.epoch, at_ms: wall_ms };
+        Ok(Replaced { done, record, frame, keys: kept, secret })
     }
 
     /// Every version that signed, with its last good releases.

@@ -6,7 +6,7 @@ use sealtide_crypto::{Ed25519PublicKey, GatewayContext};
 use sealtide_ibgib::{Object, Verified};
 use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Algorithm, KeyVersion, Keyring, PublicKeyEntry, VersionState, decode_signature};
-use sealtide_releases::{REGISTRY_BYTES_MAX, Registry, Writer};
+use sealtide_releases::{REGISTRY_BYTES_MAX, REGISTRY_TEXT_BYTES_MAX, Registry, Writer};
 use serde_json::{Value, json};
 
 use super::timelines::{APP, Frames, member};
@@ -77,7 +77,7 @@ pub(super) fn open(
     file: Option<&Path>,
     told: &mut Vec<String>,
 ) -> Result<Opened, Failure> {
-    if let Some(frame) = frames.all()?.pop() {
+    if let Some(frame) = frames.newest()? {
         if file.is_some() {
             told.push("--registry is ignored: the store holds a registry".to_owned());
         }
@@ -88,11 +88,20 @@ pub(super) fn open(
     let registry = match file {
         Some(path) => {
             let size = std::fs::metadata(path)?.len();
-            if size > REGISTRY_BYTES_MAX as u64 {
-                return Err(Failure::usage("registry", format!("{} is too long", path.display())));
+            let long = |most: usize| {
+                let text = format!("{} is too long: a registry has at most {most} bytes", path.display());
+                Failure::usage("registry", text)
+                    .hint("the home is as it was; a registry with fewer entities begins one")
+            };
+            if size > REGISTRY_TEXT_BYTES_MAX as u64 {
+                return Err(long(REGISTRY_TEXT_BYTES_MAX));
             }
-            Registry::read(&std::fs::read(path)?, 1)
-                .map_err(|error| Failure::usage("registry", format!("{}: {error}", path.display())))?
+            let registry = Registry::read(&std::fs::read(path)?, 1)
+                .map_err(|error| Failure::usage("registry", format!("{}: {error}", path.display())))?;
+            if registry.text().len() > REGISTRY_BYTES_MAX {
+                return Err(long(REGISTRY_BYTES_MAX));
+            }
+            registry
         }
         None => {
             told.push("no registry yet: the built-in sample is shown; --registry FILE brings one".to_owned());
@@ -155,10 +164,13 @@ fn is_signed(registry: &Registry, origin: &Origin<'_>, named: &Writer, by: &Valu
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use sealtide_crypto::{Now, Seed, SeededEntropy, SigningKey};
-    use sealtide_ibgib::{Relations, Stamp, genesis};
+    use sealtide_ibgib::{Relations, Stamp, genesis, space_genesis};
     use sealtide_identity::keyring::{KeyOffers, KeyPolicy, LedgerRow, LoadedKeys};
+    use sealtide_store::mem::MemDisk;
+    use sealtide_store::{Config, Store};
 
     use super::*;
 
@@ -170,6 +182,32 @@ mod tests {
         let first = Keyring::first_record(&load(), node, "test", Now { mono_ms: 0, wall_ms: 1 }).unwrap();
         let row = LedgerRow::of(&first, "tip", None);
         Keyring::open(load(), "keyring^1", &[first], &row, 1, node.public(), KeyPolicy::default()).unwrap()
+    }
+
+    // Proves: GW-97
+    #[test]
+    fn a_registry_that_no_record_takes_is_refused_and_the_longest_is_kept() {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        let space = store.create_space(space_genesis(APP, "app", "somebody", Stamp { ms: 1 }, "u")).unwrap();
+        let node = SigningKey::from_seed(&Seed::from_bytes([3; 32]));
+        let (ring, writer) = (ring(&node), NodeId::of(node.public()));
+        let origin = Origin { writer: &writer, ring: &ring, last: None };
+        let frames = Frames { store: &store, space: &space, ib: "registry" };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = |bytes: usize| {
+            let mut text = Registry::sample().text();
+            let length = bytes - text.len();
+            text = text.replacen("Main", &format!("Main{}", "x".repeat(length)), 1);
+            std::fs::write(file.path(), text).unwrap();
+            open(&frames, &origin, Some(file.path()), &mut Vec::new())
+        };
+        for bytes in [REGISTRY_BYTES_MAX + 1, REGISTRY_TEXT_BYTES_MAX + 1] {
+            let refused = open(bytes).err().expect("it is too long");
+            assert_eq!((refused.exit, refused.code.as_str()), (Exit::Usage, "registry"), "{}", refused.message);
+        }
+        assert_eq!(frames.count().unwrap(), 0);
+        let kept = open(REGISTRY_BYTES_MAX).unwrap();
+        assert_eq!(frames.newest().unwrap(), Some(kept.frame));
     }
 
     // Proves: GW-108

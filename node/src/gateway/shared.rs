@@ -13,8 +13,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use data_encoding::BASE64;
 use sealtide_crypto::{Ed25519PublicKey, PublicKey};
@@ -81,7 +81,11 @@ pub(crate) struct SharedRegistry {
     store: Store,
     space: SpaceId,
     first: Address,
+    /// Held for a whole look.
     line: Mutex<Line>,
+    /// What the last look found; nobody who asks for it waits for one that is under way, but for the first.
+    state: Mutex<Option<SharedState>>,
+    first_look: Once,
 }
 
 #[derive(Default)]
@@ -90,10 +94,23 @@ struct Line {
     taken: Vec<(Address, Standing)>,
     refused: BTreeSet<Address>,
     forked: Option<u64>,
-    state: Option<SharedState>,
-    ledgers: BTreeMap<String, Arc<KnownLedger>>,
+    /// Every frame that a look came by: the next one stops there, so that each is judged once.
+    came_by: HashSet<Address>,
+    /// Frames that were not judged for good yet, by the one before them.
+    waiting: BTreeMap<Address, Waiting>,
+    /// How many signatures were looked at so far.
+    #[cfg(test)]
+    judged: usize,
+    ledgers: Ledgers,
     /// The ends of the ledgers and of what tells keys, at the last look: nothing is verified twice.
     seen: Vec<Sid>,
+}
+
+/// Frames that say they come right after another one and nothing else: merges are none of a writer's.
+struct Waiting {
+    /// Where the one before them stands, if it counts.
+    at: usize,
+    frames: Vec<Address>,
 }
 
 /// The frame that tells others the key of this node.
@@ -167,7 +184,7 @@ fn record_at(
 impl SharedRegistry {
     /// Of a space, from this first frame on. Nothing is read yet.
     pub(crate) fn new(store: Store, space: SpaceId, first: Address) -> Self {
-        Self { store, space, first, line: Mutex::default() }
+        Self { store, space, first, line: Mutex::default(), state: Mutex::default(), first_look: Once::new() }
     }
 
     pub(crate) fn space(&self) -> SpaceId {
@@ -178,9 +195,14 @@ impl SharedRegistry {
         &self.first
     }
 
+    /// Looks, where nobody has yet; waits for the first look that another has begun. Reads the store.
+    pub(crate) fn look_first(&self) {
+        self.first_look.call_once_force(|_| drop(self.look()));
+    }
+
     /// What counted at the last look; none before the first frame counts.
     pub(crate) fn state(&self) -> Option<SharedState> {
-        self.lock().state.clone()
+        self.shown().clone()
     }
 
     /// All frames that count, oldest first.
@@ -204,11 +226,9 @@ impl SharedRegistry {
         let before = line.taken.last().map(|(address, _)| address.clone());
         let was_forked = line.forked;
         let mut looked = Looked::default();
-        let straight = straight_followers(&view, &self.first, before.as_ref());
-        let is_straight = straight.is_some();
-        let followers = straight.unwrap_or_else(|| followers_of(&view, &self.first));
+        line.come_by(&view, &self.first);
         loop {
-            let found = next_frames(&view, &ledgers, &line, &self.first, &followers, &mut looked.refused);
+            let found = line.next_frames(&view, &ledgers, &self.first, &mut looked.refused);
             match found.as_slice() {
                 [] => break,
                 [_] => line.taken.extend(found),
@@ -220,10 +240,13 @@ impl SharedRegistry {
             }
             line.forked = None;
         }
-        if !is_straight && let Some(fork) = late_fork(&view, &ledgers, &line, &followers) {
+        if let Some(fork) = line.late_fork(&view, &ledgers, &mut looked.refused) {
             line.taken.truncate(fork.at + 1);
             line.forked = Some(line.taken[fork.at].1.revision);
             looked.forked = Some(fork.both);
+            // What stood behind it waits again.
+            line.came_by.clear();
+            line.waiting.clear();
         }
         line.refused.extend(looked.refused.iter().map(|(address, _)| address.clone()).take(REFUSED_MAX));
         looked.moved = before.as_ref() != line.taken.last().map(|(address, _)| address);
@@ -241,8 +264,12 @@ impl SharedRegistry {
                 forked: line.forked,
             })
         });
-        line.state = state;
+        *self.shown() = state;
         looked
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Option<SharedState>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Line> {
@@ -254,68 +281,114 @@ fn is_of(ledger: &KnownLedger, writer: &Writer) -> bool {
     ledger.ledger.tip().node == writer.node
 }
 
-type Followers = BTreeMap<Address, Vec<Address>>;
-
-/// As [`followers_of`], when all frames are one line and `last` is one of them: then only those after it are looked at.
-fn straight_followers(view: &SpaceHandle, first: &Address, last: Option<&Address>) -> Option<Followers> {
-    let timeline = view.frame_facts(first)?.timeline;
-    let tips = view.tips(&timeline);
-    let [tip] = tips.as_slice() else { return None };
-    let end = last.unwrap_or(first);
-    let (mut followers, mut at) = (Followers::new(), tip.tip.clone());
-    while at != *end {
-        let facts = view.frame_facts(&at)?;
-        let ([past], []) = (facts.past.as_slice(), facts.orphans.as_slice()) else { return None };
-        (followers.len() < FRAMES_MAX).then_some(())?;
-        followers.insert(past.clone(), vec![at]);
-        at = past.clone();
-    }
-    Some(followers)
-}
-
-/// Of every frame those that say they come right after it and nothing else: merges are none of a writer's.
-fn followers_of(view: &SpaceHandle, first: &Address) -> Followers {
-    let mut followers = Followers::new();
-    let Some(facts) = view.frame_facts(first) else { return followers };
-    for sid in view.frames(&facts.timeline, 1, u64::MAX, FRAMES_MAX) {
-        // Records are read for the few that matter; this needs their facts alone.
-        let Some(address) = view.record(&sid).map(|record| record.address().clone()) else { continue };
-        let Some(facts) = view.frame_facts(&address) else { continue };
-        if let ([past], []) = (facts.past.as_slice(), facts.orphans.as_slice()) {
-            followers.entry(past.clone()).or_default().push(address);
+impl Line {
+    /// Finds the frames that came since the last look, from the tips back to what is known: those that may count wait.
+    fn come_by(&mut self, view: &SpaceHandle, first: &Address) {
+        let Some(facts) = view.frame_facts(first) else { return };
+        let mut next: Vec<Address> = view.tips(&facts.timeline).into_iter().map(|tip| tip.tip).collect();
+        let (mut new, mut followers) = (HashSet::new(), Vec::new());
+        while let Some(address) = next.pop() {
+            if self.came_by.contains(&address) || !new.insert(address.clone()) {
+                continue;
+            }
+            if self.came_by.len() + new.len() > FRAMES_MAX {
+                return;
+            }
+            let Some(facts) = view.frame_facts(&address) else { continue };
+            if let ([past], []) = (facts.past.as_slice(), facts.orphans.as_slice()) {
+                followers.push((past.clone(), facts.n, address));
+            }
+            next.extend(facts.past.into_iter().chain(facts.orphans));
+        }
+        self.came_by.extend(new);
+        for (past, n, address) in followers {
+            let at = usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
+            self.waiting.entry(past).or_insert_with(|| Waiting { at, frames: Vec::new() }).frames.push(address);
         }
     }
-    followers
-}
 
-/// The frames that count after the last one that does; more than one is equivocation.
-fn next_frames(
-    view: &SpaceHandle,
-    ledgers: &BTreeMap<String, Arc<KnownLedger>>,
-    line: &Line,
-    first: &Address,
-    followers: &Followers,
-    refused: &mut Vec<(Address, LineRefused)>,
-) -> Vec<(Address, Standing)> {
-    let (before, candidates) = match line.taken.last() {
-        None => (None, std::slice::from_ref(first)),
-        Some((last, standing)) => (Some(standing), followers.get(last).map(Vec::as_slice).unwrap_or_default()),
-    };
-    let mut counting = Vec::new();
-    for address in candidates {
-        match standing_after(view, ledgers, before, address) {
-            Ok(standing) => counting.push((address.clone(), standing)),
-            Err(LineRefused::Key(_)) => {} // Its ledger may still be on its way.
-            Err(why) if !line.refused.contains(address) => refused.push((address.clone(), why)),
-            Err(_) => {}
+    /// The frames that count after the last one that does; more than one is equivocation.
+    fn next_frames(
+        &mut self,
+        view: &SpaceHandle,
+        ledgers: &Ledgers,
+        first: &Address,
+        refused: &mut Vec<(Address, LineRefused)>,
+    ) -> Vec<(Address, Standing)> {
+        let Some(at) = self.taken.len().checked_sub(1) else {
+            return self.judge(view, ledgers, None, vec![first.clone()], refused).0;
+        };
+        let Some(waiting) = self.waiting.remove(&self.taken[at].0) else { return Vec::new() };
+        let (counting, mut later) = self.judge(view, ledgers, Some(at), waiting.frames, refused);
+        if counting.len() > 1 {
+            later.extend(counting.iter().map(|(address, _)| address.clone()));
+        }
+        self.wait(at, later);
+        counting
+    }
+
+    /// A frame that came late to a place that is taken, and that the writer of that place signed too; the first such place.
+    fn late_fork(
+        &mut self,
+        view: &SpaceHandle,
+        ledgers: &Ledgers,
+        refused: &mut Vec<(Address, LineRefused)>,
+    ) -> Option<Fork> {
+        let is_passed = |past: &Address, at: usize| at + 1 < self.taken.len() && self.taken[at].0 == *past;
+        let passed = self.waiting.iter().filter(|(past, waiting)| is_passed(past, waiting.at));
+        let mut places: Vec<usize> = passed.map(|(_, waiting)| waiting.at).collect();
+        places.sort_unstable();
+        for at in places {
+            let Some(waiting) = self.waiting.remove(&self.taken[at].0) else { continue };
+            let taken = self.taken[at + 1].0.clone();
+            let others = waiting.frames.into_iter().filter(|other| *other != taken).collect();
+            let (counting, later) = self.judge(view, ledgers, Some(at), others, refused);
+            if let Some((other, _)) = counting.into_iter().next() {
+                return Some(Fork { at, both: (taken, other) });
+            }
+            self.wait(at, later);
+        }
+        None
+    }
+
+    /// Of frames after the one at `at`, or at the first place, those that count, and those whose ledger may still be on its way.
+    fn judge(
+        &mut self,
+        view: &SpaceHandle,
+        ledgers: &Ledgers,
+        at: Option<usize>,
+        frames: Vec<Address>,
+        refused: &mut Vec<(Address, LineRefused)>,
+    ) -> (Vec<(Address, Standing)>, Vec<Address>) {
+        #[cfg(test)]
+        {
+            self.judged += frames.len();
+        }
+        let before = at.map(|at| &self.taken[at].1);
+        let (mut counting, mut later) = (Vec::new(), Vec::new());
+        for address in frames {
+            match standing_after(view, ledgers, before, &address) {
+                Ok(standing) => counting.push((address, standing)),
+                Err(LineRefused::Key(_)) => later.push(address),
+                Err(why) if !self.refused.contains(&address) => refused.push((address, why)),
+                Err(_) => {}
+            }
+        }
+        (counting, later)
+    }
+
+    fn wait(&mut self, at: usize, frames: Vec<Address>) {
+        if !frames.is_empty() {
+            self.waiting.insert(self.taken[at].0.clone(), Waiting { at, frames });
         }
     }
-    counting
 }
+
+type Ledgers = BTreeMap<String, Arc<KnownLedger>>;
 
 fn standing_after(
     view: &SpaceHandle,
-    ledgers: &BTreeMap<String, Arc<KnownLedger>>,
+    ledgers: &Ledgers,
     before: Option<&Standing>,
     address: &Address,
 ) -> Result<Standing, LineRefused> {
@@ -334,22 +407,4 @@ fn standing_after(
 struct Fork {
     at: usize,
     both: (Address, Address),
-}
-
-/// A frame that came late to a place that is taken, and that the writer of that place signed too.
-fn late_fork(
-    view: &SpaceHandle,
-    ledgers: &BTreeMap<String, Arc<KnownLedger>>,
-    line: &Line,
-    followers: &Followers,
-) -> Option<Fork> {
-    for (at, pair) in line.taken.windows(2).enumerate() {
-        let ((before, standing), (taken, _)) = (&pair[0], &pair[1]);
-        for other in followers.get(before).into_iter().flatten().filter(|other| *other != taken) {
-            if standing_after(view, ledgers, Some(standing), other).is_ok() {
-                return Some(Fork { at, both: (taken.clone(), other.clone()) });
-            }
-        }
-    }
-    None
 }

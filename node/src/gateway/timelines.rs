@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use sealtide_crypto::Ed25519PublicKey;
-use sealtide_ibgib::{Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve, uuid};
+use sealtide_ibgib::{Object, Relations, Stamp, Verified, space_genesis, try_evolve, try_genesis, uuid};
 use sealtide_identity::keyring::{Algorithm, LedgerRecord};
 use sealtide_identity::{NodeId, SpaceId};
-use sealtide_store::{SpaceLabel, Store, Underway};
+use sealtide_store::{CommitError, SpaceLabel, Store, Underway};
 use sealtide_sync::{CommitRequest, SpaceView, TipItem};
 use serde_json::Value;
 
@@ -27,6 +27,9 @@ const SPACE_SETTING: &str = "gateway.space";
 
 /// Where the first frame of the registry is kept, when this node did not begin it.
 pub(super) const REGISTRY_SETTING: &str = "gateway.registry";
+
+/// Frames that are read at once when they are looked through.
+const PAGE: u64 = 64;
 
 /// The frames of the one timeline with this ib.
 pub(super) struct Frames<'a> {
@@ -49,9 +52,31 @@ impl Frames<'_> {
     /// Those from counter `from` on, at most `limit`.
     pub(super) fn from(&self, from: u64, limit: usize) -> Result<Vec<Verified>, Failure> {
         let (Some(view), Some(tip)) = (self.store.view(self.space), self.tip()?) else { return Ok(Vec::new()) };
-        let lost = || Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib));
         let sids = view.frames(&tip.timeline, from, tip.n, limit);
-        sids.iter().map(|sid| view.record(sid).ok_or_else(lost)).collect()
+        sids.iter().map(|sid| view.record(sid).ok_or_else(|| self.lost())).collect()
+    }
+
+    /// The newest, without the others.
+    pub(super) fn newest(&self) -> Result<Option<Verified>, Failure> {
+        let (Some(view), Some(tip)) = (self.store.view(self.space), self.tip()?) else { return Ok(None) };
+        view.record(&tip.sid).map(Some).ok_or_else(|| self.lost())
+    }
+
+    /// Whether one is such, the newest first: a few at a time are in memory.
+    pub(super) fn any_back(&self, is_such: impl Fn(&Verified) -> bool) -> Result<bool, Failure> {
+        let mut behind = self.count()?;
+        while behind > 0 {
+            let from = behind.saturating_sub(PAGE);
+            if self.from(from, (behind - from) as usize)?.iter().rev().any(&is_such) {
+                return Ok(true);
+            }
+            behind = from;
+        }
+        Ok(false)
+    }
+
+    fn lost(&self) -> Failure {
+        Failure::new(Exit::Verification, "store_damaged", format!("a frame of {} is lost", self.ib))
     }
 
     /// How many there are.
@@ -59,7 +84,7 @@ impl Frames<'_> {
         Ok(self.tip()?.map_or(0, |tip| tip.n + 1))
     }
 
-    /// The newest.
+    /// The place of the newest.
     fn tip(&self) -> Result<Option<TipItem>, Failure> {
         let Some(view) = self.store.view(self.space) else { return Ok(None) };
         // A registry that was taken over stands beside the one that this node began.
@@ -76,7 +101,8 @@ impl Frames<'_> {
 
     /// Makes the first frame, durably.
     pub(super) fn begin(&self, data: Object) -> Result<Verified, Failure> {
-        let frame = genesis(self.ib, data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
+        let frame = try_genesis(self.ib, data, Relations::new(), Stamp { ms: now().wall_ms }, &uuid(&mut OsEntropy));
+        let frame = frame.map_err(|error| Failure::failed("store", format!("{}: {error}", self.ib)))?;
         commit(self.store, self.space, frame.clone())?;
         Ok(frame)
     }
@@ -88,12 +114,22 @@ impl Frames<'_> {
         Ok(frame)
     }
 
-    /// As [`Frames::next`], but for the wait for the disk.
+    /// As [`Frames::next`], but for the wait for the disk. Refused when the store has gone on from `tip` already, whatever the
+    /// caller believes: two frames behind one could not be opened any more.
     pub(super) fn begin_next(&self, tip: &Verified, data: Object) -> Result<(Verified, Underway), Failure> {
         let frame = try_evolve(tip, data, Relations::new(), Stamp { ms: now().wall_ms });
         let frame = frame.map_err(|error| Failure::failed("store", format!("{}: {error}", self.ib)))?;
-        let underway = self.store.begin_commit(self.space, &request(frame.clone()));
-        Ok((frame, underway.map_err(|error| Failure::failed("store", error.to_string()))?))
+        let expected = tip.frame().map(|facts| (facts.timeline, vec![tip.sid()])).into_iter().collect();
+        let request = CommitRequest { expected, strict: true, ..request(frame.clone()) };
+        let underway = self.store.begin_commit(self.space, &request).map_err(|error| match error {
+            CommitError::TipMoved(_) => {
+                let text =
+                    format!("the store holds more of {} than this process knows of; nothing was written", self.ib);
+                Failure::failed("stale", text).hint("start the node anew: it goes on from what is stored")
+            }
+            error => Failure::failed("store", error.to_string()),
+        })?;
+        Ok((frame, underway))
     }
 }
 
@@ -166,4 +202,51 @@ pub(super) fn app_space(store: &Store, identity: &Identity) -> Result<SpaceId, F
     known.put_label(&space, Some(&label)).map_err(|error| failed(&error))?;
     known.put_setting(SPACE_SETTING, Some(&space.to_string())).map_err(|error| failed(&error))?;
     Ok(space)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sealtide_store::Config;
+    use sealtide_store::mem::MemDisk;
+
+    use super::*;
+
+    // Proves: GW-106
+    #[test]
+    fn nothing_goes_on_from_a_frame_that_is_not_the_newest() {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        let first = space_genesis(APP, APP_KIND, "somebody", Stamp { ms: 1 }, "u");
+        let space = store.create_space(first).unwrap();
+        let frames = Frames { store: &store, space: &space, ib: "keyring" };
+        let first = frames.begin(data_of("record", Value::from(1))).unwrap();
+        let second = frames.next(&first, data_of("record", Value::from(2))).unwrap();
+        assert_eq!(frames.next(&first, data_of("record", Value::from(3))).unwrap_err().code, "stale");
+        assert_eq!(frames.all().unwrap(), [first, second.clone()]);
+        frames.next(&second, data_of("record", Value::from(3))).unwrap();
+    }
+
+    #[test]
+    fn frames_are_looked_through_from_the_newest_to_the_first() {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        let first = space_genesis(APP, APP_KIND, "somebody", Stamp { ms: 1 }, "u");
+        let space = store.create_space(first).unwrap();
+        let frames = Frames { store: &store, space: &space, ib: "registry" };
+        assert_eq!(frames.newest().unwrap(), None);
+        let count = 2 * PAGE + 3;
+        let mut tip = frames.begin(data_of("at", Value::from(0))).unwrap();
+        for at in 1..count {
+            tip = frames.next(&tip, data_of("at", Value::from(at))).unwrap();
+        }
+        assert_eq!(frames.newest().unwrap(), Some(tip));
+        let seen = std::cell::RefCell::new(Vec::new());
+        let note = |frame: &Verified| {
+            seen.borrow_mut().push(member(frame, "at").as_u64().unwrap());
+            false
+        };
+        assert!(!frames.any_back(note).unwrap());
+        assert_eq!(seen.into_inner(), (0..count).rev().collect::<Vec<_>>());
+        assert!(frames.any_back(|frame| member(frame, "at") == 1).unwrap());
+    }
 }

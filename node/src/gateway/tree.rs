@@ -15,9 +15,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use sealtide_crypto::{Entropy, GatewayContext, sha256};
+use sealtide_crypto::{Ed25519PublicKey, Entropy, GatewayContext, sha256};
 use sealtide_ibgib::json::{Js, write_rfc8785};
-use sealtide_identity::keyring::{Algorithm, KeyVersion, Keyring, write_time};
+use sealtide_identity::keyring::{Algorithm, KeyVersion, Keyring, PublicKeyEntry, decode_signature, write_time};
 use sealtide_releases::{EditError, FileEdit};
 use serde_json::{Value, json};
 
@@ -254,29 +254,22 @@ impl Transaction {
         rename(&temporary, &path)
     }
 
-    /// Reads a transaction of a tree, with the originals and what the files said afterwards.
+    /// Reads a transaction of a tree that is to be taken back, with the originals and what the files said afterwards.
     ///
     /// # Errors
     /// [`TreeRefused`] for a name that is no UUID, a manifest that does not verify, a backup that is not what it names.
     // Spec: GW-71
     pub(super) fn read(root: &Path, id: &str, ring: &Keyring) -> Result<(Self, Value), TreeRefused> {
-        if !is_uuid(id) {
-            return Err(TreeRefused::Unknown(id.to_owned()));
+        let (dir, manifest) = read_manifest(root, id)?;
+        if !verifies(&manifest, ring) {
+            return Err(TreeRefused::Manifest(id.to_owned()));
         }
-        let dir = root.join(BACKUPS).join(id);
-        let unknown = || TreeRefused::Unknown(id.to_owned());
-        let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-        let path = dir.join(MANIFEST);
-        if is_link(&root.join(BACKUPS)) || is_link(&dir) || is_link(&path) {
-            return Err(unknown());
-        }
-        let length = fs::metadata(&path).map_err(|_| unknown())?.len();
+        Ok((Self::of(root, id, dir, manifest.clone())?, manifest))
+    }
+
+    /// A transaction with this manifest, which verifies.
+    fn of(root: &Path, id: &str, dir: PathBuf, manifest: Value) -> Result<Self, TreeRefused> {
         let bad = || TreeRefused::Manifest(id.to_owned());
-        let text = if length <= MANIFEST_BYTES_MAX { fs::read(&path).map_err(io(&path))? } else { return Err(bad()) };
-        let manifest: Value = serde_json::from_slice(&text).map_err(|_| bad())?;
-        if manifest["transactionId"] != id || !verifies(&manifest, ring) {
-            return Err(bad());
-        }
         let mut files = Vec::new();
         for (number, change) in manifest["fileChanges"].as_array().ok_or_else(bad)?.iter().enumerate() {
             let name = change["path"].as_str().ok_or_else(bad)?;
@@ -286,7 +279,7 @@ impl Transaction {
             }
             files.push(TreeFile { path: name.to_owned(), before, after: Vec::new(), matches: 0 });
         }
-        Ok((Self { root: root.to_owned(), dir, id: id.to_owned(), files, manifest: manifest.clone() }, manifest))
+        Ok(Self { root: root.to_owned(), dir, id: id.to_owned(), files, manifest })
     }
 
     /// Finds out what the files say now, which must be what the manifest says they said afterwards or before.
@@ -322,12 +315,17 @@ impl Transaction {
     }
 }
 
-/// Finishes what a crash cut: `is_done` says whether the registry names a transaction.
+/// Finishes what a crash cut: `is_done` says whether the registry names a transaction. Those that are over are not looked at: they may
+/// be signed by a version that ended since.
 ///
 /// # Errors
-/// [`TreeRefused`]; a transaction that cannot be finished stops the next one.
+/// [`TreeRefused`]; a transaction that cannot be finished stops the next one. What `is_done` reports.
 // Spec: GW-70
-pub(super) fn recover(root: &Path, ring: &Keyring, is_done: impl Fn(&str) -> bool) -> Result<Vec<String>, TreeRefused> {
+pub(super) fn recover<E: From<TreeRefused>>(
+    root: &Path,
+    ring: &Keyring,
+    is_done: impl Fn(&str) -> Result<bool, E>,
+) -> Result<Vec<String>, E> {
     let Ok(entries) = fs::read_dir(root.join(BACKUPS)) else { return Ok(Vec::new()) };
     let mut ids: Vec<String> =
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| is_uuid(name)).collect();
@@ -338,11 +336,15 @@ pub(super) fn recover(root: &Path, ring: &Keyring, is_done: impl Fn(&str) -> boo
         if !root.join(BACKUPS).join(&id).join(MANIFEST).exists() {
             continue;
         }
-        let (mut transaction, manifest) = Transaction::read(root, &id, ring)?;
+        let (dir, manifest) = read_manifest(root, &id)?;
         if manifest["status"] != "prepared" {
             continue;
         }
-        if is_done(&id) {
+        if !was_signed(&manifest, ring) {
+            return Err(TreeRefused::Manifest(id).into());
+        }
+        let mut transaction = Transaction::of(root, &id, dir, manifest)?;
+        if is_done(&id)? {
             transaction.commit(ring)?;
         } else {
             transaction.look()?;
@@ -351,6 +353,28 @@ pub(super) fn recover(root: &Path, ring: &Keyring, is_done: impl Fn(&str) -> boo
         finished.push(id);
     }
     Ok(finished)
+}
+
+/// Where a transaction is, and its manifest as it stands there: whether it verifies is not looked at.
+fn read_manifest(root: &Path, id: &str) -> Result<(PathBuf, Value), TreeRefused> {
+    if !is_uuid(id) {
+        return Err(TreeRefused::Unknown(id.to_owned()));
+    }
+    let dir = root.join(BACKUPS).join(id);
+    let unknown = || TreeRefused::Unknown(id.to_owned());
+    let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    let path = dir.join(MANIFEST);
+    if is_link(&root.join(BACKUPS)) || is_link(&dir) || is_link(&path) {
+        return Err(unknown());
+    }
+    let length = fs::metadata(&path).map_err(|_| unknown())?.len();
+    let bad = || TreeRefused::Manifest(id.to_owned());
+    let text = if length <= MANIFEST_BYTES_MAX { fs::read(&path).map_err(io(&path))? } else { return Err(bad()) };
+    let manifest: Value = serde_json::from_slice(&text).map_err(|_| bad())?;
+    if manifest["transactionId"] != id {
+        return Err(bad());
+    }
+    Ok((dir, manifest))
 }
 
 /// Signs a manifest: Ed25519 of the active version, or HMAC where it has no pair.
@@ -366,19 +390,39 @@ fn sign(manifest: &mut Value, ring: &Keyring) {
     manifest["signature"] = json!(text);
 }
 
+/// Whether the signature of a manifest counts now.
 fn verifies(manifest: &Value, ring: &Keyring) -> bool {
+    signature_in(manifest, ring).is_some_and(|(version, algorithm, signature)| {
+        let signed = signed_bytes(manifest);
+        ring.verify(&signed, GatewayContext::Manifest, algorithm, version, signature, now().wall_ms).valid
+    })
+}
+
+/// Whether a version of this ledger signed a manifest, also one that ended since: what was begun in its time is finished after it.
+fn was_signed(manifest: &Value, ring: &Keyring) -> bool {
+    let Some((version, algorithm, signature)) = signature_in(manifest, ring) else { return false };
+    let signed = signed_bytes(manifest);
+    if algorithm != Algorithm::Ed25519 {
+        return ring.keys(version).is_some_and(|keys| keys.hmac_verifies(&signed, signature));
+    }
+    let of_version = |key: &&PublicKeyEntry| key.version == version && key.algorithm == algorithm;
+    let key =
+        ring.ledger().keys().iter().find(of_version).and_then(|key| Ed25519PublicKey::parse(&key.public_key).ok());
+    key.zip(decode_signature(algorithm, signature))
+        .is_some_and(|(key, signature)| key.verify_alone(GatewayContext::Manifest, &signed, &signature).is_ok())
+}
+
+/// Which version signed a manifest and how, as it says itself. The version decides which algorithm counts, not the manifest.
+fn signature_in<'a>(manifest: &'a Value, ring: &Keyring) -> Option<(KeyVersion, Algorithm, &'a str)> {
     let text = |name: &str| manifest[name].as_str();
-    let (Some(version), Some(algorithm)) =
-        (text("keyVersion").and_then(KeyVersion::parse), text("alg").and_then(Algorithm::named))
-    else {
-        return false;
-    };
-    // The version decides which algorithm counts, not the manifest.
+    let version = text("keyVersion").and_then(KeyVersion::parse)?;
+    let algorithm = text("alg").and_then(Algorithm::named)?;
     let has_pair = ring.ledger().keys().iter().any(|key| key.version == version);
-    let fits = (algorithm == Algorithm::Ed25519) == has_pair;
-    let signature = text("signature").unwrap_or_default();
-    let (signed, wall_ms) = (signed_bytes(manifest), now().wall_ms);
-    fits && ring.verify(&signed, GatewayContext::Manifest, algorithm, version, signature, wall_ms).valid
+    ((algorithm == Algorithm::Ed25519) == has_pair).then_some((
+        version,
+        algorithm,
+        text("signature").unwrap_or_default(),
+    ))
 }
 
 fn signed_bytes(manifest: &Value) -> Vec<u8> {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use sealtide_gateway::{Bumped, Notice, Way};
+use sealtide_ibgib::Verified;
 use sealtide_identity::keyring::{Algorithm, KeyVersion};
 use sealtide_releases::{BumpRequest, Registry};
 use serde_json::{Value, json};
 
-use super::bumps::{BumpRefused, is_writer, plan_of};
+use super::bumps::{BumpRefused, is_writer, not_stored, plan_of};
 use super::desk::{Desk, Turn};
 use super::timelines::{Frames, member};
 use super::tree::{self, About, Transaction, TreeFile, TreeRefused};
@@ -201,10 +202,13 @@ impl Desk {
         Ok(id)
     }
 
-    fn recover_tree(&self, root: &Path) -> Result<(), TreeRefused> {
+    fn recover_tree(&self, root: &Path) -> Result<(), BumpRefused> {
         let frames = Frames { store: self.store(), space: self.space(), ib: "registry" };
-        let frames = frames.all().unwrap_or_default();
-        let is_done = |id: &str| frames.iter().rev().any(|frame| member(frame, "transaction") == json!(id));
+        // A registry that cannot be read says neither yes nor no.
+        let is_done = |id: &str| {
+            let names_it = |frame: &Verified| member(frame, "transaction") == json!(id);
+            frames.any_back(names_it).map_err(|failure| not_stored(&failure))
+        };
         for id in tree::recover(root, &self.read().ring, is_done)? {
             tracing::warn!(id, "a bump of a source tree that was cut is finished or taken back");
         }

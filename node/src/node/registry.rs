@@ -9,7 +9,7 @@ use sealtide_identity::{NodeId, Role, SpaceId};
 use sealtide_releases::{BumpRequest, RegistryFrame};
 use sealtide_sync::SpaceView;
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Notify, broadcast};
 
 use super::{Node, lock};
 use crate::audit::AuditEvent;
@@ -18,7 +18,7 @@ use crate::engine::Event;
 use crate::engine::members::founder_of;
 use crate::failure::{Exit, Failure};
 use crate::gateway::{
-    BUMP_CHANNEL, Desk, Looked, PassedOn, SharedRegistry, SharedState, answer_passed_on, ledgers_in, pass_on,
+    BUMP_CHANNEL, Desk, Looked, PassedOn, Places, SharedRegistry, SharedState, answer_passed_on, ledgers_in, pass_on,
     registries_in, writer_frame, writers_in,
 };
 
@@ -29,8 +29,6 @@ const SPACE_SETTING: &str = "registry.space";
 const FIRST_SETTING: &str = "registry.first";
 /// Frames that are copied at once.
 const BATCH: usize = 256;
-/// Bumps of other nodes that are made at once.
-const ANSWERED_AT_ONCE: usize = 8;
 
 /// What a node knows of its shared registry.
 #[derive(Default)]
@@ -43,17 +41,22 @@ pub(super) struct RegistrySlot {
 }
 
 impl Node {
-    /// The registry that this home shares or follows; looked at when it is asked for the first time.
+    /// The registry that this home shares or follows; looked at when it is asked for the first time, which nobody waits for who asks
+    /// whether there is one.
     pub(crate) fn shared_registry(&self) -> Option<Arc<SharedRegistry>> {
+        let shared = self.known_registry()?;
+        shared.look_first();
+        Some(shared)
+    }
+
+    fn known_registry(&self) -> Option<Arc<SharedRegistry>> {
         let mut known = lock(&self.0.registry.known);
         known
             .get_or_insert_with(|| {
                 let setting = |name: &str| self.known().setting(name);
                 let (space, first) = setting(SPACE_SETTING).zip(setting(FIRST_SETTING))?;
                 let first = Address::parse(&first).ok()?;
-                let shared = Arc::new(SharedRegistry::new(self.store().clone(), space.parse().ok()?, first));
-                shared.look();
-                Some(shared)
+                Some(Arc::new(SharedRegistry::new(self.store().clone(), space.parse().ok()?, first)))
             })
             .clone()
     }
@@ -82,7 +85,7 @@ impl Node {
         .await?;
         let making = self.clone();
         let space = super::off(move || making.create_space(SPACE_NAME, SPACE_KIND)).await?;
-        self.put_shared(space, &first)?;
+        self.put_shared(space, &first, None)?;
         self.tend_registry().await?;
         self.audit().note("registry_shared", &[("space", &space.to_string()), ("first", first.as_str())]);
         Ok(())
@@ -104,16 +107,17 @@ impl Node {
             [] => return Err(Failure::usage("no_registry", "whoever made this space keeps no registry in it")),
             _ => return Err(Failure::usage("several_registries", "whoever made this space keeps several in it")),
         };
-        let shared = SharedRegistry::new(self.store().clone(), space, first.clone());
-        let (shared, _) = super::off(move || {
-            let looked = shared.look();
-            Ok((shared, looked))
+        let shared = Arc::new(SharedRegistry::new(self.store().clone(), space, first.clone()));
+        let looking = shared.clone();
+        super::off(move || {
+            looking.look_first();
+            Ok(())
         })
         .await?;
         let state = shared.state().ok_or_else(|| {
             Failure::new(Exit::Verification, "registry", "the registry of this space is not signed by its writer")
         })?;
-        self.put_shared(space, &first)?;
+        self.put_shared(space, &first, Some(shared))?;
         if Desk::exists(self.store()) {
             self.desk(false)?;
         }
@@ -170,7 +174,7 @@ impl Node {
     }
 
     fn not_shared_yet(&self) -> Result<(), Failure> {
-        match self.shared_registry() {
+        match self.known_registry() {
             None => Ok(()),
             Some(shared) => {
                 let text = format!("the registry of {} is shared or followed already", self.label(&shared.space()));
@@ -179,11 +183,16 @@ impl Node {
         }
     }
 
-    fn put_shared(&self, space: SpaceId, first: &Address) -> Result<(), Failure> {
+    fn put_shared(
+        &self,
+        space: SpaceId,
+        first: &Address,
+        looked_at: Option<Arc<SharedRegistry>>,
+    ) -> Result<(), Failure> {
         let known = self.known();
         known.put_setting(FIRST_SETTING, Some(first.as_str())).map_err(store_failure)?;
         known.put_setting(SPACE_SETTING, Some(&space.to_string())).map_err(store_failure)?;
-        *lock(&self.0.registry.known) = None;
+        *lock(&self.0.registry.known) = looked_at.map(Some);
         self.0.registry.news.notify_one();
         Ok(())
     }
@@ -286,7 +295,7 @@ impl Node {
                     Err(failure) if failure.exit == Exit::Interrupted => return,
                     Err(failure) => tracing::warn!(%failure, "the shared registry was not looked after"),
                 }
-                let space = node.shared_registry().map(|shared| shared.space());
+                let space = node.known_registry().map(|shared| shared.space());
                 let news = async {
                     loop {
                         match events.recv().await {
@@ -335,33 +344,45 @@ impl Node {
     fn answer_nodes(&self) {
         let (node, mut stop) = (self.clone(), self.stopping());
         let mut channels = self.engine().serve_channels(BUMP_CHANNEL);
-        let room = Arc::new(Semaphore::new(ANSWERED_AT_ONCE));
+        let places = Arc::new(Places::default());
         tokio::spawn(async move {
             loop {
                 let (peer, channel) = tokio::select! {
                     Some(opened) = channels.recv() => opened,
                     _ = stop.wait_for(|stopped| *stopped) => return,
                 };
-                let Ok(room) = room.clone().acquire_owned().await else { return };
-                let node = node.clone();
+                let (node, places) = (node.clone(), places.clone());
                 tokio::spawn(async move {
-                    answer_passed_on(&channel, |bump| node.bump_for(peer, bump)).await;
-                    drop(room);
+                    // Who may not bump takes no place.
+                    match node.may_pass_on(&peer) {
+                        Err(code) => answer_passed_on(&channel, async |_| Err(code)).await,
+                        Ok(()) => {
+                            let Some(_place) = places.take(peer).await else { return };
+                            answer_passed_on(&channel, |bump| node.bump_for(peer, bump)).await;
+                        }
+                    }
                 });
             }
         });
     }
 
-    /// A bump that a peer passed on: it must have the registry, and may write to its space.
-    async fn bump_for(&self, peer: NodeId, bump: PassedOn) -> Result<Bumped, Code> {
+    /// Whether a peer may bump here: it must have the registry, and may write to its space.
+    fn may_pass_on(&self, peer: &NodeId) -> Result<(), Code> {
         // A registry that is not here and one that is not granted get the same answer.
-        let shared = self.shared_registry().filter(|shared| shared.space() == bump.space);
-        let shared = shared.filter(|shared| shared.first().as_str() == bump.first).ok_or(Code::NotFound)?;
-        match self.engine().role(&peer, &shared.space()) {
-            None => return Err(Code::NotFound),
-            Some(Role::Read) => return Err(Code::Forbidden),
-            Some(_) => {}
+        let shared = self.known_registry().ok_or(Code::NotFound)?;
+        match self.engine().role(peer, &shared.space()) {
+            None => Err(Code::NotFound),
+            Some(Role::Read) => Err(Code::Forbidden),
+            Some(_) => Ok(()),
         }
+    }
+
+    /// A bump that a peer passed on.
+    async fn bump_for(&self, peer: NodeId, bump: PassedOn) -> Result<Bumped, Code> {
+        // It may have waited for its place.
+        self.may_pass_on(&peer)?;
+        let shared = self.known_registry().filter(|shared| shared.space() == bump.space);
+        shared.filter(|shared| shared.first().as_str() == bump.first).ok_or(Code::NotFound)?;
         let desk = self.open_desk().ok_or(Code::WriterUnreachable)?;
         let done = tokio::task::spawn_blocking(move || desk.bump_for(&peer, &bump.request, bump.way)).await;
         done.map_err(|_| Code::StorageError)?.map_err(|refused| refused.code())

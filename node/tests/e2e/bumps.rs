@@ -153,6 +153,23 @@ fn file_bump_cut_at_every_step() {
     }
 }
 
+/// What a version signed that ended since is no hindrance: neither a bump that is over, nor one that was cut.
+// Proves: GW-70
+#[test]
+fn file_bump_after_the_version_of_an_older_one_ended() {
+    let tree = Tree::new();
+    let (machine, bump) = (&tree.machine, tree.words(&["release", "bump", "minor", "--confirm"]));
+    machine.ok(&bump);
+    let cut = machine.run_in(&[("SEALTIDE_FAILPOINT", "tree_swapped:1")], &bump);
+    assert!(cut.code != 0 && tree.files() != tree.bumped(), "{cut:?}");
+    for words in [["keys", "new"].as_slice(), &["keys", "rotate"], &["keys", "retire", "v1", "--yes"]] {
+        machine.ok(words);
+    }
+    machine.ok(&tree.words(&["release", "bump", "--dry-run"]));
+    assert_eq!((tree.files(), tree.registry()), (tree.bumped(), (2, "1.1.0".to_owned())));
+    assert!(tree.is_tidy());
+}
+
 // Proves: GW-71
 #[test]
 fn revert() {

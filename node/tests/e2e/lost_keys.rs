@@ -1,6 +1,7 @@
 //! A signing key that is lost or stolen, with the real binary: the owner's words replace it, and old trust files go on.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
@@ -85,6 +86,29 @@ fn a_recovery_that_is_cut_off_is_done_again() {
         machine.ok(&["release", "verify", &publisher.bundle(&version), "--trust", &trust]);
     }
     assert_eq!(audited(machine, "key:recovered"), 3, "each is told once");
+}
+
+/// What is lost is a file that the settings of the running node still name. Nothing is read again once the recovery holds, and the
+/// version that it made is still there when keys change after it.
+// Proves: GW-106
+#[test]
+fn a_key_whose_file_is_gone_is_replaced_while_the_node_runs() {
+    let (publisher, words) = Publisher::with_owner();
+    let (machine, file) = (&publisher.machine, publisher.file("v1.key"));
+    fs::write(&file, "a1".repeat(32)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let named = format!("v1={}", file.display());
+    let node = machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes"), ("SEALTIDE_GATEWAY_KEY_FILES", &named)], &[]);
+    assert_eq!(signs(machine), "v1");
+    fs::remove_file(&file).unwrap();
+    let done = machine.run_with(&["keys", "recover"], &words);
+    assert_eq!((done.code, &done.document()["to"]), (0, &Value::from("v2")), "{done:?}");
+    assert_eq!(signs(machine), "v2");
+    machine.ok(&["keys", "new"]);
+    drop(node);
+    assert_eq!(signs(machine), "v2", "its secret is in the key file");
+    machine.ok(&["keys", "rotate"]);
+    assert_eq!(signs(machine), "v3");
 }
 
 /// Without an owner, or with the words of another, nothing changes; a trust file from before the owner asks for a new one.

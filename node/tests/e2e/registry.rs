@@ -22,6 +22,33 @@ impl Seat {
         self.node = self.machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes")], &[]);
     }
 
+    /// Starts anew, and ends at this point of a hand-over.
+    fn until_killed_at(&mut self, point: &str) {
+        self.node.stop();
+        let point = format!("{point}:1");
+        self.node = self.machine.up_in(&[("SEALTIDE_GATEWAY_APP", "yes"), ("SEALTIDE_FAILPOINT", &point)], &[]);
+    }
+
+    /// Hands over, as soon as it knows the ledger of the other, and is killed by that.
+    #[track_caller]
+    fn dies_handing_over_to(&mut self, other: &Self) {
+        until("it is killed", || {
+            let cut = self.machine.run(&["release", "registry", "hand-over", &other.id()]);
+            assert!(cut.code != 0, "{cut:?}");
+            if self.node.is_alive() { Err(format!("{cut:?}")) } else { Ok(()) }
+        });
+        assert!(self.node.wait() < 0);
+    }
+
+    /// Waits until this node says whether it writes the registry.
+    #[track_caller]
+    fn owns(&self, is_own: bool) {
+        until("who writes", || {
+            let shown = self.registry(&["show"]);
+            if shown["own"] == is_own { Ok(()) } else { Err(format!("{shown} {}", self.machine.told())) }
+        });
+    }
+
     fn door(&self) -> Gateway {
         Gateway { child: None, at: self.node.gateway().trim_start_matches("http://").to_owned() }
     }
@@ -118,10 +145,7 @@ fn registry_writer() {
     c.machine.fails(&["release", "registry", "hand-over", &a.id()], 6, "not_the_writer");
     let handed = a.registry(&["hand-over", &b.id()]);
     assert_eq!((&handed["own"], &handed["writer"]), (&json!(false), &json!(b.id())), "{handed}");
-    until("the other has it", || {
-        let shown = b.registry(&["show"]);
-        if shown["own"] == true { Ok(()) } else { Err(format!("{shown} {}", b.machine.told())) }
-    });
+    b.owns(true);
     for round in 0..2 {
         let told = [a.bumps(), b.bumps()];
         assert!(told.iter().all(|told| told["kid"].as_str().unwrap() == b.kid()), "{told:?}");
@@ -137,14 +161,44 @@ fn registry_writer() {
     }
     // And back.
     b.registry(&["hand-over", &a.id()]);
-    until("it is back", || {
-        let shown = a.registry(&["show"]);
-        if shown["own"] == true { Ok(()) } else { Err(format!("{shown} {}", a.machine.told())) }
-    });
+    a.owns(true);
     let told = b.bumps();
     assert_eq!(told["kid"].as_str().unwrap(), a.kid().as_str());
     for seat in [&a, &b, &c] {
         seat.shows(&told["revision"]);
         seat.machine.ok(&["audit", "verify"]);
+    }
+}
+
+/// Both directions: what is taken over stands beside the registry that the node began, and what comes back goes on in its own.
+// Proves: GW-108
+#[test]
+fn a_kill_while_a_registry_changes_hands_is_gone_on_from() {
+    let (mut a, mut b) = (Seat::new(), Seat::new());
+    a.machine.ok(&["release", "bump", "minor"]);
+    a.registry(&["share"]);
+    b.joins(&a, "write");
+    b.bumps();
+    for _ in 0..2 {
+        // `a` writes, and `b` is to go on; each is killed where it has done a part of that.
+        a.until_killed_at("registry_handing");
+        a.dies_handing_over_to(&b);
+        a.again();
+        a.owns(true);
+        a.until_killed_at("registry_handed");
+        b.until_killed_at("registry_copied");
+        a.dies_handing_over_to(&b);
+        a.again();
+        a.owns(false);
+        assert!(b.node.wait() < 0);
+        b.again();
+        b.owns(true);
+        let told = a.bumps();
+        assert_eq!(told["kid"].as_str().unwrap(), b.kid(), "{told}");
+        for seat in [&a, &b] {
+            seat.shows(&told["revision"]);
+            seat.machine.ok(&["audit", "verify"]);
+        }
+        std::mem::swap(&mut a, &mut b);
     }
 }

@@ -309,6 +309,24 @@ impl Keyring {
         }
     }
 
+    /// Goes on from a recovery that is durable: its version signs from here on, with this secret.
+    ///
+    /// # Errors
+    /// [`KeyringError::Ledger`] for a record that does not come after the newest; then nothing changed.
+    // Spec: GW-106
+    pub fn recovered(
+        &mut self,
+        record: LedgerRecord,
+        secret: KeySecret,
+        node: &SigningKey,
+    ) -> Result<(), KeyringError> {
+        let version = record.active();
+        self.ledger = self.ledger.extend(record, node.public())?;
+        self.keys.insert(version, (VersionKeys::derive(version, secret), KeySource::Stored));
+        self.probation = None;
+        Ok(())
+    }
+
     pub(super) fn take_over(&mut self, ledger: Ledger) {
         self.ledger = ledger;
     }

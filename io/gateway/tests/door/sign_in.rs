@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use sealtide_crypto::{Passphrase, PassphraseCost, SeededEntropy, sha256};
 use sealtide_gateway::{Auth, Bearer, PassphraseHolder, Role, Server, Settings, Verifier};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Client, Desk, Still, ask, ask_from, body, door, status};
 
@@ -241,4 +243,41 @@ async fn a_holder_who_is_taken_out_is_out_at_once() {
     server.reload(fewer).unwrap();
     assert_eq!(client.next_said().await, Err(4401));
     assert_eq!(who(at, &[&cookie]).await.0, 401);
+}
+
+/// Nothing that was begun before keeps such a holder in: a connection that is open, a token that waits, a session that another began and
+/// the holder renewed.
+// Proves: GW-85
+#[tokio::test]
+async fn nothing_of_before_keeps_a_holder_in_who_is_taken_out() {
+    let server = door(&Desk::new(), |all| {
+        settings(all);
+        all.allow_missing_origin = Some(true);
+    })
+    .await;
+    let at = server.address();
+    let boss = "Authorization: Bearer boss";
+    let enter = async |token: &str| Client::open(at, &[format!("X-TES-WS-CSRF-Token: {token}")], b"").await;
+    let mut renewed = enter(&fetched(at, "X-None: 1", "ws").await).await.unwrap();
+    let mut other = enter(&fetched(at, "X-None: 1", "ws").await).await.unwrap();
+    let renew = |token: &str| format!(r#"{{"type":"renew","token":"{token}"}}"#);
+    assert_eq!(renewed.ask_said(&renew(&fetched(at, boss, "ws").await)).await["type"], "renewed");
+    let (waits, late) = (fetched(at, boss, "ws").await, fetched(at, boss, "ws").await);
+    let mut kept = TcpStream::connect(at).await.unwrap();
+    let asked = format!("GET {PATH} HTTP/1.1\r\nHost: {at}\r\n{boss}\r\n\r\n");
+    let mut ask_kept = async || {
+        kept.write_all(asked.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4_096];
+        let read = kept.read(&mut answer).await.unwrap();
+        status(&String::from_utf8_lossy(&answer[..read]))
+    };
+    assert_eq!(ask_kept().await, 200);
+    let mut fewer = Settings { allow_missing_origin: Some(true), ..Settings::default() };
+    settings(&mut fewer);
+    fewer.bearers.retain(|bearer| bearer.id != "boss");
+    server.reload(fewer).unwrap();
+    assert_eq!(ask_kept().await, 401);
+    assert!(enter(&waits).await.is_err());
+    assert_eq!(other.ask_said(&renew(&late)).await["code"], "CSRF_INVALID");
+    assert_eq!(renewed.next_said().await, Err(4401));
 }

@@ -166,3 +166,51 @@ fn two_successors_that_the_writer_signed_are_both_refused() {
     assert!(later.look().forked.is_some());
     assert_eq!((revision(&later), later.state().unwrap().forked), (Some(1), Some(1)));
 }
+
+/// What others put beside the line is judged when it comes, and costs nothing from then on.
+// Proves: GW-108
+#[test]
+fn each_frame_is_judged_once() {
+    let (space, a, b) = (Space::new(), Someone::new(1), Someone::new(2));
+    let mut registry = Registry::sample();
+    let first = genesis("registry", a.data(&registry, &a.writer), Relations::new(), Stamp { ms: 1 }, "r");
+    space.put(&[a.told(), vec![first.clone()]].concat());
+    let shared = space.follow(&first);
+    let stray = b.after(&first, &bumped(&registry, "9.0.0"), &b.writer);
+    let mut tip = first.clone();
+    for number in 1..=10 {
+        registry = bumped(&registry, &format!("1.0.{number}"));
+        tip = a.after(&tip, &registry, &a.writer);
+        space.put(std::slice::from_ref(&tip));
+        shared.look();
+        if number == 1 {
+            space.put(std::slice::from_ref(&stray));
+        }
+    }
+    assert_eq!((revision(&shared), shared.lock().judged), (Some(11), 12));
+    // Beside the line in its middle, and by the writer: that is found among the few that are new.
+    let other = a.after(&first, &bumped(&Registry::sample(), "9.0.0"), &a.writer);
+    space.put(std::slice::from_ref(&other));
+    assert!(shared.look().forked.is_some());
+    assert_eq!((revision(&shared), shared.lock().judged), (Some(1), 13));
+}
+
+/// Whoever asks what counts does not wait for a look.
+// Proves: GW-108
+#[test]
+fn what_the_last_look_found_is_told_during_the_next() {
+    let (space, a) = (Space::new(), Someone::new(1));
+    let registry = Registry::sample();
+    let first = genesis("registry", a.data(&registry, &a.writer), Relations::new(), Stamp { ms: 1 }, "r");
+    space.put(&[a.told(), vec![first.clone()]].concat());
+    let shared = space.follow(&first);
+    shared.look_first();
+    let looking = shared.lock();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| tell.send(revision(&shared)).unwrap());
+        let told = told.recv_timeout(std::time::Duration::from_secs(60));
+        drop(looking);
+        assert_eq!(told, Ok(Some(1)));
+    });
+}
