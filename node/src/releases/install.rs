@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, identity, previous_of, settle, switch};
+use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, identity, look, previous_of, switch};
 use sealtide_ibgib::{Address, Verified};
 use sealtide_releases::bundle::{
     AppName, ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 use super::app::{App, Entry};
 use super::file::OpenBundle;
 use super::from_peers::fetch_content;
-use super::memory::{InstalledAt, Memory, begin_install, begun_install, end_install, installed_at, keep_install};
+use super::memory::{Begun, InstalledAt, Memory, installed_at, keep_install};
 use super::{refused, unpacked, untrusted};
 use crate::api::Progress;
 use crate::audit::AuditEvent;
 use crate::failure::{Exit, Failure};
+use crate::known::Known;
 use crate::node::Node;
 use crate::real::now;
 
@@ -389,7 +390,7 @@ fn place(
 ) -> Result<Install, Failure> {
     let (manifest, known, what) = (signed.content(), node.known(), title(signed.content()));
     let hash = HEXLOWER.encode(&signed.hash());
-    let before = installed(node, &order.to)?;
+    let (before, is_ended_now) = installed(node, &order.to)?;
     let done = |at: InstalledAt, changed: bool, previous: Option<PathBuf>| Install {
         at,
         changed,
@@ -402,22 +403,15 @@ fn place(
         && before.manifest == hash
         && order.to.is_dir()
     {
-        return Ok(done(before.clone(), false, None));
+        let previous = previous_of(&order.to).ok().filter(|previous| is_ended_now && previous.is_dir());
+        return Ok(done(before.clone(), is_ended_now, previous));
     }
-    let (next, there) = begin(&order.to).map_err(|error| unpacked(&what, &error))?;
-    // What is refused leaves nothing beside the target.
-    let next = Next(next);
-    if there == Installed::Something && before.is_none() && !order.yes {
+    let failed = |error| unpacked(&what, &error);
+    if look(&order.to).map_err(failed)? == Installed::Something && before.is_none() && !order.yes {
         let text = format!("{} is not empty, and no release put there what is in it", order.to.display());
         return Err(Failure::new(Exit::Held, "occupied", text)
             .hint("--yes puts the release in its place and keeps what is there beside it"));
     }
-    let (files, bytes) = (manifest.files.len() as u64, manifest.unpacked_size);
-    let mut told = |now: ReleaseProgress| {
-        let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
-    };
-    put(&next.0, &mut told)?;
-    crate::failpoint::hit("release_unpacked");
     let at = InstalledAt {
         dir: order.to.clone(),
         app: manifest.name.to_string(),
@@ -431,14 +425,27 @@ fn place(
         manifest: hash,
         at_ms: now().wall_ms,
     };
-    let switched = |error| unpacked(&what, &error);
-    begin_install(&known, &at, identity(&next.0).map_err(switched)?)?;
-    if let Err(error) = switch(&next.0, &order.to) {
-        end_install(&known, &order.to)?;
-        return Err(switched(error));
+    let (next, aside) = begin(&order.to).map_err(failed)?;
+    if let Some(aside) = aside {
+        tracing::warn!(aside = %aside.display(), "something that no install here left stood where a release is unpacked; it is kept under this name");
     }
+    let mut next = Next { known: known.clone(), target: order.to.clone(), path: next, took_its_place: false };
+    let unpacked = identity(&next.path).map_err(failed)?;
+    let mut begun = Begun { install: at.clone(), unpacked, was: None, is_whole: false };
+    begun.keep(&known)?;
+    let mut told = |now: ReleaseProgress| {
+        let (files, bytes) = (manifest.files.len() as u64, manifest.unpacked_size);
+        let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+    };
+    put(&next.path, &mut told)?;
+    crate::failpoint::hit("release_unpacked");
+    (begun.was, begun.is_whole) = (identity(&order.to).ok(), true);
+    begun.keep(&known)?;
+    switch(&next.path, &order.to).map_err(failed)?;
+    // From here on it is installed: what goes wrong is gone on with, and nothing is taken back.
+    next.took_its_place = true;
     crate::failpoint::hit("release_switched");
-    installed_now(node, &at)?;
+    installed_now(node, &begun)?;
     let is_downgrade = before.as_ref().is_some_and(|before| before.channel == at.channel && before.seq > at.seq);
     if is_downgrade {
         let stored = before.as_ref().map_or(0, |before| before.seq);
@@ -454,25 +461,33 @@ fn place(
     Ok(done(at, true, previous))
 }
 
-/// What this node installed in a directory. What took its place when the node died, before it was kept, is kept now.
-fn installed(node: &Node, to: &Path) -> Result<Option<InstalledAt>, Failure> {
-    let known = node.known();
-    if let Some((at, unpacked)) = begun_install(&known, to) {
-        let what = format!("{} {} ({})", at.app, at.version, at.channel);
-        if settle(to, unpacked).map_err(|error| super::unpacked(&what, &error))? {
-            installed_now(node, &at)?;
+/// What this node installed in a directory. What took its place when the node died, or the disk failed, before it was kept, is kept
+/// now, and the second says so; what was half unpacked is gone.
+fn installed(node: &Node, to: &Path) -> Result<(Option<InstalledAt>, bool), Failure> {
+    let (known, mut is_ended_now) = (node.known(), false);
+    if let Some(begun) = Begun::of(&known, to) {
+        if begun.is_whole && identity(to).is_ok_and(|found| found == begun.unpacked) {
+            installed_now(node, &begun)?;
+            is_ended_now = true;
         } else {
-            end_install(&known, to)?;
+            release::discard(to, begun.unpacked);
+            Begun::end(&known, to)?;
         }
     }
-    Ok(installed_at(&known, to))
+    Ok((installed_at(&known, to), is_ended_now))
 }
 
-/// Remembers what was put there, and says so in the audit.
-fn installed_now(node: &Node, at: &InstalledAt) -> Result<(), Failure> {
-    let known = node.known();
+/// Remembers what was put there, keeps what stood there as the version before, and says so in the audit.
+fn installed_now(node: &Node, begun: &Begun) -> Result<(), Failure> {
+    let (known, at) = (node.known(), &begun.install);
+    let what = || format!("{} {} ({})", at.app, at.version, at.channel);
+    // Before the row that it is under way ends: after a power cut that one tells whether the exchange lasted.
+    release::sync(&at.dir).map_err(|error| unpacked(&what(), &error))?;
     keep_install(&known, at.clone())?;
-    end_install(&known, &at.dir)?;
+    if let Err(error) = release::keep_previous(&at.dir, begun.was) {
+        tracing::warn!(%error, release = what(), "it is installed; what stood there before is not all tidied up");
+    }
+    Begun::end(&known, &at.dir)?;
     let (seq, dir) = (at.seq.to_string(), at.dir.display().to_string());
     let members: [(&str, &str); 6] = [
         ("app", &at.app),
@@ -486,12 +501,22 @@ fn installed_now(node: &Node, at: &InstalledAt) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A directory that is being unpacked. It is gone when this is, unless it took its place.
-struct Next(PathBuf);
+/// A directory that is being unpacked. It is gone when this is, and the row that it is under way, unless it took its place: what is
+/// refused leaves nothing beside the target.
+struct Next {
+    known: Known,
+    target: PathBuf,
+    path: PathBuf,
+    /// Then what has its name is the version before.
+    took_its_place: bool,
+}
 
 impl Drop for Next {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // What cannot be removed stays known as half unpacked.
+        if !self.took_its_place && std::fs::remove_dir_all(&self.path).is_ok() {
+            let _ = Begun::end(&self.known, &self.target);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ const TRUST: &str = "release.trust.";
 const SEEN: &str = "release.seen.";
 /// The names of the rows of installs.
 const INSTALLS: &str = "release.installs";
-/// What the names of the rows of installs begin with that are about to take their place.
+/// What the names of the rows of installs begin with that are under way.
 const BEGUN: &str = "release.begun.";
 /// Installs that are remembered, at most.
 const INSTALLS_MAX: usize = 256;
@@ -101,25 +101,45 @@ pub(crate) fn keep_install(known: &Known, install: InstalledAt) -> Result<(), Fa
     known.put_setting(INSTALLS, Some(&text)).map_err(store_failure)
 }
 
-/// Remembers what is about to take the place of `install.dir`, a directory of this identity: a crash may come before it is
-/// [kept](keep_install).
-pub(crate) fn begin_install(known: &Known, install: &InstalledAt, unpacked: (u64, u64)) -> Result<(), Failure> {
-    let row = json!({"install": install.to_value(), "dev": unpacked.0, "ino": unpacked.1}).to_string();
-    known.put_setting(&begun_key(&install.dir), Some(&row)).map_err(store_failure)
+/// An install that is under way: a crash may come before it is [kept](keep_install).
+pub(crate) struct Begun {
+    pub(crate) install: InstalledAt,
+    /// Inode of the directory that is unpacked into, and that takes the place of `install.dir`.
+    pub(crate) unpacked: u64,
+    /// Inode of what stands there before, if anything does; rows of before do not say.
+    pub(crate) was: Option<u64>,
+    /// Whether it is whole, and about to take its place.
+    pub(crate) is_whole: bool,
 }
 
-/// What was about to take the place of `dir` when this node died.
-pub(crate) fn begun_install(known: &Known, dir: &Path) -> Option<(InstalledAt, (u64, u64))> {
-    let row: Value = serde_json::from_str(&known.setting(&begun_key(dir))?).ok()?;
-    Some((read(row.get("install")?)?, (row.get("dev")?.as_u64()?, row.get("ino")?.as_u64()?)))
+impl Begun {
+    pub(crate) fn keep(&self, known: &Known) -> Result<(), Failure> {
+        let row = json!({
+            "install": self.install.to_value(), "ino": self.unpacked, "was": self.was, "part": !self.is_whole,
+        });
+        known.put_setting(&begun_key(&self.install.dir), Some(&row.to_string())).map_err(store_failure)
+    }
+
+    /// What was under way in `dir` when this node died.
+    pub(crate) fn of(known: &Known, dir: &Path) -> Option<Self> {
+        let row: Value = serde_json::from_str(&known.setting(&begun_key(dir))?).ok()?;
+        Some(Self {
+            install: read(row.get("install")?)?,
+            unpacked: row.get("ino")?.as_u64()?,
+            was: row.get("was").and_then(Value::as_u64),
+            is_whole: row.get("part").and_then(Value::as_bool) != Some(true),
+        })
+    }
+
+    /// Nothing is under way in `dir`.
+    pub(crate) fn end(known: &Known, dir: &Path) -> Result<(), Failure> {
+        known.put_setting(&begun_key(dir), None).map_err(store_failure)
+    }
 }
 
-/// Nothing is about to take the place of `dir`.
-pub(crate) fn end_install(known: &Known, dir: &Path) -> Result<(), Failure> {
-    known.put_setting(&begun_key(dir), None).map_err(store_failure)
-}
-
+/// One key however the path is spelled: a `/` at its end changes nothing.
 fn begun_key(dir: &Path) -> String {
+    let dir: PathBuf = dir.components().collect();
     format!("{BEGUN}{}", HEXLOWER.encode(&sha256(dir.as_os_str().as_encoded_bytes())[..16]))
 }
 
