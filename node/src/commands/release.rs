@@ -198,7 +198,9 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
                     return Err(Failure::usage("follow", "a file never changes: --follow needs the name of an app"));
                 }
                 let progress = progress.clone();
+                let turn = node.installing(&to).lock_owned().await;
                 let installed = blocking(WHAT, node, move |node| {
+                    let _turn = turn;
                     let bundle = OpenBundle::open(Path::new(&app))?;
                     let content = bundle.head.manifest.content();
                     let (name, channel) = (content.name.clone(), content.channel.clone());
@@ -227,9 +229,12 @@ async fn install(
     progress: &Progress,
 ) -> Result<Value, Failure> {
     let mut events = node.engine().subscribe();
-    let once = |order: InstallOrder, trust: Option<Trust>| {
+    let once = async |order: InstallOrder, trust: Option<Trust>| {
         let progress = progress.clone();
+        // The work goes on when who asked goes away, and so does its turn.
+        let turn = node.installing(&order.to).lock_owned().await;
         blocking(WHAT, node, move |node| {
+            let _turn = turn;
             let app = App::find(node, &order.wanted.name)?.ok_or_else(|| {
                 let text = format!("no space here has an app {}", order.wanted.name);
                 Failure::new(Exit::Refused, "no_app", text)
@@ -238,6 +243,7 @@ async fn install(
             let installed = Install::from_space(node, &app, &order, trust, &progress)?;
             Ok((app.space, installed))
         })
+        .await
     };
     let (space, first) = once(order.clone(), trust).await?;
     if !follow {

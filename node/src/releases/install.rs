@@ -90,7 +90,7 @@ impl Install {
         let candidate = choose(app, order, &trust, &seen)?;
         let wall_ms = now().wall_ms;
         let what = title(candidate.manifest.content());
-        let count = |error: ReleaseRefused| refused(&what, &error);
+        let count = |error| refused(&what, &error);
         let head = trust.head(&candidate.head, wall_ms).map_err(count)?;
         seen.see(&head);
         // What was seen is remembered before anything is done with it.
@@ -101,7 +101,9 @@ impl Install {
                 fetch_content(node, app, &candidate.entry, &what, progress)?;
             }
             let mut tar = app.tar(&candidate.entry)?;
-            release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))
+            release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))?;
+            // An install elsewhere may have shown a newer one meanwhile.
+            memory.seen()?.is_newest(&head).map_err(count)
         };
         let mut done = place(node, order, &candidate.manifest, put, progress)?;
         (done.pinned, done.fresh_until_ms) = (pinned, Some(candidate.head.content().not_after));
@@ -144,18 +146,18 @@ impl Install {
         keep(node, &memory, &trust, before)?;
         followed.map_err(|error| untrusted(&what, &error))?;
         let (mut seen, wall_ms) = (memory.seen()?, now().wall_ms);
-        let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
-        let admitted = counts.and_then(|it| {
-            seen.admit_alone(&it, order.wanted.allow_downgrade, wall_ms)?;
-            seen.see_alone(&it);
-            Ok(())
-        });
-        admitted.map_err(|error| refused(&what, &error))?;
+        let count = |error| refused(&what, &error);
+        let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms).map_err(count)?;
+        let admit = |seen: &Seen| seen.admit_alone(&counts, order.wanted.allow_downgrade, wall_ms).map_err(count);
+        admit(&seen)?;
+        seen.see_alone(&counts);
         bundle.check_payload()?;
         // No older file goes over it from here on.
         memory.keep_seen(&seen)?;
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
-            bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))
+            bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))?;
+            // An install elsewhere may have shown a newer one meanwhile.
+            admit(&memory.seen()?)
         };
         place(node, order, &bundle.head.manifest, put, progress)
     }

@@ -586,6 +586,34 @@ fn what_no_release_put_there_is_kept() {
     assert_eq!(client.ok(&["release", "list"])["installed"][0]["version"], "1.0.0");
 }
 
+/// Two installs into one directory at once go one after the other: what stands there, and what stood there before, is whole.
+#[test]
+fn two_installs_into_one_directory_take_turns() {
+    let publisher = Publisher::new();
+    for number in 0..1500 {
+        publisher.changes(&format!("pages/{number}"), &number.to_string());
+    }
+    for version in ["1.0.0", "1.1.0"] {
+        publisher.publish(version);
+    }
+    let (client, trust) = (Machine::new(), publisher.trust("1.1.0"));
+    let (to, _node) = (opt(&client), client.up(&[]));
+    let files = |dir: &Path| fs::read_dir(dir.join("pages")).map_or(0, Iterator::count);
+    let install = |version: &str, to: String| {
+        let bundle = publisher.bundle(version);
+        client.ok(&["release", "install", &bundle, "--to", &to, "--trust", &trust, "--allow-downgrade"])
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| install("1.0.0", to.display().to_string()));
+        scope.spawn(|| install("1.1.0", format!("{}/", to.display())));
+    });
+    let previous = to.with_file_name(".kiosk.previous");
+    assert_eq!((files(&to), files(&previous)), (1500, 1500));
+    let versions = BTreeSet::from([version_in(&to), version_in(&previous)].map(Option::unwrap));
+    assert_eq!(versions, BTreeSet::from(["1.0.0", "1.1.0"].map(str::to_owned)));
+    assert_eq!(client.ok(&["release", "list"])["installed"][0]["version"], version_in(&to).unwrap());
+}
+
 /// Behind the exchange the release is installed, whatever becomes of the versions before; and they are not lost with it.
 #[test]
 fn what_fails_behind_the_switch_takes_nothing_back() {

@@ -305,6 +305,15 @@ impl Seen {
         check_expiry(release, wall_ms)
     }
 
+    /// Whether nothing newer than a head was seen, since it was asked whether its release may be installed.
+    ///
+    /// # Errors
+    /// [`ReleaseRefused`].
+    pub fn is_newest(&self, head: &Trusted<'_, ChannelHead>) -> Result<(), ReleaseRefused> {
+        let head = head.content();
+        self.check_seen(&head.channel, head.seq, head.manifest_sha256)
+    }
+
     /// Whether a head is at least as new as what was seen.
     fn check_seen(&self, channel: &Channel, seq: u64, found: [u8; 32]) -> Result<(), ReleaseRefused> {
         let channel = channel.clone();
