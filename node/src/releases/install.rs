@@ -1,5 +1,6 @@
 //! The client's side: which release, checked how, put where.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -283,76 +284,75 @@ fn no_trust(what: &str) -> Failure {
         .hint("name the publisher's trust file with --trust FILE")
 }
 
-/// The newest release that counts, or the version that was asked for.
+/// The newest release that counts, or the version that was asked for. The greatest head that counts decides, wherever it stands, and
+/// it alone: whoever may write to the space can repeat older ones, and put any number beside them.
 fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
     let lines = app.channel(&order.wanted.channel);
     if lines.is_empty() {
         let text = format!("{} has no channel {}", app.name, order.wanted.channel);
         return Err(Failure::usage("no_channel", text).hint(format!("`sealtide release show {}` lists them", app.name)));
     }
-    let mut failures = Vec::new();
-    let mut best: Option<Candidate> = None;
-    for line in lines {
-        match choose_of(app, &line, order, trust, seen) {
-            Ok(candidate) if best.as_ref().is_none_or(|best| best.entry.seq < candidate.entry.seq) => {
-                best = Some(candidate);
-            }
-            Ok(_) => {}
-            Err(failure) => failures.push(failure),
-        }
-    }
-    match (best, failures.into_iter().next()) {
-        (Some(best), _) => Ok(best),
-        (None, Some(failure)) => Err(failure),
-        (None, None) => Err(Failure::failed("no_release", "the channel is empty")),
-    }
-}
-
-fn choose_of(
-    app: &App,
-    line: &[Entry],
-    order: &InstallOrder,
-    trust: &Trust,
-    seen: &Seen,
-) -> Result<Candidate, Failure> {
-    let wall_ms = now().wall_ms;
-    let newest = line.last().ok_or_else(|| Failure::failed("no_release", "the channel is empty"))?;
-    let channel = format!("channel {} of {}", order.wanted.channel, app.name);
-    let head = trust.head(&newest.head, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let (channel, wall_ms) = (format!("channel {} of {}", order.wanted.channel, app.name), now().wall_ms);
+    let signed = newest_head(&lines, trust, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let head = trust.head(&signed, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let told = head.content();
+    // What the publisher wrote stands before what others wrote behind it.
+    let entries: Vec<&Entry> = lines.iter().flatten().collect();
+    let manifest_of = |entry: &Entry| app.bundle_head(entry).map(|found| found.manifest);
+    let mut of_head = entries.iter().filter(|entry| entry.manifest_sha256 == told.manifest_sha256);
+    let mut chosen = of_head.find_map(|entry| Some(((*entry).clone(), manifest_of(entry).ok()?)));
     let mut earlier: Vec<Signed<Manifest>> = Vec::new();
-    let mut chosen = (newest.clone(), app.bundle_head(newest)?.manifest);
     // The manifests before are needed to find a version, and where the key that signed was given up.
-    let needs_all = order.version.is_some() || trust.manifest(&chosen.1, &[], wall_ms).is_err();
-    if needs_all {
-        for entry in line {
-            let manifest = app.bundle_head(entry)?.manifest;
-            if order.version.as_ref() == Some(&manifest.content().version) {
-                chosen = (entry.clone(), manifest.clone());
-            }
-            earlier.push(manifest);
+    let counts = |manifest: &Signed<Manifest>, earlier: &[_]| trust.manifest(manifest, earlier, wall_ms).is_ok();
+    if order.version.is_some() || chosen.as_ref().is_some_and(|(_, manifest)| !counts(manifest, &[])) {
+        let mut known = BTreeSet::new();
+        let new = entries.iter().filter(|entry| known.insert(entry.manifest_sha256));
+        let all: Vec<(&Entry, Signed<Manifest>)> =
+            new.filter_map(|entry| Some((*entry, manifest_of(entry).ok()?))).collect();
+        earlier = all.iter().map(|(_, manifest)| manifest.clone()).collect();
+        if let Some(version) = &order.version {
+            let of_version = || all.iter().filter(|(_, manifest)| manifest.content().version == *version);
+            let found = of_version().find(|(_, manifest)| counts(manifest, &earlier)).or_else(|| of_version().next());
+            chosen = found.map(|(entry, manifest)| ((*entry).clone(), manifest.clone()));
         }
     }
-    let (entry, manifest) = chosen;
-    if let Some(version) = &order.version
-        && manifest.content().version != *version
-    {
+    let Some((entry, manifest)) = chosen else {
+        let version = order.version.as_ref().unwrap_or(&told.version);
         let text = format!("{channel} has no release {version}");
         return Err(Failure::usage("no_release", text).hint(format!("`sealtide release show {}` lists them", app.name)));
-    }
+    };
     let what = title(manifest.content());
     let counts = trust.manifest(&manifest, &earlier, wall_ms);
     let admitted = counts.and_then(|it| seen.admit(&head, &it, &order.wanted, wall_ms));
     admitted.map_err(|error| {
         let mut failure = refused(&what, &error);
-        if matches!(error, ReleaseRefused::NotOfHead) && entry.seq < newest.seq {
-            let newer = app.bundle_head(newest).map(|head| head.manifest.content().version.to_string());
-            failure.message =
-                format!("{what}: {} is newer", newer.unwrap_or_else(|_| format!("release {}", newest.seq)));
+        if matches!(error, ReleaseRefused::NotOfHead) && manifest.content().seq < told.seq {
+            failure.message = format!("{what}: {} is newer", told.version);
         }
         failure
     })?;
-    let head = newest.head.clone();
-    Ok(Candidate { entry, head, manifest })
+    Ok(Candidate { entry, head: signed, manifest })
+}
+
+/// The head that says most of all that count. Where none does, why the greatest that the publisher signed does not.
+fn newest_head(lines: &[Vec<Entry>], trust: &Trust, wall_ms: u64) -> Result<Signed<ChannelHead>, ReleaseRefused> {
+    let mut heads: Vec<&Signed<ChannelHead>> = lines.iter().flatten().map(|entry| &entry.head).collect();
+    heads.sort_by_key(|head| std::cmp::Reverse((head.content().seq, head.content().issued_at)));
+    let mut why: Option<ReleaseRefused> = None;
+    for head in heads {
+        let error = match trust.head(head, wall_ms) {
+            Ok(_) => return Ok(head.clone()),
+            Err(error) => error,
+        };
+        let is_anybodys = |error: &ReleaseRefused| {
+            use ReleaseRefused::{Registry, Signature, UnknownKey};
+            matches!(error, Registry { .. } | UnknownKey(_) | Signature(_))
+        };
+        if why.as_ref().is_none_or(|why| is_anybodys(why) && !is_anybodys(&error)) {
+            why = Some(error);
+        }
+    }
+    Err(why.unwrap_or(ReleaseRefused::NotOfHead))
 }
 
 /// Says in the audit that a release was not taken, when that is about the release and not about this machine.
