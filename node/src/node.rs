@@ -84,6 +84,8 @@ struct Inner {
     publishing: tokio::sync::Mutex<()>,
     /// One for each directory that somebody installs into.
     installing: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while whom this node trusts for releases is read, brought up to date and kept.
+    remembering: Mutex<()>,
     /// Held while a document is put: its version is made on the one before.
     putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -208,6 +210,7 @@ impl Node {
             fetching: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
             installing: Mutex::default(),
+            remembering: Mutex::default(),
             putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -478,6 +481,11 @@ impl Node {
     /// One release at a time.
     pub(crate) fn publishing(&self) -> &tokio::sync::Mutex<()> {
         &self.0.publishing
+    }
+
+    /// Whom this node trusts for releases changes in one step: what one install learned, a fork for instance, no other forgets.
+    pub(crate) fn remembering(&self) -> MutexGuard<'_, ()> {
+        lock(&self.0.remembering)
     }
 
     /// One install at a time into a directory, however its path is spelled. Held to the end of the work, also when nobody waits for

@@ -86,16 +86,17 @@ impl Install {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let memory = Memory::of(node.known(), &app.registry);
+        let remembering = node.remembering();
         let (trust, pinned) = trusted(node, &memory, app, trust)?;
-        let mut seen = memory.seen()?;
+        let seen = memory.seen()?;
         let candidate = choose(app, order, &trust, &seen)?;
         let wall_ms = now().wall_ms;
         let what = title(candidate.manifest.content());
         let count = |error| refused(&what, &error);
         let head = trust.head(&candidate.head, wall_ms).map_err(count)?;
-        seen.see(&head);
         // What was seen is remembered before anything is done with it.
-        memory.keep_seen(&seen)?;
+        memory.change_seen(|seen| seen.see(&head))?;
+        drop(remembering);
         let manifest = candidate.manifest.content();
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
             if !app.is_here(&candidate.entry) {
@@ -138,6 +139,7 @@ impl Install {
     ) -> Result<Self, Failure> {
         let (content, what) = (bundle.head.manifest.content(), bundle.path.display().to_string());
         let memory = Memory::of(node.known(), &content.registry);
+        let remembering = node.remembering();
         let mut trust = match merge(memory.trust()?, trust, &content.registry)? {
             Some(trust) => trust,
             None => return Err(no_trust(&what)),
@@ -145,16 +147,16 @@ impl Install {
         let before = trust.recovered();
         let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
         keep(node, &memory, &trust, before)?;
+        drop(remembering);
         followed.map_err(|error| untrusted(&what, &error))?;
-        let (mut seen, wall_ms) = (memory.seen()?, now().wall_ms);
+        let wall_ms = now().wall_ms;
         let count = |error| refused(&what, &error);
         let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms).map_err(count)?;
         let admit = |seen: &Seen| seen.admit_alone(&counts, order.wanted.allow_downgrade, wall_ms).map_err(count);
-        admit(&seen)?;
-        seen.see_alone(&counts);
+        admit(&memory.seen()?)?;
         bundle.check_payload()?;
         // No older file goes over it from here on.
-        memory.keep_seen(&seen)?;
+        memory.change_seen(|seen| seen.see_alone(&counts))?;
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
             bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))?;
             // An install elsewhere may have shown a newer one meanwhile.
@@ -255,7 +257,7 @@ fn keep(node: &Node, memory: &Memory, trust: &Trust, before: Option<Recovered>) 
         node.audit().event(&event);
     }
     if trust.recovered() != before {
-        memory.keep_seen(&Seen::default())?;
+        memory.forget_seen()?;
     }
     memory.keep_trust(trust)
 }

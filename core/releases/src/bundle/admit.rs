@@ -365,6 +365,13 @@ impl Seen {
         self.keep(&release.channel, Sight { seq: release.seq, manifest_sha256: manifest.hash(), issued_at: 0 });
     }
 
+    /// Remembers what was seen elsewhere too. Of each channel the newest stays.
+    pub fn merge(&mut self, other: Self) {
+        for (channel, found) in other.0 {
+            self.keep(&channel, found);
+        }
+    }
+
     fn keep(&mut self, channel: &Channel, found: Sight) {
         if self.0.get(channel).is_none_or(|seen| (seen.seq, seen.issued_at) < (found.seq, found.issued_at)) {
             self.0.insert(channel.clone(), found);
