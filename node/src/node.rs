@@ -11,7 +11,6 @@ pub(crate) use relays::BEHIND_PROXIES;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -82,10 +81,7 @@ struct Inner {
     fetching: tokio::sync::Mutex<()>,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
-    /// One for each directory that somebody installs into.
-    installing: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
-    /// Held while whom this node trusts for releases is read, brought up to date and kept.
-    remembering: Mutex<()>,
+    installing: contents::Installing,
     /// Held while a document is put: its version is made on the one before.
     putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -209,8 +205,7 @@ impl Node {
             contents: RwLock::default(),
             fetching: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
-            installing: Mutex::default(),
-            remembering: Mutex::default(),
+            installing: contents::Installing::default(),
             putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),
@@ -481,19 +476,6 @@ impl Node {
     /// One release at a time.
     pub(crate) fn publishing(&self) -> &tokio::sync::Mutex<()> {
         &self.0.publishing
-    }
-
-    /// Whom this node trusts for releases changes in one step: what one install learned, a fork for instance, no other forgets.
-    pub(crate) fn remembering(&self) -> MutexGuard<'_, ()> {
-        lock(&self.0.remembering)
-    }
-
-    /// One install at a time into a directory, however its path is spelled. Held to the end of the work, also when nobody waits for
-    /// it any more.
-    pub(crate) fn installing(&self, dir: &Path) -> Arc<tokio::sync::Mutex<()>> {
-        let mut all = lock(&self.0.installing);
-        all.retain(|_, turn| Arc::strong_count(turn) > 1);
-        all.entry(dir.components().collect()).or_default().clone()
     }
 
     /// Keys and registry, when they are open.
