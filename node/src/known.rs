@@ -232,6 +232,20 @@ impl Known {
         self.0.facts().put_settings(settings.iter().map(|(key, value)| (*key, Some(value.as_bytes()))))
     }
 
+    /// Changes a setting that is text in one step, durably: `change` gets what it is and gives what it becomes.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn change_setting(
+        &self,
+        key: &str,
+        change: impl FnOnce(Option<&str>) -> Option<String>,
+    ) -> Result<(), FactsError> {
+        self.0.facts().change_setting(key, |row| {
+            change(row.and_then(|row| std::str::from_utf8(row).ok())).map(String::into_bytes)
+        })
+    }
+
     /// The records of a space whose contents are, or were, not here.
     pub fn absences(&self, space: &SpaceId) -> Absences {
         read_absences(&logged(self.0.facts().setting(&absent_key(space))).unwrap_or_default())

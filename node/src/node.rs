@@ -84,6 +84,7 @@ struct Inner {
     fetching: tokio::sync::Mutex<()>,
     /// Held while a release is made: its number is one more than that of the one before.
     publishing: tokio::sync::Mutex<()>,
+    installing: contents::Installing,
     /// Held while a document is put: its version is made on the one before.
     putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
@@ -180,6 +181,7 @@ impl Node {
             contents: RwLock::default(),
             fetching: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
+            installing: contents::Installing::default(),
             putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             unopened: Mutex::default(),

@@ -7,7 +7,7 @@
 //! members by name ([`GivenUp`]): the records stay, their chunks go unless others need them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use sealtide_ibgib::{ChunkHash, Manifest, Sid, Verified};
 use sealtide_identity::SpaceId;
@@ -117,6 +117,12 @@ impl GivenUp {
     }
 }
 
+/// No backup and no check reads the packs while this is held.
+#[derive(Debug)]
+pub struct Collecting<'a> {
+    _checking: MutexGuard<'a, ()>,
+}
+
 impl Store {
     /// Chunks that no member of any space and no staged record lists, with their lengths.
     pub fn unreferenced_chunks(&self) -> Vec<(ChunkHash, u32)> {
@@ -164,8 +170,29 @@ impl Store {
     /// # Errors
     /// As [`Store::collect`].
     pub fn collect_with(&self, given_up: &GivenUp) -> Result<Collected, StoreError> {
-        // A check must not find holes that it read nothing of.
-        let _checking = guard(&self.inner.checking);
+        self.collect_in(&self.begin_collecting(), given_up)
+    }
+
+    /// Waits until no backup and no check reads the packs: it must not find holes that it read nothing of. None begins while this is
+    /// held. Who holds something that others wait for takes it before that.
+    pub fn begin_collecting(&self) -> Collecting<'_> {
+        Collecting { _checking: guard(&self.inner.checking) }
+    }
+
+    /// As [`Store::begin_collecting`], and none where one of them is under way.
+    pub fn try_collecting(&self) -> Option<Collecting<'_>> {
+        match self.inner.checking.try_lock() {
+            Ok(checking) => Some(Collecting { _checking: checking }),
+            Err(TryLockError::Poisoned(checking)) => Some(Collecting { _checking: checking.into_inner() }),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// As [`Store::collect_with`], for who began before.
+    ///
+    /// # Errors
+    /// As [`Store::collect`].
+    pub fn collect_in(&self, _alone: &Collecting<'_>, given_up: &GivenUp) -> Result<Collected, StoreError> {
         // What was given up before, and could not be given back then.
         if !read(&self.inner.index).freed.is_empty() {
             let _log = guard(&self.inner.log);

@@ -44,7 +44,7 @@ mod table;
 mod tips;
 mod verify;
 
-pub use collect::{Collected, GivenUp};
+pub use collect::{Collected, Collecting, GivenUp};
 pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};
 pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
 pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};

@@ -1,6 +1,6 @@
 //! `gc`: gives the room of chunks that nobody needs, and of records of removed spaces, back to the disk. Spec: SY-67; releases §6
 
-use sealtide_store::{Collected, StoreError};
+use sealtide_store::{Collected, Collecting, StoreError};
 use serde_json::{Value, json};
 
 use crate::commands::{blocking, store_failure};
@@ -10,6 +10,7 @@ use crate::node::Node;
 use crate::releases::retired;
 
 /// What went.
+#[derive(Default)]
 pub(crate) struct Freed {
     pub(crate) collected: Collected,
     /// Releases whose contents are not here any more: app, channel, version, chunks, bytes.
@@ -19,7 +20,15 @@ pub(crate) struct Freed {
 /// Frees what is unused, or tells what would be freed.
 pub(crate) async fn gc(node: &Node, dry_run: bool) -> Result<Value, Failure> {
     blocking("gc", node, move |node| {
-        let freed = if dry_run { would_free(node) } else { free(node)? };
+        let freed = if dry_run {
+            would_free(node)
+        } else {
+            let collecting = node.store().try_collecting().unwrap_or_else(|| {
+                tracing::info!("gc waits for a backup or a check of the store");
+                node.store().begin_collecting()
+            });
+            free(node, &collecting)?
+        };
         if !dry_run {
             let Collected { chunks, bytes, records, .. } = freed.collected;
             let members = [("chunks", chunks), ("bytes", bytes), ("records", records)];
@@ -42,11 +51,12 @@ fn would_free(node: &Node) -> Freed {
     Freed { collected, releases: retired.rows(&free) }
 }
 
-/// Drops what was staged too long ago, frees what nobody needs, and tells the audit which releases went. Waits for the disk.
+/// Drops what was staged too long ago, frees what nobody needs, and tells the audit which releases went. Waits for the disk, and for
+/// installs; nobody waits for it longer than that takes, so who calls waited for backups before.
 ///
 /// # Errors
 /// As the store reports; a part may have been freed then.
-pub(crate) fn free(node: &Node) -> Result<Freed, Failure> {
+pub(crate) fn free(node: &Node, collecting: &Collecting<'_>) -> Result<Freed, Failure> {
     let _alone = node.keep_contents_alone();
     let store = node.store();
     store.expire().map_err(failure)?;
@@ -64,7 +74,7 @@ pub(crate) fn free(node: &Node) -> Result<Freed, Failure> {
     }
     crate::failpoint::hit("gc_planned");
     let mut gone = store.would_free(&retired.given_up);
-    let collected = store.collect_with(&retired.given_up).map_err(failure)?;
+    let collected = store.collect_in(collecting, &retired.given_up).map_err(failure)?;
     // Little that lies in the open pack waits.
     gone.retain(|(chunk, _)| !store.holds_chunk(chunk));
     let releases = retired.rows(&gone);

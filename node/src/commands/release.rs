@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use sealtide_folder::release::ReleaseProgress;
+use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::{KeySecret, KeyVersion, VersionKeys, parse_time};
 use sealtide_releases::bundle::{AppName, Channel, Content, Manifest, Signed, Trust, Wanted};
 use sealtide_releases::{LEGACY_BYTES_MAX, LegacyManifest, LegacyRefused};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::api::Progress;
@@ -198,7 +201,9 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
                     return Err(Failure::usage("follow", "a file never changes: --follow needs the name of an app"));
                 }
                 let progress = progress.clone();
+                let turn = node.installing(&to).lock_owned().await;
                 let installed = blocking(WHAT, node, move |node| {
+                    let _turn = turn;
                     let bundle = OpenBundle::open(Path::new(&app))?;
                     let content = bundle.head.manifest.content();
                     let (name, channel) = (content.name.clone(), content.channel.clone());
@@ -227,9 +232,12 @@ async fn install(
     progress: &Progress,
 ) -> Result<Value, Failure> {
     let mut events = node.engine().subscribe();
-    let once = |order: InstallOrder, trust: Option<Trust>| {
+    let once = async |order: InstallOrder, trust: Option<Trust>| {
         let progress = progress.clone();
+        // The work goes on when who asked goes away, and so does its turn.
+        let turn = node.installing(&order.to).lock_owned().await;
         blocking(WHAT, node, move |node| {
+            let _turn = turn;
             let app = App::find(node, &order.wanted.name)?.ok_or_else(|| {
                 let text = format!("no space here has an app {}", order.wanted.name);
                 Failure::new(Exit::Refused, "no_app", text)
@@ -238,22 +246,19 @@ async fn install(
             let installed = Install::from_space(node, &app, &order, trust, &progress)?;
             Ok((app.space, installed))
         })
+        .await
     };
     let (space, first) = once(order.clone(), trust).await?;
     if !follow {
         return Ok(first.to_value());
     }
     let _ = progress.send(json!({"event": first.to_value()}));
-    let mut told = None;
+    let (mut told, mut again) = (None, None);
     loop {
-        let pause = if told.is_some() { TRY_AGAIN } else { Duration::MAX };
-        match tokio::time::timeout(pause, events.recv()).await {
-            Err(_) | Ok(Err(RecvError::Lagged(_))) => {}
-            Ok(Ok(Event::Changed { space: changed, .. })) if changed == space => {}
-            Ok(Ok(_)) => continue,
-            Ok(Err(RecvError::Closed)) => return Err(Failure::failed(control::LOST, "the node is stopping")),
-        }
-        match once(order.clone(), None).await {
+        until_due(&mut events, space, again).await?;
+        let done = once(order.clone(), None).await;
+        again = done.is_err().then(|| Instant::now() + TRY_AGAIN);
+        match done {
             Ok((_, installed)) if installed.changed => {
                 told = None;
                 let _ = progress.send(json!({"event": installed.to_value()}));
@@ -265,6 +270,33 @@ async fn install(
                 let _ = progress.send(json!({"event": refused_event(&failure)}));
                 told = Some(failure);
             }
+        }
+    }
+}
+
+/// Waits until there is something to look at: the space changed, perhaps, or what failed is due `again`, whatever happens meanwhile.
+async fn until_due(
+    events: &mut broadcast::Receiver<Event>,
+    space: SpaceId,
+    again: Option<Instant>,
+) -> Result<(), Failure> {
+    let due = async {
+        match again {
+            Some(again) => tokio::time::sleep_until(again).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(due);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut due => return Ok(()),
+            event = events.recv() => match event {
+                Err(RecvError::Lagged(_)) => return Ok(()),
+                Ok(Event::Changed { space: changed, .. }) if changed == space => return Ok(()),
+                Ok(_) => {}
+                Err(RecvError::Closed) => return Err(Failure::failed(control::LOST, "the node is stopping")),
+            },
         }
     }
 }
@@ -540,4 +572,33 @@ fn names(app: &str, channel: &str) -> Result<(AppName, Channel), Failure> {
 fn unnamed(what: &str, text: &str) -> Failure {
     const FORM: &str = "1 to 64 lower-case letters, digits, `.`, `_` or `-`, beginning with a letter or digit";
     Failure::usage("name", format!("{text:?} is no name of {what}: {FORM}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a node where something else happens every second.
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_tried_again_however_busy_the_node_is() {
+        let (events, mut seen) = broadcast::channel(64);
+        let changed = |space| Event::Changed { space, origin: None, timelines: [].into() };
+        let (own, other) = (SpaceId::from_bytes([1; 32]), SpaceId::from_bytes([2; 32]));
+        let busy = async {
+            for _ in 0..60 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let _ = events.send(changed(other));
+            }
+        };
+        let again = Instant::now() + TRY_AGAIN;
+        tokio::select! {
+            due = until_due(&mut seen, own, Some(again)) => assert!(due.is_ok() && Instant::now() >= again),
+            () = busy => panic!("it never comes"),
+        }
+        let _ = events.send(changed(own));
+        assert_eq!(until_due(&mut seen, own, None).await, Ok(()), "what changed is looked at at once");
+        drop(events);
+        let ended = until_due(&mut seen, own, None).await;
+        assert_eq!(ended.unwrap_err().code, control::LOST);
+    }
 }

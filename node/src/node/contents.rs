@@ -1,8 +1,9 @@
 //! Contents of the store apart from sagas: the room of those that nobody needs is given back now and every few hours, and
 //! peers get what they ask for by name. Spec: store, "Collecting"; releases §6; sync §14
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use sealtide_identity::NodeId;
@@ -16,6 +17,15 @@ const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Peers that are answered at once.
 const ANSWERED_AT_ONCE: usize = 16;
 
+/// The turns of those who install.
+#[derive(Default)]
+pub(super) struct Installing {
+    /// One for each directory that somebody installs into.
+    dirs: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while whom this node trusts for releases is read, brought up to date and kept.
+    remembering: Mutex<()>,
+}
+
 impl Node {
     /// No content of a release is given up while this is held.
     pub(crate) fn use_contents(&self) -> RwLockReadGuard<'_, ()> {
@@ -25,6 +35,19 @@ impl Node {
     /// No content of a release is unpacked while this is held.
     pub(crate) fn keep_contents_alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.0.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One install at a time into a directory, however its path is spelled. Held to the end of the work, also when nobody waits for
+    /// it any more.
+    pub(crate) fn installing(&self, dir: &Path) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = lock(&self.0.installing.dirs);
+        all.retain(|_, turn| Arc::strong_count(turn) > 1);
+        all.entry(dir.components().collect()).or_default().clone()
+    }
+
+    /// Whom this node trusts for releases changes in one step: what one install learned, a fork for instance, no other forgets.
+    pub(crate) fn remembering(&self) -> MutexGuard<'_, ()> {
+        lock(&self.0.installing.remembering)
     }
 
     /// Contents come over one channel at a time: a peer answers this node over one.
@@ -39,7 +62,9 @@ impl Node {
         tokio::spawn(async move {
             loop {
                 let tidied = node.clone();
-                let tidying = tokio::task::spawn_blocking(move || match gc::free(&tidied) {
+                // While a backup or a check reads the packs this round is left out: installs must not wait for it.
+                let free = move || tidied.store().try_collecting().map(|collecting| gc::free(&tidied, &collecting));
+                let tidying = tokio::task::spawn_blocking(move || match free().unwrap_or(Ok(gc::Freed::default())) {
                     Ok(freed) if freed.collected.chunks > 0 || freed.collected.records > 0 => {
                         tracing::info!(collected = ?freed.collected, releases = freed.releases.len(), "what is unused was freed");
                     }

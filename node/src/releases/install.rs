@@ -1,9 +1,10 @@
 //! The client's side: which release, checked how, put where.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, identity, previous_of, settle, switch};
+use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, identity, look, previous_of, switch};
 use sealtide_ibgib::{Address, Verified};
 use sealtide_releases::bundle::{
     AppName, ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
@@ -13,11 +14,12 @@ use serde_json::{Value, json};
 use super::app::{App, Entry};
 use super::file::OpenBundle;
 use super::from_peers::fetch_content;
-use super::memory::{InstalledAt, Memory, begin_install, begun_install, end_install, installed_at, keep_install};
+use super::memory::{Begun, InstalledAt, Memory, installed_at, keep_install};
 use super::{refused, unpacked, untrusted};
 use crate::api::Progress;
 use crate::audit::AuditEvent;
 use crate::failure::{Exit, Failure};
+use crate::known::Known;
 use crate::node::Node;
 use crate::real::now;
 
@@ -47,10 +49,10 @@ pub(crate) struct Install {
 }
 
 /// A release in a channel that was found to count.
-struct Candidate {
+pub(super) struct Candidate {
     entry: Entry,
     head: Signed<ChannelHead>,
-    manifest: Signed<Manifest>,
+    pub(super) manifest: Signed<Manifest>,
 }
 
 impl Install {
@@ -84,23 +86,26 @@ impl Install {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let memory = Memory::of(node.known(), &app.registry);
+        let remembering = node.remembering();
         let (trust, pinned) = trusted(node, &memory, app, trust)?;
-        let mut seen = memory.seen()?;
+        let seen = memory.seen()?;
         let candidate = choose(app, order, &trust, &seen)?;
         let wall_ms = now().wall_ms;
         let what = title(candidate.manifest.content());
-        let count = |error: ReleaseRefused| refused(&what, &error);
+        let count = |error| refused(&what, &error);
         let head = trust.head(&candidate.head, wall_ms).map_err(count)?;
-        seen.see(&head);
         // What was seen is remembered before anything is done with it.
-        memory.keep_seen(&seen)?;
+        memory.change_seen(|seen| seen.see(&head))?;
+        drop(remembering);
         let manifest = candidate.manifest.content();
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
             if !app.is_here(&candidate.entry) {
                 fetch_content(node, app, &candidate.entry, &what, progress)?;
             }
             let mut tar = app.tar(&candidate.entry)?;
-            release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))
+            release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))?;
+            // An install elsewhere may have shown a newer one meanwhile.
+            memory.seen()?.is_newest(&head).map_err(count)
         };
         let mut done = place(node, order, &candidate.manifest, put, progress)?;
         (done.pinned, done.fresh_until_ms) = (pinned, Some(candidate.head.content().not_after));
@@ -134,6 +139,7 @@ impl Install {
     ) -> Result<Self, Failure> {
         let (content, what) = (bundle.head.manifest.content(), bundle.path.display().to_string());
         let memory = Memory::of(node.known(), &content.registry);
+        let remembering = node.remembering();
         let mut trust = match merge(memory.trust()?, trust, &content.registry)? {
             Some(trust) => trust,
             None => return Err(no_trust(&what)),
@@ -141,20 +147,20 @@ impl Install {
         let before = trust.recovered();
         let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
         keep(node, &memory, &trust, before)?;
+        drop(remembering);
         followed.map_err(|error| untrusted(&what, &error))?;
-        let (mut seen, wall_ms) = (memory.seen()?, now().wall_ms);
-        let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms);
-        let admitted = counts.and_then(|it| {
-            seen.admit_alone(&it, order.wanted.allow_downgrade, wall_ms)?;
-            seen.see_alone(&it);
-            Ok(())
-        });
-        admitted.map_err(|error| refused(&what, &error))?;
+        let wall_ms = now().wall_ms;
+        let count = |error| refused(&what, &error);
+        let counts = trust.manifest(&bundle.head.manifest, &[], wall_ms).map_err(count)?;
+        let admit = |seen: &Seen| seen.admit_alone(&counts, order.wanted.allow_downgrade, wall_ms).map_err(count);
+        admit(&memory.seen()?)?;
         bundle.check_payload()?;
         // No older file goes over it from here on.
-        memory.keep_seen(&seen)?;
+        memory.change_seen(|seen| seen.see_alone(&counts))?;
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
-            bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))
+            bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))?;
+            // An install elsewhere may have shown a newer one meanwhile.
+            admit(&memory.seen()?)
         };
         place(node, order, &bundle.head.manifest, put, progress)
     }
@@ -251,7 +257,7 @@ fn keep(node: &Node, memory: &Memory, trust: &Trust, before: Option<Recovered>) 
         node.audit().event(&event);
     }
     if trust.recovered() != before {
-        memory.keep_seen(&Seen::default())?;
+        memory.forget_seen()?;
     }
     memory.keep_trust(trust)
 }
@@ -280,76 +286,75 @@ fn no_trust(what: &str) -> Failure {
         .hint("name the publisher's trust file with --trust FILE")
 }
 
-/// The newest release that counts, or the version that was asked for.
-fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
+/// The newest release that counts, or the version that was asked for. The greatest head that counts decides, wherever it stands, and
+/// it alone: whoever may write to the space can repeat older ones, and put any number beside them.
+pub(super) fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
     let lines = app.channel(&order.wanted.channel);
     if lines.is_empty() {
         let text = format!("{} has no channel {}", app.name, order.wanted.channel);
         return Err(Failure::usage("no_channel", text).hint(format!("`sealtide release show {}` lists them", app.name)));
     }
-    let mut failures = Vec::new();
-    let mut best: Option<Candidate> = None;
-    for line in lines {
-        match choose_of(app, &line, order, trust, seen) {
-            Ok(candidate) if best.as_ref().is_none_or(|best| best.entry.seq < candidate.entry.seq) => {
-                best = Some(candidate);
-            }
-            Ok(_) => {}
-            Err(failure) => failures.push(failure),
-        }
-    }
-    match (best, failures.into_iter().next()) {
-        (Some(best), _) => Ok(best),
-        (None, Some(failure)) => Err(failure),
-        (None, None) => Err(Failure::failed("no_release", "the channel is empty")),
-    }
-}
-
-fn choose_of(
-    app: &App,
-    line: &[Entry],
-    order: &InstallOrder,
-    trust: &Trust,
-    seen: &Seen,
-) -> Result<Candidate, Failure> {
-    let wall_ms = now().wall_ms;
-    let newest = line.last().ok_or_else(|| Failure::failed("no_release", "the channel is empty"))?;
-    let channel = format!("channel {} of {}", order.wanted.channel, app.name);
-    let head = trust.head(&newest.head, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let (channel, wall_ms) = (format!("channel {} of {}", order.wanted.channel, app.name), now().wall_ms);
+    let signed = newest_head(&lines, trust, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let head = trust.head(&signed, wall_ms).map_err(|error| refused(&channel, &error))?;
+    let told = head.content();
+    // What the publisher wrote stands before what others wrote behind it.
+    let entries: Vec<&Entry> = lines.iter().flatten().collect();
+    let manifest_of = |entry: &Entry| app.bundle_head(entry).map(|found| found.manifest);
+    let mut of_head = entries.iter().filter(|entry| entry.manifest_sha256 == told.manifest_sha256);
+    let mut chosen = of_head.find_map(|entry| Some(((*entry).clone(), manifest_of(entry).ok()?)));
     let mut earlier: Vec<Signed<Manifest>> = Vec::new();
-    let mut chosen = (newest.clone(), app.bundle_head(newest)?.manifest);
     // The manifests before are needed to find a version, and where the key that signed was given up.
-    let needs_all = order.version.is_some() || trust.manifest(&chosen.1, &[], wall_ms).is_err();
-    if needs_all {
-        for entry in line {
-            let manifest = app.bundle_head(entry)?.manifest;
-            if order.version.as_ref() == Some(&manifest.content().version) {
-                chosen = (entry.clone(), manifest.clone());
-            }
-            earlier.push(manifest);
+    let counts = |manifest: &Signed<Manifest>, earlier: &[_]| trust.manifest(manifest, earlier, wall_ms).is_ok();
+    if order.version.is_some() || chosen.as_ref().is_some_and(|(_, manifest)| !counts(manifest, &[])) {
+        let mut known = BTreeSet::new();
+        let new = entries.iter().filter(|entry| known.insert(entry.manifest_sha256));
+        let all: Vec<(&Entry, Signed<Manifest>)> =
+            new.filter_map(|entry| Some((*entry, manifest_of(entry).ok()?))).collect();
+        earlier = all.iter().map(|(_, manifest)| manifest.clone()).collect();
+        if let Some(version) = &order.version {
+            let of_version = || all.iter().filter(|(_, manifest)| manifest.content().version == *version);
+            let found = of_version().find(|(_, manifest)| counts(manifest, &earlier)).or_else(|| of_version().next());
+            chosen = found.map(|(entry, manifest)| ((*entry).clone(), manifest.clone()));
         }
     }
-    let (entry, manifest) = chosen;
-    if let Some(version) = &order.version
-        && manifest.content().version != *version
-    {
+    let Some((entry, manifest)) = chosen else {
+        let version = order.version.as_ref().unwrap_or(&told.version);
         let text = format!("{channel} has no release {version}");
         return Err(Failure::usage("no_release", text).hint(format!("`sealtide release show {}` lists them", app.name)));
-    }
+    };
     let what = title(manifest.content());
     let counts = trust.manifest(&manifest, &earlier, wall_ms);
     let admitted = counts.and_then(|it| seen.admit(&head, &it, &order.wanted, wall_ms));
     admitted.map_err(|error| {
         let mut failure = refused(&what, &error);
-        if matches!(error, ReleaseRefused::NotOfHead) && entry.seq < newest.seq {
-            let newer = app.bundle_head(newest).map(|head| head.manifest.content().version.to_string());
-            failure.message =
-                format!("{what}: {} is newer", newer.unwrap_or_else(|_| format!("release {}", newest.seq)));
+        if matches!(error, ReleaseRefused::NotOfHead) && manifest.content().seq < told.seq {
+            failure.message = format!("{what}: {} is newer", told.version);
         }
         failure
     })?;
-    let head = newest.head.clone();
-    Ok(Candidate { entry, head, manifest })
+    Ok(Candidate { entry, head: signed, manifest })
+}
+
+/// The head that says most of all that count. Where none does, why the greatest that the publisher signed does not.
+fn newest_head(lines: &[Vec<Entry>], trust: &Trust, wall_ms: u64) -> Result<Signed<ChannelHead>, ReleaseRefused> {
+    let mut heads: Vec<&Signed<ChannelHead>> = lines.iter().flatten().map(|entry| &entry.head).collect();
+    heads.sort_by_key(|head| std::cmp::Reverse((head.content().seq, head.content().issued_at)));
+    let mut why: Option<ReleaseRefused> = None;
+    for head in heads {
+        let error = match trust.head(head, wall_ms) {
+            Ok(_) => return Ok(head.clone()),
+            Err(error) => error,
+        };
+        let is_anybodys = |error: &ReleaseRefused| {
+            use ReleaseRefused::{Registry, Signature, UnknownKey};
+            matches!(error, Registry { .. } | UnknownKey(_) | Signature(_))
+        };
+        if why.as_ref().is_none_or(|why| is_anybodys(why) && !is_anybodys(&error)) {
+            why = Some(error);
+        }
+    }
+    Err(why.unwrap_or(ReleaseRefused::NotOfHead))
 }
 
 /// Says in the audit that a release was not taken, when that is about the release and not about this machine.
@@ -389,7 +394,7 @@ fn place(
 ) -> Result<Install, Failure> {
     let (manifest, known, what) = (signed.content(), node.known(), title(signed.content()));
     let hash = HEXLOWER.encode(&signed.hash());
-    let before = installed(node, &order.to)?;
+    let (before, is_ended_now) = installed(node, &order.to)?;
     let done = |at: InstalledAt, changed: bool, previous: Option<PathBuf>| Install {
         at,
         changed,
@@ -402,22 +407,15 @@ fn place(
         && before.manifest == hash
         && order.to.is_dir()
     {
-        return Ok(done(before.clone(), false, None));
+        let previous = previous_of(&order.to).ok().filter(|previous| is_ended_now && previous.is_dir());
+        return Ok(done(before.clone(), is_ended_now, previous));
     }
-    let (next, there) = begin(&order.to).map_err(|error| unpacked(&what, &error))?;
-    // What is refused leaves nothing beside the target.
-    let next = Next(next);
-    if there == Installed::Something && before.is_none() && !order.yes {
+    let failed = |error| unpacked(&what, &error);
+    if look(&order.to).map_err(failed)? == Installed::Something && before.is_none() && !order.yes {
         let text = format!("{} is not empty, and no release put there what is in it", order.to.display());
         return Err(Failure::new(Exit::Held, "occupied", text)
             .hint("--yes puts the release in its place and keeps what is there beside it"));
     }
-    let (files, bytes) = (manifest.files.len() as u64, manifest.unpacked_size);
-    let mut told = |now: ReleaseProgress| {
-        let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
-    };
-    put(&next.0, &mut told)?;
-    crate::failpoint::hit("release_unpacked");
     let at = InstalledAt {
         dir: order.to.clone(),
         app: manifest.name.to_string(),
@@ -431,14 +429,27 @@ fn place(
         manifest: hash,
         at_ms: now().wall_ms,
     };
-    let switched = |error| unpacked(&what, &error);
-    begin_install(&known, &at, identity(&next.0).map_err(switched)?)?;
-    if let Err(error) = switch(&next.0, &order.to) {
-        end_install(&known, &order.to)?;
-        return Err(switched(error));
+    let (next, aside) = begin(&order.to).map_err(failed)?;
+    if let Some(aside) = aside {
+        tracing::warn!(aside = %aside.display(), "something that no install here left stood where a release is unpacked; it is kept under this name");
     }
+    let mut next = Next { known: known.clone(), target: order.to.clone(), path: next, took_its_place: false };
+    let unpacked = identity(&next.path).map_err(failed)?;
+    let mut begun = Begun { install: at.clone(), unpacked, was: None, is_whole: false };
+    begun.keep(&known)?;
+    let mut told = |now: ReleaseProgress| {
+        let (files, bytes) = (manifest.files.len() as u64, manifest.unpacked_size);
+        let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+    };
+    put(&next.path, &mut told)?;
+    crate::failpoint::hit("release_unpacked");
+    (begun.was, begun.is_whole) = (identity(&order.to).ok(), true);
+    begun.keep(&known)?;
+    switch(&next.path, &order.to).map_err(failed)?;
+    // From here on it is installed: what goes wrong is gone on with, and nothing is taken back.
+    next.took_its_place = true;
     crate::failpoint::hit("release_switched");
-    installed_now(node, &at)?;
+    installed_now(node, &begun)?;
     let is_downgrade = before.as_ref().is_some_and(|before| before.channel == at.channel && before.seq > at.seq);
     if is_downgrade {
         let stored = before.as_ref().map_or(0, |before| before.seq);
@@ -454,25 +465,33 @@ fn place(
     Ok(done(at, true, previous))
 }
 
-/// What this node installed in a directory. What took its place when the node died, before it was kept, is kept now.
-fn installed(node: &Node, to: &Path) -> Result<Option<InstalledAt>, Failure> {
-    let known = node.known();
-    if let Some((at, unpacked)) = begun_install(&known, to) {
-        let what = format!("{} {} ({})", at.app, at.version, at.channel);
-        if settle(to, unpacked).map_err(|error| super::unpacked(&what, &error))? {
-            installed_now(node, &at)?;
+/// What this node installed in a directory. What took its place when the node died, or the disk failed, before it was kept, is kept
+/// now, and the second says so; what was half unpacked is gone.
+fn installed(node: &Node, to: &Path) -> Result<(Option<InstalledAt>, bool), Failure> {
+    let (known, mut is_ended_now) = (node.known(), false);
+    if let Some(begun) = Begun::of(&known, to) {
+        if begun.is_whole && identity(to).is_ok_and(|found| found == begun.unpacked) {
+            installed_now(node, &begun)?;
+            is_ended_now = true;
         } else {
-            end_install(&known, to)?;
+            release::discard(to, begun.unpacked);
+            Begun::end(&known, to)?;
         }
     }
-    Ok(installed_at(&known, to))
+    Ok((installed_at(&known, to), is_ended_now))
 }
 
-/// Remembers what was put there, and says so in the audit.
-fn installed_now(node: &Node, at: &InstalledAt) -> Result<(), Failure> {
-    let known = node.known();
+/// Remembers what was put there, keeps what stood there as the version before, and says so in the audit.
+fn installed_now(node: &Node, begun: &Begun) -> Result<(), Failure> {
+    let (known, at) = (node.known(), &begun.install);
+    let what = || format!("{} {} ({})", at.app, at.version, at.channel);
+    // Before the row that it is under way ends: after a power cut that one tells whether the exchange lasted.
+    release::sync(&at.dir).map_err(|error| unpacked(&what(), &error))?;
     keep_install(&known, at.clone())?;
-    end_install(&known, &at.dir)?;
+    if let Err(error) = release::keep_previous(&at.dir, begun.was) {
+        tracing::warn!(%error, release = what(), "it is installed; what stood there before is not all tidied up");
+    }
+    Begun::end(&known, &at.dir)?;
     let (seq, dir) = (at.seq.to_string(), at.dir.display().to_string());
     let members: [(&str, &str); 6] = [
         ("app", &at.app),
@@ -486,12 +505,22 @@ fn installed_now(node: &Node, at: &InstalledAt) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A directory that is being unpacked. It is gone when this is, unless it took its place.
-struct Next(PathBuf);
+/// A directory that is being unpacked. It is gone when this is, and the row that it is under way, unless it took its place: what is
+/// refused leaves nothing beside the target.
+struct Next {
+    known: Known,
+    target: PathBuf,
+    path: PathBuf,
+    /// Then what has its name is the version before.
+    took_its_place: bool,
+}
 
 impl Drop for Next {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // What cannot be removed stays known as half unpacked.
+        if !self.took_its_place && std::fs::remove_dir_all(&self.path).is_ok() {
+            let _ = Begun::end(&self.known, &self.target);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ const TRUST: &str = "release.trust.";
 const SEEN: &str = "release.seen.";
 /// The names of the rows of installs.
 const INSTALLS: &str = "release.installs";
-/// What the names of the rows of installs begin with that are about to take their place.
+/// What the names of the rows of installs begin with that are under way.
 const BEGUN: &str = "release.begun.";
 /// Installs that are remembered, at most.
 const INSTALLS_MAX: usize = 256;
@@ -70,20 +70,46 @@ impl Memory {
 
     /// What this node has seen of the channels of the registry.
     pub(crate) fn seen(&self) -> Result<Seen, Failure> {
-        let Some(text) = self.known.setting(&self.key(SEEN)) else { return Ok(Seen::default()) };
-        let seen = serde_json::from_str(&text).ok().and_then(|value| Seen::read(&value));
-        seen.ok_or_else(|| Failure::new(Exit::Verification, "seen", "what was seen of the channels is damaged"))
+        read_seen(self.known.setting(&self.key(SEEN)).as_deref())
     }
 
-    pub(crate) fn keep_seen(&self, seen: &Seen) -> Result<(), Failure> {
-        self.known.put_setting(&self.key(SEEN), Some(&seen.to_value().to_string())).map_err(store_failure)
+    /// Changes what was seen, in one step: installs elsewhere see other channels meanwhile.
+    pub(crate) fn change_seen(&self, change: impl FnOnce(&mut Seen)) -> Result<(), Failure> {
+        let mut damaged = None;
+        let changed = self.known.change_setting(&self.key(SEEN), |row| match read_seen(row) {
+            Ok(mut seen) => {
+                change(&mut seen);
+                Some(seen.to_value().to_string())
+            }
+            Err(failure) => {
+                damaged = Some(failure);
+                row.map(str::to_owned)
+            }
+        });
+        changed.map_err(store_failure)?;
+        damaged.map_or(Ok(()), Err)
     }
+
+    /// Nothing that was seen counts any more.
+    pub(crate) fn forget_seen(&self) -> Result<(), Failure> {
+        let none = Seen::default().to_value().to_string();
+        self.known.put_setting(&self.key(SEEN), Some(&none)).map_err(store_failure)
+    }
+}
+
+fn read_seen(row: Option<&str>) -> Result<Seen, Failure> {
+    let Some(text) = row else { return Ok(Seen::default()) };
+    let seen = serde_json::from_str(text).ok().and_then(|value| Seen::read(&value));
+    seen.ok_or_else(|| Failure::new(Exit::Verification, "seen", "what was seen of the channels is damaged"))
 }
 
 /// Everything that was installed by this node.
 pub(crate) fn installs(known: &Known) -> Vec<InstalledAt> {
-    let text = known.setting(INSTALLS).unwrap_or_default();
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    read_installs(known.setting(INSTALLS).as_deref())
+}
+
+fn read_installs(row: Option<&str>) -> Vec<InstalledAt> {
+    let value: Value = serde_json::from_str(row.unwrap_or_default()).unwrap_or_default();
     value.as_array().into_iter().flatten().filter_map(read).collect()
 }
 
@@ -92,34 +118,57 @@ pub(crate) fn installed_at(known: &Known, dir: &Path) -> Option<InstalledAt> {
     installs(known).into_iter().find(|install| install.dir == dir)
 }
 
+/// Remembers an install, in one step: others are into other directories meanwhile.
 pub(crate) fn keep_install(known: &Known, install: InstalledAt) -> Result<(), Failure> {
-    let mut all = installs(known);
-    all.retain(|other| other.dir != install.dir);
-    all.insert(0, install);
-    all.truncate(INSTALLS_MAX);
-    let text = Value::Array(all.iter().map(InstalledAt::to_value).collect()).to_string();
-    known.put_setting(INSTALLS, Some(&text)).map_err(store_failure)
+    let changed = known.change_setting(INSTALLS, |row| {
+        let mut all = read_installs(row);
+        all.retain(|other| other.dir != install.dir);
+        all.insert(0, install);
+        all.truncate(INSTALLS_MAX);
+        Some(Value::Array(all.iter().map(InstalledAt::to_value).collect()).to_string())
+    });
+    changed.map_err(store_failure)
 }
 
-/// Remembers what is about to take the place of `install.dir`, a directory of this identity: a crash may come before it is
-/// [kept](keep_install).
-pub(crate) fn begin_install(known: &Known, install: &InstalledAt, unpacked: (u64, u64)) -> Result<(), Failure> {
-    let row = json!({"install": install.to_value(), "dev": unpacked.0, "ino": unpacked.1}).to_string();
-    known.put_setting(&begun_key(&install.dir), Some(&row)).map_err(store_failure)
+/// An install that is under way: a crash may come before it is [kept](keep_install).
+pub(crate) struct Begun {
+    pub(crate) install: InstalledAt,
+    /// Inode of the directory that is unpacked into, and that takes the place of `install.dir`.
+    pub(crate) unpacked: u64,
+    /// Inode of what stands there before, if anything does; rows of before do not say.
+    pub(crate) was: Option<u64>,
+    /// Whether it is whole, and about to take its place.
+    pub(crate) is_whole: bool,
 }
 
-/// What was about to take the place of `dir` when this node died.
-pub(crate) fn begun_install(known: &Known, dir: &Path) -> Option<(InstalledAt, (u64, u64))> {
-    let row: Value = serde_json::from_str(&known.setting(&begun_key(dir))?).ok()?;
-    Some((read(row.get("install")?)?, (row.get("dev")?.as_u64()?, row.get("ino")?.as_u64()?)))
+impl Begun {
+    pub(crate) fn keep(&self, known: &Known) -> Result<(), Failure> {
+        let row = json!({
+            "install": self.install.to_value(), "ino": self.unpacked, "was": self.was, "part": !self.is_whole,
+        });
+        known.put_setting(&begun_key(&self.install.dir), Some(&row.to_string())).map_err(store_failure)
+    }
+
+    /// What was under way in `dir` when this node died.
+    pub(crate) fn of(known: &Known, dir: &Path) -> Option<Self> {
+        let row: Value = serde_json::from_str(&known.setting(&begun_key(dir))?).ok()?;
+        Some(Self {
+            install: read(row.get("install")?)?,
+            unpacked: row.get("ino")?.as_u64()?,
+            was: row.get("was").and_then(Value::as_u64),
+            is_whole: row.get("part").and_then(Value::as_bool) != Some(true),
+        })
+    }
+
+    /// Nothing is under way in `dir`.
+    pub(crate) fn end(known: &Known, dir: &Path) -> Result<(), Failure> {
+        known.put_setting(&begun_key(dir), None).map_err(store_failure)
+    }
 }
 
-/// Nothing is about to take the place of `dir`.
-pub(crate) fn end_install(known: &Known, dir: &Path) -> Result<(), Failure> {
-    known.put_setting(&begun_key(dir), None).map_err(store_failure)
-}
-
+/// One key however the path is spelled: a `/` at its end changes nothing.
 fn begun_key(dir: &Path) -> String {
+    let dir: PathBuf = dir.components().collect();
     format!("{BEGUN}{}", HEXLOWER.encode(&sha256(dir.as_os_str().as_encoded_bytes())[..16]))
 }
 
@@ -144,4 +193,50 @@ fn read(value: &Value) -> Option<InstalledAt> {
         previous: text("previous"),
         at_ms: value.get("at")?.as_u64()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::{Arc, Barrier};
+
+    use sealtide_store::mem::MemDisk;
+    use sealtide_store::{Config, Store};
+
+    use super::*;
+
+    #[test]
+    fn installs_at_once_lose_nothing_of_each_other() {
+        let store = Store::open(Arc::new(MemDisk::new(1)), Config::default()).unwrap();
+        let (known, begin) = (Known::of(&store), Barrier::new(8));
+        let install = |number: u64| InstalledAt {
+            dir: format!("/opt/{number}").into(),
+            app: "kiosk".to_owned(),
+            channel: "stable".to_owned(),
+            version: "1.0.0".to_owned(),
+            seq: number,
+            manifest: String::new(),
+            previous: None,
+            at_ms: 0,
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (known, begin, install) = (&known, &begin, &install);
+                scope.spawn(move || {
+                    let memory = Memory::of(known.clone(), "releases^A");
+                    begin.wait();
+                    for number in 0..8 {
+                        let number = thread * 8 + number;
+                        keep_install(known, install(number)).unwrap();
+                        let more = json!({format!("c{number}"): [1, "00".repeat(32), 0]});
+                        memory.change_seen(|seen| seen.merge(Seen::read(&more).unwrap())).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(installs(&known).len(), 64);
+        let seen = Memory::of(known, "releases^A").seen().unwrap();
+        assert_eq!(seen.to_value().as_object().unwrap().len(), 64);
+    }
 }

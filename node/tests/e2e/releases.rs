@@ -586,6 +586,70 @@ fn what_no_release_put_there_is_kept() {
     assert_eq!(client.ok(&["release", "list"])["installed"][0]["version"], "1.0.0");
 }
 
+/// Two installs into one directory at once go one after the other: what stands there, and what stood there before, is whole.
+#[test]
+fn two_installs_into_one_directory_take_turns() {
+    let publisher = Publisher::new();
+    for number in 0..1500 {
+        publisher.changes(&format!("pages/{number}"), &number.to_string());
+    }
+    for version in ["1.0.0", "1.1.0"] {
+        publisher.publish(version);
+    }
+    let (client, trust) = (Machine::new(), publisher.trust("1.1.0"));
+    let (to, _node) = (opt(&client), client.up(&[]));
+    let files = |dir: &Path| fs::read_dir(dir.join("pages")).map_or(0, Iterator::count);
+    let install = |version: &str, to: String| {
+        let bundle = publisher.bundle(version);
+        client.ok(&["release", "install", &bundle, "--to", &to, "--trust", &trust, "--allow-downgrade"])
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| install("1.0.0", to.display().to_string()));
+        scope.spawn(|| install("1.1.0", format!("{}/", to.display())));
+    });
+    let previous = to.with_file_name(".kiosk.previous");
+    assert_eq!((files(&to), files(&previous)), (1500, 1500));
+    let versions = BTreeSet::from([version_in(&to), version_in(&previous)].map(Option::unwrap));
+    assert_eq!(versions, BTreeSet::from(["1.0.0", "1.1.0"].map(str::to_owned)));
+    assert_eq!(client.ok(&["release", "list"])["installed"][0]["version"], version_in(&to).unwrap());
+}
+
+/// Behind the exchange the release is installed, whatever becomes of the versions before; and they are not lost with it.
+#[test]
+fn what_fails_behind_the_switch_takes_nothing_back() {
+    let publisher = Publisher::new();
+    for version in ["1.0.0", "1.1.0", "1.2.0", "1.3.0"] {
+        publisher.publish(version);
+    }
+    let (client, trust) = (Machine::new(), publisher.trust("1.3.0"));
+    let to = opt(&client);
+    let install = |version: &str, to: &str, point: &str| {
+        let bundle = publisher.bundle(version);
+        let words = ["release", "install", &bundle, "--to", to, "--trust", &trust];
+        client.run_in(&[("SEALTIDE_FAILPOINT", point)], &words).code
+    };
+    let (plain, slashed) = (to.to_str().unwrap(), format!("{}/", to.display()));
+    let previous = || version_in(&to.with_file_name(".kiosk.previous"));
+    assert_eq!(install("1.0.0", plain, ""), 0);
+    // Nobody can remove a file as a directory.
+    fs::write(to.with_file_name(".kiosk.previous"), "").unwrap();
+    assert_eq!(install("1.1.0", plain, ""), 0);
+    assert_eq!((version_in(&to).as_deref(), previous().as_deref()), (Some("1.1.0"), Some("1.0.0")));
+    assert_eq!(client.ok(&["release", "list"])["installed"][0]["version"], "1.1.0");
+    // Cut off behind the exchange, and gone on with under another spelling of the path: the version before is kept as such.
+    assert!(install("1.2.0", &slashed, "release_switched:1") < 0);
+    assert_eq!(version_in(&to).as_deref(), Some("1.2.0"));
+    assert_eq!(install("1.3.0", plain, "release_unpacked:1"), -6);
+    assert_eq!(previous().as_deref(), Some("1.1.0"));
+    assert_eq!(install("1.3.0", plain, ""), 0);
+    assert_eq!((version_in(&to).as_deref(), previous().as_deref()), (Some("1.3.0"), Some("1.2.0")));
+    let beside: BTreeSet<String> = fs::read_dir(to.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(beside, BTreeSet::from(["kiosk", ".kiosk.previous", ".kiosk.previous-1"].map(str::to_owned)));
+}
+
 // Proves: GW-72
 #[test]
 fn a_release_is_whole_or_not_there_whenever_the_process_dies() {

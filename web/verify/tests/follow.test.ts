@@ -132,7 +132,7 @@ test('what was remembered of channels is read strictly', () => {
   const odd: unknown[] = [
     [], {}, { ...file, schema: 'x' }, { ...file, more: 1 }, { ...file, channels: [] }, { ...file, channels: { Stable: file.channels.stable } },
     { ...file, channels: { stable: { seq: 0, sha256: 'ab'.repeat(32) } } }, { ...file, channels: { stable: { seq: 1, sha256: 'AB' } } },
-    { ...file, channels: { stable: { seq: 1 } } }, { ...file, channels: { stable: null } },
+    { ...file, channels: { stable: { ...file.channels.stable, issuedAt: '2026-11-28' } } }, { ...file, channels: { stable: { seq: 1 } } }, { ...file, channels: { stable: null } },
   ];
   for (const it of odd) assert.throws(() => Seen.parse(JSON.stringify(it)), { code: 'seen_file' }, JSON.stringify(it));
   assert.throws(() => Seen.parse('{'), { code: 'seen_file' });

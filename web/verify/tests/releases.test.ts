@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { blake3 } from '@noble/hashes/blake3.js';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
+import { canonicalJson } from '../src/encoding/canonical.js';
 import { hex } from '../src/encoding/hex.js';
 import type { JsonObject } from '../src/encoding/json.js';
+import { writeTime } from '../src/encoding/time.js';
 import {
   readBundleHead, readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, verifyManifest, type SignedManifest,
 } from '../src/index.js';
@@ -286,6 +288,19 @@ test('a pair ends with its date', async () => {
   assert.equal(await refusal(verifyManifest(strict, signed(unreadable, {}), [], NOW)), 'key_expired');
 });
 
+// Proves: GW-72
+test('a record of a chain has one spelling', async () => {
+  const publisher = new Publisher();
+  const record = publisher.record('init', 1, { v1: 'active' }, [1]);
+  const bundle = publisher.bundle(publisher.manifest(FILES), new Uint8Array(0));
+  const canonical = canonicalJson(record)!;
+  const turned = JSON.stringify(Object.fromEntries(Object.entries(record).sort().reverse()));
+  const odd = Buffer.from(Buffer.from(bundle).toString('latin1').replace(canonical, turned), 'latin1');
+  assert.deepEqual([odd.length, odd.equals(bundle)], [bundle.length, false]);
+  assert.equal(readBundleHead(bundle)!.chain.length, 1);
+  assert.equal(await refusal((async () => readBundleHead(new Uint8Array(odd)))()), 'not_a_bundle');
+});
+
 // Proves: GW-104
 test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanked', async () => {
   const publisher = new Publisher([1, 2]);
@@ -319,6 +334,17 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   assert.equal(await admit(second, head(second), { name: 'other' }), 'other_app');
   assert.equal(await admit(second, head(second, { yanked: [2] })), 'yanked');
   assert.equal(await admit(second, head(second, { yanked: [2] }), { allowDowngrade: true }), 'taken');
+  // A head of before a yank, in date still, does not undo it; and what was remembered before there were times counts as ever.
+  const earlier = head(second, { issuedAt: writeTime(NOW - 1) });
+  assert.equal(await admit(second, earlier), 'rollback');
+  const kept = JSON.parse(seen.toFile()) as { channels: { stable: JsonObject } };
+  const admitted = (it: Seen): Promise<string> => refusal((async () => it.admit(earlier, second, { name: 'kiosk', channel: 'stable' }, NOW))());
+  assert.equal(await admitted(Seen.parse(JSON.stringify(kept))), 'rollback');
+  delete kept.channels.stable['issuedAt'];
+  const older = Seen.parse(JSON.stringify(kept));
+  assert.equal(await admitted(older), 'taken');
+  older.see(head(second));
+  assert.equal(await admitted(older), 'rollback');
   const minima = ['1.1.0', '1.1.0+b', '1.0.9', '1.1.0-a', '1.1.1-a', '1.10.0', '2.0.0'];
   const verdicts = await Promise.all(minima.map((minimumVersion) => {
     const it = signed(publisher, { seq: 3, prev: second.sha256, version: '1.1.0', minimumVersion });

@@ -106,6 +106,16 @@ pub enum ReleaseRefused {
         /// Offered now.
         found: u64,
     },
+    /// A head that was signed before one that was seen, of the same release: it may say less of what was taken back.
+    #[error("the head of channel {channel} was signed at {found}, and one of {seen} was seen before")]
+    OlderHead {
+        /// Of both.
+        channel: Channel,
+        /// Seen before.
+        seen: String,
+        /// Offered now.
+        found: String,
+    },
     /// The same number with another manifest.
     #[error(
         "there are two releases {seq} of channel {channel}, {}… and {}…: the publisher, or whoever has its keys, shows different people different releases; report it",
@@ -150,7 +160,7 @@ impl ReleaseRefused {
             Self::Channel { .. } => "other_channel",
             Self::Name { .. } => "other_app",
             Self::NotOfHead => "not_of_head",
-            Self::Rollback { .. } => "rollback",
+            Self::Rollback { .. } | Self::OlderHead { .. } => "rollback",
             Self::Equivocation { .. } => "equivocation",
             Self::Yanked { .. } => "yanked",
             Self::Expired(_) => "expired",
@@ -251,7 +261,16 @@ impl Trust {
 
 /// What a client remembers of the channels of one registry, so that nobody can show it an older state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<Channel, (u64, [u8; 32])>);
+pub struct Seen(BTreeMap<Channel, Sight>);
+
+/// The newest of one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sight {
+    seq: u64,
+    manifest_sha256: [u8; 32],
+    /// When its newest head was signed, ms; 0 where none was seen, or an older version wrote it down.
+    issued_at: u64,
+}
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -267,7 +286,7 @@ pub struct Wanted {
 impl Seen {
     /// The newest release that was seen in a channel: its number, and the hash of its manifest.
     pub fn newest(&self, channel: &Channel) -> Option<(u64, [u8; 32])> {
-        self.0.get(channel).copied()
+        self.0.get(channel).map(|seen| (seen.seq, seen.manifest_sha256))
     }
 
     /// Whether a release may be installed: it is what its head names, of the channel that was asked for, not older than what
@@ -293,7 +312,7 @@ impl Seen {
         if release.name != wanted.name {
             return Err(ReleaseRefused::Name { wanted: wanted.name.clone(), found: release.name.clone() });
         }
-        self.check_seen(&told.channel, told.seq, told.manifest_sha256)?;
+        self.is_newest(head)?;
         let is_newest = release.seq == told.seq && manifest.hash() == told.manifest_sha256;
         let is_wanted = is_newest || wanted.allow_downgrade && release.seq < told.seq;
         if !is_wanted {
@@ -305,7 +324,24 @@ impl Seen {
         check_expiry(release, wall_ms)
     }
 
-    /// Whether a head is at least as new as what was seen.
+    /// Whether nothing newer than a head was seen: no later release, and no later head of the same.
+    ///
+    /// # Errors
+    /// [`ReleaseRefused`].
+    pub fn is_newest(&self, head: &Trusted<'_, ChannelHead>) -> Result<(), ReleaseRefused> {
+        let head = head.content();
+        self.check_seen(&head.channel, head.seq, head.manifest_sha256)?;
+        match self.0.get(&head.channel) {
+            Some(seen) if seen.seq == head.seq && head.issued_at < seen.issued_at => Err(ReleaseRefused::OlderHead {
+                channel: head.channel.clone(),
+                seen: write_time(seen.issued_at),
+                found: write_time(head.issued_at),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a release is at least as new as what was seen.
     fn check_seen(&self, channel: &Channel, seq: u64, found: [u8; 32]) -> Result<(), ReleaseRefused> {
         let channel = channel.clone();
         match self.newest(&channel) {
@@ -319,17 +355,26 @@ impl Seen {
 
     /// Remembers a head that counts. Older ones change nothing.
     pub fn see(&mut self, head: &Trusted<'_, ChannelHead>) {
-        let head = head.content();
-        if self.newest(&head.channel).is_none_or(|(seen, _)| seen < head.seq) {
-            self.0.insert(head.channel.clone(), (head.seq, head.manifest_sha256));
-        }
+        let ChannelHead { channel, seq, manifest_sha256, issued_at, .. } = head.content();
+        self.keep(channel, Sight { seq: *seq, manifest_sha256: *manifest_sha256, issued_at: *issued_at });
     }
 
     /// Remembers a release that counts and came without a head. Older ones change nothing.
     pub fn see_alone(&mut self, manifest: &Trusted<'_, Manifest>) {
         let release = manifest.content();
-        if self.newest(&release.channel).is_none_or(|(seen, _)| seen < release.seq) {
-            self.0.insert(release.channel.clone(), (release.seq, manifest.hash()));
+        self.keep(&release.channel, Sight { seq: release.seq, manifest_sha256: manifest.hash(), issued_at: 0 });
+    }
+
+    /// Remembers what was seen elsewhere too. Of each channel the newest stays.
+    pub fn merge(&mut self, other: Self) {
+        for (channel, found) in other.0 {
+            self.keep(&channel, found);
+        }
+    }
+
+    fn keep(&mut self, channel: &Channel, found: Sight) {
+        if self.0.get(channel).is_none_or(|seen| (seen.seq, seen.issued_at) < (found.seq, found.issued_at)) {
+            self.0.insert(channel.clone(), found);
         }
     }
 
@@ -354,18 +399,20 @@ impl Seen {
         check_expiry(release, wall_ms)
     }
 
-    /// As it is kept: `{"stable": [seq, hash]}`.
+    /// As it is kept: `{"stable": [seq, hash, issuedAt]}`.
     pub fn to_value(&self) -> Value {
-        let row = |(channel, (seq, hash)): (&Channel, &(u64, [u8; 32]))| {
-            (channel.to_string(), json!([seq, HEXLOWER.encode(hash)]))
+        let row = |(channel, seen): (&Channel, &Sight)| {
+            (channel.to_string(), json!([seen.seq, HEXLOWER.encode(&seen.manifest_sha256), seen.issued_at]))
         };
         Value::Object(self.0.iter().map(row).collect())
     }
 
-    /// Reads that form.
+    /// Reads that form, and the one without a time that there was before.
     pub fn read(value: &Value) -> Option<Self> {
         let row = |(channel, row): (&String, &Value)| {
-            Some((Channel::parse(channel)?, (integer(row.get(0)?)?, hex32(row.get(1)?)?)))
+            let (seq, manifest_sha256) = (integer(row.get(0)?)?, hex32(row.get(1)?)?);
+            let issued_at = row.get(2).map_or(Some(0), integer)?;
+            Some((Channel::parse(channel)?, Sight { seq, manifest_sha256, issued_at }))
         };
         value.as_object()?.iter().map(row).collect::<Option<_>>().map(Self)
     }

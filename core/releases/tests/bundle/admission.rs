@@ -98,6 +98,33 @@ fn rollback_release() {
     assert_eq!((alone(&seen, &first, false), alone(&seen, &first, true)), ("rollback", "taken"));
 }
 
+/// A head of before it was taken back, which is in date still, does not bring a release back.
+// Proves: GW-104
+#[test]
+fn a_replayed_head_undoes_no_yank() {
+    let mut publisher = Publisher::new(&[1]);
+    let manifest = publisher.publish("stable", "1.0.0");
+    let (trust, old) = (publisher.trust(), publisher.head(&manifest));
+    publisher.now += 1;
+    let (now, pair) = (publisher.now, publisher.pair(v(1)));
+    let yanked = Signed::sign(publisher.head_of(&manifest, &[1]), pair);
+    let mut seen = ask(&trust, &Seen::default(), &old, &manifest, &wanted("stable"), now).unwrap();
+    assert_eq!(code(ask(&trust, &seen, &old, &manifest, &wanted("stable"), now)), "taken", "the same again");
+    seen.see(&trust.head(&yanked, now).unwrap());
+    assert_eq!(code(ask(&trust, &seen, &old, &manifest, &wanted("stable"), now)), "rollback");
+    let seen = Seen::read(&seen.to_value()).unwrap();
+    assert_eq!(code(ask(&trust, &seen, &old, &manifest, &wanted("stable"), now)), "rollback", "it is kept");
+    // A file of the same release tells nothing of heads; what an older version wrote down had no time.
+    let mut alone = seen.clone();
+    alone.see_alone(&trust.manifest(&manifest, &[], now).unwrap());
+    assert_eq!(alone, seen);
+    let mut rows = seen.to_value();
+    rows["stable"].as_array_mut().unwrap().pop();
+    let older = Seen::read(&rows).unwrap();
+    assert_eq!(older.newest(&channel("stable")), seen.newest(&channel("stable")));
+    assert_eq!(code(ask(&trust, &older, &old, &manifest, &wanted("stable"), now)), "taken");
+}
+
 // Proves: GW-104
 #[test]
 fn channel_swap() {

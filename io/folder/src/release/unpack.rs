@@ -130,13 +130,27 @@ fn expect(plain: &mut dyn Read, wanted: &[u8], place: &str) -> Result<(), Releas
     }
 }
 
+/// Makes a file below `to`. `to` itself is never made: when it is gone, somebody took it away, and what was unpacked before with it.
 fn create(to: &Path, file: &ReleaseFile) -> Result<File, ReleaseError> {
     let path = to.join(&file.path);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(ReleaseError::io(parent))?;
-    }
     let mode = if file.executable { 0o755 } else { 0o644 };
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
+    match options.open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create_dirs(to, &file.path)?,
+        opened => return opened.map_err(ReleaseError::io(&path)),
+    }
     options.open(&path).map_err(ReleaseError::io(&path))
+}
+
+/// Makes the directories above a file, below `to`.
+fn create_dirs(to: &Path, path: &str) -> Result<(), ReleaseError> {
+    for (end, _) in path.match_indices('/') {
+        let dir = to.join(&path[..end]);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(ReleaseError::io(&dir)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use sealtide_crypto::blake3;
 use sealtide_folder::fuzzing;
 use sealtide_folder::release::{
-    Installed, Packed, ReleaseError, begin, check, decompress, list_files, pack, previous_of, switch, unpack,
+    Installed, Packed, ReleaseError, begin, check, decompress, discard, identity, keep_previous, list_files, look,
+    pack, previous_of, switch, unpack,
 };
 use sealtide_releases::bundle::ReleaseFile;
 use tempfile::TempDir;
@@ -256,36 +257,81 @@ fn a_file_that_grows_while_it_is_packed_is_refused() {
 }
 
 #[test]
+fn a_release_is_not_unpacked_where_its_directory_is_gone() {
+    let dir = TempDir::new().unwrap();
+    for path in ["a", "far/away/a"] {
+        let files = [ReleaseFile { path: path.to_owned(), hash: blake3(b""), size: 0, executable: false }];
+        let gone = dir.path().join("gone");
+        let refused = unpack(&files, &mut Cursor::new(hostile(&[])), &gone, &mut |_| ());
+        assert!(refused.is_err() && !gone.exists(), "{path}");
+    }
+}
+
+fn version(dir: &Path) -> Option<String> {
+    fs::read_to_string(dir.join("version")).ok()
+}
+
+/// Installs a version over what stands at `target`; tells where something unknown was put.
+fn install(target: &Path, named: &str) -> (Installed, Option<PathBuf>) {
+    let installed = look(target).unwrap();
+    let (next, aside) = begin(target).unwrap();
+    write(&next, &tree(&[("version", named.as_bytes(), false)]));
+    let was = identity(target).ok();
+    switch(&next, target).unwrap();
+    keep_previous(target, was).unwrap();
+    (installed, aside)
+}
+
+#[test]
 fn the_switch_shows_one_version_or_the_other() {
     let root = TempDir::new().unwrap();
     let target = root.path().join("opt/kiosk");
-    let install = |version: &str| {
-        let (next, installed) = begin(&target).unwrap();
-        write(&next, &tree(&[("version", version.as_bytes(), false)]));
-        switch(&next, &target).unwrap();
-        installed
-    };
-    let version = |dir: &Path| fs::read_to_string(dir.join("version")).ok();
     let previous = previous_of(&target).unwrap();
-    assert_eq!(install("1"), Installed::Nothing);
+    assert_eq!(install(&target, "1"), (Installed::Nothing, None));
     assert_eq!((version(&target).as_deref(), previous.exists()), (Some("1"), false));
-    assert_eq!(install("2"), Installed::Something);
+    assert_eq!(install(&target, "2"), (Installed::Something, None));
     assert_eq!((version(&target).as_deref(), version(&previous).as_deref()), (Some("2"), Some("1")));
-    assert_eq!(install("3"), Installed::Something);
+    assert_eq!(install(&target, "3"), (Installed::Something, None));
     assert_eq!((version(&target).as_deref(), version(&previous).as_deref()), (Some("3"), Some("2")));
-    // What a crash while unpacking left is begun anew.
+    // What a crash while unpacking left goes, when it is known whose it is.
     let (next, _) = begin(&target).unwrap();
     fs::write(next.join("half"), b"").unwrap();
-    assert_eq!(install("4"), Installed::Something);
+    discard(&target, identity(&next).unwrap());
+    assert_eq!(install(&target, "4"), (Installed::Something, None));
     assert_eq!(read(&target).len(), 1);
     assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 2, "nothing else is left");
     // An empty directory is nothing; a file is somebody's.
     let empty = root.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    assert_eq!(begin(&empty).unwrap().1, Installed::Nothing);
+    assert_eq!(install(&empty, "1"), (Installed::Nothing, None));
+    assert!(!previous_of(&empty).unwrap().exists());
     let file = root.path().join("file");
     fs::write(&file, b"").unwrap();
-    assert!(matches!(begin(&file), Err(ReleaseError::Occupied(_))));
+    assert!(matches!(look(&file), Err(ReleaseError::Occupied(_))));
+}
+
+#[test]
+fn what_stands_beside_a_target_and_is_unknown_is_kept() {
+    let root = TempDir::new().unwrap();
+    let target = root.path().join("kiosk");
+    let beside = |name: &str| root.path().join(format!(".kiosk.{name}"));
+    install(&target, "1");
+    // A crash behind the switch, and nobody remembers it: what is installed under `.next` is not removed.
+    write(&beside("next"), &tree(&[("version", b"0", false)]));
+    discard(&target, identity(&target).unwrap());
+    keep_previous(&target, identity(&target).ok()).unwrap();
+    let (_, aside) = install(&target, "2");
+    assert_eq!((aside, version(&beside("next-1")).as_deref()), (Some(beside("next-1")), Some("0")));
+    // A version before that cannot be removed: a file stands for it.
+    fs::remove_dir_all(beside("previous")).unwrap();
+    fs::write(beside("previous"), b"somebody's").unwrap();
+    let (next, _) = begin(&target).unwrap();
+    write(&next, &tree(&[("version", b"3", false)]));
+    switch(&next, &target).unwrap();
+    assert!(keep_previous(&target, None).is_err(), "it says so");
+    assert_eq!((version(&target).as_deref(), version(&beside("previous")).as_deref()), (Some("3"), Some("2")));
+    assert_eq!(fs::read(beside("previous-1")).unwrap(), b"somebody's");
+    assert!(!beside("next").exists());
 }
 
 proptest! {

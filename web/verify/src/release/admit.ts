@@ -4,7 +4,7 @@ import { Refused } from '../refused.js';
 import type { SignedHead } from './head.js';
 import { isOver } from './ledger.js';
 import type { SignedManifest } from './manifest.js';
-import { exactly, hex32, isBelow, name, positive } from './members.js';
+import { exactly, hex32, integer, isBelow, name, positive } from './members.js';
 import type { Trust, TrustedPair } from './trust.js';
 
 /**
@@ -115,9 +115,16 @@ export interface Wanted {
   allowDowngrade?: boolean;
 }
 
+/** The newest release that was seen in a channel, and when its newest head was signed, ms; 0 where that is not known. */
+interface Sight {
+  seq: number;
+  sha256: string;
+  issuedAt: number;
+}
+
 /** What a client remembers of the channels of one registry, so that nobody can show it an older state. Spec: gateway §9.6. */
 export class Seen {
-  readonly #newest = new Map<string, { seq: number; sha256: string }>();
+  readonly #newest = new Map<string, Sight>();
 
   /**
    * Reads what {@link Seen.toFile} wrote.
@@ -131,10 +138,12 @@ export class Seen {
     if (!isObject(channels ?? null)) throw wrong;
     const seen = new Seen();
     for (const [channel, value] of Object.entries(channels as object)) {
-      const it = exactly(value, ['seq', 'sha256']);
+      // Earlier versions wrote no time down.
+      const it = exactly(value, ['seq', 'sha256', 'issuedAt']) ?? exactly(value, ['seq', 'sha256']);
       const [seq, sha256] = [positive(it?.['seq'] ?? null), hex32(it?.['sha256'] ?? null)];
-      if (!name(channel) || !seq || !sha256) throw wrong;
-      seen.#newest.set(channel, { seq, sha256 });
+      const issuedAt = it && 'issuedAt' in it ? integer(it['issuedAt']!) : 0;
+      if (!name(channel) || !seq || !sha256 || issuedAt === undefined) throw wrong;
+      seen.#newest.set(channel, { seq, sha256, issuedAt });
     }
     return seen;
   }
@@ -146,13 +155,16 @@ export class Seen {
 
   /** The newest release that was seen in a channel. */
   newest(channel: string): { seq: number; sha256: string } | undefined {
-    return this.#newest.get(channel);
+    const seen = this.#newest.get(channel);
+    return seen && { seq: seen.seq, sha256: seen.sha256 };
   }
 
   /** Remembers a head that counts; older ones change nothing. */
   see({ content }: SignedHead): void {
-    const seen = this.#newest.get(content.channel);
-    if (!seen || seen.seq < content.seq) this.#newest.set(content.channel, { seq: content.seq, sha256: content.manifestSha256 });
+    const { channel, seq, manifestSha256: sha256, issuedAt } = content;
+    const seen = this.#newest.get(channel);
+    const isNewer = !seen || seen.seq < seq || (seen.seq === seq && seen.issuedAt < issuedAt);
+    if (isNewer) this.#newest.set(channel, { seq, sha256, issuedAt });
   }
 
   /**
@@ -170,7 +182,7 @@ export class Seen {
     if (release.name !== wanted.name) {
       throw new Refused('other_app', `it is a release of ${release.name}, and ${wanted.name} was asked for`);
     }
-    this.#checkSeen(told.channel, told.seq, told.manifestSha256);
+    this.#checkSeen(told.channel, told.seq, told.manifestSha256, told.issuedAt);
     const isNewest = release.seq === told.seq && manifest.sha256 === told.manifestSha256;
     if (!isNewest && !(wanted.allowDowngrade && release.seq < told.seq)) {
       throw new Refused('not_of_head', 'the manifest is not the one that the head of the channel names');
@@ -183,7 +195,7 @@ export class Seen {
     if (release.expiry !== null && wallMs >= release.expiry) throw new Refused('expired', `it expired at ${writeTime(release.expiry)}`);
   }
 
-  #checkSeen(channel: string, seq: number, found: string): void {
+  #checkSeen(channel: string, seq: number, found: string, issuedAt: number): void {
     const seen = this.#newest.get(channel);
     if (!seen) return;
     if (seq < seen.seq) {
@@ -195,6 +207,11 @@ export class Seen {
         'equivocation',
         `there are two releases ${seq} of channel ${channel}, ${seen.sha256.slice(0, 16)}… and ${found.slice(0, 16)}…: the publisher, or whoever has its keys, shows different people different releases; report it`,
       );
+    }
+    // A head of before, of the same release, may say less of what was taken back.
+    if (seq === seen.seq && issuedAt < seen.issuedAt) {
+      const text = `the head of channel ${channel} was signed at ${writeTime(issuedAt)}, and one of ${writeTime(seen.issuedAt)} was seen before`;
+      throw new Refused('rollback', text);
     }
   }
 }

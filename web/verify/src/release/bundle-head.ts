@@ -1,4 +1,5 @@
 import { text as readText, type Bytes } from '../encoding/bytes.js';
+import { canonicalJson } from '../encoding/canonical.js';
 import { CborError, CborReader } from '../encoding/cbor.js';
 import { readObject, SIGNED_LIMITS } from '../encoding/json.js';
 import { readRecord, type VerifiedRecord } from '../ibgib/record.js';
@@ -46,7 +47,11 @@ export function readBundleHead(bytes: Bytes): BundleHead | undefined {
   const records = end < 0 ? parts.chain.length : end;
   const chain = parts.chain.slice(0, records).map((item, at) => {
     const what = `item ${at} of its chain is no record of a key ledger`;
-    return readLedgerRecord(readObject(readText(item) ?? '', SIGNED_LIMITS), what);
+    const written = readText(item) ?? '';
+    const value = readObject(written, SIGNED_LIMITS);
+    // Each record has one spelling, that of RFC 8785.
+    if (value && canonicalJson(value) !== written) throw notABundle(what);
+    return readLedgerRecord(value, what);
   });
   const proof = parts.chain.slice(records).map((item, at) => readFrame(item.slice(), records + at));
   return { manifest, chain, proof, length: reader.position };
