@@ -25,6 +25,8 @@ pub struct CheckOutReport {
     pub dirty: Vec<String>,
     /// Paths that cannot stand as wished here, and why.
     pub skipped: Vec<(String, SkipReason)>,
+    /// All paths of every wish that was not carried out, of a move both ends: what `dirty` names may be none of them.
+    pub open: Vec<String>,
     /// Local changes that came in the very moment of a replacement or removal: (path, where they were saved).
     pub rescued: Vec<(String, String)>,
 }
@@ -158,7 +160,7 @@ impl Folder {
         let missing = planner.missing;
         for (wish, fail) in failed {
             run.progress.items_done += 1;
-            run.report.fail(wish.path(), fail);
+            run.report.fail(&wish, fail);
         }
         (items, missing)
     }
@@ -252,11 +254,19 @@ struct Run<'a> {
 }
 
 impl CheckOutReport {
-    fn fail(&mut self, path: &str, fail: Fail) {
+    fn fail(&mut self, wish: &CheckOut, fail: Fail) {
         match fail {
             Fail::Dirty(changed) => self.dirty.push(changed),
-            Fail::Skip(reason) => self.skipped.push((path.to_owned(), reason)),
+            Fail::Skip(reason) => self.skipped.push((wish.path().to_owned(), reason)),
             Fail::Stopped => {}
+        }
+        self.leave_open(wish);
+    }
+
+    fn leave_open(&mut self, wish: &CheckOut) {
+        self.open.push(wish.path().to_owned());
+        if let CheckOut::Move { from, .. } = wish {
+            self.open.push(from.clone());
         }
     }
 }
@@ -439,7 +449,7 @@ impl Work<'_, '_, '_> {
             Fail::Dirty(path) => path.clone(),
             _ => items[at].wish.path().to_owned(),
         };
-        self.run.report.fail(items[at].wish.path(), fail);
+        self.run.report.fail(&items[at].wish, fail);
         items[at].outcome = Outcome::Failed;
         let mut chain = vec![at];
         let mut reached = 0;
@@ -452,6 +462,7 @@ impl Work<'_, '_, '_> {
                 if matches!(item.outcome, Outcome::Done { .. }) && in_the_way && item.lifted {
                     item.outcome = Outcome::Failed;
                     self.run.report.dirty.push(reason.clone());
+                    self.run.report.leave_open(&item.wish);
                     chain.push(other);
                 }
             }

@@ -18,7 +18,7 @@ use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::share::claims::{Wanted, agree, next_frame};
 use crate::share::lately::Lately;
-use crate::share::{Conflict, Held, Phase, Worker, is_passing};
+use crate::share::{Conflict, Held, Phase, Worker, is_passing, may_go};
 use crate::world::World;
 
 /// Paths that one check-out writes before the cache learns of them.
@@ -64,6 +64,7 @@ impl Worker {
     /// Brings the stale paths of the directory in step with the space. Returns paths with local changes in the way.
     pub(super) fn check_out(&mut self, accepted: bool) -> Result<Vec<String>, Failure> {
         let stale = std::mem::take(&mut self.stale);
+        self.try_again = false;
         let done = self.check_out_paths(&stale, accepted);
         if done.is_err() {
             // Nobody knows how far it came: all of them are looked at again.
@@ -343,9 +344,8 @@ impl Worker {
                 .map_err(|error| Failure::failed("check_out", crate::failure::whole(&error)))?;
             done += paths.len() as u64;
             // What could not be placed stays stale, so that the next round tries again.
-            let open: BTreeSet<&String> =
-                report.dirty.iter().chain(report.skipped.iter().map(|(path, _)| path)).collect();
-            self.stale.extend(open.into_iter().cloned());
+            self.stale.extend(report.open);
+            self.try_again |= !report.dirty.is_empty() || report.skipped.iter().any(|(_, reason)| may_go(reason));
             self.share.update(|status| {
                 for path in &paths {
                     status.skipped.remove(path);

@@ -247,6 +247,7 @@ impl Share {
             folder,
             events,
             stale: BTreeSet::new(),
+            try_again: false,
             paused: false,
             unlooked: BTreeSet::new(),
             may_record: None,
@@ -415,6 +416,8 @@ struct Worker {
     events: broadcast::Receiver<Event>,
     /// Paths whose placement must be looked at.
     stale: BTreeSet<String>,
+    /// Whether some of them may be placed later with nothing told of by the watch or the engine.
+    try_again: bool,
     paused: bool,
     /// Paths to scan again a little later.
     unlooked: BTreeSet<String>,
@@ -503,6 +506,7 @@ impl Worker {
                 }
                 self.look_now_and_then(&mut round);
                 self.look_again(&mut round, Instant::now());
+                let began = Instant::now();
                 let outcome = self.step(&mut round);
                 if std::mem::take(&mut unread) {
                     self.engine.reading(self.space, false);
@@ -520,6 +524,8 @@ impl Worker {
                 }
                 if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
                     retry_at = Some(Instant::now() + RETRY);
+                } else if retry_at.is_none() && self.waits_for_a_place() {
+                    retry_at = Some(Instant::now() + RETRY.max(began.elapsed() * LOOK_PART));
                 }
                 let files = self.claims().live_count() as u64;
                 self.share.update(|status| {
@@ -545,6 +551,11 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Whether a check-out left something that may be placed later, and nobody has to decide about it.
+    fn waits_for_a_place(&self) -> bool {
+        self.try_again && !self.stale.is_empty() && self.share.status_of(|status| status.held.is_none())
     }
 
     /// Looks through all of the directory when it is time to; where it is not watched, tries to watch it again.
@@ -686,6 +697,11 @@ impl Worker {
     fn own_role(&self) -> Option<Role> {
         self.engine.role(&self.engine.id(), &self.space)
     }
+}
+
+/// Whether placing it later may go, with nothing said by the watch: a mount, say, or what was in the way is gone already.
+fn may_go(reason: &SkipReason) -> bool {
+    !matches!(reason, SkipReason::Ignored | SkipReason::BadPath(_))
 }
 
 /// Whether trying again later, with nothing changed here, may help.

@@ -60,6 +60,7 @@ impl Rig {
             space,
             again: Again::default(),
             stale: BTreeSet::new(),
+            try_again: false,
             paused: false,
             unlooked: BTreeSet::new(),
             may_record: None,
@@ -394,6 +395,56 @@ fn a_check_out_that_fails_is_taken_up_again() {
     std::fs::rename(&moved, &rig.root).unwrap();
     rig.worker.step(&mut round).unwrap();
     assert_eq!(rig.text("b").as_deref(), Some("two"));
+}
+
+/// A file that only looks different is in the way of its move until it was looked at; the path that it moves to must not be forgotten
+/// over that.
+#[test]
+fn a_move_that_meets_a_touched_file_is_made_once_that_was_looked_at() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    let moved = frame("b", "one").evolve(&rig.tip("a"), later()).unwrap();
+    // Late enough that the entry counts by its times.
+    std::thread::sleep(Duration::from_millis(60));
+    rig.look();
+    std::fs::hard_link(rig.root.join("a"), rig.root.with_extension("link")).unwrap();
+    rig.arrives(vec![moved]);
+    rig.check_out();
+    std::fs::remove_file(rig.root.with_extension("link")).unwrap();
+    assert_eq!(rig.names(), ["b"]);
+    assert_eq!(rig.text("b").as_deref(), Some("one"));
+    assert!(rig.worker.stale.is_empty(), "{:?}", rig.worker.stale);
+}
+
+#[test]
+fn all_of_a_directory_arrives_where_a_new_file_was_in_the_way() {
+    let mut rig = Rig::new(Role::Admin);
+    std::fs::write(rig.root.join("notes"), "mine").unwrap();
+    let paths: Vec<String> = (1..=5).map(|n| format!("notes/{n}")).collect();
+    let genesis = |path: &String| frame(path, "theirs").genesis(later(), &uuid(&mut OsEntropy)).unwrap();
+    rig.arrives(paths.iter().map(genesis).collect());
+    rig.check_out();
+    assert!(paths.iter().all(|path| rig.text(path).as_deref() == Some("theirs")), "{:?}", rig.names());
+    assert!(rig.names().iter().any(|name| rig.text(name).as_deref() == Some("mine")), "{:?}", rig.names());
+}
+
+/// What cannot be placed stays stale at both ends of a move, and is tried again without a word of the watch.
+#[test]
+fn what_is_in_the_way_of_a_move_leaves_nothing_forgotten() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    let moved = frame("d", "one").evolve(&rig.tip("a"), later()).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(rig.root.join("d")).status().unwrap();
+    assert!(pipe.success());
+    rig.arrives(vec![moved]);
+    rig.check_out();
+    assert_eq!(rig.names(), ["a", "d"]);
+    assert_eq!(rig.worker.stale, BTreeSet::from(["a", "d"].map(str::to_owned)));
+    assert!(rig.worker.waits_for_a_place());
+    std::fs::remove_file(rig.root.join("d")).unwrap();
+    rig.check_out();
+    assert_eq!((rig.names(), rig.text("d").as_deref()), (vec!["d".to_owned()], Some("one")));
+    assert!(!rig.worker.waits_for_a_place());
 }
 
 /// 30 files here; a saga deletes 20 of them and brings a new one.

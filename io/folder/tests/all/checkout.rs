@@ -181,6 +181,9 @@ fn a_move_that_fails_takes_back_what_depends_on_it() {
     let plan = moves.map(|(from, to)| case.move_wish(from, to, false)).to_vec();
     let report = case.check_out(plan);
     assert!(report.dirty.contains(&"c".to_owned()), "{:?}", report.dirty);
+    let mut open = report.open;
+    open.sort();
+    assert_eq!(open, ["a", "a", "b", "b", "c", "c"], "both ends of each move");
     let after = tree([("a", file("1")), ("b", file("2")), ("c", file("edited")), ("d2", file("4"))]);
     assert_eq!(case.snapshot(), after);
     assert_eq!(shown(&case.scan()), ["c: text \"edited\""]);
