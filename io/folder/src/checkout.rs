@@ -57,10 +57,12 @@ impl Folder {
         progress: &mut dyn FnMut(CheckOutProgress),
     ) -> Result<CheckOutReport, FolderError> {
         self.check_root()?;
+        self.root.refresh();
         let mut run = Run {
             report: CheckOutReport::default(),
             progress: CheckOutProgress { items: plan.len() as u64, ..CheckOutProgress::default() },
             rules: Rules::default(),
+            unmounted: self.unmounted(),
             source,
             notify: progress,
         };
@@ -141,6 +143,7 @@ impl Folder {
             root: &self.root,
             cache: self.state.cache(),
             rules: &mut run.rules,
+            unmounted: &run.unmounted,
             batch: self.batches,
             temps: 0,
             missing: BTreeSet::new(),
@@ -249,6 +252,7 @@ struct Run<'a> {
     report: CheckOutReport,
     progress: CheckOutProgress,
     rules: Rules,
+    unmounted: BTreeSet<String>,
     source: &'a dyn ContentSource,
     notify: &'a mut dyn FnMut(CheckOutProgress),
 }

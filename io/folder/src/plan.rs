@@ -95,6 +95,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) root: &'a Root,
     pub(crate) cache: &'a BTreeMap<String, Placed>,
     pub(crate) rules: &'a mut Rules,
+    /// Directories where something was mounted and is not now.
+    pub(crate) unmounted: &'a BTreeSet<String>,
     /// Names the temporary files of this batch.
     pub(crate) batch: u64,
     pub(crate) temps: u64,
@@ -118,6 +120,7 @@ impl Planner<'_> {
             }
             CheckOut::Move { from, to, exec, .. } => {
                 check_path(from).map_err(SkipReason::from).map_err(Fail::Skip)?;
+                self.check_mounted(from)?;
                 self.check_target(to, false)?;
                 self.rename(from, to, *exec)
             }
@@ -130,7 +133,14 @@ impl Planner<'_> {
 
     fn check_target(&mut self, path: &str, is_dir: bool) -> Result<(), Fail> {
         check_path(path).map_err(SkipReason::from).map_err(Fail::Skip)?;
+        self.check_mounted(path)?;
         if self.rules.is_ignored(self.root, path, is_dir) { Err(Fail::Skip(SkipReason::Ignored)) } else { Ok(()) }
+    }
+
+    /// What is done below a mount point while nothing is mounted there would be undone for everybody once something is.
+    fn check_mounted(&self, path: &str) -> Result<(), Fail> {
+        let is_away = std::iter::once(path).chain(ancestors(path)).any(|at| self.unmounted.contains(at));
+        if is_away { Err(Fail::Skip(SkipReason::NotMounted)) } else { Ok(()) }
     }
 
     fn put(&mut self, path: &str, kind: FileKind, new: New) -> Result<Steps, Fail> {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use sealtide_ibgib::FileKind;
 
@@ -63,6 +63,13 @@ impl Root {
         }
         let stat = self.look(path)?.stat();
         Ok(stat.filter(|stat| stat.kind == FileKind::Dir).map(|stat| stat.dev))
+    }
+
+    /// Whether something is mounted at a directory in the tree; none when it is no directory.
+    pub(crate) fn is_mount(&self, path: &str) -> io::Result<Option<bool>> {
+        let Some(here) = self.dev_of(path)? else { return Ok(None) };
+        let above = self.dev_of(split(path).0)?;
+        Ok(Some(above != Some(here) || is_mount_root(&*self.dir(path)?)?))
     }
 
     /// Whether the path still names the open directory.
@@ -258,6 +265,12 @@ pub(crate) fn look_at(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Resul
 /// Looks at an open file.
 pub(crate) fn look_fd(file: impl AsFd) -> io::Result<Look> {
     Ok(Look::of(&rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, WANTED)?))
+}
+
+/// Whether something is mounted at an open directory, as far as the system tells: it may be another place of the same file system.
+pub(crate) fn is_mount_root(dir: impl AsFd) -> io::Result<bool> {
+    let raw = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok((raw.stx_attributes & raw.stx_attributes_mask).contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Sets permission bits and modification time of an open file.

@@ -9,7 +9,6 @@ use std::sync::mpsc;
 use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, CutChunk, FileKind, Sid, TimelineId};
 
 use crate::content::{self, ReadProblem, Taken};
-use crate::path::ancestors;
 use crate::root::Root;
 use crate::rules::Rules;
 use crate::walk::{Walk, Walked};
@@ -125,19 +124,24 @@ impl Folder {
     fn look_for_mounts(&mut self, walked: &mut Walked) -> Result<(), FolderError> {
         let mut mounts = walked.mounts.clone();
         for path in self.state.mounts() {
-            let above = ancestors(path).next().unwrap_or_default();
-            match (self.root.dev_of(path), self.root.dev_of(above)) {
-                (Ok(Some(here)), Ok(Some(above))) if here == above => {
+            match self.root.is_mount(path) {
+                Ok(Some(false)) => {
                     walked.leave_alone(path, SkipReason::NotMounted);
                     mounts.insert(path.clone());
                 }
                 // It is mounted, or nobody can say.
-                (Ok(Some(_)) | Err(_), _) => drop(mounts.insert(path.clone())),
+                Ok(Some(true)) | Err(_) => drop(mounts.insert(path.clone())),
                 // The directory is gone: so is what was in it.
-                (Ok(None), _) => {}
+                Ok(None) => {}
             }
         }
         self.state.set_mounts(mounts)
+    }
+
+    /// The directories where something was mounted and is not now.
+    pub(crate) fn unmounted(&self) -> BTreeSet<String> {
+        let is_away = |path: &&String| matches!(self.root.is_mount(path), Ok(Some(false)));
+        self.state.mounts().iter().filter(is_away).cloned().collect()
     }
 
     /// The paths to read: those known that look different, and those not known.

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use sealtide_ibgib::FileKind;
 
 use crate::path::{PATH_BYTES_MAX, ancestors, check_path, is_within, join};
-use crate::root::{Root, entries, look_at, open_dir};
+use crate::root::{Root, entries, is_mount_root, look_at, open_dir};
 use crate::rules::{IGNORE_FILE, Rules};
 use crate::stat::Look;
 use crate::{PathProblem, Placed, SkipReason, Stat};
@@ -24,7 +24,7 @@ pub(crate) struct Walked {
     pub(crate) skipped: Vec<(String, SkipReason)>,
     /// What was walked: a cached path in here that was not found has vanished.
     pub(crate) scopes: Scopes,
-    /// Directories on another file system than the one above them.
+    /// Directories that something is mounted at, or that are on another file system than the one above them.
     pub(crate) mounts: BTreeSet<String>,
 }
 
@@ -207,10 +207,13 @@ impl<'a> Walk<'a> {
                     self.leave_out(path, PathProblem::PathTooLong.into());
                     return;
                 }
-                if above.is_some_and(|above| above != stat.dev) {
-                    self.walked.mounts.insert(path.clone());
-                }
-                let listed = open(self).and_then(|dir| self.directory(&dir, &path, stat.dev));
+                let is_other = above.is_some_and(|above| above != stat.dev);
+                let listed = open(self).and_then(|dir| {
+                    if is_other || is_mount_root(&*dir)? {
+                        self.walked.mounts.insert(path.clone());
+                    }
+                    self.directory(&dir, &path, stat.dev)
+                });
                 if let Err(problem) = listed {
                     self.leave_out(path, SkipReason::Unreadable(problem.to_string()));
                 }

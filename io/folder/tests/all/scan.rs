@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::fixture::*;
-use sealtide_folder::{Folder, FolderError, Found, FoundContent, SkipReason};
+use sealtide_folder::{CheckOut, Folder, FolderError, Found, FoundContent, SkipReason};
 
 /// From `before`, recorded, through `change` to the expected lines.
 #[track_caller]
@@ -525,6 +525,40 @@ fn what_was_mounted_below_does_not_look_deleted() {
     case.remove("usb/under");
     std::fs::remove_dir(&usb).expect("remove");
     assert_eq!(shown(&case.scan()), ["usb/y: gone"], "a directory that goes takes all with it");
+}
+
+/// Nothing is written or counted as removed below a mount point while nothing is mounted there: it would be undone for everybody with the
+/// next mount.
+#[test]
+fn below_a_disk_that_is_not_mounted_nothing_is_checked_out() {
+    let mut case = Case::with(&tree([("a", file("1")), ("b", file("2"))]));
+    let (usb, disk) = (case.at_path("usb"), case.outside().join("disk"));
+    std::fs::create_dir(&usb).expect("make");
+    std::fs::create_dir(&disk).expect("make");
+    let [at, disk] = [&usb, &disk].map(|path| path.to_str().expect("UTF-8"));
+    // A disk, and another place of the same file system.
+    for mount in [["-t", "tmpfs", "-o", "size=1m", "none", at].as_slice(), &["--bind", disk, at]] {
+        if !as_root("mount", mount) {
+            println!("SKIPPED: nothing can be mounted here");
+            return;
+        }
+        case.put("usb/old", &file("old"));
+        case.record();
+        assert!(as_root("umount", &[at]));
+        let remove = CheckOut::Remove { path: "usb/old".to_owned() };
+        let plan = vec![case.put_wish("usb/new", &file("new")), case.move_wish("a", "usb/a", false), remove];
+        let report = case.check_out(plan);
+        let skipped: Vec<_> = report.skipped.iter().map(|(path, reason)| (path.as_str(), reason)).collect();
+        let away = ["usb/old", "usb/a", "usb/new"].map(|path| (path, &SkipReason::NotMounted));
+        assert_eq!(skipped, away, "{mount:?}");
+        assert_eq!(report.open, ["usb/old", "usb/a", "a", "usb/new"].map(str::to_owned).as_slice(), "{mount:?}");
+        assert_eq!(std::fs::read_dir(&usb).expect("list").count(), 0, "{mount:?}");
+        assert!(case.folder.known("usb/old").is_some(), "{mount:?}");
+        std::fs::remove_dir(&usb).expect("remove");
+        case.record();
+        std::fs::create_dir(&usb).expect("make");
+        case.record();
+    }
 }
 
 #[test]
