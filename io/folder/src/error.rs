@@ -93,6 +93,14 @@ pub enum SkipReason {
     /// An ignore rule covers the path.
     #[error("an ignore rule covers it")]
     Ignored,
+    /// The file with ignore rules cannot be read, so nobody can say what they cover.
+    #[error("the ignore rules in {path} cannot be read ({problem}): nothing beside or below them is synced until they can")]
+    RulesUnreadable {
+        /// The file with the rules.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
     /// A file or a symbolic link stands where a directory is needed. Links are never followed.
     #[error("{0} is not a directory")]
     ParentNotDirectory(String),

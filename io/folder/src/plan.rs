@@ -134,7 +134,10 @@ impl Planner<'_> {
     fn check_target(&mut self, path: &str, is_dir: bool) -> Result<(), Fail> {
         check_path(path).map_err(SkipReason::from).map_err(Fail::Skip)?;
         self.check_mounted(path)?;
-        if self.rules.is_ignored(self.root, path, is_dir) { Err(Fail::Skip(SkipReason::Ignored)) } else { Ok(()) }
+        if self.rules.is_ignored(self.root, path, is_dir) {
+            return Err(Fail::Skip(self.rules.reason(self.root, path)));
+        }
+        Ok(())
     }
 
     /// What is done below a mount point while nothing is mounted there would be undone for everybody once something is.

@@ -143,6 +143,12 @@ impl<'a> Walk<'a> {
         if !names.iter().any(|(name, _)| name.as_bytes() == IGNORE_FILE.as_bytes()) {
             self.rules.has_none(path);
         }
+        // All that is beside such a file counts as ignored; the file itself is left alone too.
+        let problem = self.rules.problem(self.root, path);
+        let unreadable = problem.is_some();
+        if let Some(reason) = problem {
+            self.leave_out(join(path, IGNORE_FILE), reason);
+        }
         let mut tracked = false;
         let mut bare = true;
         for (name, kind) in names {
@@ -161,6 +167,9 @@ impl<'a> Walk<'a> {
                     continue;
                 }
                 Ok(()) => bare = false,
+            }
+            if unreadable && text == IGNORE_FILE {
+                continue;
             }
             // The kind costs no look where the file system tells it with the name.
             if kind != FileType::Unknown && self.is_ignored(&below, kind == FileType::Directory) {

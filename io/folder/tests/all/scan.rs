@@ -307,6 +307,39 @@ fn ignore_rules_hold() {
     assert_eq!(paths(&case.scan()), expected);
 }
 
+/// Rules that cannot be read may cover anything: nothing beside or below them is recorded, taken for gone, or written, until they can.
+#[test]
+fn unreadable_ignore_rules_keep_everything_private() {
+    let rules = "d/.sealtideignore";
+    let mut case = Case::with(&tree([("a", file("1")), (rules, file("*.key\n")), ("d/e/b", file("2"))]));
+    case.put("d/private.key", &file("secret"));
+    let large = format!("*.key\n{}", "# \n".repeat(400_000));
+    for bad in [link("../rules"), Thing::Dir, file(large)] {
+        case.remove(rules);
+        case.put(rules, &bad);
+        case.put("d/e/b", &file("edited"));
+        for only in [None, Some(&["d/private.key"][..]), Some(&[rules][..])] {
+            let scan = case.scan_only(only);
+            assert_eq!(shown(&scan), [""; 0], "{only:?}");
+            let told =
+                scan.skipped.iter().map(|(path, reason)| (path.as_str(), reason.to_string())).collect::<Vec<_>>();
+            let is_told = matches!(&told[..], [(path, reason)] if *path == rules && reason.contains(rules));
+            assert!(is_told || only == Some(&["d/private.key"]), "{told:?}");
+        }
+        let plan = vec![CheckOut::Remove { path: "d/e/b".to_owned() }, case.put_wish("d/new", &file("new"))];
+        let report = case.check_out(plan);
+        let skipped: Vec<_> = report.skipped.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(skipped, ["d/e/b", "d/new"]);
+        assert!(matches!(&report.skipped[0].1, SkipReason::RulesUnreadable { path, .. } if path == rules));
+    }
+    // They can be read again: another encoding in a comment, and a mark before the first line, take nothing from them.
+    case.remove(rules);
+    case.put(rules, &file(b"\xef\xbb\xbf*.key\n# gel\xf6scht\n"));
+    let scan = case.scan();
+    assert_eq!(scan.changes.iter().map(|change| change.path.as_str()).collect::<Vec<_>>(), [rules, "d/e/b"]);
+    assert_eq!(scan.skipped, []);
+}
+
 #[test]
 fn a_directory_of_ignored_files_is_nothing_new_and_stays_what_it_was() {
     let mut case = Case::with(&tree([(".sealtideignore", file("*.o")), ("kept", Thing::Dir)]));
