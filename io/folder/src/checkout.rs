@@ -10,6 +10,7 @@ use crate::path::{ancestors, is_within};
 use crate::plan::{Planner, Steps};
 use crate::root::mode_with_exec;
 use crate::rules::Rules;
+use crate::spelling::Spelling;
 use crate::stat::{Look, mtime_ns_of};
 use crate::write::{Ready, Unsynced, mode_of_new};
 use crate::{CheckOut, ContentSource, Folder, FolderError, Placed, SkipReason, Stat};
@@ -144,6 +145,7 @@ impl Folder {
             cache: self.state.cache(),
             rules: &mut run.rules,
             unmounted: &run.unmounted,
+            spelling: Spelling::default(),
             batch: self.batches,
             temps: 0,
             missing: BTreeSet::new(),

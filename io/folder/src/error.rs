@@ -94,7 +94,9 @@ pub enum SkipReason {
     #[error("an ignore rule covers it")]
     Ignored,
     /// The file with ignore rules cannot be read, so nobody can say what they cover.
-    #[error("the ignore rules in {path} cannot be read ({problem}): nothing beside or below them is synced until they can")]
+    #[error(
+        "the ignore rules in {path} cannot be read ({problem}): nothing beside or below them is synced until they can"
+    )]
     RulesUnreadable {
         /// The file with the rules.
         path: String,
@@ -104,6 +106,11 @@ pub enum SkipReason {
     /// A file or a symbolic link stands where a directory is needed. Links are never followed.
     #[error("{0} is not a directory")]
     ParentNotDirectory(String),
+    /// Where the path would stand another one answers, which differs only in case, or in the way in which a letter is written.
+    #[error(
+        "the file system takes its name for that of another path here, which differs only in case: rename one of the two"
+    )]
+    OtherSpelling,
     /// A directory with other files stands where a file is to be written.
     #[error("a directory that is not empty stands there")]
     DirectoryNotEmpty,

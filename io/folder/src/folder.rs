@@ -156,6 +156,12 @@ impl Folder {
         self.root.plain_renames = plain;
     }
 
+    /// Acts as on a file system that takes names of different case for one.
+    #[doc(hidden)]
+    pub fn set_one_case(&mut self, one: bool) {
+        self.root.one_case = one;
+    }
+
     /// What is known to stand at a path.
     pub fn known(&self, path: &str) -> Option<&Placed> {
         self.state.get(path)
@@ -195,7 +201,7 @@ impl Folder {
         let replaced = || FolderError::RootReplaced { path: path.clone() };
         let copy = Root::open(&path).map_err(|_| replaced())?;
         let known = std::mem::replace(&mut self.root, copy);
-        self.root.plain_renames = known.plain_renames;
+        (self.root.plain_renames, self.root.one_case) = (known.plain_renames, known.one_case);
         if !self.is_mostly_there() {
             self.root = known;
             return Err(replaced());

@@ -20,6 +20,7 @@ pub mod release;
 mod root;
 mod rules;
 mod scan;
+mod spelling;
 mod stat;
 mod state;
 mod walk;

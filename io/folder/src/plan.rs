@@ -11,6 +11,7 @@ use crate::journal::{New, Old, Step};
 use crate::path::{TEMP_PREFIX, ancestors, check_path, join, split};
 use crate::root::Root;
 use crate::rules::Rules;
+use crate::spelling::Spelling;
 use crate::stat::{Look, mtime_ns_of};
 use crate::{Placed, SkipReason, Stat, content};
 
@@ -97,6 +98,7 @@ pub(crate) struct Planner<'a> {
     pub(crate) rules: &'a mut Rules,
     /// Directories where something was mounted and is not now.
     pub(crate) unmounted: &'a BTreeSet<String>,
+    pub(crate) spelling: Spelling,
     /// Names the temporary files of this batch.
     pub(crate) batch: u64,
     pub(crate) temps: u64,
@@ -111,6 +113,7 @@ impl Planner<'_> {
         match wish {
             CheckOut::Put { path, kind, exec, mtime_ms, content, .. } => {
                 self.check_target(path, *kind == FileKind::Dir)?;
+                self.check_spelling(path)?;
                 let link = match (kind, content) {
                     (FileKind::File, Content::Text(_) | Content::Bin(_)) | (FileKind::Dir, Content::None) => None,
                     (FileKind::Symlink, Content::Target(target)) => Some(blake3(target.as_bytes())),
@@ -122,6 +125,7 @@ impl Planner<'_> {
                 check_path(from).map_err(SkipReason::from).map_err(Fail::Skip)?;
                 self.check_mounted(from)?;
                 self.check_target(to, false)?;
+                self.check_spelling(to)?;
                 self.rename(from, to, *exec)
             }
             CheckOut::Remove { path } => {
@@ -144,6 +148,12 @@ impl Planner<'_> {
     fn check_mounted(&self, path: &str) -> Result<(), Fail> {
         let is_away = std::iter::once(path).chain(ancestors(path)).any(|at| self.unmounted.contains(at));
         if is_away { Err(Fail::Skip(SkipReason::NotMounted)) } else { Ok(()) }
+    }
+
+    /// What answers to a name that the directory does not list is another path: it must not be taken for this one.
+    fn check_spelling(&mut self, path: &str) -> Result<(), Fail> {
+        let is_exact = self.spelling.is_exact(self.root, self.cache, path)?;
+        if is_exact { Ok(()) } else { Err(Fail::Skip(SkipReason::OtherSpelling)) }
     }
 
     fn put(&mut self, path: &str, kind: FileKind, new: New) -> Result<Steps, Fail> {

@@ -1,5 +1,6 @@
 //! The directory, reached only through descriptors: no step ever follows a symbolic link, so no path leads out.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,6 +23,8 @@ pub(crate) struct Root {
     dirs: RefCell<HashMap<String, Arc<OwnedFd>>>,
     /// Acts as a file system that knows no flags of `renameat2`.
     pub(crate) plain_renames: bool,
+    /// Acts as a file system that takes names of different case for one.
+    pub(crate) one_case: bool,
 }
 
 impl Root {
@@ -29,13 +32,19 @@ impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), top: Arc::new(top), dirs: RefCell::default(), plain_renames: false })
+        Ok(Self {
+            path: path.to_owned(),
+            top: Arc::new(top),
+            dirs: RefCell::default(),
+            plain_renames: false,
+            one_case: false,
+        })
     }
 
     /// The same tree with its own memory of directories, for another thread.
     pub(crate) fn twin(&self) -> Self {
         let (path, top) = (self.path.clone(), Arc::clone(&self.top));
-        Self { path, top, dirs: RefCell::default(), plain_renames: self.plain_renames }
+        Self { path, top, dirs: RefCell::default(), plain_renames: self.plain_renames, one_case: self.one_case }
     }
 
     /// Forgets open directories: some may have been moved or removed.
@@ -92,7 +101,7 @@ impl Root {
         }
         let (above, name) = split(path);
         let above = self.dir(above)?;
-        let opened = Arc::new(open_dir(&*above, name)?);
+        let opened = Arc::new(open_dir(&*above, &self.answering(&above, name))?);
         let mut dirs = self.dirs.borrow_mut();
         if dirs.len() >= OPEN_DIRS_MAX {
             dirs.clear();
@@ -105,10 +114,17 @@ impl Root {
     pub(crate) fn look(&self, path: &str) -> io::Result<Look> {
         let (dir, name) = split(path);
         match self.dir(dir) {
-            Ok(dir) => look_at(&*dir, name),
+            Ok(dir) => look_at(&*dir, &*self.answering(&dir, name)),
             Err(problem) if is_no_way(&problem) => Ok(Look::Nothing),
             Err(problem) => Err(problem),
         }
+    }
+
+    /// The name in a directory that answers to another.
+    fn answering<'n>(&self, dir: &OwnedFd, name: &'n str) -> Cow<'n, str> {
+        let names = if self.one_case { entries(dir).unwrap_or_default() } else { Vec::new() };
+        let mut names = names.into_iter().filter_map(|(name, _)| name.into_string().ok());
+        names.find(|other| other.to_lowercase() == name.to_lowercase()).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     /// Opens a regular file for reading. A pipe that was put there meanwhile does not block.

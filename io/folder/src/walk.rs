@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use rustix::fs::FileType;
 use sealtide_ibgib::FileKind;
 
-use crate::path::{PATH_BYTES_MAX, ancestors, check_path, is_within, join};
+use crate::path::{PATH_BYTES_MAX, ancestors, check_path, is_within, join, split};
 use crate::root::{Root, entries, is_mount_root, look_at, open_dir};
 use crate::rules::{IGNORE_FILE, Rules};
+use crate::spelling::Spelling;
 use crate::stat::Look;
 use crate::{PathProblem, Placed, SkipReason, Stat};
 
@@ -42,12 +43,13 @@ pub(crate) struct Walk<'a> {
     root: &'a Root,
     rules: &'a mut Rules,
     cache: &'a BTreeMap<String, Placed>,
+    spelling: Spelling,
     walked: Walked,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(root: &'a Root, rules: &'a mut Rules, cache: &'a BTreeMap<String, Placed>) -> Self {
-        Self { root, rules, cache, walked: Walked::default() }
+        Self { root, rules, cache, spelling: Spelling::default(), walked: Walked::default() }
     }
 
     /// Walks everything.
@@ -97,7 +99,7 @@ impl<'a> Walk<'a> {
     }
 
     fn subtree(&mut self, path: &str) {
-        match self.root.look(path) {
+        match self.look_exactly(path) {
             Ok(look) => {
                 let is_dir = look.stat().is_some_and(|stat| stat.kind == FileKind::Dir);
                 if self.rules.is_ignored(self.root, path, is_dir) {
@@ -109,6 +111,15 @@ impl<'a> Walk<'a> {
             }
             Err(problem) => self.leave_out(path.to_owned(), SkipReason::Unreadable(problem.to_string())),
         }
+    }
+
+    /// What stands at a path by exactly this name.
+    fn look_exactly(&mut self, path: &str) -> io::Result<Look> {
+        let look = self.root.look(path)?;
+        let (root, above) = (self.root, split(path).0);
+        let is_it = matches!(look, Look::Nothing)
+            || self.spelling.is_listed(root, path)? && self.spelling.is_exact(root, self.cache, above)?;
+        Ok(if is_it { look } else { Look::Nothing })
     }
 
     /// Whether a directory above a change became empty, or stopped being empty.

@@ -353,6 +353,33 @@ fn a_file_that_appears_meanwhile_is_left_alone() {
     }
 }
 
+/// Where the file system takes names of different case for one, what answers to a name is left alone when it is another path: nothing is
+/// recorded twice, so nothing of it goes.
+#[test]
+fn a_path_that_differs_only_in_case_is_left_out() {
+    let before = tree([("Makefile", file("1")), ("photos/a", file("2")), ("b", file("3"))]);
+    let mut case = Case::with(&before);
+    case.folder.set_one_case(true);
+    let plan = vec![
+        case.put_wish("makefile", &file("other")),
+        case.put_wish("Photos/new", &file("new")),
+        case.move_wish("photos/a", "Photos/a", false),
+        case.put_wish("photos/new", &file("new")),
+        case.put_wish("b", &file("33")),
+    ];
+    let report = case.check_out(plan);
+    let skipped: Vec<_> = report.skipped.iter().map(|(path, reason)| (path.as_str(), reason)).collect();
+    let other = ["Photos/a", "Photos/new", "makefile"].map(|path| (path, &SkipReason::OtherSpelling));
+    assert_eq!((skipped, report.dirty.len()), (other.to_vec(), 0));
+    assert_eq!(shown(&case.scan_only(Some(&["makefile", "Photos/a", "Photos", "Makefile"]))), [""; 0]);
+    let mut after = before.clone();
+    after.extend(tree([("photos/new", file("new")), ("b", file("33"))]));
+    case.expect(&after);
+    // A rename here is one.
+    case.rename("Makefile", "makefile");
+    assert_eq!(shown(&case.scan_only(Some(&["Makefile", "makefile"]))), ["makefile: text \"1\" from Makefile"]);
+}
+
 #[test]
 fn nothing_is_written_through_a_link() {
     let mut case = Case::with(&tree([("d/x", file("1")), ("e/x", file("2"))]));
