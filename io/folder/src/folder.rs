@@ -49,6 +49,23 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Whether the state file failed, as on a full disk: nothing can be noted until [`Folder::open_again`] succeeds.
+    pub fn has_failed(&self) -> bool {
+        self.state.has_failed()
+    }
+
+    /// Opens the state file again after it failed. As after a crash the last notes may be lost, and what a check-out had begun is finished
+    /// or taken back.
+    ///
+    /// # Errors
+    /// [`FolderError::State`] as long as it cannot be opened, [`FolderError::Damaged`].
+    pub fn open_again(&mut self) -> Result<(), FolderError> {
+        match self.state.open_again()? {
+            Some(journal) => self.recover(&journal),
+            None => Ok(()),
+        }
+    }
+
     /// Whether half of what is known is there. A disk gets another number with every start of some machines, and a folder that was
     /// copied back another inode; where a disk is not mounted, what lies in the directory below it is not what was known.
     fn is_mostly_there(&self) -> bool {

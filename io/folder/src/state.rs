@@ -1,6 +1,7 @@
 //! The state file of a folder: the scan cache in memory and on disk, and the journal. One redb file, outside the
 //! directory.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,10 @@ use crate::{FolderError, Placed, Stat};
 /// The state of one folder. Reads are from memory; writes are gathered and go to disk together.
 pub(crate) struct State {
     path: PathBuf,
-    db: Database,
+    /// None when it could not be opened again.
+    db: Option<Database>,
+    /// Whether the database failed: it takes no more writes until it is opened again.
+    failed: Cell<bool>,
     cache: BTreeMap<String, Placed>,
     pending: BTreeMap<String, Option<Placed>>,
     mounts: BTreeSet<String>,
@@ -31,7 +35,8 @@ impl State {
             .create(path)
             .map_err(|problem| failed(problem.into()))?;
         let (cache, pending, mounts) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let mut state = Self { path: path.to_owned(), db, cache, pending, mounts, journal_open: false };
+        let (db, failed) = (Some(db), Cell::new(false));
+        let mut state = Self { path: path.to_owned(), db, failed, cache, pending, mounts, journal_open: false };
         match state.fact(VERSION_KEY)? {
             None => state.write(|state, txn| state.put_fact(txn, VERSION_KEY, &[VERSION]))?,
             Some(version) if version == [VERSION] => {}
@@ -42,6 +47,21 @@ impl State {
         state.journal_open = true;
         let journal = state.take_open_journal()?;
         Ok((state, journal))
+    }
+
+    /// Whether the database failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// Opens the file again and reads everything anew, as after a crash: what was pending is lost, and what only memory says of a batch that
+    /// the file knows nothing of.
+    pub(crate) fn open_again(&mut self) -> Result<Option<Journal>, FolderError> {
+        // The file is locked as long as it is open.
+        self.db = None;
+        let (state, journal) = Self::open(&self.path)?;
+        *self = state;
+        Ok(journal)
     }
 
     /// The journal, when something in it waits to be taken back or finished.
@@ -155,7 +175,7 @@ impl State {
         &mut self,
         more: impl FnOnce(&Self, &WriteTransaction) -> Result<(), FolderError>,
     ) -> Result<(), FolderError> {
-        let txn = self.db(self.db.begin_write())?;
+        let txn = self.db(self.database()?.begin_write())?;
         {
             let mut table = self.db(txn.open_table(CACHE))?;
             for (path, placed) in &self.pending {
@@ -177,7 +197,7 @@ impl State {
     }
 
     fn fact(&self, key: &str) -> Result<Option<Vec<u8>>, FolderError> {
-        let txn = self.db(self.db.begin_read())?;
+        let txn = self.db(self.database()?.begin_read())?;
         let facts = match txn.open_table(FACTS) {
             Ok(facts) => facts,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -187,7 +207,7 @@ impl State {
     }
 
     fn read_cache(&self) -> Result<BTreeMap<String, Placed>, FolderError> {
-        let txn = self.db(self.db.begin_read())?;
+        let txn = self.db(self.database()?.begin_read())?;
         let table = match txn.open_table(CACHE) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
@@ -203,8 +223,15 @@ impl State {
         Ok(cache)
     }
 
+    fn database(&self) -> Result<&Database, FolderError> {
+        self.db(self.db.as_ref().ok_or(redb::Error::DatabaseClosed))
+    }
+
     fn db<T>(&self, result: Result<T, impl Into<redb::Error>>) -> Result<T, FolderError> {
-        result.map_err(|problem| FolderError::State { path: self.path.clone(), source: Box::new(problem.into()) })
+        result.map_err(|problem| {
+            self.failed.set(true);
+            FolderError::State { path: self.path.clone(), source: Box::new(problem.into()) }
+        })
     }
 }
 

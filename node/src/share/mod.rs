@@ -522,6 +522,9 @@ impl Worker {
                     tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
                     round.full = true;
                 }
+                if outcome.is_err() && self.folder.has_failed() {
+                    self.open_notes_again();
+                }
                 if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
                     retry_at = Some(Instant::now() + RETRY);
                 } else if retry_at.is_none() && self.waits_for_a_place() {
@@ -587,6 +590,21 @@ impl Worker {
         let unwatched = self.share.status_of(|status| status.unwatched.is_some());
         let pause = if unwatched { LOOK_UNWATCHED } else { LOOK };
         self.look_at = Instant::now() + pause.max(took * LOOK_PART);
+    }
+
+    /// The notes about the directory failed, as on a full disk. They are opened again, as after a crash: the last of them may be lost.
+    fn open_notes_again(&mut self) {
+        match self.folder.open_again() {
+            Ok(()) => {
+                tracing::warn!(dir = %self.share.dir().display(), "the notes about the folder were opened again");
+                self.notes_lag = true;
+                self.read_claims();
+            }
+            Err(error) => tracing::warn!(
+                error = crate::failure::whole(&error),
+                "the notes about a folder cannot be opened again yet"
+            ),
+        }
     }
 
     fn read_claims(&mut self) {

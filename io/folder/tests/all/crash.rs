@@ -96,6 +96,44 @@ fn killed_at_every_step_of_replacements_and_removals() {
     assert!(steps > 60);
 }
 
+/// A disk that was full: the state file is opened again, and what the batch did that could not be noted is taken back. Nothing of it looks
+/// like a deletion.
+#[test]
+fn a_full_disk_takes_nothing_and_is_got_over() {
+    for full_at in ["journal", "settle"] {
+        let Some((mut case, _mount)) = Case::on_a_disk_of(16) else {
+            println!("SKIPPED: nothing can be mounted here");
+            return;
+        };
+        let before = tree([("a", file("1")), ("b", file("2"))]);
+        case.make(&before);
+        case.record();
+        let filler = case.outside().join("filler");
+        let full = filler.clone();
+        case.folder.set_step_hook(Some(Box::new(move |step| {
+            if step == full_at {
+                assert!(std::fs::write(&full, vec![1; 32 << 20]).is_err(), "it fits");
+            }
+            true
+        })));
+        // Names enough that noting them needs room.
+        let names: Vec<String> = (0..3_000).map(|n| format!("{n:0>200}")).collect();
+        let mut plan: Vec<_> = names.iter().map(|name| case.put_wish(name, &Thing::Dir)).collect();
+        plan.push(CheckOut::Remove { path: "a".to_owned() });
+        let failed = case.try_check_out(plan.clone());
+        assert!(matches!(failed, Err(FolderError::State { .. })), "{full_at}: {failed:?}");
+        assert!(case.folder.has_failed());
+        case.folder.set_step_hook(None);
+        std::fs::remove_file(filler).expect("remove");
+        assert!(case.try_check_out(plan.clone()).is_err(), "{full_at}: the state file takes nothing more");
+        case.folder.open_again().expect("open again");
+        assert!(!case.folder.has_failed());
+        case.expect(&before);
+        let report = case.check_out(plan);
+        assert_eq!((report.done.len(), report.removed.len()), (names.len(), 1), "{full_at}");
+    }
+}
+
 #[test]
 fn killed_at_every_step_of_a_swap_by_hand() {
     let (before, after) = (tree([("a", file("1")), ("d/l", link("x"))]), tree([("a", file("2")), ("d/l", file("3"))]));
