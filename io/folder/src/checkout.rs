@@ -347,7 +347,10 @@ impl Work<'_, '_, '_> {
                 Step::MakeDir { path } => self.hands.make_dir(path)?,
                 Step::LeaveDir { .. } => {}
                 Step::RemoveDir { path, .. } => self.hands.remove_dir(path)?,
-                Step::Create { path, .. } => made = Some(self.create(&item.wish, path)?),
+                Step::Create { path, temp, .. } => {
+                    let temp = temp.as_ref().ok_or_else(|| Fail::Dirty(path.clone()))?;
+                    made = Some(self.create(&item.wish, path, temp)?);
+                }
                 Step::Replace { path, temp, old, .. } => {
                     let known = item.known.as_ref().ok_or_else(|| Fail::Dirty(path.clone()))?;
                     made = Some(self.replace(&item.wish, path, temp, old, known)?);
@@ -391,13 +394,14 @@ impl Work<'_, '_, '_> {
         }
     }
 
-    fn create(&mut self, wish: &CheckOut, path: &str) -> Result<(Stat, [u8; 32]), Fail> {
+    fn create(&mut self, wish: &CheckOut, path: &str, temp: &str) -> Result<(Stat, [u8; 32]), Fail> {
         let CheckOut::Put { kind, exec, mtime_ms, content, .. } = wish else {
             return Err(Fail::Dirty(path.to_owned()));
         };
         let ready = self.load(content, *kind)?;
         let (mode, mtime_ns) = (mode_of_new(*exec), mtime_ns_of(*mtime_ms));
-        let stat = self.hands.write(path, &ready, mode, mtime_ns, self.run.source, self.unsynced)?;
+        let stat = self.hands.write(temp, &ready, mode, mtime_ns, self.run.source, self.unsynced)?;
+        self.hands.place(temp, path)?;
         Ok((stat, ready.hash()))
     }
 

@@ -150,7 +150,11 @@ impl Hands<'_> {
         let root = self.root;
         match step {
             Step::MakeDir { path } => ignore_in_use(root.remove_dir(path)),
-            Step::Create { path, new } if self.is_ours(path, new, None)? => root.remove_file(path),
+            // Nobody else gives a file that name, and while it stands nothing stands at `path` yet.
+            Step::Create { temp: Some(temp), .. } if !matches!(root.look(temp)?, Look::Nothing) => {
+                root.remove_file(temp)
+            }
+            Step::Create { path, new, .. } if self.is_ours(path, new, None)? => root.remove_file(path),
             Step::Create { .. } => Ok(()),
             Step::Replace { path, temp, new, old } => self.undo_replace(path, temp, new, old, rescued),
             Step::Lift { path, temp, old } => match root.look(temp)? {
@@ -198,13 +202,19 @@ impl Hands<'_> {
             }
             // Nothing was swapped. Where only the permission was new, that may have been set in place.
             _ if matches!(self.root.look(temp)?, Look::Nothing) => return self.undo_exec(path, new.exec, old),
-            _ if self.is_ours(temp, new, Some(old))? => return self.root.remove_file(temp),
+            // While the old file is at `path`, `temp` is ours, whatever the file system made of its permission bits.
+            _ if self.is_ours(temp, new, Some(old))? || self.holds(path, old)? => return self.root.remove_file(temp),
             _ => temp,
         };
         if self.is_ours(path, new, Some(old))? {
             return self.root.rename_over(at, path);
         }
         self.put_back(at, path, old, rescued)
+    }
+
+    /// Whether the file that was known stands at a path, changed or not.
+    fn holds(&self, path: &str, old: &Old) -> io::Result<bool> {
+        Ok(self.root.look(path)?.stat().is_some_and(|stat| old.is_inode(&stat)))
     }
 
     /// Moves what stands at `at` back to `path`. Where somebody else put something meanwhile, that stays, and what

@@ -25,13 +25,15 @@ pub(crate) enum Step {
         #[n(0)]
         path: String,
     },
-    /// Makes a file or link under its final name.
+    /// Makes a file or link as `temp`, then gives it its name; older versions made it under that from the start.
     #[n(1)]
     Create {
         #[n(0)]
         path: String,
         #[n(1)]
         new: New,
+        #[n(2)]
+        temp: Option<String>,
     },
     /// Makes a file or link as `temp`, then swaps it with what stands at `path`.
     #[n(2)]

@@ -163,13 +163,13 @@ impl Planner<'_> {
             Look::Nothing if self.cache.contains_key(&path) => Err(Fail::Dirty(path)),
             Look::Nothing => {
                 self.need_parents(&path)?;
-                Ok(vec![if kind == FileKind::Dir { Step::MakeDir { path } } else { Step::Create { path, new } }])
+                Ok(vec![if kind == FileKind::Dir { Step::MakeDir { path } } else { self.create(path, new) }])
             }
             Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(match kind {
                 FileKind::Dir => Vec::new(),
                 _ => {
                     let mut steps = self.clear_dir(&path)?;
-                    steps.push(Step::Create { path, new });
+                    steps.push(self.create(path, new));
                     steps
                 }
             }),
@@ -182,6 +182,12 @@ impl Planner<'_> {
                 })
             }
         }
+    }
+
+    /// A new file is made beside the place where it will stand, so that it takes the group and the access list that a directory hands on.
+    fn create(&mut self, path: String, new: New) -> Step {
+        let temp = Some(join(split(&path).0, &self.temp_name()));
+        Step::Create { path, new, temp }
     }
 
     fn remove(&mut self, path: &str) -> Result<Steps, Fail> {
@@ -305,9 +311,13 @@ impl Planner<'_> {
     /// A new name for what is put aside: at the top of the folder, so that it keeps no directory from becoming
     /// empty; on another file system mounted below, beside the file.
     fn temp(&mut self, path: &str, stat: &Stat) -> String {
-        self.temps += 1;
-        let name = format!("{TEMP_PREFIX}{:016x}-{}", self.batch, self.temps);
+        let name = self.temp_name();
         let here = self.root.identity().is_ok_and(|(dev, _)| dev == stat.dev);
         if here { name } else { join(split(path).0, &name) }
+    }
+
+    fn temp_name(&mut self) -> String {
+        self.temps += 1;
+        format!("{TEMP_PREFIX}{:016x}-{}", self.batch, self.temps)
     }
 }

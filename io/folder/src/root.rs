@@ -217,7 +217,7 @@ impl Root {
     pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         match self.rename_with(from, to, RenameFlags::NOREPLACE) {
             // The file system knows no flags: look first. The gap between is the best it offers.
-            Err(Errno::INVAL | Errno::NOSYS) => match self.look(to)? {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match self.look(to)? {
                 Look::Nothing => Ok(self.rename_with(from, to, RenameFlags::empty())?),
                 _ => Err(Errno::EXIST.into()),
             },
@@ -234,7 +234,7 @@ impl Root {
     pub(crate) fn exchange(&self, left: &str, right: &str) -> io::Result<bool> {
         match self.rename_with(left, right, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(true),
-            Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
             Err(problem) => Err(problem.into()),
         }
     }

@@ -13,7 +13,7 @@ use sealtide_ibgib::{Content, FileKind, Manifest};
 
 use crate::hands::{Fail, HALF_WRITTEN, Hands};
 use crate::path::split;
-use crate::root::{Root, finish_file, is_no_way, mode_with_exec};
+use crate::root::{Root, finish_file, is_no_way, look_fd, mode_with_exec};
 use crate::{Binary, ContentSource, FolderError, SkipReason, Stat};
 
 /// A content that is ready to be written.
@@ -128,6 +128,28 @@ impl Hands<'_> {
             return Ok(stat);
         }
         let mut file = self.root.create_file(at, HALF_WRITTEN).map_err(|problem| occupied(problem, at))?;
+        let filled = self.fill(&mut file, ready, source, unsynced);
+        match filled.and_then(|()| Ok(finish_file(&file, mode, mtime_ns)?)) {
+            Ok(stat) => {
+                unsynced.add(at, Some(file), &stat);
+                Ok(stat)
+            }
+            Err(Fail::Stopped) => Err(Fail::Stopped),
+            // Half a file must not stay, and by its permission bits not every file system tells it from a whole one.
+            Err(fail) => {
+                self.remove_own(at, &file)?;
+                Err(fail)
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        file: &mut File,
+        ready: &Ready,
+        source: &dyn ContentSource,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), Fail> {
         self.step("write")?;
         match ready {
             Ready::Target(_) => {}
@@ -135,12 +157,18 @@ impl Hands<'_> {
                 file.write_all(bytes)?;
                 unsynced.bytes += bytes.len() as u64;
             }
-            Ready::Chunks(manifest) => self.write_chunks(&mut file, manifest, source, unsynced)?,
+            Ready::Chunks(manifest) => self.write_chunks(file, manifest, source, unsynced)?,
         }
-        self.step("finish")?;
-        let stat = finish_file(&file, mode, mtime_ns)?;
-        unsynced.add(at, Some(file), &stat);
-        Ok(stat)
+        self.step("finish")
+    }
+
+    /// Removes an open file where it still stands at a path.
+    fn remove_own(&self, at: &str, file: &File) -> io::Result<()> {
+        let (own, seen) = (look_fd(file)?.stat(), self.root.look(at)?.stat());
+        match own.zip(seen) {
+            Some((own, seen)) if own.is_same_inode(&seen) => self.root.remove_file(at),
+            _ => Ok(()),
+        }
     }
 
     /// Writes a chunk while the next ones are loaded and checked by a thread.

@@ -134,6 +134,44 @@ fn a_full_disk_takes_nothing_and_is_got_over() {
     }
 }
 
+/// Not every file system keeps permission bits: there half a file looks like a whole one, by them. None stays, after a crash or after content
+/// that could not be written to its end.
+#[test]
+fn no_half_file_stays_where_permission_bits_are_not_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let before = tree([("old", file("1"))]);
+    for (path, crash) in [("new", true), ("d/new", true), ("old", true), ("new", false), ("old", false)] {
+        let mut case = Case::quick();
+        case.make(&before);
+        case.record();
+        let plan = vec![case.put_wish(path, &file(noise(1, 6 * 1024 * 1024)))];
+        if !crash {
+            let last = *case.store.chunks.keys().next_back().expect("a chunk");
+            case.store.chunks.remove(&last);
+        }
+        let root = case.root();
+        let mut chunks = 0;
+        case.folder.set_step_hook(Some(Box::new(move |step| {
+            chunks += usize::from(step == "chunk");
+            if step == "write" {
+                let dirs = [root.clone(), root.join("d")];
+                for entry in dirs.iter().filter_map(|dir| dir.read_dir().ok()).flatten().filter_map(Result::ok) {
+                    std::fs::set_permissions(entry.path(), PermissionsExt::from_mode(0o755)).expect("mode");
+                }
+            }
+            chunks < 2 || !crash
+        })));
+        let made = case.try_check_out(plan);
+        assert_eq!(made.is_err(), crash, "{path}: {made:?}");
+        if crash {
+            case = case.reopen();
+        }
+        let names: Vec<String> = case.snapshot().into_keys().collect();
+        assert_eq!(names, ["old"], "{path}, crash: {crash}");
+        assert_eq!(std::fs::read(case.at_path("old")).expect("read"), b"1", "{path}, crash: {crash}");
+    }
+}
+
 #[test]
 fn killed_at_every_step_of_a_swap_by_hand() {
     let (before, after) = (tree([("a", file("1")), ("d/l", link("x"))]), tree([("a", file("2")), ("d/l", file("3"))]));
