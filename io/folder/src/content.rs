@@ -130,14 +130,20 @@ pub(crate) fn hash(root: &Root, path: &str, kind: FileKind) -> io::Result<[u8; 3
 }
 
 fn read_file(root: &Root, path: &str, before: &Stat, keep: Keep<'_>) -> Result<(FoundContent, [u8; 32]), ReadProblem> {
-    let mut file = root.open_file(path)?;
-    let same = |look: crate::stat::Look| look.stat().is_some_and(|stat| before.is_same(&stat));
-    if !same(look_fd(&file)?) {
+    let file = root.open_file(path)?;
+    let is_same = || look_fd(&file).map(|look| look.stat().is_some_and(|stat| before.is_same(&stat)));
+    if !is_same()? {
         return Err(ReadProblem::Skip(SkipReason::Changing));
     }
     if before.size > BIN_INLINE_BYTES_MAX as u64 {
         let mut refused = None;
-        let cut = Manifest::cut(&mut file, &mut |chunk| {
+        let mut changed = false;
+        let cut = Manifest::cut(&mut (&file).take(before.size + 1), &mut |chunk| {
+            // The chunks of a file that is written while it is read are of no version: none is kept once that shows.
+            if !is_same()? {
+                changed = true;
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             keep(chunk).map_err(|problem| {
                 let again = io::Error::from(problem.kind());
                 refused = Some(problem);
@@ -145,6 +151,7 @@ fn read_file(root: &Root, path: &str, before: &Stat, keep: Keep<'_>) -> Result<(
             })
         });
         return match (cut, refused) {
+            _ if changed => Err(ReadProblem::Skip(SkipReason::Changing)),
             (_, Some(problem)) => Err(ReadProblem::Keep(problem)),
             // A file that shrank while it was read: the look afterwards would say the same.
             (Ok(manifest), None) if manifest.size != before.size => Err(ReadProblem::Skip(SkipReason::Changing)),

@@ -250,6 +250,7 @@ impl Share {
             try_again: false,
             paused: false,
             unlooked: BTreeSet::new(),
+            busy: BTreeMap::new(),
             may_record: None,
             notes_lag: true,
             again: Again::default(),
@@ -421,6 +422,8 @@ struct Worker {
     paused: bool,
     /// Paths to scan again a little later.
     unlooked: BTreeSet<String>,
+    /// Files that changed while they were read, and until when they are left alone.
+    busy: BTreeMap<String, Instant>,
     /// Whether the own role let changes be recorded when it was last looked at.
     may_record: Option<bool>,
     /// Whether the notes about the directory may be older than the frames made of it, as a crash leaves them: until the
@@ -682,7 +685,21 @@ impl Worker {
         }
     }
 
+    /// Puts off what changed while it was last read: a file that is written all the time would be read all the time.
+    fn put_off_busy(&mut self, round: &mut Round, now: Instant) {
+        self.busy.retain(|_, until| *until > now);
+        self.unlooked.extend(round.dirty.extract_if(.., |path| self.busy.contains_key(path)));
+    }
+
+    /// Notes files that changed while they were read, in a scan that took this long.
+    fn note_busy(&mut self, skipped: &[(String, SkipReason)], took: Duration) {
+        let until = Instant::now() + (took * LOOK_PART).min(LOOK);
+        let changing = skipped.iter().filter(|(_, reason)| *reason == SkipReason::Changing);
+        self.busy.extend(changing.map(|(path, _)| (path.clone(), until)));
+    }
+
     fn step(&mut self, round: &mut Round) -> Result<(), Failure> {
+        self.put_off_busy(round, Instant::now());
         if round.full || !round.dirty.is_empty() {
             let only: Option<Vec<String>> = (!round.full).then(|| round.dirty.iter().cloned().collect());
             let began = Instant::now();

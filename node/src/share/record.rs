@@ -54,7 +54,9 @@ impl Worker {
         let may_record = self.own_role() >= Some(Role::Write);
         loop {
             self.go_on()?;
+            let began = Instant::now();
             let scan = self.scan(only)?;
+            self.note_busy(&scan.skipped, began.elapsed());
             self.note_skipped(only, scan.skipped);
             if !may_record {
                 self.note_local_only(only, scan.changes);

@@ -63,6 +63,7 @@ impl Rig {
             try_again: false,
             paused: false,
             unlooked: BTreeSet::new(),
+            busy: BTreeMap::new(),
             may_record: None,
             notes_lag: true,
             lately: Lately::default(),
@@ -445,6 +446,24 @@ fn what_is_in_the_way_of_a_move_leaves_nothing_forgotten() {
     rig.check_out();
     assert_eq!((rig.names(), rig.text("d").as_deref()), (vec!["d".to_owned()], Some("one")));
     assert!(!rig.worker.waits_for_a_place());
+}
+
+/// A file that changed while it was read waits as long as that took, many times over, and at most as long as all waits for a look.
+#[test]
+fn a_file_that_is_written_all_the_time_is_not_read_all_the_time() {
+    let mut rig = Rig::new(Role::Admin);
+    for path in ["busy", "quiet"] {
+        std::fs::write(rig.root.join(path), "one").unwrap();
+    }
+    let skipped = ["busy", "odd"].map(str::to_owned).into_iter().zip([SkipReason::Changing, SkipReason::Special]);
+    rig.worker.note_busy(&skipped.collect::<Vec<_>>(), Duration::from_secs(3_600));
+    assert_eq!(rig.worker.busy.keys().collect::<Vec<_>>(), ["busy"]);
+    rig.dirty(&["busy", "quiet"]);
+    assert_eq!(rig.worker.folder.entries().map(|(path, _)| path).collect::<Vec<_>>(), ["quiet"]);
+    assert_eq!(rig.worker.unlooked, BTreeSet::from(["busy".to_owned()]));
+    let mut round = Round { dirty: std::mem::take(&mut rig.worker.unlooked), ..Round::default() };
+    rig.worker.put_off_busy(&mut round, Instant::now() + LOOK);
+    assert_eq!((round.dirty.len(), rig.worker.busy.len()), (1, 0));
 }
 
 /// 30 files here; a saga deletes 20 of them and brings a new one.

@@ -445,6 +445,26 @@ fn a_file_that_changes_while_it_is_read_waits() {
     assert_eq!(shown(&case.scan()), ["large: large 3145728 new"]);
 }
 
+/// A file that is written all the time is not read to an end that moves on, and its chunks are not kept for nothing.
+#[test]
+fn no_more_of_a_file_is_kept_once_it_changed() {
+    let mut case = Case::new();
+    case.put("large", &file(noise(3, 6 * 1024 * 1024)));
+    let at = case.at_path("large");
+    let mut kept = 0;
+    let mut keep = |_: sealtide_ibgib::CutChunk| {
+        kept += 1;
+        if kept == 2 {
+            let mut log = std::fs::File::options().append(true).open(&at).expect("open");
+            std::io::Write::write_all(&mut log, b"more").expect("write");
+        }
+        Ok(())
+    };
+    let scan = case.folder.scan(None, &mut keep, &mut |_| {}).expect("scan");
+    assert_eq!(scan.skipped, [("large".to_owned(), SkipReason::Changing)]);
+    assert_eq!(kept, 2);
+}
+
 #[test]
 fn a_chunk_that_cannot_be_kept_fails_the_scan() {
     let mut case = Case::new();
