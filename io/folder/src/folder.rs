@@ -19,6 +19,8 @@ pub struct Folder {
     pub(crate) batches: u64,
     /// Scans take what ignore rules cover too.
     pub(crate) unruled: bool,
+    /// Another directory was taken for the one that was known, and nobody was told yet.
+    took_another: bool,
 }
 
 impl Folder {
@@ -34,7 +36,7 @@ impl Folder {
         let (state, journal) = State::open(state)?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let batches = u64::try_from(since.as_nanos()).unwrap_or(0);
-        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false };
+        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false, took_another: false };
         let identity = folder.root.identity().map_err(failed)?;
         let known = folder.state.identity()?;
         if known != Some(identity) {
@@ -64,6 +66,11 @@ impl Folder {
             Some(journal) => self.recover(&journal),
             None => Ok(()),
         }
+    }
+
+    /// Whether another directory has taken the place of the one that was known since this was last asked: a watch is still on the old one.
+    pub fn took_another(&mut self) -> bool {
+        std::mem::take(&mut self.took_another)
     }
 
     /// Whether half of what is known is there. A disk gets another number with every start of some machines, and a folder that was
@@ -223,6 +230,7 @@ impl Folder {
             self.root = known;
             return Err(replaced());
         }
+        self.took_another = true;
         let identity = self.root.identity().map_err(|source| FolderError::Root { path: path.clone(), source })?;
         self.state.set_identity(identity)
     }

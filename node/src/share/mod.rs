@@ -518,7 +518,10 @@ impl Worker {
                     return;
                 }
                 // Another directory may stand there now.
-                if std::mem::replace(&mut failed, outcome.is_err()) && outcome.is_ok() {
+                let came_back = std::mem::replace(&mut failed, outcome.is_err()) && outcome.is_ok();
+                if self.follow_root(&mut round) {
+                    retry_at = Some(Instant::now());
+                } else if came_back {
                     self.watch_anew();
                 }
                 if let Err(failure) = &outcome {
@@ -581,6 +584,17 @@ impl Worker {
             self.folder.doubt(&path);
             round.dirty.insert(path);
         }
+    }
+
+    /// Where another directory took the place of the one that was known, that one is watched from now on, and looked through at once: what
+    /// happened in it before, nobody told of.
+    fn follow_root(&mut self, round: &mut Round) -> bool {
+        let took = self.folder.took_another();
+        if took {
+            self.watch_anew();
+            round.full = true;
+        }
+        took
     }
 
     fn watch_anew(&mut self) {

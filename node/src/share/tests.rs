@@ -466,6 +466,25 @@ fn a_file_that_is_written_all_the_time_is_not_read_all_the_time() {
     assert_eq!((round.dirty.len(), rig.worker.busy.len()), (1, 0));
 }
 
+/// A copy takes the place of the directory, in one step: the watch goes to it, and it is looked through.
+#[test]
+fn the_watch_follows_a_directory_that_takes_the_place_of_another() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    assert!(!rig.worker.follow_root(&mut Round::default()));
+    let [copy, aside] = ["copy", "aside"].map(|name| rig.root.with_extension(name));
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(rig.root.join("a"), copy.join("a")).unwrap();
+    std::fs::rename(&rig.root, &aside).unwrap();
+    std::fs::rename(&copy, &rig.root).unwrap();
+    rig.dirty(&["a"]);
+    let mut round = Round::default();
+    assert!(rig.worker.follow_root(&mut round));
+    assert!(round.full && rig.worker.watching.is_some());
+    assert!(!rig.worker.follow_root(&mut Round::default()), "once");
+    std::fs::remove_dir_all(&aside).unwrap();
+}
+
 /// 30 files here; a saga deletes 20 of them and brings a new one.
 fn held() -> (Rig, Vec<Verified>) {
     let mut rig = Rig::new(Role::Admin);

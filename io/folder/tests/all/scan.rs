@@ -520,6 +520,7 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     case.folder = Folder::open(&root, &state).expect("open");
     let scan = case.scan();
     assert_eq!(scan.changes.iter().filter(|change| change.found == Found::Gone).count(), 5);
+    assert!(!case.folder.took_another(), "it was opened like that");
     // The first one comes back while nothing was opened anew.
     std::fs::remove_dir_all(&root).expect("remove");
     std::fs::create_dir(&root).expect("make");
@@ -528,6 +529,7 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     std::fs::remove_dir(&root).expect("remove");
     std::fs::rename(&aside, &root).expect("rename");
     assert!(case.scan().changes.iter().all(|change| change.found != Found::Gone));
+    assert_eq!([case.folder.took_another(), case.folder.took_another()], [true, false]);
 }
 
 #[test]
