@@ -169,10 +169,10 @@ impl Claims {
         let mut dirs: BTreeMap<&str, u64> = BTreeMap::new();
         let mut children = Vec::new();
         let aliases = self.aliases.iter().map(|(alias, (_, timeline))| (alias, Some(*timeline)));
-        let paths = self.live.iter().map(|(path, lines)| {
-            let own = lines.iter().find(|line| !self.aliases.values().any(|(_, other)| other == *line));
-            (path, own.copied())
-        });
+        // Whoever asks holds up the folder: what is elsewhere must cost nothing.
+        let aliased: BTreeSet<&TimelineId> = self.aliases.values().map(|(_, timeline)| timeline).collect();
+        let below = self.live.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(prefix.as_str()));
+        let paths = below.map(|(path, lines)| (path, lines.iter().find(|line| !aliased.contains(line)).copied()));
         for (path, timeline) in paths.chain(aliases) {
             let Some(rest) = path.strip_prefix(prefix.as_str()) else { continue };
             match (rest.split_once('/'), timeline) {

@@ -1,6 +1,6 @@
 //! Recording: what changed in the directory becomes frames of the space.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -93,7 +93,10 @@ impl Worker {
         self.share.update(|status| {
             match only {
                 None => status.skipped.clear(),
-                Some(paths) => status.skipped.retain(|path, _| !paths.iter().any(|root| inside(path, root))),
+                Some(paths) => {
+                    let roots = paths.iter().map(String::as_str).collect();
+                    status.skipped.retain(|path, _| !is_covered(path, &roots));
+                }
             }
             status.skipped.extend(skipped.into_iter().map(|(path, reason)| (path, reason.to_string())));
         });
@@ -104,7 +107,10 @@ impl Worker {
         self.share.update(|status| {
             match only {
                 None => status.local_only.clear(),
-                Some(paths) => status.local_only.retain(|path| !paths.iter().any(|root| inside(path, root))),
+                Some(paths) => {
+                    let roots = paths.iter().map(String::as_str).collect();
+                    status.local_only.retain(|path| !is_covered(path, &roots));
+                }
             }
             for change in changes {
                 status.local_only.extend(change.from);
@@ -365,6 +371,22 @@ fn content_of(found: &FoundContent, records: &mut Vec<Verified>) -> Content {
     }
 }
 
-fn inside(path: &str, root: &str) -> bool {
-    root.is_empty() || path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
+/// Whether a path is one of these or below one; the empty one is above all.
+fn is_covered(path: &str, roots: &BTreeSet<&str>) -> bool {
+    let above = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(dir, _)| dir));
+    above.chain([""]).any(|path| roots.contains(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_covered_by_itself_and_what_is_above() {
+        let roots = BTreeSet::from(["a/b", "c"]);
+        let covered = ["a/b", "a/b/c", "c", "c/d/e"].map(|path| is_covered(path, &roots));
+        let free = ["a", "a/bb", "ab", "cc", "x/c"].map(|path| is_covered(path, &roots));
+        assert_eq!((covered, free), ([true; 4], [false; 5]));
+        assert!(is_covered("x", &BTreeSet::from([""])));
+    }
 }
