@@ -40,6 +40,8 @@ pub(crate) const SCHEMA: &str = "sealtide/export/1";
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Records that are read at once.
 const BATCH: usize = 1024;
+/// How often all members are listed, before whoever writes has to wait for it.
+const PASSES: usize = 16;
 
 /// A form of export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,14 +184,13 @@ impl Export<'_> {
         let label = self.node.known().label(&self.space).unwrap_or_default();
         let first = json!({"schema": SCHEMA, "space": self.space.to_string(), "name": label.name, "kind": label.kind});
         writeln!(file, "{first}")?;
-        let all = self.view.info().map_or(0, |info| info.records);
-        let (mut written, mut after, mut chunks) = (Written::default(), None, BTreeSet::new());
-        loop {
-            let batch: Vec<(u64, Sid)> = self.view.bulk(after, BATCH);
-            let Some(last) = batch.last().copied() else { break };
+        let members: Vec<(u64, Sid)> =
+            members_of_a_moment(|after, limit| self.view.bulk(after, limit)).into_iter().collect();
+        let (mut written, mut chunks) = (Written::default(), BTreeSet::new());
+        for batch in members.chunks(BATCH) {
             for (_, sid) in batch {
-                let record = self.view.record(&sid).ok_or_else(|| missing(&format!("record {sid}")))?;
-                let may_lack = absences.get(&sid).is_some_and(|absence| absence.is_away());
+                let record = self.view.record(sid).ok_or_else(|| missing(&format!("record {sid}")))?;
+                let may_lack = absences.get(sid).is_some_and(|absence| absence.is_away());
                 for chunk in Manifest::chunks_listed(&record) {
                     let chunk = chunk.hash;
                     if chunks.insert(chunk) {
@@ -212,15 +213,38 @@ impl Export<'_> {
                 written.items += 1;
                 written.bytes += record.encoded().len() as u64;
             }
-            after = Some(last);
-            let _ = self
-                .progress
-                .send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
+            let items = [written.items, members.len() as u64];
+            let _ = self.progress.send(json!({"phase": "exporting", "items": items, "bytes": [written.bytes, 0]}));
         }
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         written.absent = absent.len() as u64;
         Ok(written)
     }
+}
+
+/// The members of a space as they were in one moment, in the order of a bulk stream, read in pieces by `bulk`: nobody waits for long. What
+/// is committed meanwhile may have one half before the piece that is read and the other behind it, so all is read until nothing is
+/// new: commits are whole, and members never leave.
+fn members_of_a_moment(mut bulk: impl FnMut(Option<(u64, Sid)>, usize) -> Vec<(u64, Sid)>) -> BTreeSet<(u64, Sid)> {
+    let mut members = BTreeSet::new();
+    for _ in 0..PASSES {
+        let (before, mut after) = (members.len(), None);
+        loop {
+            let batch = bulk(after, BATCH);
+            let is_last = batch.len() < BATCH;
+            after = batch.last().copied();
+            members.extend(batch);
+            if is_last {
+                break;
+            }
+        }
+        if members.len() == before {
+            return members;
+        }
+    }
+    // It never rests: at once, then.
+    members.extend(bulk(None, usize::MAX));
+    members
 }
 
 fn missing(what: &str) -> Failure {
@@ -335,5 +359,33 @@ impl<W: Write> Target for Tar<'_, W> {
     fn dir(&mut self, path: &str, mtime_ms: i64) -> io::Result<()> {
         let mut header = self.header(tar::EntryType::Directory, 0, mtime_ms, 0o755)?;
         self.0.append_data(&mut header, path, io::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A space into which commits come while it is listed: a record far behind in the order, and one before all of it.
+    #[test]
+    fn an_export_holds_no_half_of_a_commit() {
+        for busy in [1, 40, usize::MAX] {
+            let sid = |order: u64, number: usize| (order, Sid([u8::try_from(number % 256).unwrap(); 32]));
+            let mut space: BTreeSet<(u64, Sid)> = (10..4000).map(|order| sid(order, 0)).collect();
+            let mut calls = 0;
+            let members = members_of_a_moment(|after, limit| {
+                let behind = space.iter().filter(|item| after.is_none_or(|after| **item > after));
+                let batch: Vec<(u64, Sid)> = behind.take(limit).copied().collect();
+                calls += 1;
+                if calls <= busy {
+                    space.extend([sid(1, calls), sid(5000 + calls as u64, calls)]);
+                }
+                batch
+            });
+            let halves = members.iter().filter(|(order, _)| *order == 1).count();
+            let others = members.iter().filter(|(order, _)| *order > 5000).count();
+            assert_eq!(halves, others, "{busy}");
+            assert!(halves >= busy.min(16), "{busy}: {halves}");
+        }
     }
 }

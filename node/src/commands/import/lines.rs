@@ -73,12 +73,14 @@ impl<'a> Lines<'a> {
     /// Takes every record in, checked as if a peer had sent it; gives how many there are, and how many chunks are absent.
     ///
     /// # Errors
-    /// Exit 5 for a line that is no record or chunk, and for a record that needs a chunk that is not there.
+    /// Exit 5 for a line that is no record or chunk, and for a record that needs a chunk or a record that is not there.
     pub(super) fn take(&mut self, space: SpaceId) -> Result<(u64, u64), Failure> {
         let (mut batch, mut bytes, mut records) = (Vec::new(), 0, 0);
         let (mut absent, mut lacking) = (BTreeSet::new(), Vec::new());
         let (store, engine) = (self.import.node.store(), self.import.node.engine());
         let view = store.view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
+        // What is named and was not there when it was.
+        let mut named: BTreeSet<Address> = BTreeSet::new();
         // Frames that are read and not committed yet.
         let mut known: BTreeMap<Address, FrameFacts> = BTreeMap::new();
         let commit = |batch: &mut Vec<Verified>| {
@@ -108,6 +110,8 @@ impl<'a> Lines<'a> {
                     record.check_counter(&mut before).map_err(|refusal| self.wrong(&refusal.to_string()))?;
                     known.extend(record.frame().map(|facts| (record.address().clone(), facts)));
                     records += 1;
+                    named.remove(record.address());
+                    named.extend(record.links().into_iter().filter(|link| view.by_address(link).is_empty()));
                     let chunks = Manifest::chunks_listed(&record);
                     let missing = || chunks.iter().map(|chunk| chunk.hash).filter(|hash| !store.holds_chunk(hash));
                     if let Some(hash) = missing().find(|hash| !absent.contains(hash)) {
@@ -124,12 +128,20 @@ impl<'a> Lines<'a> {
                         commit(&mut batch)?;
                         bytes = 0;
                         known.clear();
+                        named.retain(|link| view.by_address(link).is_empty());
                         self.import.tell(records, self.bytes, self.bytes_all);
                     }
                 }
             }
         }
         commit(&mut batch)?;
+        // Whoever syncs a space needs every record that another names.
+        if let Some(missing) = named.iter().find(|link| view.by_address(link).is_empty()) {
+            let failure = self.wrong(&format!("a record names {missing}, and that one is not in the file"));
+            return Err(failure.hint(
+                "export the space again: earlier versions left records out when something was written meanwhile",
+            ));
+        }
         if !lacking.is_empty() {
             if !only_releases_need(&lacking, &mut every_record(&view)) {
                 return Err(self.wrong("a content is absent that is not the tar of a release"));
