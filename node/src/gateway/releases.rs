@@ -13,7 +13,7 @@ use super::timelines::ledger_nodes;
 use crate::audit::AuditEvent;
 use crate::failure::{Exit, Failure};
 use crate::real::now;
-use crate::releases::{App, OpenBundle, Stored, Tier, Tiers};
+use crate::releases::{App, OpenBundle, OwnKeys, Stored, Tier, Tiers};
 
 impl Desk {
     /// Signs by the active pair what `make` makes of its version and of the epoch.
@@ -185,8 +185,9 @@ impl BundleShelf for Desk {
     fn head(&self, name: &str, channel: &str) -> Result<String, Code> {
         let (name, channel) = AppName::parse(name).zip(Channel::parse(channel)).ok_or(Code::NotFound)?;
         let own = ledger_nodes(self.store(), self.node().id);
-        let app = App::all(self.store()).into_iter().find(|app| app.name == name && app.is_by(&own));
-        let line = app.and_then(|app| app.channel(&channel).pop()).ok_or(Code::NotFound)?;
-        line.last().map(|newest| newest.head.to_value().to_string()).ok_or(Code::NotFound)
+        let keys = OwnKeys::of(&self.ledger_records().map_err(|_| Code::StorageError)?);
+        let apps = App::all(self.store()).into_iter().filter(|app| app.name == name && app.is_by(&own));
+        let head = apps.filter_map(|app| keys.newest_head(&app, &channel)).next().ok_or(Code::NotFound)?;
+        Ok(head.to_value().to_string())
     }
 }

@@ -24,6 +24,8 @@ use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
+use super::memory::Memory;
+use super::own::OwnKeys;
 use crate::content::{ContentReader, store_bytes};
 use crate::engine::RELEASE_IB;
 use crate::failure::{Exit, Failure};
@@ -105,10 +107,19 @@ impl App {
     /// The app with a name.
     ///
     /// # Errors
-    /// Exit 2 when several spaces have one of that name.
+    /// Exit 2 when several spaces have one of that name, and not just one of them is known: published here, or trusted.
     pub(crate) fn find(node: &Node, name: &AppName) -> Result<Option<Self>, Failure> {
         let mut found: Vec<Self> = Self::all(node.store()).into_iter().filter(|app| app.name == *name).collect();
         if found.len() > 1 {
+            let keys = node.open_desk().map(|desk| desk.ledger_records()).transpose()?;
+            let keys = keys.map(|ledger| OwnKeys::of(&ledger));
+            let is_trusted =
+                |app: &Self| Memory::of(node.known(), &app.registry).trust().is_ok_and(|trust| trust.is_some());
+            let is_known = |app: &&Self| keys.as_ref().is_some_and(|keys| keys.released(app)) || is_trusted(app);
+            let known: Vec<&Self> = found.iter().filter(is_known).collect();
+            if let [only] = known.as_slice() {
+                return Ok(Some((*only).clone()));
+            }
             let places: Vec<String> = found.iter().map(|app| node.label(&app.space)).collect();
             let text = format!("several spaces have an app {name}: {}", places.join(", "));
             return Err(Failure::usage("several_apps", text).hint("`sealtide spaces remove` forgets one of them"));
@@ -143,8 +154,10 @@ impl App {
             data.insert("root".to_owned(), json!(owner.to_string()));
         }
         let first = genesis(RELEASES_IB, data, Relations::new(), stamp(), &uuid(&mut OsEntropy));
+        let registry = first.address().as_str().to_owned();
         node.engine().commit_local(space, vec![first]).await.map_err(crate::commands::store_failure)?;
-        Self::find(node, name)?.ok_or_else(|| Failure::failed("release", "the space of the app is gone"))
+        let made = Self::of_space(node.store(), space).into_iter().find(|app| app.registry == registry);
+        made.ok_or_else(|| Failure::failed("release", "the space of the app is gone"))
     }
 
     /// Whether its first frame says that one of these nodes publishes it.
@@ -166,15 +179,17 @@ impl App {
     /// The records of the publisher's key ledger, oldest first, as each timeline of them goes, a diverged one once for each end;
     /// none are verified. Whoever may write can begin other timelines, so all are given.
     pub(crate) fn ledgers(&self) -> Vec<LedgerLine> {
+        self.key_lines().iter().map(|frames| self.ledger_line(frames)).collect()
+    }
+
+    fn key_lines(&self) -> Vec<Vec<Verified>> {
         let lines = self.view.timelines_of(KEYS_IB).into_iter().take(TIMELINES_MAX);
         let ends = lines.flat_map(|info| info.tips.into_iter().take(ENDS_MAX));
-        let frames = ends.filter_map(|tip| self.line_to(&tip.sid)).take(TIMELINES_MAX);
-        frames.map(|frames| self.ledger_line(&frames)).collect()
+        ends.filter_map(|tip| self.line_to(&tip.sid)).take(TIMELINES_MAX).collect()
     }
 
     fn ledger_line(&self, frames: &[Verified]) -> LedgerLine {
-        let read = |frame: &Verified| LedgerRecord::parse(frame.object()?.get("record")?).ok();
-        let mut line = LedgerLine { records: frames.iter().filter_map(read).collect(), proof: Vec::new() };
+        let mut line = LedgerLine { records: frames.iter().filter_map(ledger_record).collect(), proof: Vec::new() };
         let mut known = BTreeSet::new();
         // The newest proof holds those before it; a few are enough for whoever was away.
         for frame in frames.iter().rev().filter(|frame| frame.relations().contains_key("bin")).take(PROOFS_MAX) {
@@ -211,11 +226,9 @@ impl App {
 
     /// The channels that the space speaks of.
     pub(crate) fn channels(&self) -> Vec<Channel> {
-        let tips = self.lines(CHANNEL_IB);
-        let mut found: Vec<Channel> = tips.iter().filter_map(|line| Some(self.entry(line.last()?)?.0)).collect();
-        found.sort();
-        found.dedup();
-        found
+        let lines = self.lines(CHANNEL_IB);
+        let found: BTreeSet<Channel> = lines.iter().flatten().filter_map(|frame| Some(self.entry(frame)?.0)).collect();
+        found.into_iter().collect()
     }
 
     fn entry(&self, frame: &Verified) -> Option<(Channel, Entry)> {
@@ -236,13 +249,17 @@ impl App {
         Some((channel, entry))
     }
 
-    /// The frames of every timeline with this ib, oldest first. Where one is diverged, nobody but its writers can say which
-    /// side holds: the side with the most frames is taken, and the signatures tell the rest.
+    /// The frames of every timeline with this ib, oldest first. Where one is diverged, nobody but its writers can say which side holds:
+    /// the side with the most frames comes first, then what the others have behind where they part; the signatures tell the rest.
     fn lines(&self, ib: &str) -> Vec<Vec<Verified>> {
-        let line = |info: sealtide_store::TimelineInfo| -> Option<Vec<Verified>> {
-            self.line_to(&info.tips.iter().max_by_key(|tip| tip.n)?.sid)
+        let sides = |info: sealtide_store::TimelineInfo| -> Vec<Vec<Verified>> {
+            let (mut tips, mut known) = (info.tips, BTreeSet::new());
+            tips.sort_by_key(|tip| std::cmp::Reverse(tip.n));
+            let lines = tips.iter().take(ENDS_MAX).filter_map(|tip| self.line_to(&tip.sid));
+            let new = lines.map(|line| line.into_iter().filter(|frame| known.insert(frame.sid())).collect());
+            new.collect()
         };
-        self.view.timelines_of(ib).into_iter().take(TIMELINES_MAX).filter_map(line).collect()
+        self.view.timelines_of(ib).into_iter().take(TIMELINES_MAX).flat_map(sides).collect()
     }
 
     /// The frames of a timeline up to one of its ends, oldest first.
@@ -313,13 +330,8 @@ impl App {
         ContentReader::open(&self.store, &self.view, &entry.tar)
     }
 
-    /// The frame that names a release as the newest of its channel, after `before`.
-    pub(crate) fn next_entry(
-        &self,
-        before: Option<&Entry>,
-        head: &Signed<ChannelHead>,
-        bin: [Address; 2],
-    ) -> Result<Verified, Failure> {
+    /// The frame that names a release as the newest of its channel, behind `tip`; where nothing can stand behind that, it begins a timeline.
+    pub(crate) fn next_entry(&self, tip: Option<&Entry>, head: &Signed<ChannelHead>, bin: [Address; 2]) -> Verified {
         let content = head.content();
         let data = object(json!({
             "registry": self.registry,
@@ -329,18 +341,20 @@ impl App {
             "head": head.to_value(),
         }));
         let relations = Relations::from([("bin".to_owned(), bin.to_vec())]);
-        let Some(before) = before else {
-            return Ok(genesis(CHANNEL_IB, data, relations, stamp(), &uuid(&mut OsEntropy)));
-        };
-        try_evolve(&before.frame, data, relations, stamp())
-            .map_err(|error| Failure::failed("store", format!("channel {}: {error}", content.channel)))
+        let behind = tip.and_then(|tip| try_evolve(&tip.frame, data.clone(), relations.clone(), stamp()).ok());
+        behind.unwrap_or_else(|| genesis(CHANNEL_IB, data, relations, stamp(), &uuid(&mut OsEntropy)))
     }
 
-    /// The frames that bring the copy of the key ledger up to `records`. A recovery brings `proof`, the frames of the owner that prove it.
+    /// The frames that bring the copy of the key ledger up to `records`: behind the longest copy of its begin that is here, else a new one,
+    /// since whoever may write can put anything behind a copy. A recovery brings `proof`, the frames of the owner that prove it.
     pub(crate) fn next_keys(&self, records: &[LedgerRecord], proof: &[Verified]) -> Result<Vec<Verified>, Failure> {
-        let lines = self.lines(KEYS_IB);
-        let mut tip = lines.first().and_then(|line| line.last().cloned());
-        let known = lines.first().map_or(0, Vec::len);
+        let is_copy = |line: &Vec<Verified>| {
+            line.len() <= records.len()
+                && line.iter().zip(records).all(|(frame, record)| ledger_record(frame).as_ref() == Some(record))
+        };
+        let copy = self.key_lines().into_iter().filter(is_copy).max_by_key(Vec::len);
+        let known = copy.as_ref().map_or(0, Vec::len);
+        let mut tip = copy.and_then(|mut line| line.pop());
         let mut made = Vec::new();
         for record in records.iter().skip(known) {
             let data = Object::from_iter([("record".to_owned(), record.to_value())]);
@@ -360,6 +374,10 @@ impl App {
         }
         Ok(made)
     }
+}
+
+fn ledger_record(frame: &Verified) -> Option<LedgerRecord> {
+    LedgerRecord::parse(frame.object()?.get("record")?).ok()
 }
 
 impl Entry {

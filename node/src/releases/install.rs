@@ -49,10 +49,10 @@ pub(crate) struct Install {
 }
 
 /// A release in a channel that was found to count.
-struct Candidate {
+pub(super) struct Candidate {
     entry: Entry,
     head: Signed<ChannelHead>,
-    manifest: Signed<Manifest>,
+    pub(super) manifest: Signed<Manifest>,
 }
 
 impl Install {
@@ -288,7 +288,7 @@ fn no_trust(what: &str) -> Failure {
 
 /// The newest release that counts, or the version that was asked for. The greatest head that counts decides, wherever it stands, and
 /// it alone: whoever may write to the space can repeat older ones, and put any number beside them.
-fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
+pub(super) fn choose(app: &App, order: &InstallOrder, trust: &Trust, seen: &Seen) -> Result<Candidate, Failure> {
     let lines = app.channel(&order.wanted.channel);
     if lines.is_empty() {
         let text = format!("{} has no channel {}", app.name, order.wanted.channel);

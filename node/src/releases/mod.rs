@@ -17,12 +17,16 @@ mod from_peers;
 mod install;
 mod memory;
 mod mirror;
+mod own;
 mod publish;
 mod receive;
 mod renewal;
 mod retention;
 mod takeover;
 mod tiers;
+
+#[cfg(test)]
+mod tests;
 
 use sealtide_folder::release::ReleaseError;
 use sealtide_releases::bundle::{ReleaseRefused, TrustRefused};
@@ -33,6 +37,7 @@ pub(crate) use file::{OpenBundle, verify_file};
 pub(crate) use install::{Install, InstallOrder, shown_trust};
 pub(crate) use memory::{InstalledAt, MEMORY_SETTINGS, Memory, installs};
 pub(crate) use mirror::keep_complete;
+pub(crate) use own::OwnKeys;
 pub(crate) use publish::{Promotion, Publication, Published, promote, publish, renew, yank};
 pub(crate) use receive::{NotReceived, receive};
 pub(crate) use renewal::{archive, keep_fresh, keep_fresh_alone};

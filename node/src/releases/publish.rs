@@ -16,9 +16,10 @@ use sealtide_store::Store;
 use semver::Version;
 use serde_json::json;
 
-use super::app::{App, Entry};
+use super::app::App;
 use super::archive::ArchiveSettings;
 use super::file::OpenBundle;
+use super::own::{OwnKeys, OwnLine};
 use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
@@ -88,8 +89,9 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         Failure::usage("version", "the version registry has no entity global:main to take the version from")
             .hint("name one with --version")
     })?;
-    let (line, earlier) = known.as_ref().map_or(Ok(Default::default()), |app| own_line(app, &order.channel))?;
-    refuse_known(&order.app, &order.channel, &version, &earlier, order.allow_downgrade)?;
+    let keys = own_keys(&desk).await?;
+    let line = known.as_ref().map_or(Ok(Default::default()), |app| OwnLine::of(app, &order.channel, &keys))?;
+    refuse_known(&order.app, &order.channel, &version, &line.manifests, order.allow_downgrade)?;
     refuse_over(order.expiry)?;
     if let Some(minimum) = order.minimum_version.as_ref().filter(|minimum| version.cmp_precedence(minimum).is_lt()) {
         let text = format!("{version} is below {minimum}, and versions below that one would count as yanked");
@@ -108,8 +110,8 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         name: order.app.clone(),
         version,
         channel: order.channel.clone(),
-        seq: earlier.last().map_or(1, |before| before.content().seq + 1),
-        prev: earlier.last().map(Signed::hash),
+        seq: line.next_seq(),
+        prev: line.manifests.last().map(Signed::hash),
         minimum_version: order.minimum_version.clone(),
         key_version,
         created_at: made,
@@ -123,7 +125,7 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         signed_at: made,
     })?;
     let source = Source { payload: Payload::Packed(packed.payload), tar: packed.tar, records: packed.records };
-    bring_out(node, &desk, app, line.last(), manifest, source).await
+    bring_out(node, &desk, app, &line, manifest, source).await
 }
 
 /// Puts a release of one channel into another, with the same payload.
@@ -135,23 +137,24 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = known_app(node, &order.app)?;
-    let (from, manifests) = own_line(&app, &order.from)?;
-    let yanked = from.last().map(|newest| newest.head.content().yanked.clone()).unwrap_or_default();
+    let keys = own_keys(&desk).await?;
+    let from = OwnLine::of(&app, &order.from, &keys)?;
+    let yanked = from.yanked();
     let is_yanked = |manifest: &Signed<Manifest>| yanked.contains(&manifest.content().seq);
     let wanted = |manifest: &&Signed<Manifest>| match &order.version {
         Some(version) => *version == manifest.content().version,
         None => !is_yanked(manifest),
     };
-    let source = manifests.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
+    let source = from.manifests.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
     if is_yanked(source) {
         let text = format!("{} {} was taken back in channel {}", order.app, source.content().version, order.from);
         return Err(Failure::usage("yanked", text).hint("publish what is to be shipped as a new version"));
     }
     refuse_over(source.content().expiry)?;
-    let entry = entry_of(&from, source).ok_or_else(|| no_release(&order.app, &order.from))?;
-    let (line, earlier) = own_line(&app, &order.to)?;
+    let entry = from.entry_of(source).ok_or_else(|| no_release(&order.app, &order.from))?;
+    let line = OwnLine::of(&app, &order.to, &keys)?;
     let content = source.content();
-    refuse_known(&order.app, &order.to, &content.version, &earlier, order.allow_downgrade)?;
+    refuse_known(&order.app, &order.to, &content.version, &line.manifests, order.allow_downgrade)?;
     let (tiers, archive) = (Tiers::of(node.home()), ArchiveSettings::of(node.config()));
     let stored = tiers.find(content)?;
     let opened = blocking(move || OpenBundle::open(&tiers.file(&stored, &archive)?)).await?;
@@ -159,8 +162,8 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let made = now().wall_ms;
     let manifest = desk.sign_release(|key_version, _| Manifest {
         channel: order.to.clone(),
-        seq: earlier.last().map_or(1, |before| before.content().seq + 1),
-        prev: earlier.last().map(Signed::hash),
+        seq: line.next_seq(),
+        prev: line.manifests.last().map(Signed::hash),
         key_version,
         created_at: made,
         archive_date: Some(made + ARCHIVE_AFTER_MS),
@@ -168,7 +171,7 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
         ..content.clone()
     })?;
     let source = Source { payload, tar: entry.tar.clone(), records: Vec::new() };
-    bring_out(node, &desk, app, line.last(), manifest, source).await
+    bring_out(node, &desk, app, &line, manifest, source).await
 }
 
 /// Refuses a release that nobody could install.
@@ -191,11 +194,10 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = known_app(node, name)?;
-    let (line, manifests) = own_line(&app, channel)?;
+    let line = OwnLine::of(&app, channel, &own_keys(&desk).await?)?;
     let of_version = |manifest: &&Signed<Manifest>| manifest.content().version == *version;
-    let seq = manifests.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.content().seq;
-    let newest = line.last().ok_or_else(|| no_release(name, channel))?;
-    let mut yanked = newest.head.content().yanked.clone();
+    let seq = line.manifests.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.content().seq;
+    let mut yanked = line.yanked();
     if yanked.contains(&seq) {
         return Ok(seq);
     }
@@ -204,10 +206,11 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     }
     yanked.push(seq);
     yanked.sort_unstable();
-    let manifest = manifests.last().ok_or_else(|| no_release(name, channel))?;
-    let head = sign_head(&desk, manifest, yanked)?;
+    let manifest = line.manifests.last().ok_or_else(|| no_release(name, channel))?;
+    let entry = line.entry_of(manifest).ok_or_else(|| no_release(name, channel))?;
+    let head = sign_head(&desk, manifest, &line, yanked)?;
     let mut records = app.next_keys(&desk_records(&desk).await?, &node.identities().keyring_proof())?;
-    records.push(app.next_entry(Some(newest), &head, newest.bin())?);
+    records.push(app.next_entry(line.tip.as_ref(), &head, entry.bin()));
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
     node.audit()
         .note("release_yanked", &[("app", name.as_str()), ("channel", channel.as_str()), ("seq", &seq.to_string())]);
@@ -247,27 +250,54 @@ pub(crate) async fn renew_heads(
         return Ok(0);
     }
     let ledger = desk_records(desk).await?;
-    let (epoch, wall_ms) = (ledger.last().map_or(0, |record| record.epoch), now().wall_ms);
-    let proof = identities.keyring_proof();
-    let mut renewed = 0;
-    for app in apps {
-        let mut records = app.next_keys(&ledger, &proof)?;
-        for channel in app.channels() {
-            let (line, manifests) = own_line(&app, &channel)?;
-            let (Some(newest), Some(manifest)) = (line.last(), manifests.last()) else { continue };
-            let head = newest.head.content();
-            if head.epoch == epoch && wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS) {
-                continue;
+    let (keys, proof) = (OwnKeys::of(&ledger), identities.keyring_proof());
+    let (mut renewed, mut failed) = (0, None);
+    // What is wrong with one app is no reason to let the others' heads end.
+    for app in apps.iter().filter(|app| keys.released(app)) {
+        let records = renewals(desk, app, &ledger, &keys, &proof);
+        let done = match records {
+            Ok((records, _)) if records.is_empty() => Ok(0),
+            Ok((records, heads)) => engine.commit_local(app.space, records).await.map(|_| heads).map_err(store_failure),
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Ok(heads) => renewed += heads,
+            Err(failure) => {
+                tracing::warn!(app = %app.name, %failure, "the heads of an app were not signed anew");
+                failed.get_or_insert(failure);
             }
-            let head = sign_head(desk, manifest, head.yanked.clone())?;
-            records.push(app.next_entry(Some(newest), &head, newest.bin())?);
-            renewed += 1;
-        }
-        if !records.is_empty() {
-            engine.commit_local(app.space, records).await.map_err(store_failure)?;
         }
     }
-    Ok(renewed)
+    failed.map_or(Ok(renewed), Err)
+}
+
+/// The frames that bring the copy of the ledger and the heads of an app up to date, and how many heads.
+fn renewals(
+    desk: &Desk,
+    app: &App,
+    ledger: &[LedgerRecord],
+    keys: &OwnKeys,
+    proof: &[Verified],
+) -> Result<(Vec<Verified>, usize), Failure> {
+    let (epoch, wall_ms) = (ledger.last().map_or(0, |record| record.epoch), now().wall_ms);
+    let (mut records, mut heads) = (app.next_keys(ledger, proof)?, 0);
+    for channel in app.channels() {
+        let line = OwnLine::of(app, &channel, keys)?;
+        let Some(manifest) = line.manifests.last() else { continue };
+        let Some(entry) = line.entry_of(manifest) else { continue };
+        let is_fresh = |head: &ChannelHead| {
+            head.manifest_sha256 == manifest.hash()
+                && head.epoch == epoch
+                && wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS)
+        };
+        if line.head.as_ref().is_some_and(|head| is_fresh(head.content())) {
+            continue;
+        }
+        let head = sign_head(desk, manifest, &line, line.yanked())?;
+        records.push(app.next_entry(line.tip.as_ref(), &head, entry.bin()));
+        heads += 1;
+    }
+    Ok((records, heads))
 }
 
 /// What a release is made of.
@@ -291,12 +321,11 @@ pub(super) async fn bring_out(
     node: &Node,
     desk: &Arc<Desk>,
     app: App,
-    before: Option<&Entry>,
+    line: &OwnLine,
     manifest: Signed<Manifest>,
     source: Source,
 ) -> Result<Published, Failure> {
-    let yanked = before.map(|entry| entry.head.content().yanked.clone()).unwrap_or_default();
-    let head = sign_head(desk, &manifest, yanked)?;
+    let head = sign_head(desk, &manifest, line, line.yanked())?;
     let ledger = desk_records(desk).await?;
     let owner = node.identities().owner().map(|owner| owner.to_string());
     let proof = node.identities().keyring_proof();
@@ -321,7 +350,7 @@ pub(super) async fn bring_out(
     let head_address = head_address.ok_or_else(|| Failure::failed("release", "the bundle head was not stored"))?;
     records.extend(tar_records);
     records.extend(head_records);
-    records.push(app.next_entry(before, &head, [head_address, tar])?);
+    records.push(app.next_entry(line.tip.as_ref(), &head, [head_address, tar]));
     crate::failpoint::hit("release_stored");
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
     crate::failpoint::hit("release_announced");
@@ -378,9 +407,17 @@ fn bundle_head_of(manifest: &Signed<Manifest>, ledger: &[LedgerRecord], proof: V
     BundleHead { manifest: manifest.clone(), chain, proof }
 }
 
-/// The head that names a manifest as the newest of its channel, from now on for seven days.
-fn sign_head(desk: &Desk, manifest: &Signed<Manifest>, yanked: Vec<u64>) -> Result<Signed<ChannelHead>, Failure> {
-    let (content, issued_at) = (manifest.content(), now().wall_ms);
+/// The head that names a manifest as the newest of its channel, from now on for seven days. It is later than the one before, whatever
+/// the clock says: followers take the later of two of a release.
+fn sign_head(
+    desk: &Desk,
+    manifest: &Signed<Manifest>,
+    line: &OwnLine,
+    yanked: Vec<u64>,
+) -> Result<Signed<ChannelHead>, Failure> {
+    let (content, wall_ms) = (manifest.content(), now().wall_ms);
+    let before = line.head.as_ref().map(Signed::content).filter(|before| before.seq == content.seq);
+    let issued_at = before.map_or(wall_ms, |before| wall_ms.max(before.issued_at + 1));
     desk.sign_release(|_, epoch| ChannelHead {
         registry: content.registry.clone(),
         channel: content.channel.clone(),
@@ -389,7 +426,7 @@ fn sign_head(desk: &Desk, manifest: &Signed<Manifest>, yanked: Vec<u64>) -> Resu
         version: content.version.clone(),
         epoch,
         issued_at,
-        not_after: issued_at + HEAD_MS_DEFAULT,
+        not_after: issued_at.max(wall_ms + HEAD_MS_DEFAULT),
         yanked,
     })
 }
@@ -441,28 +478,6 @@ impl Packing {
     }
 }
 
-/// The one line of a channel that this node writes, with the manifests of its releases, oldest first.
-pub(super) fn own_line(app: &App, channel: &Channel) -> Result<(Vec<Entry>, Vec<Signed<Manifest>>), Failure> {
-    let mut lines = app.channel(channel);
-    if lines.len() > 1 {
-        let text = format!("channel {channel} of {} has {} timelines", app.name, lines.len());
-        return Err(Failure::new(Exit::Verification, "forked", text));
-    }
-    let line = lines.pop().unwrap_or_default();
-    let mut manifests: Vec<Signed<Manifest>> = Vec::new();
-    for entry in &line {
-        if manifests.last().is_none_or(|before| before.hash() != entry.manifest_sha256) {
-            manifests.push(app.bundle_head(entry)?.manifest);
-        }
-    }
-    Ok((line, manifests))
-}
-
-fn entry_of<'a>(line: &'a [Entry], manifest: &Signed<Manifest>) -> Option<&'a Entry> {
-    let hash = manifest.hash();
-    line.iter().find(|entry| entry.manifest_sha256 == hash)
-}
-
 fn known_app(node: &Node, name: &AppName) -> Result<App, Failure> {
     let unknown = || Failure::usage("no_app", format!("no app {name} here")).hint("`sealtide release list` shows them");
     App::find(node, name)?.ok_or_else(unknown)
@@ -507,6 +522,11 @@ pub(super) fn refuse_in_doubt(node: &Node) -> Result<(), Failure> {
 pub(super) async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
     let node = node.clone();
     blocking(move || node.desk(true)).await
+}
+
+/// The pairs that signed what this node released.
+pub(super) async fn own_keys(desk: &Arc<Desk>) -> Result<OwnKeys, Failure> {
+    Ok(OwnKeys::of(&desk_records(desk).await?))
 }
 
 async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {

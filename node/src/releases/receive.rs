@@ -15,7 +15,8 @@ use sealtide_releases::bundle::{AppName, Manifest, Signed};
 
 use super::app::App;
 use super::file::OpenBundle;
-use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_line, refuse_in_doubt};
+use super::own::OwnLine;
+use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_keys, refuse_in_doubt};
 use crate::content::ContentWriter;
 use crate::failure::Failure;
 use crate::gateway::{Desk, ledger_nodes};
@@ -93,8 +94,9 @@ pub(crate) async fn receive(node: &Node, name: &AppName, version: &str, file: &P
     let own = ledger_nodes(node.store(), node.id());
     let app = App::find(node, name).map_err(failed)?.filter(|app| app.is_by(&own));
     let app = app.filter(|app| app.registry == manifest.content().registry).ok_or(NotReceived::Registry)?;
-    let (line, earlier) = own_line(&app, &manifest.content().channel).map_err(failed)?;
-    is_next(&manifest, &earlier)?;
+    let keys = own_keys(&desk).await.map_err(failed)?;
+    let line = OwnLine::of(&app, &manifest.content().channel, &keys).map_err(failed)?;
+    is_next(&manifest, &line)?;
     is_signed_now(&desk, &manifest)?;
     if manifest.content().expiry.is_some_and(|end| now().wall_ms >= end) {
         return Err(NotReceived::Expired);
@@ -109,7 +111,7 @@ pub(crate) async fn receive(node: &Node, name: &AppName, version: &str, file: &P
     .await
     .map_err(failed)?;
     let source = Source { payload: Payload::Bundle(Box::new(bundle)), tar, records };
-    bring_out(node, &desk, app, line.last(), manifest, source).await.map_err(failed)
+    bring_out(node, &desk, app, &line, manifest, source).await.map_err(failed)
 }
 
 /// Whether a manifest is the one of a path: `1.0.0`, or `1.0.0~stable`.
@@ -123,14 +125,15 @@ fn is_named(manifest: &Manifest, name: &AppName, version: &str) -> Result<(), No
 }
 
 /// Whether a manifest comes right after those of its channel.
-fn is_next(manifest: &Signed<Manifest>, earlier: &[Signed<Manifest>]) -> Result<(), NotReceived> {
+fn is_next(manifest: &Signed<Manifest>, line: &OwnLine) -> Result<(), NotReceived> {
+    let earlier = &line.manifests;
     let content = manifest.content();
     let found = format!("{} {} ({})", content.name, content.version, content.channel);
     if earlier.iter().any(|before| before.content().version == content.version) {
         return Err(NotReceived::Exists(found));
     }
     let newest = earlier.last();
-    let next = newest.map_or(1, |newest| newest.content().seq + 1);
+    let next = line.next_seq();
     if content.seq != next {
         return Err(NotReceived::Seq { found: content.seq, next });
     }

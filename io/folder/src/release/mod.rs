@@ -17,7 +17,9 @@ mod unpack;
 
 pub use list::{Listed, list_files};
 pub use pack::{Packed, pack};
-pub use switch::{Installed, PREVIOUS_SUFFIX, begin, discard, identity, keep_previous, look, previous_of, switch, sync};
+pub use switch::{
+    Installed, PREVIOUS_SUFFIX, begin, discard, identity, keep_previous, look, previous_of, switch, sync,
+};
 pub use unpack::{Plain, check, decompress, unpack};
 
 pub(crate) use tape::{END, header, padding};

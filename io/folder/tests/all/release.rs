@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use sealtide_crypto::blake3;
 use sealtide_folder::fuzzing;
 use sealtide_folder::release::{
-    Installed, Packed, ReleaseError, begin, check, decompress, discard, identity, keep_previous, list_files, look, pack,
-    previous_of, switch, unpack,
+    Installed, Packed, ReleaseError, begin, check, decompress, discard, identity, keep_previous, list_files, look,
+    pack, previous_of, switch, unpack,
 };
 use sealtide_releases::bundle::ReleaseFile;
 use tempfile::TempDir;
