@@ -188,9 +188,9 @@ impl Export<'_> {
             members_of_a_moment(|after, limit| self.view.bulk(after, limit)).into_iter().collect();
         let (mut written, mut chunks) = (Written::default(), BTreeSet::new());
         for batch in members.chunks(BATCH) {
-            for (_, sid) in batch.iter().copied() {
-                let record = self.view.record(&sid).ok_or_else(|| missing(&format!("record {sid}")))?;
-                let may_lack = absences.get(&sid).is_some_and(|absence| absence.is_away());
+            for (_, sid) in batch {
+                let record = self.view.record(sid).ok_or_else(|| missing(&format!("record {sid}")))?;
+                let may_lack = absences.get(sid).is_some_and(|absence| absence.is_away());
                 for chunk in Manifest::chunks_listed(&record) {
                     let chunk = chunk.hash;
                     if chunks.insert(chunk) {
@@ -231,9 +231,12 @@ fn members_of_a_moment(mut bulk: impl FnMut(Option<(u64, Sid)>, usize) -> Vec<(u
         let (before, mut after) = (members.len(), None);
         loop {
             let batch = bulk(after, BATCH);
-            let Some(last) = batch.last().copied() else { break };
+            let is_last = batch.len() < BATCH;
+            after = batch.last().copied();
             members.extend(batch);
-            after = Some(last);
+            if is_last {
+                break;
+            }
         }
         if members.len() == before {
             return members;
