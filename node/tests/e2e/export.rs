@@ -114,10 +114,12 @@ fn lines_that_were_changed_are_refused_and_nothing_of_them_stays() {
     let other = Machine::new();
     other.ok(&["init"]);
     let chunk = text.lines().find(|line| line.starts_with("{\"chunk\"")).unwrap();
+    let named = text.lines().find(|line| line.starts_with("{\"ib\":\"file\"")).unwrap();
     let odd_chunk = chunk.replacen("\"base64\":\"", "\"base64\":\"AAAA", 1);
     for (what, changed) in [
         ("another text", text.replace("two\\n", "six\\n")),
         ("another chunk", text.replace(chunk, &odd_chunk)),
+        ("no record that others name", text.replace(&format!("{named}\n"), "")),
         ("no JSON", text.replacen("{\"ib\"", "{\"ib", 1)),
         ("another schema", text.replacen("sealtide/export/1", "sealtide/export/9", 1)),
         ("nothing", String::new()),
