@@ -176,6 +176,24 @@ fn what_is_held_is_rejected_for_everybody() {
     c.ok(&["verify"]);
 }
 
+/// Nobody could look at what is held of a space that is gone, and nothing would ever free it.
+// Proves: SY-67
+#[test]
+fn what_is_held_goes_with_its_space() {
+    let Scene { a, node_a: _node_a, node_c: _node_c, .. } = a_removed_writer();
+    let is_on_the_disk = || {
+        let packs = std::fs::read_dir(a.home().join("store/packs")).unwrap();
+        packs
+            .map(|pack| std::fs::read(pack.unwrap().path()).unwrap())
+            .any(|pack| pack.windows(7).any(|at| at == b"late.md"))
+    };
+    assert!(is_on_the_disk());
+    a.ok(&["spaces", "remove", "Notes"]);
+    a.ok(&["gc"]);
+    assert!(!is_on_the_disk());
+    a.ok(&["verify"]);
+}
+
 /// What is held is looked at again when the members change: the writer is let in again.
 // Proves: SY-102
 #[test]
