@@ -74,6 +74,12 @@ pub fn next_frame(prev: &Verified, text: &str) -> Verified {
     evolve(prev, data, Relations::new(), Stamp { ms: 1_700_000_100_000 })
 }
 
+/// A frame behind `prev` that takes the place of `orphans` too.
+pub fn merging_frame(prev: &Verified, orphans: &[Verified]) -> Verified {
+    let orphans = orphans.iter().map(|orphan| orphan.address().clone()).collect();
+    evolve(prev, Object::new(), Relations::from([("graftorphan".to_owned(), orphans)]), Stamp { ms: 1_700_000_200_000 })
+}
+
 /// A record in no timeline.
 pub fn stone_of(text: &str) -> Verified {
     let mut data = Object::new();

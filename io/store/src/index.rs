@@ -263,14 +263,27 @@ pub(crate) fn address_hash(address: &Address) -> [u8; 16] {
 
 /// Joins the pieces of large moves: each one looks at all tips of its timeline.
 fn whole(mut moves: Vec<TipMove>) -> Vec<TipMove> {
+    // What the later pieces of a move take away, until its last one: to join a piece is to copy all before it.
+    let mut removed: Vec<Sid> = Vec::new();
+    let complete = |first: &mut TipMove, removed: &mut Vec<Sid>| {
+        if !removed.is_empty() {
+            first.removed = [&*first.removed, removed].concat().into();
+            removed.clear();
+        }
+    };
     moves.dedup_by(|later, first| {
         let is_piece = later.timeline == first.timeline && (later.removed.is_empty() || first.added.is_empty());
         if is_piece {
-            first.removed = [&*first.removed, &*later.removed].concat().into();
+            removed.extend_from_slice(&later.removed);
             first.added.append(&mut later.added);
+        } else {
+            complete(first, &mut removed);
         }
         is_piece
     });
+    if let Some(last) = moves.last_mut() {
+        complete(last, &mut removed);
+    }
     moves
 }
 

@@ -9,7 +9,7 @@ use crate::entry::{Entry, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Sums};
 use crate::log::Log;
-use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error, pack_name, was_durable};
+use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error, pack_name, punch, was_durable};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
 use crate::seal::write_run;
 use crate::state;
@@ -32,6 +32,8 @@ pub(crate) fn has_format(disk: &dyn Disk) -> Result<bool, OpenError> {
         Err(error) => return Err(failed(error)),
     };
     if bytes == FORMAT.as_bytes() {
+        // A process that was killed while it made the store left these in the page cache.
+        disk.open(FORMAT_FILE).and_then(|file| file.sync()).and_then(|()| disk.sync_folder("")).map_err(failed)?;
         return Ok(true);
     }
     let torn = FORMAT.as_bytes().starts_with(&bytes) || bytes.iter().all(|byte| *byte == 0);
@@ -162,6 +164,10 @@ fn rebuild_once(
 ) -> Result<(Index, Log), OpenError> {
     let mut packs = open_packs(&**disk)?;
     drop_unused_last(disk, &mut packs)?;
+    // As their bytes below, so their names: what a killed process made is written to from now on.
+    if !packs.is_empty() {
+        disk.sync_folder(FOLDER).map_err(|source| OpenError::Io { file: FOLDER.to_owned(), source })?;
+    }
     let mut index = Index::new(runs);
     let last = packs.pop();
     index.packs.extend(packs.iter().map(|pack| (pack.number, Arc::clone(pack))));
@@ -222,8 +228,15 @@ fn load_runs(disk: &Arc<dyn Disk>, index: &mut Index) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Writes the run of the sealed packs up to `last`, if the disk lets it; until then they stay in memory.
+/// Writes the run of the sealed packs up to `last`, all of them durable, if the disk lets it; until then they stay in memory.
 pub(crate) fn seal_run(index: &mut Index, last: u32) {
+    // No run says which room is still to be given back.
+    let freed = std::mem::take(&mut index.freed);
+    if let Err(error) = punch(&index.packs, &freed) {
+        tracing::warn!(%error, pack = last, "the room of freed chunks was not given back: their packs stay in memory");
+        index.freed = freed;
+        return;
+    }
     index.settle_sums();
     match write_run(index, last) {
         Ok(run) => index.adopt_run(run),

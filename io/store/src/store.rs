@@ -610,7 +610,11 @@ impl Store {
         self.inner.durable.rolled(pack.number);
         self.inner.durable.set_head(&pack, log.len);
         if read(&self.inner.index).lets_go() {
-            self.seal_run(log, pack.number - 1);
+            match self.give_back_before_a_run() {
+                true => self.seal_run(log, pack.number - 1),
+                // The next try waits, as behind a run that could not be written.
+                false => log.run_failed_at = read(&self.inner.index).fresh,
+            }
         }
         write(&self.inner.index).packs.insert(pack.number, pack);
         Ok(())

@@ -189,12 +189,15 @@ fn heads(fresh: &FreshTips, runs: &Runs, number: u32, timeline: &TimelineId) -> 
     while let Some(row) = scan.next_of(&key)? {
         heads.push(read_head_row(row));
     }
-    for (sid, change) in fresh.of(timeline) {
-        match change.gone {
-            true => heads.retain(|head| head.sid != *sid),
-            false => heads.push(Head { timeline: *timeline, sid: *sid, id: change.id, stored: change.stored }),
-        }
+    // In a timeline of very many tips as many may be gone: one pass for all.
+    let gone: BTreeSet<&Sid> = fresh.of(timeline).filter(|(_, change)| change.gone).map(|(sid, _)| sid).collect();
+    if !gone.is_empty() {
+        heads.retain(|head| !gone.contains(&head.sid));
     }
+    let added = fresh.of(timeline).filter(|(_, change)| !change.gone);
+    heads.extend(
+        added.map(|(sid, change)| Head { timeline: *timeline, sid: *sid, id: change.id, stored: change.stored }),
+    );
     heads.sort_unstable_by_key(|head| head.sid);
     Ok(heads)
 }

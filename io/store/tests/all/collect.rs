@@ -234,6 +234,46 @@ fn holes_that_the_disk_refused_are_made_by_the_next_collection() {
     assert_sound(&store, "after the second");
 }
 
+/// What is freed is so only when that is durable: after a sync that failed nobody knows.
+#[test]
+fn a_collection_after_a_failed_one_makes_no_holes() {
+    for image in 0..20 {
+        let (home, [first, gone, last]) = with_garbage(1);
+        let store = home.open();
+        home.disk.fail_next_sync();
+        assert!(store.collect().is_err());
+        assert!(store.collect().is_err(), "the store must be opened again first");
+        let crashed = home.crash(image);
+        let store = crashed.open();
+        assert!(is_whole(&store, &first) && is_whole(&store, &last));
+        let listed = store.unreferenced_chunks().len();
+        assert!(listed == 2 && is_whole(&store, &gone) || listed == 0 && !is_whole(&store, &gone), "image {image}");
+        put(&store, &space(2), &gone);
+        assert!(is_whole(&store, &gone), "what is said to be here is");
+        assert_sound(&store, &format!("image {image}"));
+    }
+}
+
+/// A run does not say which room is to be given back: none is written before it is.
+#[test]
+fn holes_that_the_disk_refused_are_not_forgotten_with_a_restart() {
+    let (home, [_, gone, _]) = with_garbage(1);
+    let store = home.open();
+    let before = home.disk.used();
+    home.disk.fail_next_punch();
+    assert!(store.collect().is_err());
+    let alone = home.disk.used();
+    put(&store, &space(1), &conformance::binary(6));
+    let each = home.disk.used() - alone;
+    [7, 8, 9, 10, 11].map(conformance::binary).iter().for_each(|binary| put(&store, &space(1), binary));
+    drop(store);
+    let store = home.open();
+    store.collect().unwrap();
+    assert!(home.disk.used() + 300 * 1024 < before + 6 * each, "the disk has the room back");
+    assert!(!is_whole(&store, &gone));
+    assert_sound(&store, "after the restart");
+}
+
 /// A look at what could be freed, commits and snapshots at the same time: each wants two of three locks.
 #[test]
 fn looking_for_what_can_be_freed_stops_nobody() {

@@ -265,6 +265,36 @@ fn what_a_killed_process_left_survives_a_cut_after_the_next_one_wrote() {
     assert!(sealed > 5, "some were killed about the sealing of a pack");
 }
 
+/// Killed while it is made, gone on with by the next process, and then a power cut.
+#[test]
+fn a_store_that_was_killed_while_it_was_made_survives_a_cut() {
+    let space = crate::support::spaces()[0];
+    let mut at = 1;
+    loop {
+        let disk = sealtide_store::mem::MemDisk::new(at);
+        disk.fail_from(Some(at));
+        let open = |disk: &sealtide_store::mem::MemDisk| Store::open(Arc::new(disk.clone()), Config::default());
+        let made = open(&disk).is_ok();
+        disk.fail_from(None);
+        if made {
+            break;
+        }
+        let store = open(&disk).unwrap();
+        store.adopt_space(space).unwrap();
+        store
+            .commit(&space, &sealtide_store::conformance::local(vec![sealtide_store::conformance::first_frame(1)]))
+            .unwrap();
+        for image in 0..10 {
+            // While the process goes on: it never closes.
+            let crashed = open(&disk.crash(image)).unwrap();
+            let view = crashed.view(&space).unwrap_or_else(|| panic!("killed at call {at}, image {image}: no space"));
+            assert_eq!(view.info().unwrap().records, 1, "killed at call {at}, image {image}");
+        }
+        at += 1;
+    }
+    assert!(at > 5);
+}
+
 #[test]
 fn one_store_at_a_time() {
     let mut player = Player::new(1, 1 << 28);

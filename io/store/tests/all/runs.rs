@@ -603,3 +603,32 @@ fn a_timeline_of_very_many_tips_moves_at_once() {
         assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
     }
 }
+
+/// As many tips go as come, and those that go lie in a run.
+#[test]
+fn very_many_tips_are_gone_at_once() {
+    let disk = MemDisk::new(1);
+    let open = || Store::open(Arc::new(disk.clone()), Config { sealed_records: 100, ..config(1 << 28) }).unwrap();
+    let store = open();
+    let space = SpaceId::from_bytes([1; 32]);
+    store.adopt_space(space).unwrap();
+    let first = conformance::first_frame(1);
+    let timeline = first.frame().unwrap().timeline;
+    let count = 2_000 * scale();
+    let sides: Vec<_> =
+        (0..count).map(|number| conformance::next_frame(&first, &format!("side {number}"))).collect();
+    let kept = conformance::next_frame(&sides[0], "kept");
+    store.commit(&space, &conformance::local([vec![first], sides.clone()].concat())).unwrap();
+    // Seals the pack.
+    store.commit(&space, &conformance::local(vec![record(1)])).unwrap();
+    assert!(!runs(&disk).is_empty());
+    let ends: Vec<_> = sides.chunks(1_000).map(|some| conformance::merging_frame(&kept, some)).collect();
+    let last = ends.len() as u64;
+    store.commit(&space, &conformance::local([vec![kept], ends].concat())).unwrap();
+    let check = |store: Store| {
+        assert_eq!(store.view(&space).unwrap().tips(&timeline).len() as u64, last);
+        assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
+    };
+    check(store);
+    check(open());
+}
