@@ -317,13 +317,16 @@ impl Work<'_, '_, '_> {
                 }
             }
         }
+        let mut misspelt = BTreeSet::new();
         for step in self.dirs {
-            if let Step::MakeDir { path } = step
-                && let Err(Fail::Stopped) = self.hands.make_dir(path)
-            {
-                return Err(FolderError::Stopped);
+            let Step::MakeDir { path } = step else { continue };
+            match self.hands.make_dir(path) {
+                Err(Fail::Stopped) => return Err(FolderError::Stopped),
+                // What is to stand in it would land in the other one.
+                Err(Fail::Skip(SkipReason::OtherSpelling)) => drop(misspelt.insert(path.as_str())),
+                // A directory that cannot be made fails the items that need it.
+                _ => {}
             }
-            // A directory that cannot be made fails the items that need it.
         }
         for at in 0..items.len() {
             if self.unsynced.bytes > BATCH_BYTES_MAX {
@@ -332,7 +335,9 @@ impl Work<'_, '_, '_> {
             if matches!(items[at].outcome, Outcome::Failed) {
                 continue;
             }
-            match self.item(&items[at]) {
+            let is_misspelt = ancestors(items[at].wish.path()).any(|dir| misspelt.contains(dir));
+            let done = if is_misspelt { Err(Fail::Skip(SkipReason::OtherSpelling)) } else { self.item(&items[at]) };
+            match done {
                 Ok((stat, content)) => items[at].outcome = Outcome::Done { stat, content },
                 Err(fail) => self.fail(items, at, fail)?,
             }

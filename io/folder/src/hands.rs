@@ -13,6 +13,7 @@ use crate::aside;
 use crate::journal::{New, Old, Step};
 use crate::path::ancestors;
 use crate::root::Root;
+use crate::spelling::Spelling;
 use crate::stat::Look;
 use crate::{FolderError, SkipReason};
 
@@ -52,12 +53,18 @@ impl Hands<'_> {
         if goes_on { Ok(()) } else { Err(Fail::Stopped) }
     }
 
-    /// Makes a directory; one that is there already will do.
+    /// Makes a directory; one that is there already will do, by this very name.
     pub(crate) fn make_dir(&mut self, path: &str) -> Result<(), Fail> {
         self.step("make_dir")?;
         match self.root.make_dir(path) {
             Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => match self.root.look(path)? {
-                Look::Seen(stat, _) if stat.kind == FileKind::Dir => Ok(()),
+                // Another of the same batch may have been made under a name that differs only in case.
+                Look::Seen(stat, _) if stat.kind == FileKind::Dir => {
+                    match Spelling::default().is_listed(self.root, path)? {
+                        true => Ok(()),
+                        false => Err(Fail::Skip(SkipReason::OtherSpelling)),
+                    }
+                }
                 _ => Err(Fail::Dirty(path.to_owned())),
             },
             other => Ok(other?),

@@ -143,7 +143,8 @@ impl Root {
 
     pub(crate) fn make_dir(&self, path: &str) -> io::Result<()> {
         let (dir, name) = split(path);
-        Ok(rustix::fs::mkdirat(&*self.dir(dir)?, name, Mode::from_raw_mode(0o777))?)
+        let dir = self.dir(dir)?;
+        Ok(rustix::fs::mkdirat(&*dir, &*self.answering(&dir, name), Mode::from_raw_mode(0o777))?)
     }
 
     /// Makes the directories above `path` that are missing.

@@ -105,6 +105,10 @@ fn read(root: &Root, dir: &str) -> RulesOfDir {
         Ok(None) => return RulesOfDir::None,
         Err(problem) => return RulesOfDir::Unknown(problem.to_string()),
     };
+    // As text of one byte for a letter, UTF-16 is rules that cover nothing.
+    if text.contains(&0) || [&[0xff, 0xfe], &[0xfe, 0xff]].iter().any(|mark| text.starts_with(*mark)) {
+        return RulesOfDir::Unknown("it is not UTF-8 text: save it as UTF-8".to_owned());
+    }
     let mut builder = GitignoreBuilder::new("");
     // A comment in another encoding says nothing; a rule in one covers no path, since all of those are UTF-8.
     for line in String::from_utf8_lossy(text.strip_prefix(BOM).unwrap_or(&text)).lines() {

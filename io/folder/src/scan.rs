@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use sealtide_ibgib::{BIN_INLINE_BYTES_MAX, CutChunk, FileKind, Sid, TimelineId};
 
 use crate::content::{self, ReadProblem, Taken};
+use crate::path::ancestors;
 use crate::root::Root;
 use crate::rules::Rules;
 use crate::walk::{Walk, Walked};
@@ -131,11 +132,20 @@ impl Folder {
                 }
                 // It is mounted, or nobody can say.
                 Ok(Some(true)) | Err(_) => drop(mounts.insert(path.clone())),
+                // A disk that is mounted inside another one stands in nothing while that is away.
+                Ok(None) if self.is_away_above(path) => drop(mounts.insert(path.clone())),
                 // The directory is gone: so is what was in it.
                 Ok(None) => {}
             }
         }
         self.state.set_mounts(mounts)
+    }
+
+    /// Whether something was mounted above a path, and is not now.
+    fn is_away_above(&self, path: &str) -> bool {
+        let is_away =
+            |dir: &str| self.state.mounts().contains(dir) && matches!(self.root.is_mount(dir), Ok(Some(false)));
+        ancestors(path).any(is_away)
     }
 
     /// The directories where something was mounted and is not now.

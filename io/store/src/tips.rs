@@ -195,9 +195,12 @@ fn heads(fresh: &FreshTips, runs: &Runs, number: u32, timeline: &TimelineId) -> 
         heads.retain(|head| !gone.contains(&head.sid));
     }
     let added = fresh.of(timeline).filter(|(_, change)| !change.gone);
-    heads.extend(
-        added.map(|(sid, change)| Head { timeline: *timeline, sid: *sid, id: change.id, stored: change.stored }),
-    );
+    heads.extend(added.map(|(sid, change)| Head {
+        timeline: *timeline,
+        sid: *sid,
+        id: change.id,
+        stored: change.stored,
+    }));
     heads.sort_unstable_by_key(|head| head.sid);
     Ok(heads)
 }

@@ -92,6 +92,30 @@ impl Frames {
         look(chain.get_or_insert_with(|| self.load(first)))
     }
 
+    /// Looks at the chains of two keystones at once; `None` when they are one. A peer names them: they are locked in one order whoever
+    /// asks, or two that name each other would wait for ever.
+    pub(super) fn with_two<T>(
+        &self,
+        one: &Address,
+        other: &Address,
+        look: impl FnOnce(&mut Chain, &mut Chain) -> T,
+    ) -> Option<T> {
+        if one == other {
+            return None;
+        }
+        let slots = (self.slot(one), self.slot(other));
+        let (mut of_one, mut of_other);
+        if one < other {
+            of_one = lock(&slots.0);
+            of_other = lock(&slots.1);
+        } else {
+            of_other = lock(&slots.1);
+            of_one = lock(&slots.0);
+        }
+        let of_one = of_one.get_or_insert_with(|| self.load(one));
+        Some(look(of_one, of_other.get_or_insert_with(|| self.load(other))))
+    }
+
     /// Reads the frames of a keystone from the disk and checks them anew.
     pub(super) fn load(&self, first: &Address) -> Chain {
         let mut chain = Chain::new(first.clone());

@@ -133,38 +133,33 @@ impl Identities {
         self.check_node_key(connection, device)?;
         let own = self.device().ok_or_else(|| Refused::auth("this node has no identity"))?;
         let (claim, now) = (self.connect_claim(connection, said, &first, false)?, self.now());
-        self.0.frames.with(device, |of_device| {
-            self.0.frames.with(&first, |session| {
-                self.count_brought(&connection.peer, session, frames)?;
-                let checked = add_all(session, frames).map_err(NotGood::from).and_then(|()| {
-                    if session.standing(connect.address()).is_none() {
-                        return Err(NotGood::Missing(first.clone(), greatest(session)));
-                    }
-                    match check_session(session, of_device, &connection.peer, &own, now) {
-                        Ok(_) => {}
-                        // Two frames after one are kept, so that the freeze is.
-                        Err(SessionRefused::Forked) if self.0.frames.count(&first) > 0 => {
-                            self.save(session)?;
-                            return Err(session_refused(SessionRefused::Forked).into());
-                        }
-                        Err(error) => return Err(session_refused(error).into()),
-                    }
-                    // Spec: SY-32
-                    let newest = session.newest().map(|newest| newest.frame());
-                    let proves = newest
-                        .is_some_and(|frame| frame.address() == connect.address() && frame.claim() == Some(&claim));
-                    if proves {
-                        Ok(self.save(session)?)
-                    } else {
-                        Err(Refused::auth("a proof of something else").into())
-                    }
-                });
-                if matches!(checked, Err(NotGood::Refused(_))) {
-                    *session = self.0.frames.load(&first);
+        let checked = self.0.frames.with_two(device, &first, |of_device, session| {
+            self.count_brought(&connection.peer, session, frames)?;
+            let checked = add_all(session, frames).map_err(NotGood::from).and_then(|()| {
+                if session.standing(connect.address()).is_none() {
+                    return Err(NotGood::Missing(first.clone(), greatest(session)));
                 }
-                checked
-            })
-        })?;
+                match check_session(session, of_device, &connection.peer, &own, now) {
+                    Ok(_) => {}
+                    // Two frames after one are kept, so that the freeze is.
+                    Err(SessionRefused::Forked) if self.0.frames.count(&first) > 0 => {
+                        self.save(session)?;
+                        return Err(session_refused(SessionRefused::Forked).into());
+                    }
+                    Err(error) => return Err(session_refused(error).into()),
+                }
+                // Spec: SY-32
+                let newest = session.newest().map(|newest| newest.frame());
+                let proves =
+                    newest.is_some_and(|frame| frame.address() == connect.address() && frame.claim() == Some(&claim));
+                if proves { Ok(self.save(session)?) } else { Err(Refused::auth("a proof of something else").into()) }
+            });
+            if matches!(checked, Err(NotGood::Refused(_))) {
+                *session = self.0.frames.load(&first);
+            }
+            checked
+        });
+        checked.unwrap_or_else(|| Err(Refused::auth("a proof by the device itself instead of a session").into()))?;
         self.device_stands(&connection.peer, device, said.peer_owner.as_ref())?;
         self.remember(connection, said, first);
         Ok(())

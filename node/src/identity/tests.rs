@@ -240,6 +240,33 @@ fn said(of: &Identities, own: u8, peer: u8) -> Introduction {
     }
 }
 
+/// A peer says which keystone its proof belongs to. That it is the device's own, or that two peers name each other's, holds nobody up.
+// Proves: SY-32
+#[tokio::test]
+async fn a_proof_that_names_a_device_stops_nobody() {
+    let open = |seed| room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+    let (a, b, c) = (open(1), open(2), open(3));
+    let mut firsts = Vec::new();
+    for (peer, of) in [(1, &a), (3, &c)] {
+        let proof = of.prove(connection(peer, 2), said(&b, 10, 20)).await.unwrap();
+        firsts.push(proof.device[0].clone());
+        b.keep(connection(2, peer), of.device().unwrap(), proof.device, true).await.unwrap();
+    }
+    let check = |of: &Identities, peer, frame: &Verified| {
+        let (b, said, frame) = (b.clone(), said(of, 20, 10), frame.clone());
+        async move {
+            let check = b.check_proof(connection(2, peer), vec![frame], said);
+            let checked = tokio::time::timeout(std::time::Duration::from_secs(120), check).await;
+            assert_eq!(checked.expect("it ends").unwrap_err().code, AbortCode::Auth);
+        }
+    };
+    check(&a, 1, &firsts[0]).await;
+    for _ in 0..200 {
+        tokio::join!(check(&a, 1, &firsts[1]), check(&c, 3, &firsts[0]));
+    }
+    assert_eq!(b.held(a.device().unwrap()).await, Some(0));
+}
+
 /// A proof holds for its connection, its challenge and the node whose device it is.
 // Proves: SY-32 SY-90
 #[tokio::test]

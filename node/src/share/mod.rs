@@ -532,7 +532,8 @@ impl Worker {
                     self.open_notes_again();
                 }
                 if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
-                    retry_at = Some(Instant::now() + RETRY);
+                    // What takes long and fails, as a file that fills the disk, is not done over and over.
+                    retry_at = Some(Instant::now() + RETRY.max((began.elapsed() * LOOK_PART).min(LOOK)));
                 } else if retry_at.is_none() && self.waits_for_a_place() {
                     retry_at = Some(Instant::now() + RETRY.max(began.elapsed() * LOOK_PART));
                 }
@@ -733,6 +734,9 @@ impl Worker {
                 break;
             }
             let dirty = self.check_out(false)?;
+            // What is written all the time is put off here too.
+            let (busy, dirty): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|path| self.busy.contains_key(path));
+            self.unlooked.extend(busy);
             if dirty.is_empty() {
                 break;
             }

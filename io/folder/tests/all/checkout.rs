@@ -380,6 +380,23 @@ fn a_path_that_differs_only_in_case_is_left_out() {
     assert_eq!(shown(&case.scan_only(Some(&["Makefile", "makefile"]))), ["makefile: text \"1\" from Makefile"]);
 }
 
+/// Two directories that differ only in case arrive together: what belongs in the second does not land in the first.
+#[test]
+fn directories_that_differ_only_in_case_are_not_made_one() {
+    let mut case = Case::new();
+    case.folder.set_one_case(true);
+    let wishes = ["Docs/a", "Docs/readme", "docs/b", "docs/readme"];
+    let mut plan: Vec<_> = wishes.iter().map(|path| case.put_wish(path, &file(path))).collect();
+    plan.push(case.put_wish("Empty", &Thing::Dir));
+    plan.push(case.put_wish("empty", &Thing::Dir));
+    let report = case.check_out(plan);
+    let skipped: Vec<_> = report.skipped.iter().map(|(path, reason)| (path.as_str(), reason)).collect();
+    let other = ["docs/b", "docs/readme", "empty"].map(|path| (path, &SkipReason::OtherSpelling));
+    assert_eq!((skipped, report.dirty.len()), (other.to_vec(), 0));
+    case.expect(&tree([("Docs/a", file("Docs/a")), ("Docs/readme", file("Docs/readme")), ("Empty", Thing::Dir)]));
+    assert_eq!(shown(&case.scan()), [""; 0], "and nothing looks new or gone");
+}
+
 #[test]
 fn nothing_is_written_through_a_link() {
     let mut case = Case::with(&tree([("d/x", file("1")), ("e/x", file("2"))]));

@@ -314,7 +314,8 @@ fn unreadable_ignore_rules_keep_everything_private() {
     let mut case = Case::with(&tree([("a", file("1")), (rules, file("*.key\n")), ("d/e/b", file("2"))]));
     case.put("d/private.key", &file("secret"));
     let large = format!("*.key\n{}", "# \n".repeat(400_000));
-    for bad in [link("../rules"), Thing::Dir, file(large)] {
+    let wide: Vec<u8> = "\u{feff}*.key\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bad in [link("../rules"), Thing::Dir, file(large), file(wide)] {
         case.remove(rules);
         case.put(rules, &bad);
         case.put("d/e/b", &file("edited"));
@@ -580,6 +581,33 @@ fn what_was_mounted_below_does_not_look_deleted() {
     case.remove("usb/under");
     std::fs::remove_dir(&usb).expect("remove");
     assert_eq!(shown(&case.scan()), ["usb/y: gone"], "a directory that goes takes all with it");
+}
+
+/// Of two disks, one mounted in the other, the outer one comes back alone.
+#[test]
+fn what_is_mounted_in_a_disk_that_is_away_does_not_look_deleted() {
+    let mut case = Case::with(&tree([("a/under", file("1"))]));
+    let (outer, inner) = (case.at_path("a"), case.at_path("a/b"));
+    let disk = case.outside().join("disk");
+    std::fs::create_dir_all(disk.join("b")).expect("make");
+    std::fs::write(disk.join("x"), "x").expect("write");
+    let [outer, inner, disk] = [&outer, &inner, &disk].map(|path| path.to_str().expect("UTF-8"));
+    if !as_root("mount", &["--bind", disk, outer]) {
+        println!("SKIPPED: nothing can be mounted here");
+        return;
+    }
+    assert!(as_root("mount", &["-t", "tmpfs", "-o", "size=1m", "none", inner]));
+    case.put("a/b/y", &file("y"));
+    assert_eq!(shown(&case.scan()), ["a/under: gone", "a/b/y: text \"y\" new", "a/x: text \"x\" new"]);
+    case.record();
+    assert!(as_root("umount", &[inner]) && as_root("umount", &[outer]));
+    let away = ["a", "a/b"].map(|path| (path.to_owned(), SkipReason::NotMounted));
+    assert_eq!(case.scan().skipped, away[..1]);
+    assert!(as_root("mount", &["--bind", disk, outer]));
+    let scan = case.scan();
+    let told = (shown(&scan), scan.skipped);
+    assert!(as_root("umount", &[outer]));
+    assert_eq!(told, (vec![], away[1..].to_vec()), "the inner one is away still");
 }
 
 /// Nothing is written or counted as removed below a mount point while nothing is mounted there: it would be undone for everybody with the

@@ -615,8 +615,7 @@ fn very_many_tips_are_gone_at_once() {
     let first = conformance::first_frame(1);
     let timeline = first.frame().unwrap().timeline;
     let count = 2_000 * scale();
-    let sides: Vec<_> =
-        (0..count).map(|number| conformance::next_frame(&first, &format!("side {number}"))).collect();
+    let sides: Vec<_> = (0..count).map(|number| conformance::next_frame(&first, &format!("side {number}"))).collect();
     let kept = conformance::next_frame(&sides[0], "kept");
     store.commit(&space, &conformance::local([vec![first], sides.clone()].concat())).unwrap();
     // Seals the pack.
