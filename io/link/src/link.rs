@@ -223,6 +223,17 @@ impl Link {
         tunnel.chain(self.node.relays.meeting_points()).collect()
     }
 
+    /// The relays where this node is logged in because peers named them, for as long as they are used or [held](Self::hold_relays).
+    pub fn borrowed_relays(&self) -> Vec<RelayHint> {
+        self.node.relays.borrowed()
+    }
+
+    /// Stays logged in at these relays until it is called again without them: others were told to come there. Half as many are held as
+    /// can be borrowed, the first ones. Spec: link C.5.
+    pub fn hold_relays(&self, relays: &[RelayHint]) {
+        self.node.relays.hold(&self.node, relays);
+    }
+
     /// Takes a stream that a gateway door has upgraded at [`crate::TUNNEL_PATH`] for whoever stands at `client`.
     pub fn accept_tunnel(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, client: SocketAddr) {
         self.node.tend();

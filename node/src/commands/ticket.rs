@@ -83,6 +83,9 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
     let secret = InviteSecret::from_bytes(secret);
     let invite = Invite { id, secret: secret.clone(), space, role, expires_ms, uses_left: uses, enrolled: Vec::new() };
     node.known().put_invite(&invite).map_err(store_failure)?;
+    if !relays_bind0 {
+        node.name_in_ticket(&id, &relays)?;
+    }
     node.tell_relays();
     node.audit().note(
         "ticket_made",
@@ -153,6 +156,7 @@ pub(crate) fn revoke(node: &Node, id: &str) -> Result<Value, Failure> {
     };
     node.known().remove_invite(&invite.id).map_err(store_failure)?;
     node.tell_relays();
+    node.invites_changed();
     node.audit().note("ticket_revoked", &[("invite", &HEXLOWER.encode(&invite.id))]);
     Ok(json!({"schema": "sealtide/ticket_revoke/1", "id": HEXLOWER.encode(&invite.id)}))
 }

@@ -282,7 +282,10 @@ impl Desk {
             PublicPair::of_entries(&entries.collect::<Vec<_>>())
         };
         match pair {
-            Some(pair) => last_good(&App::manifests(self.store()), version, &pair, named),
+            Some(pair) => {
+                let manifests = App::manifests(self.store(), std::slice::from_ref(&pair))?;
+                last_good(&manifests, version, &pair, named)
+            }
             // A version without a pair signs no release.
             None if named.is_empty() => Ok(Vec::new()),
             None => Err(Failure::usage("last_good", format!("{version} has no pair and signed no release"))),

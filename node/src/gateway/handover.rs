@@ -20,6 +20,9 @@ use crate::failure::{Exit, Failure};
 use crate::known::Known;
 use crate::real::now;
 
+/// Frames that are copied in one commit. A crash test has a short line, and cuts it too.
+const COPIED_AT_ONCE: usize = if cfg!(feature = "failpoints") { 1 } else { 256 };
+
 impl Desk {
     /// Who this node is as a writer.
     pub(crate) fn as_writer(&self) -> Writer {
@@ -141,16 +144,24 @@ impl Desk {
         let (known, first, last) = (Known::of(self.store()), first.address().as_str(), last.address().as_str());
         let own = self.frames("registry", 0, 1)?;
         match own.first().map(|own| own.address().as_str()) {
-            // It comes back: another signed the newest frame, which counts at a start because it is named here before it is there.
+            // It comes back: others signed what is new, which counts at a start because it is named here before it is there. With only a
+            // part of it the newest frame names one of those as the writer.
             Some(own) if own == first => {
-                known.put_setting(TAKEN_SETTING, Some(last)).map_err(store_failed)?;
-                copy(self.store(), self.space(), line)?;
+                let here = Frames { store: self.store(), space: self.space(), ib: "registry" }.newest()?;
+                let mut newest = here.map_or_else(String::new, |here| here.address().as_str().to_owned());
+                copy(self.store(), self.space(), line, |next| {
+                    let next = next.address().as_str();
+                    known.put_setting(TAKEN_SETTING, Some(&format!("{newest}\n{next}"))).map_err(store_failed)?;
+                    next.clone_into(&mut newest);
+                    Ok(())
+                })?;
                 failpoint::hit("registry_copied");
+                known.put_setting(TAKEN_SETTING, Some(last)).map_err(store_failed)?;
             }
             // Two lines stand side by side from the copy on, so which of them counts is said first, and changed in one step.
             own => {
                 known.put_setting(REGISTRY_SETTING, own).map_err(store_failed)?;
-                copy(self.store(), self.space(), line)?;
+                copy(self.store(), self.space(), line, |_| Ok(()))?;
                 failpoint::hit("registry_copied");
                 known.put_settings(&[(TAKEN_SETTING, last), (REGISTRY_SETTING, first)]).map_err(store_failed)?;
             }
@@ -159,12 +170,24 @@ impl Desk {
     }
 }
 
-/// Puts frames into a space that are not there yet: all of them, or none.
-fn copy(store: &Store, space: &SpaceId, line: &[Verified]) -> Result<(), Failure> {
+/// Puts frames into a space that are not there yet, so many at a time: a line may be longer than one commit can be, and others wait
+/// meanwhile. `before` is told the last of each batch before it is there.
+fn copy(
+    store: &Store,
+    space: &SpaceId,
+    line: &[Verified],
+    mut before: impl FnMut(&Verified) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let view = store.view(space).ok_or_else(|| Failure::failed("store", "the space of the gateway is gone"))?;
-    let missing: Vec<Verified> = line.iter().filter(|frame| !view.contains(&frame.sid())).cloned().collect();
-    let request = CommitRequest { saga: None, staged: None, records: missing, expected: Vec::new(), strict: false };
-    store.commit(space, &request).map(drop).map_err(store_failed)
+    let missing: Vec<&Verified> = line.iter().filter(|frame| !view.contains(&frame.sid())).collect();
+    for batch in missing.chunks(COPIED_AT_ONCE) {
+        batch.last().map_or(Ok(()), |last| before(last))?;
+        let records = batch.iter().copied().cloned().collect();
+        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        store.commit(space, &request).map_err(store_failed)?;
+        failpoint::hit("registry_copying");
+    }
+    Ok(())
 }
 
 fn store_failed(error: impl std::fmt::Display) -> Failure {

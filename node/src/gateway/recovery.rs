@@ -208,18 +208,24 @@ impl Place<'_> {
 
     /// Every version that signed, with its last good releases.
     fn given_up(&self, ledger: &Ledger, named: &[Named]) -> Result<BTreeMap<KeyVersion, Vec<LastGood>>, Failure> {
-        let (manifests, active) = (App::manifests(self.store), ledger.tip().active());
+        let active = ledger.tip().active();
         let signed = |state| matches!(state, VersionState::Active | VersionState::VerifyOnly);
         let versions = ledger.versions().filter(|(_, state)| signed(*state)).map(|(version, _)| version);
-        let of = |version: KeyVersion| {
+        let pair = |version: KeyVersion| {
             let entries = ledger.keys().iter().filter(|key| key.version == version).collect::<Vec<_>>();
+            (version, PublicPair::of_entries(&entries))
+        };
+        let versions: Vec<(KeyVersion, Option<PublicPair>)> = versions.map(pair).collect();
+        let pairs: Vec<PublicPair> = versions.iter().filter_map(|(_, pair)| pair.clone()).collect();
+        let manifests = App::manifests(self.store, &pairs)?;
+        let of = |(version, pair): (KeyVersion, Option<PublicPair>)| {
             let named = if version == active { named } else { &[] };
-            let good = match PublicPair::of_entries(&entries) {
+            let good = match pair {
                 Some(pair) => last_good(&manifests, version, &pair, named)?,
                 None => Vec::new(),
             };
             Ok((version, good))
         };
-        versions.map(of).collect()
+        versions.into_iter().map(of).collect()
     }
 }

@@ -13,7 +13,8 @@ use super::timelines::{APP, Frames, member};
 use crate::failure::{Exit, Failure};
 use crate::known::Known;
 
-/// Where the frame is kept with which this node became the writer.
+/// Where the frame is kept with which this node became the writer. While it is copied: the newest frame that is here, and the one that
+/// comes next, each in a line.
 pub(super) const TAKEN_SETTING: &str = "gateway.registry_taken";
 /// The member with the signature: Ed25519, context `registry`, over the envelope.
 const SIGNATURE: &str = "registrySignature";
@@ -114,7 +115,7 @@ pub(super) fn open(
 }
 
 /// The registry of a frame, and who writes it now when that is not this node. `taken` is the frame with which this node became
-/// the writer: another signed it, which was verified then.
+/// the writer, or frames on the way there: another signed it, which was verified then.
 fn read(frame: &Verified, origin: &Origin<'_>, taken: Option<&str>) -> Result<(Registry, Option<NodeId>), Failure> {
     let damaged = |what: String| Failure::new(Exit::Verification, "registry", format!("the stored registry: {what}"));
     let revision = member(frame, "revision").as_u64().unwrap_or(0);
@@ -122,7 +123,7 @@ fn read(frame: &Verified, origin: &Origin<'_>, taken: Option<&str>) -> Result<(R
     let registry = registry.map_err(|error| damaged(error.to_string()))?;
     let (writer, ledger) = (member(frame, "writer"), member(frame, "ledger"));
     // Frames of before name no writer; they were never shared.
-    if writer.is_null() || taken == Some(frame.address().as_str()) {
+    if writer.is_null() {
         return Ok((registry, None));
     }
     let named = writer
@@ -131,6 +132,10 @@ fn read(frame: &Verified, origin: &Origin<'_>, taken: Option<&str>) -> Result<(R
         .and_then(|(node, ledger)| Some(Writer { node: node.parse().ok()?, ledger: ledger.to_owned() }));
     let named = named.ok_or_else(|| damaged("it names no writer".to_owned()))?;
     let own = Writer { node: *origin.writer, ledger: origin.ring.ledger().address().to_owned() };
+    if taken.is_some_and(|taken| taken.lines().any(|taken| taken == frame.address().as_str())) {
+        // A part of what was copied: another writes until the rest is here.
+        return Ok((registry, Some(named.node).filter(|node| *node != own.node)));
+    }
     let signature = signature_of(frame);
     if named != own && (signature.is_none() || named.node == own.node) {
         return Err(damaged("it was written by another node".to_owned()));

@@ -30,7 +30,12 @@ impl Desk {
             Failure::new(Exit::Refused, "key_unavailable", text)
                 .hint("a secret of 64 lower-case hex digits has one; `sealtide keys new`, then `sealtide keys rotate`")
         })?;
-        Ok(Signed::sign(make(tip.active(), tip.epoch), pair))
+        let signed = Signed::sign(make(tip.active(), tip.epoch), pair);
+        // What nobody could read is not given out.
+        let unreadable = |error: sealtide_releases::bundle::NotSigned| {
+            Failure::failed("release", format!("what was signed cannot be read, and is given to nobody: {error}"))
+        };
+        Signed::parse(signed.bytes(), signed.signatures().to_vec()).map_err(unreadable)
     }
 
     /// The epoch of the key ledger.
@@ -187,7 +192,8 @@ impl BundleShelf for Desk {
         let own = ledger_nodes(self.store(), self.node().id);
         let keys = OwnKeys::of(&self.ledger_records().map_err(|_| Code::StorageError)?);
         let apps = App::all(self.store()).into_iter().filter(|app| app.name == name && app.is_by(&own));
-        let head = apps.filter_map(|app| keys.newest_head(&app, &channel)).next().ok_or(Code::NotFound)?;
+        let heads = apps.map(|app| keys.newest_head(&app, &channel).map_err(|_| Code::StorageError));
+        let head = heads.filter_map(Result::transpose).next().ok_or(Code::NotFound)??;
         Ok(head.to_value().to_string())
     }
 }

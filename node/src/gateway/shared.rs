@@ -98,6 +98,8 @@ struct Line {
     came_by: HashSet<Address>,
     /// Frames that were not judged for good yet, by the one before them.
     waiting: BTreeMap<Address, Waiting>,
+    /// As `waiting`, of those whose key no ledger names yet: only when what tells keys has changed they are judged again.
+    keyless: BTreeMap<Address, Waiting>,
     /// How many signatures were looked at so far.
     #[cfg(test)]
     judged: usize,
@@ -221,6 +223,9 @@ impl SharedRegistry {
         let ends: Vec<Sid> = ends.map(|tip| tip.sid).collect();
         if line.seen != ends {
             (line.ledgers, line.seen) = (ledgers_in(&view), ends);
+            for (past, Waiting { at, frames }) in std::mem::take(&mut line.keyless) {
+                add(&mut line.waiting, past, at, frames);
+            }
         }
         let ledgers = line.ledgers.clone();
         let before = line.taken.last().map(|(address, _)| address.clone());
@@ -247,6 +252,7 @@ impl SharedRegistry {
             // What stood behind it waits again.
             line.came_by.clear();
             line.waiting.clear();
+            line.keyless.clear();
         }
         line.refused.extend(looked.refused.iter().map(|(address, _)| address.clone()).take(REFUSED_MAX));
         looked.moved = before.as_ref() != line.taken.last().map(|(address, _)| address);
@@ -303,7 +309,7 @@ impl Line {
         self.came_by.extend(new);
         for (past, n, address) in followers {
             let at = usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
-            self.waiting.entry(past).or_insert_with(|| Waiting { at, frames: Vec::new() }).frames.push(address);
+            add(&mut self.waiting, past, at, vec![address]);
         }
     }
 
@@ -319,11 +325,13 @@ impl Line {
             return self.judge(view, ledgers, None, vec![first.clone()], refused).0;
         };
         let Some(waiting) = self.waiting.remove(&self.taken[at].0) else { return Vec::new() };
-        let (counting, mut later) = self.judge(view, ledgers, Some(at), waiting.frames, refused);
+        let (counting, later) = self.judge(view, ledgers, Some(at), waiting.frames, refused);
+        let past = self.taken[at].0.clone();
         if counting.len() > 1 {
-            later.extend(counting.iter().map(|(address, _)| address.clone()));
+            let both = counting.iter().map(|(address, _)| address.clone()).collect();
+            add(&mut self.waiting, past.clone(), at, both);
         }
-        self.wait(at, later);
+        add(&mut self.keyless, past, at, later);
         counting
     }
 
@@ -346,7 +354,7 @@ impl Line {
             if let Some((other, _)) = counting.into_iter().next() {
                 return Some(Fork { at, both: (taken, other) });
             }
-            self.wait(at, later);
+            add(&mut self.keyless, self.taken[at].0.clone(), at, later);
         }
         None
     }
@@ -376,11 +384,12 @@ impl Line {
         }
         (counting, later)
     }
+}
 
-    fn wait(&mut self, at: usize, frames: Vec<Address>) {
-        if !frames.is_empty() {
-            self.waiting.insert(self.taken[at].0.clone(), Waiting { at, frames });
-        }
+/// Puts frames with those that come right after the same one.
+fn add(to: &mut BTreeMap<Address, Waiting>, past: Address, at: usize, frames: Vec<Address>) {
+    if !frames.is_empty() {
+        to.entry(past).or_insert_with(|| Waiting { at, frames: Vec::new() }).frames.extend(frames);
     }
 }
 

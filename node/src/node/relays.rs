@@ -1,8 +1,10 @@
 //! The relays of a node: where it logs in, and whom they let in for it. Spec: link C.5.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use sealtide_identity::{NodeId, RelayAddress, RelayHint};
+use data_encoding::HEXLOWER;
+use sealtide_identity::{Invite, InviteId, NodeId, RelayAddress, RelayHint};
 
 use super::{Node, lock};
 use crate::commands::store_failure;
@@ -15,6 +17,11 @@ const ALLOW_SECONDS: u32 = 30 * 86_400;
 /// The setting that keeps the relays of tickets whose TLS ends in a proxy, and how many of them.
 pub(crate) const BEHIND_PROXIES: &str = "relays_behind_proxies";
 const BEHIND_PROXIES_MAX: usize = 8;
+/// The setting that keeps which relays of others the own tickets named, each in a line behind its invite, and how many of them.
+const IN_TICKETS: &str = "relays_in_tickets";
+const IN_TICKETS_MAX: usize = 256;
+/// After this time it is looked at least whether the invites still live: an hour, ms.
+const LOOK_MS: u64 = 3_600_000;
 
 impl Node {
     /// Logs in at a relay and stays so.
@@ -80,29 +87,91 @@ impl Node {
         let peers = self.known().peers();
         allows.extend(peers.iter().filter(|peer| !peer.revoked).take(ALLOWS).map(|peer| (peer.node, ALLOW_SECONDS)));
         let now_ms = now().wall_ms;
-        let live =
-            self.known().invites().into_iter().filter(|invite| invite.uses_left > 0 && invite.expires_ms > now_ms);
-        if let Some(end_ms) = live.map(|invite| invite.expires_ms).max() {
+        if let Some(end_ms) = self.live_invites(now_ms).iter().map(|invite| invite.expires_ms).max() {
             let seconds = u32::try_from((end_ms - now_ms).div_ceil(1000)).unwrap_or(u32::MAX).min(ALLOW_SECONDS);
             allows.insert(NodeId::from_bytes([0; 32]), seconds);
         }
         self.link().relay_allows(allows);
     }
 
+    fn live_invites(&self, now_ms: u64) -> Vec<Invite> {
+        let mut invites = self.known().invites();
+        invites.retain(|invite| invite.uses_left > 0 && invite.expires_ms > now_ms);
+        invites
+    }
+
+    /// A ticket for this invite names these relays: where one is not this node's own, it stays logged in there while the invite lives.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub(crate) fn name_in_ticket(&self, invite: &InviteId, relays: &[RelayHint]) -> Result<(), Failure> {
+        let borrowed = self.link().borrowed_relays();
+        let live = self.live_invites(now().wall_ms);
+        let mut rows = self.in_tickets();
+        rows.retain(|(id, _)| live.iter().any(|invite| invite.id == *id));
+        rows.extend(relays.iter().filter(|relay| borrowed.contains(relay)).map(|relay| (*invite, relay.clone())));
+        let row = |(id, relay): &(InviteId, RelayHint)| {
+            let relay = RelayAddress { relay: relay.clone(), bind0: false, token: None };
+            format!("{} {}", HEXLOWER.encode(id), relay.encode())
+        };
+        let older = rows.len().saturating_sub(IN_TICKETS_MAX);
+        let text = rows[older..].iter().map(row).collect::<Vec<_>>().join("\n");
+        self.known().put_setting(IN_TICKETS, Some(&text)).map_err(store_failure)?;
+        self.invites_changed();
+        Ok(())
+    }
+
+    fn in_tickets(&self) -> Vec<(InviteId, RelayHint)> {
+        let row = |line: &str| {
+            let (id, relay) = line.split_once(' ')?;
+            let id = HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok()?;
+            Some((id, RelayAddress::decode(relay).ok()?.relay))
+        };
+        self.known().setting(IN_TICKETS).unwrap_or_default().lines().filter_map(row).collect()
+    }
+
+    /// Stays logged in where living invites say that this node is met, the newest first. Returns how long the first of them lives.
+    fn hold_relays_of_invites(&self) -> Duration {
+        let now_ms = now().wall_ms;
+        let live = self.live_invites(now_ms);
+        let end_of = |id: &InviteId| live.iter().find(|invite| invite.id == *id).map(|invite| invite.expires_ms);
+        let (mut held, mut first_ms) = (Vec::new(), LOOK_MS);
+        for (id, relay) in self.in_tickets().into_iter().rev() {
+            let Some(end_ms) = end_of(&id) else { continue };
+            first_ms = first_ms.min(end_ms - now_ms);
+            if !held.contains(&relay) {
+                held.push(relay);
+            }
+        }
+        self.link().hold_relays(&held);
+        Duration::from_millis(first_ms)
+    }
+
+    /// An invite was made, used or taken back: who keeps the relays told looks again.
+    pub(crate) fn invites_changed(&self) {
+        self.0.door.enrolled.notify_one();
+    }
+
     /// Tells them now, and whenever an invite has enrolled somebody: it may be used up, whether a session came of it or
-    /// not.
+    /// not. And stays logged in where tickets say that this node is met.
     pub(super) fn keep_relays_told(&self) {
         self.tell_relays();
+        let mut wait = self.hold_relays_of_invites();
         let (node, mut stop) = (self.clone(), self.0.stop.subscribe());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = node.0.door.enrolled.notified() => {}
+                    () = tokio::time::sleep(wait) => {}
                     _ = stop.wait_for(|stopped| *stopped) => return,
                 }
                 let told = node.clone();
                 // The store is read, which may wait for the disk.
-                let _ = tokio::task::spawn_blocking(move || told.tell_relays()).await;
+                let looked = tokio::task::spawn_blocking(move || {
+                    told.tell_relays();
+                    told.hold_relays_of_invites()
+                });
+                wait = looked.await.unwrap_or(Duration::from_millis(LOOK_MS));
             }
         });
     }

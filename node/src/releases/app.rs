@@ -8,17 +8,19 @@
 //! ```
 //!
 //! Nothing of it is believed because it stands here: whoever may write to the space can write anything. Trust begins with
-//! the pair that signed ([`sealtide_releases::bundle::Trust`]).
+//! the pair that signed ([`sealtide_releases::bundle::Trust`]). Who follows looks at so much of it; the publisher, who goes on from what
+//! it finds, looks at all ([`App::each_entry`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::ops::ControlFlow;
 
 use data_encoding::HEXLOWER;
 use sealtide_ibgib::{
     Address, ChunkRef, Manifest as Listing, Object, Relations, Sid, Stamp, Verified, genesis, try_evolve, uuid,
 };
 use sealtide_identity::SpaceId;
-use sealtide_identity::keyring::{Action, LedgerRecord};
+use sealtide_identity::keyring::{Action, LedgerRecord, PublicPair};
 use sealtide_releases::bundle::{AppName, BundleHead, Channel, ChannelHead, HEAD_BYTES_MAX, Manifest, Signed};
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::SpaceView;
@@ -52,6 +54,8 @@ const ENDS_MAX: usize = 16;
 const PROOFS_MAX: usize = 4;
 /// Frames of one channel that are looked at, at most, the newest first.
 const FRAMES_MAX: usize = 65_536;
+/// Frames behind the newest own one that are looked at, at most, for the end that the next one goes behind.
+const BEHIND_MAX: usize = 4096;
 
 /// An app in a space of this node.
 #[derive(Clone)]
@@ -92,16 +96,24 @@ impl App {
         shared.flat_map(|(space, _)| Self::of_space(store, space)).collect()
     }
 
-    /// Every manifest in the channels of a store; none are verified.
-    pub(crate) fn manifests(store: &Store) -> Vec<Signed<Manifest>> {
-        let of_line = |app: &Self, line: Vec<Entry>| -> Vec<Signed<Manifest>> {
-            line.iter().filter_map(|entry| app.bundle_head(entry).ok()).map(|head| head.manifest).collect()
-        };
-        let of_app = |app: Self| -> Vec<Signed<Manifest>> {
-            let lines = app.channels().into_iter().flat_map(|channel| app.channel(&channel));
-            lines.flat_map(|line| of_line(&app, line)).collect()
-        };
-        Self::all(store).into_iter().flat_map(of_app).collect()
+    /// The manifests in the channels of a store that one of these pairs signed. All that stands there is looked at.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub(crate) fn manifests(store: &Store, pairs: &[PublicPair]) -> Result<Vec<Signed<Manifest>>, Failure> {
+        let mut found = BTreeMap::new();
+        for app in Self::all(store) {
+            app.each_entry(&mut |_, entry| {
+                if !found.contains_key(&entry.manifest_sha256)
+                    && let Ok(head) = app.bundle_head(entry)
+                    && pairs.iter().any(|pair| head.manifest.verify(pair).is_ok())
+                {
+                    found.insert(entry.manifest_sha256, head.manifest);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found.into_values().collect())
     }
 
     /// The app with a name.
@@ -113,10 +125,13 @@ impl App {
         if found.len() > 1 {
             let keys = node.open_desk().map(|desk| desk.ledger_records()).transpose()?;
             let keys = keys.map(|ledger| OwnKeys::of(&ledger));
-            let is_trusted =
-                |app: &Self| Memory::of(node.known(), &app.registry).trust().is_ok_and(|trust| trust.is_some());
-            let is_known = |app: &&Self| keys.as_ref().is_some_and(|keys| keys.released(app)) || is_trusted(app);
-            let known: Vec<&Self> = found.iter().filter(is_known).collect();
+            let is_trusted = |app: &Self| app.memory().trust().is_ok_and(|trust| trust.is_some());
+            let mut known: Vec<&Self> = Vec::new();
+            for app in &found {
+                if is_trusted(app) || keys.as_ref().map_or(Ok(false), |keys| keys.released(app))? {
+                    known.push(app);
+                }
+            }
             if let [only] = known.as_slice() {
                 return Ok(Some((*only).clone()));
             }
@@ -129,7 +144,12 @@ impl App {
 
     fn of_space(store: &Store, space: SpaceId) -> Vec<Self> {
         let Some(view) = store.view(&space) else { return Vec::new() };
-        let timelines = view.timelines_of(RELEASES_IB).into_iter().take(APPS_MAX);
+        let mut timelines = view.timelines_of(RELEASES_IB);
+        // Whoever may write can begin others: one that matters here is never left out for them.
+        if timelines.len() > APPS_MAX {
+            let known = Known::of(store);
+            timelines.sort_by_cached_key(|info| !Memory::of(known.clone(), info.tjp.as_str()).is_known());
+        }
         let app = |first: Verified| {
             let data = first.object()?;
             let is_app = data.get("schema")?.as_str()? == SCHEMA;
@@ -137,7 +157,8 @@ impl App {
             let (store, view) = (store.clone(), view.clone());
             Some(Self { space, name, registry: first.address().as_str().to_owned(), store, view })
         };
-        let firsts = timelines.filter_map(|info| view.records_at(&info.tjp).into_iter().next());
+        let firsts =
+            timelines.into_iter().take(APPS_MAX).filter_map(|info| view.records_at(&info.tjp).into_iter().next());
         firsts.filter_map(app).collect()
     }
 
@@ -186,6 +207,22 @@ impl App {
         let lines = self.view.timelines_of(KEYS_IB).into_iter().take(TIMELINES_MAX);
         let ends = lines.flat_map(|info| info.tips.into_iter().take(ENDS_MAX));
         ends.filter_map(|tip| self.line_to(&tip.sid)).take(TIMELINES_MAX).collect()
+    }
+
+    /// The end of the longest timeline that holds the begin of these records and nothing else, and how many it holds. All are looked at.
+    fn copy_of(&self, records: &[LedgerRecord]) -> Option<(Verified, usize)> {
+        let is_at = |frame: &Verified| {
+            let at = frame.frame().and_then(|facts| usize::try_from(facts.n).ok());
+            at.and_then(|at| records.get(at)).is_some_and(|record| ledger_record(frame).as_ref() == Some(record))
+        };
+        let lines = self.view.timelines_of(KEYS_IB).into_iter();
+        let mut ends: Vec<_> = lines.flat_map(|info| info.tips).filter(|tip| tip.n < records.len() as u64).collect();
+        ends.sort_by_key(|tip| std::cmp::Reverse(tip.n));
+        ends.into_iter().find_map(|tip| {
+            let end = self.view.record(&tip.sid)?;
+            let length = usize::try_from(tip.n).ok()? + 1;
+            (self.path_to(end.clone()).take_while(is_at).count() == length).then_some((end, length))
+        })
     }
 
     fn ledger_line(&self, frames: &[Verified]) -> LedgerLine {
@@ -262,6 +299,61 @@ impl App {
         self.view.timelines_of(ib).into_iter().take(TIMELINES_MAX).flat_map(sides).collect()
     }
 
+    /// Goes through every frame of every timeline of channels, on whatever side it stands, of each timeline the newest first, until it is
+    /// told to stop. Nothing is left out and nothing kept, so that nothing that others write there hides a frame.
+    ///
+    /// # Errors
+    /// When a frame cannot be read: it may be the one that is looked for.
+    pub(super) fn each_entry(&self, visit: &mut dyn FnMut(&Channel, &Entry) -> ControlFlow<()>) -> Result<(), Failure> {
+        for info in self.view.timelines_of(CHANNEL_IB) {
+            for sid in self.view.frames(&info.timeline, 0, u64::MAX, usize::MAX).iter().rev() {
+                let frame = self.view.record(sid).ok_or_else(|| self.lost())?;
+                if let Some((channel, entry)) = self.entry(&frame)
+                    && visit(&channel, &entry).is_break()
+                {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry that a frame is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn entry_at(&self, sid: &Sid) -> Result<Entry, Failure> {
+        let frame = self.view.record(sid).ok_or_else(|| self.lost())?;
+        self.entry(&frame).map(|(_, entry)| entry).ok_or_else(|| self.lost())
+    }
+
+    fn lost(&self) -> Failure {
+        let text = format!("a frame of a release channel of {} cannot be read", self.name);
+        Failure::new(Exit::Verification, "store_damaged", text).hint("`sealtide verify` tells what is damaged")
+    }
+
+    /// A frame and those before it, back to the first of its timeline.
+    pub(super) fn path_to(&self, end: Verified) -> impl Iterator<Item = Verified> {
+        std::iter::successors(Some(end), |frame| self.view.records_at(frame.frame()?.past.last()?).into_iter().next())
+    }
+
+    /// The last entry of a channel on a side that goes on behind `own`, whoever wrote it; `own` itself where all that stands behind it is
+    /// too much to look at.
+    pub(super) fn end_behind(&self, own: Entry, channel: &Channel) -> Entry {
+        let Some((timeline, n)) = own.frame.frame().map(|facts| (facts.timeline, facts.n)) else { return own };
+        let mut tips = self.view.tips(&timeline);
+        tips.sort_by_key(|tip| std::cmp::Reverse(tip.n));
+        let is_own = |frame: &Verified| frame.sid() == own.frame.sid();
+        let end = tips.iter().take(ENDS_MAX).find_map(|tip| {
+            let path = self.path_to(self.view.record(&tip.sid)?).take(BEHIND_MAX);
+            let behind: Vec<Verified> =
+                path.take_while(|frame| frame.frame().is_some_and(|facts| facts.n >= n)).collect();
+            let entry = |frame: &Verified| self.entry(frame).filter(|(of, _)| of == channel).map(|(_, entry)| entry);
+            behind.last().filter(|last| is_own(last)).and_then(|_| behind.iter().find_map(entry))
+        });
+        end.unwrap_or(own)
+    }
+
     /// The frames of a timeline up to one of its ends, oldest first.
     fn line_to(&self, end: &Sid) -> Option<Vec<Verified>> {
         let mut line = vec![self.view.record(end)?];
@@ -288,6 +380,11 @@ impl App {
             return Err(damaged("the channel names another manifest than the one that stands there".to_owned()));
         }
         Ok(head)
+    }
+
+    /// What this node remembers of it.
+    pub(super) fn memory(&self) -> Memory {
+        Memory::of(Known::of(&self.store), &self.registry)
     }
 
     /// The space, as it was when the app was looked for.
@@ -348,13 +445,8 @@ impl App {
     /// The frames that bring the copy of the key ledger up to `records`: behind the longest copy of its begin that is here, else a new one,
     /// since whoever may write can put anything behind a copy. A recovery brings `proof`, the frames of the owner that prove it.
     pub(crate) fn next_keys(&self, records: &[LedgerRecord], proof: &[Verified]) -> Result<Vec<Verified>, Failure> {
-        let is_copy = |line: &Vec<Verified>| {
-            line.len() <= records.len()
-                && line.iter().zip(records).all(|(frame, record)| ledger_record(frame).as_ref() == Some(record))
-        };
-        let copy = self.key_lines().into_iter().filter(is_copy).max_by_key(Vec::len);
-        let known = copy.as_ref().map_or(0, Vec::len);
-        let mut tip = copy.and_then(|mut line| line.pop());
+        let (mut tip, known) = self.copy_of(records).unzip();
+        let known = known.unwrap_or(0);
         let mut made = Vec::new();
         for record in records.iter().skip(known) {
             let data = Object::from_iter([("record".to_owned(), record.to_value())]);

@@ -1,11 +1,13 @@
 //! What this node remembers of apps: whom it trusts, what it has seen, what it installed. Each in one row of the settings,
 //! written before anything is done with it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use sealtide_crypto::sha256;
-use sealtide_releases::bundle::{Seen, Trust};
+use sealtide_ibgib::Sid;
+use sealtide_releases::bundle::{Channel, Seen, Trust};
 use serde_json::{Value, json};
 
 use crate::commands::store_failure;
@@ -16,6 +18,8 @@ use crate::known::Known;
 pub(crate) const MEMORY_SETTINGS: [&str; 2] = [TRUST, SEEN];
 const TRUST: &str = "release.trust.";
 const SEEN: &str = "release.seen.";
+/// What the names of the rows begin with that say what this node released itself: `{channel: [number, sid of its newest frame]}`.
+const MADE: &str = "release.made.";
 /// The names of the rows of installs.
 const INSTALLS: &str = "release.installs";
 /// What the names of the rows of installs begin with that are under way.
@@ -27,6 +31,15 @@ const INSTALLS_MAX: usize = 256;
 pub(crate) struct Memory {
     known: Known,
     registry: String,
+}
+
+/// What this node released last in a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// Its number.
+    pub(crate) seq: u64,
+    /// The newest frame that this node wrote there.
+    pub(crate) frame: Sid,
 }
 
 /// What was installed where.
@@ -90,6 +103,33 @@ impl Memory {
         damaged.map_or(Ok(()), Err)
     }
 
+    /// Whether the registry is one that this node published to, or trusts somebody for.
+    pub(crate) fn is_known(&self) -> bool {
+        [MADE, TRUST].iter().any(|what| self.known.setting(&self.key(what)).is_some())
+    }
+
+    /// What this node released last, by channel.
+    ///
+    /// # Errors
+    /// Exit 5 when the row is damaged: then nobody knows which number is next.
+    pub(crate) fn made(&self) -> Result<BTreeMap<Channel, Made>, Failure> {
+        read_made(self.known.setting(&self.key(MADE)).as_deref())
+    }
+
+    /// Remembers what was released last, in some channels.
+    pub(crate) fn keep_made(&self, made: &[(Channel, Made)]) -> Result<(), Failure> {
+        if made.is_empty() {
+            return Ok(());
+        }
+        let mut all = self.made()?;
+        all.extend(made.iter().cloned());
+        let row = |(channel, made): (&Channel, &Made)| {
+            (channel.as_str().to_owned(), json!([made.seq, HEXLOWER.encode(&made.frame.0)]))
+        };
+        let text = Value::Object(all.iter().map(row).collect()).to_string();
+        self.known.put_setting(&self.key(MADE), Some(&text)).map_err(store_failure)
+    }
+
     /// Nothing that was seen counts any more.
     pub(crate) fn forget_seen(&self) -> Result<(), Failure> {
         let none = Seen::default().to_value().to_string();
@@ -101,6 +141,18 @@ fn read_seen(row: Option<&str>) -> Result<Seen, Failure> {
     let Some(text) = row else { return Ok(Seen::default()) };
     let seen = serde_json::from_str(text).ok().and_then(|value| Seen::read(&value));
     seen.ok_or_else(|| Failure::new(Exit::Verification, "seen", "what was seen of the channels is damaged"))
+}
+
+fn read_made(row: Option<&str>) -> Result<BTreeMap<Channel, Made>, Failure> {
+    let Some(text) = row else { return Ok(BTreeMap::new()) };
+    let read = |(channel, made): (&String, &Value)| {
+        let frame = HEXLOWER.decode(made.get(1)?.as_str()?.as_bytes()).ok()?;
+        let made = Made { seq: made.get(0)?.as_u64()?, frame: Sid(frame.try_into().ok()?) };
+        Some((Channel::parse(channel)?, made))
+    };
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let made = value.as_object().and_then(|object| object.iter().map(read).collect());
+    made.ok_or_else(|| Failure::new(Exit::Verification, "made", "what was released here last is damaged"))
 }
 
 /// Everything that was installed by this node.

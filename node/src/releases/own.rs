@@ -1,19 +1,29 @@
 //! What this node released, found among all that stands in the space of an app. Whoever may write there can write anything, behind the
-//! own frames and in timelines of their own, so only what a pair of the own key ledger signed counts. Spec: releases §5.
+//! own frames and in timelines of their own, so only what a pair of the own key ledger signed counts; and all that stands there is looked
+//! at, for a number that somebody hid would be signed again. Spec: releases §5.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::ControlFlow;
 
-use sealtide_identity::keyring::{KeyVersion, LastGood, LedgerRecord, PublicPair, VersionState};
-use sealtide_releases::bundle::{Channel, ChannelHead, Content, Manifest, Signed};
+use sealtide_ibgib::{Sid, TimelineId};
+use sealtide_identity::keyring::{Action, KeyVersion, LastGood, LedgerRecord, PublicPair, VersionState};
+use sealtide_releases::bundle::{Channel, ChannelHead, Content, INTEGER_MAX, Manifest, Signed};
 
 use super::app::{App, Entry};
-use crate::failure::Failure;
+use super::memory::Made;
+use crate::failure::{Exit, Failure};
 
 /// The pairs that signed, by the own key ledger.
+#[derive(Default)]
 pub(crate) struct OwnKeys {
     pairs: Vec<(KeyVersion, PublicPair)>,
     /// Versions that were given up, with the last manifests that they signed in good faith.
     compromised: BTreeMap<KeyVersion, Vec<LastGood>>,
+    /// Those of them that a recovery replaced: whoever follows it forgets what was seen of the channels, so their numbers bind nobody.
+    forgotten: BTreeSet<KeyVersion>,
+    /// How many signatures were looked at so far.
+    #[cfg(test)]
+    pub(super) verified: std::cell::Cell<usize>,
 }
 
 /// What this node released in a channel.
@@ -27,8 +37,21 @@ pub(super) struct OwnLine {
     pub(super) head: Option<Signed<ChannelHead>>,
     /// The first frame of each release.
     entries: BTreeMap<[u8; 32], Entry>,
-    /// The highest number that was signed, also with a key that was given up since.
-    newest: u64,
+    /// The highest number that was signed and the manifest that has it, also with a key that was given up since.
+    newest: Option<(u64, [u8; 32])>,
+    /// What is to be remembered of it, where nothing is yet.
+    pub(super) unremembered: Option<Made>,
+}
+
+/// A frame whose head this node signed.
+struct OwnFrame {
+    sid: Sid,
+    timeline: TimelineId,
+    n: u64,
+    version: KeyVersion,
+    seq: u64,
+    issued_at: u64,
+    manifest_sha256: [u8; 32],
 }
 
 impl OwnKeys {
@@ -40,58 +63,90 @@ impl OwnKeys {
                 pairs.push((record.active(), pair));
             }
         }
-        let Some(newest) = ledger.last() else { return Self { pairs, compromised: BTreeMap::new() } };
-        let given_up = newest.versions().filter(|(_, state)| *state == VersionState::Compromised);
-        let mut compromised: BTreeMap<_, _> = given_up.map(|(version, _)| (version, Vec::new())).collect();
+        let Some(newest) = ledger.last() else { return Self { pairs, ..Self::default() } };
+        let mut compromised: BTreeMap<_, _> = given_up(newest).map(|version| (version, Vec::new())).collect();
         compromised.extend(newest.compromised().map(|(version, good)| (version, good.to_vec())));
-        Self { pairs, compromised }
+        let recovery = ledger.iter().rev().find(|record| record.action == Action::Recover);
+        let forgotten = recovery.into_iter().flat_map(given_up).collect();
+        Self { pairs, compromised, forgotten, ..Self::default() }
+    }
+
+    /// Which version is said to have signed, by the name of its key; nothing is verified.
+    fn claimed<T: Content>(&self, signed: &Signed<T>) -> Option<&(KeyVersion, PublicPair)> {
+        let kid = &signed.signatures().first()?.kid;
+        self.pairs.iter().find(|(_, pair)| pair.has(kid))
     }
 
     /// Which version signed.
     fn signer<T: Content>(&self, signed: &Signed<T>) -> Option<KeyVersion> {
-        self.pairs.iter().find(|(_, pair)| signed.verify(pair).is_ok()).map(|(version, _)| *version)
+        let (version, pair) = self.claimed(signed)?;
+        #[cfg(test)]
+        self.verified.set(self.verified.get() + 1);
+        signed.verify(pair).is_ok().then_some(*version)
     }
 
-    /// Whether an app has a release of this node.
-    pub(crate) fn released(&self, app: &App) -> bool {
-        let is_own =
-            |entry: &Entry| entry.head.content().registry == app.registry && self.signer(&entry.head).is_some();
-        app.channels().iter().any(|channel| app.channel(channel).iter().flatten().any(is_own))
+    /// Whether an app has a release of this node. All of it is looked at until one is found.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub(crate) fn released(&self, app: &App) -> Result<bool, Failure> {
+        let mut found = false;
+        app.each_entry(&mut |channel, entry| {
+            found = self.head(app, channel, entry).is_some();
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
     }
 
-    /// The newest head of a channel of an app that this node signed; those of a key that was given up come last.
-    pub(crate) fn newest_head(&self, app: &App, channel: &Channel) -> Option<Signed<ChannelHead>> {
-        let lines = app.channel(channel);
-        let heads = lines.iter().flatten().filter_map(|entry| self.head(app, channel, entry));
-        let newest = heads.max_by_key(|(version, head)| self.standing(*version, head.content()));
-        newest.map(|(_, head)| head.clone())
+    /// The newest head of a channel of an app that this node signed; those of a key that was given up come last. No signature is looked at
+    /// of a head that says less than one that counts.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub(crate) fn newest_head(&self, app: &App, channel: &Channel) -> Result<Option<Signed<ChannelHead>>, Failure> {
+        let mut newest: Option<((bool, u64, u64), Signed<ChannelHead>)> = None;
+        app.each_entry(&mut |of, entry| {
+            let content = entry.head.content();
+            let standing =
+                self.claimed(&entry.head).map(|(version, _)| self.standing(*version, content.seq, content.issued_at));
+            if let Some(standing) = standing.filter(|_| of == channel)
+                && newest.as_ref().is_none_or(|(best, _)| *best < standing)
+                && self.head(app, channel, entry).is_some()
+            {
+                newest = Some((standing, entry.head.clone()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(newest.map(|(_, head)| head))
     }
 
-    fn standing(&self, version: KeyVersion, head: &ChannelHead) -> (bool, u64, u64) {
-        (!self.compromised.contains_key(&version), head.seq, head.issued_at)
+    fn standing(&self, version: KeyVersion, seq: u64, issued_at: u64) -> (bool, u64, u64) {
+        (!self.compromised.contains_key(&version), seq, issued_at)
     }
 
-    fn head<'a>(
-        &self,
-        app: &App,
-        channel: &Channel,
-        entry: &'a Entry,
-    ) -> Option<(KeyVersion, &'a Signed<ChannelHead>)> {
+    /// Which version signed the head of an entry of a channel.
+    fn head(&self, app: &App, channel: &Channel, entry: &Entry) -> Option<KeyVersion> {
         let content = entry.head.content();
         let is_of = content.registry == app.registry && content.channel == *channel;
-        Some((self.signer(&entry.head).filter(|_| is_of)?, &entry.head))
+        if is_of { self.signer(&entry.head) } else { None }
     }
 
     fn manifest(&self, app: &App, channel: &Channel, signed: &Signed<Manifest>) -> Option<KeyVersion> {
         let content = signed.content();
         let is_of = content.registry == app.registry && content.channel == *channel && content.name == app.name;
-        self.signer(signed).filter(|_| is_of)
+        if is_of { self.signer(signed) } else { None }
     }
 
-    /// The manifests of a channel that versions which were given up signed in good faith: those that the ledger names, and those
+    /// The manifests of a channel that a version which was given up signed in good faith: those that the ledger names of it, and those
     /// before them.
-    fn good(&self, app: &App, channel: &Channel, all: &BTreeMap<[u8; 32], Signed<Manifest>>) -> BTreeSet<[u8; 32]> {
-        let named = self.compromised.values().flatten();
+    fn good(
+        &self,
+        app: &App,
+        channel: &Channel,
+        version: KeyVersion,
+        all: &BTreeMap<[u8; 32], Signed<Manifest>>,
+    ) -> BTreeSet<[u8; 32]> {
+        let named = self.compromised.get(&version).into_iter().flatten();
         let named = named.filter(|good| good.registry == app.registry && good.channel == channel.as_str());
         let mut good = BTreeSet::new();
         for named in named {
@@ -104,70 +159,178 @@ impl OwnKeys {
     }
 }
 
+fn given_up(record: &LedgerRecord) -> impl Iterator<Item = KeyVersion> {
+    record.versions().filter(|(_, state)| *state == VersionState::Compromised).map(|(version, _)| version)
+}
+
 impl OwnLine {
     /// # Errors
-    /// When a release that this node signed cannot be read: the next must not be made as if it were not there.
+    /// When a release that this node signed cannot be read, or is not there any more: the next must not be made as if it were not there.
     pub(super) fn of(app: &App, channel: &Channel, keys: &OwnKeys) -> Result<Self, Failure> {
-        let mut lines = app.channel(channel);
-        let own_heads =
-            |line: &Vec<Entry>| line.iter().filter(|entry| keys.head(app, channel, entry).is_some()).count();
-        // The one that this node wrote comes first, before those where others repeat some of it.
-        lines.sort_by_cached_key(|line| std::cmp::Reverse(own_heads(line)));
+        let mut found = Self::look(app, keys, Some(channel))?;
+        found.remove(channel).unwrap_or_else(|| Ok(Self::default()))
+    }
+
+    /// What this node released in each channel of an app; none where it released nothing.
+    ///
+    /// # Errors
+    /// As the store reports; of one channel, as of [`OwnLine::of`].
+    pub(super) fn all(app: &App, keys: &OwnKeys) -> Result<BTreeMap<Channel, Result<Self, Failure>>, Failure> {
+        Self::look(app, keys, None)
+    }
+
+    fn look(
+        app: &App,
+        keys: &OwnKeys,
+        wanted: Option<&Channel>,
+    ) -> Result<BTreeMap<Channel, Result<Self, Failure>>, Failure> {
+        let is_wanted = |channel: &Channel| wanted.is_none_or(|wanted| wanted == channel);
+        let mut made = app.memory().made()?;
+        let remembered = made.keys().filter(|channel| is_wanted(channel)).cloned();
+        let mut found: BTreeMap<Channel, Vec<OwnFrame>> = remembered.map(|channel| (channel, Vec::new())).collect();
+        app.each_entry(&mut |channel, entry| {
+            if is_wanted(channel)
+                && let Some(version) = keys.head(app, channel, entry)
+                && let Some(facts) = entry.frame.frame()
+            {
+                let head = entry.head.content();
+                found.entry(channel.clone()).or_default().push(OwnFrame {
+                    sid: entry.frame.sid(),
+                    timeline: facts.timeline,
+                    n: facts.n,
+                    version,
+                    seq: head.seq,
+                    issued_at: head.issued_at,
+                    manifest_sha256: entry.manifest_sha256,
+                });
+            }
+            ControlFlow::Continue(())
+        })?;
+        let read = |(channel, frames): (Channel, Vec<OwnFrame>)| {
+            let line = Self::read(app, &channel, keys, frames, made.remove(&channel));
+            (channel, line)
+        };
+        Ok(found.into_iter().map(read).collect())
+    }
+
+    fn read(
+        app: &App,
+        channel: &Channel,
+        keys: &OwnKeys,
+        mut frames: Vec<OwnFrame>,
+        made: Option<Made>,
+    ) -> Result<Self, Failure> {
+        let most = frames.iter().map(|frame| frame.seq).max().unwrap_or(0);
+        if let Some(made) = made.filter(|made| made.seq > most) {
+            return Err(lost(app, channel, made.seq, most));
+        }
+        let base = base_of(&frames, keys, made).map(|base| app.entry_at(&base)).transpose()?;
+        let path: HashSet<Sid> =
+            base.iter().flat_map(|base| app.path_to(base.frame.clone())).map(|frame| frame.sid()).collect();
+        // What this node wrote comes first, before what others repeated of it.
+        frames.sort_by_key(|frame| (!path.contains(&frame.sid), frame.n));
         let (mut own, mut all) = (Self::default(), BTreeMap::new());
         let mut signers: BTreeMap<[u8; 32], KeyVersion> = BTreeMap::new();
         let mut unread: BTreeMap<[u8; 32], Failure> = BTreeMap::new();
-        for line in &lines {
-            let mut is_own = false;
-            for entry in line {
-                if let Some((version, head)) = keys.head(app, channel, entry) {
-                    own.newest = own.newest.max(head.content().seq);
-                    is_own |= !keys.compromised.contains_key(&version);
-                }
-                if all.contains_key(&entry.manifest_sha256) {
-                    continue;
-                }
-                match app.bundle_head(entry) {
-                    Ok(found) => {
-                        if let Some(version) = keys.manifest(app, channel, &found.manifest) {
-                            own.newest = own.newest.max(found.manifest.content().seq);
-                            signers.insert(entry.manifest_sha256, version);
-                            own.entries.insert(entry.manifest_sha256, entry.clone());
-                            all.insert(entry.manifest_sha256, found.manifest);
-                        }
-                    }
-                    Err(failure) => drop(unread.insert(entry.manifest_sha256, failure)),
-                }
+        for frame in &frames {
+            own.note(keys, frame.version, frame.seq, frame.manifest_sha256);
+            if all.contains_key(&frame.manifest_sha256) {
+                continue;
             }
-            if is_own && own.tip.is_none() {
-                own.tip = line.last().cloned();
+            let entry = app.entry_at(&frame.sid)?;
+            match app.bundle_head(&entry) {
+                Ok(found) => {
+                    if let Some(version) = keys.manifest(app, channel, &found.manifest) {
+                        own.note(keys, version, found.manifest.content().seq, frame.manifest_sha256);
+                        signers.insert(frame.manifest_sha256, version);
+                        own.entries.insert(frame.manifest_sha256, entry);
+                        all.insert(frame.manifest_sha256, found.manifest);
+                    }
+                }
+                Err(failure) => drop(unread.insert(frame.manifest_sha256, failure)),
             }
         }
-        own.head = keys.newest_head(app, channel);
-        let named = own.head.as_ref().map(|head| head.content().manifest_sha256);
+        let newest = frames.iter().max_by_key(|frame| keys.standing(frame.version, frame.seq, frame.issued_at));
+        own.head = newest.map(|newest| app.entry_at(&newest.sid)).transpose()?.map(|entry| entry.head);
+        let named = newest.map(|newest| newest.manifest_sha256);
         if let Some(failure) = named.filter(|named| !all.contains_key(named)).and_then(|named| unread.remove(&named)) {
             return Err(failure);
         }
-        let good = keys.good(app, channel, &all);
+        let good: BTreeMap<KeyVersion, _> =
+            keys.compromised.keys().map(|version| (*version, keys.good(app, channel, *version, &all))).collect();
         let counts = |hash: &[u8; 32]| {
-            good.contains(hash) || signers.get(hash).is_some_and(|version| !keys.compromised.contains_key(version))
+            signers.get(hash).is_some_and(|version| good.get(version).is_none_or(|good| good.contains(hash)))
         };
         own.manifests = all.into_iter().filter(|(hash, _)| counts(hash)).map(|(_, manifest)| manifest).collect();
         own.manifests.sort_by_key(|manifest| manifest.content().seq);
+        // Those that count bind whoever follows, whichever key signed them.
+        let last = own.manifests.last().map(|last| (last.content().seq, last.hash()));
+        own.newest = own.newest.max(last);
+        let unremembered = base.as_ref().filter(|_| made.is_none());
+        own.unremembered = unremembered.map(|base| Made { seq: most, frame: base.frame.sid() });
+        own.tip = base.map(|base| app.end_behind(base, channel));
         Ok(own)
     }
 
-    /// The number of the next release.
-    pub(super) fn next_seq(&self) -> u64 {
-        self.newest + 1
+    /// A number that was signed.
+    fn note(&mut self, keys: &OwnKeys, version: KeyVersion, seq: u64, manifest: [u8; 32]) {
+        if !keys.forgotten.contains(&version) && self.newest.is_none_or(|(newest, _)| newest < seq) {
+            self.newest = Some((seq, manifest));
+        }
     }
 
-    /// The numbers that were taken back.
+    /// The number of the next release.
+    ///
+    /// # Errors
+    /// Exit 6 when there is no greater one: whoever had a key that was given up has signed the last.
+    pub(super) fn next_seq(&self) -> Result<u64, Failure> {
+        let next = self.newest.map_or(1, |(newest, _)| newest.saturating_add(1));
+        if next <= INTEGER_MAX {
+            return Ok(next);
+        }
+        Err(Failure::new(Exit::Refused, "last_number", "a key of this node has signed the last number that a channel can have")
+            .hint("publish in another channel; or `sealtide keys recover --compromised` with the recovery words gives the key and its numbers up"))
+    }
+
+    /// The manifest that the next one names as the one before it: the newest that counts, else the one whose number it comes after.
+    pub(super) fn prev(&self) -> Option<[u8; 32]> {
+        self.manifests.last().map(Signed::hash).or(self.newest.map(|(_, manifest)| manifest))
+    }
+
+    /// The numbers that were taken back. A number that is yet to be given cannot be one: a thief may have said so.
     pub(super) fn yanked(&self) -> Vec<u64> {
-        self.head.as_ref().map(|head| head.content().yanked.clone()).unwrap_or_default()
+        let newest = self.newest.map_or(0, |(newest, _)| newest);
+        let yanked = self.head.iter().flat_map(|head| head.content().yanked.iter().copied());
+        yanked.filter(|seq| *seq <= newest).collect()
     }
 
     /// The first frame of a release.
     pub(super) fn entry_of(&self, manifest: &Signed<Manifest>) -> Option<&Entry> {
         self.entries.get(&manifest.hash())
     }
+}
+
+/// The newest frame that this node wrote itself: the one that it remembers, else of the timeline that holds most of its heads.
+fn base_of(frames: &[OwnFrame], keys: &OwnKeys, made: Option<Made>) -> Option<Sid> {
+    if let Some(made) = made.filter(|made| frames.iter().any(|frame| frame.sid == made.frame)) {
+        return Some(made.frame);
+    }
+    let mut heads: BTreeMap<TimelineId, (usize, u64, Sid)> = BTreeMap::new();
+    for frame in frames.iter().filter(|frame| !keys.compromised.contains_key(&frame.version)) {
+        let (count, n, newest) = heads.entry(frame.timeline).or_insert((0, frame.n, frame.sid));
+        *count += 1;
+        if frame.n > *n {
+            (*n, *newest) = (frame.n, frame.sid);
+        }
+    }
+    heads.into_values().max_by_key(|(count, n, _)| (*count, *n)).map(|(_, _, newest)| newest)
+}
+
+fn lost(app: &App, channel: &Channel, made: u64, found: u64) -> Failure {
+    let text = format!(
+        "release {made} of {} ({channel}) was made here, and its space shows {found} of them: the number is not given again",
+        app.name
+    );
+    Failure::new(Exit::Refused, "releases_lost", text)
+        .hint("let the node meet a peer that has the space whole, or `sealtide import` what one exported")
 }

@@ -19,6 +19,7 @@ use serde_json::json;
 use super::app::App;
 use super::archive::ArchiveSettings;
 use super::file::OpenBundle;
+use super::memory::Made;
 use super::own::{OwnKeys, OwnLine};
 use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
 use super::{unpublished, untrusted};
@@ -89,14 +90,17 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         Failure::usage("version", "the version registry has no entity global:main to take the version from")
             .hint("name one with --version")
     })?;
-    let keys = own_keys(&desk).await?;
-    let line = known.as_ref().map_or(Ok(Default::default()), |app| OwnLine::of(app, &order.channel, &keys))?;
+    let line = match &known {
+        Some(app) => own_line(&desk, app, &order.channel).await?,
+        None => OwnLine::default(),
+    };
     refuse_known(&order.app, &order.channel, &version, &line.manifests, order.allow_downgrade)?;
     refuse_over(order.expiry)?;
     if let Some(minimum) = order.minimum_version.as_ref().filter(|minimum| version.cmp_precedence(minimum).is_lt()) {
         let text = format!("{version} is below {minimum}, and versions below that one would count as yanked");
         return Err(Failure::usage("minimum_version", text));
     }
+    let (seq, prev) = (line.next_seq()?, line.prev());
     let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone() };
     let packed = blocking(move || packing.pack()).await?;
     // What cannot be packed leaves no space behind.
@@ -110,8 +114,8 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         name: order.app.clone(),
         version,
         channel: order.channel.clone(),
-        seq: line.next_seq(),
-        prev: line.manifests.last().map(Signed::hash),
+        seq,
+        prev,
         minimum_version: order.minimum_version.clone(),
         key_version,
         created_at: made,
@@ -137,8 +141,7 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = known_app(node, &order.app)?;
-    let keys = own_keys(&desk).await?;
-    let from = OwnLine::of(&app, &order.from, &keys)?;
+    let from = own_line(&desk, &app, &order.from).await?;
     let yanked = from.yanked();
     let is_yanked = |manifest: &Signed<Manifest>| yanked.contains(&manifest.content().seq);
     let wanted = |manifest: &&Signed<Manifest>| match &order.version {
@@ -152,7 +155,8 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     }
     refuse_over(source.content().expiry)?;
     let entry = from.entry_of(source).ok_or_else(|| no_release(&order.app, &order.from))?;
-    let line = OwnLine::of(&app, &order.to, &keys)?;
+    let line = own_line(&desk, &app, &order.to).await?;
+    let (seq, prev) = (line.next_seq()?, line.prev());
     let content = source.content();
     refuse_known(&order.app, &order.to, &content.version, &line.manifests, order.allow_downgrade)?;
     let (tiers, archive) = (Tiers::of(node.home()), ArchiveSettings::of(node.config()));
@@ -162,8 +166,8 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let made = now().wall_ms;
     let manifest = desk.sign_release(|key_version, _| Manifest {
         channel: order.to.clone(),
-        seq: line.next_seq(),
-        prev: line.manifests.last().map(Signed::hash),
+        seq,
+        prev,
         key_version,
         created_at: made,
         archive_date: Some(made + ARCHIVE_AFTER_MS),
@@ -194,7 +198,7 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let _turn = node.publishing().lock().await;
     let desk = desk_of(node).await?;
     let app = known_app(node, name)?;
-    let line = OwnLine::of(&app, channel, &own_keys(&desk).await?)?;
+    let line = own_line(&desk, &app, channel).await?;
     let of_version = |manifest: &&Signed<Manifest>| manifest.content().version == *version;
     let seq = line.manifests.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.content().seq;
     let mut yanked = line.yanked();
@@ -210,8 +214,11 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let entry = line.entry_of(manifest).ok_or_else(|| no_release(name, channel))?;
     let head = sign_head(&desk, manifest, &line, yanked)?;
     let mut records = app.next_keys(&desk_records(&desk).await?, &node.identities().keyring_proof())?;
-    records.push(app.next_entry(line.tip.as_ref(), &head, entry.bin()));
+    let frame = app.next_entry(line.tip.as_ref(), &head, entry.bin());
+    let made = made(&head, &frame);
+    records.push(frame);
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
+    app.memory().keep_made(&[made])?;
     node.audit()
         .note("release_yanked", &[("app", name.as_str()), ("channel", channel.as_str()), ("seq", &seq.to_string())]);
     Ok(seq)
@@ -249,15 +256,15 @@ pub(crate) async fn renew_heads(
     if apps.is_empty() || identities.doubt().is_some() {
         return Ok(0);
     }
-    let ledger = desk_records(desk).await?;
-    let (keys, proof) = (OwnKeys::of(&ledger), identities.keyring_proof());
     let (mut renewed, mut failed) = (0, None);
-    // What is wrong with one app is no reason to let the others' heads end.
-    for app in apps.iter().filter(|app| keys.released(app)) {
-        let records = renewals(desk, app, &ledger, &keys, &proof);
-        let done = match records {
-            Ok((records, _)) if records.is_empty() => Ok(0),
-            Ok((records, heads)) => engine.commit_local(app.space, records).await.map(|_| heads).map_err(store_failure),
+    // What is wrong with one app or channel is no reason to let the others' heads end.
+    for app in apps {
+        let (desk, looked, proof) = (desk.clone(), app.clone(), identities.keyring_proof());
+        let done = match blocking(move || renewals(&desk, &looked, &proof)).await {
+            Ok(mut due) => {
+                failed = failed.or(due.failed.take());
+                commit_renewals(engine, &app, due).await
+            }
             Err(failure) => Err(failure),
         };
         match done {
@@ -271,33 +278,74 @@ pub(crate) async fn renew_heads(
     failed.map_or(Ok(renewed), Err)
 }
 
-/// The frames that bring the copy of the ledger and the heads of an app up to date, and how many heads.
-fn renewals(
-    desk: &Desk,
-    app: &App,
-    ledger: &[LedgerRecord],
-    keys: &OwnKeys,
-    proof: &[Verified],
-) -> Result<(Vec<Verified>, usize), Failure> {
-    let (epoch, wall_ms) = (ledger.last().map_or(0, |record| record.epoch), now().wall_ms);
-    let (mut records, mut heads) = (app.next_keys(ledger, proof)?, 0);
-    for channel in app.channels() {
-        let line = OwnLine::of(app, &channel, keys)?;
-        let Some(manifest) = line.manifests.last() else { continue };
-        let Some(entry) = line.entry_of(manifest) else { continue };
-        let is_fresh = |head: &ChannelHead| {
-            head.manifest_sha256 == manifest.hash()
-                && head.epoch == epoch
-                && wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS)
-        };
-        if line.head.as_ref().is_some_and(|head| is_fresh(head.content())) {
-            continue;
-        }
-        let head = sign_head(desk, manifest, &line, line.yanked())?;
-        records.push(app.next_entry(line.tip.as_ref(), &head, entry.bin()));
-        heads += 1;
+/// What brings an app up to date.
+#[derive(Default)]
+pub(super) struct Renewals {
+    /// Frames of the copy of the ledger, and of the heads.
+    pub(super) records: Vec<Verified>,
+    pub(super) heads: usize,
+    /// What is to be remembered once they are durable.
+    made: Vec<(Channel, Made)>,
+    /// Why the first channel was left out that was.
+    pub(super) failed: Option<Failure>,
+}
+
+async fn commit_renewals(engine: &Engine<RealWorld>, app: &App, due: Renewals) -> Result<usize, Failure> {
+    if !due.records.is_empty() {
+        engine.commit_local(app.space, due.records).await.map_err(store_failure)?;
     }
-    Ok((records, heads))
+    app.memory().keep_made(&due.made)?;
+    Ok(due.heads)
+}
+
+/// The frames that bring the copy of the ledger and the heads of an app up to date; none where this node released nothing. A channel of
+/// which something is wrong is left out.
+pub(super) fn renewals(desk: &Desk, app: &App, proof: &[Verified]) -> Result<Renewals, Failure> {
+    let ledger = desk.ledger_records()?;
+    let lines = OwnLine::all(app, &OwnKeys::of(&ledger))?;
+    if lines.is_empty() {
+        return Ok(Renewals::default());
+    }
+    let epoch = ledger.last().map_or(0, |record| record.epoch);
+    let mut due = Renewals { records: app.next_keys(&ledger, proof)?, ..Renewals::default() };
+    for (channel, line) in lines {
+        match line.and_then(|line| Ok((renewal(desk, app, &line, epoch)?, line.unremembered))) {
+            Ok((Some((frame, made)), _)) => {
+                due.records.push(frame);
+                due.made.push(made);
+                due.heads += 1;
+            }
+            Ok((None, unremembered)) => due.made.extend(unremembered.map(|made| (channel, made))),
+            Err(failure) => {
+                tracing::warn!(app = %app.name, %channel, %failure, "the head of a channel was not signed anew");
+                due.failed.get_or_insert(failure);
+            }
+        }
+    }
+    Ok(due)
+}
+
+/// The frame that renews the head of a channel, where that is due, and what is to be remembered of it.
+fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<(Verified, (Channel, Made))>, Failure> {
+    let Some(manifest) = line.manifests.last() else { return Ok(None) };
+    let Some(entry) = line.entry_of(manifest) else { return Ok(None) };
+    let is_fresh = |head: &ChannelHead| {
+        head.manifest_sha256 == manifest.hash()
+            && head.epoch == epoch
+            && now().wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS)
+    };
+    if line.head.as_ref().is_some_and(|head| is_fresh(head.content())) {
+        return Ok(None);
+    }
+    let head = sign_head(desk, manifest, line, line.yanked())?;
+    let frame = app.next_entry(line.tip.as_ref(), &head, entry.bin());
+    let made = made(&head, &frame);
+    Ok(Some((frame, made)))
+}
+
+/// What is remembered of a head that was put into a space.
+fn made(head: &Signed<ChannelHead>, frame: &Verified) -> (Channel, Made) {
+    (head.content().channel.clone(), Made { seq: head.content().seq, frame: frame.sid() })
 }
 
 /// What a release is made of.
@@ -350,9 +398,12 @@ pub(super) async fn bring_out(
     let head_address = head_address.ok_or_else(|| Failure::failed("release", "the bundle head was not stored"))?;
     records.extend(tar_records);
     records.extend(head_records);
-    records.push(app.next_entry(line.tip.as_ref(), &head, [head_address, tar]));
+    let frame = app.next_entry(line.tip.as_ref(), &head, [head_address, tar]);
+    let made = made(&head, &frame);
+    records.push(frame);
     crate::failpoint::hit("release_stored");
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
+    app.memory().keep_made(&[made])?;
     crate::failpoint::hit("release_announced");
     let content = manifest.content();
     node.audit().note(
@@ -524,9 +575,10 @@ pub(super) async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
     blocking(move || node.desk(true)).await
 }
 
-/// The pairs that signed what this node released.
-pub(super) async fn own_keys(desk: &Arc<Desk>) -> Result<OwnKeys, Failure> {
-    Ok(OwnKeys::of(&desk_records(desk).await?))
+/// What this node released in a channel. All that stands in the space is looked at, which may take a while.
+pub(super) async fn own_line(desk: &Arc<Desk>, app: &App, channel: &Channel) -> Result<OwnLine, Failure> {
+    let (desk, app, channel) = (desk.clone(), app.clone(), channel.clone());
+    blocking(move || OwnLine::of(&app, &channel, &OwnKeys::of(&desk.ledger_records()?))).await
 }
 
 async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {

@@ -16,7 +16,7 @@ use sealtide_releases::bundle::{AppName, Manifest, Signed};
 use super::app::App;
 use super::file::OpenBundle;
 use super::own::OwnLine;
-use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_keys, refuse_in_doubt};
+use super::publish::{Payload, Published, Source, blocking, bring_out, desk_of, own_line, refuse_in_doubt};
 use crate::content::ContentWriter;
 use crate::failure::Failure;
 use crate::gateway::{Desk, ledger_nodes};
@@ -94,8 +94,7 @@ pub(crate) async fn receive(node: &Node, name: &AppName, version: &str, file: &P
     let own = ledger_nodes(node.store(), node.id());
     let app = App::find(node, name).map_err(failed)?.filter(|app| app.is_by(&own));
     let app = app.filter(|app| app.registry == manifest.content().registry).ok_or(NotReceived::Registry)?;
-    let keys = own_keys(&desk).await.map_err(failed)?;
-    let line = OwnLine::of(&app, &manifest.content().channel, &keys).map_err(failed)?;
+    let line = own_line(&desk, &app, &manifest.content().channel).await.map_err(failed)?;
     is_next(&manifest, &line)?;
     is_signed_now(&desk, &manifest)?;
     if manifest.content().expiry.is_some_and(|end| now().wall_ms >= end) {
@@ -133,11 +132,11 @@ fn is_next(manifest: &Signed<Manifest>, line: &OwnLine) -> Result<(), NotReceive
         return Err(NotReceived::Exists(found));
     }
     let newest = earlier.last();
-    let next = line.next_seq();
+    let next = line.next_seq().map_err(|failure| NotReceived::of(&failure))?;
     if content.seq != next {
         return Err(NotReceived::Seq { found: content.seq, next });
     }
-    if content.prev != newest.map(Signed::hash) {
+    if content.prev != line.prev() {
         let newest = newest.map_or_else(String::new, |newest| HEXLOWER.encode(&newest.hash()[..8]));
         return Err(NotReceived::Prev(newest));
     }

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use sealtide_crypto::{Now, Seed, SeededEntropy, SigningKey, blake3};
 use sealtide_ibgib::{Address, Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve};
 use sealtide_identity::SpaceId;
-use sealtide_identity::keyring::{KeyOffers, KeyVersion, Keyring, LedgerRecord, LoadedKeys, Pair};
+use sealtide_identity::keyring::{
+    ChangeRequest, KeyOffers, KeyPolicy, KeySecret, KeyVersion, Keyring, KeyringRecovery, LastGood, Ledger,
+    LedgerRecord, LedgerRow, LoadedKeys, Order, Pair, VersionKeys,
+};
 use sealtide_releases::bundle::{
-    AppName, BundleHead, Channel, ChannelHead, HEAD_MS_DEFAULT, Manifest, ReleaseFile, Seen, Signed, Trust, Wanted,
+    AppName, BundleHead, Channel, ChannelHead, HEAD_MS_DEFAULT, INTEGER_MAX, Manifest, ReleaseFile, Seen, Signed,
+    Trust, Wanted,
 };
 use sealtide_store::mem::MemDisk;
 use sealtide_store::{Config, SpaceLabel, Store};
@@ -19,6 +23,7 @@ use serde_json::{Value, json};
 
 use super::app::App;
 use super::install::{InstallOrder, choose};
+use super::memory::Made;
 use super::own::{OwnKeys, OwnLine};
 use crate::content::store_bytes;
 use crate::known::Known;
@@ -47,6 +52,24 @@ fn stable() -> Channel {
     Channel::parse("stable").unwrap()
 }
 
+/// The keys of the second version.
+fn next_keys() -> VersionKeys {
+    let secret = KeySecret::from_text("0009".repeat(16).as_bytes()).unwrap();
+    VersionKeys::derive(KeyVersion::new(2).unwrap(), secret)
+}
+
+fn node_key() -> SigningKey {
+    SigningKey::from_seed(&Seed::from_bytes([3; 32]))
+}
+
+/// First frames with this ib of timelines that come before another in every list, so many.
+fn junk_before<'a>(own: &'a Verified, ib: &'a str) -> impl Iterator<Item = Verified> + 'a {
+    let timeline = own.frame().unwrap().timeline;
+    let made =
+        (0..).map(move |at| genesis(ib, Object::new(), Relations::new(), Stamp { ms: 1 }, &format!("junk {at}")));
+    made.filter(move |frame| frame.frame().unwrap().timeline < timeline)
+}
+
 fn object(value: Value) -> Object {
     value.as_object().unwrap().clone()
 }
@@ -57,7 +80,7 @@ impl Scene {
         let space = store.create_space(space_genesis("kiosk", "data", "n", Stamp { ms: 1 }, "u")).unwrap();
         let label = SpaceLabel { name: "kiosk".to_owned(), kind: "data".to_owned(), ..SpaceLabel::default() };
         Known::of(&store).put_label(&space, Some(&label)).unwrap();
-        let (keys, node) = (load(1), SigningKey::from_seed(&Seed::from_bytes([3; 32])));
+        let (keys, node) = (load(1), node_key());
         let ledger = vec![Keyring::first_record(&keys, &node, "test", Now { mono_ms: 0, wall_ms: 1 }).unwrap()];
         let mut scene = Self { store, space, registry: String::new(), ledger, keys, foreign: load(2) };
         scene.registry = scene.begin_app("r").address().as_str().to_owned();
@@ -83,7 +106,19 @@ impl Scene {
     }
 
     fn own(&self) -> OwnLine {
-        OwnLine::of(&self.app(), &stable(), &OwnKeys::of(&self.ledger)).unwrap()
+        self.own_by(&self.ledger)
+    }
+
+    fn own_by(&self, ledger: &[LedgerRecord]) -> OwnLine {
+        OwnLine::of(&self.app(), &stable(), &OwnKeys::of(ledger)).unwrap()
+    }
+
+    /// The ledger after the key that signs was lost, given up or not.
+    fn recovered(&self, compromised: Option<Vec<LastGood>>) -> Vec<LedgerRecord> {
+        let ledger = Ledger::open("keyring^1", &self.ledger, node_key().public()).unwrap();
+        let compromised = compromised.into_iter().map(|good| (KeyVersion::V1, good)).collect();
+        let recovery = KeyringRecovery { keys: &next_keys(), not_after: 9, compromised, by: "test", reason: "test" };
+        vec![self.ledger[0].clone(), ledger.recover(&recovery, &node_key(), 2).unwrap()]
     }
 
     fn manifest(&self, seq: u64, by: &LoadedKeys) -> Signed<Manifest> {
@@ -176,7 +211,11 @@ fn what_others_write_moves_neither_publisher_nor_follower() {
     let holds = |what: &str| {
         let line = scene.own();
         let newest = line.manifests.last().map(|newest| newest.content().seq);
-        assert_eq!((line.next_seq(), line.yanked(), newest, line.manifests.len()), (4, vec![2], Some(3), 3), "{what}");
+        assert_eq!(
+            (line.next_seq().unwrap(), line.yanked(), newest, line.manifests.len()),
+            (4, vec![2], Some(3), 3),
+            "{what}"
+        );
         assert_eq!(scene.chosen(&Seen::default(), None), Ok(3), "{what}");
         assert_eq!(scene.chosen(&Seen::default(), Some("1.1.0")), Err("not_of_head".to_owned()), "{what}");
         line.tip.unwrap().frame.sid()
@@ -199,7 +238,7 @@ fn what_others_write_moves_neither_publisher_nor_follower() {
     // Another who says he is the app, in the same space.
     let twin = scene.begin_app("twin").address().as_str().to_owned();
     let keys = OwnKeys::of(&scene.ledger);
-    let released = App::all(&scene.store).into_iter().map(|app| (app.registry == twin, keys.released(&app)));
+    let released = App::all(&scene.store).into_iter().map(|app| (app.registry == twin, keys.released(&app).unwrap()));
     assert_eq!(released.collect::<BTreeMap<_, _>>(), BTreeMap::from([(false, true), (true, false)]));
 }
 
@@ -229,4 +268,127 @@ fn the_copy_of_the_ledger_goes_on_behind_itself_alone() {
     assert_eq!(again.len(), 1, "another copy");
     scene.put(&again);
     assert_eq!(scene.app().next_keys(&scene.ledger, &[]).unwrap().len(), 0);
+}
+
+/// Whoever may write there puts so many timelines and sides before those of the publisher that nobody who follows sees it.
+// Proves: GW-72
+#[test]
+fn what_others_write_hides_nothing_from_the_publisher() {
+    let scene = Scene::new();
+    let keys = OwnKeys::of(&scene.ledger);
+    let first = scene.app().next_keys(&scene.ledger, &[]).unwrap();
+    scene.put(&first);
+    let releases = [1, 2].map(|seq| scene.manifest(seq, &scene.keys));
+    let [head, newest] = [(0, 2000), (1, 1000)].map(|(at, ago)| scene.head(&releases[at], ago, &[], &scene.keys));
+    let begin = scene.frame(None, 1, &releases[0], &head);
+    let tip = scene.frame(Some(&begin), 2, &releases[1], &newest);
+    for side in 0..17 {
+        let junk = |before: &Verified, at: u64| {
+            try_evolve(before, object(json!({"side": side})), Relations::new(), Stamp { ms: at }).unwrap()
+        };
+        let one = junk(&begin, 3);
+        let two = junk(&one, 4);
+        scene.put(&[one, two.clone(), junk(&two, 5)]);
+    }
+    scene.put(&junk_before(&begin, "channel").take(256).collect::<Vec<_>>());
+    scene.put(&junk_before(&first[0], "keys").take(256).collect::<Vec<_>>());
+    assert_eq!(scene.app().channel(&stable()).len(), 0, "nobody who follows sees it");
+    let line = scene.own();
+    assert_eq!((line.next_seq().unwrap(), line.manifests.len(), line.head.clone()), (3, 2, Some(newest.clone())));
+    assert_eq!(line.tip.as_ref().map(|tip| tip.frame.sid()), Some(tip.sid()));
+    assert_eq!(keys.newest_head(&scene.app(), &stable()).unwrap(), Some(newest));
+    assert!(keys.released(&scene.app()).unwrap());
+    assert_eq!(scene.app().next_keys(&scene.ledger, &[]).unwrap().len(), 0, "the copy of the ledger is there");
+    let app = Verified::clone(&scene.begin_app("r"));
+    scene.app().memory().keep_made(&[(stable(), line.unremembered.unwrap())]).unwrap();
+    let twin = object(json!({"schema": "sealtide/releases/1", "name": "kiosk", "by": "n"}));
+    let twins = (0..).map(|at| genesis("releases", twin.clone(), Relations::new(), Stamp { ms: 1 }, &format!("t{at}")));
+    let before = twins.filter(|frame| frame.frame().unwrap().timeline < app.frame().unwrap().timeline);
+    scene.put(&before.take(16).collect::<Vec<_>>());
+    assert_eq!(scene.app().registry, app.address().as_str(), "the app that this node published to is found");
+}
+
+/// A space that lost what was released, or never had it back.
+// Proves: GW-72
+#[test]
+fn a_number_that_was_given_is_not_given_again() {
+    let scene = Scene::new();
+    let release = scene.manifest(1, &scene.keys);
+    let frame = scene.frame(None, 1, &release, &scene.head(&release, 0, &[], &scene.keys));
+    let made = scene.own().unremembered.unwrap();
+    assert_eq!(made, Made { seq: 1, frame: frame.sid() });
+    let memory = scene.app().memory();
+    memory.keep_made(&[(stable(), made)]).unwrap();
+    let line = scene.own();
+    assert_eq!((line.next_seq().unwrap(), line.unremembered), (2, None));
+    memory.keep_made(&[(stable(), Made { seq: 2, frame: frame.sid() })]).unwrap();
+    let keys = OwnKeys::of(&scene.ledger);
+    let lost = OwnLine::of(&scene.app(), &stable(), &keys).err().unwrap();
+    assert_eq!(lost.code, "releases_lost");
+    // Of one channel, and the others go on.
+    memory.keep_made(&[(stable(), made), (Channel::parse("beta").unwrap(), made)]).unwrap();
+    let lines = OwnLine::all(&scene.app(), &keys).unwrap();
+    let told = lines.iter().map(|(channel, line)| (channel.as_str(), line.is_ok())).collect::<Vec<_>>();
+    assert_eq!(told, [("beta", false), ("stable", true)]);
+}
+
+/// A thief signs on in a channel: what his numbers bind, and what not.
+// Proves: GW-107
+#[test]
+fn numbers_of_a_key_that_was_given_up_bind_until_a_recovery() {
+    let scene = Scene::new();
+    let own = &scene.keys;
+    let put = |seq: u64, yanked: &[u64]| {
+        let release = scene.manifest(seq, own);
+        scene.frame(None, seq, &release, &scene.head(&release, 0, yanked, own));
+        release.hash()
+    };
+    let fifth = put(5, &[6]);
+    let told = |ledger: &[LedgerRecord]| {
+        let line = scene.own_by(ledger);
+        (line.next_seq().map_err(|failure| failure.code), line.prev(), line.yanked(), line.manifests.len())
+    };
+    let given_up = scene.recovered(Some(Vec::new()));
+    assert_eq!(told(&given_up), (Ok(1), None, vec![], 0), "whoever follows a recovery forgets what was seen");
+    // Given up without one: the numbers bind, and what comes next names one before it, so that it can be read.
+    let mut retired = scene.recovered(None);
+    let keys = LoadedKeys::load(
+        &KeyOffers {
+            files: BTreeMap::from([(KeyVersion::new(2).unwrap(), "0009".repeat(16).into_bytes())]),
+            ..KeyOffers::default()
+        },
+        &mut SeededEntropy::new(1),
+    );
+    let row = LedgerRow::of(&retired[1], "tip", None);
+    let policy = KeyPolicy::default();
+    let ring = Keyring::open(keys.unwrap(), "keyring^1", &retired, &row, 1, node_key().public(), policy).unwrap();
+    let order = Order::Compromise(KeyVersion::V1, Vec::new());
+    let request = ChangeRequest { order, expect: None, auto: false, by: "test", reason: "test" };
+    let change = ring.propose(&request, &node_key(), Now { mono_ms: 0, wall_ms: 3 }).unwrap().unwrap();
+    retired.push(change.record);
+    assert_eq!(told(&retired), (Ok(6), Some(fifth), vec![], 0));
+    // The releases that the ledger names go on counting, whatever came later.
+    let good = put(1, &[]);
+    let named =
+        LastGood { registry: scene.registry.clone(), channel: "stable".to_owned(), seq: 1, manifest_sha256: good };
+    assert_eq!(told(&scene.recovered(Some(vec![named]))), (Ok(2), Some(good), vec![], 1));
+    put(INTEGER_MAX, &[]);
+    assert_eq!(told(&scene.ledger).0, Err("last_number".to_owned()));
+    assert_eq!(told(&given_up).0, Ok(1));
+}
+
+/// A door is asked for a head often, and a channel has one for each day.
+// Proves: GW-104
+#[test]
+fn the_newest_head_costs_one_look_at_a_signature() {
+    let scene = Scene::new();
+    let release = scene.manifest(1, &scene.keys);
+    let mut tip: Option<Verified> = None;
+    for age in (0..20).rev() {
+        tip = Some(scene.frame(tip.as_ref(), 1, &release, &scene.head(&release, age * 1000, &[], &scene.keys)));
+    }
+    let keys = OwnKeys::of(&scene.ledger);
+    let newest = keys.newest_head(&scene.app(), &stable()).unwrap();
+    assert_eq!(newest, scene.own().head);
+    assert_eq!(keys.verified.get(), 1);
 }

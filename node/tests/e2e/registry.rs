@@ -174,6 +174,17 @@ fn registry_writer() {
 // Proves: GW-108
 #[test]
 fn a_kill_while_a_registry_changes_hands_is_gone_on_from() {
+    changes_hands_with_a_kill_at("registry_copied");
+}
+
+// Proves: GW-108
+#[test]
+fn a_kill_between_two_parts_of_a_registry_that_changes_hands_is_gone_on_from() {
+    changes_hands_with_a_kill_at("registry_copying");
+}
+
+/// Whoever takes it over is killed at this point.
+fn changes_hands_with_a_kill_at(point: &str) {
     let (mut a, mut b) = (Seat::new(), Seat::new());
     a.machine.ok(&["release", "bump", "minor"]);
     a.registry(&["share"]);
@@ -186,7 +197,7 @@ fn a_kill_while_a_registry_changes_hands_is_gone_on_from() {
         a.again();
         a.owns(true);
         a.until_killed_at("registry_handed");
-        b.until_killed_at("registry_copied");
+        b.until_killed_at(point);
         a.dies_handing_over_to(&b);
         a.again();
         a.owns(false);

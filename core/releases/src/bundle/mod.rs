@@ -22,5 +22,5 @@ pub use file::{BundleHead, CHAIN_MAX, HEAD_BYTES_MAX, NotABundle};
 pub use head::{ChannelHead, HEAD_MS_DEFAULT, HEAD_MS_MAX, YANKED_MAX};
 pub use manifest::{FILES_MAX, FilesRefused, Manifest, ReleaseFile, check_files};
 pub use name::{AppName, Channel};
-pub use signed::{Content, Members, NotSigned, Signed};
+pub use signed::{Content, INTEGER_MAX, Members, NotSigned, Signed};
 pub use trust::{Fork, Recovered, TRUST_BYTES_MAX, Trust, TrustRefused};

@@ -8,7 +8,7 @@ use sealtide_identity::keyring::{Pair, PairRefused, PublicPair, RecordSignature,
 use serde_json::Value;
 
 /// Greatest integer in a signed object: 2^53 − 1.
-pub(super) const INTEGER_MAX: u64 = (1 << 53) - 1;
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// A manifest or a channel head as it was read: well-formed, and not verified.
 #[derive(Clone, Debug, PartialEq)]

@@ -28,7 +28,9 @@ const SPREAD_MS: u64 = 6_000;
 const SENT_AWAY: Duration = Duration::from_secs(60);
 /// Logins at relays that peers named, at most.
 const BORROWED_MAX: usize = 64;
-/// How long such a login is kept while no dial and no circuit uses it.
+/// Of these, logins that are held though nobody uses them, at most: the rest is for dials.
+const HELD_MAX: usize = BORROWED_MAX / 2;
+/// How long such a login is kept while nobody holds it and no dial and no circuit uses it.
 const BORROWED_FOR: Duration = Duration::from_secs(300);
 
 /// A login as status shows it.
@@ -52,13 +54,15 @@ pub(crate) struct Accounts {
     all: Mutex<Vec<Arc<Account>>>,
     /// What each relay is asked to let in: ids with seconds; zeros for guests.
     allows: Mutex<BTreeMap<NodeId, u32>>,
+    /// Accounts that stay though no dial and no circuit uses them.
+    held: Mutex<Vec<Use>>,
 }
 
 /// One relay that this node logs in at: an own one, to stay, or one that a peer or a ticket named, for as long as it is used.
 pub(crate) struct Account {
     pub(super) relay: RelayHint,
     is_own: bool,
-    /// Dials under way and circuits.
+    /// Dials under way, circuits, and whether it is held.
     uses: watch::Sender<usize>,
     /// An own account took the place of this one, or another relay did.
     let_go: Notify,
@@ -102,6 +106,19 @@ impl Accounts {
         let account = Account::start(node, relay, false, None, false);
         all.push(account.clone());
         Some(Use::of(&account))
+    }
+
+    /// Stays logged in at these relays, whether anything uses them or not; those that were held before and are none of them may go.
+    pub(crate) fn hold(&self, node: &Arc<Node>, relays: &[RelayHint]) {
+        let held = relays.iter().take(HELD_MAX).filter_map(|relay| self.borrow(node, relay)).collect();
+        let before = std::mem::replace(&mut *self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), held);
+        // Now that the new ones are held: what is among both was never without.
+        drop(before);
+    }
+
+    /// The relays where this node is logged in because peers named them.
+    pub(crate) fn borrowed(&self) -> Vec<RelayHint> {
+        self.list().iter().filter(|account| !account.is_own).map(|account| account.relay.clone()).collect()
     }
 
     /// Takes an account out that nobody uses. False: somebody does after all.
@@ -246,7 +263,7 @@ impl Account {
     }
 }
 
-/// Somebody who needs an account: a dial, or a circuit.
+/// Somebody who needs an account: a dial, a circuit, or whoever told others to come there.
 pub(super) struct Use(Arc<Account>);
 
 impl Use {

@@ -188,11 +188,24 @@ fn each_frame_is_judged_once() {
         }
     }
     assert_eq!((revision(&shared), shared.lock().judged), (Some(11), 12));
+    // By a key that no ledger names: judged when it comes, and again when what tells keys has changed.
+    for (before, of) in [(&first, &Registry::sample()), (&tip, &registry)] {
+        let mut data = a.data(&bumped(of, "8.0.0"), &a.writer);
+        data.insert("signedBy".to_owned(), json!("v9"));
+        space.put(&[try_evolve(before, data, Relations::new(), Stamp { ms: 3 }).unwrap()]);
+    }
+    shared.look();
+    shared.look();
+    assert_eq!(shared.lock().judged, 14);
+    space.put(&b.told());
+    shared.look();
+    shared.look();
+    assert_eq!((revision(&shared), shared.lock().judged), (Some(11), 16));
     // Beside the line in its middle, and by the writer: that is found among the few that are new.
     let other = a.after(&first, &bumped(&Registry::sample(), "9.0.0"), &a.writer);
     space.put(std::slice::from_ref(&other));
     assert!(shared.look().forked.is_some());
-    assert_eq!((revision(&shared), shared.lock().judged), (Some(1), 13));
+    assert_eq!((revision(&shared), shared.lock().judged), (Some(1), 17));
 }
 
 /// Whoever asks what counts does not wait for a look.
