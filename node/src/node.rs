@@ -19,7 +19,7 @@ use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels}
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
-use sealtide_store::{Peer, SpaceLabel, Store};
+use sealtide_store::{Peer, Store};
 use sealtide_sync::SpaceView;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -252,17 +252,8 @@ impl Node {
 
     /// The spaces that people see: all but those of the audit, of the identities and of apps.
     pub fn spaces(&self) -> Vec<SpaceId> {
-        let hidden = |label: &SpaceLabel| {
-            [
-                crate::audit::AUDIT_KIND,
-                crate::identity::IDENTITY_KIND,
-                crate::gateway::APP_KIND,
-                spaces::UNFINISHED_KIND,
-            ]
-            .contains(&label.kind.as_str())
-        };
         let mut labels = self.known().labels();
-        labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
+        labels.retain(|(space, label)| !spaces::is_hidden(label) && self.store().view(space).is_some());
         labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
         labels.into_iter().map(|(space, _)| space).collect()
     }

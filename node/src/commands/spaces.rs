@@ -101,7 +101,7 @@ pub(crate) async fn folder(node: &Node, name: &str, dir: &Path, yes: bool) -> Re
 
 /// This node forgets a space; the files in its folder stay.
 pub(crate) fn remove(node: &Node, name: &str) -> Result<Value, Failure> {
-    let space = node.find_space(name)?;
+    let space = node.find_space_to_forget(name)?;
     forget(node, &space)?;
     Ok(json!({"schema": "sealtide/space_remove/1", "id": space.to_string(), "name": name}))
 }

@@ -20,6 +20,12 @@ use crate::world::OsEntropy;
 /// The kind, in the own label, of a space that is being made or imported. No frame and no peer says it.
 pub(super) const UNFINISHED_KIND: &str = "unfinished";
 
+/// Whether people see nothing of a space of this kind.
+pub(super) fn is_hidden(label: &SpaceLabel) -> bool {
+    let kinds = [crate::audit::AUDIT_KIND, crate::identity::IDENTITY_KIND, crate::gateway::APP_KIND, UNFINISHED_KIND];
+    kinds.contains(&label.kind.as_str())
+}
+
 impl Node {
     /// Makes a space of its own, with oneself as its only member and admin. Waits for the disk.
     ///
@@ -82,10 +88,11 @@ impl Node {
         self.known().put_label(&space, Some(&row)).map_err(store_failure)
     }
 
-    /// Forgets the spaces that a crash left begun.
+    /// Forgets the spaces that a crash left begun, and those of which it left nothing but the name when they were removed.
     pub(super) fn forget_unfinished(&self) {
         for (space, label) in self.known().labels() {
-            if label.kind == UNFINISHED_KIND
+            let is_left = !is_hidden(&label) && label.dir.is_none() && !self.has_space(&space);
+            if (label.kind == UNFINISHED_KIND || is_left)
                 && let Err(error) = forget(self, &space)
             {
                 tracing::warn!(name = label.name, %error, "a space that was not finished could not be forgotten");
@@ -276,6 +283,18 @@ impl Node {
         })
     }
 
+    /// As [`Node::find_space`], for one that is to be forgotten: its name may be all that is left of it.
+    ///
+    /// # Errors
+    /// As [`Node::find_space`].
+    pub(crate) fn find_space_to_forget(&self, name: &str) -> Result<SpaceId, Failure> {
+        self.find_space(name).or_else(|failure| {
+            let mut labels = self.known().labels().into_iter().filter(|(_, label)| !is_hidden(label));
+            let is_it = |(space, label): &(SpaceId, SpaceLabel)| label.name == name || space.to_string() == name;
+            labels.find(is_it).map(|(space, _)| space).ok_or(failure)
+        })
+    }
+
     /// The space named, or the only one there is.
     ///
     /// # Errors
@@ -308,5 +327,46 @@ impl Node {
                 Err(Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::spaces;
+    use crate::config::Config;
+    use crate::home::Home;
+
+    fn open(dir: &Path) -> Node {
+        let home = Home::new(dir.join("home"));
+        home.init().unwrap();
+        Node::open(home, Config::load(&dir.join("none"), false).unwrap()).unwrap()
+    }
+
+    /// A crash behind the last but one step of a removal leaves a name: it can be forgotten, and the next start does so by itself.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_without_a_space_can_be_forgotten() {
+        let place = tempfile::tempdir().unwrap();
+        let node = open(place.path());
+        let label = |name: &str, kind: &str, dir: Option<&str>| SpaceLabel {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            dir: dir.map(str::to_owned),
+        };
+        let ids: [SpaceId; 3] = [1, 2, 3].map(|byte| SpaceId::from_bytes([byte; 32]));
+        let rows = [label("byhand", "folder", None), label("left", "data", None), label("away", "folder", Some("/no"))];
+        for (id, row) in ids.iter().zip(&rows) {
+            node.known().put_label(id, Some(row)).unwrap();
+        }
+        assert!(node.find_space("byhand").is_err());
+        spaces::remove(&node, "byhand").unwrap();
+        assert!(node.known().label(&ids[0]).is_none());
+        assert!(spaces::remove(&node, "byhand").is_err());
+        node.shutdown().await;
+        drop(node);
+        let node = open(place.path());
+        let labels: Vec<_> = node.known().labels().into_iter().map(|(_, label)| label.name).collect();
+        assert!(!labels.contains(&"left".to_owned()), "{labels:?}");
+        assert!(labels.contains(&"away".to_owned()), "a store may have lost it: {labels:?}");
     }
 }
