@@ -92,6 +92,8 @@ struct Inner {
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Held while it is looked whether a space is here, and it is begun.
     beginning: Mutex<()>,
+    /// Held while it is looked whether a directory may be that of a space, and noted as that.
+    keeping: Mutex<()>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Dialling>>>,
     /// Peers whose session came as far as sagas.
@@ -186,6 +188,7 @@ impl Node {
             shares: Mutex::default(),
             unopened: Mutex::default(),
             beginning: Mutex::default(),
+            keeping: Mutex::default(),
             dialled: Mutex::default(),
             met: Mutex::default(),
             welcomed: Mutex::default(),

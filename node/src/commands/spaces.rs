@@ -81,8 +81,7 @@ pub(crate) async fn folder(node: &Node, name: &str, dir: &Path, yes: bool) -> Re
             return Err(Failure::usage("has_folder", format!("{} is kept in {kept} already", label.name)));
         }
         (None, Some(there)) => {
-            let text = format!("{} is shared already, as {}", dir.display(), node.label(&there));
-            return Err(Failure::usage("dir_shared", text).hint("name another directory"));
+            return Err(node.shared_already(&dir, &there));
         }
         _ => {}
     }

@@ -150,6 +150,12 @@ impl Node {
         self.shared_dirs().into_iter().find(|(_, shared)| shared == dir).map(|(space, _)| space)
     }
 
+    /// Why a directory cannot be that of another space.
+    pub(crate) fn shared_already(&self, dir: &Path, space: &SpaceId) -> Failure {
+        let text = format!("{} is shared already, as {}", dir.display(), self.label(space));
+        Failure::usage("dir_shared", text).hint("name another directory")
+    }
+
     /// Refuses a directory that cannot be shared: inside another shared one, around one, or around the home.
     ///
     /// # Errors
@@ -175,7 +181,7 @@ impl Node {
     /// Joins a directory and a space for good; the folder opens when the node serves.
     ///
     /// # Errors
-    /// As [`Node::open_share`] and the store report.
+    /// As [`Node::note_dir`] and [`Node::open_share`].
     pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
         self.note_dir(space, dir)?;
         self.open_share(space, dir).inspect_err(|_| {
@@ -188,8 +194,16 @@ impl Node {
     /// Notes where a space is kept from the next start on, at the latest.
     ///
     /// # Errors
-    /// As the store reports.
+    /// Exit 2 for a directory that another space is kept in, and as [`Node::check_dir`]; as the store reports.
     pub fn note_dir(&self, space: SpaceId, dir: &Path) -> Result<(), Failure> {
+        // Of two commands that looked before, one finds here what the other noted: files of one space never go to those of another.
+        let _one_at_a_time = lock(&self.0.keeping);
+        if let Some((there, _)) =
+            self.shared_dirs().into_iter().find(|(other, shared)| *other != space && shared == dir)
+        {
+            return Err(self.shared_already(dir, &there));
+        }
+        self.check_dir(dir)?;
         let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
         let mut label = self.known().label(&space).unwrap_or_default();
         label.dir = Some(text.to_owned());
@@ -332,6 +346,8 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
     use crate::commands::spaces;
     use crate::config::Config;
@@ -341,6 +357,37 @@ mod tests {
         let home = Home::new(dir.join("home"));
         home.init().unwrap();
         Node::open(home, Config::load(&dir.join("none"), false).unwrap()).unwrap()
+    }
+
+    /// However many commands found a directory free a moment ago, it becomes that of one space, and what is in it or around it of none.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_directory_is_that_of_one_space() {
+        let place = tempfile::tempdir().unwrap();
+        let node = open(place.path());
+        let dirs = ["a", "a", "a/b", "a/b"].map(|dir| place.path().join(dir));
+        std::fs::create_dir_all(&dirs[2]).unwrap();
+        let spaces = ["n1", "n2", "n3", "n4"].map(|name| node.create_space(name, "folder").unwrap());
+        let start = Barrier::new(4);
+        let note = &|at: usize| {
+            start.wait();
+            node.note_dir(spaces[at], &dirs[at]).map_err(|failure| failure.code)
+        };
+        let noted: Vec<Result<(), String>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|at| scope.spawn(move || note(at))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(noted.iter().filter(|noted| noted.is_ok()).count(), 1, "{noted:?}");
+        let refused = noted.iter().filter_map(|noted| noted.as_ref().err());
+        assert!(
+            refused.clone().any(|code| code == "dir_shared") && refused.clone().any(|code| code == "dir"),
+            "{noted:?}"
+        );
+        assert_eq!(node.shared_dirs().len(), 1);
+        let other = node.shared_dirs().remove(0).0;
+        let free = spaces.into_iter().find(|space| *space != other).unwrap();
+        let shared = node.shared_dirs().remove(0).1;
+        assert_eq!(node.share_dir(free, &shared).map(drop).unwrap_err().code, "dir_shared");
+        node.note_dir(other, &shared).unwrap();
     }
 
     /// A crash behind the last but one step of a removal leaves a name: it can be forgotten, and the next start does so by itself.
