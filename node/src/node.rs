@@ -199,6 +199,8 @@ impl Node {
         };
         let node = Self(Arc::new(inner));
         node.forget_unfinished();
+        let kept: Vec<SpaceId> = node.shared_dirs().into_iter().map(|(space, _)| space).collect();
+        node.home().rename_folder_states(&kept);
         Ok(node)
     }
 
