@@ -178,9 +178,28 @@ impl Home {
         self.root.join("config.toml")
     }
 
-    /// The scan cache of the folder of a space.
+    /// The scan cache of the folder of a space. Whoever makes an id chooses how it begins, so all of it is in the name.
     pub fn folder_state(&self, space: &SpaceId) -> PathBuf {
-        self.root.join("folders").join(format!("{}.redb", space.short()))
+        self.root.join("folders").join(format!("{space}.redb"))
+    }
+
+    /// Gives the scan caches of earlier versions, which were named by the beginning of the id, their name of now. One that may be that of
+    /// several of these spaces is removed: then their folders are compared anew, and nothing looks deleted.
+    pub(crate) fn rename_folder_states(&self, kept: &[SpaceId]) {
+        for space in kept {
+            let old = self.root.join("folders").join(format!("{}.redb", space.short()));
+            let is_its_own = kept.iter().filter(|other| other.short() == space.short()).count() == 1;
+            let new = self.folder_state(space);
+            let done = match is_its_own && !new.exists() {
+                true => fs::rename(&old, &new),
+                false => fs::remove_file(&old),
+            };
+            if let Err(error) =
+                done.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            {
+                tracing::warn!(file = %old.display(), %error, "the notes about a folder could not be renamed");
+            }
+        }
     }
 
     /// The control socket: in the home, or in the runtime directory when that path is too long for a socket.
@@ -329,6 +348,30 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+
+    /// Ids that differ in their last byte alone have files of their own; of the old names one that is clear is taken over.
+    #[test]
+    fn every_space_has_its_own_scan_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().to_owned());
+        fs::create_dir(dir.path().join("folders")).unwrap();
+        let id =
+            |first: u8, last: u8| SpaceId::from_bytes(std::array::from_fn(|at| if at == 31 { last } else { first }));
+        let [own, one, other] = [id(1, 0), id(2, 1), id(2, 2)];
+        assert_ne!(home.folder_state(&one), home.folder_state(&other));
+        let old = |space: &SpaceId| dir.path().join("folders").join(format!("{}.redb", space.short()));
+        let states = || [own, one, other].map(|space| fs::read(home.folder_state(&space)).ok());
+        for space in [own, one] {
+            fs::write(old(&space), "old").unwrap();
+        }
+        home.rename_folder_states(&[own, one, other]);
+        assert_eq!(states(), [Some(b"old".to_vec()), None, None]);
+        assert!(!old(&own).exists() && !old(&one).exists());
+        // A file of today is never written over.
+        fs::write(old(&own), "older").unwrap();
+        home.rename_folder_states(&[own]);
+        assert_eq!(states(), [Some(b"old".to_vec()), None, None]);
+    }
 
     /// Commands that make one home at the same time make one node.
     #[test]

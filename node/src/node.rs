@@ -19,7 +19,7 @@ use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels}
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
-use sealtide_store::{Peer, SpaceLabel, Store};
+use sealtide_store::{Peer, Store};
 use sealtide_sync::SpaceView;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -92,6 +92,8 @@ struct Inner {
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Held while it is looked whether a space is here, and it is begun.
     beginning: Mutex<()>,
+    /// Held while it is looked whether a directory may be that of a space, and noted as that.
+    keeping: Mutex<()>,
     /// Peers that a dialling task looks after.
     dialled: Mutex<BTreeMap<NodeId, Arc<Dialling>>>,
     /// Peers whose session came as far as sagas.
@@ -186,6 +188,7 @@ impl Node {
             shares: Mutex::default(),
             unopened: Mutex::default(),
             beginning: Mutex::default(),
+            keeping: Mutex::default(),
             dialled: Mutex::default(),
             met: Mutex::default(),
             welcomed: Mutex::default(),
@@ -196,6 +199,8 @@ impl Node {
         };
         let node = Self(Arc::new(inner));
         node.forget_unfinished();
+        let kept: Vec<SpaceId> = node.shared_dirs().into_iter().map(|(space, _)| space).collect();
+        node.home().rename_folder_states(&kept);
         Ok(node)
     }
 
@@ -252,17 +257,8 @@ impl Node {
 
     /// The spaces that people see: all but those of the audit, of the identities and of apps.
     pub fn spaces(&self) -> Vec<SpaceId> {
-        let hidden = |label: &SpaceLabel| {
-            [
-                crate::audit::AUDIT_KIND,
-                crate::identity::IDENTITY_KIND,
-                crate::gateway::APP_KIND,
-                spaces::UNFINISHED_KIND,
-            ]
-            .contains(&label.kind.as_str())
-        };
         let mut labels = self.known().labels();
-        labels.retain(|(space, label)| !hidden(label) && self.store().view(space).is_some());
+        labels.retain(|(space, label)| !spaces::is_hidden(label) && self.store().view(space).is_some());
         labels.sort_by(|(_, left), (_, right)| left.name.cmp(&right.name));
         labels.into_iter().map(|(space, _)| space).collect()
     }

@@ -15,10 +15,17 @@ pub enum FolderError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another directory stands where the folder was, and when it was opened it held fewer than half of the files that were known: an
-    /// unmounted disk, most likely. Nothing is compared, because everything would look deleted.
+    /// Another directory stands where the folder was, and it holds fewer than half of the files that were known: an unmounted disk, most
+    /// likely. Nothing is compared, because everything would look deleted.
     #[error("{} is not the directory that was known: is a disk not mounted?", path.display())]
     RootReplaced {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another directory stands where the folder was, with at least half of the files that were known, and it has not stood still for long
+    /// enough: a copy may be under way. Asking again in a moment takes it.
+    #[error("{} is another directory than the one that was known: it is compared anew as soon as nothing comes to it any more", path.display())]
+    RootUnsettled {
         /// The directory.
         path: PathBuf,
     },

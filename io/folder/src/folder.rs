@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use sealtide_ibgib::{Sid, TimelineId};
 
+use crate::another::Another;
 use crate::hands::StepHook;
 use crate::root::Root;
 use crate::state::State;
@@ -19,13 +20,16 @@ pub struct Folder {
     pub(crate) batches: u64,
     /// Scans take what ignore rules cover too.
     pub(crate) unruled: bool,
+    /// Another directory stands where the known one was, and is not taken yet.
+    pub(crate) another: Option<Another>,
     /// Another directory was taken for the one that was known, and nobody was told yet.
-    took_another: bool,
+    pub(crate) took_another: bool,
 }
 
 impl Folder {
     /// Opens the directory `root` with the state file `state`, which is made when it is missing and must not lie in
-    /// the directory. What a crash left half written is finished or taken back.
+    /// the directory. What a crash left half written is finished or taken back. Another directory than the one that was known is opened,
+    /// but every operation fails with [`FolderError::RootUnsettled`] until it has stood still for a while.
     ///
     /// # Errors
     /// [`FolderError::Root`] when the directory cannot be opened, [`FolderError::RootReplaced`] when it is another
@@ -36,14 +40,12 @@ impl Folder {
         let (state, journal) = State::open(state)?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let batches = u64::try_from(since.as_nanos()).unwrap_or(0);
-        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false, took_another: false };
-        let identity = folder.root.identity().map_err(failed)?;
-        let known = folder.state.identity()?;
-        if known != Some(identity) {
-            if known.is_some() && !folder.is_mostly_there() {
-                return Err(FolderError::RootReplaced { path: root.to_owned() });
-            }
-            folder.state.set_identity(identity)?;
+        let (another, took_another) = (None, false);
+        let mut folder = Self { root: opened, state, hook: None, batches, unruled: false, another, took_another };
+        match folder.judge_root() {
+            // The first operation looks again.
+            Err(FolderError::RootUnsettled { .. }) => return Ok(folder),
+            other => other?,
         }
         if let Some(journal) = journal {
             folder.recover(&journal)?;
@@ -63,23 +65,15 @@ impl Folder {
     /// [`FolderError::State`] as long as it cannot be opened, [`FolderError::Damaged`].
     pub fn open_again(&mut self) -> Result<(), FolderError> {
         match self.state.open_again()? {
-            Some(journal) => self.recover(&journal),
-            None => Ok(()),
+            Some(journal) if self.another.is_none() => self.recover(&journal),
+            _ => Ok(()),
         }
     }
 
-    /// Whether another directory has taken the place of the one that was known since this was last asked: a watch is still on the old one.
+    /// Whether another directory has taken the place of the one that was known since this was last asked: a watch is still on the old one,
+    /// and what it lacks is not known any more.
     pub fn took_another(&mut self) -> bool {
         std::mem::take(&mut self.took_another)
-    }
-
-    /// Whether half of what is known is there. A disk gets another number with every start of some machines, and a folder that was
-    /// copied back another inode; where a disk is not mounted, what lies in the directory below it is not what was known.
-    fn is_mostly_there(&self) -> bool {
-        let known = self.entries_count();
-        let there = |path: &&String| self.root.look(path).is_ok_and(|look| look.stat().is_some());
-        // It ends as soon as that is clear.
-        self.state.cache().keys().filter(there).take(known.div_ceil(2)).count() * 2 >= known
     }
 
     /// From here on scans take everything, whatever files with ignore rules say: for a directory that is a copy.
@@ -206,33 +200,17 @@ impl Folder {
         self.root.path()
     }
 
-    /// The directory must still be where it was, or a copy of it; what an earlier failure left under way is taken back.
+    /// The directory must still be where it was, or one that is taken for it; what an earlier failure left under way is taken back.
     pub(crate) fn check_root(&mut self) -> Result<(), FolderError> {
         match self.root.is_in_place() {
-            Ok(true) => {}
-            Ok(false) => self.take_copy()?,
+            Ok(true) if self.another.is_none() => {}
+            Ok(_) => self.take_another()?,
             Err(source) => return Err(FolderError::Root { path: self.root.path().to_owned(), source }),
         }
         match self.state.take_open_journal()? {
             Some(journal) => self.recover(&journal),
             None => Ok(()),
         }
-    }
-
-    /// Takes the directory that stands where the known one was, by the rule of [`Folder::open`].
-    fn take_copy(&mut self) -> Result<(), FolderError> {
-        let path = self.root.path().to_owned();
-        let replaced = || FolderError::RootReplaced { path: path.clone() };
-        let copy = Root::open(&path).map_err(|_| replaced())?;
-        let known = std::mem::replace(&mut self.root, copy);
-        (self.root.plain_renames, self.root.one_case) = (known.plain_renames, known.one_case);
-        if !self.is_mostly_there() {
-            self.root = known;
-            return Err(replaced());
-        }
-        self.took_another = true;
-        let identity = self.root.identity().map_err(|source| FolderError::Root { path: path.clone(), source })?;
-        self.state.set_identity(identity)
     }
 
     pub(crate) fn hook(&mut self, name: &'static str) -> Result<(), FolderError> {

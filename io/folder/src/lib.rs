@@ -5,6 +5,7 @@
 //! through a callback and come in through [`ContentSource`], and which timeline stands at which path is the caller's
 //! to say. [`release`] packs a directory and puts one in the place of another. The order of steps and what a crash leaves is in `spec/checkout.md`. Linux.
 
+mod another;
 mod aside;
 mod checkout;
 mod content;

@@ -65,6 +65,11 @@ impl Root {
         identity_of(look_fd(&*self.top)?)
     }
 
+    /// When the open directory was made, ns since 1970; 0 where the file system does not keep it.
+    pub(crate) fn born_ns(&self) -> io::Result<i64> {
+        Ok(look_fd(&*self.top)?.stat().map_or(0, |stat| stat.born_ns))
+    }
+
     /// The file system of a directory in the tree; none when it is no directory.
     pub(crate) fn dev_of(&self, path: &str) -> io::Result<Option<u64>> {
         if path.is_empty() {

@@ -143,9 +143,18 @@ impl State {
         }))
     }
 
-    pub(crate) fn set_identity(&mut self, (dev, inode): (u64, u64)) -> Result<(), FolderError> {
+    /// When that directory was made, ns since 1970; 0 where nobody knows.
+    pub(crate) fn born_ns(&self) -> Result<i64, FolderError> {
+        let bytes = self.fact(BORN_KEY)?.and_then(|bytes| bytes.try_into().ok());
+        Ok(bytes.map_or(0, i64::from_le_bytes))
+    }
+
+    pub(crate) fn set_identity(&mut self, (dev, inode): (u64, u64), born_ns: i64) -> Result<(), FolderError> {
         let bytes = [dev.to_le_bytes(), inode.to_le_bytes()].concat();
-        self.write(|state, txn| state.put_fact(txn, IDENTITY_KEY, &bytes))
+        self.write(|state, txn| {
+            state.put_fact(txn, IDENTITY_KEY, &bytes)?;
+            state.put_fact(txn, BORN_KEY, &born_ns.to_le_bytes())
+        })
     }
 
     /// The directories that other file systems were mounted at when they were last seen.
@@ -292,6 +301,7 @@ const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
 const VERSION_KEY: &str = "version";
 const JOURNAL_KEY: &str = "journal";
 const IDENTITY_KEY: &str = "identity";
+const BORN_KEY: &str = "born";
 const MOUNTS_KEY: &str = "mounts";
 const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 3 * 32 + 3 + 6 * 8;

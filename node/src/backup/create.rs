@@ -1,5 +1,6 @@
 //! Making a backup, while the node goes on.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::stream::BackupWriter;
-use super::{FACTS, FILES, FOLDERS, STORE};
+use super::{AUDIT, BUNDLES, FACTS, FILES, STORE};
 use crate::api::Progress;
 use crate::commands::store_failure;
 use crate::failure::Failure;
@@ -95,13 +96,13 @@ fn write_home<W: Write>(
         }
         before = after;
     };
-    let folders = files_of(home)?;
+    let audit = files_of(home, AUDIT)?;
     let total: u64 = snapshot.packs().iter().map(|pack| pack.size()).sum::<u64>()
-        + folders.iter().map(|(_, _, size)| size).sum::<u64>();
+        + audit.iter().chain(&files_of(home, BUNDLES)?).map(|(_, _, size)| size).sum::<u64>();
     let (mut done, mut items) = (0, 0);
     let mut told = |bytes: u64| {
         done += bytes;
-        let _ = progress.send(json!({"phase": "backup", "bytes": [done, total]}));
+        let _ = progress.send(json!({"phase": "backup", "bytes": [done, total.max(done)]}));
     };
     for (name, bytes) in &before {
         writer.item(name, bytes.len() as u64)?;
@@ -123,17 +124,54 @@ fn write_home<W: Write>(
         }
         items += 1;
     }
-    for (name, path, size) in folders {
-        let Some(file) = open_whole(&path, size)? else { continue };
-        writer.item(&name, size)?;
-        let copied = io::copy(&mut file.take(size), writer)?;
-        if copied != size {
-            return Err(Failure::failed("io", format!("{} became shorter while it was read", path.display())));
-        }
-        told(size);
-        items += 1;
+    for file in &audit {
+        items += u64::from(write_file(writer, file, &mut told)?);
     }
-    Ok(items + 1)
+    // A bundle may move between the tiers while the packs are written.
+    let bundles = write_all(&mut || files_of(home, BUNDLES), &mut |file| write_file(writer, file, &mut told))?;
+    Ok(items + bundles + 1)
+}
+
+/// Writes all files of a folder in which some may move meanwhile: looks for them until a look behind the last of them finds nothing new.
+/// Gives how many.
+fn write_all(
+    list: &mut dyn FnMut() -> Result<Vec<Listed>, Failure>,
+    write: &mut dyn FnMut(&Listed) -> Result<bool, Failure>,
+) -> Result<u64, Failure> {
+    let (mut written, mut looks) = (BTreeSet::new(), 0);
+    loop {
+        let mut new = list()?;
+        new.retain(|(name, ..)| !written.contains(name));
+        looks += 1;
+        // One look alone may miss what moves while it is taken.
+        if new.is_empty() && looks > 1 {
+            return Ok(written.len() as u64);
+        }
+        for file in new {
+            if write(&file)? {
+                written.insert(file.0);
+            }
+        }
+    }
+}
+
+/// A file of a folder: its name in the backup, where it is, its bytes now.
+type Listed = (String, PathBuf, u64);
+
+/// Writes a file as it was when it was listed; whether it was there still.
+fn write_file<W: Write>(
+    writer: &mut BackupWriter<W>,
+    (name, path, size): &Listed,
+    told: &mut impl FnMut(u64),
+) -> Result<bool, Failure> {
+    let Some(file) = open_whole(path, *size)? else { return Ok(false) };
+    writer.item(name, *size)?;
+    let copied = io::copy(&mut file.take(*size), writer)?;
+    if copied != *size {
+        return Err(Failure::failed("io", format!("{} became shorter while it was read", path.display())));
+    }
+    told(*size);
+    Ok(true)
 }
 
 fn small_files(home: &Home) -> Result<Vec<Small>, Failure> {
@@ -149,10 +187,10 @@ fn small_files(home: &Home) -> Result<Vec<Small>, Failure> {
     Ok(FILES.into_iter().filter_map(read).collect::<io::Result<Vec<Small>>>()?)
 }
 
-/// Every file of the folders: its name in the backup, where it is, its bytes now. Lines that are written later are left out.
-fn files_of(home: &Home) -> Result<Vec<(String, PathBuf, u64)>, Failure> {
+/// Every file of a folder. Lines that are written later are left out.
+fn files_of(home: &Home, folder: &str) -> Result<Vec<Listed>, Failure> {
     let mut found = Vec::new();
-    let mut open: Vec<String> = FOLDERS.iter().map(|folder| (*folder).to_owned()).collect();
+    let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         let entries = match fs::read_dir(home.root().join(&folder)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -177,12 +215,42 @@ fn files_of(home: &Home) -> Result<Vec<(String, PathBuf, u64)>, Failure> {
     Ok(found)
 }
 
-/// A bundle may have moved to the archive since it was listed: then it is left out here, and the archive has it.
+/// The file, at least as long as it was when it was listed; nothing when it is gone since, as a bundle that moved to another tier.
 fn open_whole(path: &Path, size: u64) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) if file.metadata()?.len() >= size => Ok(Some(file)),
         Ok(_) => Err(io::Error::other(format!("{} became shorter while it was read", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bundle moves to the archive, and a note of one that went into a bucket comes, while another bundle is written.
+    #[test]
+    fn what_moves_while_it_is_written_is_written_where_it_is_then() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Home::new(place.path().to_owned());
+        let at = |name: &str| place.path().join(BUNDLES).join(name);
+        fs::create_dir_all(at("cold")).unwrap();
+        for name in ["a", "b", "cold/x"] {
+            fs::write(at(name), name).unwrap();
+        }
+        let mut names = Vec::new();
+        let written = write_all(&mut || files_of(&home, BUNDLES), &mut |(name, path, size)| {
+            if name == "bundles/a" {
+                fs::rename(at("b"), at("cold/b")).unwrap();
+                fs::write(at("c.stub"), "c").unwrap();
+            }
+            let is_there = open_whole(path, *size)?.is_some();
+            names.extend(is_there.then(|| name.clone()));
+            Ok(is_there)
+        });
+        names.sort();
+        assert_eq!(names, ["a", "c.stub", "cold/b", "cold/x"].map(|name| format!("{BUNDLES}/{name}")));
+        assert_eq!(written.unwrap(), 4);
     }
 }

@@ -20,7 +20,9 @@ use crate::failure::{Exit, Failure};
 /// The files with secrets, and settings, by their names in a home.
 const FILES: [&str; 6] = ["node.key", "identity.key", "gateway.key", "seal.key", "bearers", "config.toml"];
 /// The folders of a home that are copied as they are. `folders` has caches only, which are made again.
-const FOLDERS: [&str; 2] = ["audit", "bundles"];
+const FOLDERS: [&str; 2] = [AUDIT, BUNDLES];
+const AUDIT: &str = "audit";
+const BUNDLES: &str = "bundles";
 /// The folder of the store.
 const STORE: &str = "store";
 /// The name of the small facts of the store.

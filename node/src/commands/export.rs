@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dir, tar   files/PATH        what stands in the folder now, with times and the right to run
-//!            documents/NAME.json
+//!            documents/NAME.json                                    a long NAME in parts: documents/NA+/ME.json
 //! jsonl      {"schema":"sealtide/export/1","space","name","kind"}   one line
 //!            {"chunk","base64"}                                     before the record that lists it, or
 //!            {"absent"}                                             a chunk of an old release that is not here (releases §6)
@@ -38,6 +38,10 @@ use crate::share::{live_files, tip_records};
 pub(crate) const SCHEMA: &str = "sealtide/export/1";
 /// Bytes of the text of a document in a file of its own, at most.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the name of a document, at most.
+const DOCUMENT_NAME_MAX: usize = 255;
+/// Bytes of it in the name of one file, at most: `.json` goes behind them.
+const PLAIN_BYTES_MAX: usize = 250;
 /// Records that are read at once.
 const BATCH: usize = 1024;
 /// How often all members are listed, before whoever writes has to wait for it.
@@ -67,27 +71,27 @@ pub(crate) fn export(
     progress: &Progress,
 ) -> Result<Value, Failure> {
     let id = node.find_space(space)?;
-    if fs::symlink_metadata(out).is_ok() {
-        let text = format!("{} exists already", out.display());
-        return Err(Failure::usage("exists", text).hint("name another place with --out"));
-    }
     let view = node.store().view(&id).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
     let export = Export { node, space: id, view, progress };
-    let written = match format {
-        ExportFormat::Dir => export.everything(&mut Dir { root: out.to_owned() }),
-        ExportFormat::Tar => export.tar(out),
-        ExportFormat::Jsonl => export.lines(out),
+    let taken = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Failure::usage("exists", format!("{} exists already", out.display())).hint("name another place with --out")
+        }
+        _ => Failure::from(error).about(out),
     };
-    let written = written.inspect_err(|_| remove(out))?;
+    // Made first, and only if nothing is there: what fails from here on takes away nothing that it did not make.
+    let written = if format == ExportFormat::Dir {
+        out.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::create_dir(out)).map_err(taken)?;
+        export.everything(&mut Dir { root: out.to_owned() }).inspect_err(|_| drop(fs::remove_dir_all(out)))?
+    } else {
+        let file = File::create_new(out).map_err(taken)?;
+        let written = if format == ExportFormat::Tar { export.tar(file) } else { export.lines(file) };
+        written.inspect_err(|_| drop(fs::remove_file(out)))?
+    };
     Ok(json!({
         "schema": "sealtide/export_done/1", "space": space, "format": format, "out": out, "items": written.items,
         "bytes": written.bytes, "absent": written.absent,
     }))
-}
-
-/// What was begun is worth nothing.
-fn remove(out: &Path) {
-    let _ = if out.is_dir() { fs::remove_dir_all(out) } else { fs::remove_file(out) };
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,7 +135,8 @@ impl Export<'_> {
             // Two nodes may have made documents of one name without knowing of each other.
             let (mut free, mut count) = (name.clone(), 2);
             while !names.insert(free.clone()) {
-                free = format!("{name} ({count})");
+                let more = format!(" ({count})");
+                free = format!("{}{more}", &name[..name.floor_char_boundary(DOCUMENT_NAME_MAX - more.len())]);
                 count += 1;
             }
             let doc = data.get("doc").cloned().unwrap_or_default();
@@ -139,7 +144,7 @@ impl Export<'_> {
             if text.len() > DOCUMENT_BYTES_MAX {
                 text = format!("{doc}\n");
             }
-            let path = format!("documents/{}.json", plain(&free));
+            let path = format!("documents/{}", document_file(&free));
             target.file(&path, text.len() as u64, 0, false, &mut text.as_bytes())?;
             written.items += 1;
             written.bytes += text.len() as u64;
@@ -168,16 +173,16 @@ impl Export<'_> {
         Ok(0)
     }
 
-    fn tar(&self, out: &Path) -> Result<Written, Failure> {
-        let mut builder = tar::Builder::new(BufWriter::new(File::create_new(out)?));
+    fn tar(&self, out: File) -> Result<Written, Failure> {
+        let mut builder = tar::Builder::new(BufWriter::new(out));
         let written = self.everything(&mut Tar(&mut builder))?;
         let file = builder.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(written)
     }
 
-    fn lines(&self, out: &Path) -> Result<Written, Failure> {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create_new(out)?);
+    fn lines(&self, out: File) -> Result<Written, Failure> {
+        let mut file = BufWriter::with_capacity(1 << 20, out);
         // Nothing is given up meanwhile.
         let _in_use = self.node.use_contents();
         let (absences, mut absent) = (self.node.known().absences(&self.space), BTreeSet::new());
@@ -268,8 +273,16 @@ fn line_of(record: &Verified) -> String {
     format!(r#"{{"ib":{ib},"gib":{gib}{data}{relations}}}"#)
 }
 
+/// The file of a document in `documents`. What is too long for the name of a file is in parts: all but the last are directories, with `+`
+/// behind each.
+pub(crate) fn document_file(name: &str) -> String {
+    let plain = plain(name);
+    let parts = plain.as_bytes().chunks(PLAIN_BYTES_MAX).map(String::from_utf8_lossy);
+    format!("{}.json", parts.collect::<Vec<_>>().join("+/"))
+}
+
 /// A name that every file system takes: letters, digits, `.`, `_`, `-`; all else as `%XX`.
-pub(crate) fn plain(name: &str) -> String {
+fn plain(name: &str) -> String {
     let byte = |(at, byte): (usize, u8)| {
         let is_plain = byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && at > 0);
         if is_plain { (byte as char).to_string() } else { format!("%{byte:02X}") }
@@ -364,7 +377,41 @@ impl<W: Write> Target for Tar<'_, W> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+    use crate::config::Config;
+    use crate::home::Home;
+
+    /// Of exports to one place one is made, and the others take nothing of it away.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_an_export_did_not_make_it_does_not_remove() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Home::new(place.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::load(&place.path().join("none"), false).unwrap()).unwrap();
+        node.create_space("Notes", "folder").unwrap();
+        let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+        for (round, format) in
+            [ExportFormat::Dir, ExportFormat::Tar, ExportFormat::Jsonl].into_iter().cycle().take(60).enumerate()
+        {
+            let (out, start) = (place.path().join(round.to_string()), Barrier::new(4));
+            let run = || {
+                start.wait();
+                export(&node, "Notes", format, &out, &progress).map_err(|failure| failure.code)
+            };
+            let ends: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 1, "{format:?}: {ends:?}");
+            assert!(
+                ends.iter()
+                    .all(|end| end.as_ref().is_ok_and(|_| true) || end.as_ref().is_err_and(|code| code == "exists"))
+            );
+            assert!(out.exists(), "{format:?}");
+        }
+    }
 
     /// A space into which commits come while it is listed: a record far behind in the order, and one before all of it.
     #[test]

@@ -73,7 +73,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
     if let Some(dir) = &dir {
         node.check_dir(dir)?;
         if let Some(space) = shared.filter(|space| node.engine().role(&ticket.node, space).is_none()) {
-            return Err(shared_already(node, dir, &space));
+            return Err(node.shared_already(dir, &space));
         }
     }
     let mut events = node.engine().subscribe();
@@ -91,7 +91,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
             .hint("the same ticket without the directory, then `sealtide spaces folder SPACE DIR` for each"));
     }
     if let (Some(dir), Some(space)) = (&dir, shared.filter(|space| offers.iter().all(|offer| offer.space != *space))) {
-        return Err(shared_already(node, dir, &space));
+        return Err(node.shared_already(dir, &space));
     }
     if ticket.device {
         node.known().note_device_of(Some(&ticket.node)).map_err(store_failure)?;
@@ -102,7 +102,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         joined.push(adopt(node, offer, ticket.node, dir.is_none() || shared.is_some())?);
         let noted = dir.as_deref().filter(|dir| shared.is_none() && is_empty(dir));
         if let Some(dir) = noted {
-            node.note_dir(offer.space, dir)?;
+            node.note_dir(offer.space, dir).map_err(|failure| without_a_folder(node, offer, failure))?;
         }
         node.audit().note(
             "joined",
@@ -129,7 +129,7 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         if shared.is_none() {
             // It was empty, and may have been noted.
             survey(node, offer.space, dir, order.yes).await.inspect_err(|_| node.unshare(&offer.space))?;
-            node.share_dir(offer.space, dir)?;
+            node.share_dir(offer.space, dir).map_err(|failure| without_a_folder(node, offer, failure))?;
         } else {
             // Noted by a join that did not come this far.
             node.open_share(offer.space, dir)?;
@@ -150,10 +150,6 @@ pub(crate) async fn join(node: &Node, order: JoinOrder, progress: &Progress) -> 
         "device": ticket.device,
         "spaces": joined,
     }))
-}
-
-fn shared_already(node: &Node, dir: &Path, space: &SpaceId) -> Failure {
-    Failure::usage("dir_shared", format!("{} is shared already, as {}", dir.display(), node.label(space)))
 }
 
 /// Reads a ticket as typed.
@@ -287,6 +283,17 @@ fn adopt(node: &Node, offer: &SpaceOffer, issuer: NodeId, may_be_kept: bool) -> 
     node.known().put_label(&offer.space, Some(&row)).map_err(store_failure)?;
     grant_both(node, offer, issuer)?;
     Ok(label)
+}
+
+/// The directory went to another space while the join was under way: the one that was joined stays without a folder.
+fn without_a_folder(node: &Node, offer: &SpaceOffer, failure: Failure) -> Failure {
+    if failure.exit != Exit::Usage {
+        return failure;
+    }
+    let label = node.label(&offer.space);
+    let text = format!("{}; {label} is joined, and has no folder", failure.message);
+    Failure { message: text, ..failure }
+        .hint(format!("`sealtide spaces folder {label} DIR` keeps it in another directory"))
 }
 
 /// What counts until a members frame names both.

@@ -81,8 +81,7 @@ pub(crate) async fn folder(node: &Node, name: &str, dir: &Path, yes: bool) -> Re
             return Err(Failure::usage("has_folder", format!("{} is kept in {kept} already", label.name)));
         }
         (None, Some(there)) => {
-            let text = format!("{} is shared already, as {}", dir.display(), node.label(&there));
-            return Err(Failure::usage("dir_shared", text).hint("name another directory"));
+            return Err(node.shared_already(&dir, &there));
         }
         _ => {}
     }
@@ -101,7 +100,7 @@ pub(crate) async fn folder(node: &Node, name: &str, dir: &Path, yes: bool) -> Re
 
 /// This node forgets a space; the files in its folder stay.
 pub(crate) fn remove(node: &Node, name: &str) -> Result<Value, Failure> {
-    let space = node.find_space(name)?;
+    let space = node.find_space_to_forget(name)?;
     forget(node, &space)?;
     Ok(json!({"schema": "sealtide/space_remove/1", "id": space.to_string(), "name": name}))
 }

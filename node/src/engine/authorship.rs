@@ -10,7 +10,7 @@ use sealtide_identity::authorship::{
     Author, Authors, COMMIT_IB, Commit, Tip, check_commit, commit_stones, read_commit,
 };
 use sealtide_identity::{NodeId, SpaceId};
-use sealtide_store::{CommitError, CreateError, SpaceHandle};
+use sealtide_store::{CommitError, CreateError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, SpaceView};
 
 use crate::engine::Engine;
@@ -144,11 +144,12 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// As the store reports.
     pub(crate) fn commit_in_thread(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
-        self.commit_vouching(space, records, Vec::new(), Vec::new())
+        let tips = new_tips(&records);
+        self.commit_with(space, records, tips, |_| Ok(()))
     }
 
     /// As [`Engine::commit_in_thread`], with records of others, `others`, that this node vouches for: its stones name
-    /// `vouched` too. Their own stones are among them.
+    /// `vouched` too. Their own stones are among them, and they may list chunks that are not here.
     pub(super) fn commit_vouching(
         &self,
         space: SpaceId,
@@ -156,13 +157,25 @@ impl<W: World> Engine<W> {
         own: Vec<Verified>,
         vouched: Vec<Tip>,
     ) -> Result<CommitResult, CommitError> {
-        let slot = self.stones().slot(&space);
-        let mut last = slot.blocking_lock();
         let mut tips = if vouched.is_empty() { new_tips(&others) } else { vouched };
         tips.extend(new_tips(&own));
         let records = others.into_iter().chain(own).collect();
-        let (request, next) = self.signed(&space, records, tips, &mut last);
-        let result = self.store().commit(&space, &request);
+        self.commit_with(space, records, tips, |request| self.stage_lacking(&space, request))
+    }
+
+    /// Commits records with stones that name `tips`; `ready` makes the request ready.
+    fn commit_with(
+        &self,
+        space: SpaceId,
+        records: Vec<Verified>,
+        tips: Vec<Tip>,
+        ready: impl FnOnce(&mut CommitRequest) -> Result<(), StoreError>,
+    ) -> Result<CommitResult, CommitError> {
+        let slot = self.stones().slot(&space);
+        let mut last = slot.blocking_lock();
+        let (mut request, next) = self.signed(&space, records, tips, &mut last);
+        let made_ready = ready(&mut request).map_err(CommitError::from);
+        let result = made_ready.and_then(|()| self.store().commit(&space, &request));
         *last = next.filter(|_| result.is_ok());
         result
     }

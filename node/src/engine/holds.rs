@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealtide_ibgib::{Address, Sid, TimelineId, Verified, merge_conflicts, settle_tips};
+use sealtide_ibgib::{Address, Manifest, Sid, TimelineId, Verified, merge_conflicts, settle_tips};
 use sealtide_identity::authorship::Tip;
 use sealtide_identity::members::{MEMBERS_IB, counting};
 use sealtide_identity::{NodeId, Role, SpaceId};
@@ -171,12 +171,33 @@ impl<W: World> Engine<W> {
         self.store().adopt_space(aside)?;
         self.holding(|from| from.entry(*space).or_default().insert(*peer));
         records.sort_by_key(|record| record.frame_ref().map(|facts| facts.n));
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-        match self.store().commit(&aside, &request) {
+        match self.commit_others(&aside, records) {
             Ok(_) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
             Err(_) => Err(StoreError::Failed),
         }
+    }
+
+    /// Commits records that others made.
+    fn commit_others(&self, space: &SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
+        let mut request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        self.stage_lacking(space, &mut request)?;
+        self.store().commit(space, &request)
+    }
+
+    /// Takes the records that list chunks which are not here, as of an old release, out of a request and into a saga that it then commits
+    /// too: a local change has all its chunks, what others made may go without.
+    pub(super) fn stage_lacking(&self, space: &SpaceId, request: &mut CommitRequest) -> Result<(), StoreError> {
+        let lacks = |record: &mut Verified| {
+            Manifest::chunks_listed(record).iter().any(|it| !self.store().holds_chunk(&it.hash))
+        };
+        let lacking: Vec<Verified> = request.records.extract_if(.., lacks).collect();
+        if !lacking.is_empty() {
+            let saga = self.new_saga_id();
+            self.store().stage(space, &saga, &lacking, &[])?;
+            request.saga = Some(saga);
+        }
+        Ok(())
     }
 
     /// Looks at who holds something, or changes it.
@@ -261,7 +282,7 @@ impl<W: World> Engine<W> {
 
     /// Judges what is held anew: members may have changed, keystones come, or somebody vouched for it. Waits for the disk, unless
     /// another look is at work: that one looks at this space too before it ends.
-    pub(super) fn review_held(&self, space: &SpaceId) {
+    pub(crate) fn review_held(&self, space: &SpaceId) {
         if !self.holds(space) {
             return;
         }
@@ -293,8 +314,7 @@ impl<W: World> Engine<W> {
             if records.is_empty() {
                 continue;
             }
-            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
-            match self.store().commit(space, &request) {
+            match self.commit_others(space, records) {
                 Ok(result) => self.committed(*space, None, &result),
                 Err(error) => tracing::warn!(%error, "what is not held any more could not be committed"),
             }

@@ -20,6 +20,12 @@ use crate::world::OsEntropy;
 /// The kind, in the own label, of a space that is being made or imported. No frame and no peer says it.
 pub(super) const UNFINISHED_KIND: &str = "unfinished";
 
+/// Whether people see nothing of a space of this kind.
+pub(super) fn is_hidden(label: &SpaceLabel) -> bool {
+    let kinds = [crate::audit::AUDIT_KIND, crate::identity::IDENTITY_KIND, crate::gateway::APP_KIND, UNFINISHED_KIND];
+    kinds.contains(&label.kind.as_str())
+}
+
 impl Node {
     /// Makes a space of its own, with oneself as its only member and admin. Waits for the disk.
     ///
@@ -82,10 +88,11 @@ impl Node {
         self.known().put_label(&space, Some(&row)).map_err(store_failure)
     }
 
-    /// Forgets the spaces that a crash left begun.
+    /// Forgets the spaces that a crash left begun, and those of which it left nothing but the name when they were removed.
     pub(super) fn forget_unfinished(&self) {
         for (space, label) in self.known().labels() {
-            if label.kind == UNFINISHED_KIND
+            let is_left = !is_hidden(&label) && label.dir.is_none() && !self.has_space(&space);
+            if (label.kind == UNFINISHED_KIND || is_left)
                 && let Err(error) = forget(self, &space)
             {
                 tracing::warn!(name = label.name, %error, "a space that was not finished could not be forgotten");
@@ -143,6 +150,12 @@ impl Node {
         self.shared_dirs().into_iter().find(|(_, shared)| shared == dir).map(|(space, _)| space)
     }
 
+    /// Why a directory cannot be that of another space.
+    pub(crate) fn shared_already(&self, dir: &Path, space: &SpaceId) -> Failure {
+        let text = format!("{} is shared already, as {}", dir.display(), self.label(space));
+        Failure::usage("dir_shared", text).hint("name another directory")
+    }
+
     /// Refuses a directory that cannot be shared: inside another shared one, around one, or around the home.
     ///
     /// # Errors
@@ -168,7 +181,7 @@ impl Node {
     /// Joins a directory and a space for good; the folder opens when the node serves.
     ///
     /// # Errors
-    /// As [`Node::open_share`] and the store report.
+    /// As [`Node::note_dir`] and [`Node::open_share`].
     pub fn share_dir(&self, space: SpaceId, dir: &Path) -> Result<Share, Failure> {
         self.note_dir(space, dir)?;
         self.open_share(space, dir).inspect_err(|_| {
@@ -181,8 +194,16 @@ impl Node {
     /// Notes where a space is kept from the next start on, at the latest.
     ///
     /// # Errors
-    /// As the store reports.
+    /// Exit 2 for a directory that another space is kept in, and as [`Node::check_dir`]; as the store reports.
     pub fn note_dir(&self, space: SpaceId, dir: &Path) -> Result<(), Failure> {
+        // Of two commands that looked before, one finds here what the other noted: files of one space never go to those of another.
+        let _one_at_a_time = lock(&self.0.keeping);
+        if let Some((there, _)) =
+            self.shared_dirs().into_iter().find(|(other, shared)| *other != space && shared == dir)
+        {
+            return Err(self.shared_already(dir, &there));
+        }
+        self.check_dir(dir)?;
         let text = dir.to_str().ok_or_else(|| Failure::usage("dir", format!("{} is not UTF-8", dir.display())))?;
         let mut label = self.known().label(&space).unwrap_or_default();
         label.dir = Some(text.to_owned());
@@ -276,6 +297,18 @@ impl Node {
         })
     }
 
+    /// As [`Node::find_space`], for one that is to be forgotten: its name may be all that is left of it.
+    ///
+    /// # Errors
+    /// As [`Node::find_space`].
+    pub(crate) fn find_space_to_forget(&self, name: &str) -> Result<SpaceId, Failure> {
+        self.find_space(name).or_else(|failure| {
+            let mut labels = self.known().labels().into_iter().filter(|(_, label)| !is_hidden(label));
+            let is_it = |(space, label): &(SpaceId, SpaceLabel)| label.name == name || space.to_string() == name;
+            labels.find(is_it).map(|(space, _)| space).ok_or(failure)
+        })
+    }
+
     /// The space named, or the only one there is.
     ///
     /// # Errors
@@ -308,5 +341,79 @@ impl Node {
                 Err(Failure::usage("no_peer", format!("no peer named {name}")).hint("`sealtide peers list` shows them"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::commands::spaces;
+    use crate::config::Config;
+    use crate::home::Home;
+
+    fn open(dir: &Path) -> Node {
+        let home = Home::new(dir.join("home"));
+        home.init().unwrap();
+        Node::open(home, Config::load(&dir.join("none"), false).unwrap()).unwrap()
+    }
+
+    /// However many commands found a directory free a moment ago, it becomes that of one space, and what is in it or around it of none.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_directory_is_that_of_one_space() {
+        let place = tempfile::tempdir().unwrap();
+        let node = open(place.path());
+        let dirs = ["a", "a", "a/b", "a/b"].map(|dir| place.path().join(dir));
+        std::fs::create_dir_all(&dirs[2]).unwrap();
+        let spaces = ["n1", "n2", "n3", "n4"].map(|name| node.create_space(name, "folder").unwrap());
+        let start = Barrier::new(4);
+        let note = &|at: usize| {
+            start.wait();
+            node.note_dir(spaces[at], &dirs[at]).map_err(|failure| failure.code)
+        };
+        let noted: Vec<Result<(), String>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|at| scope.spawn(move || note(at))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(noted.iter().filter(|noted| noted.is_ok()).count(), 1, "{noted:?}");
+        let refused = noted.iter().filter_map(|noted| noted.as_ref().err());
+        assert!(
+            refused.clone().any(|code| code == "dir_shared") && refused.clone().any(|code| code == "dir"),
+            "{noted:?}"
+        );
+        assert_eq!(node.shared_dirs().len(), 1);
+        let other = node.shared_dirs().remove(0).0;
+        let free = spaces.into_iter().find(|space| *space != other).unwrap();
+        let shared = node.shared_dirs().remove(0).1;
+        assert_eq!(node.share_dir(free, &shared).map(drop).unwrap_err().code, "dir_shared");
+        node.note_dir(other, &shared).unwrap();
+    }
+
+    /// A crash behind the last but one step of a removal leaves a name: it can be forgotten, and the next start does so by itself.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_without_a_space_can_be_forgotten() {
+        let place = tempfile::tempdir().unwrap();
+        let node = open(place.path());
+        let label = |name: &str, kind: &str, dir: Option<&str>| SpaceLabel {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            dir: dir.map(str::to_owned),
+        };
+        let ids: [SpaceId; 3] = [1, 2, 3].map(|byte| SpaceId::from_bytes([byte; 32]));
+        let rows = [label("byhand", "folder", None), label("left", "data", None), label("away", "folder", Some("/no"))];
+        for (id, row) in ids.iter().zip(&rows) {
+            node.known().put_label(id, Some(row)).unwrap();
+        }
+        assert!(node.find_space("byhand").is_err());
+        spaces::remove(&node, "byhand").unwrap();
+        assert!(node.known().label(&ids[0]).is_none());
+        assert!(spaces::remove(&node, "byhand").is_err());
+        node.shutdown().await;
+        drop(node);
+        let node = open(place.path());
+        let labels: Vec<_> = node.known().labels().into_iter().map(|(_, label)| label.name).collect();
+        assert!(!labels.contains(&"left".to_owned()), "{labels:?}");
+        assert!(labels.contains(&"away".to_owned()), "a store may have lost it: {labels:?}");
     }
 }

@@ -588,11 +588,12 @@ impl Worker {
     }
 
     /// Where another directory took the place of the one that was known, that one is watched from now on, and looked through at once: what
-    /// happened in it before, nobody told of.
+    /// happened in it before, nobody told of. What it lacks is checked out.
     fn follow_root(&mut self, round: &mut Round) -> bool {
         let took = self.folder.took_another();
         if took {
             self.watch_anew();
+            self.read_claims();
             round.full = true;
         }
         took

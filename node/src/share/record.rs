@@ -14,7 +14,7 @@ use sealtide_sync::SpaceView;
 use crate::content::ChunkKeeper;
 use crate::failpoint;
 use crate::failure::{Failure, whole};
-use crate::share::claims::{agree, next_frame, tips};
+use crate::share::claims::{agree, next_frame, tip_records, tips};
 use crate::share::{Phase, Worker, is_passing};
 use crate::world::{OsEntropy, World};
 
@@ -23,7 +23,7 @@ const COMMIT_CHANGES: usize = 2048;
 /// … and bytes of their records, about.
 const COMMIT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Frames behind the one that stood at a path that are searched for a change recorded before a crash.
+/// Frames of a timeline that are searched for a change recorded before a crash, and for the version that an unknown file is.
 const LOOKED_BACK: u64 = 256;
 
 /// A change that stands in a frame now.
@@ -315,7 +315,19 @@ impl Worker {
             let (tip, held) = tips(&self.view, timeline).into_iter().next()?;
             held.same_content(frame).then(|| (*timeline, tip.sid()))
         });
-        newest.or_else(|| live.iter().find_map(|timeline| self.recorded_before(timeline, 0, frame)))
+        newest.or_else(|| live.iter().find_map(|timeline| self.version_of(timeline, frame)))
+    }
+
+    /// The version of a timeline that a file is which nothing was known of: the same content from the same moment, as a copy of the
+    /// directory or an old disk holds it. It is no edit, whoever made it.
+    fn version_of(&self, timeline: &TimelineId, frame: &FileFrame) -> Option<(TimelineId, Sid)> {
+        let newest = tip_records(&self.view, timeline).iter().map(n_of).max()?;
+        let sids = self.view.frames(timeline, newest.saturating_sub(LOOKED_BACK), newest, usize::MAX);
+        let is_this = |sid: &Sid| {
+            let held = self.view.record(sid).and_then(|record| FileFrame::read(&record).ok());
+            held.is_some_and(|held| held.path == frame.path && held.mtime == frame.mtime && agree(&held, frame))
+        };
+        sids.into_iter().rev().find(is_this).map(|sid| (*timeline, sid))
     }
 
     /// The frame that this node made of this very change before. A crash may lose the last notes about the

@@ -90,6 +90,41 @@ fn an_export_comes_back_and_goes_out_the_same() {
     other.ok(&["verify"]);
 }
 
+/// A document whose name takes three bytes in the name of a file for each of its own, and a path of the 1,024 bytes that one may have.
+#[test]
+fn long_names_go_out_and_come_back() {
+    let machine = Machine::new();
+    let long = "d".repeat(255);
+    let path = format!("{long}/{long}/{long}/{}/f.md", "d".repeat(251));
+    assert_eq!(path.len(), 1024);
+    write(&machine.notes(), &path, "deep\n");
+    let mut node = machine.share();
+    machine.recorded();
+    let name = "план ".repeat(28);
+    let put = machine.run_with(&["put", "Notes", &name], r#"{"buy":["milk"]}"#);
+    assert_eq!(put.code, 0, "{put:?}");
+    node.stop();
+    let (dir, tar, unpacked) = (out(&machine, "out"), out(&machine, "out.tar"), out(&machine, "unpacked"));
+    machine.ok(&["export", "Notes", "--out", &dir]);
+    machine.ok(&["export", "Notes", "--format", "tar", "--out", &tar]);
+    fs::create_dir(&unpacked).unwrap();
+    assert!(Command::new("tar").args(["xf", &tar, "-C", &unpacked]).status().unwrap().success());
+    let packed = out(&machine, "packed.tar");
+    assert!(
+        Command::new("tar").args(["cf", &packed, "-C", &unpacked, "files", "documents"]).status().unwrap().success()
+    );
+    let other = fresh();
+    for (number, from) in [&dir, &tar, &unpacked, &packed].into_iter().enumerate() {
+        let space = format!("s{number}");
+        let taken = other.ok(&["import", from, "--name", &space]);
+        assert_eq!((&taken["files"], &taken["documents"]), (&json!(1), &json!(1)), "{from}");
+        assert_eq!(other.ok(&["get", &format!("{space}:{name}")])["doc"], json!({"buy": ["milk"]}), "{from}");
+        let back = out(&other, &space);
+        other.ok(&["export", &space, "--out", &back]);
+        assert_same(&snapshot(Path::new(&dir)), &snapshot(Path::new(&back)));
+    }
+}
+
 #[test]
 fn an_imported_space_is_kept_in_a_directory() {
     let machine = filled();

@@ -516,21 +516,75 @@ fn a_directory_that_lacks_most_of_it_is_another_one() {
     std::fs::write(root.join("service.log"), "started").expect("write");
     names[..4].iter().for_each(copy);
     assert!(matches!(Folder::open(&root, &state), Err(FolderError::RootReplaced { .. })));
-    // A copy on another disk, in which some are gone.
-    copy(&names[4]);
+    // A copy on another disk, in which some are gone: those are not known any more, and one that differs is as good as new.
+    names[4..7].iter().for_each(copy);
+    std::fs::write(root.join("f0"), "another").expect("write");
     case.folder = Folder::open(&root, &state).expect("open");
-    let scan = case.scan();
-    assert_eq!(scan.changes.iter().filter(|change| change.found == Found::Gone).count(), 5);
-    assert!(!case.folder.took_another(), "it was opened like that");
+    assert!(!case.folder.took_another(), "not yet");
+    assert_eq!(shown(&case.scan_when_taken()), ["f0: text \"another\" new", "service.log: text \"started\" new"]);
+    let known: Vec<_> = case.folder.entries().map(|(path, placed)| (path.to_owned(), placed.sid)).collect();
+    let kept = names[1..7].iter().map(|name| (name.clone(), sid_of(&sealtide_crypto::blake3(name.as_bytes()))));
+    assert_eq!(known, kept.collect::<Vec<_>>());
+    assert_eq!([case.folder.took_another(), case.folder.took_another()], [true, false]);
     // The first one comes back while nothing was opened anew.
+    case.record();
     std::fs::remove_dir_all(&root).expect("remove");
     std::fs::create_dir(&root).expect("make");
     let no_chunks = &mut |_: sealtide_ibgib::CutChunk| Ok(());
     assert!(matches!(case.folder.scan(None, no_chunks, &mut |_| {}), Err(FolderError::RootReplaced { .. })));
     std::fs::remove_dir(&root).expect("remove");
     std::fs::rename(&aside, &root).expect("rename");
-    assert!(case.scan().changes.iter().all(|change| change.found != Found::Gone));
+    assert!(case.scan_when_taken().changes.iter().all(|change| change.found != Found::Gone));
     assert_eq!([case.folder.took_another(), case.folder.took_another()], [true, false]);
+}
+
+/// `mv D D.old; cp -a D.old D` while the node runs.
+#[test]
+fn a_copy_that_grows_is_not_taken() {
+    let names: Vec<String> = (0..10).map(|n| format!("f{n}")).collect();
+    let mut case = Case::new();
+    names.iter().for_each(|name| case.put(name, &file(name.as_str())));
+    case.record();
+    let (root, aside) = (case.root(), case.outside().join("aside"));
+    std::fs::rename(&root, &aside).expect("rename");
+    std::fs::create_dir(&root).expect("make");
+    let copy = |name: &String| assert!(std::fs::copy(aside.join(name), root.join(name)).is_ok());
+    names[..6].iter().for_each(copy);
+    let is_unsettled = |case: &mut Case| {
+        let scanned = case.folder.scan(None, &mut |_: sealtide_ibgib::CutChunk| Ok(()), &mut |_| {});
+        let checked_out = case.try_check_out(Vec::new());
+        let unsettled = |error: Option<FolderError>| matches!(error, Some(FolderError::RootUnsettled { .. }));
+        unsettled(scanned.err()) && unsettled(checked_out.err())
+    };
+    assert!(is_unsettled(&mut case));
+    // Longer than it has to stand still, and still more comes: another file, then the rest of one.
+    let pause = || std::thread::sleep(std::time::Duration::from_secs(2));
+    pause();
+    copy(&names[6]);
+    assert!(is_unsettled(&mut case));
+    pause();
+    std::fs::write(root.join("f6"), "f6 and more").expect("write");
+    assert!(is_unsettled(&mut case));
+    names[6..].iter().for_each(copy);
+    assert_eq!(shown(&case.scan_when_taken()), [""; 0]);
+    case.expect_settled();
+    assert_eq!(case.folder.entries_count(), 10);
+}
+
+/// What moved away and back is what it was.
+#[test]
+fn a_directory_that_comes_back_before_another_was_taken_is_the_known_one() {
+    let mut case = Case::with(&tree([("a", file("1")), ("b", file("2"))]));
+    let (root, aside) = (case.root(), case.outside().join("aside"));
+    std::fs::rename(&root, &aside).expect("rename");
+    std::fs::create_dir(&root).expect("make");
+    std::fs::copy(aside.join("a"), root.join("a")).expect("copy");
+    let no_chunks = &mut |_: sealtide_ibgib::CutChunk| Ok(());
+    assert!(matches!(case.folder.scan(None, no_chunks, &mut |_| {}), Err(FolderError::RootUnsettled { .. })));
+    std::fs::remove_dir_all(&root).expect("remove");
+    std::fs::rename(&aside, &root).expect("rename");
+    case.remove("b");
+    assert_eq!(shown(&case.scan()), ["b: gone"]);
 }
 
 #[test]

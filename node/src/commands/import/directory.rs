@@ -9,7 +9,7 @@ use sealtide_folder::{Folder, Scan, ScanProgress, SkipReason};
 use sealtide_ibgib::{Sid, TimelineId};
 
 use super::Import;
-use super::plain::{DOCUMENTS, FILES, Filling, NO_DOCUMENT};
+use super::plain::{DOCUMENTS, FILES, Filling, NO_DOCUMENT, is_part_of_name};
 use crate::content::ChunkKeeper;
 use crate::failure::{Failure, whole};
 use crate::share::frame_of_found;
@@ -23,17 +23,27 @@ pub(super) fn fill(import: &Import<'_>, filling: &mut Filling<'_>) -> Result<(),
     if !is_export(&root)? {
         return files(import, &root, filling);
     }
-    let documents = root.join(DOCUMENTS);
-    if documents.is_dir() {
-        for name in names(&documents)? {
-            let text = open_document(&documents.join(&name))
-                .map_err(|error| import.wrong(&format!("{DOCUMENTS}/{name}"), error))?;
-            let mut text = text.ok_or_else(|| import.wrong(&format!("{DOCUMENTS}/{name}"), NO_DOCUMENT))?;
-            filling.document(&name, &mut text)?;
-        }
+    if root.join(DOCUMENTS).is_dir() {
+        documents(import, &root, "", filling)?;
     }
     let root = root.join(FILES);
     if root.is_dir() { files(import, &root, filling) } else { Ok(()) }
+}
+
+/// Takes the documents below a directory in `documents` (none at its top): all in it are files, or directories with parts of long names.
+fn documents(import: &Import<'_>, root: &Path, dir: &str, filling: &mut Filling<'_>) -> Result<(), Failure> {
+    for name in names(&root.join(DOCUMENTS).join(dir))? {
+        let name = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+        let (shown, path) = (format!("{DOCUMENTS}/{name}"), root.join(DOCUMENTS).join(&name));
+        if is_part_of_name(&name) && fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            documents(import, root, &name, filling)?;
+            continue;
+        }
+        let text = open_document(&path).map_err(|error| import.wrong(&shown, error))?;
+        let mut text = text.ok_or_else(|| import.wrong(&shown, NO_DOCUMENT))?;
+        filling.document(&name, &mut text)?;
+    }
+    Ok(())
 }
 
 /// Whether nothing but the two directories of an export stands there, at least one of them.

@@ -9,7 +9,7 @@ use sealtide_identity::SpaceId;
 use serde_json::{Value, json};
 
 use super::{COMMIT_BYTES, Import};
-use crate::commands::export::DOCUMENT_BYTES_MAX;
+use crate::commands::export::{DOCUMENT_BYTES_MAX, document_file};
 use crate::commands::{documents, store_failure};
 use crate::failpoint;
 use crate::failure::Failure;
@@ -123,9 +123,19 @@ impl<'a> Filling<'a> {
 pub(super) const NO_DOCUMENT: &str = "beside files/, an export has documents/NAME.json and nothing else; what is no \
     export is taken as plain files when it stands in a directory of another name";
 
-/// The name of the document in a file that an export wrote: without `.json`, `%XX` being a byte.
+/// Whether a directory in `documents` holds the rests of long names.
+pub(super) fn is_part_of_name(dir: &str) -> bool {
+    dir.split('/').all(|part| part.ends_with('+'))
+}
+
+/// The name of the document in a file that an export wrote: without `.json`, `%XX` being a byte, a long one in parts.
 pub(super) fn document_name(file: &str) -> Option<String> {
-    let mut rest = file.strip_suffix(".json")?.as_bytes();
+    let name = decoded(&file.strip_suffix(".json")?.replace("+/", ""))?;
+    Some(name).filter(|name| !file.contains('/') || document_file(name) == file)
+}
+
+fn decoded(plain: &str) -> Option<String> {
+    let mut rest = plain.as_bytes();
     let mut name = Vec::new();
     while let [byte, behind @ ..] = rest {
         rest = match (byte, behind) {
@@ -148,12 +158,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::commands::export::plain;
 
     proptest! {
         #[test]
-        fn what_export_calls_a_document_is_its_name_again(name in "\\PC{1,60}") {
-            prop_assert_eq!(document_name(&format!("{}.json", plain(&name))), Some(name));
+        fn what_export_calls_a_document_is_its_name_again(name in "\\PC{1,63}|[ж-я]{1,127}|[a-z.]{200,255}") {
+            let file = document_file(&name);
+            prop_assert!(file.split('/').all(|part| part.len() <= 255), "{}", file);
+            prop_assert_eq!(document_name(&file), Some(name));
         }
 
         #[test]
@@ -179,5 +190,12 @@ mod tests {
             assert_eq!(document_name(file).as_deref(), name, "{file}");
         }
         assert_eq!(document_name(&format!("{}.json", "n".repeat(256))), None);
+        let long = "ж".repeat(84);
+        let file = document_file(&long);
+        assert_eq!(file.split('/').map(str::len).collect::<Vec<_>>(), [251, 251, 4 + 5]);
+        assert_eq!(document_name(&file), Some(long));
+        for other in ["a+/b.json", "a/b.json", "+/a.json", "a+/.json", "/a.json"] {
+            assert_eq!(document_name(other), None, "{other}");
+        }
     }
 }

@@ -9,12 +9,12 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use sealtide_folder::check_path;
+use sealtide_folder::{PathProblem, check_path};
 use sealtide_ibgib::{Content, FileFrame, FileKind};
 use tar::{Archive, Entry, EntryType};
 
 use super::Import;
-use super::plain::{DOCUMENTS, FILES, Filling, NO_DOCUMENT, document_name};
+use super::plain::{DOCUMENTS, FILES, Filling, NO_DOCUMENT, document_name, is_part_of_name};
 use crate::content::store_file;
 use crate::failure::Failure;
 
@@ -91,6 +91,7 @@ impl<'a> Tape<'a> {
                 return Err(self.import.wrong(path, CHANGING));
             }
             match path.split_once('/').filter(|_| self.is_export) {
+                Some((DOCUMENTS, _)) if member.kind == FileKind::Dir => Ok(()),
                 Some((DOCUMENTS, name)) => filling.document(name, content),
                 Some((_, path)) => self.file(&member, path, content, filling),
                 None if self.is_export => Ok(()),
@@ -152,11 +153,16 @@ impl<'a> Tape<'a> {
         {
             return Err(self.import.wrong(below, format!("{} is not a directory", path.escape_debug())));
         }
-        let file = path.strip_prefix(DOCUMENTS).and_then(|rest| rest.strip_prefix('/')).filter(|_| self.is_export);
-        match file.map(|file| (kind, file.contains('/'), document_name(file))) {
-            None | Some((FileKind::File, false, Some(_))) => Ok(()),
-            Some(_) => Err(self.import.wrong(path, NO_DOCUMENT)),
+        if !self.is_export {
+            return check_path(path).map_err(|problem| self.import.wrong(path, problem));
         }
+        let Some(file) = path.strip_prefix(DOCUMENTS).and_then(|rest| rest.strip_prefix('/')) else { return Ok(()) };
+        let is_right = match kind {
+            FileKind::File => document_name(file).is_some(),
+            FileKind::Dir => is_part_of_name(file),
+            FileKind::Symlink => false,
+        };
+        if is_right { Ok(()) } else { Err(self.import.wrong(path, NO_DOCUMENT)) }
     }
 
     /// The first path below a path.
@@ -238,7 +244,12 @@ fn member<R: Read>(entry: &mut Entry<'_, R>) -> Result<Option<Member>, String> {
     if kind == FileKind::Dir {
         path = path.strip_suffix('/').unwrap_or(path);
     }
-    check_path(path).map_err(|problem| problem.to_string())?;
+    match check_path(path) {
+        // In an export the path of the folder begins behind this; whether it is one shows at the end.
+        Err(PathProblem::PathTooLong)
+            if path.split_once('/').is_some_and(|(top, rest)| top == FILES && check_path(rest).is_ok()) => {}
+        checked => checked.map_err(|problem| problem.to_string())?,
+    }
     let target = entry.link_name_bytes().filter(|_| kind == FileKind::Symlink).map(|target| target.into_owned());
     Ok(Some(Member {
         path: path.to_owned(),

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_ibgib::{Object, Relations, Sid, genesis, space_genesis, uuid};
+use sealtide_ibgib::{Manifest, Object, Relations, Sid, genesis, space_genesis, uuid};
 use sealtide_identity::members::{Member, Members};
 use sealtide_identity::{Action, Grant, Role, SpaceId, allows};
 use sealtide_store::SpaceLabel;
@@ -258,4 +258,51 @@ fn what_came_is_read_once_however_often_it_is_judged() {
     let read: BTreeMap<Sid, usize> = reads.take();
     assert!(read.keys().all(|sid| theirs[sid].address().ib() == "commit") && read.len() == 5, "{read:?}");
     assert!(read.values().all(|count| *count == 1), "{read:?}");
+}
+
+/// An old release whose tar nobody has any more, by a publisher that was removed: it is held, and taken when a person says so, or when the
+/// publisher may write again.
+// Proves: SY-102
+#[test]
+fn what_is_held_may_lack_what_nobody_has() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    for by_hand in [true, false] {
+        let (a, b) = (Home::new(1), Home::new(2));
+        let space = a.space();
+        a.meets(&b);
+        a.enters(space, &b, Role::Write);
+        b.meets(&a);
+        b.takes_all(&a, &space);
+        a.engine.remove_member(&b.id()).unwrap();
+        let store = b.engine.store();
+        let tar = vec![7; 2 << 20];
+        let manifest = Manifest::cut(&mut &tar[..], &mut |cut| {
+            store.put_chunk(cut.chunk().hash, cut.bytes()).map_err(std::io::Error::other)
+        });
+        let mut records = manifest.unwrap().records();
+        let relations = Relations::from([("tar".to_owned(), vec![records.last().unwrap().address().clone()])]);
+        let mut data = Object::new();
+        data.insert("by".into(), b.id().to_string().into());
+        records.push(genesis("doc", data, relations, Stamp { ms: 5 }, &uuid(&mut OsEntropy)));
+        b.engine.committed(space, None, &b.engine.commit_in_thread(space, records).unwrap());
+
+        let (own, theirs) = (a.records(&space), b.records(&space));
+        let new: Vec<Verified> =
+            theirs.iter().filter(|(sid, _)| !own.contains_key(*sid)).map(|(_, record)| record.clone()).collect();
+        let (room, saga) = (a.engine.room(&space, &b.id()).unwrap(), a.engine.new_saga_id());
+        a.engine.store().stage(&space, &saga, &new, &[]).unwrap();
+        let request =
+            CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+        runtime.block_on(a.engine.commit_received(&room, b.id(), saga, request, None)).unwrap();
+        let held = || a.engine.held(&space).iter().map(|from| from.records).sum::<usize>();
+        assert_eq!((held(), a.records(&space).len()), (new.len(), own.len()));
+        if by_hand {
+            assert_eq!(a.engine.take_held(&space, None).unwrap(), 1);
+        } else {
+            a.enters(space, &b, Role::Write);
+            a.engine.review_held(&space);
+        }
+        assert_eq!(held(), 0, "by hand: {by_hand}");
+        assert!(new.iter().all(|record| a.records(&space).contains_key(&record.sid())), "by hand: {by_hand}");
+    }
 }
