@@ -657,6 +657,8 @@ mod tests {
         assert!(!over_files.more);
         let after = lines_after(&dir, 298, 10, &all).unwrap();
         assert_eq!((numbers(&after.lines), after.more), (vec![299, 300], false));
+        let more = |limit| lines_after(&dir, 290, limit, &all).map(|page| (page.lines.len(), page.more, page.reached));
+        assert_eq!((more(9).unwrap(), more(10).unwrap()), ((9, true, Some(299)), (10, false, Some(300))));
         let even = LineFilter { event: Some("node:even".to_owned()), ..all.clone() };
         assert_eq!(numbers(&lines_before(&dir, Some(10), 3, &even).unwrap().lines), [8, 6, 4]);
         let one = LineFilter { peer: Some("77x".to_owned()), ..all };

@@ -6,6 +6,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +23,8 @@ use crate::node::Node;
 
 /// Bytes of one request, at most: a document to `put`, with room.
 const REQUEST_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// How long a socket rests when a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,11 +89,8 @@ impl ControlSocket {
             .map_err(|error| Failure::failed("control", format!("{}: {error}", path.display())))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let uid = rustix::process::getuid().as_raw();
-                if stream.peer_cred().is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0) {
-                    tokio::spawn(serve(host.clone(), stream));
-                }
+            loop {
+                tokio::spawn(serve(host.clone(), next_client(&listener).await));
             }
         });
         Ok(Self { path })
@@ -100,6 +100,25 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The next client of a socket that is of the same user, or root. A connection that the system cannot give now is no end: for want of
+/// descriptors, most likely, and others close theirs.
+pub(crate) async fn next_client(listener: &UnixListener) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let uid = rustix::process::getuid().as_raw();
+                if stream.peer_cred().is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0) {
+                    return stream;
+                }
+            }
+            Err(error) => {
+                tracing::warn!("accepting a connection of this machine failed: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
@@ -197,10 +216,31 @@ async fn connect(socket: &Path) -> Option<UnixStream> {
         match UnixStream::connect(socket).await {
             // Many clients knock at once; the node is there.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             connected => return connected.ok(),
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_takes_clients_again_when_there_are_descriptors_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
+        let _client = UnixStream::connect(dir.path().join("socket")).await.unwrap();
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before }).unwrap();
+        let mut next = std::pin::pin!(next_client(&listener));
+        let taken = tokio::time::timeout(4 * ACCEPT_PAUSE, &mut next).await;
+        setrlimit(Resource::Nofile, before).unwrap();
+        assert!(taken.is_err(), "there was no descriptor to take one with");
+        next.await;
+    }
 }

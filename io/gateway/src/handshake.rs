@@ -142,11 +142,7 @@ pub fn judge(head: &Head<'_>, facts: &Facts<'_>) -> Result<Grant, Refusal> {
     check_request(head)?;
     let caller = if echo { echo_caller(door, facts.tcp, head)? } else { Caller::of(door, facts.tcp, head)? };
     let key = upgrade_key(head)?;
-    let presented = if echo {
-        Principal { id: None, role: crate::Role::Public, ends_mono_ms: None }
-    } else {
-        check_caller(head, facts, &caller)?
-    };
+    let presented = if echo { Principal::nobody(crate::Role::Public) } else { check_caller(head, facts, &caller)? };
     let source = caller.peer.source();
     if door.limits(caller.peer.client, caller.peer.is_public) && !(facts.rate)(source) {
         return Err(Code::RateLimited.into());

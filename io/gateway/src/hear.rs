@@ -25,6 +25,7 @@ use crate::session::Broadcast;
 use crate::settings::Door;
 use crate::spoken::Spoken;
 use crate::standing::Standing;
+use crate::token::Admission;
 
 /// How often a session looks whether the end of its keys is near, though nothing was said.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
@@ -68,6 +69,7 @@ pub(crate) struct Listener {
     pub(crate) standing: Arc<Standing>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) app: Arc<dyn App>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) grace: Duration,
     /// The zero of the clock that never steps.
     pub(crate) epoch: Instant,
@@ -90,12 +92,13 @@ pub(crate) struct Hearing {
 
 impl Hearing {
     /// From here on everything is heard. The first look is now, so that it does not run into what is said later; `door` is that of
-    /// now too, for the settings may have been read again since the request.
+    /// now too, for the settings may have been read again since the request, and its sign-in may have ended.
     pub(crate) fn begin(listener: Listener, others: broadcast::Receiver<Broadcast>, door: &Door) -> Self {
         let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut closes, mut told_day) = (None, None);
-        let over = !door.knows(&listener.standing.principal());
+        let principal = listener.standing.principal();
+        let over = !door.knows(&principal) || !listener.admission.sign_ins.stands(&principal, listener.mono_ms());
         let waiting = match over {
             true => vec![Reply::Close(CloseCode::EXPIRED)],
             false => listener.look(&mut closes, &mut told_day),
@@ -144,7 +147,8 @@ impl Hear for Hearing {
                         rotated.into_iter().chain(listener.look(&mut self.closes, &mut self.told_day)).collect()
                     }
                     Ok(Broadcast::Settings(door)) if door.knows(&listener.standing.principal()) => continue,
-                    Ok(Broadcast::Settings(_)) => {
+                    Ok(Broadcast::SignedOut(sign_in)) if listener.standing.principal().sign_in != Some(sign_in) => continue,
+                    Ok(Broadcast::Settings(_) | Broadcast::SignedOut(_)) => {
                         self.over = true;
                         vec![Reply::Close(CloseCode::EXPIRED)]
                     }

@@ -70,7 +70,7 @@ pub use rates::{Bucket, Rate};
 pub use refusal::Code;
 pub use server::{Behind, Server};
 pub use settings::{Auth, Door, ForwardedBy, Settings, SettingsError, TOKEN_TTL_MS_MAX};
-pub use sign_in::{Holder, KeptSignIn, SignIns, cookie_value, principal_of};
+pub use sign_in::{Begun, Holder, KeptSignIn, SignIns, cookie_value, principal_of};
 pub use tls::{TlsError, TlsFiles};
 pub use token::{Admission, AdmissionLimits, AdmitRefusal, Binding, Full, Purpose, TokenDigest, TokenRefusal};
 pub use tunnel::{TunnelStream, Tunnels};

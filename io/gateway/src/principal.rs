@@ -63,6 +63,8 @@ pub struct Principal {
     pub role: Role,
     /// When what they showed ends, on the clock that never steps; none for what has no end.
     pub ends_mono_ms: Option<u64>,
+    /// The sign-in that they showed, SHA-256 of its cookie; none for what is no cookie.
+    pub sign_in: Option<[u8; 32]>,
 }
 
 /// A credential that is unknown: it is refused, never taken for none.
@@ -79,11 +81,7 @@ impl Principal {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
             let is_listener = door.auth == Auth::None && !peer.is_public;
-            return Ok(Self {
-                id: None,
-                role: if is_listener { Role::Bumper } else { Role::Public },
-                ends_mono_ms: None,
-            });
+            return Ok(Self::nobody(if is_listener { Role::Bumper } else { Role::Public }));
         };
         let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or(Unauthenticated)?;
         let (scheme, token) = text.split_once(' ').ok_or(Unauthenticated)?;
@@ -93,7 +91,12 @@ impl Principal {
         let digest = sha256(token.trim().as_bytes());
         let mut bearers = door.settings.bearers.iter();
         let found = bearers.find(|bearer| ct_eq(&bearer.digest, &digest)).ok_or(Unauthenticated)?;
-        Ok(Self { id: Some(found.id.clone()), role: found.role, ends_mono_ms: None })
+        Ok(Self { id: Some(found.id.clone()), role: found.role, ends_mono_ms: None, sign_in: None })
+    }
+
+    /// A caller without a credential.
+    pub fn nobody(role: Role) -> Self {
+        Self { id: None, role, ends_mono_ms: None, sign_in: None }
     }
 
     /// Whether it may do what needs `role`; reading is for everybody where the operator says so.

@@ -405,6 +405,7 @@ impl Shared {
                     lives: self.lives.clone(),
                     epoch: self.epoch,
                     app: app.clone(),
+                    admission: self.admission.clone(),
                     grace: Duration::from_millis(settings.withdraw_grace_ms),
                 };
                 let hear = {

@@ -58,6 +58,8 @@ pub(crate) enum Broadcast {
     Keys { spoken: Option<Arc<Spoken>> },
     /// The settings were read again: a session whose holder is not known any more ends.
     Settings(Arc<Door>),
+    /// A sign-in is over, SHA-256 of its cookie: the sessions that began or were renewed with it end.
+    SignedOut([u8; 32]),
 }
 
 /// One session of the real door.
@@ -175,6 +177,10 @@ impl Session {
                 self.step(Phase::Renew, mono_ms);
                 self.step(Phase::Active, mono_ms);
                 self.standing.renew(&self.door, &principal, mono_ms);
+                // What was said of them in between was said of others, as far as this session knew.
+                if !self.doors.borrow().knows(&principal) || !self.admission.sign_ins.stands(&principal, mono_ms) {
+                    return vec![Reply::Close(CloseCode::EXPIRED)];
+                }
                 self.principal = principal;
                 let left = self.standing.ends_mono_ms().map(|ends| ends.saturating_sub(mono_ms));
                 // A session without end is told the life of a token, as clients of the older system expect.

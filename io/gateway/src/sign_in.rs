@@ -69,16 +69,31 @@ pub struct KeptSignIn {
 
 /// The table of sign-ins.
 #[derive(Default)]
-pub struct SignIns(Mutex<HashMap<[u8; 32], SignIn>>);
+pub struct SignIns {
+    table: Mutex<HashMap<[u8; 32], SignIn>>,
+    /// Held while the table is written down, so that none of before is written over one of after.
+    keeping: Mutex<()>,
+}
 
 struct SignIn {
     holder: Holder,
     ends_mono_ms: u64,
 }
 
+/// A sign-in that begins.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The value of the cookie, given out once.
+    pub value: String,
+    /// SHA-256 of it.
+    pub digest: [u8; 32],
+    /// The oldest one of its holder, which ended for it.
+    pub gone: Option<[u8; 32]>,
+}
+
 impl SignIns {
-    /// Signs a holder in until `ends_mono_ms`; the value of the cookie is given out once. None when all places are taken.
-    pub fn begin(&self, holder: Holder, ends_mono_ms: u64, mono_ms: u64, entropy: &mut dyn Entropy) -> Option<String> {
+    /// Signs a holder in until `ends_mono_ms`. None when all places are taken.
+    pub fn begin(&self, holder: Holder, ends_mono_ms: u64, mono_ms: u64, entropy: &mut dyn Entropy) -> Option<Begun> {
         let mut bytes = [0; 32];
         entropy.fill(&mut bytes);
         let value = BASE64URL_NOPAD.encode(&bytes);
@@ -86,19 +101,25 @@ impl SignIns {
         table.retain(|_, sign_in| mono_ms < sign_in.ends_mono_ms);
         let own = table.iter().filter(|(_, sign_in)| sign_in.holder == holder);
         let own: Vec<([u8; 32], u64)> = own.map(|(digest, sign_in)| (*digest, sign_in.ends_mono_ms)).collect();
-        if own.len() >= OF_ONE_MAX {
-            // All live equally long, so the one that ends first is the oldest.
-            own.iter().min_by_key(|(_, ends)| *ends).and_then(|(digest, _)| table.remove(digest));
-        }
-        if table.len() >= SIGN_INS_MAX {
+        // All live equally long, so the one that ends first is the oldest.
+        let oldest = own.iter().min_by_key(|(_, ends)| *ends).filter(|_| own.len() >= OF_ONE_MAX);
+        let gone = oldest.map(|(digest, _)| *digest);
+        if table.len() >= SIGN_INS_MAX && gone.is_none() {
             return None;
         }
-        table.insert(sha256(value.as_bytes()), SignIn { holder, ends_mono_ms });
-        Some(value)
+        gone.and_then(|gone| table.remove(&gone));
+        let digest = sha256(value.as_bytes());
+        table.insert(digest, SignIn { holder, ends_mono_ms });
+        Some(Begun { value, digest, gone })
     }
 
-    /// All of them, to be kept over a restart.
-    pub fn kept(&self, mono_ms: u64, wall_ms: u64) -> Vec<KeptSignIn> {
+    /// Has all of them written down, to be kept over a restart. Whoever asks for it takes turns: what is written last is the newest.
+    pub fn keep(&self, mono_ms: u64, wall_ms: u64, write: impl FnOnce(&[KeptSignIn])) {
+        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        write(&self.kept(mono_ms, wall_ms));
+    }
+
+    fn kept(&self, mono_ms: u64, wall_ms: u64) -> Vec<KeptSignIn> {
         let table = self.lock();
         let left = table.iter().filter(|(_, sign_in)| mono_ms < sign_in.ends_mono_ms);
         let kept = left.map(|(digest, sign_in)| KeptSignIn {
@@ -120,19 +141,26 @@ impl SignIns {
         }
     }
 
-    /// Ends the sign-in of a cookie; whether there was one.
-    pub fn end(&self, value: &str) -> bool {
-        self.lock().remove(&sha256(value.as_bytes())).is_some()
+    /// Ends the sign-in of a cookie; its SHA-256 when there was one.
+    pub fn end(&self, value: &str) -> Option<[u8; 32]> {
+        let digest = sha256(value.as_bytes());
+        self.lock().remove(&digest).map(|_| digest)
     }
 
-    fn find(&self, value: &str, mono_ms: u64) -> Option<(Holder, u64)> {
+    /// Whether the sign-in that somebody showed is not over; true for who showed none.
+    pub fn stands(&self, principal: &Principal, mono_ms: u64) -> bool {
+        let Some(digest) = principal.sign_in else { return true };
+        self.lock().get(&digest).is_some_and(|sign_in| mono_ms < sign_in.ends_mono_ms)
+    }
+
+    fn find(&self, digest: &[u8; 32], mono_ms: u64) -> Option<(Holder, u64)> {
         let table = self.lock();
-        let found = table.get(&sha256(value.as_bytes())).filter(|sign_in| mono_ms < sign_in.ends_mono_ms)?;
+        let found = table.get(digest).filter(|sign_in| mono_ms < sign_in.ends_mono_ms)?;
         Some((found.holder.clone(), found.ends_mono_ms))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], SignIn>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,9 +198,11 @@ pub fn principal_of(
 ) -> Result<Principal, Unauthenticated> {
     let cookie = if headers.contains_key(AUTHORIZATION) { None } else { cookie_value(door, headers)? };
     let Some(value) = cookie else { return Principal::of(door, peer, headers) };
-    let (holder, ends_mono_ms) = sign_ins.find(value, mono_ms).ok_or(Unauthenticated)?;
+    let digest = sha256(value.as_bytes());
+    let (holder, ends_mono_ms) = sign_ins.find(&digest, mono_ms).ok_or(Unauthenticated)?;
     let role = holder.role(door).ok_or(Unauthenticated)?;
-    Ok(Principal { id: Some(holder.id().to_owned()), role, ends_mono_ms: Some(ends_mono_ms) })
+    let id = Some(holder.id().to_owned());
+    Ok(Principal { id, role, ends_mono_ms: Some(ends_mono_ms), sign_in: Some(digest) })
 }
 
 #[cfg(test)]
@@ -215,8 +245,8 @@ mod tests {
     #[test]
     fn sign_ins_outlive_a_restart_and_not_their_time() {
         let (before, mut entropy) = (SignIns::default(), SeededEntropy::new(2));
-        let local = before.begin(Holder::Local, 1_000, 0, &mut entropy).unwrap();
-        let named = before.begin(Holder::Named("eve".to_owned()), 5_000, 0, &mut entropy).unwrap();
+        let Begun { value, digest: local, .. } = before.begin(Holder::Local, 1_000, 0, &mut entropy).unwrap();
+        let named = before.begin(Holder::Named("eve".to_owned()), 5_000, 0, &mut entropy).unwrap().digest;
         let kept = before.kept(400, 1_000_400);
         assert_eq!(kept.len(), 2);
         // The clock that never steps begins anew.
@@ -231,26 +261,47 @@ mod tests {
         let early = SignIns::default();
         early.restore(kept, 7, 0, 300);
         assert_eq!(early.find(&named, 7).unwrap().1, 307);
-        before.end(&local);
+        assert_eq!((before.end(&value), before.end(&value)), (Some(local), None));
         assert_eq!(before.kept(400, 0).len(), 1);
+    }
+
+    #[test]
+    fn what_is_written_down_last_is_the_newest() {
+        let (table, mut entropy) = (SignIns::default(), SeededEntropy::new(3));
+        let value = table.begin(Holder::Local, 1_000, 0, &mut entropy).unwrap().value;
+        let (disk, (done, is_done)) = (Mutex::new(Vec::new()), std::sync::mpsc::channel());
+        let write = |all: &[KeptSignIn]| *disk.lock().unwrap() = all.to_vec();
+        std::thread::scope(|scope| {
+            table.keep(0, 0, |before| {
+                let (table, value) = (&table, &value);
+                scope.spawn(move || {
+                    table.end(value).unwrap();
+                    table.keep(0, 0, write);
+                    let _ = done.send(());
+                });
+                // Where nobody waits for a turn, the other one has written by then.
+                let _ = is_done.recv_timeout(std::time::Duration::from_millis(200));
+                write(before);
+            });
+        });
+        assert_eq!(*disk.lock().unwrap(), [], "who signed out does not come back");
     }
 
     #[test]
     fn sign_ins_are_bounded_for_each_holder_and_in_all() {
         let (table, mut entropy) = (SignIns::default(), SeededEntropy::new(1));
         let mut begin = |name: &str, ends, now| table.begin(Holder::Named(name.to_owned()), ends, now, &mut entropy);
-        let first = begin("a", 1_000, 0).unwrap();
+        let first = begin("a", 1_000, 0).unwrap().digest;
         for at in 1..OF_ONE_MAX as u64 {
             begin("a", 1_000 + at, at).unwrap();
         }
         assert!(table.find(&first, 500).is_some() && table.find(&first, 1_000).is_none(), "until its end");
-        begin("a", 2_000, 500).unwrap();
+        assert_eq!(begin("a", 2_000, 500).unwrap().gone, Some(first));
         assert!(table.find(&first, 500).is_none(), "the oldest went");
         for holder in 0..SIGN_INS_MAX - OF_ONE_MAX {
             begin(&format!("h{holder}"), 10_000, 500).unwrap();
         }
-        assert_eq!(begin("b", 10_000, 500), None);
-        let late = begin("b", 30_000, 5_000).unwrap();
-        assert!(table.end(&late) && !table.end(&late));
+        assert!(begin("b", 10_000, 500).is_none());
+        assert!(begin("b", 30_000, 5_000).is_some());
     }
 }

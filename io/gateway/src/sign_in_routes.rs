@@ -19,6 +19,7 @@ use crate::principal::Principal;
 use crate::refusal::Code;
 use crate::routes::{Answer, OsEntropy, json, read_json, unstored};
 use crate::server::Shared;
+use crate::session::Broadcast;
 use crate::sign_in::{Holder, cookie_value, principal_of, set_cookie};
 
 /// The path.
@@ -49,9 +50,8 @@ pub(crate) async fn serve(
         Method::POST => sign_in(shared, app, caller, request).await,
         Method::DELETE => {
             let value = cookie_value(&shared.door, request.headers()).ok().flatten();
-            if !value.is_some_and(|value| shared.admission.sign_ins.end(value)) {
-                return Err(Code::Unauthenticated);
-            }
+            let ended = value.and_then(|value| shared.admission.sign_ins.end(value));
+            over(shared, ended.ok_or(Code::Unauthenticated)?);
             keep(shared, app).await?;
             app.note(event("access:signed_out", "#9D4EDD", caller, vec![]));
             with_cookie(shared, StatusCode::OK, r#"{"success":true}"#, None)
@@ -95,17 +95,29 @@ async fn sign_in(
     };
     let (life, now) = (shared.door.settings.sign_in_ttl_ms, shared.mono_ms());
     let id = holder.id().to_owned();
-    let value = shared.admission.sign_ins.begin(holder, now + life, now, &mut OsEntropy).ok_or(Code::Overload)?;
+    let begun = shared.admission.sign_ins.begin(holder, now + life, now, &mut OsEntropy).ok_or(Code::Overload)?;
+    if let Some(gone) = begun.gone {
+        over(shared, gone);
+    }
     keep(shared, app).await?;
     app.note(event("access:signed_in", "#9D4EDD", caller, vec![("principal", id.clone()), ("way", way.to_owned())]));
-    let principal = Principal { id: Some(id), role, ends_mono_ms: Some(now + life) };
-    with_cookie(shared, StatusCode::OK, &told(shared, &principal), Some(&value))
+    let principal = Principal { id: Some(id), role, ends_mono_ms: Some(now + life), sign_in: Some(begun.digest) };
+    with_cookie(shared, StatusCode::OK, &told(shared, &principal), Some(&begun.value))
+}
+
+/// What was begun with a sign-in ends with it: the tokens that wait, and the sessions.
+fn over(shared: &Shared, sign_in: [u8; 32]) {
+    shared.admission.forget(&sign_in);
+    let _ = shared.others.send(Broadcast::SignedOut(sign_in));
 }
 
 /// Who signed in stays signed in when the process starts again, and who signed out does not come back.
 async fn keep(shared: &Arc<Shared>, app: &Arc<dyn App>) -> Result<(), Code> {
     let (shared, app) = (shared.clone(), app.clone());
-    let keep = move || app.keep_sign_ins(&shared.admission.sign_ins.kept(shared.mono_ms(), app.wall_ms()));
+    let keep = move || {
+        let (mono_ms, wall_ms) = (shared.mono_ms(), app.wall_ms());
+        shared.admission.sign_ins.keep(mono_ms, wall_ms, |all| app.keep_sign_ins(all));
+    };
     tokio::task::spawn_blocking(keep).await.map_err(|_| Code::StorageError)
 }
 

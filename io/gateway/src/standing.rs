@@ -118,8 +118,11 @@ mod tests {
             let settings = Settings { session_ttl_ms, ..Settings::default() };
             Door::new(settings, "127.0.0.1:7480".parse().unwrap()).unwrap()
         };
-        let who =
-            |id: Option<&str>, ends_mono_ms| Principal { id: id.map(str::to_owned), role: Role::Reader, ends_mono_ms };
+        let who = |id: Option<&str>, ends_mono_ms| Principal {
+            id: id.map(str::to_owned),
+            ends_mono_ms,
+            ..Principal::nobody(Role::Reader)
+        };
         let ends = |door: &Door, who: &Principal| Standing::new(door, who, 1_000, None).ends_mono_ms();
         assert_eq!(ends(&door(500), &who(None, None)), None, "nobody: nothing runs out");
         assert_eq!(ends(&door(0), &who(Some("a"), None)), None);

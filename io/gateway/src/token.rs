@@ -261,8 +261,9 @@ impl Admission {
         if !is_bound {
             return Err(TokenRefusal::Binding);
         }
-        // Taken by somebody else in between: it is known no more.
-        self.lock().tokens.get(digest).map(|entry| entry.principal.clone()).ok_or(TokenRefusal::Unknown)
+        // Taken by somebody else in between, or its sign-in is over: it is known no more.
+        let principal = self.lock().tokens.get(digest).map(|entry| entry.principal.clone());
+        principal.filter(|principal| self.sign_ins.stands(principal, mono_ms)).ok_or(TokenRefusal::Unknown)
     }
 
     /// As [`Admission::check`], for what a head carries. Whatever is wrong with it, the same is done: one hash, one question to
@@ -290,6 +291,15 @@ impl Admission {
     /// Takes a token that was just checked: true for exactly one of all who try.
     pub fn take(&self, digest: &TokenDigest) -> bool {
         self.lock().remove(digest)
+    }
+
+    /// Forgets the tokens that were fetched with a sign-in.
+    pub fn forget(&self, sign_in: &[u8; 32]) {
+        let mut tables = self.lock();
+        let own = tables.tokens.iter().filter(|(_, entry)| entry.principal.sign_in.as_ref() == Some(sign_in));
+        for digest in own.map(|(digest, _)| *digest).collect::<Vec<_>>() {
+            tables.remove(&digest);
+        }
     }
 
     /// Whether a source could have one more session now.
@@ -459,7 +469,7 @@ mod tests {
     fn every_refusal_of_a_token_is_the_same_work() {
         for holder in [None, Some("somebody")] {
             let (admission, mut entropy) = (admission(), SeededEntropy::new(1));
-            let principal = Principal { id: holder.map(str::to_owned), role: Role::Reader, ends_mono_ms: None };
+            let principal = Principal { id: holder.map(str::to_owned), ..Principal::nobody(Role::Reader) };
             let own = binding(holder, "localhost");
             let mut issue = |purpose, at: &Binding, mono_ms| {
                 admission.issue(purpose, at, &principal, [1; 9], mono_ms, &mut entropy).unwrap()

@@ -155,8 +155,11 @@ pub(crate) fn lines_before(
 /// When the files cannot be read.
 pub(crate) fn lines_after(dir: &Path, after: u64, limit: usize, filter: &LineFilter) -> io::Result<LinesPage> {
     let mut page = LinesPage { lines: Vec::new(), more: false, reached: None };
-    let found = since(dir, after, LOOKED_MAX)?;
-    page.more = found.len() == LOOKED_MAX;
+    // Without a filter every line fits: one more than are wanted tells whether there are more.
+    let looked_max =
+        if *filter == LineFilter::default() { LOOKED_MAX.min(limit.saturating_add(1)) } else { LOOKED_MAX };
+    let found = since(dir, after, looked_max)?;
+    page.more = found.len() == looked_max;
     for line in found {
         let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
         if page.lines.len() == limit {

@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::cli::Cx;
+use crate::control::next_client;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 
@@ -41,11 +42,9 @@ impl StatusSocket {
         let listener = UnixListener::bind(&path).map_err(failed)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let uid = rustix::process::getuid().as_raw();
-                if stream.peer_cred().is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0) {
-                    let _gone = stream.write_all(document(&facts, &relay).to_string().as_bytes()).await;
-                }
+            loop {
+                let mut stream = next_client(&listener).await;
+                let _gone = stream.write_all(document(&facts, &relay).to_string().as_bytes()).await;
             }
         });
         Ok(Self { path })

@@ -81,6 +81,24 @@ describe('keys and releases', { skip, timeout: 300_000 }, () => {
     await page.type('From stable into', 'beta');
     await page.key('Enter');
     await page.says('1.0.0 is in beta now.');
+    // It is out in two channels now, in two files.
+    for (const channel of ['stable', 'beta']) {
+      await page.press(`Verify 1.0.0 of ${channel}`);
+      await page.press('Verify');
+      await page.says(`kiosk 1.0.0 of ${channel}, `);
+      await page.press('Close');
+      await page.until(`!document.querySelector('dialog[open]')`);
+    }
+    // A node that is not honest gives another release of the same publisher.
+    await page.run(`(() => {
+      const real = fetch;
+      window.fetch = (url, options) => real(String(url).replace('1.0.0~beta', '1.0.0'), options);
+    })()`);
+    await page.press('Verify 1.0.0 of beta');
+    await page.press('Verify');
+    await page.says('is that of another release');
+    assert.ok(!(await page.run(`!!document.querySelector('dialog [data-verified=yes]')`)));
+    await page.press('Close');
     await page.press('Yank 1.0.0 of beta');
     await page.press('Yank it');
     await page.says('1.0.0 is yanked from beta.');

@@ -4,6 +4,7 @@ import { FIRST_MS, LONGEST_MS, waitBefore } from '../src/pure/backoff.js';
 import { lines } from '../src/pure/counts.js';
 import { rowsOfTexts, rowsOfUnified } from '../src/pure/diff.js';
 import { bytes, count, counted, fullTime, list, relative, shortId, span, suite } from '../src/pure/format.js';
+import { Lines, LINES_MOST, type LinesFrom } from '../src/pure/lines.js';
 import { codeOf, hrefOf, routeOf, type Route } from '../src/pure/route.js';
 import { needs, statements } from '../src/pure/sentence.js';
 import { Turns } from '../src/pure/turns.js';
@@ -177,6 +178,54 @@ describe('the first sentence', () => {
 
   test('it says what needs somebody', () => {
     assert.deepEqual([needs(0, 0), needs(1, 0), needs(2, 0), needs(1, 1)], ['', '1 conflict needs you.', '2 conflicts need you.', '1 conflict and 1 held change need you.']);
+  });
+});
+
+describe('lines of a long log', () => {
+  /** A log of lines 1 to `newest`, its door, and what was asked for. */
+  const log = (newest: number) => {
+    const asked: LinesFrom[] = [];
+    const state = { newest, fails: false, asked };
+    const page = async (from: LinesFrom) => {
+      asked.push(from);
+      if (state.fails) throw new Error('no answer');
+      const first = from.since === undefined ? Math.max(1, (from.before ?? state.newest + 1) - 100) : from.since + 1;
+      const end = Math.min(from.before ?? state.newest + 1, first + 100);
+      const lines = Array.from({ length: Math.max(0, end - first) }, (_, at) => first + at);
+      if (from.since === undefined) lines.reverse();
+      return { lines, reached: lines.at(-1) ?? null, more: from.since === undefined ? first > 1 : end <= state.newest };
+    };
+    return { state, lines: new Lines(null, page, (line: number) => line) };
+  };
+  const never = (): boolean => false;
+  const told = (): void => undefined;
+
+  test('what is new does not begin with the first line of all when the first page did not come', async () => {
+    const { state, lines } = log(5_000);
+    state.fails = true;
+    await assert.rejects(lines.next(never, told));
+    state.fails = false;
+    state.asked.length = 0;
+    await lines.fresh(never, told);
+    assert.deepEqual([state.asked, lines.rows?.length, lines.rows?.[0]], [[{}], 100, 5_000]);
+    state.newest += 3;
+    await lines.fresh(never, told);
+    assert.deepEqual(lines.rows?.slice(0, 4), [5_003, 5_002, 5_001, 5_000]);
+  });
+
+  test('what goes on coming does not stay for good, and what went comes again by scrolling', async () => {
+    const { state, lines } = log(50);
+    await lines.next(never, told);
+    assert.equal(lines.more, false);
+    state.newest = 25_000;
+    await lines.fresh(never, told);
+    assert.deepEqual([lines.rows!.length, lines.rows![0], lines.rows!.at(-1), lines.more], [LINES_MOST, 25_000, 15_001, true]);
+    await lines.next(never, told);
+    state.newest += 1;
+    await lines.fresh(never, told);
+    assert.deepEqual([lines.rows!.length, lines.rows![0], lines.rows!.at(-1)], [LINES_MOST + 100, 25_001, 14_902], 'where somebody scrolled nothing more goes than came');
+    await lines.next(never, told);
+    assert.deepEqual(lines.rows!.slice(-2), [14_803, 14_802], 'without a gap');
   });
 });
 

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Follower } from '../examples/follow.js';
-import { utf8, type Bytes } from '../src/encoding/bytes.js';
+import { Follower, type Release } from '../examples/follow.js';
+import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
 import type { JsonObject } from '../src/encoding/json.js';
-import { readBundleHead, Refused, Seen, Trust } from '../src/index.js';
+import { readBundleHead, readLedgerRecord, Refused, Seen, Trust } from '../src/index.js';
 import { Publisher, tarOf, zstdOf } from './support/publisher.js';
 import { serve } from './support/serve.js';
+import { withVectors } from './support/vectors.js';
 
 const DAY = 86_400_000;
 const soon = (ms: number): string => new Date(Date.now() + ms).toISOString();
@@ -25,6 +26,12 @@ class Shelf {
 
   constructor(publisher: Publisher) {
     this.publisher = publisher;
+  }
+
+  /** Signs the head of `channel` anew, with a change. */
+  sign(change: JsonObject, { channel = 'stable', signer = 1 } = {}): void {
+    const { signatures: _, ...before } = JSON.parse(this.files[`/bundle/kiosk/head/${channel}`] as string) as JsonObject;
+    this.files[`/bundle/kiosk/head/${channel}`] = JSON.stringify(this.publisher.head({ ...before, issuedAt: soon(0), ...change }, signer));
   }
 
   /** Publishes a version in `channel` as its release `seq`, and signs the head by `signer`. */
@@ -97,7 +104,7 @@ test('the follower of the example: releases, keys that change, what is kept, wha
   assert.equal(await code(page.look(base)), 'yanked');
   // Out in two channels: here it stands under the name of the channel.
   shelf.publish('2.0.0', 1, { channel: 'beta' });
-  shelf.publish('2.0.0', 3, { name: '2.0.0~stable' });
+  shelf.publish('2.0.0', 4, { name: '2.0.0~stable' });
   assert.equal(await text(), '2.0.0');
   shelf.files['/bundle/kiosk/head/stable'] = `"${'a'.repeat(9 * 1024 * 1024)}"`;
   assert.equal(await code(page.look(base)), 'not_a_head');
@@ -120,9 +127,133 @@ test('a fork is kept, also by a page whose bundle was refused for it', () => she
   publisher.record('rollback', 1, { v1: 'active', v2: 'verify-only' }, [2, 1]);
   shelf.publish('1.2.0', 3);
   assert.equal(await code(open().look(base)), 'trust', 'nothing newer is taken until a new trust file comes');
-  const { trust } = JSON.parse(site.getItem('sealtide/kiosk/stable')!) as { trust: string };
-  assert.equal(Trust.parse(trust).fork?.epoch, 2);
+  const kept = (): Trust => Trust.parse((JSON.parse(site.getItem('sealtide/kiosk/stable')!) as { trust: string }).trust);
+  assert.equal(kept().fork?.epoch, 2);
+  const anew = new Follower('kiosk', 'stable', publisher.trust(1, 3), site);
+  assert.equal((await anew.look(base))?.version, '1.2.0', 'a new trust file came');
+  assert.deepEqual([(await open().look(base))?.version, kept().fork], ['1.2.0', null], 'it stays, also for a page with the file of the first day');
 }));
+
+// Proves: GW-104, GW-106
+test('a trust file that is given later', () => shelf(async (shelf) => {
+  const { publisher, base } = shelf;
+  const [site, place] = [storage(), 'sealtide/kiosk/stable'];
+  const kept = (): { trust: Trust; seen: Seen } => {
+    const { trust, seen } = JSON.parse(site.getItem(place)!) as Record<string, string>;
+    return { trust: Trust.parse(trust!), seen: Seen.parse(seen!) };
+  };
+  const look = (trust: string): Promise<Release | null> => new Follower('kiosk', 'stable', trust, site).look(base);
+  shelf.publish('1.0.0', 1);
+  await look(publisher.trust());
+  const root = `keystone^${'EF'.repeat(32)}`;
+  const change = (change: object): string => JSON.stringify({ ...JSON.parse(publisher.trust()), ...change });
+  await look(change({ root }));
+  assert.equal(kept().trust.root, root, 'one that names the owner of the same pair');
+  const [first, head] = [shelf.files['/bundle/kiosk/1.0.0']!, shelf.files['/bundle/kiosk/head/stable']!];
+  shelf.publish('1.1.0', 2);
+  await look(publisher.trust());
+  // Keys changed, and the records between are not to be had: only the file tells.
+  publisher.record('rotate', 2, { v1: 'verify-only', v2: 'active' }, [1, 2]);
+  publisher.record('rollback', 1, { v1: 'active', v2: 'verify-only' }, [2, 1]);
+  publisher.records.splice(0, 2);
+  shelf.publish('1.2.0', 3, { head: { epoch: 3 } });
+  assert.equal(await code(look(publisher.trust())), 'trust');
+  assert.equal((await look(publisher.trust(1, 3)))?.version, '1.2.0', 'one of a later epoch');
+  Object.assign(shelf.files, { '/bundle/kiosk/1.0.0': first, '/bundle/kiosk/head/stable': head });
+  assert.equal(await code(look(publisher.trust(1, 4))), 'rollback', 'what was seen stays');
+  assert.equal(await code(look(change({ epoch: 5, registry: `releases^${'01'.repeat(32)}` }))), 'other_registry');
+  assert.deepEqual([kept().trust.registry, kept().seen.newest('stable')], [`releases^${'01'.repeat(32)}`, undefined], 'another registry');
+  site.setItem(place, '{"trust":"half of i');
+  assert.equal((await look(publisher.trust()))?.version, '1.0.0', 'nothing that is kept can be read');
+  assert.throws(() => new Follower('kiosk', 'stable', '{', site), { code: 'trust_file' });
+}));
+
+// Proves: GW-104
+test('a release that is here: taken back, and its head gone stale', () => shelf(async (shelf) => {
+  const { files, base, publisher } = shelf;
+  const site = storage();
+  const open = (): Follower => new Follower('kiosk', 'stable', publisher.trust(), site);
+  const page = open();
+  const [bundle, head] = [shelf.publish('1.0.0', 1), files['/bundle/kiosk/head/stable']!];
+  assert.equal((await page.look(base))?.version, '1.0.0');
+  delete files['/bundle/kiosk/1.0.0'];
+  assert.equal(await page.look(base), null, 'it is not fetched again');
+  shelf.sign({ issuedAt: soon(-DAY), notAfter: soon(-1) });
+  assert.equal(await code(page.look(base)), 'head_expired');
+  shelf.sign({ yanked: [1], issuedAt: soon(1), notAfter: soon(DAY) });
+  assert.equal(await code(page.look(base)), 'yanked');
+  Object.assign(files, { '/bundle/kiosk/1.0.0': bundle, '/bundle/kiosk/head/stable': head });
+  assert.equal(await code(page.look(base)), 'rollback', 'the head that was signed before');
+  assert.equal(await code(open().look(base)), 'rollback', 'and after the page was loaded again');
+}));
+
+// Proves: GW-104, GW-106
+test('two pages of one site, and two looks of one page', () => shelf(async (shelf) => {
+  const { files, base, publisher } = shelf;
+  const site = storage();
+  const open = (): Follower => new Follower('kiosk', 'stable', publisher.trust(), site);
+  const [one, other] = [open(), open()];
+  const [first, head] = [shelf.publish('1.0.0', 1), files['/bundle/kiosk/head/stable']!];
+  const both = await Promise.all([one.look(base), one.look(base)]);
+  assert.deepEqual(both.map((release) => release?.version), ['1.0.0', undefined]);
+  await other.look(base);
+  publisher.record('rotate', 2, { v1: 'verify-only', v2: 'active' }, [1, 2]);
+  shelf.publish('1.1.0', 2, { signer: 2 });
+  assert.equal((await other.look(base))?.version, '1.1.0');
+  Object.assign(files, { '/bundle/kiosk/1.0.0': first, '/bundle/kiosk/head/stable': head });
+  assert.equal(await code(one.look(base)), 'head_retired', 'what the other page learned of keys');
+  shelf.sign({ epoch: 2 }, { signer: 2 });
+  assert.equal(await code(one.look(base)), 'rollback', 'and of releases');
+  const { trust, seen } = JSON.parse(site.getItem('sealtide/kiosk/stable')!) as Record<string, string>;
+  assert.deepEqual([Trust.parse(trust!).epoch, Seen.parse(seen!).newest('stable')?.seq], [2, 2], 'nothing of it is lost');
+}));
+
+// Proves: GW-106
+withVectors('sealtide-recovery-1', 'what a thief showed is forgotten when the key is replaced', async ({ trust, frames, bundles, heads, now_ms: now }) => {
+  const bytes = (base64: string): Bytes => new Uint8Array(Buffer.from(base64, 'base64'));
+  const bundle = (pieces: (string | number)[]): Bytes => concat(...pieces.map((it) => bytes(typeof it === 'number' ? frames[it] : it)));
+  const head = '/bundle/kiosk/head/stable';
+  const files = { '/bundle/kiosk/1.0.0': bundle(bundles.before), '/bundle/kiosk/1.1.0': bundle(bundles.after), [head]: JSON.stringify(heads.before) };
+  const { base, close } = await serve(files);
+  const clock = Date.now;
+  Date.now = () => now;
+  try {
+    const [site, place] = [storage(), 'sealtide/kiosk/stable'];
+    const page = new Follower('kiosk', 'stable', JSON.stringify(trust), site);
+    assert.equal((await page.look(base))?.version, '1.0.0');
+    const thief = { schema: 'sealtide/seen/1', channels: { stable: { seq: 9, sha256: 'ab'.repeat(32), issuedAt: now } } };
+    site.setItem(place, JSON.stringify({ ...JSON.parse(site.getItem(place)!), seen: JSON.stringify(thief) }));
+    assert.equal(await code(page.look(base)), 'rollback');
+    files[head] = JSON.stringify(heads.after);
+    assert.equal((await page.look(base))?.version, '1.1.0');
+  } finally {
+    Date.now = clock;
+    close();
+  }
+});
+
+// Proves: GW-106
+test('what two trusts learned apart, together', async () => {
+  const publisher = new Publisher([1, 2]);
+  publisher.record('init', 1, { v1: 'active', v2: 'prepared' }, [1]);
+  const follow = async (): Promise<Trust> => {
+    const trust = Trust.parse(publisher.trust());
+    await trust.follow(publisher.records.map((record) => readLedgerRecord(record, 'a record')));
+    return trust;
+  };
+  const rotate = (reason: string): JsonObject => publisher.record('rotate', 2, { v1: 'verify-only', v2: 'active' }, [1, 2], { reason });
+  const begin = await follow();
+  rotate('');
+  const good = await follow();
+  assert.deepEqual([begin.together(good).epoch, good.together(begin).epoch, good.together(begin).fork], [2, 2, null]);
+  publisher.records.pop();
+  rotate('another history');
+  const odd = await follow();
+  for (const fork of [good.together(odd), odd.together(good)]) {
+    assert.equal(fork.fork?.epoch, 2, 'each was shown another history');
+    assert.deepEqual([fork.together(good).fork, good.together(fork).fork], [fork.fork, fork.fork], 'it stays');
+  }
+});
 
 test('what was remembered of channels is read strictly', () => {
   const seen = new Seen();

@@ -147,6 +147,44 @@ async fn a_browser_with_a_cookie_gets_a_session_of_its_holder() {
     assert!(Client::open(at, &lines(&token, &other, &own), b"").await.is_err());
 }
 
+/// A page that is signed in: its session, by a token that it fetches now.
+async fn session_of(at: SocketAddr, cookie: &str, token: &str) -> Result<Client, String> {
+    let lines = [format!("X-TES-WS-CSRF-Token: {token}"), cookie.to_owned(), format!("Origin: http://{at}")];
+    Client::open(at, &lines, b"").await
+}
+
+/// Nothing that was begun with a sign-in goes on without it: sessions that it began, or renewed, and tokens that wait. What another
+/// sign-in of the same holder began goes on.
+// Proves: GW-92
+#[tokio::test]
+async fn what_a_sign_in_began_ends_with_it() {
+    let (_desk, _server, at) = open().await;
+    let boss = "Authorization: Bearer boss";
+    let mut cookies = Vec::new();
+    for _ in 0..2 {
+        cookies.push(cookie(&post(at, &[boss], "{}").await));
+    }
+    let [gone, stays] = cookies.try_into().unwrap();
+    let mut begun = session_of(at, &gone, &fetched(at, &gone, "ws").await).await.unwrap();
+    let mut renewed = session_of(at, &stays, &fetched(at, &stays, "ws").await).await.unwrap();
+    let mut other = session_of(at, &stays, &fetched(at, &stays, "ws").await).await.unwrap();
+    let renew = |token: &str| format!(r#"{{"type":"renew","token":"{token}"}}"#);
+    assert_eq!(renewed.ask_said(&renew(&fetched(at, &gone, "ws").await)).await["type"], "renewed");
+    assert_eq!(begun.ask_said(r#"{"type":"ping"}"#).await["type"], "pong");
+    let (waits, late) = (fetched(at, &gone, "ws").await, fetched(at, &gone, "ws").await);
+    assert_eq!(status(&ask(at, &format!("DELETE {PATH}"), &[&gone], "").await), 200);
+    assert_eq!((begun.next_said().await, renewed.next_said().await), (Err(4401), Err(4401)));
+    // Nor is its token good for somebody else of the same name.
+    assert!(session_of(at, &stays, &waits).await.is_err());
+    assert_eq!(other.ask_said(&renew(&late)).await["code"], "CSRF_INVALID");
+    assert_eq!(other.ask_said(r#"{"type":"ping"}"#).await["type"], "pong");
+    // The oldest of 32 ends for the next one.
+    for _ in 0..32 {
+        post(at, &[boss], "{}").await;
+    }
+    assert_eq!(other.next_said().await, Err(4401));
+}
+
 /// The next door of the same home knows who was signed in, and nobody who signed out or is not in the file any more.
 // Proves: GW-92
 #[tokio::test]

@@ -35,9 +35,14 @@ export function at(path: string): string {
   return new URL(`../${path}`, document.baseURI).href;
 }
 
+/** How long the node may take to show something, ms: a connection may end unheard, and then nothing comes any more. */
+const READ_MS = 30_000;
+/** The same where it looks through everything that it has, or asks others. */
+export const SLOW_MS = 600_000;
+
 /** Asks for something that reading shows. */
-export async function ask<T>(request: NodeRequest): Promise<T> {
-  return (await post<{ result: T }>(request, {})).result;
+export async function ask<T>(request: NodeRequest, withinMs = READ_MS): Promise<T> {
+  return (await post<{ result: T }>(request, {}, withinMs)).result;
 }
 
 /** Changes something, with a token of its own. */
@@ -49,16 +54,16 @@ export async function change<T = unknown>(request: NodeRequest): Promise<Done<T>
 
 /** A one-time token. */
 export async function tokenFor(purpose: 'ws' | 'http'): Promise<string> {
-  const answer = await fetched(at(`api/auth/csrf-token?purpose=${purpose}`));
-  return ((await answer.json()) as { token: string }).token;
+  const answer = await fetched(at(`api/auth/csrf-token?purpose=${purpose}`), READ_MS);
+  return (await whole<{ token: string }>(answer)).token;
 }
 
 /** Who is signed in. A cookie that is over counts as nobody. */
 export async function session(): Promise<Session> {
-  const answer = await reached(at('api/auth/session'));
+  const answer = await reached(at('api/auth/session'), {}, READ_MS);
   if (answer.status === 401) return { id: null, role: 'public' };
   if (!answer.ok) throw await refusalOf(answer);
-  return (await answer.json()) as Session;
+  return whole<Session>(answer);
 }
 
 /** Signs in, by a one-time code or by name and passphrase. */
@@ -76,8 +81,8 @@ export async function signOut(): Promise<void> {
 }
 
 /** Gets something that is no call: an entity list, a trust file, a bundle. */
-export async function fetched(url: string): Promise<Response> {
-  const answer = await reached(url);
+export async function fetched(url: string, withinMs?: number): Promise<Response> {
+  const answer = await reached(url, {}, withinMs);
   if (!answer.ok) throw await refusalOf(answer);
   return answer;
 }
@@ -88,20 +93,35 @@ export function isEnough(has: Role, needs: Role): boolean {
   return order.indexOf(has) >= order.indexOf(needs);
 }
 
-async function post<T>(request: NodeRequest, headers: Record<string, string>): Promise<T> {
+async function post<T>(request: NodeRequest, headers: Record<string, string>, withinMs?: number): Promise<T> {
   const answer = await reached(at('api/node/call'), {
     method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(request),
-  });
+  }, withinMs);
   if (!answer.ok) throw await refusalOf(answer);
-  return (await answer.json()) as T;
+  return whole<T>(answer);
 }
 
-async function reached(url: string, options: RequestInit = {}): Promise<Response> {
+/** What changes something, and what may be large, takes as long as it takes: no `withinMs`. */
+async function reached(url: string, options: RequestInit = {}, withinMs?: number): Promise<Response> {
+  const signal = withinMs === undefined ? null : AbortSignal.timeout(withinMs);
   try {
-    return await fetch(url, { credentials: 'same-origin', cache: 'no-store', ...options });
+    return await fetch(url, { credentials: 'same-origin', cache: 'no-store', signal, ...options });
   } catch {
-    throw new Refusal(0, 'unreachable', 'The node does not answer.', 'Is it running? `sealtide status` tells.');
+    throw unreachable();
   }
+}
+
+/** The document of an answer. It may break off, or not come to its end in time. */
+async function whole<T>(answer: Response): Promise<T> {
+  try {
+    return (await answer.json()) as T;
+  } catch {
+    throw unreachable();
+  }
+}
+
+function unreachable(): Refusal {
+  return new Refusal(0, 'unreachable', 'The node does not answer.', 'Is it running? `sealtide status` tells.');
 }
 
 /** What an answer that is no success says. */

@@ -33,6 +33,8 @@ const ASK_EVERY = 15_000;
 const ANSWER_WITHIN = 10_000;
 
 let socket: WebSocket | null = null;
+/** The attempt that counts. Another one, and whatever ends one, makes the earlier ones count no more. */
+let generation = 0;
 let attempt = 0;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let wanted = false;
@@ -56,31 +58,37 @@ export function open(): void {
 
 /** Closes it for good. */
 export function close(): void {
-  wanted = false;
-  wasLive = false;
-  clearTimeout(timer);
-  clearTimeout(beat);
-  socket?.close(1000);
-  socket = null;
+  end();
   line.value = 'connecting';
 }
 
 /** Tries at once instead of at the end of the wait. */
 export function tryNow(): void {
   if (!wanted || line.value !== 'cut' || socket) return;
-  clearTimeout(timer);
   void connect();
 }
 
+/** Makes the attempt before count no more: its token, its wait, its socket. */
+function drop(): void {
+  generation += 1;
+  clearTimeout(timer);
+  clearTimeout(beat);
+  socket?.close(1000);
+  socket = null;
+}
+
 async function connect(): Promise<void> {
+  drop();
+  const mine = generation;
   let token: string;
   try {
     token = await tokenFor('ws');
   } catch (error) {
+    if (mine !== generation) return;
     if (error instanceof Refusal && error.status === 401) return over();
     return retry();
   }
-  if (!wanted) return;
+  if (mine !== generation) return;
   const url = at('version/ws').replace(/^http/, 'ws');
   const opened = new WebSocket(url, ['tes-ui-v2', 'tes-ui-v1', `tes-token.${token}`]);
   socket = opened;
@@ -146,10 +154,7 @@ function take(from: WebSocket, data: unknown): void {
       break;
     case 'error':
       // The cookie went while the line was cut: the door knows a session of nobody, which may watch nothing.
-      if (message.code === 'UNAUTHENTICATED') {
-        over();
-        from.close(1000);
-      }
+      if (message.code === 'UNAUTHENTICATED') over();
       break;
     case 'notice':
       if (message.code === 'SESSION_RENEW') void renew(from);
@@ -174,13 +179,20 @@ function retry(): void {
   if (!wanted) return;
   if (line.value === 'live') cuts.value += 1;
   line.value = 'cut';
+  clearTimeout(timer);
   timer = setTimeout(() => void connect(), waitBefore(attempt++, Math.random()));
 }
 
 function over(): void {
+  end();
+  line.value = 'over';
+}
+
+/** Wants no line any more. */
+function end(): void {
   wanted = false;
   wasLive = false;
-  line.value = 'over';
+  drop();
 }
 
 /** A laptop that wakes up, and a network that is back, need not wait out the rest. */

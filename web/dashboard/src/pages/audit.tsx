@@ -1,6 +1,6 @@
 /** What this node did: the chain of its audit, live, with filters, checked and exported. */
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { at, ask, type Refusal } from '../door/call.js';
+import { at, ask, SLOW_MS, type Refusal } from '../door/call.js';
 import type { AuditLine, AuditLines } from '../door/documents.js';
 import { hear } from '../door/live.js';
 import { asRefusal, concerns, useTurns } from '../door/query.js';
@@ -10,6 +10,7 @@ import { Modal } from '../parts/dialog.js';
 import { Icon } from '../parts/icon.js';
 import { Rows } from '../parts/rows.js';
 import { count, counted } from '../pure/format.js';
+import { Lines } from '../pure/lines.js';
 import { hrefOf } from '../pure/route.js';
 import { lacks } from '../state.js';
 
@@ -30,7 +31,7 @@ export function AuditPage({ seq }: { seq: number | null }) {
   const [chain, setChain] = useState<Verified | Refusal | 'asking' | null>(null);
   const verify = async (): Promise<void> => {
     setChain('asking');
-    setChain(await ask<Verified>(requests.auditVerify).catch(asRefusal));
+    setChain(await ask<Verified>(requests.auditVerify, SLOW_MS).catch(asRefusal));
   };
   useEffect(() => void verify(), []);
   return (
@@ -53,7 +54,7 @@ export function AuditPage({ seq }: { seq: number | null }) {
         {Object.values(filter).some(Boolean) && <Act look="quiet" onClick={() => setFilter({ ...NONE })}>Show all</Act>}
       </form>
       {seq !== null && <p class="note">From line {count(seq)} back. <a href={hrefOf({ page: 'audit', seq: null })}>Show the newest</a></p>}
-      <Lines key={JSON.stringify([filter, seq])} filter={filter} seq={seq} />
+      <Listed key={JSON.stringify([filter, seq])} filter={filter} seq={seq} />
     </>
   );
 }
@@ -72,31 +73,15 @@ function Chain({ chain }: { chain: Verified | Refusal | 'asking' | null }) {
   );
 }
 
-function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
-  const [lines, setLines] = useState<AuditLine[] | null>(null);
+function Listed({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
+  const [lines, setLines] = useState<readonly AuditLine[] | null>(null);
   const [error, setError] = useState<Refusal | null>(null);
   const [open, setOpen] = useState<AuditLine | null>(null);
-  const known = useRef({ newest: 0, oldest: seq === null ? undefined : seq + 1, more: true });
-  const turns = useTurns(async (turn, list) => {
-    const state = known.current;
-    if (turn === 'next') {
-      // A filter may let nothing through for a long way.
-      for (let found = 0; state.more && !found && !list.isOver; ) {
-        const page = await ask<AuditLines>(requests.auditLines(state.oldest === undefined ? {} : { before: state.oldest }, filter, PAGE));
-        found = page.lines.length;
-        state.newest ||= page.lines[0]?.['[SEQ]'] ?? page.reached ?? 0;
-        state.oldest = page.reached ?? state.oldest;
-        state.more = page.more;
-        if (!list.isOver) setLines((before) => [...(before ?? []), ...page.lines]);
-      }
-    } else {
-      for (let page: AuditLines = { lines: [], reached: 0, more: true }; page.more && !list.isOver; ) {
-        page = await ask<AuditLines>(requests.auditLines({ since: state.newest }, filter, PAGE));
-        const fresh = [...page.lines].sort((a, b) => b['[SEQ]'] - a['[SEQ]']);
-        state.newest = page.reached ?? state.newest;
-        if (!list.isOver && fresh.length) setLines((before) => [...fresh, ...(before ?? [])]);
-      }
-    }
+  const loaded = useRef<Lines<AuditLine> | null>(null);
+  const known = (loaded.current ??= new Lines(seq, (from) => ask<AuditLines>(requests.auditLines(from, filter, PAGE)), (line) => line['[SEQ]']));
+  const turns = useTurns((turn, list) => {
+    const isOver = (): boolean => list.isOver;
+    return known[turn](isOver, () => { if (!isOver()) setLines(known.rows); });
   }, 'next', setError);
   useEffect(() => hear((changed) => {
     if (seq === null && concerns(changed, ['audit'])) void turns.take('fresh');
@@ -108,7 +93,7 @@ function Lines({ filter, seq }: { filter: AuditFilter; seq: number | null }) {
     <>
       <Failed error={error} />
       <div class="audit-row entry-head" aria-hidden="true"><span class="number">Line</span><span>When</span><span>Event</span><span>About</span></div>
-      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (known.current.more) void turns.take('next'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
+      <Rows label="Lines of the audit" rows={lines.length} height={ROW} onEnd={() => { if (known.more) void turns.take('next'); }} render={(row) => <Line line={lines[row]!} marked={lines[row]!['[SEQ]'] === seq} onOpen={setOpen} />} />
       {open && (
         <Modal title={`Line ${open['[SEQ]']}`} onClose={() => setOpen(null)} wide>
           <div class="dialog-body"><pre class="text" tabIndex={0} aria-label="The whole line">{JSON.stringify(open, null, 2)}</pre></div>

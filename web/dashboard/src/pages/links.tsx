@@ -1,6 +1,6 @@
 /** The other nodes: how each is reached and why so, how fast, since when; names, rights, and what is wrong. */
 import { useState } from 'preact/hooks';
-import { ask } from '../door/call.js';
+import { ask, SLOW_MS } from '../door/call.js';
 import type { Doctor, Link, Peer, Recent, Status } from '../door/documents.js';
 import { useFresh, useQuery } from '../door/query.js';
 import { changes, requests } from '../door/requests.js';
@@ -145,7 +145,7 @@ function Rename({ peer, onClose }: { peer: Peer; onClose: () => void }) {
 const RESULTS: Record<string, Tone> = { ok: 'ok', warn: 'warn', fail: 'bad', bad: 'bad', error: 'bad', skip: 'off' };
 
 function DoctorDialog({ peer, onClose }: { peer: Peer; onClose: () => void }) {
-  const { data, error } = useFresh<Doctor>(peer.node, [], () => ask<Doctor>(requests.doctor(peer.node)));
+  const { data, error } = useFresh<Doctor>(peer.node, [], () => ask<Doctor>(requests.doctor(peer.node), SLOW_MS));
   return (
     <Modal title={`On the way to ${peer.name}`} onClose={onClose} wide>
       <div class="dialog-body">

@@ -1,6 +1,6 @@
 /** Apps, their channels and versions; and whether a bundle is what its publisher made, worked out in this page. */
 import { useState } from 'preact/hooks';
-import { ask, at, fetched } from '../door/call.js';
+import { ask, at, fetched, SLOW_MS } from '../door/call.js';
 import type { Channel, Release, ReleaseRow, Releases } from '../door/documents.js';
 import { useFresh, useQuery } from '../door/query.js';
 import { changes, requests } from '../door/requests.js';
@@ -181,7 +181,7 @@ function askBump(entity: Entity, scope: string): void {
 }
 
 function BumpPreview({ entity, scope }: { entity: Entity; scope: string }) {
-  const { data, error } = useFresh<Bumped>(`${entity.id} ${scope}`, [], () => ask<Bumped>(changes.bump(entity.id, scope, true)));
+  const { data, error } = useFresh<Bumped>(`${entity.id} ${scope}`, [], () => ask<Bumped>(changes.bump(entity.id, scope, true), SLOW_MS));
   if (!data) return error ? <Failed error={error} /> : <Loading />;
   return <><p>This is signed and told to everybody who listens:</p><ul>{data.changes.map((it) => <li key={it.entity}>{it.name}: {it.from} → <b>{it.to}</b></li>)}</ul></>;
 }

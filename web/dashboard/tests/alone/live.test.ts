@@ -140,6 +140,32 @@ describe('a page that is open while things happen', { skip, timeout: 600_000 }, 
     assert.deepEqual(page.faults, []);
   });
 
+  test('however often a page tries to come back, it has one line', async () => {
+    const { laptop } = nodes;
+    const page = await caught(laptop);
+    // The tokens of two attempts are under way at once.
+    await page.run(`(() => {
+      const real = fetch;
+      Object.assign(window, { held: [], released: 0 });
+      const release = async (resolve, asked) => {
+        const answer = await real(...asked);
+        resolve(answer.clone());
+        await answer.text();
+        setTimeout(() => (released += 1));
+      };
+      window.fetch = (...asked) => (String(asked[0]).includes('purpose=ws') ? new Promise((resolve) => held.push(() => release(resolve, asked))) : real(...asked));
+      sockets.at(-1).close();
+    })()`);
+    await page.until('held.length === 1');
+    await page.run(`dispatchEvent(new Event('online'))`);
+    await page.until('held.length === 2');
+    await page.run('held.forEach((release) => void release())');
+    await page.until('released === 2');
+    await live(page);
+    assert.equal(await page.run('sockets.length'), 2);
+    assert.deepEqual(page.faults, []);
+  });
+
   test('after the node restarted the page goes on by itself, and has missed nothing', async () => {
     const { laptop } = nodes;
     const page = await signedIn(laptop, '#/files/Notes');

@@ -162,9 +162,18 @@ export class Seen {
   /** Remembers a head that counts; older ones change nothing. */
   see({ content }: SignedHead): void {
     const { channel, seq, manifestSha256: sha256, issuedAt } = content;
+    this.#keep(channel, { seq, sha256, issuedAt });
+  }
+
+  /** Remembers what was seen elsewhere too. Of each channel the newest stays. */
+  merge(other: Seen): void {
+    for (const [channel, found] of other.#newest) this.#keep(channel, found);
+  }
+
+  #keep(channel: string, found: Sight): void {
     const seen = this.#newest.get(channel);
-    const isNewer = !seen || seen.seq < seq || (seen.seq === seq && seen.issuedAt < issuedAt);
-    if (isNewer) this.#newest.set(channel, { seq, sha256, issuedAt });
+    const isNewer = !seen || seen.seq < found.seq || (seen.seq === found.seq && seen.issuedAt < found.issuedAt);
+    if (isNewer) this.#newest.set(channel, found);
   }
 
   /**
@@ -182,7 +191,7 @@ export class Seen {
     if (release.name !== wanted.name) {
       throw new Refused('other_app', `it is a release of ${release.name}, and ${wanted.name} was asked for`);
     }
-    this.#checkSeen(told.channel, told.seq, told.manifestSha256, told.issuedAt);
+    this.isNewest(head);
     const isNewest = release.seq === told.seq && manifest.sha256 === told.manifestSha256;
     if (!isNewest && !(wanted.allowDowngrade && release.seq < told.seq)) {
       throw new Refused('not_of_head', 'the manifest is not the one that the head of the channel names');
@@ -195,7 +204,13 @@ export class Seen {
     if (release.expiry !== null && wallMs >= release.expiry) throw new Refused('expired', `it expired at ${writeTime(release.expiry)}`);
   }
 
-  #checkSeen(channel: string, seq: number, found: string, issuedAt: number): void {
+  /**
+   * Whether nothing newer than a head was seen: no later release, no other one of its number, and no later head of the same.
+   *
+   * @throws Refused `rollback`, `equivocation`
+   */
+  isNewest({ content }: SignedHead): void {
+    const { channel, seq, manifestSha256: found, issuedAt } = content;
     const seen = this.#newest.get(channel);
     if (!seen) return;
     if (seq < seen.seq) {

@@ -57,8 +57,7 @@ interface Followed {
 export class Trust {
   /** Address of the first frame of the release timeline. */
   readonly registry: string;
-  /** The owner keystone that can replace a lost key, where the file named one. */
-  readonly root: string | null;
+  #root: string | null;
   #epoch: number;
   #ledger: string | null = null;
   /** The active pair of the newest epoch last. */
@@ -70,7 +69,7 @@ export class Trust {
 
   private constructor(registry: string, epoch: number, root: string | null, active: PublicPair) {
     this.registry = registry;
-    this.root = root;
+    this.#root = root;
     this.#epoch = epoch;
     this.#pairs = [{ pair: active, version: null, state: 'active', notAfter: null }];
   }
@@ -106,6 +105,11 @@ export class Trust {
     return this.#epoch;
   }
 
+  /** The owner keystone that can replace a lost key, where a trust file named one. */
+  get root(): string | null {
+    return this.#root;
+  }
+
   /** Two histories, when there are. */
   get fork(): Fork | null {
     return this.#fork;
@@ -119,6 +123,35 @@ export class Trust {
   /** The pair that signs heads at the newest epoch. */
   get active(): PublicPair {
     return this.#pairs.at(-1)!.pair;
+  }
+
+  /** Takes the root of another trust file, where this one has none and both trust the same pair at the same epoch. */
+  adoptRoot(given: Trust): void {
+    const isSame = given.registry === this.registry && given.#epoch === this.#epoch && given.active.equals(this.active);
+    if (isSame) this.#root ??= given.#root;
+  }
+
+  /**
+   * What is known when this trust and another one, which began with the same file, were kept apart and each followed what it was shown:
+   * the later recovery, else the higher epoch. A fork of either stays one, and two that followed different records of one epoch are one.
+   */
+  together(other: Trust): Trust {
+    const [mine, others] = [this.#recovered?.frame ?? 0, other.#recovered?.frame ?? 0];
+    if (mine !== others) return (mine > others ? this : other).clone();
+    const further = (one: number, two: number): Trust => (two > one ? other : this);
+    const trust = (this.#epoch === other.#epoch ? further(this.#followed.size, other.#followed.size) : further(this.#epoch, other.#epoch)).clone();
+    trust.#fork = this.#fork ?? other.#fork ?? this.#differs(other);
+    return trust;
+  }
+
+  /** The first epoch at which another trust followed another record. */
+  #differs(other: Trust): Fork | null {
+    const decided = this.#recovered?.epoch ?? 0;
+    for (const [epoch, { sha256 }] of [...this.#followed].sort(([one], [two]) => one - two)) {
+      const found = other.#followed.get(epoch)?.sha256 ?? sha256;
+      if (found !== sha256 && epoch > decided) return { epoch, followed: sha256, other: found };
+    }
+    return null;
   }
 
   /** A copy; following it leaves this one as it is. */
