@@ -88,6 +88,7 @@ struct Inner {
     /// Held while a document is put: its version is made on the one before.
     putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
+    document_conflicts: Mutex<DocumentConflicts>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Held while it is looked whether a space is here, and it is begun.
@@ -104,6 +105,9 @@ struct Inner {
     stop: watch::Sender<bool>,
     started_ms: u64,
 }
+
+/// What was found in the documents of a space, and how many records it had then, since when.
+pub(crate) type DocumentConflicts = BTreeMap<SpaceId, ((u64, u64), Arc<[serde_json::Value]>)>;
 
 #[derive(Default)]
 struct Doors {
@@ -184,6 +188,7 @@ impl Node {
             installing: contents::Installing::default(),
             putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
+            document_conflicts: Mutex::default(),
             unopened: Mutex::default(),
             beginning: Mutex::default(),
             dialled: Mutex::default(),
