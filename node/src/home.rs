@@ -16,7 +16,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -222,7 +222,7 @@ impl Home {
     pub(crate) fn init_over(&self) -> Result<(Identity, bool), Failure> {
         let mut made = !self.exists();
         if made {
-            self.make_dir(&self.root)?;
+            self.make_root()?;
             // Another process may come first: then its key is that of the node.
             made = self.make_key(&Seed::generate(&mut OsEntropy))?;
         }
@@ -230,6 +230,20 @@ impl Home {
             self.make_dir(&self.root.join(dir))?;
         }
         Ok((self.identity()?, made))
+    }
+
+    /// Makes the directory, for this user alone. One that holds settings and nothing else was made for them, and is this user's alone from
+    /// now on.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn make_root(&self) -> Result<(), Failure> {
+        self.make_dir(&self.root)?;
+        let (mut entries, settings) = (fs::read_dir(&self.root)?, self.config_path());
+        if settings.exists() && entries.all(|entry| entry.is_ok_and(|entry| entry.path() == settings)) {
+            fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
     }
 
     fn make_dir(&self, dir: &Path) -> Result<(), Failure> {
@@ -329,6 +343,26 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+
+    /// Settings may be there before the node, with the password of a proxy.
+    #[test]
+    fn a_directory_of_settings_alone_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |dir: &Path| fs::metadata(dir).unwrap().permissions().mode() & 0o777;
+        for (name, other, wanted) in
+            [("made", None, 0o700), ("settings", None, 0o700), ("shared", Some("other"), 0o755)]
+        {
+            let home = Home::new(dir.path().join(name));
+            if name != "made" {
+                fs::create_dir(home.root()).unwrap();
+                fs::set_permissions(home.root(), fs::Permissions::from_mode(0o755)).unwrap();
+                fs::write(home.config_path(), "").unwrap();
+            }
+            other.into_iter().for_each(|other| fs::write(home.root().join(other), "").unwrap());
+            home.init().unwrap();
+            assert_eq!(mode(home.root()), wanted, "{name}");
+        }
+    }
 
     /// Commands that make one home at the same time make one node.
     #[test]

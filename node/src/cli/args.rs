@@ -796,7 +796,7 @@ pub(crate) enum ConfigCommand {
     Set {
         /// SECTION.KEY
         key: String,
-        /// Its value
+        /// Its value; `-`: from standard input, so that no password stands among the words of a command
         value: String,
     },
 }

@@ -20,7 +20,7 @@ mod render_keys;
 mod render_release;
 mod up;
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -50,6 +50,8 @@ use output::Output;
 
 /// Bytes of a document from standard input, at most.
 const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of the value of a setting from standard input, at most.
+const VALUE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What every command has at hand.
 pub(crate) struct Cx {
@@ -511,11 +513,24 @@ fn configure(cx: &Cx, command: &ConfigCommand) -> Result<u8, Failure> {
             cx.out.answer(&shown);
         }
         ConfigCommand::Set { key, value } => {
-            std::fs::create_dir_all(cx.home.root())?;
-            cx.out.answer(&config::set(&cx.config_path, key, value)?);
+            if cx.config_path == cx.home.config_path() {
+                cx.home.make_root()?;
+            }
+            let value = if value == "-" { read_value()? } else { value.clone() };
+            cx.out.answer(&config::set(&cx.config_path, key, &value)?);
         }
     }
     Ok(0)
+}
+
+/// The value of a setting: a line of standard input.
+fn read_value() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(VALUE_BYTES_MAX + 1).read_line(&mut text)?;
+    if text.len() as u64 > VALUE_BYTES_MAX {
+        return Err(Failure::usage("too_large", "the value is larger than 64 KiB"));
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn read_document() -> Result<Value, Failure> {

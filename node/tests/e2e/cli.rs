@@ -310,6 +310,23 @@ fn settings() {
     machine.fails(&["--config", "/nowhere/at/all.toml", "status"], 2, "config");
 }
 
+/// Settings come before the node as a rule, and the password of a proxy with them: nobody else reads it, and it need not stand among the
+/// words of a command.
+#[test]
+fn settings_before_the_node_are_of_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let machine = Machine::new();
+    let done = machine.run_with(&["config", "set", "proxy.url", "-"], "http://me:secret@proxy:1\n");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(!done.stdout.contains("secret"), "{done:?}");
+    let file = machine.home().join("config.toml");
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), "[proxy]\nurl = \"http://me:secret@proxy:1\"");
+    for (path, wanted) in [(machine.home(), 0o700), (file, 0o600)] {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, wanted, "{}", path.display());
+    }
+}
+
 /// A listener on port 0 asks for the port it got before.
 #[test]
 fn port_zero_keeps_its_port() {
