@@ -5,7 +5,8 @@
 //!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
 //!   gateway.key     the gateway's own signing key and the epoch of its ledger, mode 0600 (spec/gateway.md)
-//!   seal.key        where a passphrase is set: what seals the three files above
+//!   relay.token     lets nodes into the relay that runs here with `--admit token`, mode 0600
+//!   seal.key        where a passphrase is set: what seals the four files above
 //!   bearers         digests of the bearer tokens that the gateway takes, optional
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
@@ -103,8 +104,7 @@ impl Home {
         seal::write(&self.seal_path(), &key, passphrase)?;
         *self.seal.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
         // Reading seals what still lies open; after a crash the next start does.
-        self.secrets(Some(&key)).try_for_each(|file| file.read().map(drop))?;
-        Ok(())
+        self.secrets(Some(&key)).try_for_each(|file| file.read().map(drop).map_err(|error| file.failure(error)))
     }
 
     /// Takes the passphrase away: the secrets lie open, for this user only. The caller holds the lock of the store.
@@ -114,8 +114,8 @@ impl Home {
     pub fn remove_passphrase(&self) -> Result<(), Failure> {
         let Some(key) = self.seal()? else { return Ok(()) };
         for (sealed, open) in self.secrets(Some(&key)).zip(self.secrets(None)) {
-            if let Some(text) = sealed.read()? {
-                open.write(&text)?;
+            if let Some(text) = sealed.read().map_err(|error| sealed.failure(error))? {
+                open.write(&text).map_err(|error| open.failure(error))?;
             }
         }
         fs::remove_file(self.seal_path())?;
@@ -125,7 +125,7 @@ impl Home {
 
     fn secrets(&self, seal: Option<&SealingKey>) -> impl Iterator<Item = SecretFile> {
         let seal = seal.cloned();
-        [self.key_path(), self.identity_key_path(), self.gateway_key_path()]
+        [self.key_path(), self.identity_key_path(), self.gateway_key_path(), self.relay_token_path()]
             .into_iter()
             .map(move |path| SecretFile::new(path, seal.clone()))
     }
@@ -161,6 +161,11 @@ impl Home {
     /// Where the gateway's own signing key is.
     pub fn gateway_key_path(&self) -> PathBuf {
         self.root.join("gateway.key")
+    }
+
+    /// Where the token of the relay that runs here is.
+    pub(crate) fn relay_token_path(&self) -> PathBuf {
+        self.root.join("relay.token")
     }
 
     /// Digests of the bearer tokens that the gateway takes.
