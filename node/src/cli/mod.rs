@@ -90,17 +90,23 @@ pub fn main() -> ExitCode {
     limits::open_many_files();
     // A running node is stopped, and a setting is mended, also where the file has a mistake.
     let lenient = matches!(cli.command, Command::Down | Command::Config { command: ConfigCommand::Set { .. } });
-    match prepare(&cli.global, out.clone(), lenient).and_then(|cx| block_on(run(cx, cli.command))) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            out.failure(&failure);
-            ExitCode::from(failure.exit.code())
-        }
-    }
-}
-
-fn block_on(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let done = prepare(&cli.global, out.clone(), lenient).and_then(|cx| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let done = runtime.block_on(run(cx, cli.command));
+        Ok((done, runtime))
+    });
+    let (done, runtime) = match done {
+        Ok((done, runtime)) => (done, Some(runtime)),
+        Err(failure) => (Err(failure), None),
+    };
+    let code = done.unwrap_or_else(|failure| {
+        out.failure(&failure);
+        failure.exit.code()
+    });
+    let code = out.end(code);
+    // It waits for whatever still waits for the disk: everything is said by now.
+    drop(runtime);
+    ExitCode::from(code)
 }
 
 fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
@@ -176,11 +182,15 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             Ok(cx.out.answer_checked(found, checked))
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut script);
+            cx.out.bytes(&script);
             Ok(0)
         }
         Command::Man { dir: None } => {
-            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            cx.out.bytes(&page);
             Ok(0)
         }
         Command::Man { dir: Some(dir) } => {

@@ -68,6 +68,9 @@ fn history() {
         now => Err(format!("{now} versions")),
     });
     machine.fails(&["get", "Notes:plan.md"], 1, "deleted");
+    let gone = machine.root().join("gone");
+    machine.fails(&["restore", "Notes:plan.md", "--to", gone.to_str().unwrap()], 2, "deleted");
+    assert!(!gone.exists());
     machine.ok(&["restore", "Notes:plan.md@2"]);
     assert_eq!(fs::read_to_string(machine.notes().join("plan.md")).unwrap(), "first\nsecond\nthird\n");
     assert_eq!(machine.ok(&["get", "Notes"])["names"], json!(["plan.md"]));
@@ -324,6 +327,26 @@ fn settings_before_the_node_are_of_this_user_alone() {
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), "[proxy]\nurl = \"http://me:secret@proxy:1\"");
     for (path, wanted) in [(machine.home(), 0o700), (file, 0o600)] {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, wanted, "{}", path.display());
+    }
+}
+
+/// An answer that nobody could read is not an answer.
+#[test]
+fn an_answer_that_is_lost_is_a_failure() {
+    use std::process::Command;
+
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let run = |args: &[&str]| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        command.arg("--home").arg(machine.home()).args(args).stdout(full).output().unwrap()
+    };
+    for args in [&["--json", "spaces", "list"][..], &["version"], &["gateway", "bearer", "ada"], &["man"]] {
+        let done = run(args);
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("standard output") && told.contains("No space left"), "{args:?}: {told}");
     }
 }
 
