@@ -89,6 +89,8 @@ struct Inner {
     putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
     document_conflicts: Mutex<DocumentConflicts>,
+    /// Held by whatever does the work of a command on the disk.
+    at_work: Arc<()>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Held while it is looked whether a space is here, and it is begun.
@@ -189,6 +191,7 @@ impl Node {
             putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
             document_conflicts: Mutex::default(),
+            at_work: Arc::default(),
             unopened: Mutex::default(),
             beginning: Mutex::default(),
             dialled: Mutex::default(),

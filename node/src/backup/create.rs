@@ -12,7 +12,7 @@ use super::stream::BackupWriter;
 use super::{FACTS, FILES, FOLDERS, STORE};
 use crate::api::Progress;
 use crate::beside::Beside;
-use crate::commands::store_failure;
+use crate::commands::{go_on, store_failure};
 use crate::failure::Failure;
 use crate::home::Home;
 
@@ -91,6 +91,7 @@ fn write_home<W: Write>(
         writer.item(&format!("{STORE}/{}", pack.name()), pack.size())?;
         let mut at = 0;
         while at < pack.size() {
+            go_on(progress)?;
             let most = piece.len().min(usize::try_from(pack.size() - at).unwrap_or(usize::MAX));
             pack.read_at(at, &mut piece[..most])?;
             writer.write_all(&piece[..most])?;
@@ -100,6 +101,7 @@ fn write_home<W: Write>(
         items += 1;
     }
     for (name, path, size) in folders {
+        go_on(progress)?;
         let Some(file) = open_whole(&path, size)? else { continue };
         writer.item(&name, size)?;
         let copied = io::copy(&mut file.take(size), writer)?;

@@ -30,9 +30,11 @@ use clap::{CommandFactory, Parser};
 use sealtide_crypto::Entropy;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::api::{Request, execute};
 use crate::backup::RestoreOrder;
+use crate::commands::INTERRUPTED;
 use crate::commands::export::ExportFormat;
 use crate::commands::keys::KeysRequest;
 use crate::config::{self, Config};
@@ -48,6 +50,8 @@ use args::{
 };
 use output::Output;
 
+/// How often it is looked whether work that was interrupted has ended.
+const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a document from standard input, at most.
 const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of the value of a setting from standard input, at most.
@@ -320,7 +324,7 @@ async fn ask(cx: &Cx, request: Request) -> Result<u8, Failure> {
 /// The answer to a request.
 pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> {
     let (progress, told) = mpsc::unbounded_channel();
-    let shown = tokio::spawn(progress::show(told, cx.out.clone()));
+    let mut shown = Some(tokio::spawn(progress::show(told, cx.out.clone())));
     let socket = cx.home.control_socket();
     let asked = control::ask(&socket, &request, &progress);
     let asked = if matches!(request, Request::Down) {
@@ -333,15 +337,22 @@ pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> 
     };
     let result = match asked {
         Some(result) => result,
-        None => alone(cx, request, &progress).await,
+        None => alone(cx, request, &progress, &mut shown).await,
     };
     drop(progress);
-    let _ = shown.await;
+    if let Some(shown) = shown {
+        let _ = shown.await;
+    }
     result
 }
 
 /// Does a request in this process: no node runs.
-async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Result<Value, Failure> {
+async fn alone(
+    cx: &Cx,
+    request: Request,
+    progress: &crate::api::Progress,
+    shown: &mut Option<JoinHandle<()>>,
+) -> Result<Value, Failure> {
     if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. })
         || matches!(request, Request::Keys(KeysRequest::SignInCode))
     {
@@ -372,12 +383,35 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
         }
         execute(&node, request, progress).await
     };
+    tokio::pin!(work);
     let result = tokio::select! {
-        result = work => result,
-        signal = interrupts.next() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
+        result = &mut work => result,
+        signal = interrupts.next() => {
+            // Work on the disk sees that nobody looks any more and stops, or goes on to its end: then it is done, and said to be.
+            if let Some(shown) = shown.take() {
+                shown.abort();
+                let _ = shown.await;
+            }
+            if node.is_at_work() {
+                cx.out.note("ending; once more ends it at once");
+            }
+            let interrupted = || Failure::new(signal, INTERRUPTED, "interrupted; the state is consistent");
+            tokio::select! {
+                biased;
+                result = &mut work => result.map_err(|failure| if failure.code == INTERRUPTED { interrupted() } else { failure }),
+                () = at_rest(&node) => Err(interrupted()),
+            }
+        }
     };
     node.shutdown().await;
     result
+}
+
+/// Waits until no work on the disk of a command is under way.
+async fn at_rest(node: &Node) {
+    while node.is_at_work() {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// What the doctor says of a target where there is no node: a key made for this look stands for one, in a home that goes

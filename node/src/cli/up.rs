@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::Duration;
 
 use sealtide_identity::{RelayAddress, Role, SpaceId};
@@ -305,11 +306,34 @@ impl Interrupts {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one. Whoever sends another after it wants no order any more: that one ends the process at once, as a crash
+    /// would.
     pub(crate) async fn next(&mut self) -> Exit {
+        let exit = self.received().await;
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            if let Err(failure) = end_at_the_next() {
+                tracing::warn!(%failure, "another signal does not end the process at once");
+            }
+        });
+        exit
+    }
+
+    async fn received(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
         }
     }
+}
+
+/// Takes the next signal in a thread of its own, whatever everybody else waits for.
+fn end_at_the_next() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupts = {
+        let _inside = runtime.enter();
+        Interrupts::new()?
+    };
+    std::thread::spawn(move || std::process::exit(i32::from(runtime.block_on(interrupts.received()).code())));
+    Ok(())
 }

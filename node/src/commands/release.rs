@@ -136,6 +136,12 @@ pub enum ReleaseRequest {
 /// # Errors
 /// A [`Failure`] with the exit code of the command.
 pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Progress) -> Result<Value, Failure> {
+    // Once packed it goes on to its end: what is out was not interrupted.
+    let ships = matches!(
+        request,
+        ReleaseRequest::Publish { .. } | ReleaseRequest::Promote { .. } | ReleaseRequest::Yank { .. }
+    );
+    let _at_work = ships.then(|| node.at_work());
     match request {
         ReleaseRequest::Publish {
             app,
