@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
+use sealtide_gateway::{Behind, KeyChange, Notice, Server, SettingsError, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
@@ -480,6 +480,11 @@ impl Node {
     /// The base of the addresses of the gateway door.
     pub fn gateway_url(&self) -> Option<String> {
         lock(&self.0.doors).gateway.as_ref().map(Server::url)
+    }
+
+    /// Gives the gateway door other settings.
+    pub(crate) fn reload_gateway(&self, settings: sealtide_gateway::Settings) -> Result<(), SettingsError> {
+        lock(&self.0.doors).gateway.as_ref().map_or(Ok(()), |server| server.reload(settings))
     }
 
     /// Where the gateway door listens.
