@@ -102,7 +102,7 @@ pub(crate) enum Command {
         #[arg(long)]
         check: bool,
         /// Print again whenever something changes
-        #[arg(long)]
+        #[arg(long, conflicts_with = "check")]
         watch: bool,
     },
     /// Stop syncing a space (or all) until `resume` or the next start

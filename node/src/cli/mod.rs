@@ -86,6 +86,11 @@ pub fn main() -> ExitCode {
         }
     };
     let out = Output::new(&cli.global);
+    if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
+        let failure = not_utf8(&word.to_string_lossy());
+        out.failure(&failure);
+        return ExitCode::from(out.end(failure.exit.code()));
+    }
     if let Err(error) = limits::switch_off_cores() {
         let failure = Failure::failed("core_dumps", format!("core dumps could not be switched off: {error}"));
         out.failure(&failure);
@@ -123,6 +128,7 @@ fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
         Some(home) => std::path::absolute(home)?,
         None => default_home()?,
     };
+    root.to_str().ok_or_else(|| not_utf8("the path of the home"))?;
     let home = Home::new(root);
     let config_path = global.config.clone().unwrap_or_else(|| home.config_path());
     let mut config = match Config::load(&config_path, global.config.is_some()) {
@@ -138,6 +144,10 @@ fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
     let passphrase_file = Some(config.text("identity", "passphrase_file")).filter(|file| !file.is_empty());
     let home = home.with_passphrase_file(passphrase_file.map(PathBuf::from));
     Ok(Cx { home, config, config_path, out, yes: global.yes, offline_sign: global.offline_sign, timeout_s })
+}
+
+fn not_utf8(what: &str) -> Failure {
+    Failure::usage("utf8", format!("{what} is not UTF-8")).hint("rename it, or a directory above it")
 }
 
 fn default_home() -> Result<PathBuf, Failure> {
@@ -323,6 +333,8 @@ async fn ask(cx: &Cx, request: Request) -> Result<u8, Failure> {
 
 /// The answer to a request.
 pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> {
+    // Requests and answers are JSON, which has no other names: said before anything is done.
+    serde_json::to_value(&request).map_err(|_| not_utf8("the path of what this is about"))?;
     let (progress, told) = mpsc::unbounded_channel();
     let mut shown = Some(tokio::spawn(progress::show(told, cx.out.clone())));
     let socket = cx.home.control_socket();
@@ -336,7 +348,12 @@ pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> 
         asked.await
     };
     let result = match asked {
-        Some(result) => result,
+        Some(result) => {
+            if cx.offline_sign && !request.heeds_offline_sign() {
+                cx.out.note("a node runs on this home, so --offline-sign did nothing: `sealtide down` first");
+            }
+            result
+        }
         None => alone(cx, request, &progress, &mut shown).await,
     };
     drop(progress);
@@ -454,7 +471,8 @@ impl Drop for PassingHome {
 fn needs_folders(request: &Request) -> bool {
     matches!(
         request,
-        Request::Restore { to: None, .. }
+        Request::Status
+            | Request::Restore { to: None, .. }
             | Request::ConflictsResolve { .. }
             | Request::ConflictsList { .. }
             | Request::HoldList

@@ -53,6 +53,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
             ("--gateway", args.gateway.is_some()),
             ("--relay", !args.relay.is_empty()),
             ("--name", args.name.is_some()),
+            ("--offline-sign", cx.offline_sign),
         ];
         let given: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         if !given.is_empty() {

@@ -101,7 +101,7 @@ pub(crate) fn members_failure(error: MembersRefused) -> Failure {
             Failure::failed("store", text).hint("nothing was signed: look at the disk of the home, and try again")
         }
         MembersRefused::Sign(_) => Failure::new(Exit::Refused, "not_signed", text)
-            .hint("`sealtide identity show` tells why; --offline-sign signs at your own risk"),
+            .hint("`sealtide identity show` tells why; `sealtide down`, then the same with --offline-sign, signs at your own risk"),
         MembersRefused::LastAdmin => Failure::usage("last_admin", text),
         error => Failure::failed("members", error.to_string()),
     }

@@ -350,6 +350,35 @@ fn an_answer_that_is_lost_is_a_failure() {
     }
 }
 
+/// Words that no command takes, or that would do nothing.
+#[test]
+fn words_that_would_do_nothing_are_refused() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::Command;
+
+    let machine = Machine::new();
+    machine.fails(&["status", "--check", "--watch"], 2, "usage");
+    let node = machine.share();
+    let odd = OsStr::from_bytes(b"caf\xe9.tar");
+    for (args, odd_at_home) in
+        [(&["export", "Notes", "--format", "tar", "--out"][..], false), (&["status", "--home"], true)]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        command.current_dir(machine.root()).arg("--json");
+        if !odd_at_home {
+            command.arg("--home").arg(machine.home());
+        }
+        let done = command.args(args).arg(odd).output().unwrap();
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.code() == Some(2) && told.contains("UTF-8"), "{args:?}: {told} {done:?}");
+    }
+    assert!(!machine.root().join(odd).exists());
+    let told = machine.plain(&["--offline-sign", "spaces", "list"]);
+    assert!(told.code == 0 && told.stderr.contains("--offline-sign did nothing"), "{told:?}");
+    drop(node);
+}
+
 /// A listener on port 0 asks for the port it got before.
 #[test]
 fn port_zero_keeps_its_port() {
