@@ -351,6 +351,19 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether a node that runs heeds `--offline-sign` for it, or there is nothing to sign.
+    pub(crate) fn heeds_offline_sign(&self) -> bool {
+        matches!(
+            self,
+            Self::IdentityShow { .. }
+                | Self::IdentityNew { .. }
+                | Self::IdentityDelegate { .. }
+                | Self::IdentityUndelegate { .. }
+        )
+    }
+}
+
 /// Does what a request asks.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 mod gateway;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use sealtide_link::{Padding, PathPolicy, Proxy, ProxySettings, Roots};
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
+use crate::beside::Beside;
 use crate::engine::quota::QuotaLimits;
 use crate::failure::Failure;
 use crate::releases::{BucketPlace, is_class, is_endpoint, is_kept, is_region};
@@ -483,14 +484,24 @@ pub fn set(path: &Path, name: &str, value: &str) -> Result<Value, Failure> {
         let shown = setting.shown(value);
         return Err(Failure::usage("config", format!("{shown:?} is no value for {name}")).hint(setting.about));
     }
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut document: DocumentMut =
-        text.parse().map_err(|error| Failure::usage("config", format!("{}: {error}", path.display())))?;
-    let table = document.entry(section).or_insert(toml_edit::table());
-    table[key] = toml_edit::value(value);
-    let temporary = path.with_extension("toml.new");
-    std::fs::write(&temporary, document.to_string())?;
-    std::fs::rename(&temporary, path)?;
+    let wrong = |what: &dyn std::fmt::Display| Failure::usage("config", format!("{}: {what}", path.display()));
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        // What cannot be read must not be written over.
+        text => text.map_err(|error| wrong(&error).hint("nothing was changed"))?,
+    };
+    let mut document: DocumentMut = text.parse().map_err(|error| wrong(&error))?;
+    let item = document.entry(section).or_insert(toml_edit::table());
+    let table = item.as_table_like_mut().ok_or_else(|| {
+        wrong(&format!("{section} is no section there, so {name} cannot be set"))
+            .hint(format!("write it as [{section}]"))
+    })?;
+    table.insert(key, toml_edit::value(value));
+    let named = |error: std::io::Error| Failure::from(error).about(path);
+    // A proxy may be set with its password.
+    let (beside, mut file) = Beside::over(path, 0o600).map_err(named)?;
+    let written = file.write_all(document.to_string().as_bytes()).and_then(|()| file.sync_all());
+    written.and_then(|()| beside.replace()).map_err(named)?;
     Ok(json!({"schema": "sealtide/config_set/1", "key": name, "value": setting.shown(value), "file": path}))
 }
 
@@ -597,7 +608,10 @@ fn is_level(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::failure::Exit;
 
     fn read(text: &str) -> Result<Config, Failure> {
         let dir = tempfile::tempdir().unwrap();
@@ -685,5 +699,19 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("# mine\n") && text.contains("127.0.0.1:1"), "{text}");
         assert_eq!(Config::load(&path, true).unwrap().seconds("ticket", "ttl"), 3600);
+    }
+
+    #[test]
+    fn set_keeps_a_file_that_it_cannot_read_and_who_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        set(&path, "proxy.url", "http://me:secret@proxy:1").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for odd in [&b"# caf\xe9\n[ticket]\nttl = \"5m\"\n"[..], b"ticket = \"x\"\n", b"[[ticket]]\nttl = \"5m\"\n"] {
+            std::fs::write(&path, odd).unwrap();
+            let refused = set(&path, "ticket.ttl", "1h").unwrap_err();
+            assert!(refused.exit == Exit::Usage && refused.message.contains("config.toml"), "{refused:?}");
+            assert_eq!(std::fs::read(&path).unwrap(), odd);
+        }
     }
 }

@@ -190,7 +190,11 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
     if stream.peer_cred().ok()?.uid() != rustix::process::getuid().as_raw() {
         return None;
     }
-    let mut text = Zeroizing::new(serde_json::to_string(request).ok()?);
+    let text = serde_json::to_string(request);
+    let mut text = match text {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) => return Some(Err(Failure::usage("request", format!("the request cannot be told: {error}")))),
+    };
     text.push('\n');
     stream.write_all(text.as_bytes()).await.ok()?;
     let mut lines = BufReader::new(stream).lines();

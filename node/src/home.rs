@@ -5,7 +5,8 @@
 //!   node.key        32-byte ML-DSA-87 seed as hex, mode 0600
 //!   identity.key    secrets of the own keystones, mode 0600 (spec/identity.md)
 //!   gateway.key     the gateway's own signing key and the epoch of its ledger, mode 0600 (spec/gateway.md)
-//!   seal.key        where a passphrase is set: what seals the three files above
+//!   relay.token     lets nodes into the relay that runs here with `--admit token`, mode 0600
+//!   seal.key        where a passphrase is set: what seals the four files above
 //!   bearers         digests of the bearer tokens that the gateway takes, optional
 //!   config.toml     settings, optional
 //!   store/          packs and facts (spec/store.md), locked by one process
@@ -16,7 +17,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -103,8 +104,7 @@ impl Home {
         seal::write(&self.seal_path(), &key, passphrase)?;
         *self.seal.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
         // Reading seals what still lies open; after a crash the next start does.
-        self.secrets(Some(&key)).try_for_each(|file| file.read().map(drop))?;
-        Ok(())
+        self.secrets(Some(&key)).try_for_each(|file| file.read().map(drop).map_err(|error| file.failure(error)))
     }
 
     /// Takes the passphrase away: the secrets lie open, for this user only. The caller holds the lock of the store.
@@ -114,8 +114,8 @@ impl Home {
     pub fn remove_passphrase(&self) -> Result<(), Failure> {
         let Some(key) = self.seal()? else { return Ok(()) };
         for (sealed, open) in self.secrets(Some(&key)).zip(self.secrets(None)) {
-            if let Some(text) = sealed.read()? {
-                open.write(&text)?;
+            if let Some(text) = sealed.read().map_err(|error| sealed.failure(error))? {
+                open.write(&text).map_err(|error| open.failure(error))?;
             }
         }
         fs::remove_file(self.seal_path())?;
@@ -125,7 +125,7 @@ impl Home {
 
     fn secrets(&self, seal: Option<&SealingKey>) -> impl Iterator<Item = SecretFile> {
         let seal = seal.cloned();
-        [self.key_path(), self.identity_key_path(), self.gateway_key_path()]
+        [self.key_path(), self.identity_key_path(), self.gateway_key_path(), self.relay_token_path()]
             .into_iter()
             .map(move |path| SecretFile::new(path, seal.clone()))
     }
@@ -161,6 +161,11 @@ impl Home {
     /// Where the gateway's own signing key is.
     pub fn gateway_key_path(&self) -> PathBuf {
         self.root.join("gateway.key")
+    }
+
+    /// Where the token of the relay that runs here is.
+    pub(crate) fn relay_token_path(&self) -> PathBuf {
+        self.root.join("relay.token")
     }
 
     /// Digests of the bearer tokens that the gateway takes.
@@ -241,7 +246,7 @@ impl Home {
     pub(crate) fn init_over(&self) -> Result<(Identity, bool), Failure> {
         let mut made = !self.exists();
         if made {
-            self.make_dir(&self.root)?;
+            self.make_root()?;
             // Another process may come first: then its key is that of the node.
             made = self.make_key(&Seed::generate(&mut OsEntropy))?;
         }
@@ -249,6 +254,20 @@ impl Home {
             self.make_dir(&self.root.join(dir))?;
         }
         Ok((self.identity()?, made))
+    }
+
+    /// Makes the directory, for this user alone. One that holds settings and nothing else was made for them, and is this user's alone from
+    /// now on.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn make_root(&self) -> Result<(), Failure> {
+        self.make_dir(&self.root)?;
+        let (mut entries, settings) = (fs::read_dir(&self.root)?, self.config_path());
+        if settings.exists() && entries.all(|entry| entry.is_ok_and(|entry| entry.path() == settings)) {
+            fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
     }
 
     fn make_dir(&self, dir: &Path) -> Result<(), Failure> {
@@ -371,6 +390,26 @@ mod tests {
         fs::write(old(&own), "older").unwrap();
         home.rename_folder_states(&[own]);
         assert_eq!(states(), [Some(b"old".to_vec()), None, None]);
+    }
+
+    /// Settings may be there before the node, with the password of a proxy.
+    #[test]
+    fn a_directory_of_settings_alone_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |dir: &Path| fs::metadata(dir).unwrap().permissions().mode() & 0o777;
+        for (name, other, wanted) in
+            [("made", None, 0o700), ("settings", None, 0o700), ("shared", Some("other"), 0o755)]
+        {
+            let home = Home::new(dir.path().join(name));
+            if name != "made" {
+                fs::create_dir(home.root()).unwrap();
+                fs::set_permissions(home.root(), fs::Permissions::from_mode(0o755)).unwrap();
+                fs::write(home.config_path(), "").unwrap();
+            }
+            other.into_iter().for_each(|other| fs::write(home.root().join(other), "").unwrap());
+            home.init().unwrap();
+            assert_eq!(mode(home.root()), wanted, "{name}");
+        }
     }
 
     /// Commands that make one home at the same time make one node.

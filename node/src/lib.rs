@@ -6,6 +6,7 @@
 pub mod api;
 pub mod audit;
 mod backup;
+mod beside;
 pub mod cli;
 mod commands;
 pub mod config;

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use sealtide_gateway::{Behind, KeyChange, Notice, Server, TunnelStream, Tunnels};
+use sealtide_gateway::{Behind, KeyChange, Notice, Server, SettingsError, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
@@ -88,6 +88,9 @@ struct Inner {
     /// Held while a document is put: its version is made on the one before.
     putting: tokio::sync::Mutex<()>,
     shares: Mutex<BTreeMap<SpaceId, Share>>,
+    document_conflicts: Mutex<DocumentConflicts>,
+    /// Held by whatever does the work of a command on the disk.
+    at_work: Arc<()>,
     /// Folders that could not be opened, and why.
     unopened: Mutex<BTreeMap<SpaceId, String>>,
     /// Held while it is looked whether a space is here, and it is begun.
@@ -106,6 +109,9 @@ struct Inner {
     stop: watch::Sender<bool>,
     started_ms: u64,
 }
+
+/// What was found in the documents of a space, and how many records it had then, since when.
+pub(crate) type DocumentConflicts = BTreeMap<SpaceId, ((u64, u64), Arc<[serde_json::Value]>)>;
 
 #[derive(Default)]
 struct Doors {
@@ -186,6 +192,8 @@ impl Node {
             installing: contents::Installing::default(),
             putting: tokio::sync::Mutex::default(),
             shares: Mutex::default(),
+            document_conflicts: Mutex::default(),
+            at_work: Arc::default(),
             unopened: Mutex::default(),
             beginning: Mutex::default(),
             keeping: Mutex::default(),
@@ -468,6 +476,11 @@ impl Node {
     /// The base of the addresses of the gateway door.
     pub fn gateway_url(&self) -> Option<String> {
         lock(&self.0.doors).gateway.as_ref().map(Server::url)
+    }
+
+    /// Gives the gateway door other settings.
+    pub(crate) fn reload_gateway(&self, settings: sealtide_gateway::Settings) -> Result<(), SettingsError> {
+        lock(&self.0.doors).gateway.as_ref().map_or(Ok(()), |server| server.reload(settings))
     }
 
     /// Where the gateway door listens.

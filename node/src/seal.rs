@@ -77,6 +77,11 @@ impl SecretFile {
         create(&self.path, &self.as_stored(text))
     }
 
+    /// What went wrong with it, by its name.
+    pub(crate) fn failure(&self, error: io::Error) -> Failure {
+        Failure::from(error).about(&self.path)
+    }
+
     fn as_stored(&self, text: &str) -> Zeroizing<String> {
         Zeroizing::new(match &self.seal {
             None => text.to_owned(),

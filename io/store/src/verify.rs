@@ -2,6 +2,7 @@
 //! Spec: SY-78, SY-79, SY-93.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -60,6 +61,17 @@ impl Store {
     /// # Errors
     /// [`OpenError::Io`] when the disk cannot be read at all; what is damaged is in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
+        self.verify_while(&mut |done, all| {
+            progress(done, all);
+            true
+        })
+    }
+
+    /// As [`Store::verify`], as long as `progress` says to go on.
+    ///
+    /// # Errors
+    /// As [`Store::verify`]; [`OpenError::Io`] of the kind `Interrupted` when it was not to go on.
+    pub fn verify_while(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<VerifyReport, OpenError> {
         let _checking = guard(&self.inner.checking);
         let cache = Arc::clone(&read(&self.inner.index).runs.cache);
         let packs = self.packs_with_ends(&guard(&self.inner.log))?;
@@ -103,8 +115,12 @@ impl Store {
         let ends: Vec<u64> = packs.iter().map(end).collect::<Result<_, _>>()?;
         let all = ends.iter().sum();
         let mut check = Check::new(disk, Arc::default(), packs.clone());
+        let mut told = |done, all| {
+            progress(done, all);
+            true
+        };
         for (pack, end) in packs.iter().zip(ends) {
-            check.pack(pack, end, progress, all)?;
+            check.pack(pack, end, &mut told, all)?;
         }
         // Runs that are not whole are built again by the next open; one that looks whole must be.
         let mut runs = Runs::new(disk, RUNS_FOLDER);
@@ -210,7 +226,7 @@ impl Check {
         &mut self,
         pack: &Arc<Pack>,
         end: u64,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> bool,
         all: u64,
     ) -> Result<(), OpenError> {
         let failed = |source| io_error(pack, source);
@@ -244,7 +260,9 @@ impl Check {
             }
             if self.report.entries - told >= 1024 {
                 told = self.report.entries;
-                progress(self.report.bytes + (scan.at - from), all);
+                if !progress(self.report.bytes + (scan.at - from), all) {
+                    return Err(failed(io::ErrorKind::Interrupted.into()));
+                }
             }
         }
         if sealed && self.report.bad.is_empty() {
@@ -253,7 +271,9 @@ impl Check {
             self.index.adopt_run(run);
         }
         self.report.bytes += end - from;
-        progress(self.report.bytes, all.max(self.report.bytes));
+        if !progress(self.report.bytes, all.max(self.report.bytes)) {
+            return Err(failed(io::ErrorKind::Interrupted.into()));
+        }
         Ok(())
     }
 

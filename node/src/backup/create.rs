@@ -1,9 +1,8 @@
 //! Making a backup, while the node goes on.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sealtide_store::Store;
@@ -13,7 +12,8 @@ use zeroize::Zeroizing;
 use super::stream::BackupWriter;
 use super::{AUDIT, BUNDLES, FACTS, FILES, STORE};
 use crate::api::Progress;
-use crate::commands::store_failure;
+use crate::beside::Beside;
+use crate::commands::{go_on, store_failure};
 use crate::failure::Failure;
 use crate::home::Home;
 
@@ -37,8 +37,7 @@ pub(crate) fn create(home: &Home, store: &Store, file: &Path, progress: &Progres
         let text = format!("{} is there already", file.display());
         return Err(Failure::usage("exists", text).hint("name a new file; an old backup is never written over"));
     }
-    let beside = Beside::of(file)?;
-    let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside.0).map_err(named)?;
+    let (beside, out) = Beside::begin(file, 0o600).map_err(named)?;
     let seal = home.seal()?;
     let seal = match seal {
         Some(seal) => Some((seal, fs::read_to_string(home.root().join("seal.key"))?)),
@@ -51,31 +50,8 @@ pub(crate) fn create(home: &Home, store: &Store, file: &Path, progress: &Progres
     out.sync_all().map_err(named)?;
     let bytes = out.metadata().map_err(named)?.len();
     crate::failpoint::hit("backup_written");
-    // Unlike a rename this never takes the place of a file that came in between.
-    fs::hard_link(&beside.0, file).map_err(named)?;
-    drop(beside);
+    beside.place().map_err(named)?;
     Ok(json!({"schema": "sealtide/backup_create/1", "file": file, "bytes": bytes, "files": items, "sealed": is_sealed}))
-}
-
-/// The unfinished file. It is gone when this is.
-struct Beside(PathBuf);
-
-impl Beside {
-    fn of(file: &Path) -> Result<Self, Failure> {
-        let name = file.file_name().ok_or_else(|| Failure::usage("file", "that is no name for a file"))?;
-        let beside = file.with_file_name(format!(".{}.unfinished", name.to_string_lossy()));
-        // Left by a process that was killed.
-        let _ = fs::remove_file(&beside);
-        Ok(Self(beside))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    }
 }
 
 fn write_home<W: Write>(
@@ -116,6 +92,7 @@ fn write_home<W: Write>(
         writer.item(&format!("{STORE}/{}", pack.name()), pack.size())?;
         let mut at = 0;
         while at < pack.size() {
+            go_on(progress)?;
             let most = piece.len().min(usize::try_from(pack.size() - at).unwrap_or(usize::MAX));
             pack.read_at(at, &mut piece[..most])?;
             writer.write_all(&piece[..most])?;
@@ -125,10 +102,14 @@ fn write_home<W: Write>(
         items += 1;
     }
     for file in &audit {
+        go_on(progress)?;
         items += u64::from(write_file(writer, file, &mut told)?);
     }
     // A bundle may move between the tiers while the packs are written.
-    let bundles = write_all(&mut || files_of(home, BUNDLES), &mut |file| write_file(writer, file, &mut told))?;
+    let bundles = write_all(&mut || files_of(home, BUNDLES), &mut |file| {
+        go_on(progress)?;
+        write_file(writer, file, &mut told)
+    })?;
     Ok(items + bundles + 1)
 }
 

@@ -19,7 +19,7 @@ pub(super) const OTHER_CONFIG: &str = "config.toml.of-backup";
 
 /// Whether an item of a backup belongs to the machine that made it: secrets, what it alone signed, what it alone published.
 pub(super) fn stays_behind(name: &str) -> bool {
-    let secrets = ["node.key", "identity.key", "gateway.key", "bearers"];
+    let secrets = ["node.key", "identity.key", "gateway.key", "relay.token", "bearers"];
     secrets.contains(&name) || name.starts_with("audit/") || name.starts_with("bundles/")
 }
 

@@ -18,7 +18,8 @@ pub(crate) use restore::{RestoreOrder, restore};
 use crate::failure::{Exit, Failure};
 
 /// The files with secrets, and settings, by their names in a home.
-const FILES: [&str; 6] = ["node.key", "identity.key", "gateway.key", "seal.key", "bearers", "config.toml"];
+const FILES: [&str; 7] =
+    ["node.key", "identity.key", "gateway.key", "relay.token", "seal.key", "bearers", "config.toml"];
 /// The folders of a home that are copied as they are. `folders` has caches only, which are made again.
 const FOLDERS: [&str; 2] = [AUDIT, BUNDLES];
 const AUDIT: &str = "audit";

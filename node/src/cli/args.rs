@@ -102,7 +102,7 @@ pub(crate) enum Command {
         #[arg(long)]
         check: bool,
         /// Print again whenever something changes
-        #[arg(long)]
+        #[arg(long, conflicts_with = "check")]
         watch: bool,
     },
     /// Stop syncing a space (or all) until `resume` or the next start
@@ -796,7 +796,7 @@ pub(crate) enum ConfigCommand {
     Set {
         /// SECTION.KEY
         key: String,
-        /// Its value
+        /// Its value; `-`: from standard input, so that no password stands among the words of a command
         value: String,
     },
 }

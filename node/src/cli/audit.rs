@@ -1,8 +1,7 @@
 //! `audit …`: the last lines, the check of all of them, and a file with which others can check them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sealtide_identity::NodeId;
@@ -11,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::api::Request;
 use crate::audit::{export_lines, tail, verify_export};
+use crate::beside::Beside;
 use crate::cli::args::AuditCommand;
 use crate::cli::{Cx, answer, ask};
 use crate::failure::{Exit, Failure};
@@ -45,18 +45,24 @@ fn verify(cx: &Cx, path: &Path, node: Option<&str>) -> Result<u8, Failure> {
 
 async fn export(cx: &Cx, path: Option<PathBuf>) -> Result<u8, Failure> {
     cx.home.identity()?;
-    let out: Box<dyn Write + Send> = match &path {
+    let (beside, out): (_, Box<dyn Write + Send>) = match &path {
         // The audit tells who came and went: for whoever asked alone, and over no other file.
         Some(path) => {
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            Box::new(file.map_err(|error| Failure::usage("out", format!("{}: {error}", path.display())))?)
+            let failed = |error: &dyn std::fmt::Display| Failure::usage("out", format!("{}: {error}", path.display()));
+            if path.symlink_metadata().is_ok() {
+                return Err(failed(&"is there already").hint("name a new file"));
+            }
+            let (beside, file) = Beside::begin(path, 0o600).map_err(|error| failed(&error))?;
+            let whole = file.try_clone().map_err(|error| failed(&error))?;
+            (Some((beside, whole)), Box::new(file))
         }
-        None => Box::new(std::io::stdout()),
+        None => (None, Box::new(std::io::stdout())),
     };
     let (dir, runtime) = (cx.home.audit_dir(), Handle::current());
     let pages = |since| runtime.block_on(answer(cx, Request::AuditCheckpoints { since }));
     let (lines, checkpoints) = tokio::task::block_in_place(|| export_lines(&dir, BufWriter::new(out), pages))?;
-    if let Some(file) = path {
+    if let (Some(file), Some((beside, whole))) = (path, beside) {
+        whole.sync_all().and_then(|()| beside.place()).map_err(|error| Failure::from(error).about(&file))?;
         cx.out.answer(&json!({
             "schema": "sealtide/audit_exported/1", "file": file, "lines": lines, "checkpoints": checkpoints,
         }));

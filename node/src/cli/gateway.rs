@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sealtide_gateway::{App, Behind, Console, Door, GatewayError, Probe, Role, Sample, Server, Settings};
+use sealtide_gateway::{
+    App, Behind, Console, Door, GatewayError, Probe, Role, Sample, Server, Settings, SettingsError,
+};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,7 +17,7 @@ use crate::audit::{Audit, AuditEvent};
 use crate::cli::args::{GatewayArgs, GatewayRoleArg};
 use crate::cli::up::{Interrupts, parse, ports};
 use crate::cli::{Cx, make_home};
-use crate::config::{Config, Origin};
+use crate::config::{Config, GatewaySettings, Origin};
 use crate::console::{HostConsole, link};
 use crate::control::{ControlSocket, Host};
 use crate::engine::Engine;
@@ -25,6 +27,9 @@ use crate::node::open_identities;
 use crate::real::RealWorld;
 use crate::releases::keep_fresh_alone;
 use crate::seal::new_passphrase;
+
+/// When a door that is open takes somebody new.
+const KNOWN_AFTER: &str = "a node or gateway that runs knows it after SIGHUP (`kill -HUP PID`), or its next start";
 
 /// What health and figures of a gateway ask: it is ready when its control socket is open too.
 struct Open {
@@ -102,7 +107,10 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
             _ = stopped.wait_for(|stopped| *stopped) => break 0,
             _ = hangup.recv() => {
                 // Keys wait for the disk, and whoever changes them for a turn.
-                tokio::task::block_in_place(|| reload(&cx, &args, &server, &desk));
+                tokio::task::block_in_place(|| {
+                    let read = || with_options(&config_now(&cx)?, &args)?.gateway(&cx.home);
+                    reload(&audit, Some(&desk), server.address(), read, |door| server.reload(door));
+                });
             }
             _ = second.tick() => {
                 let (audit, desk) = (audit.clone(), desk.clone());
@@ -123,31 +131,40 @@ pub(crate) async fn run(cx: Cx, args: GatewayArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Reads settings and secrets again. A fault leaves the old ones in force.
+/// Reads settings and secrets of an open door again. A fault leaves the old ones in force.
 // Spec: GW-85
-fn reload(cx: &Cx, args: &GatewayArgs, server: &Server, desk: &Desk) {
+pub(crate) fn reload(
+    audit: &Audit,
+    desk: Option<&Desk>,
+    address: SocketAddr,
+    read: impl FnOnce() -> Result<GatewaySettings, Failure>,
+    take: impl FnOnce(Settings) -> Result<(), SettingsError>,
+) {
     let reloaded = || {
-        let config = Config::load(&cx.config_path, cx.config_path.exists())?;
-        let settings = with_options(&config, args)?.gateway(&cx.home)?;
-        let refused = |error: sealtide_gateway::SettingsError| Failure::usage("gateway", error.to_string());
+        let settings = read()?;
+        let refused = |error: SettingsError| Failure::usage("gateway", error.to_string());
         // What is wrong with the one is found before the other is changed.
-        Door::new(settings.door.clone(), server.address()).map_err(refused)?;
-        let told = desk.reread_keys(&settings.desk)?;
-        server.reload(settings.door).map_err(refused)?;
+        Door::new(settings.door.clone(), address).map_err(refused)?;
+        let told = desk.map_or_else(|| Ok(Vec::new()), |desk| desk.reread_keys(&settings.desk))?;
+        take(settings.door).map_err(refused)?;
         Ok::<_, Failure>(told)
     };
-    let audit = desk.audit();
     match reloaded() {
         Ok(told) => {
             told.iter().for_each(|line| tracing::info!("{line}"));
             audit.event(&AuditEvent::normal("config:reloaded").member("changed", "door,keys"));
-            tracing::info!("the settings were read again");
+            tracing::info!("the settings of the door were read again");
         }
         Err(failure) => {
             audit.event(&AuditEvent::new("config:refused", "#FF0000").member("error", &failure.message));
-            tracing::error!("the settings were not read again, the old ones hold: {}", failure.message);
+            tracing::error!("the settings of the door were not read again, the old ones hold: {}", failure.message);
         }
     }
+}
+
+/// The settings as they stand in the file now.
+pub(crate) fn config_now(cx: &Cx) -> Result<Config, Failure> {
+    Config::load(&cx.config_path, cx.config_path.exists())
 }
 
 /// The settings with what the command line says.
@@ -227,6 +244,7 @@ pub(crate) fn passphrase(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option
     let file = file.unwrap_or_else(|| cx.home.bearers_path());
     add_passphrase(&file, name, role_of(role), &new_passphrase()?)?;
     cx.out.answer(&json!({"schema": "sealtide/gateway_passphrase/1", "name": name, "file": file}));
+    cx.out.note(KNOWN_AFTER);
     Ok(0)
 }
 
@@ -239,6 +257,6 @@ pub(crate) fn bearer(cx: &Cx, name: &str, role: GatewayRoleArg, file: Option<Pat
     cx.out.answer(&json!({
         "schema": "sealtide/gateway_bearer/1", "token": *token, "name": name, "file": file,
     }));
-    cx.out.note("this is shown once; a running gateway knows it after SIGHUP, or its next start");
+    cx.out.note(&format!("the token is shown once; {KNOWN_AFTER}"));
     Ok(0)
 }

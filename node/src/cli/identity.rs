@@ -10,8 +10,8 @@ use crate::api::Request;
 use crate::audit::Audit;
 use crate::cli::args::IdentityCommand;
 use crate::cli::{Cx, answer, ask};
-use crate::commands::identity::failure;
-use crate::failure::Failure;
+use crate::commands::identity::{DOUBT_HINT, failure};
+use crate::failure::{Exit, Failure};
 use crate::home::Identity;
 use crate::identity::OwnerError;
 use crate::node::open_identities;
@@ -36,6 +36,10 @@ pub(crate) async fn run(cx: &Cx, command: IdentityCommand) -> Result<u8, Failure
             let owner = shown["owner"]["keystone"].as_str().filter(|_| stands);
             if let Some(owner) = owner.and_then(|owner| Address::parse(owner).ok()) {
                 return Err(failure(OwnerError::Exists(owner)));
+            }
+            if let (false, Some(code)) = (offline_sign, shown["doubt"]["code"].as_str()) {
+                let text = shown["doubt"]["text"].as_str().unwrap_or_default();
+                return Err(Failure::new(Exit::Refused, code, text).hint(DOUBT_HINT));
             }
             let words = new_words(cx, recovery_out.as_deref())?.ok_or_else(|| {
                 Failure::usage("no_place_for_words", "there is no terminal to show the recovery words on")

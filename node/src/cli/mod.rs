@@ -20,7 +20,7 @@ mod render_keys;
 mod render_release;
 mod up;
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,9 +30,11 @@ use clap::{CommandFactory, Parser};
 use sealtide_crypto::Entropy;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::api::{Request, execute};
 use crate::backup::RestoreOrder;
+use crate::commands::INTERRUPTED;
 use crate::commands::export::ExportFormat;
 use crate::commands::keys::KeysRequest;
 use crate::config::{self, Config};
@@ -48,8 +50,12 @@ use args::{
 };
 use output::Output;
 
+/// How often it is looked whether work that was interrupted has ended.
+const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a document from standard input, at most.
 const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of the value of a setting from standard input, at most.
+const VALUE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What every command has at hand.
 pub(crate) struct Cx {
@@ -80,6 +86,11 @@ pub fn main() -> ExitCode {
         }
     };
     let out = Output::new(&cli.global);
+    if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
+        let failure = not_utf8(&word.to_string_lossy());
+        out.failure(&failure);
+        return ExitCode::from(out.end(failure.exit.code()));
+    }
     if let Err(error) = limits::switch_off_cores() {
         let failure = Failure::failed("core_dumps", format!("core dumps could not be switched off: {error}"));
         out.failure(&failure);
@@ -88,17 +99,23 @@ pub fn main() -> ExitCode {
     limits::open_many_files();
     // A running node is stopped, and a setting is mended, also where the file has a mistake.
     let lenient = matches!(cli.command, Command::Down | Command::Config { command: ConfigCommand::Set { .. } });
-    match prepare(&cli.global, out.clone(), lenient).and_then(|cx| block_on(run(cx, cli.command))) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            out.failure(&failure);
-            ExitCode::from(failure.exit.code())
-        }
-    }
-}
-
-fn block_on(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let done = prepare(&cli.global, out.clone(), lenient).and_then(|cx| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let done = runtime.block_on(run(cx, cli.command));
+        Ok((done, runtime))
+    });
+    let (done, runtime) = match done {
+        Ok((done, runtime)) => (done, Some(runtime)),
+        Err(failure) => (Err(failure), None),
+    };
+    let code = done.unwrap_or_else(|failure| {
+        out.failure(&failure);
+        failure.exit.code()
+    });
+    let code = out.end(code);
+    // It waits for whatever still waits for the disk: everything is said by now.
+    drop(runtime);
+    ExitCode::from(code)
 }
 
 fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
@@ -111,6 +128,7 @@ fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
         Some(home) => std::path::absolute(home)?,
         None => default_home()?,
     };
+    root.to_str().ok_or_else(|| not_utf8("the path of the home"))?;
     let home = Home::new(root);
     let config_path = global.config.clone().unwrap_or_else(|| home.config_path());
     let mut config = match Config::load(&config_path, global.config.is_some()) {
@@ -126,6 +144,10 @@ fn prepare(global: &Global, out: Output, lenient: bool) -> Result<Cx, Failure> {
     let passphrase_file = Some(config.text("identity", "passphrase_file")).filter(|file| !file.is_empty());
     let home = home.with_passphrase_file(passphrase_file.map(PathBuf::from));
     Ok(Cx { home, config, config_path, out, yes: global.yes, offline_sign: global.offline_sign, timeout_s })
+}
+
+fn not_utf8(what: &str) -> Failure {
+    Failure::usage("utf8", format!("{what} is not UTF-8")).hint("rename it, or a directory above it")
 }
 
 fn default_home() -> Result<PathBuf, Failure> {
@@ -174,11 +196,15 @@ async fn run(cx: Cx, command: Command) -> Result<u8, Failure> {
             Ok(cx.out.answer_checked(found, checked))
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sealtide", &mut script);
+            cx.out.bytes(&script);
             Ok(0)
         }
         Command::Man { dir: None } => {
-            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            cx.out.bytes(&page);
             Ok(0)
         }
         Command::Man { dir: Some(dir) } => {
@@ -307,8 +333,10 @@ async fn ask(cx: &Cx, request: Request) -> Result<u8, Failure> {
 
 /// The answer to a request.
 pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> {
+    // Requests and answers are JSON, which has no other names: said before anything is done.
+    serde_json::to_value(&request).map_err(|_| not_utf8("the path of what this is about"))?;
     let (progress, told) = mpsc::unbounded_channel();
-    let shown = tokio::spawn(progress::show(told, cx.out.clone()));
+    let mut shown = Some(tokio::spawn(progress::show(told, cx.out.clone())));
     let socket = cx.home.control_socket();
     let asked = control::ask(&socket, &request, &progress);
     let asked = if matches!(request, Request::Down) {
@@ -320,16 +348,28 @@ pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> 
         asked.await
     };
     let result = match asked {
-        Some(result) => result,
-        None => alone(cx, request, &progress).await,
+        Some(result) => {
+            if cx.offline_sign && !request.heeds_offline_sign() {
+                cx.out.note("a node runs on this home, so --offline-sign did nothing: `sealtide down` first");
+            }
+            result
+        }
+        None => alone(cx, request, &progress, &mut shown).await,
     };
     drop(progress);
-    let _ = shown.await;
+    if let Some(shown) = shown {
+        let _ = shown.await;
+    }
     result
 }
 
 /// Does a request in this process: no node runs.
-async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Result<Value, Failure> {
+async fn alone(
+    cx: &Cx,
+    request: Request,
+    progress: &crate::api::Progress,
+    shown: &mut Option<JoinHandle<()>>,
+) -> Result<Value, Failure> {
     if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. })
         || matches!(request, Request::Keys(KeysRequest::SignInCode))
     {
@@ -360,12 +400,35 @@ async fn alone(cx: &Cx, request: Request, progress: &crate::api::Progress) -> Re
         }
         execute(&node, request, progress).await
     };
+    tokio::pin!(work);
     let result = tokio::select! {
-        result = work => result,
-        signal = interrupts.next() => Err(Failure::new(signal, "interrupted", "interrupted; the state is consistent")),
+        result = &mut work => result,
+        signal = interrupts.next() => {
+            // Work on the disk sees that nobody looks any more and stops, or goes on to its end: then it is done, and said to be.
+            if let Some(shown) = shown.take() {
+                shown.abort();
+                let _ = shown.await;
+            }
+            if node.is_at_work() {
+                cx.out.note("ending; once more ends it at once");
+            }
+            let interrupted = || Failure::new(signal, INTERRUPTED, "interrupted; the state is consistent");
+            tokio::select! {
+                biased;
+                result = &mut work => result.map_err(|failure| if failure.code == INTERRUPTED { interrupted() } else { failure }),
+                () = at_rest(&node) => Err(interrupted()),
+            }
+        }
     };
     node.shutdown().await;
     result
+}
+
+/// Waits until no work on the disk of a command is under way.
+async fn at_rest(node: &Node) {
+    while node.is_at_work() {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// What the doctor says of a target where there is no node: a key made for this look stands for one, in a home that goes
@@ -408,7 +471,8 @@ impl Drop for PassingHome {
 fn needs_folders(request: &Request) -> bool {
     matches!(
         request,
-        Request::Restore { to: None, .. }
+        Request::Status
+            | Request::Restore { to: None, .. }
             | Request::ConflictsResolve { .. }
             | Request::ConflictsList { .. }
             | Request::HoldList
@@ -511,11 +575,24 @@ fn configure(cx: &Cx, command: &ConfigCommand) -> Result<u8, Failure> {
             cx.out.answer(&shown);
         }
         ConfigCommand::Set { key, value } => {
-            std::fs::create_dir_all(cx.home.root())?;
-            cx.out.answer(&config::set(&cx.config_path, key, value)?);
+            if cx.config_path == cx.home.config_path() {
+                cx.home.make_root()?;
+            }
+            let value = if value == "-" { read_value()? } else { value.clone() };
+            cx.out.answer(&config::set(&cx.config_path, key, &value)?);
         }
     }
     Ok(0)
+}
+
+/// The value of a setting: a line of standard input.
+fn read_value() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(VALUE_BYTES_MAX + 1).read_line(&mut text)?;
+    if text.len() as u64 > VALUE_BYTES_MAX {
+        return Err(Failure::usage("too_large", "the value is larger than 64 KiB"));
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn read_document() -> Result<Value, Failure> {

@@ -1,6 +1,7 @@
 //! Answers on standard output, everything else on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
@@ -8,26 +9,28 @@ use serde_json::{Value, json};
 use crate::cli::args::Global;
 use crate::cli::foreign::{shown, shown_all};
 use crate::cli::render;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Where and how a command speaks.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    /// Why standard output did not take what it was given.
+    lost: Arc<OnceLock<String>>,
 }
 
 impl Output {
     /// For words that could not be read, and so neither could the flags among them.
     pub(crate) fn unread(args: impl Iterator<Item = std::ffi::OsString>) -> Self {
-        Self { json: args.take_while(|arg| arg != "--").any(|arg| arg == "--json"), quiet: false }
+        Self { json: args.take_while(|arg| arg != "--").any(|arg| arg == "--json"), quiet: false, lost: Arc::default() }
     }
 
     pub(crate) fn new(global: &Global) -> Self {
         if global.no_color {
             anstream::ColorChoice::Never.write_global();
         }
-        Self { json: global.json, quiet: global.quiet }
+        Self { json: global.json, quiet: global.quiet, lost: Arc::default() }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -68,19 +71,41 @@ impl Output {
             let text = String::from_utf8_lossy(&bytes);
             let text = if on_terminal { shown(&text) } else { "".into() };
             let bytes = if on_terminal { text.as_bytes() } else { &bytes };
-            let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+            self.bytes(bytes);
         } else {
             let answer = if on_terminal { shown_all(answer) } else { answer.clone() };
             self.line(render::text(&answer).trim_end_matches('\n'));
         }
     }
 
-    /// One line of data. A reader that went away is no error of ours.
+    /// Bytes of data, as they are.
+    pub(crate) fn bytes(&self, bytes: &[u8]) {
+        let mut stdout = std::io::stdout().lock();
+        self.written(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+    }
+
+    /// One line of data.
     pub(crate) fn line(&self, text: &str) {
         if !text.is_empty() {
-            let _ = writeln!(anstream::stdout().lock(), "{text}");
+            self.written(writeln!(anstream::stdout().lock(), "{text}"));
         }
+    }
+
+    /// Remembers what standard output did not take. A reader that went away is no error of ours.
+    fn written(&self, written: std::io::Result<()>) {
+        if let Err(error) = written
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            self.lost.get_or_init(|| error.to_string());
+        }
+    }
+
+    /// The exit code of a command that ends with this one: it did not do what it was asked where its answer is lost.
+    pub(crate) fn end(&self, code: u8) -> u8 {
+        let Some(why) = self.lost.get() else { return code };
+        let text = format!("what was to be written to standard output is lost: {why}");
+        self.tell(&Failure::failed("output", text));
+        if code == 0 { Exit::Failed.code() } else { code }
     }
 
     /// Something a person may like to know.
@@ -113,6 +138,10 @@ impl Output {
             self.line(&json!({"schema": "sealtide/error/1", "error": error(failure)}).to_string());
             return;
         }
+        self.tell(failure);
+    }
+
+    fn tell(&self, failure: &Failure) {
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
         let mut stderr = anstream::stderr().lock();
         let _ = writeln!(stderr, "{red}error:{red:#} {}", shown(&failure.message));

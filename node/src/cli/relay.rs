@@ -162,15 +162,17 @@ fn read_node(text: &str) -> Result<NodeId, Failure> {
 
 /// The token of this relay: made once, so that its address stays the same.
 fn token(cx: &Cx) -> Result<InviteSecret, Failure> {
-    let file = SecretFile::new(cx.home.root().join("relay.token"), cx.home.seal()?);
-    if let Some(text) = file.read()? {
+    let path = cx.home.relay_token_path();
+    let file = SecretFile::new(path.clone(), cx.home.seal()?);
+    let hint = "where it is removed a new one is made, and the nodes need the new address";
+    if let Some(text) = file.read().map_err(|error| file.failure(error).hint(hint))? {
         let bytes = HEXLOWER.decode(text.trim().as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
         let damaged =
-            || Failure::new(Exit::Failed, "token_damaged", "relay.token is damaged; remove it to make a new one");
+            || Failure::new(Exit::Failed, "token_damaged", format!("{} is damaged", path.display())).hint(hint);
         return bytes.map(InviteSecret::from_bytes).ok_or_else(damaged);
     }
     let mut bytes = [0; 32];
     OsEntropy.fill(&mut bytes);
-    file.write(&Zeroizing::new(HEXLOWER.encode(&bytes)))?;
+    file.write(&Zeroizing::new(HEXLOWER.encode(&bytes))).map_err(|error| file.failure(error))?;
     Ok(InviteSecret::from_bytes(bytes))
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::Duration;
 
 use sealtide_identity::{RelayAddress, Role, SpaceId};
@@ -10,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Request;
 use crate::cli::args::UpArgs;
+use crate::cli::gateway;
 use crate::cli::{Cx, make_home};
 use crate::commands::ticket;
 use crate::config::Origin;
@@ -30,7 +32,7 @@ const INVITE_TTL_S: u64 = 24 * 3600;
 
 /// Runs the node until a signal or `down`.
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
-    let interrupts = Interrupts::new()?;
+    let signals = Signals { interrupts: Interrupts::new()?, hangup: signal(SignalKind::hangup())? };
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     let mut relays = cx.config.relays();
     for text in &args.relay {
@@ -51,6 +53,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
             ("--gateway", args.gateway.is_some()),
             ("--relay", !args.relay.is_empty()),
             ("--name", args.name.is_some()),
+            ("--offline-sign", cx.offline_sign),
         ];
         let given: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         if !given.is_empty() {
@@ -81,7 +84,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     node.set_doors_open(true);
     node.audit().note("up", &[("listen", &listen.to_string())]);
     tell_ready(&cx, &node, listen, &tickets);
-    let exit = serve(&cx, &node, events, interrupts).await;
+    let exit = serve(&cx, &node, events, signals).await;
     drop(control);
     node.audit().note("stopped", &[]);
     node.shutdown().await;
@@ -173,7 +176,7 @@ async fn serve(
     cx: &Cx,
     node: &Node,
     mut events: tokio::sync::broadcast::Receiver<Event>,
-    mut interrupts: Interrupts,
+    mut signals: Signals,
 ) -> Option<Exit> {
     let mut stop = node.stopping();
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -183,8 +186,10 @@ async fn serve(
     let bars = cx.out.shows_progress().then(|| tokio::spawn(crate::cli::progress::show(told, cx.out.clone())));
     loop {
         tokio::select! {
-            signal = interrupts.next() => return Some(signal),
+            signal = signals.interrupts.next() => return Some(signal),
             _ = stop.wait_for(|stopped| *stopped) => return None,
+            // Keys wait for the disk, and whoever changes them for a turn.
+            _ = signals.hangup.recv() => tokio::task::block_in_place(|| reload_door(cx, node)),
             _ = second.tick() => {
                 let node = node.clone();
                 // The checkpoint waits for the disk.
@@ -208,6 +213,21 @@ async fn serve(
             },
         }
     }
+}
+
+/// The signals that a node heeds.
+struct Signals {
+    interrupts: Interrupts,
+    /// Taken from the first moment: one that nobody waits for would end the process.
+    hangup: Signal,
+}
+
+/// Reads again who may come in at the door of the node, and how.
+fn reload_door(cx: &Cx, node: &Node) {
+    let Some(address) = node.gateway() else { return };
+    let desk = node.open_desk();
+    let read = || gateway::config_now(cx)?.gateway(&cx.home);
+    gateway::reload(node.audit(), desk.as_deref(), address, read, |door| node.reload_gateway(door));
 }
 
 /// What the folders are busy with, for the bar.
@@ -305,11 +325,34 @@ impl Interrupts {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one. Whoever sends another after it wants no order any more: that one ends the process at once, as a crash
+    /// would.
     pub(crate) async fn next(&mut self) -> Exit {
+        let exit = self.received().await;
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            if let Err(failure) = end_at_the_next() {
+                tracing::warn!(%failure, "another signal does not end the process at once");
+            }
+        });
+        exit
+    }
+
+    async fn received(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
         }
     }
+}
+
+/// Takes the next signal in a thread of its own, whatever everybody else waits for.
+fn end_at_the_next() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupts = {
+        let _inside = runtime.enter();
+        Interrupts::new()?
+    };
+    std::thread::spawn(move || std::process::exit(i32::from(runtime.block_on(interrupts.received()).code())));
+    Ok(())
 }

@@ -1,18 +1,20 @@
 //! `conflicts list|show|resolve`: versions that stand against each other until a person settles them.
 
+use std::sync::Arc;
+
 use sealtide_ibgib::{FileFrame, Relations, Stamp, TimelineId, Verified};
 use sealtide_identity::SpaceId;
-use sealtide_store::SpaceHandle;
+use sealtide_store::{SpaceHandle, TimelineInfo};
 use serde_json::{Value, json};
 
 use crate::commands::documents::may_write;
 use crate::commands::history::text_of;
-use crate::commands::target::{Line, Target, n_of, name_of, own_members, parse_version, stamp_of};
+use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, parse_version, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::real::now;
-use crate::share::{agree, join_tips, parents, tip_records, unsettled};
+use crate::share::{Conflict, agree, join_tips, parents, tip_records, unsettled};
 
 /// Everything that needs a person, in one space or all.
 pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
@@ -23,24 +25,46 @@ pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
             continue;
         }
         let share = node.shares().get(&space).cloned();
-        if let Some(share) = &share {
-            for conflict in share.status().conflicts {
-                rows.push(json!({
-                    "space": node.label(&space), "path": conflict.path, "kind": conflict.kind,
-                    "alias": conflict.alias, "versions": conflict.versions,
-                }));
-            }
-        } else if let Some(view) = node.store().view(&space) {
-            for timeline in view.timelines() {
-                rows.extend(row_of(node, &space, &view, &timeline.timeline));
-            }
-        }
+        let found: Vec<Value> = if let Some(share) = &share {
+            let row = |conflict: Conflict| {
+                json!({
+                    "path": conflict.path, "kind": conflict.kind, "alias": conflict.alias, "versions": conflict.versions,
+                })
+            };
+            // A folder knows its files, and no documents.
+            let files = share.status().conflicts.into_iter().map(row);
+            files.chain(of_documents(node, &space).iter().cloned()).collect()
+        } else {
+            let view = node.store().view(&space);
+            view.iter().flat_map(|view| rows_of(view, view.timelines())).collect()
+        };
+        rows.extend(found.into_iter().map(|mut row| {
+            row["space"] = json!(node.label(&space));
+            row
+        }));
     }
     Ok(json!({"schema": "sealtide/conflicts/1", "conflicts": rows}))
 }
 
-/// What needs a person in a timeline of a space without a folder.
-fn row_of(node: &Node, space: &SpaceId, view: &SpaceHandle, timeline: &TimelineId) -> Option<Value> {
+/// The documents of a space that need a person. Read again only where something came to the space since.
+pub(crate) fn of_documents(node: &Node, space: &SpaceId) -> Arc<[Value]> {
+    let Some(view) = node.store().view(space) else { return Arc::default() };
+    // No tip moves without a new record.
+    let Some(state) = view.info().map(|info| (info.created_ms, info.records)) else { return Arc::default() };
+    if let Some((_, known)) = node.document_conflicts().get(space).filter(|(seen, _)| *seen == state) {
+        return known.clone();
+    }
+    let found: Arc<[Value]> = rows_of(&view, view.timelines_of(DOC_IB)).collect();
+    node.document_conflicts().insert(*space, (state, found.clone()));
+    found
+}
+
+fn rows_of(view: &SpaceHandle, timelines: Vec<TimelineInfo>) -> impl Iterator<Item = Value> {
+    timelines.into_iter().filter_map(|timeline| row_of(view, &timeline.timeline))
+}
+
+/// What needs a person in a timeline that no folder looks after.
+fn row_of(view: &SpaceHandle, timeline: &TimelineId) -> Option<Value> {
     let tips = tip_records(view, timeline);
     let (kind, versions) = if tips.len() > 1 {
         let files: Vec<FileFrame> = tips.iter().filter_map(|tip| FileFrame::read(tip).ok()).collect();
@@ -55,7 +79,7 @@ fn row_of(node: &Node, space: &SpaceId, view: &SpaceHandle, timeline: &TimelineI
     };
     let path = tips.first().and_then(name_of).map(|(name, _)| name);
     let versions: Vec<&str> = versions.iter().map(|version| version.address().as_str()).collect();
-    Some(json!({"space": node.label(space), "path": path, "kind": kind, "versions": versions}))
+    Some(json!({"path": path, "kind": kind, "versions": versions}))
 }
 
 /// The versions that stand against each other, the one that stands for the timeline first, and what each is.

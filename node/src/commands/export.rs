@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::Progress;
+use crate::commands::go_on;
 use crate::commands::target::{DOC_IB, name_of};
 use crate::content::ContentReader;
 use crate::failure::{Exit, Failure};
@@ -122,6 +123,7 @@ impl Export<'_> {
         let files = live_files(&self.view);
         let all = files.len() as u64;
         for (path, frame) in files {
+            go_on(self.progress)?;
             written.bytes += self.file(&path, &frame, target)?;
             written.items += 1;
             let _ = self
@@ -130,6 +132,7 @@ impl Export<'_> {
         }
         let mut names = BTreeSet::new();
         for info in self.view.timelines_of(DOC_IB) {
+            go_on(self.progress)?;
             let Some(tip) = tip_records(&self.view, &info.timeline).into_iter().next() else { continue };
             let (Some((name, true)), Some(data)) = (name_of(&tip), tip.object()) else { continue };
             // Two nodes may have made documents of one name without knowing of each other.
@@ -193,6 +196,7 @@ impl Export<'_> {
             members_of_a_moment(|after, limit| self.view.bulk(after, limit)).into_iter().collect();
         let (mut written, mut chunks) = (Written::default(), BTreeSet::new());
         for batch in members.chunks(BATCH) {
+            go_on(self.progress)?;
             for (_, sid) in batch {
                 let record = self.view.record(sid).ok_or_else(|| missing(&format!("record {sid}")))?;
                 let may_lack = absences.get(sid).is_some_and(|absence| absence.is_away());

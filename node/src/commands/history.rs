@@ -8,6 +8,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
+use crate::beside::Beside;
 use crate::commands::documents::{content, is_root, may_write};
 use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, stamp_of};
 use crate::commands::{rfc3339, store_failure};
@@ -207,6 +208,12 @@ pub(crate) async fn restore(node: &Node, text: &str, to: Option<&Path>) -> Resul
     let target = Target::parse(text);
     let line = Line::find(node, &target)?;
     let wanted = line.version(target.version.as_ref())?;
+    if let Ok(frame) = FileFrame::read(&wanted)
+        && frame.deleted
+    {
+        return Err(Failure::usage("deleted", format!("{} is deleted in this version", frame.path))
+            .hint("name an earlier version"));
+    }
     if let Some(dir) = to {
         let frame = FileFrame::read(&wanted).map_err(|error| Failure::usage("not_a_file", error.to_string()))?;
         let path = write_out(node, &line, &frame, dir)?;
@@ -217,10 +224,6 @@ pub(crate) async fn restore(node: &Node, text: &str, to: Option<&Path>) -> Resul
     let stamp = Stamp { ms: now().wall_ms };
     let record = match FileFrame::read(&wanted) {
         Ok(mut frame) => {
-            if frame.deleted {
-                return Err(Failure::usage("deleted", format!("{} is deleted in this version", frame.path))
-                    .hint("name an earlier version"));
-            }
             frame.by = node.id().to_string();
             frame.evolve(tip, stamp).map_err(|error| Failure::failed("record", error.to_string()))?
         }
@@ -245,11 +248,21 @@ fn write_out(node: &Node, line: &Line, frame: &FileFrame, dir: &Path) -> Result<
     let name = frame.path.rsplit('/').next().unwrap_or(&frame.path);
     std::fs::create_dir_all(dir)?;
     let path = dir.join(name);
+    let exists =
+        || Failure::usage("exists", format!("{} exists already", path.display())).hint("name another --to DIR");
     if path.symlink_metadata().is_ok() {
-        return Err(
-            Failure::usage("exists", format!("{} exists already", path.display())).hint("name another --to DIR")
-        );
+        return Err(exists());
     }
+    let named = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => exists(),
+        _ => Failure::from(error).about(&path),
+    };
+    // A file is there when it is whole: what is wrong on the way leaves nothing that the next try would meet.
+    let write_whole = |write: &mut dyn FnMut(&mut std::fs::File) -> Result<(), Failure>| {
+        let (beside, mut file) = Beside::begin(&path, 0o666).map_err(named)?;
+        write(&mut file)?;
+        file.sync_all().and_then(|()| beside.place()).map_err(named)
+    };
     match (&frame.content, frame.kind) {
         (Content::Target(target), _) => std::os::unix::fs::symlink(target, &path)?,
         (_, FileKind::Dir) => std::fs::create_dir(&path)?,
@@ -257,13 +270,17 @@ fn write_out(node: &Node, line: &Line, frame: &FileFrame, dir: &Path) -> Result<
             // A content that is not whole fails this command; what is wrong with the store is for `verify` to say.
             let failed = |failure: Failure| Failure { exit: Exit::Failed, ..failure };
             let mut content = ContentReader::open(node.store(), &line.view, address).map_err(failed)?;
-            let mut file = std::fs::File::create_new(&path)?;
-            while let Some(piece) = content.next_piece().map_err(failed)? {
-                file.write_all(&piece)?;
-            }
-            file.sync_all()?;
+            write_whole(&mut |file| {
+                while let Some(piece) = content.next_piece().map_err(failed)? {
+                    file.write_all(&piece).map_err(named)?;
+                }
+                Ok(())
+            })?;
         }
-        _ => std::fs::write(&path, content(node, &line.view, frame)?)?,
+        _ => {
+            let bytes = content(node, &line.view, frame)?;
+            write_whole(&mut |file| file.write_all(&bytes).map_err(named))?;
+        }
     }
     Ok(path)
 }

@@ -375,11 +375,13 @@ pub(crate) fn failure(error: OwnerError) -> Failure {
     }
 }
 
+/// What to do where a home may be an old or a copied one.
+pub(crate) const DOUBT_HINT: &str = "let it meet a peer first; --offline-sign signs at your own risk";
+
 fn sign_failure(error: &SignRefused) -> Failure {
     let text = error.to_string();
     match error {
-        SignRefused::Doubtful(doubt) => Failure::new(Exit::Refused, doubt.code(), text)
-            .hint("let it meet a peer first; --offline-sign signs at your own risk"),
+        SignRefused::Doubtful(doubt) => Failure::new(Exit::Refused, doubt.code(), text).hint(DOUBT_HINT),
         SignRefused::Behind => Failure::new(Exit::Refused, "behind", text).hint("try again in a moment"),
         SignRefused::NoKeys | SignRefused::Sign(_) => Failure::new(Exit::Refused, "no_keys", text)
             .hint("`sealtide identity recover` brings the owner's keys to this node"),

@@ -29,6 +29,7 @@ use sealtide_sync::AbortCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::api::Progress;
 use crate::engine::members::MembersRefused;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -63,15 +64,32 @@ pub(crate) fn store_failure(error: impl std::fmt::Display) -> Failure {
     Failure::failed("store", error.to_string())
 }
 
+/// The code of work that stopped since nobody waits for it any more.
+pub(crate) const INTERRUPTED: &str = "interrupted";
+
+/// Stops long work where nobody hears of its progress any more: who asked for it went away, or was interrupted.
+///
+/// # Errors
+/// When that is so.
+pub(crate) fn go_on(progress: &Progress) -> Result<(), Failure> {
+    if progress.is_closed() {
+        return Err(Failure::new(Exit::Interrupted, INTERRUPTED, "interrupted; nothing was left behind"));
+    }
+    Ok(())
+}
+
 /// Does work that waits for the disk. `what` names it, should it end badly.
 pub(crate) async fn blocking<T: Send + 'static>(
     what: &str,
     node: &Node,
     work: impl FnOnce(&Node) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let node = node.clone();
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
-    done.map_err(|error| Failure::failed(what, error.to_string()))?
+    let (node, at_work) = (node.clone(), node.at_work());
+    let done = tokio::task::spawn_blocking(move || {
+        let _at_work = at_work;
+        work(&node)
+    });
+    done.await.map_err(|error| Failure::failed(what, error.to_string()))?
 }
 
 /// Members that were not changed.
@@ -83,8 +101,64 @@ pub(crate) fn members_failure(error: MembersRefused) -> Failure {
             Failure::failed("store", text).hint("nothing was signed: look at the disk of the home, and try again")
         }
         MembersRefused::Sign(_) => Failure::new(Exit::Refused, "not_signed", text)
-            .hint("`sealtide identity show` tells why; --offline-sign signs at your own risk"),
+            .hint("`sealtide identity show` tells why; `sealtide down`, then the same with --offline-sign, signs at your own risk"),
         MembersRefused::LastAdmin => Failure::usage("last_admin", text),
         error => Failure::failed("members", error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::api::{Request, execute};
+    use crate::commands::export::ExportFormat;
+    use crate::commands::release::ReleaseRequest;
+    use crate::config::Config;
+    use crate::home::Home;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_that_nobody_waits_for_stops_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::defaults()).unwrap();
+        spaces::create(&node, "Data").await.unwrap();
+        documents::put(&node, "Data", "plan", json!({"a": 1}), None).await.unwrap();
+        let (out, dist) = (dir.path().join("out"), dir.path().join("dist"));
+        std::fs::create_dir(&dist).unwrap();
+        std::fs::write(dist.join("file"), "text").unwrap();
+        let export = |format| Request::Export { space: "Data".to_owned(), format, out: out.clone() };
+        let publish = ReleaseRequest::Publish {
+            app: "kiosk".to_owned(),
+            dir: dist.clone(),
+            channel: "stable".to_owned(),
+            version: Some("1.0.0".to_owned()),
+            minimum_version: None,
+            expires: None,
+            allow_downgrade: false,
+            out: Some(out.clone()),
+            trust_out: None,
+        };
+        let (progress, told) = mpsc::unbounded_channel();
+        drop(told);
+        for request in [
+            export(ExportFormat::Dir),
+            export(ExportFormat::Tar),
+            export(ExportFormat::Jsonl),
+            Request::Verify { space: None },
+            Request::BackupCreate { file: out.clone() },
+            Request::Release(publish),
+        ] {
+            let what = format!("{request:?}");
+            let ended = Box::pin(execute(&node, request, &progress)).await;
+            assert_eq!(ended.unwrap_err().code, INTERRUPTED, "{what}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "{what}");
+        }
+        assert_eq!(node.spaces().len(), 1, "no app was begun");
+        assert!(!node.is_at_work());
+        node.shutdown().await;
     }
 }

@@ -1,7 +1,7 @@
 //! `release publish|promote|list|show|install|verify|yank`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,10 +20,12 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::api::Progress;
+use crate::beside::Beside;
 use crate::commands::registry::{self, RegistryRequest};
 use crate::commands::{blocking, rfc3339};
 use crate::control;
 use crate::engine::Event;
+use crate::failpoint;
 use crate::failure::{Exit, Failure};
 use crate::gateway::ledger_nodes;
 use crate::node::Node;
@@ -134,6 +136,12 @@ pub enum ReleaseRequest {
 /// # Errors
 /// A [`Failure`] with the exit code of the command.
 pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Progress) -> Result<Value, Failure> {
+    // Once packed it goes on to its end: what is out was not interrupted.
+    let ships = matches!(
+        request,
+        ReleaseRequest::Publish { .. } | ReleaseRequest::Promote { .. } | ReleaseRequest::Yank { .. }
+    );
+    let _at_work = ships.then(|| node.at_work());
     match request {
         ReleaseRequest::Publish {
             app,
@@ -151,14 +159,16 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
             let minimum_version = minimum_version.as_deref().map(read_version).transpose()?;
             let expiry = expires.as_deref().map(read_time).transpose()?;
             let order = Publication { app, dir, channel, version, minimum_version, expiry, allow_downgrade };
+            let copies = Copies { bundle: out, trust: trust_out };
+            copies.check()?;
             let published = releases::publish(node, order, progress).await?;
-            published_answer(node, &published, out.as_deref(), trust_out.as_deref()).await
+            published_answer(node, published, copies).await
         }
         ReleaseRequest::Promote { app, version, from, to, allow_downgrade } => {
             let ((app, from), (_, to)) = (names(&app, &from)?, names(&app, &to)?);
             let version = version.as_deref().map(read_version).transpose()?;
             let published = releases::promote(node, Promotion { app, version, from, to, allow_downgrade }).await?;
-            published_answer(node, &published, None, None).await
+            published_answer(node, published, Copies::default()).await
         }
         ReleaseRequest::Yank { app, version, channel } => {
             let (app, channel) = names(&app, &channel)?;
@@ -307,25 +317,65 @@ pub(crate) fn refused_event(failure: &Failure) -> Value {
     json!({"schema": "sealtide/release_refused/1", "error": error})
 }
 
-async fn published_answer(
-    node: &Node,
-    published: &Published,
-    out: Option<&Path>,
-    trust_out: Option<&Path>,
-) -> Result<Value, Failure> {
-    let named = |path: &Path| {
-        let path = path.display().to_string();
-        move |error: std::io::Error| Failure::failed("io", format!("{path}: {error}"))
-    };
-    if let Some(out) = out {
-        let (from, to) = (published.file.clone(), out.to_owned());
-        let copied = tokio::task::spawn_blocking(move || std::fs::copy(from, to)).await;
-        copied.map_err(|error| Failure::failed("release", error.to_string()))?.map_err(named(out))?;
+/// Where a release is written to besides.
+#[derive(Default)]
+struct Copies {
+    bundle: Option<PathBuf>,
+    trust: Option<PathBuf>,
+}
+
+impl Copies {
+    /// Refuses places that cannot be written to, while nothing has happened. What is tried leaves nothing: a place may be in the directory
+    /// that is shipped.
+    fn check(&self) -> Result<(), Failure> {
+        if self.bundle.is_some() && self.bundle == self.trust {
+            return Err(Failure::usage("out", "--out and --trust-out name the same file"));
+        }
+        let begun =
+            |path: &PathBuf| Beside::over(path, 0o666).map(drop).map_err(|error| Failure::from(error).about(path));
+        self.bundle.iter().chain(&self.trust).try_for_each(begun)
     }
-    if let Some(trust_out) = trust_out {
+
+    /// Writes each that can be. Waits for the disk.
+    fn write(&self, published: &Published) -> Result<(), Failure> {
         let text = format!("{:#}\n", published.trust.to_value());
-        std::fs::write(trust_out, text).map_err(named(trust_out))?;
+        let bundle = |file: &mut File| io::copy(&mut File::open(&published.file)?, file).map(drop);
+        let bundle = self.bundle.as_ref().map_or(Ok(()), |path| write_copy(path, bundle));
+        let trust = |file: &mut File| file.write_all(text.as_bytes());
+        let trust = self.trust.as_ref().map_or(Ok(()), |path| write_copy(path, trust));
+        bundle.and(trust)
     }
+}
+
+/// Writes a file whole, over the one that stands there.
+fn write_copy(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Failure> {
+    let written = Beside::over(path, 0o666).and_then(|(beside, mut file)| {
+        write(&mut file)?;
+        if failpoint::fails("release_copy") {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.sync_all()?;
+        beside.replace()
+    });
+    written.map_err(|error| Failure::from(error).about(path))
+}
+
+async fn published_answer(node: &Node, published: Published, copies: Copies) -> Result<Value, Failure> {
+    let (out, trust_out) = (copies.bundle.clone(), copies.trust.clone());
+    let published = blocking(WHAT, node, move |_| match copies.write(&published) {
+        Ok(()) => Ok(published),
+        Err(failure) => {
+            let manifest = published.manifest.content();
+            let (app, version, channel) = (&manifest.name, &manifest.version, &manifest.channel);
+            let text =
+                format!("{app} {version} is out in channel {channel}, but not all was written: {}", failure.message);
+            Err(Failure { message: text, ..failure }.hint(format!(
+                "the bundle is {}; the next `release publish --trust-out` writes the trust file",
+                published.file.display()
+            )))
+        }
+    })
+    .await?;
     let manifest = published.manifest.content();
     Ok(json!({
         "schema": "sealtide/release_publish/1",

@@ -4,6 +4,7 @@ use sealtide_gateway::{Probe, Sample};
 use sealtide_identity::{NodeId, SpaceId};
 use serde_json::{Value, json};
 
+use crate::commands::conflicts::of_documents;
 use crate::commands::{rfc3339, role_name};
 use crate::failure::Failure;
 use crate::node::Node;
@@ -44,6 +45,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
     let share = node.shares().get(space).cloned();
     let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     told.failed = told.failed.or_else(|| node.unopened(space));
+    let conflicts = told.conflicts.len() + of_documents(node, space).len();
     let peers: Vec<Value> = node
         .engine()
         .grants()
@@ -61,7 +63,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
         "bytes_max": bound(node.engine().quota_limits().space),
         "files": told.files,
         "dir": label.dir,
-        "state": state(node, space, &told),
+        "state": state(node, space, &told, conflicts),
         "phase": told.phase,
         "paused": node.engine().is_paused(space),
         "peers": peers,
@@ -78,8 +80,8 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
     if !told.local_only.is_empty() {
         document["local_only"] = json!(told.local_only);
     }
-    if !told.conflicts.is_empty() {
-        document["conflicts"] = json!(told.conflicts.len());
+    if conflicts > 0 {
+        document["conflicts"] = json!(conflicts);
     }
     if let Some(failed) = told.failed {
         document["error"] = json!(failed);
@@ -110,7 +112,7 @@ fn is_suspended(node: &Node, peer: &NodeId) -> bool {
 }
 
 /// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
-pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'static str {
+fn state(node: &Node, space: &SpaceId, told: &ShareStatus, conflicts: usize) -> &'static str {
     let peers = node.engine().peer_spaces(space);
     let connected = node.engine().peers();
     let live = |peer: &NodeId| connected.iter().any(|(id, _)| id == peer) && !is_suspended(node, peer);
@@ -119,7 +121,7 @@ pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'stati
     let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
     if told.held.is_some() || node.engine().holds(space) {
         "held"
-    } else if !told.conflicts.is_empty() {
+    } else if conflicts > 0 {
         "conflict"
     } else if told.phase != Phase::Idle || peers.iter().any(|(_, known)| known.running) {
         "syncing"

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::api::Progress;
+use crate::commands::conflicts::of_documents;
 use crate::engine::{Event, NOT_SHARED, PeerSpace, SagaReport, SyncOrder};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -203,7 +204,9 @@ fn dry_run(node: &Node, spaces: &[SpaceId], with: Option<NodeId>) -> Result<Valu
 
 fn conflicts(node: &Node, spaces: &[SpaceId]) -> Result<(), Failure> {
     let shares: Vec<Share> = node.shares().values().filter(|share| spaces.contains(&share.space())).cloned().collect();
-    let count: usize = shares.iter().map(|share| share.status().conflicts.len()).sum();
+    let files: usize = shares.iter().map(|share| share.status().conflicts.len()).sum();
+    let documents: usize = spaces.iter().map(|space| of_documents(node, space).len()).sum();
+    let count = files + documents;
     if count == 0 {
         return Ok(());
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::Progress;
 use crate::audit::{Audit, LineFilter, lines_after, lines_before};
+use crate::commands::{blocking, go_on};
 use crate::engine::authorship::{StoneVerdict, is_stone};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -21,9 +22,8 @@ pub(crate) async fn verify(node: &Node, space: Option<&str>, progress: &Progress
         Some(name) => vec![node.find_space(name)?],
         None => node.store().spaces().iter().map(|info| info.space).collect(),
     };
-    let (node, progress) = (node.clone(), progress.clone());
-    let checked = tokio::task::spawn_blocking(move || check(&node, &spaces, &progress));
-    checked.await.map_err(|error| Failure::failed("verify", error.to_string()))?
+    let progress = progress.clone();
+    blocking("verify", node, move |node| check(node, &spaces, &progress)).await
 }
 
 /// Checks the lines of the audit and their checkpoints.
@@ -70,9 +70,11 @@ pub(crate) fn audit_lines(
 
 fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, Failure> {
     let mut told = |done: u64, all: u64| {
-        let _ = progress.send(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]}));
+        progress.send(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]})).is_ok()
     };
-    let report = node.store().verify(&mut told).map_err(|error| Failure::failed("store", error.to_string()))?;
+    let report = node.store().verify_while(&mut told);
+    go_on(progress)?;
+    let report = report.map_err(|error| Failure::failed("store", error.to_string()))?;
     let audit = node.audit().verify();
     let (identities, broken) = node.identities().verify();
     let (mut missing, mut absent) = (Vec::new(), 0u64);
@@ -85,6 +87,7 @@ fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, 
             loop {
                 let batch = view.bulk(after, 1024);
                 let Some(last) = batch.last().copied() else { break };
+                go_on(progress)?;
                 after = Some(last);
                 records += batch.len() as u64;
                 for (_, sid) in batch {

@@ -91,7 +91,8 @@ async fn perform(host: Host, request: Request, is_change: bool, by: String) -> C
         return refused(&failure.hint("make room on the disk of this home"));
     }
     let words = is_change.then(|| needs::words(&request));
-    let (progress, _) = mpsc::unbounded_channel();
+    // Kept: work whose progress nobody can hear of any more stops.
+    let (progress, _told) = mpsc::unbounded_channel();
     let done = host.execute(request, &progress).await;
     let line = match words {
         None => None,

@@ -1,11 +1,23 @@
 //! When the node says that it is ready: not before every door is open. Spec: gateway §1.2, E19.
 
+use std::sync::Arc;
+
 use super::{Node, lock};
 
 impl Node {
     /// Whether link, gateway, folders and control socket are open: said by whoever opens them, and until `shutdown`.
     pub(crate) fn set_doors_open(&self, open: bool) {
         lock(&self.0.doors).open = open;
+    }
+
+    /// For whoever does the work of a command on the disk, as long as it is under way.
+    pub(crate) fn at_work(&self) -> Arc<()> {
+        self.0.at_work.clone()
+    }
+
+    /// Whether such work is under way.
+    pub(crate) fn is_at_work(&self) -> bool {
+        Arc::strong_count(&self.0.at_work) > 1
     }
 
     /// What is not open yet.

@@ -9,7 +9,7 @@ use sealtide_ibgib::{Stamp, Verified, space_genesis, uuid};
 use sealtide_identity::{Grant, NodeId, Role, SpaceId};
 use sealtide_store::{Peer, SpaceLabel};
 
-use super::{Node, lock};
+use super::{DocumentConflicts, Node, lock};
 use crate::commands::spaces::forget;
 use crate::commands::{members_failure, store_failure};
 use crate::failure::Failure;
@@ -271,6 +271,11 @@ impl Node {
     /// The open folders.
     pub fn shares(&self) -> MutexGuard<'_, BTreeMap<SpaceId, Share>> {
         lock(&self.0.shares)
+    }
+
+    /// What is known of documents that need a person.
+    pub(crate) fn document_conflicts(&self) -> MutexGuard<'_, DocumentConflicts> {
+        lock(&self.0.document_conflicts)
     }
 
     /// The spaces where the own role is admin, in order of their names.

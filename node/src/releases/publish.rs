@@ -25,7 +25,7 @@ use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
 use crate::audit::AuditEvent;
-use crate::commands::{rfc3339, store_failure};
+use crate::commands::{go_on, rfc3339, store_failure};
 use crate::content::{ContentWriter, store_bytes};
 use crate::engine::Engine;
 use crate::failure::{Exit, Failure};
@@ -513,9 +513,14 @@ impl Packing {
                 .progress
                 .send(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
         };
-        let packed = pack(&self.dir, &list, &mut out, &mut |piece| content.push(piece), &mut told);
+        let mut take = |piece| match self.progress.is_closed() {
+            false => content.push(piece),
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        let packed = pack(&self.dir, &list, &mut out, &mut take, &mut told);
         // A store that failed says why at the end; the packing only saw that nobody took its bytes.
         let records = content.finish();
+        go_on(&self.progress)?;
         let packed = match (packed, &records) {
             (Err(_), Err(error)) => return Err(store_failure(error)),
             (packed, _) => packed.map_err(|error| unpublished(&error))?,

@@ -164,6 +164,37 @@ fn an_edit_wins_over_a_delete() {
     assert_eq!(pair.agree_and_verify().paths(), ["plan.md"]);
 }
 
+/// A document of a space with a folder, put on both sides while apart: what cannot be merged is listed beside the files and counted,
+/// until a person settles it.
+#[test]
+fn a_document_of_a_shared_folder_put_twice() {
+    let mut pair = Pair::with(|notes| write(notes, "plan.md", "plan\n"));
+    pair.agree();
+    stop_both(&mut pair);
+    for (machine, doc) in [(&pair.a, r#"{"k": "a"}"#), (&pair.b, r#"{"k": "b"}"#)] {
+        assert_eq!(machine.run_with(&["put", "Notes", "settings"], doc).code, 0);
+    }
+    start_both(&mut pair);
+    for machine in [&pair.a, &pair.b] {
+        until("the document is listed", || match listed(machine).as_slice() {
+            [one] if (&one["space"], &one["path"]) == (&"Notes".into(), &"settings".into()) => Ok(()),
+            other => Err(format!("{other:?} {}", machine.told())),
+        });
+    }
+    pair.a.fails(&["sync", "--wait"], 4, "conflicts");
+    pair.b.fails(&["status", "--check"], 4, "conflict");
+    assert_eq!(pair.b.space()["conflicts"], 1);
+    pair.b.ok(&["conflicts", "resolve", "Notes:settings"]);
+    for machine in [&pair.a, &pair.b] {
+        machine.in_step();
+        until("nothing is listed", || match listed(machine).as_slice() {
+            [] => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    pair.a.ok(&["sync", "--wait"]);
+}
+
 /// One conflict, at this path, is listed on both sides; it is resolved on the second, and gone on both.
 #[track_caller]
 fn settle_one(pair: &Pair, path: &str) {

@@ -101,6 +101,21 @@ fn what_is_no_whole_backup_makes_no_home() {
     assert_eq!(unfinished(machine.root()), Vec::<String>::new());
 }
 
+/// A stick with vfat or exFAT has no links.
+#[test]
+fn a_backup_is_made_where_there_are_no_links() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let file = machine.root().join("home.backup");
+    let done = machine.run_in(&[("SEALTIDE_FAULT", "hard_link:1")], &["backup", "create", file.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(
+        machine.run_at(&machine.root().join("restored"), &["backup", "restore", file.to_str().unwrap()]).code,
+        0
+    );
+    assert_eq!(unfinished(machine.root()), Vec::<String>::new());
+}
+
 #[test]
 fn a_sealed_home_makes_a_sealed_backup() {
     let machine = Machine::new();

@@ -68,6 +68,9 @@ fn history() {
         now => Err(format!("{now} versions")),
     });
     machine.fails(&["get", "Notes:plan.md"], 1, "deleted");
+    let gone = machine.root().join("gone");
+    machine.fails(&["restore", "Notes:plan.md", "--to", gone.to_str().unwrap()], 2, "deleted");
+    assert!(!gone.exists());
     machine.ok(&["restore", "Notes:plan.md@2"]);
     assert_eq!(fs::read_to_string(machine.notes().join("plan.md")).unwrap(), "first\nsecond\nthird\n");
     assert_eq!(machine.ok(&["get", "Notes"])["names"], json!(["plan.md"]));
@@ -308,6 +311,72 @@ fn settings() {
     let done = machine.ok(&["--config", other.to_str().unwrap(), "config", "show"]);
     assert_eq!(origin(&done, "ticket.ttl").0, "3h");
     machine.fails(&["--config", "/nowhere/at/all.toml", "status"], 2, "config");
+}
+
+/// Settings come before the node as a rule, and the password of a proxy with them: nobody else reads it, and it need not stand among the
+/// words of a command.
+#[test]
+fn settings_before_the_node_are_of_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let machine = Machine::new();
+    let done = machine.run_with(&["config", "set", "proxy.url", "-"], "http://me:secret@proxy:1\n");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(!done.stdout.contains("secret"), "{done:?}");
+    let file = machine.home().join("config.toml");
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), "[proxy]\nurl = \"http://me:secret@proxy:1\"");
+    for (path, wanted) in [(machine.home(), 0o700), (file, 0o600)] {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, wanted, "{}", path.display());
+    }
+}
+
+/// An answer that nobody could read is not an answer.
+#[test]
+fn an_answer_that_is_lost_is_a_failure() {
+    use std::process::Command;
+
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let run = |args: &[&str]| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        command.arg("--home").arg(machine.home()).args(args).stdout(full).output().unwrap()
+    };
+    for args in [&["--json", "spaces", "list"][..], &["version"], &["gateway", "bearer", "ada"], &["man"]] {
+        let done = run(args);
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("standard output") && told.contains("No space left"), "{args:?}: {told}");
+    }
+}
+
+/// Words that no command takes, or that would do nothing.
+#[test]
+fn words_that_would_do_nothing_are_refused() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::Command;
+
+    let machine = Machine::new();
+    machine.fails(&["status", "--check", "--watch"], 2, "usage");
+    let node = machine.share();
+    let odd = OsStr::from_bytes(b"caf\xe9.tar");
+    for (args, odd_at_home) in
+        [(&["export", "Notes", "--format", "tar", "--out"][..], false), (&["status", "--home"], true)]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        command.current_dir(machine.root()).arg("--json");
+        if !odd_at_home {
+            command.arg("--home").arg(machine.home());
+        }
+        let done = command.args(args).arg(odd).output().unwrap();
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.code() == Some(2) && told.contains("UTF-8"), "{args:?}: {told} {done:?}");
+    }
+    assert!(!machine.root().join(odd).exists());
+    let told = machine.plain(&["--offline-sign", "spaces", "list"]);
+    assert!(told.code == 0 && told.stderr.contains("--offline-sign did nothing"), "{told:?}");
+    drop(node);
 }
 
 /// A listener on port 0 asks for the port it got before.

@@ -201,6 +201,32 @@ fn who_may_read_changes_nothing() {
     assert_eq!(status(&browser.ask("GET /api/node/audit", &[&bearer], "")), 403);
 }
 
+/// A door that is open takes somebody new, and lets somebody go, when it is told to look.
+// Proves: GW-85
+#[test]
+fn a_running_node_reads_the_bearers_again() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let mut node = machine.share();
+    let made = machine.plain(&["gateway", "bearer", "ada", "--role", "reader"]);
+    assert!(made.code == 0 && made.stderr.contains("SIGHUP"), "{made:?}");
+    let browser = Browser::of(&node);
+    let bearer = format!("Authorization: Bearer {}", made.stdout.trim());
+    let ask = || status(&browser.ask("POST /api/node/call", &[&bearer], r#"{"command":"status"}"#));
+    assert_eq!(ask(), 401);
+    let answers = |wanted: u16| {
+        node.hang_up();
+        until("the door has looked", || match ask() {
+            now if now == wanted => Ok(()),
+            now => Err(format!("{now} {}", machine.told())),
+        });
+    };
+    answers(200);
+    std::fs::remove_file(machine.home().join("bearers")).unwrap();
+    answers(401);
+    node.stop();
+}
+
 #[test]
 fn a_directory_comes_in_pages_and_a_file_as_it_is() {
     let machine = Machine::new();

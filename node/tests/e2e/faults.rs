@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -314,6 +315,45 @@ fn signals_end_it_in_order() {
     pair.node_b.stop();
     pair.node_b = pair.b.up(&[]);
     pair.agree_and_verify();
+}
+
+/// Work on the disk that is interrupted stops, leaves nothing and says so; where it waits for something, another signal ends the
+/// process at once.
+#[test]
+fn work_that_is_interrupted_stops_and_the_second_signal_ends_it() {
+    use std::io::{BufRead, BufReader};
+
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    // Whoever reads it waits until somebody writes: so it is known where the backup is.
+    let bearers = machine.home().join("bearers");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &bearers, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let file = machine.root().join("home.backup");
+    for again in [false, true] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealtide"));
+        command.arg("--home").arg(machine.home()).args(["backup", "create"]).arg(&file);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+        let pid = rustix::process::Pid::from_child(&child);
+        drop(fs::OpenOptions::new().write(true).open(&bearers).unwrap());
+        rustix::process::kill_process(pid, Signal::INT).unwrap();
+        let note = told.next().unwrap().unwrap();
+        assert!(note.contains("once more"), "{note}");
+        if again {
+            rustix::process::kill_process(pid, Signal::INT).unwrap();
+        } else {
+            drop(fs::OpenOptions::new().write(true).open(&bearers).unwrap());
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        let told: Vec<String> = told.map(Result::unwrap).collect();
+        assert_eq!(told.iter().any(|line| line.contains("interrupted")), !again, "{told:?}");
+        assert!(!file.exists());
+    }
+    fs::remove_file(&bearers).unwrap();
+    machine.ok(&["backup", "create", file.to_str().unwrap()]);
+    let left = fs::read_dir(machine.root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.into_iter().any(|name| name.contains("unfinished")));
 }
 
 /// A shared directory that is gone while the node is down is not taken for the deletion of everything.

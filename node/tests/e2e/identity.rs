@@ -406,6 +406,23 @@ fn a_passphrase_seals_the_home() {
     assert_eq!(secrets_of(&machine.home()), secrets);
 }
 
+/// Words that were written down belong to somebody: a home that may be a copied one makes no owner, and gives out no words.
+#[test]
+fn a_copied_home_gives_out_no_words() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let (file, place) = (machine.root().join("backup"), machine.root().join("restored"));
+    machine.ok(&["backup", "create", file.to_str().unwrap()]);
+    assert_eq!(machine.run_at(&place, &["backup", "restore", file.to_str().unwrap()]).code, 0);
+    let words = machine.root().join("words");
+    let new = ["identity", "new", "--recovery-out", words.to_str().unwrap()];
+    let refused = machine.run_at(&place, &new);
+    assert_eq!((refused.code, &refused.document()["error"]["code"]), (6, &json!("moved")), "{refused:?}");
+    assert!(!words.exists());
+    assert_eq!(machine.run_at(&place, &[&["--offline-sign"], &new[..]].concat()).code, 0);
+    assert!(words.exists());
+}
+
 /// A second device of one person: the owner lets it speak for it, and a person at the device says so.
 // Proves: SY-101
 #[test]

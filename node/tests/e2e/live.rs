@@ -133,6 +133,19 @@ fn names_that_cannot_travel_are_told() {
     assert!(error["message"].as_str().unwrap().contains("UTF-8"), "{error}");
     let skipped = pair.a.space()["skipped"].clone();
     assert_eq!(skipped.as_object().unwrap().len(), 1, "{skipped}");
+    // A node that shares with nobody is in step but for that, and says so whether it runs or not.
+    let alone = crate::support::Machine::new();
+    fs::create_dir_all(alone.notes()).unwrap();
+    write(&alone.notes(), "good.md", "good\n");
+    fs::write(alone.notes().join(bad), "x").unwrap();
+    let mut node = alone.share();
+    crate::support::until("it is told", || {
+        let done = alone.run(&["status", "--check"]);
+        if done.code == 3 { Ok(()) } else { Err(format!("{done:?}")) }
+    });
+    node.stop();
+    alone.fails(&["status", "--check"], 3, "skipped");
+    assert_eq!(alone.space()["files"], 1);
     fs::remove_file(pair.a.notes().join(bad)).unwrap();
     let synced = pair.a.ok(&["sync", "--wait"]);
     assert_eq!(synced["schema"], "sealtide/sync/1");

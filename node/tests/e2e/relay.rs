@@ -24,6 +24,38 @@ fn path_of(machine: &Machine) -> Value {
     machine.ok(&["status"])["links"][0]["path"].clone()
 }
 
+/// What lets nodes into a relay stays the same, whatever becomes of the passphrase of its home, and is in a backup of it.
+#[test]
+fn the_token_of_a_relay_goes_with_its_home() {
+    let vps = Machine::new();
+    let said = vps.root().join("said");
+    fs::write(&said, "correct horse battery\n").unwrap();
+    let sealed = [("SEALTIDE_IDENTITY_PASSPHRASE_FILE", said.to_str().unwrap())];
+    let words = ["relay", "run", "--listen", "127.0.0.1:0", "--url", "wss://relay.example", "--admit", "token"];
+    let address = || vps.serve_in(&sealed, &words).ready()["relay"].as_str().unwrap().to_owned();
+    let first = address();
+    let token = fs::read(vps.home().join("relay.token")).unwrap();
+    assert_eq!(vps.run_with(&["identity", "passphrase"], "correct horse battery\n").code, 0);
+    let lies_open = || fs::read(vps.home().join("relay.token")).unwrap() == token;
+    assert!(!lies_open(), "it is sealed at once");
+    assert_eq!(address(), first);
+    assert_eq!(vps.run_in(&sealed, &["identity", "passphrase", "--remove"]).code, 0);
+    assert!(lies_open());
+    assert_eq!(address(), first);
+
+    let (file, place, other) = (vps.root().join("backup"), vps.root().join("restored"), vps.root().join("other"));
+    let file = file.to_str().unwrap();
+    vps.ok(&["backup", "create", file]);
+    assert_eq!(vps.run_at(&place, &["backup", "restore", file]).code, 0);
+    assert_eq!(fs::read(place.join("relay.token")).unwrap(), token);
+    assert_eq!(vps.run_at(&other, &["backup", "restore", file, "--as-new-device"]).code, 0);
+    assert!(!other.join("relay.token").exists(), "another machine is another relay");
+    // What cannot be read is named.
+    fs::write(vps.home().join("relay.token"), "sealtide sealed 1\n00\n").unwrap();
+    let failed = vps.run(&words);
+    assert!(failed.code == 1 && failed.document()["error"]["message"].as_str().unwrap().contains("relay.token"));
+}
+
 /// A folder is kept in step over a relay that lets in the first node only; the ticket brings the second one in. What they
 /// write is nowhere in the memory of the relay.
 // Proves: LK-20, LK-108

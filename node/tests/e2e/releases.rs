@@ -170,6 +170,33 @@ fn publish_script(publisher: &Publisher, version: &str) -> Value {
     publisher.publish(version)
 }
 
+/// What cannot be written besides is said before the release is out; where that shows only then, what is out is said to be.
+#[test]
+fn a_copy_that_cannot_be_written_is_told_before_the_release_is_out() {
+    let publisher = Publisher::new();
+    let dist = publisher.dist();
+    let words = ["release", "publish", "kiosk", dist.to_str().unwrap(), "--version", "1.0.0", "--trust-out"];
+    let (trust, nowhere) = (publisher.trust("1.0.0"), publisher.trust("not/there"));
+    let out = |place: &str| [&words[..], &[&trust, "--out", place]].concat().join("\n");
+    let run = |variables: &[(&str, &str)], words: &str| {
+        publisher.machine.run_in(variables, &words.split('\n').collect::<Vec<_>>())
+    };
+    for place in [nowhere.as_str(), "/dev/full", &trust] {
+        let done = run(&[], &out(place));
+        assert!(done.code != 0 && done.document()["error"]["code"] != "exists", "{place}: {done:?}");
+    }
+    write(publisher.machine.root(), "old.stb", "what stands there");
+    let bundle = publisher.bundle("old");
+    let full = run(&[("SEALTIDE_FAULT", "release_copy:1")], &out(&bundle));
+    let error = full.document()["error"].clone();
+    assert!(full.code == 1 && error["message"].as_str().unwrap().contains("1.0.0 is out"), "{full:?}");
+    assert_eq!(fs::read_to_string(&bundle).unwrap(), "what stands there");
+    let stored =
+        error["hint"].as_str().unwrap().split([' ', ';']).find(|word| word.ends_with(".stb")).unwrap().to_owned();
+    // What could be written was.
+    assert_eq!(publisher.machine.ok(&["release", "verify", &stored, "--trust", &trust])["version"], "1.0.0");
+}
+
 /// Ten machines, a page in a browser and one publisher, from the first release to the day when the key is lost: everybody ends on
 /// the right version, and at no moment anything else than a whole release stands there, or runs.
 // Proves: GW-72, GW-106

@@ -384,6 +384,11 @@ impl Running {
         self.wait()
     }
 
+    /// Tells the process to read its settings again.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// Ends the process in order.
     #[track_caller]
     pub(crate) fn stop(&mut self) {
