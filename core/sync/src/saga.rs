@@ -117,7 +117,8 @@ pub struct Limits {
     pub want_wait_ms: u64,
     /// Bytes a saga may stage.
     pub staged_bytes_max: u64,
-    /// Bytes of memory for what the peer names and has not brought: its tips, ids, references.
+    /// Bytes of memory for what the peer names and has not brought: its tips, ids, references; for references the bytes of the records
+    /// that came are added.
     pub named_bytes_max: usize,
 }
 

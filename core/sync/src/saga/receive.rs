@@ -373,7 +373,9 @@ impl Receive {
         scoped: &mut Scoped,
     ) -> Result<(), Fault> {
         self.index.add(key, record, scoped, context.view)?;
-        if self.index.missing_bytes > context.config.limits.named_bytes_max {
+        // In a stream in order of keys all that frames name comes behind the last of them: who sends much may name much.
+        let named_max = context.config.limits.named_bytes_max as u64 + self.index.bytes;
+        if self.index.missing_bytes as u64 > named_max {
             return Err(Fault::new(AbortCode::Limit, "too many references to what does not come"));
         }
         for chunk in Manifest::chunks_listed(record) {
