@@ -182,7 +182,9 @@ fn documents() {
         // What cannot be merged is listed.
         let listed = machine.ok(&["conflicts", "list", "Data"])["conflicts"].clone();
         assert_eq!((&listed[0]["path"], listed.as_array().unwrap().len()), (&json!("both"), 1), "{listed}");
+        machine.fails(&["status", "--check"], 4, "conflict");
     }
+    pair.a.ok(&["conflicts", "resolve", "Data:both"]);
     let bad = pair.a.run_with(&["put", "Data", "bad"], "{not json");
     assert_eq!((bad.code, &bad.document()["error"]["code"]), (2, &json!("json")));
     for (number, code) in [("9007199254740993", 2), ("-9007199254740993", 2), ("9007199254740992", 0), ("0.1", 0)] {
