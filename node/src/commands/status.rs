@@ -155,7 +155,13 @@ fn links(node: &Node) -> Vec<Value> {
         .collect();
     for peer in node.known().peers() {
         if !peer.revoked && !sessions.iter().any(|info| info.peer == peer.node) {
-            let why = node.why_not_direct(&peer.node).unwrap_or_else(|| "no_address".to_owned());
+            // Between two sessions nothing has failed yet.
+            let none_yet = match !peer.addresses.is_empty() || !peer.relays.is_empty() {
+                true if node.listening().is_empty() => "not_running",
+                true => "trying",
+                false => "no_address",
+            };
+            let why = node.why_not_direct(&peer.node).unwrap_or_else(|| none_yet.to_owned());
             let mut link = json!({
                 "peer": peer.node.to_string(), "name": peer.name, "path": null, "why_not_direct": why,
             });
