@@ -187,7 +187,12 @@ impl BundleShelf for Desk {
         let own = ledger_nodes(self.store(), self.node().id);
         let keys = OwnKeys::of(&self.ledger_records().map_err(|_| Code::StorageError)?);
         let apps = App::all(self.store()).into_iter().filter(|app| app.name == name && app.is_by(&own));
-        let head = apps.filter_map(|app| keys.newest_head(&app, &channel)).next().ok_or(Code::NotFound)?;
+        let head = apps
+            .filter_map(|app| {
+                keys.newest_in_time(&app, &channel, now().wall_ms).or_else(|| keys.newest_head(&app, &channel))
+            })
+            .next()
+            .ok_or(Code::NotFound)?;
         Ok(head.to_value().to_string())
     }
 }

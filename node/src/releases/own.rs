@@ -8,6 +8,7 @@ use sealtide_releases::bundle::{Channel, ChannelHead, Content, Manifest, Signed}
 
 use super::app::{App, Entry};
 use crate::failure::Failure;
+use crate::real::now;
 
 /// The pairs that signed, by the own key ledger.
 pub(crate) struct OwnKeys {
@@ -24,7 +25,9 @@ pub(super) struct OwnLine {
     /// Its releases, oldest first.
     pub(super) manifests: Vec<Signed<Manifest>>,
     /// The newest head.
-    pub(super) head: Option<Signed<ChannelHead>>,
+    head: Option<Signed<ChannelHead>>,
+    /// The newest that followers take, where a clock that was ahead dated some in the future.
+    pub(super) in_time: Option<Signed<ChannelHead>>,
     /// The first frame of each release.
     entries: BTreeMap<[u8; 32], Entry>,
     /// The highest number that was signed, also with a key that was given up since.
@@ -61,8 +64,24 @@ impl OwnKeys {
 
     /// The newest head of a channel of an app that this node signed; those of a key that was given up come last.
     pub(crate) fn newest_head(&self, app: &App, channel: &Channel) -> Option<Signed<ChannelHead>> {
+        self.newest_where(app, channel, |_, _| true)
+    }
+
+    /// The same, without those of a key that was given up and those that a clock dated ahead which was wrong.
+    pub(crate) fn newest_in_time(&self, app: &App, channel: &Channel, wall_ms: u64) -> Option<Signed<ChannelHead>> {
+        let counts = |version, head: &ChannelHead| !self.compromised.contains_key(&version) && !head.is_early(wall_ms);
+        self.newest_where(app, channel, counts)
+    }
+
+    fn newest_where(
+        &self,
+        app: &App,
+        channel: &Channel,
+        counts: impl Fn(KeyVersion, &ChannelHead) -> bool,
+    ) -> Option<Signed<ChannelHead>> {
         let lines = app.channel(channel);
         let heads = lines.iter().flatten().filter_map(|entry| self.head(app, channel, entry));
+        let heads = heads.filter(|(version, head)| counts(*version, head.content()));
         let newest = heads.max_by_key(|(version, head)| self.standing(*version, head.content()));
         newest.map(|(_, head)| head.clone())
     }
@@ -143,6 +162,7 @@ impl OwnLine {
             }
         }
         own.head = keys.newest_head(app, channel);
+        own.in_time = keys.newest_in_time(app, channel, now().wall_ms);
         let named = own.head.as_ref().map(|head| head.content().manifest_sha256);
         if let Some(failure) = named.filter(|named| !all.contains_key(named)).and_then(|named| unread.remove(&named)) {
             return Err(failure);
@@ -161,9 +181,16 @@ impl OwnLine {
         self.newest + 1
     }
 
-    /// The numbers that were taken back.
+    /// The numbers that were taken back; what was stays so, whatever the clock said when.
     pub(super) fn yanked(&self) -> Vec<u64> {
-        self.head.as_ref().map(|head| head.content().yanked.clone()).unwrap_or_default()
+        let heads = self.head.iter().chain(&self.in_time);
+        let all: BTreeSet<u64> = heads.flat_map(|head| head.content().yanked.iter().copied()).collect();
+        all.into_iter().collect()
+    }
+
+    /// The newest head of a release that followers take, if there is one.
+    pub(super) fn head_of(&self, manifest: &Manifest) -> Option<&ChannelHead> {
+        self.in_time.as_ref().map(Signed::content).filter(|head| head.seq == manifest.seq)
     }
 
     /// The first frame of a release.
