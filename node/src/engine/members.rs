@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use data_encoding::HEXUPPER;
 use sealtide_ibgib::{Address, Stamp, TimelineId, Verified, uuid};
 use sealtide_identity::authorship::{check_commit, read_commit};
-use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, newest};
+use sealtide_identity::keyring::write_time;
+use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, newest, poster};
 use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::{Refused, SpaceView};
@@ -70,6 +71,14 @@ pub enum MembersRefused {
     /// Nothing was signed.
     #[error("{}", .0.text)]
     Sign(Refused),
+    /// Nobody would count the frame: what the owner lets this device do had ended by the time that the device signs with.
+    #[error(
+        "this device signs with the time {signed}, and its owner does not let it post then: the change would not count"
+    )]
+    NotCounted {
+        /// That time, RFC 3339. It is never earlier than that of the signature before: a clock that was ahead once leaves it ahead.
+        signed: String,
+    },
     /// It could not be written.
     #[error("the store: {0}")]
     Store(String),
@@ -240,12 +249,29 @@ impl<W: World> Engine<W> {
                 let mut member = there.clone().unwrap_or(Member {
                     keystone,
                     nodes: BTreeSet::new(),
+        self.would_count(&next, &members.newest.members)?;
                     role: grant.role,
                     since_ms: grant.since_ms,
                 });
                 member.role = member.role.max(grant.role);
                 member.nodes.insert(*peer);
                 list.insert(member.clone());
+    /// Whether others will count a frame that this node has posted: one that does not says nothing to anybody.
+    fn would_count(&self, frame: &Verified, before: &Members) -> Result<(), MembersRefused> {
+        let chains = self.keystones().chains().ok_or(MembersRefused::None)?;
+        if poster(frame, before, chains).is_some() {
+            return Ok(());
+        }
+        let mut signed_ms = 0;
+        for own in self.keystones().acts_as(&self.id()) {
+            chains.look(&own, &mut |chain| {
+                let stamps = chain.proofs_on(frame.address().as_str()).filter_map(|proof| proof.facts().stamp);
+                signed_ms = stamps.map(|stamp| stamp.ms).fold(signed_ms, u64::max);
+            });
+        }
+        Err(MembersRefused::NotCounted { signed: write_time(signed_ms) })
+    }
+
                 there != Some(member)
             });
             match entered {
