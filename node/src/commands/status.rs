@@ -1,7 +1,7 @@
 //! `status`, `down`, `pause`, `resume`, and the figures of the gateway door.
 
 use sealtide_gateway::{Probe, Sample};
-use sealtide_identity::{NodeId, SpaceId};
+use sealtide_identity::{Grant, NodeId, SpaceId};
 use serde_json::{Value, json};
 
 use crate::commands::{rfc3339, role_name};
@@ -12,7 +12,8 @@ use crate::share::{Phase, ShareStatus};
 
 /// The answer of `status`.
 pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
-    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space)).collect();
+    let grants = node.engine().grants();
+    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space, &grants)).collect();
     let quota = node.engine().quota_limits();
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     Ok(json!({
@@ -38,15 +39,13 @@ pub(crate) fn bound(bytes: u64) -> Option<u64> {
     (bytes != u64::MAX).then_some(bytes)
 }
 
-fn space_status(node: &Node, space: &SpaceId) -> Value {
+fn space_status(node: &Node, space: &SpaceId, grants: &[Grant]) -> Value {
     let label = node.known().label(space).unwrap_or_default();
     let info = node.store().view(space).and_then(|view| view.info());
     let share = node.shares().get(space).cloned();
     let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     told.failed = told.failed.or_else(|| node.unopened(space));
-    let peers: Vec<Value> = node
-        .engine()
-        .grants()
+    let peers: Vec<Value> = grants
         .iter()
         .filter(|grant| grant.space == *space && grant.node != node.id())
         .map(|grant| peer_status(node, space, grant.node, role_name(grant.role)))
@@ -61,7 +60,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
         "bytes_max": bound(node.engine().quota_limits().space),
         "files": told.files,
         "dir": label.dir,
-        "state": state(node, space, &told),
+        "state": state(node, space, &told, grants),
         "phase": told.phase,
         "paused": node.engine().is_paused(space),
         "peers": peers,
@@ -110,12 +109,11 @@ fn is_suspended(node: &Node, peer: &NodeId) -> bool {
 }
 
 /// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
-pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'static str {
+fn state(node: &Node, space: &SpaceId, told: &ShareStatus, grants: &[Grant]) -> &'static str {
     let peers = node.engine().peer_spaces(space);
     let connected = node.engine().peers();
     let live = |peer: &NodeId| connected.iter().any(|(id, _)| id == peer) && !is_suspended(node, peer);
-    let others: Vec<_> =
-        node.engine().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
+    let mut others = grants.iter().filter(|grant| grant.space == *space && grant.node != node.id());
     let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
     if told.held.is_some() || node.engine().holds(space) {
         "held"
@@ -123,7 +121,7 @@ pub(crate) fn state(node: &Node, space: &SpaceId, told: &ShareStatus) -> &'stati
         "conflict"
     } else if told.phase != Phase::Idle || peers.iter().any(|(_, known)| known.running) {
         "syncing"
-    } else if told.failed.is_none() && others.iter().all(|grant| in_step(grant.node)) {
+    } else if told.failed.is_none() && others.all(|grant| in_step(grant.node)) {
         "in_step"
     } else {
         "behind"

@@ -271,6 +271,34 @@ async fn a_proof_is_good_once() {
     assert_eq!((again.session.len(), again.device.len()), (3, 2));
 }
 
+/// Chains take memory: those used longest ago are let go, the others need not be read and checked anew.
+#[test]
+fn the_chain_that_was_used_longest_ago_is_let_go() {
+    let identities = room(&MemDisk::new(1), &MemPlace::default(), [1; 32], 7).unwrap();
+    let device = identities.device().unwrap();
+    let owner = identities.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+    let other = third();
+    let first = other[0].address().clone();
+    identities.import(&first, &other).unwrap();
+    let bytes = |frames: Vec<Verified>| frames.iter().map(|frame| frame.encoded().len()).sum::<usize>();
+    let bytes = bytes(identities.frames_of(&device)) + bytes(other);
+    let frames = &identities.0.frames;
+    for used in [&device, &owner, &first, &device] {
+        frames.with(used, |chain| assert!(chain.is_live()));
+    }
+    lock(&frames.slots).let_go(2, usize::MAX);
+    let mut left = vec![&device, &first];
+    left.sort_unstable();
+    assert_eq!(lock(&frames.slots).ready(), left);
+    frames.with(&owner, |_| ());
+    frames.with(&device, |_| ());
+    lock(&frames.slots).let_go(3, bytes);
+    let in_use = frames.slot(&owner);
+    lock(&frames.slots).let_go(0, 0);
+    assert_eq!(lock(&frames.slots).ready(), [&owner], "what is in use stays");
+    drop(in_use);
+}
+
 /// A device keystone that is too long for one connection comes over several: each goes on behind what is here.
 // Proves: SY-32
 #[tokio::test]

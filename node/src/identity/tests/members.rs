@@ -132,6 +132,10 @@ fn what_a_member_may_do() {
     {
         a.enters(space, &b, role);
         assert_eq!((a.engine.role(&b.id(), &space), all()), (Some(role), expected));
+        let of = |home: &Home| a.engine.grants_of(&home.id(), &space);
+        let mut each = [of(&a), of(&b)].concat();
+        each.sort_by_key(|grant| grant.node);
+        assert_eq!(a.engine.grants(), each, "all at once");
     }
     assert_eq!(a.engine.remove_member(&b.id()).unwrap(), [space]);
     assert_eq!(all(), [false; 4], "removed");
