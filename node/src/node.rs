@@ -7,11 +7,12 @@ mod ready;
 mod registry;
 mod relays;
 mod spaces;
+mod whereabouts;
 
 pub(crate) use relays::BEHIND_PROXIES;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use sealtide_gateway::{Behind, KeyChange, Notice, Server, SettingsError, TunnelS
 use sealtide_ibgib::{Stamp, TimelineId};
 use sealtide_identity::{LinkAddress, NodeId, Role, SpaceId};
 use sealtide_link::{Backoff, DialError, DialTarget, Link, LinkConfig, Session};
-use sealtide_store::{Peer, Store};
+use sealtide_store::Store;
 use sealtide_sync::SpaceView;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -332,7 +333,7 @@ impl Node {
         let bound = opened.map_err(|error| {
             Failure::failed("listen", error.to_string()).hint("choose another port with --listen ADDR:PORT")
         })?;
-        let _ = self.known().put_setting(&port_key(address), Some(&bound.port().to_string()));
+        let _ = self.known().put_setting(&port_key(address.ip()), Some(&bound.port().to_string()));
         lock(&self.0.doors).listen.push(bound);
         Ok(bound)
     }
@@ -341,8 +342,12 @@ impl Node {
         if address.port() != 0 {
             return address;
         }
-        let kept = self.known().setting(&port_key(address)).and_then(|port| port.parse().ok());
-        SocketAddr::new(address.ip(), kept.unwrap_or(0))
+        SocketAddr::new(address.ip(), self.last_port(address.ip()).unwrap_or(0))
+    }
+
+    /// The port of the last time that this node listened there.
+    pub(crate) fn last_port(&self, ip: IpAddr) -> Option<u16> {
+        self.known().setting(&port_key(ip)).and_then(|port| port.parse().ok())
     }
 
     /// Opens the gateway door: the dashboard, health and figures, and keys and registry where this home has them. With the
@@ -533,29 +538,8 @@ impl Node {
         if lock(&self.0.welcomed).insert(peer, session.binding()) == Some(session.binding()) {
             return;
         }
-        let (told, relays) = (session.peer_addresses(), session.peer_relays());
-        let welcome = self.with_peers(|known| {
-            let mut record = known.peer(&peer).unwrap_or_else(|| Peer::new(peer, now()));
-            if record.revoked {
-                // It was let in a moment before it was thrown out.
-                return false;
-            }
-            if record.name.is_empty() {
-                record.name = peer.short();
-            }
-            if !told.is_empty() {
-                record.addresses = told;
-            }
-            if !relays.is_empty() {
-                record.relays = relays;
-            }
-            record.last_seen_ms = now().wall_ms;
-            if let Err(error) = known.put_peer(&record) {
-                tracing::warn!(%error, "a peer could not be written down");
-            }
-            true
-        });
-        if !welcome {
+        if !self.note_met(&session) {
+            // It was let in a moment before it was thrown out.
             session.close();
             return;
         }
@@ -667,7 +651,7 @@ impl Node {
         loop {
             let Some(known) = self.known().peer(&peer).filter(|known| !known.revoked) else { return };
             if let Some(session) = self.link().session(&peer) {
-                session.closed().await;
+                self.follow(&session).await;
                 // A peer that refuses each session is not asked again at once.
                 if lock(&self.0.met).remove(&peer) {
                     backoff = Backoff::new();
@@ -848,8 +832,8 @@ async fn off<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send
     })?
 }
 
-fn port_key(address: SocketAddr) -> String {
-    format!("port/{}", address.ip())
+fn port_key(ip: IpAddr) -> String {
+    format!("port/{ip}")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -167,13 +167,18 @@ pub struct Control {
 enum State {
     New,
     Greeting { deadline_ms: u64 },
-    Proving { deadline_ms: u64 },
+    Proving { deadline_ms: u64, last_ms: u64 },
     Ready,
     Over,
 }
 
-/// Milliseconds from the start to the peer's HELLO, with keystones to its ACCEPT. Spec: ibgib §13.8.
+/// Milliseconds from the start to the peer's HELLO, with keystones to its ACCEPT; anew from each part of a keystone that brings
+/// frames. Spec: ibgib §13.8.
 const HANDSHAKE_MS: u64 = 10_000;
+/// The same in all, however much comes.
+const HANDSHAKE_MS_MAX: u64 = 600_000;
+/// Bytes of keystones for which the peer gets a millisecond more to say ACCEPT: it may have a slow line.
+const KEYSTONE_BYTES_PER_MS: u64 = 64;
 /// Spaces that one peer may offer.
 const PEER_SPACES_MAX: usize = 4096;
 /// Sagas asked about at once.
@@ -232,10 +237,10 @@ impl Control {
                     self.send(&Message::Status { ask: Vec::new(), answer: part.to_vec() });
                 }
             }
-            ControlInput::Proved(proof) => self.proved(proof),
+            ControlInput::Proved(proof) => self.proved(now, proof),
             ControlInput::ProofChecked(result) => self.proof_checked(result),
-            ControlInput::Kept(result) => self.kept(result),
-            ControlInput::Keystone { first, frames } => self.answer_keystone(&first, &frames),
+            ControlInput::Kept(result) => self.kept(now, result),
+            ControlInput::Keystone { first, frames } => self.answer_keystone(now, &first, &frames),
             ControlInput::AskKeystone { first, after } => self.ask_keystone(first, after),
             ControlInput::Bye => {
                 self.send(&Message::Bye);
@@ -295,13 +300,20 @@ impl Control {
     }
 
     fn tick(&mut self, now: Now) {
-        if let State::Greeting { deadline_ms } | State::Proving { deadline_ms } = self.state {
+        if let State::Greeting { deadline_ms } | State::Proving { deadline_ms, .. } = self.state {
             let text = if matches!(self.state, State::Proving { .. }) { "no ACCEPT" } else { "no HELLO" };
             if now.mono_ms < deadline_ms {
                 self.out.push_back(ControlOutput::WakeAt(deadline_ms));
             } else {
                 self.fail(MessageError { code: AbortCode::Timeout, text });
             }
+        }
+    }
+
+    /// Keystones of years are long: as long as they move, the end of the time does, to a bound.
+    fn prolong(&mut self, now: Now, by_ms: u64) {
+        if let State::Proving { deadline_ms, last_ms } = &mut self.state {
+            *deadline_ms = (now.mono_ms + HANDSHAKE_MS + by_ms).max(*deadline_ms).min(*last_ms);
         }
     }
 
@@ -325,7 +337,8 @@ impl Control {
                     let text = "a node without identities; this one has them";
                     return Err(MessageError { code: AbortCode::Auth, text });
                 } else {
-                    self.state = State::Proving { deadline_ms };
+                    let last_ms = deadline_ms - HANDSHAKE_MS + HANDSHAKE_MS_MAX;
+                    self.state = State::Proving { deadline_ms, last_ms };
                     self.meet(identity)?;
                 }
             }

@@ -43,10 +43,13 @@ const STAGED_FACTS_MAX: usize = 200_000;
 const SUMS_CHANGES: u64 = 16 * 1024;
 /// The setting that says how far the log went when the store was closed.
 const CLOSED: &str = "store/closed";
-/// How long staged records wait for a commit.
-const STAGED_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long staged records wait for their saga to go on.
+const STAGED_KEPT_MS: u64 = 7 * DAY_MS;
+/// How far the time of a saga lies back, or ahead, when it is written anew with what is staged next.
+const RENEWED_MS: u64 = DAY_MS;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 /// How long the outcome of a saga is remembered.
-const OUTCOMES_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+const OUTCOMES_KEPT_MS: u64 = 30 * DAY_MS;
 
 /// Rows that are merged for each entry that is written. A record has four rows, the first frame of a timeline eight, and
 /// each is merged about three times until there are ten million.
@@ -394,15 +397,18 @@ impl Store {
             if !index.spaces.contains_key(space) {
                 return Err(StoreError::NoSpace(*space));
             }
-            txn = match index.sagas.get(saga) {
-                None => {
-                    let txn = index.next_txn;
-                    batch.push(Entry::Saga { txn, space: *space, saga: *saga, wall_ms: self.wall_ms() });
-                    txn
+            let now = self.wall_ms();
+            let is_due;
+            (txn, is_due) = match index.sagas.get(saga) {
+                None => (index.next_txn, true),
+                Some(info) if info.state == SagaState::Staged && info.space == *space => {
+                    (info.txn, info.wall_ms.abs_diff(now) >= RENEWED_MS)
                 }
-                Some(info) if info.state == SagaState::Staged && info.space == *space => info.txn,
                 Some(info) => return Err(StoreError::SagaEnded(info.state)),
             };
+            if is_due {
+                batch.push(Entry::Saga { txn, space: *space, saga: *saga, wall_ms: now });
+            }
             for (hash, entry) in new_chunks {
                 // Another may have brought it meanwhile.
                 if index.chunk(&hash)?.is_none() {
@@ -548,12 +554,12 @@ impl Store {
         read(&self.inner.index).sagas.get(saga).map_or(SagaState::Unknown, |info| info.state)
     }
 
-    /// Aborts sagas that began to stage more than 7 days ago and forgets outcomes older than 30 days. Call it at
-    /// start and now and then. Spec: ibgib §13.7, §14.4.
+    /// Aborts sagas that have staged nothing for 7 days (by the clock, to a day) and are not `at_work`, and forgets outcomes
+    /// older than 30 days. Call it at start and now and then. Spec: ibgib §13.7, §14.4.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn expire(&self) -> Result<(), StoreError> {
+    pub fn expire(&self, at_work: impl Fn(&SagaId) -> bool) -> Result<(), StoreError> {
         let now = self.wall_ms();
         let old: Vec<SagaId> = {
             let index = read(&self.inner.index);
@@ -563,7 +569,7 @@ impl Store {
                 .map(|(saga, _)| *saga)
                 .collect()
         };
-        old.iter().try_for_each(|saga| self.abort(saga))?;
+        old.iter().filter(|saga| !at_work(saga)).try_for_each(|saga| self.abort(saga))?;
         write(&self.inner.index).forget_outcomes(now.saturating_sub(OUTCOMES_KEPT_MS));
         Ok(())
     }

@@ -324,6 +324,16 @@ fn status(answer: &Value) -> String {
             None if link["why_not_direct"] == "refused" => {
                 format!("\nlink {name}  none: refused there; this node may have lost its access")
             }
+            None if link["why_not_direct"] == "no_address" => {
+                format!(
+                    "\nlink {name}  none: no address; `sealtide ticket new` on one side and `sealtide join` on the other lead them together"
+                )
+            }
+            None if link["why_not_direct"] == "unreachable" => {
+                format!(
+                    "\nlink {name}  none: unreachable; if both moved, `sealtide join` with a new ticket of one of them leads them together"
+                )
+            }
             None => format!("\nlink {name}  none: {}", word(&link["why_not_direct"]).replace('_', " ")),
         };
     }
@@ -644,7 +654,8 @@ mod tests {
             answer,
             "node abcdefgh  /h\nlistening on 127.0.0.1:1, gateway http://127.0.0.1:2\n\nNotes  in step  2 files, 3 records, \
              2.00 KiB  /d\n  zzzzzzzz  write  in step\n\nFar  in step  0 files, 7 records, 10 B  \n  in no directory here: sealtide spaces \
-             folder Far DIR\n\nlink zzzzzzzz  none: no address",
+             folder Far DIR\n\nlink zzzzzzzz  none: no address; `sealtide ticket new` \
+             on one side and `sealtide join` on the other lead them together",
         );
     }
 }

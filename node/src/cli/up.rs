@@ -14,7 +14,7 @@ use crate::cli::args::UpArgs;
 use crate::cli::gateway;
 use crate::cli::{Cx, make_home};
 use crate::commands::ticket;
-use crate::config::Origin;
+use crate::config::{Config, Origin};
 use crate::control::{self, ControlSocket, Host};
 use crate::engine::Event;
 use crate::failure::{Exit, Failure};
@@ -71,7 +71,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     if made {
         cx.out.note(&format!("made node {} in {}", node.id().short(), cx.home.root().display()));
     }
-    let listen = open_link(&cx, &node, args.listen).await?;
+    let listen = open_link(&cx.config, &node, args.listen).await?;
     open_gateway(&cx, &node, args.gateway).await?;
     let events = node.engine().subscribe();
     for relay in relays {
@@ -94,11 +94,13 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
     }
 }
 
-async fn open_link(cx: &Cx, node: &Node, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
-    let is_default = wanted.is_none() && *cx.config.origin("link", "listen") == Origin::Default;
-    let address = wanted.unwrap_or(parse(cx.config.text("link", "listen"))?);
+/// Where nobody says which port, the one of the last time comes first: peers know it.
+async fn open_link(config: &Config, node: &Node, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
+    let is_default = wanted.is_none() && *config.origin("link", "listen") == Origin::Default;
+    let address = wanted.unwrap_or(parse(config.text("link", "listen"))?);
+    let of_last_time = node.last_port(address.ip()).filter(|_| is_default);
     let mut failure = None;
-    for port in ports(address.port(), is_default) {
+    for port in of_last_time.into_iter().chain(ports(address.port(), is_default)) {
         match node.listen(SocketAddr::new(address.ip(), port)).await {
             Ok(bound) => return Ok(bound),
             Err(error) => drop(failure.get_or_insert(error)),
@@ -355,4 +357,24 @@ fn end_at_the_next() -> Result<(), Failure> {
     };
     std::thread::spawn(move || std::process::exit(i32::from(runtime.block_on(interrupts.received()).code())));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+
+    /// Another node may have taken the default port once; peers know the port that this one got instead.
+    #[tokio::test]
+    async fn a_node_comes_back_at_the_port_of_last_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let config = Config::load(&dir.path().join("none"), false).unwrap();
+        let node = Node::open(home, config.clone()).unwrap();
+        let address = parse(config.text("link", "listen")).unwrap();
+        let free = std::net::TcpListener::bind((address.ip(), 0)).unwrap().local_addr().unwrap().port();
+        node.known().put_setting(&format!("port/{}", address.ip()), Some(&free.to_string())).unwrap();
+        assert_eq!(open_link(&config, &node, None).await.unwrap().port(), free);
+    }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn gc(node: &Node, dry_run: bool) -> Result<Value, Failure> {
                 tracing::info!("gc waits for a backup or a check of the store");
                 node.store().begin_collecting()
             });
-            free(node, &collecting)?
+            free(node, &collecting, OldStaged::Dropped)?
         };
         if !dry_run {
             let Collected { chunks, bytes, records, .. } = freed.collected;
@@ -51,15 +51,25 @@ fn would_free(node: &Node) -> Freed {
     Freed { collected, releases: retired.rows(&free) }
 }
 
+/// What becomes of what was staged too long ago by sagas that are not at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OldStaged {
+    Dropped,
+    /// Right after a start nothing is at work yet, and the clock may not have been set.
+    Kept,
+}
+
 /// Drops what was staged too long ago, frees what nobody needs, and tells the audit which releases went. Waits for the disk, and for
 /// installs; nobody waits for it longer than that takes, so who calls waited for backups before.
 ///
 /// # Errors
 /// As the store reports; a part may have been freed then.
-pub(crate) fn free(node: &Node, collecting: &Collecting<'_>) -> Result<Freed, Failure> {
+pub(crate) fn free(node: &Node, collecting: &Collecting<'_>, staged: OldStaged) -> Result<Freed, Failure> {
     let _alone = node.keep_contents_alone();
     let store = node.store();
-    store.expire().map_err(failure)?;
+    if staged == OldStaged::Dropped {
+        store.expire(|saga| node.engine().is_at_work(saga)).map_err(failure)?;
+    }
     let retired = retired(node);
     // Before it goes: nobody must take what was given up for damage.
     for (space, records) in &retired.records {

@@ -103,6 +103,10 @@ pub(crate) fn members_failure(error: MembersRefused) -> Failure {
         MembersRefused::Sign(_) => Failure::new(Exit::Refused, "not_signed", text)
             .hint("`sealtide identity show` tells why; `sealtide down`, then the same with --offline-sign, signs at your own risk"),
         MembersRefused::LastAdmin => Failure::usage("last_admin", text),
+        MembersRefused::NotCounted { .. } => Failure::new(Exit::Refused, "not_delegated", text).hint(
+            "look at the clock here; then, where the owner's keys are: `sealtide identity delegate NODE --until TIME`, with a time \
+             after that",
+        ),
         error => Failure::failed("members", error.to_string()),
     }
 }

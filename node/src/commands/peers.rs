@@ -5,13 +5,12 @@ use serde_json::{Value, json};
 use crate::commands::{members_failure, rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
-use sealtide_identity::NodeId;
+use sealtide_identity::{Grant, NodeId};
 use sealtide_store::Peer;
 
-fn document(node: &Node, peer: &Peer) -> Value {
-    let spaces: Vec<Value> = node
-        .engine()
-        .grants()
+/// `grants`: all of this node.
+fn document(node: &Node, peer: &Peer, grants: &[Grant]) -> Value {
+    let spaces: Vec<Value> = grants
         .iter()
         .filter(|grant| grant.node == peer.node)
         .map(|grant| {
@@ -33,13 +32,14 @@ fn document(node: &Node, peer: &Peer) -> Value {
 
 /// All peers.
 pub(crate) fn list(node: &Node) -> Result<Value, Failure> {
-    let peers: Vec<Value> = node.known().peers().iter().map(|peer| document(node, peer)).collect();
+    let grants = node.engine().grants();
+    let peers: Vec<Value> = node.known().peers().iter().map(|peer| document(node, peer, &grants)).collect();
     Ok(json!({"schema": "sealtide/peers/1", "peers": peers}))
 }
 
 /// One peer.
 pub(crate) fn show(node: &Node, name: &str) -> Result<Value, Failure> {
-    let mut shown = document(node, &node.find_peer(name)?);
+    let mut shown = document(node, &node.find_peer(name)?, &node.engine().grants());
     shown["schema"] = json!("sealtide/peer/1");
     Ok(shown)
 }

@@ -1,7 +1,7 @@
 //! `status`, `down`, `pause`, `resume`, and the figures of the gateway door.
 
 use sealtide_gateway::{Probe, Sample};
-use sealtide_identity::{NodeId, SpaceId};
+use sealtide_identity::{Grant, NodeId, SpaceId};
 use serde_json::{Value, json};
 
 use crate::commands::conflicts::of_documents;
@@ -13,7 +13,8 @@ use crate::share::{Phase, ShareStatus};
 
 /// The answer of `status`.
 pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
-    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space)).collect();
+    let grants = node.engine().grants();
+    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space, &grants)).collect();
     let quota = node.engine().quota_limits();
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     Ok(json!({
@@ -39,16 +40,14 @@ pub(crate) fn bound(bytes: u64) -> Option<u64> {
     (bytes != u64::MAX).then_some(bytes)
 }
 
-fn space_status(node: &Node, space: &SpaceId) -> Value {
+fn space_status(node: &Node, space: &SpaceId, grants: &[Grant]) -> Value {
     let label = node.known().label(space).unwrap_or_default();
     let info = node.store().view(space).and_then(|view| view.info());
     let share = node.shares().get(space).cloned();
     let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     told.failed = told.failed.or_else(|| node.unopened(space));
     let conflicts = told.conflicts.len() + of_documents(node, space).len();
-    let peers: Vec<Value> = node
-        .engine()
-        .grants()
+    let peers: Vec<Value> = grants
         .iter()
         .filter(|grant| grant.space == *space && grant.node != node.id())
         .map(|grant| peer_status(node, space, grant.node, role_name(grant.role)))
@@ -63,7 +62,7 @@ fn space_status(node: &Node, space: &SpaceId) -> Value {
         "bytes_max": bound(node.engine().quota_limits().space),
         "files": told.files,
         "dir": label.dir,
-        "state": state(node, space, &told, conflicts),
+        "state": state(node, space, &told, conflicts, grants),
         "phase": told.phase,
         "paused": node.engine().is_paused(space),
         "peers": peers,
@@ -112,12 +111,11 @@ fn is_suspended(node: &Node, peer: &NodeId) -> bool {
 }
 
 /// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
-fn state(node: &Node, space: &SpaceId, told: &ShareStatus, conflicts: usize) -> &'static str {
+fn state(node: &Node, space: &SpaceId, told: &ShareStatus, conflicts: usize, grants: &[Grant]) -> &'static str {
     let peers = node.engine().peer_spaces(space);
     let connected = node.engine().peers();
     let live = |peer: &NodeId| connected.iter().any(|(id, _)| id == peer) && !is_suspended(node, peer);
-    let others: Vec<_> =
-        node.engine().grants().into_iter().filter(|g| g.space == *space && g.node != node.id()).collect();
+    let mut others = grants.iter().filter(|grant| grant.space == *space && grant.node != node.id());
     let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
     if told.held.is_some() || node.engine().holds(space) {
         "held"
@@ -125,7 +123,7 @@ fn state(node: &Node, space: &SpaceId, told: &ShareStatus, conflicts: usize) -> 
         "conflict"
     } else if told.phase != Phase::Idle || peers.iter().any(|(_, known)| known.running) {
         "syncing"
-    } else if told.failed.is_none() && others.iter().all(|grant| in_step(grant.node)) {
+    } else if told.failed.is_none() && others.all(|grant| in_step(grant.node)) {
         "in_step"
     } else {
         "behind"
@@ -157,7 +155,13 @@ fn links(node: &Node) -> Vec<Value> {
         .collect();
     for peer in node.known().peers() {
         if !peer.revoked && !sessions.iter().any(|info| info.peer == peer.node) {
-            let why = node.why_not_direct(&peer.node).unwrap_or_else(|| "no_address".to_owned());
+            // Between two sessions nothing has failed yet.
+            let none_yet = match !peer.addresses.is_empty() || !peer.relays.is_empty() {
+                true if node.listening().is_empty() => "not_running",
+                true => "trying",
+                false => "no_address",
+            };
+            let why = node.why_not_direct(&peer.node).unwrap_or_else(|| none_yet.to_owned());
             let mut link = json!({
                 "peer": peer.node.to_string(), "name": peer.name, "path": null, "why_not_direct": why,
             });

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use data_encoding::HEXUPPER;
 use sealtide_ibgib::{Address, Stamp, TimelineId, Verified, uuid};
 use sealtide_identity::authorship::{check_commit, read_commit};
-use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, newest};
+use sealtide_identity::keyring::write_time;
+use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, newest, poster};
 use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::{Refused, SpaceView};
@@ -70,6 +71,14 @@ pub enum MembersRefused {
     /// Nothing was signed.
     #[error("{}", .0.text)]
     Sign(Refused),
+    /// Nobody would count the frame: what the owner lets this device do had ended by the time that the device signs with.
+    #[error(
+        "this device signs with the time {signed}, and its owner does not let it post then: the change would not count"
+    )]
+    NotCounted {
+        /// That time, RFC 3339. It is never earlier than that of the signature before: a clock that was ahead once leaves it ahead.
+        signed: String,
+    },
     /// It could not be written.
     #[error("the store: {0}")]
     Store(String),
@@ -118,7 +127,18 @@ impl<W: World> Engine<W> {
         let mut local = self.known().grants();
         local.retain(|grant| grant.node == *node && grant.space == *space);
         let Some(members) = self.members(space) else { return local };
-        let keystones = self.keystones().acts_as(node);
+        self.granted(node, space, &self.keystones().acts_as(node), &members, local)
+    }
+
+    /// The same, of what was read before: the keystones that the node acts as, the members, and what this node granted itself.
+    fn granted(
+        &self,
+        node: &NodeId,
+        space: &SpaceId,
+        keystones: &[Address],
+        members: &SpaceMembers,
+        mut local: Vec<Grant>,
+    ) -> Vec<Grant> {
         if let Some(member) = keystones.iter().find_map(|keystone| members.newest.members.member(keystone)) {
             let invite = local.first().and_then(|grant| grant.invite);
             return vec![Grant { space: *space, node: *node, role: member.role, since_ms: member.since_ms, invite }];
@@ -128,7 +148,7 @@ impl<W: World> Engine<W> {
         let unnamed = !keystones.iter().any(|keystone| members.named.contains(keystone));
         match *node == self.id() {
             true => local.retain(|_| unnamed),
-            false => local.retain(|grant| grant.invite.is_some() && self.administers(&members)),
+            false => local.retain(|grant| grant.invite.is_some() && self.administers(members)),
         }
         local
     }
@@ -136,11 +156,26 @@ impl<W: World> Engine<W> {
     /// All that is granted here: to this node and to those that it knows.
     pub fn grants(&self) -> Vec<Grant> {
         let mut nodes: BTreeSet<NodeId> = self.known().peers().iter().map(|peer| peer.node).collect();
-        nodes.extend(self.known().grants().iter().map(|grant| grant.node));
+        let mut local: BTreeMap<(SpaceId, NodeId), Vec<Grant>> = BTreeMap::new();
+        for grant in self.known().grants() {
+            nodes.insert(grant.node);
+            local.entry((grant.space, grant.node)).or_default().push(grant);
+        }
         nodes.insert(self.id());
-        let spaces = self.known().labels();
-        let pairs = spaces.iter().flat_map(|(space, _)| nodes.iter().map(move |node| (node, space)));
-        pairs.flat_map(|(node, space)| self.grants_of(node, space)).collect()
+        let nodes: Vec<(NodeId, Vec<Address>)> =
+            nodes.into_iter().map(|node| (node, self.keystones().acts_as(&node))).collect();
+        let mut grants = Vec::new();
+        for (space, _) in self.known().labels() {
+            let members = self.members(&space);
+            for (node, keystones) in &nodes {
+                let local = local.remove(&(space, *node)).unwrap_or_default();
+                grants.extend(match &members {
+                    None => local,
+                    Some(members) => self.granted(node, &space, keystones, members, local),
+                });
+            }
+        }
+        grants
     }
 
     /// The role of a node in a space at this node.
@@ -214,10 +249,27 @@ impl<W: World> Engine<W> {
         let next = list.next_frame(&frame, stamp).map_err(|refusal| MembersRefused::Record(refusal.to_string()))?;
         Members::read(&next).map_err(|error| MembersRefused::Record(error.to_string()))?;
         self.keystones().post(next.address()).map_err(MembersRefused::Sign)?;
+        self.would_count(&next, &members.newest.members)?;
         let records = merges.into_iter().chain([next]).collect();
         let result = self.commit_in_thread(space, records).map_err(|error| MembersRefused::Store(error.to_string()))?;
         self.committed(space, None, &result);
         Ok(true)
+    }
+
+    /// Whether others will count a frame that this node has posted: one that does not says nothing to anybody.
+    fn would_count(&self, frame: &Verified, before: &Members) -> Result<(), MembersRefused> {
+        let chains = self.keystones().chains().ok_or(MembersRefused::None)?;
+        if poster(frame, before, chains).is_some() {
+            return Ok(());
+        }
+        let mut signed_ms = 0;
+        for own in self.keystones().acts_as(&self.id()) {
+            chains.look(&own, &mut |chain| {
+                let stamps = chain.proofs_on(frame.address().as_str()).filter_map(|proof| proof.facts().stamp);
+                signed_ms = stamps.map(|stamp| stamp.ms).fold(signed_ms, u64::max);
+            });
+        }
+        Err(MembersRefused::NotCounted { signed: write_time(signed_ms) })
     }
 
     /// Whether invites let this peer into spaces with members, and no members frame says so yet.

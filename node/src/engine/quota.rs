@@ -231,6 +231,11 @@ impl<W: World> Engine<W> {
         self.quotas().limits()
     }
 
+    /// Whether a saga is at work with a peer.
+    pub(crate) fn is_at_work(&self, saga: &SagaId) -> bool {
+        self.quotas().lock().running.contains(saga)
+    }
+
     /// Bytes of a space: its records and the chunks that they list, without those that are not here.
     pub fn space_bytes(&self, space: &SpaceId) -> u64 {
         let told = self.store().view(space).and_then(|view| view.info()).map_or(0, |info| info.bytes);

@@ -192,7 +192,12 @@ impl BundleShelf for Desk {
         let own = ledger_nodes(self.store(), self.node().id);
         let keys = OwnKeys::of(&self.ledger_records().map_err(|_| Code::StorageError)?);
         let apps = App::all(self.store()).into_iter().filter(|app| app.name == name && app.is_by(&own));
-        let heads = apps.map(|app| keys.newest_head(&app, &channel).map_err(|_| Code::StorageError));
+        let wall_ms = now().wall_ms;
+        let newest = |app: App| match keys.newest_in_time(&app, &channel, wall_ms) {
+            Ok(None) => keys.newest_head(&app, &channel),
+            found => found,
+        };
+        let heads = apps.map(|app| newest(app).map_err(|_| Code::StorageError));
         let head = heads.filter_map(Result::transpose).next().ok_or(Code::NotFound)??;
         Ok(head.to_value().to_string())
     }

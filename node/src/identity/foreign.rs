@@ -14,6 +14,9 @@ use crate::engine::keystones::Connection;
 /// Frames of one keystone that are held, at most.
 const CHAIN_FRAMES_MAX: usize = 16_384;
 
+/// Nodes whose device keystone has come in part and who have not proved yet, at most.
+const COMING_MAX: usize = 256;
+
 /// What of a keystone a peer may have.
 enum Share {
     Nothing,
@@ -61,11 +64,25 @@ impl Identities {
                 Some(newest) if newest.class() == Class::Session => Ok(()),
                 _ => self.save(chain),
             });
-            if kept.is_err() {
-                *chain = self.0.frames.load(first);
+            match &kept {
+                Err(_) => *chain = self.0.frames.load(first),
+                Ok(()) => self.note_coming(connection, chain),
             }
             kept
         })
+    }
+
+    /// A long device keystone may not come whole before the connection ends: the next one goes on behind what is here.
+    fn note_coming(&self, connection: &Connection, chain: &Chain) {
+        let of_peer =
+            |newest: &Standing| newest.class() == Class::Device && NodeId::of(newest.key()) == connection.peer;
+        if chain.newest().is_some_and(of_peer) && PeerIdentity::of(&self.0.store, &connection.peer).is_none() {
+            let mut coming = lock(&self.0.coming);
+            if coming.len() >= COMING_MAX && !coming.contains_key(&connection.peer) {
+                coming.pop_first();
+            }
+            coming.insert(connection.peer, chain.first_address().clone());
+        }
     }
 
     /// Writes the frames of a chain that are not in the store yet.

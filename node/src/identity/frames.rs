@@ -17,8 +17,9 @@ use crate::world::OsEntropy;
 pub const IDENTITY_KIND: &str = "identity";
 /// Its local name: no folder can be called so.
 const LABEL: &str = "identity store";
-/// Chains that are kept ready; those not in use are let go beyond.
+/// Chains that are kept ready, and their bytes: beyond, those not in use are let go, first the one that was used longest ago.
 const CHAINS_MAX: usize = 256;
+const CHAINS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// The identity store cannot do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,11 +35,57 @@ impl StoreTrouble {
 /// One keystone's frames, or nothing while they were not read. Its lock is the lock of the keystone.
 pub(super) type Slot = Arc<Mutex<Option<Chain>>>;
 
+/// The chains that are kept ready.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// By first frame, with the number of the last use.
+    by_first: BTreeMap<Address, (u64, Slot)>,
+    uses: u64,
+}
+
+impl Slots {
+    fn slot(&mut self, first: &Address) -> Slot {
+        self.uses += 1;
+        if !self.by_first.contains_key(first) {
+            self.let_go(CHAINS_MAX - 1, CHAINS_BYTES_MAX);
+        }
+        let (used, slot) = self.by_first.entry(first.clone()).or_default();
+        *used = self.uses;
+        slot.clone()
+    }
+
+    /// Lets go of chains that nobody uses, until so many and so many bytes are left.
+    pub(super) fn let_go(&mut self, count_max: usize, bytes_max: usize) {
+        let idle = self.by_first.iter().filter(|(_, (_, slot))| Arc::strong_count(slot) == 1);
+        let mut idle: Vec<(u64, Address, usize)> =
+            idle.map(|(first, (used, slot))| (*used, first.clone(), bytes_of(slot))).collect();
+        idle.sort_unstable();
+        let (mut count, mut bytes) = (self.by_first.len(), idle.iter().map(|(.., bytes)| bytes).sum::<usize>());
+        for (_, first, size) in idle {
+            if count <= count_max && bytes <= bytes_max {
+                break;
+            }
+            self.by_first.remove(&first);
+            (count, bytes) = (count - 1, bytes - size);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ready(&self) -> Vec<&Address> {
+        self.by_first.keys().collect()
+    }
+}
+
+fn bytes_of(slot: &Slot) -> usize {
+    let chain = lock(slot);
+    chain.as_ref().map_or(0, |chain| chain.frames().map(|frame| frame.record().encoded().len()).sum())
+}
+
 /// The frames of all keystones.
 pub(super) struct Frames {
     store: Store,
     space: OnceLock<SpaceId>,
-    slots: Mutex<BTreeMap<Address, Slot>>,
+    pub(super) slots: Mutex<Slots>,
 }
 
 impl Frames {
@@ -78,11 +125,7 @@ impl Frames {
 
     /// The frames of a keystone, checked. The slot is locked by whoever looks or signs.
     pub(super) fn slot(&self, first: &Address) -> Slot {
-        let mut slots = lock(&self.slots);
-        if slots.len() >= CHAINS_MAX && !slots.contains_key(first) {
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-        }
-        slots.entry(first.clone()).or_default().clone()
+        lock(&self.slots).slot(first)
     }
 
     /// Looks at the chain of a keystone under its lock.

@@ -79,6 +79,8 @@ struct Inner {
     sessions: Mutex<OwnSessions>,
     live: Mutex<Connections>,
     brought: Mutex<BTreeMap<NodeId, Brought>>,
+    /// Device keystones of nodes whose proof has not come yet: the parts that are here need not come again.
+    coming: Mutex<BTreeMap<NodeId, Address>>,
     /// Answers about own keystones that came to an end, by connection.
     answered: Mutex<BTreeSet<([u8; 32], Address)>>,
     /// Device keystones of third nodes that were asked for because they signed commits, by connection.
@@ -153,6 +155,7 @@ impl Identities {
             sessions: Mutex::default(),
             live: Mutex::default(),
             brought: Mutex::default(),
+            coming: Mutex::default(),
             answered: Mutex::default(),
             signers: Mutex::default(),
             news,

@@ -186,6 +186,7 @@ impl Identities {
         let owner = said.peer_owner.clone().or_else(|| same.and_then(|row| row.owner));
         let brought = lock(&self.0.brought).get(&connection.peer).copied().unwrap_or_default();
         self.put_peer(&connection.peer, PeerIdentity { device, owner, owners, brought });
+        lock(&self.0.coming).remove(&connection.peer);
         self.note_live(connection, &said.peer_keystone, said.peer_owner.as_ref(), |live| {
             live.peer_session = Some(session);
         });
@@ -241,13 +242,14 @@ fn greatest(chain: &Chain) -> Option<u64> {
 impl Keystones for Identities {
     fn identity(&self, peer: &NodeId) -> Option<OwnIdentity> {
         let keystone = self.device()?;
-        let known = PeerIdentity::of(&self.0.store, peer).and_then(|row| {
-            let tip = self.0.frames.only_tip(&row.device);
+        let device = PeerIdentity::of(&self.0.store, peer).map(|row| row.device);
+        let known = device.or_else(|| lock(&self.0.coming).get(peer).cloned()).and_then(|device| {
+            let tip = self.0.frames.only_tip(&device);
             tip.or_else(|| {
                 let newest = |chain: &mut Chain| {
                     chain.newest().map(|newest| (newest.frame().address().clone(), newest.frame().facts().n))
                 };
-                self.0.frames.with(&row.device, newest)
+                self.0.frames.with(&device, newest)
             })
         });
         Some(OwnIdentity { keystone, owner: self.owner_to_name(), known })

@@ -298,6 +298,56 @@ async fn a_proof_is_good_once() {
     assert_eq!((again.session.len(), again.device.len()), (3, 2));
 }
 
+/// Chains take memory: those used longest ago are let go, the others need not be read and checked anew.
+#[test]
+fn the_chain_that_was_used_longest_ago_is_let_go() {
+    let identities = room(&MemDisk::new(1), &MemPlace::default(), [1; 32], 7).unwrap();
+    let device = identities.device().unwrap();
+    let owner = identities.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+    let other = third();
+    let first = other[0].address().clone();
+    identities.import(&first, &other).unwrap();
+    let bytes = |frames: Vec<Verified>| frames.iter().map(|frame| frame.encoded().len()).sum::<usize>();
+    let bytes = bytes(identities.frames_of(&device)) + bytes(other);
+    let frames = &identities.0.frames;
+    for used in [&device, &owner, &first, &device] {
+        frames.with(used, |chain| assert!(chain.is_live()));
+    }
+    lock(&frames.slots).let_go(2, usize::MAX);
+    let mut left = vec![&device, &first];
+    left.sort_unstable();
+    assert_eq!(lock(&frames.slots).ready(), left);
+    frames.with(&owner, |_| ());
+    frames.with(&device, |_| ());
+    lock(&frames.slots).let_go(3, bytes);
+    let in_use = frames.slot(&owner);
+    lock(&frames.slots).let_go(0, 0);
+    assert_eq!(lock(&frames.slots).ready(), [&owner], "what is in use stays");
+    drop(in_use);
+}
+
+/// A device keystone that is too long for one connection comes over several: each goes on behind what is here.
+// Proves: SY-32
+#[tokio::test]
+async fn what_came_of_a_device_keystone_does_not_come_again() {
+    let open = |seed| room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+    let (a, b) = (open(1), open(2));
+    let (a_id, device) = (node(1).id, a.device().unwrap());
+    let proof = a.prove(connection(1, 2), said(&b, 10, 20)).await.unwrap();
+    let part = proof.device[..1].to_vec();
+    b.keep(connection(2, 1), device.clone(), part.clone(), false).await.unwrap();
+    b.ended(&connection(2, 1));
+    let known = b.identity(&a_id).unwrap().known;
+    assert_eq!(known.as_ref().map(|(newest, _)| newest), Some(part[0].address()));
+    let said_now = Introduction { peer_known: known, ..said(&b, 10, 20) };
+    let rest = a.prove(bound(1, 2, 6), said_now).await.unwrap();
+    assert!(rest.device == proof.device[1..], "{} frames", rest.device.len());
+    b.keep(bound(2, 1, 6), device, rest.device, true).await.unwrap();
+    assert_eq!(b.check_proof(bound(2, 1, 6), rest.session, said(&a, 20, 10)).await, Ok(()));
+    assert!(lock(&b.0.coming).is_empty(), "from now on the row of the peer says it");
+    assert_eq!(b.identity(&node(3).id).unwrap().known, None);
+}
+
 /// What a peer brings is counted once, whatever it sends again, and for a day; a session serves for weeks and over restarts.
 // Proves: SY-32
 #[tokio::test]

@@ -9,11 +9,13 @@ use std::time::Duration;
 use sealtide_identity::NodeId;
 
 use super::{Node, lock};
-use crate::commands::gc;
+use crate::commands::gc::{self, OldStaged};
 use crate::engine::contents::{CHANNEL, answer};
 
 /// How often the store is looked through for what nobody needs.
 const TIDY_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// From a start to the first time that old staged records are dropped: peers come back meanwhile, and their sagas go on.
+const TIDY_FIRST: Duration = Duration::from_secs(15 * 60);
 /// Peers that are answered at once.
 const ANSWERED_AT_ONCE: usize = 16;
 
@@ -55,15 +57,17 @@ impl Node {
         self.0.fetching.lock().await
     }
 
-    /// Drops what was staged too long ago and frees what nobody needs, now and every few hours.
+    /// Frees what nobody needs, now and every few hours, and drops what was staged too long ago, not right now.
     // Spec: SY-67
     pub(super) fn tidy_store(&self) {
         let (node, mut stop) = (self.clone(), self.stopping());
         tokio::spawn(async move {
+            let (mut staged, mut wait) = (OldStaged::Kept, TIDY_FIRST);
             loop {
                 let tidied = node.clone();
                 // While a backup or a check reads the packs this round is left out: installs must not wait for it.
-                let free = move || tidied.store().try_collecting().map(|collecting| gc::free(&tidied, &collecting));
+                let free =
+                    move || tidied.store().try_collecting().map(|collecting| gc::free(&tidied, &collecting, staged));
                 let tidying = tokio::task::spawn_blocking(move || match free().unwrap_or(Ok(gc::Freed::default())) {
                     Ok(freed) if freed.collected.chunks > 0 || freed.collected.records > 0 => {
                         tracing::info!(collected = ?freed.collected, releases = freed.releases.len(), "what is unused was freed");
@@ -73,9 +77,10 @@ impl Node {
                 });
                 let _ = tidying.await;
                 tokio::select! {
-                    () = tokio::time::sleep(TIDY_EVERY) => {}
+                    () = tokio::time::sleep(wait) => {}
                     _ = stop.changed() => return,
                 }
+                (staged, wait) = (OldStaged::Dropped, TIDY_EVERY);
             }
         });
     }

@@ -1,10 +1,12 @@
 //! The relays of a node: where it logs in, and whom they let in for it. Spec: link C.5.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use sealtide_identity::{Invite, InviteId, NodeId, RelayAddress, RelayHint};
+use sealtide_store::Peer;
 
 use super::{Node, lock};
 use crate::commands::store_failure;
@@ -14,6 +16,8 @@ use crate::real::now;
 /// Peers that a relay is asked to let in, and for how long: 30 days. One entry is left for guests.
 const ALLOWS: usize = 255;
 const ALLOW_SECONDS: u32 = 30 * 86_400;
+/// How often they are asked anew, also when nothing changes: long before what they were told runs out.
+const TOLD_EVERY: Duration = Duration::from_secs(86_400);
 /// The setting that keeps the relays of tickets whose TLS ends in a proxy, and how many of them.
 pub(crate) const BEHIND_PROXIES: &str = "relays_behind_proxies";
 const BEHIND_PROXIES_MAX: usize = 8;
@@ -83,9 +87,7 @@ impl Node {
     /// Whom the relays are to let in for this node: its peers, and guests while an invite lives.
     pub(crate) fn tell_relays(&self) {
         let _one_after_the_other = lock(&self.0.relays_told);
-        let mut allows: BTreeMap<NodeId, u32> = BTreeMap::new();
-        let peers = self.known().peers();
-        allows.extend(peers.iter().filter(|peer| !peer.revoked).take(ALLOWS).map(|peer| (peer.node, ALLOW_SECONDS)));
+        let mut allows = peers_let_in(self.known().peers(), |peer| self.link().session(peer).is_some());
         let now_ms = now().wall_ms;
         if let Some(end_ms) = self.live_invites(now_ms).iter().map(|invite| invite.expires_ms).max() {
             let seconds = u32::try_from((end_ms - now_ms).div_ceil(1000)).unwrap_or(u32::MAX).min(ALLOW_SECONDS);
@@ -152,9 +154,13 @@ impl Node {
         self.0.door.enrolled.notify_one();
     }
 
-    /// Tells them now, and whenever an invite has enrolled somebody: it may be used up, whether a session came of it or
+    /// Tells them now, once a day, and whenever an invite has enrolled somebody: it may be used up, whether a session came of it or
     /// not. And stays logged in where tickets say that this node is met.
     pub(super) fn keep_relays_told(&self) {
+        self.keep_relays_told_each(TOLD_EVERY);
+    }
+
+    fn keep_relays_told_each(&self, time: Duration) {
         self.tell_relays();
         let mut wait = self.hold_relays_of_invites();
         let (node, mut stop) = (self.clone(), self.0.stop.subscribe());
@@ -162,7 +168,7 @@ impl Node {
             loop {
                 tokio::select! {
                     () = node.0.door.enrolled.notified() => {}
-                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep(wait.min(time)) => {}
                     _ = stop.wait_for(|stopped| *stopped) => return,
                 }
                 let told = node.clone();
@@ -175,6 +181,22 @@ impl Node {
             }
         });
     }
+}
+
+/// The peers that relays are asked to let in: where there are more than a relay takes of one node, those that are here and
+/// those that were last.
+fn peers_let_in(mut peers: Vec<Peer>, is_here: impl Fn(&NodeId) -> bool) -> BTreeMap<NodeId, u32> {
+    peers.retain(|peer| !peer.revoked);
+    if peers.len() > ALLOWS {
+        tracing::warn!(
+            peers = peers.len(),
+            let_in = ALLOWS,
+            "a relay lets in no more peers for one node: those that were not seen for longest reach it over no relay"
+        );
+        peers.sort_by_cached_key(|peer| Reverse((is_here(&peer.node), peer.last_seen_ms)));
+        peers.truncate(ALLOWS);
+    }
+    peers.into_iter().map(|peer| (peer.node, ALLOW_SECONDS)).collect()
 }
 
 #[cfg(test)]

@@ -361,9 +361,8 @@ fn newest_head(lines: &[Vec<Entry>], trust: &Trust, wall_ms: u64) -> Result<Sign
 // Spec: GW-78
 fn tell_refused(node: &Node, registry: &str, wanted: &Wanted, seq: Option<u64>, failure: &Failure) {
     let (name, hsl) = match failure.code.as_str() {
-        "head_retired" | "head_ahead" | "head_expired" | "other_channel" | "not_of_head" | "rollback" => {
-            ("release:head_refused", "#FF4500")
-        }
+        "head_retired" | "head_ahead" | "head_early" | "head_expired" | "other_channel" | "not_of_head"
+        | "rollback" => ("release:head_refused", "#FF4500"),
         "equivocation" => ("release:equivocation", "#FF0000"),
         _ if failure.exit == Exit::Verification => ("bundle:rejected", "#FF0000"),
         _ => return,

@@ -57,6 +57,10 @@ pub(crate) fn refused(what: &str, reason: &ReleaseRefused) -> Failure {
         ReleaseRefused::HeadExpired { .. } => failure.hint(
             "what is installed stays; the publisher renews the head while its node runs, and this node must reach it",
         ),
+        ReleaseRefused::HeadEarly { .. } => failure.hint(
+            "what is installed stays; is the clock here right? if it is, the publisher's was not, and its node signs another head \
+             when it is",
+        ),
         ReleaseRefused::UnknownKey(_) | ReleaseRefused::HeadAhead { .. } => {
             failure.hint("ask the publisher for a new trust file, and name it with --trust")
         }

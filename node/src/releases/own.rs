@@ -12,6 +12,7 @@ use sealtide_releases::bundle::{Channel, ChannelHead, Content, INTEGER_MAX, Mani
 use super::app::{App, Entry};
 use super::memory::Made;
 use crate::failure::{Exit, Failure};
+use crate::real::now;
 
 /// The pairs that signed, by the own key ledger.
 #[derive(Default)]
@@ -35,6 +36,8 @@ pub(super) struct OwnLine {
     pub(super) manifests: Vec<Signed<Manifest>>,
     /// The newest head.
     pub(super) head: Option<Signed<ChannelHead>>,
+    /// The newest that followers take, where a clock that was ahead dated some in the future.
+    pub(super) in_time: Option<Signed<ChannelHead>>,
     /// The first frame of each release.
     entries: BTreeMap<[u8; 32], Entry>,
     /// The highest number that was signed and the manifest that has it, also with a key that was given up since.
@@ -98,18 +101,41 @@ impl OwnKeys {
         Ok(found)
     }
 
-    /// The newest head of a channel of an app that this node signed; those of a key that was given up come last. No signature is looked at
-    /// of a head that says less than one that counts.
+    /// The newest head of a channel of an app that this node signed; those of a key that was given up come last.
     ///
     /// # Errors
     /// As the store reports.
     pub(crate) fn newest_head(&self, app: &App, channel: &Channel) -> Result<Option<Signed<ChannelHead>>, Failure> {
+        self.newest_where(app, channel, |_, _| true)
+    }
+
+    /// The same, without those of a key that was given up and those that a clock dated ahead which was wrong.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub(crate) fn newest_in_time(
+        &self,
+        app: &App,
+        channel: &Channel,
+        wall_ms: u64,
+    ) -> Result<Option<Signed<ChannelHead>>, Failure> {
+        let counts = |version, head: &ChannelHead| !self.compromised.contains_key(&version) && !head.is_early(wall_ms);
+        self.newest_where(app, channel, counts)
+    }
+
+    /// No signature is looked at of a head that says less than one that counts.
+    fn newest_where(
+        &self,
+        app: &App,
+        channel: &Channel,
+        counts: impl Fn(KeyVersion, &ChannelHead) -> bool,
+    ) -> Result<Option<Signed<ChannelHead>>, Failure> {
         let mut newest: Option<((bool, u64, u64), Signed<ChannelHead>)> = None;
         app.each_entry(&mut |of, entry| {
             let content = entry.head.content();
-            let standing =
-                self.claimed(&entry.head).map(|(version, _)| self.standing(*version, content.seq, content.issued_at));
-            if let Some(standing) = standing.filter(|_| of == channel)
+            let claimed = self.claimed(&entry.head).filter(|(version, _)| of == channel && counts(*version, content));
+            let standing = claimed.map(|(version, _)| self.standing(*version, content.seq, content.issued_at));
+            if let Some(standing) = standing
                 && newest.as_ref().is_none_or(|(best, _)| *best < standing)
                 && self.head(app, channel, entry).is_some()
             {
@@ -250,9 +276,16 @@ impl OwnLine {
                 Err(failure) => drop(unread.insert(frame.manifest_sha256, failure)),
             }
         }
-        let newest = frames.iter().max_by_key(|frame| keys.standing(frame.version, frame.seq, frame.issued_at));
-        own.head = newest.map(|newest| app.entry_at(&newest.sid)).transpose()?.map(|entry| entry.head);
-        let named = newest.map(|newest| newest.manifest_sha256);
+        frames.sort_by_key(|frame| std::cmp::Reverse(keys.standing(frame.version, frame.seq, frame.issued_at)));
+        own.head = frames.first().map(|newest| app.entry_at(&newest.sid)).transpose()?.map(|entry| entry.head);
+        for frame in frames.iter().filter(|frame| !keys.compromised.contains_key(&frame.version)) {
+            let head = app.entry_at(&frame.sid)?.head;
+            if !head.content().is_early(now().wall_ms) {
+                own.in_time = Some(head);
+                break;
+            }
+        }
+        let named = frames.first().map(|newest| newest.manifest_sha256);
         if let Some(failure) = named.filter(|named| !all.contains_key(named)).and_then(|named| unread.remove(&named)) {
             return Err(failure);
         }
@@ -297,11 +330,18 @@ impl OwnLine {
         self.manifests.last().map(Signed::hash).or(self.newest.map(|(_, manifest)| manifest))
     }
 
-    /// The numbers that were taken back. A number that is yet to be given cannot be one: a thief may have said so.
+    /// The numbers that were taken back; what was stays so, whatever the clock said when. A number that is yet to be given cannot be one:
+    /// a thief may have said so.
     pub(super) fn yanked(&self) -> Vec<u64> {
         let newest = self.newest.map_or(0, |(newest, _)| newest);
-        let yanked = self.head.iter().flat_map(|head| head.content().yanked.iter().copied());
-        yanked.filter(|seq| *seq <= newest).collect()
+        let heads = self.head.iter().chain(&self.in_time);
+        let all: BTreeSet<u64> = heads.flat_map(|head| head.content().yanked.iter().copied()).collect();
+        all.into_iter().filter(|seq| *seq <= newest).collect()
+    }
+
+    /// The newest head of a release that followers take, if there is one.
+    pub(super) fn head_of(&self, manifest: &Manifest) -> Option<&ChannelHead> {
+        self.in_time.as_ref().map(Signed::content).filter(|head| head.seq == manifest.seq)
     }
 
     /// The first frame of a release.

@@ -332,9 +332,10 @@ fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<
     let is_fresh = |head: &ChannelHead| {
         head.manifest_sha256 == manifest.hash()
             && head.epoch == epoch
+            && head.yanked == line.yanked()
             && now().wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS)
     };
-    if line.head.as_ref().is_some_and(|head| is_fresh(head.content())) {
+    if line.head_of(manifest.content()).is_some_and(is_fresh) {
         return Ok(None);
     }
     let head = sign_head(desk, manifest, line, line.yanked())?;
@@ -459,7 +460,7 @@ fn bundle_head_of(manifest: &Signed<Manifest>, ledger: &[LedgerRecord], proof: V
 }
 
 /// The head that names a manifest as the newest of its channel, from now on for seven days. It is later than the one before, whatever
-/// the clock says: followers take the later of two of a release.
+/// the clock says: followers take the later of two of a release. One that is dated in the future they do not take.
 fn sign_head(
     desk: &Desk,
     manifest: &Signed<Manifest>,
@@ -467,8 +468,7 @@ fn sign_head(
     yanked: Vec<u64>,
 ) -> Result<Signed<ChannelHead>, Failure> {
     let (content, wall_ms) = (manifest.content(), now().wall_ms);
-    let before = line.head.as_ref().map(Signed::content).filter(|before| before.seq == content.seq);
-    let issued_at = before.map_or(wall_ms, |before| wall_ms.max(before.issued_at + 1));
+    let issued_at = line.head_of(content).map_or(wall_ms, |before| wall_ms.max(before.issued_at + 1));
     desk.sign_release(|_, epoch| ChannelHead {
         registry: content.registry.clone(),
         channel: content.channel.clone(),

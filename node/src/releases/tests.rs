@@ -256,6 +256,44 @@ fn a_head_of_before_a_yank_does_not_undo_it() {
     assert_eq!(scene.own().yanked(), [1]);
 }
 
+/// A clock that was ahead once dates a head for years to come: nobody takes it, and the publisher signs another one that says no less.
+#[test]
+fn a_head_of_a_clock_that_was_ahead_binds_nobody() {
+    let scene = Scene::new();
+    let keys = &scene.keys;
+    let (first, second) = (scene.manifest(1, keys), scene.manifest(2, keys));
+    let ahead = |yanked: &[u64]| {
+        let mut head = scene.head(&second, 0, yanked, keys).content().clone();
+        head.issued_at += 70 * 365 * 86_400_000;
+        head.not_after = head.issued_at + HEAD_MS_DEFAULT;
+        Signed::sign(head, pair(keys))
+    };
+    let before = scene.head(&first, 5000, &[], keys);
+    let tip = scene.frame(None, 1, &first, &before);
+    let tip = scene.frame(Some(&tip), 2, &second, &ahead(&[1]));
+    assert_eq!(scene.chosen(&Seen::default(), None), Ok(1), "as if it were not there");
+    let line = scene.own();
+    assert_eq!(
+        (line.next_seq().unwrap(), line.yanked(), line.head_of(second.content())),
+        (3, vec![1], None),
+        "one is to be signed"
+    );
+    let again = scene.head(&second, 1000, &line.yanked(), keys);
+    let tip = scene.frame(Some(&tip), 2, &second, &again);
+    assert_eq!(scene.chosen(&Seen::default(), None), Ok(2));
+    assert_eq!(scene.own().head_of(second.content()), Some(again.content()), "and that is enough");
+    let more = scene.head(&second, 500, &[1, 2], keys);
+    scene.frame(Some(&tip), 2, &second, &more);
+    assert_eq!(scene.own().yanked(), [1, 2]);
+    // Where it is the only one, the reason is said.
+    let scene = Scene::new();
+    let only = scene.manifest(1, &scene.keys);
+    let mut head = scene.head(&only, 0, &[], &scene.keys).content().clone();
+    (head.issued_at, head.not_after) = (head.issued_at + 90_000_000, head.not_after + 90_000_000);
+    scene.frame(None, 1, &only, &Signed::sign(head, pair(&scene.keys)));
+    assert_eq!(scene.chosen(&Seen::default(), None), Err("head_early".to_owned()));
+}
+
 #[test]
 fn the_copy_of_the_ledger_goes_on_behind_itself_alone() {
     let scene = Scene::new();

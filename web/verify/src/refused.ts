@@ -9,7 +9,7 @@ export const REFUSED_CODES = [
   'trust', 'trust_file', 'no_trust', 'seen_file',
   // Whether a release counts. Spec: gateway §9.5 to §9.7.
   'other_registry', 'unknown_key', 'bad_signature', 'key_version', 'key_expired', 'key_compromised',
-  'head_retired', 'head_ahead', 'head_expired', 'not_a_head', 'other_channel', 'other_app', 'not_of_head',
+  'head_retired', 'head_ahead', 'head_early', 'head_expired', 'not_a_head', 'other_channel', 'other_app', 'not_of_head',
   'rollback', 'equivocation', 'yanked', 'expired',
   // Answers of a gateway, and what the older system signed. Spec: gateway §7.3, §8.1, §9.1.
   'bad_answer', 'not_signed', 'untrusted',

@@ -316,6 +316,8 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   assert.equal(await verified(head(first)), 'taken');
   assert.equal(await verified(head(first), NOW + 7 * DAY), 'head_expired');
   assert.equal(await verified(head(first, { epoch: 2 })), 'head_ahead');
+  const { issuedAt } = head(first).content;
+  assert.deepEqual([await verified(head(first), issuedAt - DAY), await verified(head(first), issuedAt - DAY - 1)], ['taken', 'head_early']);
   assert.equal(await verified(head(first, { registry: 'releases^x' })), 'other_registry');
   assert.equal(await verified(readHead(publisher.head({}, 2))), 'unknown_key');
   const seen = new Seen();

@@ -69,6 +69,14 @@ pub enum ReleaseRefused {
         /// Of the head.
         found: u64,
     },
+    /// The head is dated in the future.
+    #[error("the head of channel {channel} was signed at {issued}, which is more than a day from now")]
+    HeadEarly {
+        /// Of the head.
+        channel: Channel,
+        /// When, as it says.
+        issued: String,
+    },
     /// The head says nothing about today.
     #[error("the head of channel {channel} expired at {ended}: nobody can say that this is still the newest release")]
     HeadExpired {
@@ -156,6 +164,7 @@ impl ReleaseRefused {
             Self::KeyCompromised(_) => "key_compromised",
             Self::HeadRetired => "head_retired",
             Self::HeadAhead { .. } => "head_ahead",
+            Self::HeadEarly { .. } => "head_early",
             Self::HeadExpired { .. } => "head_expired",
             Self::Channel { .. } => "other_channel",
             Self::Name { .. } => "other_app",
@@ -201,7 +210,8 @@ impl Trust {
         Ok(Trusted(signed))
     }
 
-    /// Whether a head counts now: both signatures of the pair that is active at the newest epoch, and in date.
+    /// Whether a head counts now: both signatures of the pair that is active at the newest epoch, and in date: neither over, nor
+    /// signed more than a day from now.
     ///
     /// # Errors
     /// [`ReleaseRefused`].
@@ -218,6 +228,10 @@ impl Trust {
         }
         if head.epoch > self.epoch() {
             return Err(ReleaseRefused::HeadAhead { trusted: self.epoch(), found: head.epoch });
+        }
+        if head.is_early(wall_ms) {
+            let issued = write_time(head.issued_at);
+            return Err(ReleaseRefused::HeadEarly { channel: head.channel.clone(), issued });
         }
         if wall_ms >= head.not_after {
             let ended = write_time(head.not_after);

@@ -19,6 +19,9 @@ pub const HEAD_MS_DEFAULT: u64 = 7 * 86_400_000;
 /// How long it can hold, at most: 90 days, in ms.
 pub const HEAD_MS_MAX: u64 = 90 * 86_400_000;
 
+/// How far ahead of the own clock a head may be dated: clocks differ, one day at most.
+const AHEAD_MS_MAX: u64 = 86_400_000;
+
 /// The head of a channel, as it says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelHead {
@@ -40,6 +43,13 @@ pub struct ChannelHead {
     pub not_after: u64,
     /// Numbers of releases that nobody should install, ascending.
     pub yanked: Vec<u64>,
+}
+
+impl ChannelHead {
+    /// Whether it is dated in the future: the clock of whoever signed it was ahead, and it would count as the newest until then.
+    pub fn is_early(&self, wall_ms: u64) -> bool {
+        self.issued_at > wall_ms.saturating_add(AHEAD_MS_MAX)
+    }
 }
 
 impl Content for ChannelHead {

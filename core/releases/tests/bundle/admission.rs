@@ -69,6 +69,8 @@ fn freeze() {
     let at = |now| code(ask(&trust, &Seen::default(), &head, &manifest, &wanted("stable"), now));
     let end = publisher.now + HEAD_MS_DEFAULT;
     assert_eq!((at(end - 1), at(end)), ("taken", "head_expired"));
+    let signed = publisher.now;
+    assert_eq!((at(signed - DAY), at(signed - DAY - 1)), ("taken", "head_early"));
     // A head that says it holds for longer than a head can.
     let mut long = publisher.head_of(&manifest, &[]);
     long.not_after = long.issued_at + HEAD_MS_MAX + 1;

@@ -9,9 +9,10 @@
 
 use std::collections::VecDeque;
 
+use sealtide_crypto::Now;
 use sealtide_ibgib::{Address, Verified};
 
-use super::{Control, ControlOutput, State};
+use super::{Control, ControlOutput, KEYSTONE_BYTES_PER_MS, State};
 use crate::message::{HelloIdentity, KEYSTONE_FRAMES_MAX};
 use crate::{MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 
@@ -210,7 +211,7 @@ impl Control {
     }
 
     /// The driver made the proof.
-    pub(super) fn proved(&mut self, proof: Result<Proof, Refused>) {
+    pub(super) fn proved(&mut self, now: Now, proof: Result<Proof, Refused>) {
         let proof = match proof {
             Ok(proof) => proof,
             Err(refused) => return self.refuse(refused),
@@ -221,7 +222,7 @@ impl Control {
         }
         connect.proof_sent = true;
         let first = connect.own.keystone.clone();
-        self.send_keystone(&first, &proof.device);
+        self.send_keystone(now, &first, &proof.device);
         // The newest that fit; the peer asks for older ones that it does not hold.
         let mut room = FRAMES_BYTES;
         let fitting = proof.session.iter().rev().take(KEYSTONE_FRAMES_MAX).take_while(|frame| {
@@ -248,16 +249,17 @@ impl Control {
     }
 
     /// The driver kept a part of a keystone.
-    pub(super) fn kept(&mut self, result: Result<(), Refused>) {
+    pub(super) fn kept(&mut self, now: Now, result: Result<(), Refused>) {
         if let Err(refused) = result {
             return self.refuse(refused);
         }
         let Some(connect) = &mut self.connect else { return };
         connect.keeping = false;
-        if let Some((first, _, true)) = connect.keeps.pop_front()
-            && connect.peer_owner() == Some(&first)
-        {
-            connect.owner_came = true;
+        if let Some((first, frames, last)) = connect.keeps.pop_front() {
+            connect.owner_came |= last && connect.peer_owner() == Some(&first);
+            if !frames.is_empty() {
+                self.prolong(now, 0);
+            }
         }
         self.keep_next();
         self.check_proof();
@@ -274,11 +276,11 @@ impl Control {
     }
 
     /// The driver answers a question of the peer.
-    pub(super) fn answer_keystone(&mut self, first: &Address, frames: &[Verified]) {
+    pub(super) fn answer_keystone(&mut self, now: Now, first: &Address, frames: &[Verified]) {
         let Some(connect) = &mut self.connect else { return };
         if let Some(place) = connect.questions.iter().position(|asked| asked == first) {
             connect.questions.swap_remove(place);
-            self.send_keystone(first, frames);
+            self.send_keystone(now, first, frames);
         }
     }
 
@@ -313,7 +315,9 @@ impl Control {
         }
     }
 
-    fn send_keystone(&mut self, first: &Address, frames: &[Verified]) {
+    fn send_keystone(&mut self, now: Now, first: &Address, frames: &[Verified]) {
+        let bytes: usize = frames.iter().map(|frame| frame.encoded().len()).sum();
+        self.prolong(now, bytes as u64 / KEYSTONE_BYTES_PER_MS);
         let parts = parts(frames);
         let count = parts.len();
         for (place, part) in parts.into_iter().enumerate() {

@@ -186,6 +186,53 @@ fn a_refusal_of_the_driver_and_the_end_of_time() {
     assert_eq!(drain(&mut control), [ControlOutput::WakeAt(15_000)]);
 }
 
+/// Keystones of years take longer than a handshake: time begins anew with each part of them, to a bound, and whoever sends
+/// them waits longer for the ACCEPT.
+// Proves: SY-55
+#[test]
+fn long_keystones_get_more_time() {
+    let at = |mono_ms| Now { mono_ms, wall_ms: 0 };
+    let met = || {
+        let mut control = machine("a");
+        control.handle(START, ControlInput::Message(hello(3, Some(signature("p").address().clone()))));
+        control.handle(START, ControlInput::Message(Message::Challenge([9; 32]).encode()));
+        drain(&mut control);
+        control
+    };
+    let ends_at = |control: &mut Control, mono_ms| {
+        control.handle(at(mono_ms - 1), ControlInput::Tick);
+        assert_eq!(drain(control), [ControlOutput::WakeAt(mono_ms)]);
+        control.handle(at(mono_ms), ControlInput::Tick);
+        matches!(drain(control).last(), Some(ControlOutput::Failed(AbortCode::Timeout, _)))
+    };
+    let mut control = met();
+    let part = |control: &mut Control, mono_ms: u64, frames: Vec<Verified>, last| {
+        control.handle(at(mono_ms), ControlInput::Message(keystone("p", frames, last)));
+        control.handle(at(mono_ms), ControlInput::Kept(Ok(())));
+        drain(control);
+    };
+    let mut now = START.mono_ms;
+    for number in 0..100 {
+        now += 9_000;
+        part(&mut control, now, vec![signature(&format!("p {number}"))], false);
+        if now + 10_000 > 605_000 {
+            break;
+        }
+        control.handle(at(now + 9_999), ControlInput::Tick);
+        assert_eq!(drain(&mut control), [ControlOutput::WakeAt(now + 10_000)], "part {number}");
+    }
+    assert!(ends_at(&mut control, 605_000), "not for ever");
+    let mut control = met();
+    part(&mut control, 9_000, Vec::new(), true);
+    assert!(ends_at(&mut control, 15_000), "an empty part brings nothing");
+    let mut control = met();
+    let device: Vec<Verified> = (0..64).map(|n| signature(&format!("{n} {}", "x".repeat(3000)))).collect();
+    let bytes: usize = device.iter().map(|frame| frame.encoded().len()).sum();
+    control.handle(at(6_000), ControlInput::Proved(Ok(Proof { device, session: vec![signature("session")] })));
+    drain(&mut control);
+    assert!(bytes > 192_000 && ends_at(&mut control, 16_000 + bytes as u64 / 64), "the peer has to read it");
+}
+
 /// Without identities a node takes the CHALLENGE of a peer that has them, and then its refusal.
 // Proves: SY-91
 #[test]

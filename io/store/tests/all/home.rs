@@ -164,19 +164,55 @@ fn staged_records_expire_after_a_week_and_outcomes_after_a_month() {
     store.commit(&space, &conformance::of_saga(committed)).unwrap();
     store.stage(&space, &left, &[conformance::stone_of("b")], &[]).unwrap();
     clock.fetch_add(6 * day, Ordering::Relaxed);
-    store.expire().unwrap();
+    store.expire(|_| false).unwrap();
     assert_eq!(store.saga_state(&left), SagaState::Staged);
     clock.fetch_add(2 * day, Ordering::Relaxed);
-    store.expire().unwrap();
+    store.expire(|_| false).unwrap();
     assert_eq!([committed, left].map(|saga| store.saga_state(&saga)), [SagaState::Committed, SagaState::Aborted]);
     assert!(store.view(&space).unwrap().staged(&left).is_empty());
     drop(store);
     let store = open();
     assert_eq!([committed, left].map(|saga| store.saga_state(&saga)), [SagaState::Committed, SagaState::Aborted]);
     clock.fetch_add(23 * day, Ordering::Relaxed);
-    store.expire().unwrap();
+    store.expire(|_| false).unwrap();
     assert_eq!([committed, left].map(|saga| store.saga_state(&saga)), [SagaState::Unknown, SagaState::Aborted]);
     drop(store);
     clock.fetch_add(30 * day, Ordering::Relaxed);
     assert_eq!(open().saga_state(&left), SagaState::Unknown, "the same after reopening");
+}
+
+/// A sync may take longer than a week; what it brought is dropped only when it does not go on.
+#[test]
+fn a_saga_that_goes_on_or_is_at_work_does_not_expire() {
+    let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+    let shown = Arc::clone(&clock);
+    let config = Config { wall_ms: Arc::new(move || shown.load(Ordering::Relaxed)), ..Config::default() };
+    let disk = Arc::new(MemDisk::new(1));
+    let open = || Store::open(Arc::<MemDisk>::clone(&disk), config.clone()).unwrap();
+    let day = 24 * 3600 * 1000;
+    let mut store = open();
+    let space = store.create_space(conformance::space_frame(1)).unwrap();
+    let saga = SagaId([1; 32]);
+    // A part every five days, over restarts.
+    for part in 0..4 {
+        store.stage(&space, &saga, &[conformance::stone_of(&format!("part {part}"))], &[]).unwrap();
+        store.sync().unwrap();
+        clock.fetch_add(5 * day, Ordering::Relaxed);
+        drop(store);
+        store = open();
+        store.expire(|_| false).unwrap();
+        assert_eq!(store.saga_state(&saga), SagaState::Staged, "after part {part}");
+    }
+    // At work, and nothing came for long: by the clock, which may have been set meanwhile.
+    clock.fetch_add(400 * day, Ordering::Relaxed);
+    store.expire(|at_work| *at_work == saga).unwrap();
+    assert_eq!(store.saga_state(&saga), SagaState::Staged);
+    // Begun by a clock that was ahead: when it is set right the time of the saga is, too.
+    store.stage(&space, &saga, &[conformance::stone_of("ahead")], &[]).unwrap();
+    clock.fetch_sub(400 * day, Ordering::Relaxed);
+    store.stage(&space, &saga, &[conformance::stone_of("set right")], &[]).unwrap();
+    assert_eq!(store.view(&space).unwrap().staged(&saga).len(), 6, "nothing was lost");
+    clock.fetch_add(8 * day, Ordering::Relaxed);
+    store.expire(|_| false).unwrap();
+    assert_eq!(store.saga_state(&saga), SagaState::Aborted, "what does not go on is dropped");
 }

@@ -23,7 +23,10 @@ struct Home {
 
 impl Home {
     fn new(seed: u64) -> Self {
-        let identities = room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap();
+        Self::of(seed, room(&MemDisk::new(seed), &MemPlace::default(), [1; 32], seed).unwrap())
+    }
+
+    fn of(seed: u64, identities: Identities) -> Self {
         let keystones = Arc::new(identities.clone());
         let engine = Engine::with_keystones(RealWorld, identities.0.store.clone(), node(seed).id, keystones);
         Self { seed, identities, engine }
@@ -129,6 +132,10 @@ fn what_a_member_may_do() {
     {
         a.enters(space, &b, role);
         assert_eq!((a.engine.role(&b.id(), &space), all()), (Some(role), expected));
+        let of = |home: &Home| a.engine.grants_of(&home.id(), &space);
+        let mut each = [of(&a), of(&b)].concat();
+        each.sort_by_key(|grant| grant.node);
+        assert_eq!(a.engine.grants(), each, "all at once");
     }
     assert_eq!(a.engine.remove_member(&b.id()).unwrap(), [space]);
     assert_eq!(all(), [false; 4], "removed");
@@ -305,4 +312,41 @@ fn what_is_held_may_lack_what_nobody_has() {
         assert_eq!(held(), 0, "by hand: {by_hand}");
         assert!(new.iter().all(|record| a.records(&space).contains_key(&record.sid())), "by hand: {by_hand}");
     }
+}
+
+/// A clock that was far ahead once leaves the times of a device ahead. What it then signs beyond the end of its delegation nobody
+/// counts, so it is not written, and whoever asked hears why.
+// Proves: SY-102
+#[test]
+fn a_change_that_nobody_would_count_is_refused() {
+    const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+    let ms = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let shown = ms.clone();
+    let clock: Clock = Arc::new(move || Stamp { ms: shown.fetch_add(1, Ordering::Relaxed) });
+    let identities = room_at(&MemDisk::new(31), &MemPlace::default(), [1; 32], 31, clock).unwrap();
+    identities.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+    let a = Home::of(31, identities);
+    let space = a.space();
+    let adds = |name: u8| {
+        a.engine.change_members(space, |list| {
+            let keystone = Address::parse(&format!("keystone^{name:064X}")).unwrap();
+            list.insert(Member { keystone, nodes: BTreeSet::new(), role: Role::Read, since_ms: 1 });
+            true
+        })
+    };
+    let listed = || a.engine.members(&space).unwrap().newest.members.members.len();
+    assert!(adds(1).unwrap());
+    assert_eq!(listed(), 2);
+    ms.fetch_add(20 * YEAR_MS, Ordering::Relaxed);
+    a.identities.post(&a.device()).unwrap();
+    ms.fetch_sub(20 * YEAR_MS, Ordering::Relaxed);
+    let frames = || a.records(&space).values().filter(|record| record.address().ib() == "members").count();
+    let before = frames();
+    let refused = adds(2).unwrap_err();
+    assert!(matches!(&refused, MembersRefused::NotCounted { signed } if signed.starts_with("2047-01")), "{refused:?}");
+    assert_eq!((frames(), listed()), (before, 2), "nothing was written");
+    let until = Some(Stamp { ms: 1_800_000_000_000 + 30 * YEAR_MS });
+    a.identities.delegate(&DelegationOrder { node: a.id(), verbs: vec![Verb::Sync, Verb::Post], until }).unwrap();
+    assert!(adds(2).unwrap());
+    assert_eq!(listed(), 3, "the cure");
 }

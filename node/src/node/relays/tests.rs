@@ -4,7 +4,6 @@ use std::time::Duration;
 use sealtide_crypto::{Seed, SeededEntropy, SigningKey};
 use sealtide_identity::{Invite, InviteId, InviteSecret, Role};
 use sealtide_link::{Admission, Admit, Link, LinkConfig, Refused, Relay, RelayConfig};
-use sealtide_store::Peer;
 
 use super::*;
 use crate::config::Config;
@@ -154,4 +153,31 @@ async fn a_relay_of_others_that_a_ticket_names_is_kept_while_the_invite_lives() 
     until("it is held after a start", || is_met(&node)).await;
     crate::commands::ticket::revoke(&node, &HEXLOWER.encode(&made.invite.id)).unwrap();
     until("it may go", || !is_met(&node)).await;
+}
+
+/// What relays were told runs out after 30 days; they are told again before, though nothing changed.
+// Proves: LK-104
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_are_told_again_and_again_who_is_let_in() {
+    let rig = Rig::new().await;
+    rig.node.keep_relays_told_each(Duration::from_millis(20));
+    let peer = rig.visitor(2);
+    until("the peer is not let in", || peer.relays()[0].why_not.is_some()).await;
+    rig.node.with_peers(|known| known.put_peer(&Peer::new(peer.id(), now()))).unwrap();
+    until("the peer is let in", || peer.relays()[0].up).await;
+}
+
+/// A relay takes 256 entries of one node: with more peers, those get one that are here or were last.
+#[test]
+fn of_many_peers_those_seen_last_are_let_in() {
+    let id = |number: u16| NodeId::from_bytes([number.to_be_bytes(); 16].concat().try_into().unwrap());
+    let peer = |number: u16| {
+        let mut peer = Peer::new(id(number), now());
+        (peer.last_seen_ms, peer.revoked) = (u64::from(number), number == 999);
+        peer
+    };
+    let let_in = peers_let_in((0..1000).map(peer).collect(), |node| *node == id(3));
+    assert_eq!(let_in.len(), ALLOWS);
+    let last: Vec<u16> = (0..1000).filter(|number| let_in.contains_key(&id(*number))).collect();
+    assert_eq!(last, [3].into_iter().chain(745..999).collect::<Vec<_>>());
 }

@@ -7,6 +7,9 @@ import type { SignedManifest } from './manifest.js';
 import { exactly, hex32, integer, isBelow, name, positive } from './members.js';
 import type { Trust, TrustedPair } from './trust.js';
 
+/** How far ahead of the own clock a head may be dated. */
+const HEAD_AHEAD_MS_MAX = 86_400_000;
+
 /**
  * Whether a manifest counts: its registry, both signatures, the state of the version that signed. `earlier` are other manifests
  * of its channel, from which a compromised version's last good one can be reached. Says nothing about freshness.
@@ -46,9 +49,10 @@ export async function verifyManifest(
 }
 
 /**
- * Whether a head counts now: both signatures of the pair that is active at the newest epoch, and in date.
+ * Whether a head counts now: both signatures of the pair that is active at the newest epoch, and in date: neither over, nor signed
+ * more than a day from now.
  *
- * @throws Refused `other_registry`, `unknown_key`, `bad_signature`, `head_retired`, `head_ahead`, `head_expired`
+ * @throws Refused `other_registry`, `unknown_key`, `bad_signature`, `head_retired`, `head_ahead`, `head_early`, `head_expired`
  */
 // Spec: GW-104
 export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number): Promise<void> {
@@ -62,6 +66,10 @@ export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number)
   if (content.epoch > trust.epoch) {
     const text = `the head of the channel is of epoch ${content.epoch} of the key ledger, and only ${trust.epoch} is known here`;
     throw new Refused('head_ahead', text);
+  }
+  if (content.issuedAt > wallMs + HEAD_AHEAD_MS_MAX) {
+    const text = `the head of channel ${content.channel} was signed at ${writeTime(content.issuedAt)}, which is more than a day from now`;
+    throw new Refused('head_early', text);
   }
   if (wallMs >= content.notAfter) {
     const ended = writeTime(content.notAfter);
