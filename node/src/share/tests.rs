@@ -1,6 +1,8 @@
 //! What a folder does when changes here and changes from elsewhere meet. One worker without its thread; the other node
 //! is played by committing frames of its making.
 
+mod another;
+
 use std::collections::BTreeSet;
 
 use sealtide_folder::Folder;
@@ -94,16 +96,6 @@ impl Rig {
     fn check_out(&mut self) {
         let mut round = Round::default();
         self.worker.read_news(&mut round);
-        self.worker.step(&mut round).unwrap();
-    }
-
-    /// Looks again and again, as the thread does, until the directory that stands there now is taken; then at all of it.
-    fn look_until_taken(&mut self) {
-        let mut round = Round { full: true, ..Round::default() };
-        while self.worker.step(&mut round).is_err() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        assert!(self.worker.follow_root(&mut round), "another directory was taken");
         self.worker.step(&mut round).unwrap();
     }
 
@@ -474,90 +466,6 @@ fn a_file_that_is_written_all_the_time_is_not_read_all_the_time() {
     let mut round = Round { dirty: std::mem::take(&mut rig.worker.unlooked), ..Round::default() };
     rig.worker.put_off_busy(&mut round, Instant::now() + LOOK);
     assert_eq!((round.dirty.len(), rig.worker.busy.len()), (1, 0));
-}
-
-/// A copy takes the place of the directory, in one step: the watch goes to it, and it is looked through.
-#[test]
-fn the_watch_follows_a_directory_that_takes_the_place_of_another() {
-    let mut rig = Rig::new(Role::Admin);
-    rig.write("a", "one");
-    assert!(!rig.worker.follow_root(&mut Round::default()));
-    let [copy, aside] = ["copy", "aside"].map(|name| rig.root.with_extension(name));
-    std::fs::create_dir(&copy).unwrap();
-    std::fs::copy(rig.root.join("a"), copy.join("a")).unwrap();
-    std::fs::rename(&rig.root, &aside).unwrap();
-    std::fs::rename(&copy, &rig.root).unwrap();
-    let mut round = Round { full: true, ..Round::default() };
-    assert!(rig.worker.step(&mut round).is_err(), "more may come to it");
-    while rig.worker.step(&mut round).is_err() {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let mut round = Round::default();
-    assert!(rig.worker.follow_root(&mut round));
-    assert!(round.full && rig.worker.watching.is_some());
-    assert!(!rig.worker.follow_root(&mut Round::default()), "once");
-    std::fs::remove_dir_all(&aside).unwrap();
-}
-
-/// `mv D D.old; cp -a D.old D`, of which more than half is made; and as for a reader, nothing of it is in anybody's way.
-#[test]
-fn what_a_copy_of_the_directory_lacks_comes_back_and_what_it_has_is_no_edit() {
-    for role in [Role::Admin, Role::Read] {
-        let mut rig = Rig::new(role);
-        let files: Vec<String> = (0..6).map(|n| format!("f{n}")).collect();
-        rig.arrives(
-            files.iter().map(|path| frame(path, path).genesis(later(), &uuid(&mut OsEntropy)).unwrap()).collect(),
-        );
-        rig.look();
-        assert_eq!(rig.names(), files);
-        let records = rig.worker.view.info().unwrap().records;
-        let aside = rig.root.with_extension("aside");
-        std::fs::rename(&rig.root, &aside).unwrap();
-        std::fs::create_dir(&rig.root).unwrap();
-        for path in &files[..4] {
-            std::fs::copy(aside.join(path), rig.root.join(path)).unwrap();
-        }
-        rig.look_until_taken();
-        assert_eq!(rig.names(), files, "{role:?}");
-        assert_eq!(rig.worker.view.info().unwrap().records, records, "nothing was deleted or edited: {role:?}");
-        assert!(rig.status().local_only.is_empty(), "{role:?}");
-        std::fs::remove_dir_all(&aside).unwrap();
-    }
-}
-
-/// A disk with what the directory held some time ago is mounted over what was checked out below it.
-#[test]
-fn an_old_disk_that_is_mounted_edits_and_deletes_nothing() {
-    let mut rig = Rig::new(Role::Admin);
-    let first: Vec<Verified> = ["a", "b", "c"]
-        .map(|path| frame(path, "old").genesis(Stamp { ms: 5_000 }, &uuid(&mut OsEntropy)).unwrap())
-        .into();
-    rig.arrives(first.clone());
-    rig.write("mine", "old");
-    let disk = rig.root.with_extension("disk");
-    assert!(std::process::Command::new("cp").arg("-a").args([&rig.root, &disk]).status().unwrap().success());
-    std::fs::write(disk.join("c"), "edited on the disk").unwrap();
-    let newer = |first: &Verified| {
-        let path = FileFrame::read(first).unwrap().path;
-        FileFrame { mtime: 6_000, ..frame(&path, "new") }.evolve(first, Stamp { ms: 6_000 }).unwrap()
-    };
-    rig.arrives(first.iter().map(newer).collect());
-    rig.arrives(vec![frame("added", "new").genesis(later(), &uuid(&mut OsEntropy)).unwrap()]);
-    rig.write("mine", "new");
-    std::fs::rename(&rig.root, rig.root.with_extension("below")).unwrap();
-    std::fs::rename(&disk, &rig.root).unwrap();
-    rig.look_until_taken();
-    for path in ["a", "b", "c", "mine", "added"] {
-        assert_eq!(rig.text(path).as_deref(), Some("new"), "{path}");
-    }
-    assert!(
-        ["a", "b", "mine", "added"].iter().all(|path| rig.at(path).1.len() == 1),
-        "nothing was made on an old version"
-    );
-    let conflicts: Vec<_> = rig.status().conflicts.into_iter().map(|conflict| conflict.path).collect();
-    assert_eq!(conflicts, ["c"], "what was edited on the disk is a second version");
-    assert_eq!(rig.names().len(), 6, "{:?}", rig.names());
-    std::fs::remove_dir_all(rig.root.with_extension("below")).unwrap();
 }
 
 /// 30 files here; a saga deletes 20 of them and brings a new one.

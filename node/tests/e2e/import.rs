@@ -98,6 +98,7 @@ fn long_names_go_out_and_come_back() {
     let path = format!("{long}/{long}/{long}/{}/f.md", "d".repeat(251));
     assert_eq!(path.len(), 1024);
     write(&machine.notes(), &path, "deep\n");
+    set_mtime(&machine.notes().join(&path), 1_600_000_000, 0);
     let mut node = machine.share();
     machine.recorded();
     let name = "план ".repeat(28);
