@@ -113,8 +113,9 @@ pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
         node.known().remove_invite(&invite.id).map_err(store_failure)?;
     }
     node.known().remove_grants_in(space).map_err(store_failure)?;
-    node.engine().drop_held(space).map_err(store_failure)?;
     node.store().remove_space(space).map_err(store_failure)?;
+    // Behind that nothing is put aside for it any more.
+    node.engine().drop_held(space).map_err(store_failure)?;
     node.known().change_absences(space, Absences::clear).map_err(store_failure)?;
     node.known().put_setting(&lately_key(space), None).map_err(store_failure)?;
     // Last, so that whatever a crash leaves of a space has a name by which it can be forgotten again.

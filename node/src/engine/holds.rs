@@ -168,6 +168,10 @@ impl<W: World> Engine<W> {
     fn put_aside(&self, space: &SpaceId, peer: &NodeId, mut records: Vec<Verified>) -> Result<(), StoreError> {
         let aside = held_space(space, peer);
         let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.store().view(space).is_none() {
+            // It was removed meanwhile: the commit that comes next fails, and nobody would ask for what is held.
+            return Ok(());
+        }
         self.store().adopt_space(aside)?;
         self.holding(|from| from.entry(*space).or_default().insert(*peer));
         records.sort_by_key(|record| record.frame_ref().map(|facts| facts.n));
@@ -274,9 +278,11 @@ impl<W: World> Engine<W> {
     /// [`StoreError`].
     pub(crate) fn drop_held(&self, space: &SpaceId) -> Result<(), StoreError> {
         let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in self.holding(|from| from.remove(space)).unwrap_or_default() {
+        for peer in self.holding(|from| from.get(space).cloned()).unwrap_or_default() {
             self.store().remove_space(&held_space(space, &peer))?;
+            self.holding(|from| from.get_mut(space).map(|peers| peers.remove(&peer)));
         }
+        self.holding(|from| from.remove(space));
         Ok(())
     }
 
