@@ -325,8 +325,11 @@ pub(super) fn renewals(desk: &Desk, app: &App, proof: &[Verified]) -> Result<Ren
     Ok(due)
 }
 
-/// The frame that renews the head of a channel, where that is due, and what is to be remembered of it.
-fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<(Verified, (Channel, Made))>, Failure> {
+/// A frame that renews the head of a channel, and what is to be remembered of it.
+type Renewed = (Verified, (Channel, Made));
+
+/// What renews the head of a channel, where that is due.
+fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<Renewed>, Failure> {
     let Some(manifest) = line.manifests.last() else { return Ok(None) };
     let Some(entry) = line.entry_of(manifest) else { return Ok(None) };
     let is_fresh = |head: &ChannelHead| {
