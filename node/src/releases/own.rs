@@ -66,12 +66,13 @@ impl OwnKeys {
                 pairs.push((record.active(), pair));
             }
         }
-        let Some(newest) = ledger.last() else { return Self { pairs, ..Self::default() } };
-        let mut compromised: BTreeMap<_, _> = given_up(newest).map(|version| (version, Vec::new())).collect();
-        compromised.extend(newest.compromised().map(|(version, good)| (version, good.to_vec())));
+        let mut keys = Self { pairs, ..Self::default() };
+        let Some(newest) = ledger.last() else { return keys };
+        keys.compromised = given_up(newest).map(|version| (version, Vec::new())).collect();
+        keys.compromised.extend(newest.compromised().map(|(version, good)| (version, good.to_vec())));
         let recovery = ledger.iter().rev().find(|record| record.action == Action::Recover);
-        let forgotten = recovery.into_iter().flat_map(given_up).collect();
-        Self { pairs, compromised, forgotten, ..Self::default() }
+        keys.forgotten = recovery.into_iter().flat_map(given_up).collect();
+        keys
     }
 
     /// Which version is said to have signed, by the name of its key; nothing is verified.

@@ -218,7 +218,7 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let made = made(&head, &frame);
     records.push(frame);
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
-    app.memory().keep_made(&[made])?;
+    remember(&app, &[made]);
     node.audit()
         .note("release_yanked", &[("app", name.as_str()), ("channel", channel.as_str()), ("seq", &seq.to_string())]);
     Ok(seq)
@@ -294,7 +294,7 @@ async fn commit_renewals(engine: &Engine<RealWorld>, app: &App, due: Renewals) -
     if !due.records.is_empty() {
         engine.commit_local(app.space, due.records).await.map_err(store_failure)?;
     }
-    app.memory().keep_made(&due.made)?;
+    remember(app, &due.made);
     Ok(due.heads)
 }
 
@@ -325,8 +325,11 @@ pub(super) fn renewals(desk: &Desk, app: &App, proof: &[Verified]) -> Result<Ren
     Ok(due)
 }
 
-/// The frame that renews the head of a channel, where that is due, and what is to be remembered of it.
-fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<(Verified, (Channel, Made))>, Failure> {
+/// A frame that renews the head of a channel, and what is to be remembered of it.
+type Renewed = (Verified, (Channel, Made));
+
+/// What renews the head of a channel, where that is due.
+fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<Renewed>, Failure> {
     let Some(manifest) = line.manifests.last() else { return Ok(None) };
     let Some(entry) = line.entry_of(manifest) else { return Ok(None) };
     let is_fresh = |head: &ChannelHead| {
@@ -342,6 +345,13 @@ fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<
     let frame = app.next_entry(line.tip.as_ref(), &head, entry.bin());
     let made = made(&head, &frame);
     Ok(Some((frame, made)))
+}
+
+/// Remembers what is in a space now. Where that fails the next look finds it there.
+fn remember(app: &App, made: &[(Channel, Made)]) {
+    if let Err(failure) = app.memory().keep_made(made) {
+        tracing::warn!(app = %app.name, %failure, "what was released last was not written down");
+    }
 }
 
 /// What is remembered of a head that was put into a space.
@@ -404,7 +414,7 @@ pub(super) async fn bring_out(
     records.push(frame);
     crate::failpoint::hit("release_stored");
     node.engine().commit_local(app.space, records).await.map_err(store_failure)?;
-    app.memory().keep_made(&[made])?;
+    remember(&app, &[made]);
     crate::failpoint::hit("release_announced");
     let content = manifest.content();
     node.audit().note(

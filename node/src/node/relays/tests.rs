@@ -123,10 +123,12 @@ async fn a_peer_that_is_revoked_is_let_in_no_longer() {
 
 /// A relay that a ticket names and that is not this node's own is kept while the ticket holds, also after a restart.
 // Proves: LK-101
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_of_others_that_a_ticket_names_is_kept_while_the_invite_lives() {
-    let dir = tempfile::tempdir().unwrap();
-    let relay = Relay::open(RelayConfig::new(key(1), Admit::Open), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+#[test]
+fn a_relay_of_others_that_a_ticket_names_is_kept_while_the_invite_lives() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let (dir, there) = (tempfile::tempdir().unwrap(), runtime());
+    let opened = Relay::open(RelayConfig::new(key(1), Admit::Open), "127.0.0.1:0".parse().unwrap());
+    let relay = there.block_on(opened).unwrap();
     let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
     let open = || {
         let home = Home::new(dir.path().join("home"));
@@ -135,24 +137,30 @@ async fn a_relay_of_others_that_a_ticket_names_is_kept_while_the_invite_lives() 
         node.serve().unwrap();
         node
     };
-    let node = open();
     let is_met = |node: &Node| node.link().meeting_points().contains(&hint);
-    // As while a peer is met over it.
-    node.link().hold_relays(std::slice::from_ref(&hint));
-    until("the node is logged in", || is_met(&node)).await;
-    let space = node.create_space("Notes", "folder").unwrap();
-    let made = crate::commands::ticket::make(&node, space, Role::Read, 3600, 1).unwrap();
-    assert_eq!(made.ticket.relays, std::slice::from_ref(&hint));
-    // Nothing uses it any more.
-    node.link().hold_relays(&[]);
-    node.invites_changed();
-    until("it is held for the invite", || is_met(&node)).await;
-    node.shutdown().await;
-    drop(node);
-    let node = open();
-    until("it is held after a start", || is_met(&node)).await;
-    crate::commands::ticket::revoke(&node, &HEXLOWER.encode(&made.invite.id)).unwrap();
-    until("it may go", || !is_met(&node)).await;
+    // All of a node is gone with its runtime.
+    let invite = runtime().block_on(async {
+        let node = open();
+        // As while a peer is met over it.
+        node.link().hold_relays(std::slice::from_ref(&hint));
+        until("the node is logged in", || is_met(&node)).await;
+        let space = node.create_space("Notes", "folder").unwrap();
+        let made = crate::commands::ticket::make(&node, space, Role::Read, 3600, 1).unwrap();
+        assert_eq!(made.ticket.relays, std::slice::from_ref(&hint));
+        // Nothing uses it any more.
+        node.link().hold_relays(&[]);
+        node.invites_changed();
+        until("it is held for the invite", || is_met(&node)).await;
+        node.shutdown().await;
+        made.invite.id
+    });
+    runtime().block_on(async {
+        let node = open();
+        until("it is held after a start", || is_met(&node)).await;
+        crate::commands::ticket::revoke(&node, &HEXLOWER.encode(&invite)).unwrap();
+        until("it may go", || !is_met(&node)).await;
+        node.shutdown().await;
+    });
 }
 
 /// What relays were told runs out after 30 days; they are told again before, though nothing changed.
