@@ -4,6 +4,7 @@
 //! own bits and its modification time. By that, and by the inodes of what stood there before, every half-done state is
 //! told from a file that somebody else put there meanwhile.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use sealtide_crypto::blake3;
@@ -156,12 +157,15 @@ impl Hands<'_> {
     pub(crate) fn undo(&self, step: &Step, rescued: &mut Rescued) -> io::Result<()> {
         let root = self.root;
         match step {
-            Step::MakeDir { path } => ignore_in_use(root.remove_dir(path)),
+            Step::MakeDir { path } if self.is_exact(path)? => ignore_in_use(root.remove_dir(path)),
+            Step::MakeDir { .. } => Ok(()),
             // Nobody else gives a file that name, and while it stands nothing stands at `path` yet.
             Step::Create { temp: Some(temp), .. } if !matches!(root.look(temp)?, Look::Nothing) => {
                 root.remove_file(temp)
             }
-            Step::Create { path, new, .. } if self.is_ours(path, new, None)? => root.remove_file(path),
+            Step::Create { path, new, .. } if self.is_exact(path)? && self.is_ours(path, new, None)? => {
+                root.remove_file(path)
+            }
             Step::Create { .. } => Ok(()),
             Step::Replace { path, temp, new, old } => self.undo_replace(path, temp, new, old, rescued),
             Step::Lift { path, temp, old } => match root.look(temp)? {
@@ -186,6 +190,11 @@ impl Hands<'_> {
             Step::RemoveDir { kept: false, .. } | Step::LeaveDir { .. } => Ok(()),
             Step::SetExec { path, exec, old } => self.undo_exec(path, *exec, old),
         }
+    }
+
+    /// Whether a path is that of what answers to it: where names of different case are one, that may be another of the same batch.
+    fn is_exact(&self, path: &str) -> io::Result<bool> {
+        Spelling::default().is_exact(self.root, &BTreeMap::new(), path)
     }
 
     fn undo_exec(&self, path: &str, exec: bool, old: &Old) -> io::Result<()> {

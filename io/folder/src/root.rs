@@ -167,7 +167,8 @@ impl Root {
 
     pub(crate) fn remove_dir(&self, path: &str) -> io::Result<()> {
         let (dir, name) = split(path);
-        rustix::fs::unlinkat(&*self.dir(dir)?, name, AtFlags::REMOVEDIR)?;
+        let dir = self.dir(dir)?;
+        rustix::fs::unlinkat(&*dir, &*self.answering(&dir, name), AtFlags::REMOVEDIR)?;
         self.refresh();
         Ok(())
     }

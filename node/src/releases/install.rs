@@ -23,6 +23,9 @@ use crate::known::Known;
 use crate::node::Node;
 use crate::real::now;
 
+/// Looks at a space that changes all the time, at most.
+const LOOKS_MAX: u32 = 4;
+
 /// What is to be installed.
 #[derive(Clone, Debug)]
 pub(crate) struct InstallOrder {
@@ -87,9 +90,17 @@ impl Install {
     ) -> Result<Self, Failure> {
         let memory = Memory::of(node.known(), &app.registry);
         let remembering = node.remembering();
-        let (trust, pinned) = trusted(node, &memory, app, trust)?;
-        let seen = memory.seen()?;
-        let candidate = choose(app, order, &trust, &seen)?;
+        // A commit that changes keys and heads at once may come between the look at the ones and at the others.
+        let (mut looks, mut pinned) = (1, false);
+        let (trust, candidate) = loop {
+            let before = node.store().generation();
+            let (trust, begun) = trusted(node, &memory, app, trust.clone())?;
+            pinned |= begun;
+            match choose(app, order, &trust, &memory.seen()?) {
+                Err(_) if looks < LOOKS_MAX && node.store().generation() != before => looks += 1,
+                chosen => break (trust, chosen?),
+            }
+        };
         let wall_ms = now().wall_ms;
         let what = title(candidate.manifest.content());
         let count = |error| refused(&what, &error);

@@ -652,7 +652,7 @@ fn what_is_mounted_in_a_disk_that_is_away_does_not_look_deleted() {
     }
     assert!(as_root("mount", &["-t", "tmpfs", "-o", "size=1m", "none", inner]));
     case.put("a/b/y", &file("y"));
-    assert_eq!(shown(&case.scan()), ["a/under: gone", "a/b/y: text \"y\" new", "a/x: text \"x\" new"]);
+    assert_eq!(shown(&case.scan()), ["a/b/y: text \"y\" new", "a/under: gone", "a/x: text \"x\" new"]);
     case.record();
     assert!(as_root("umount", &[inner]) && as_root("umount", &[outer]));
     let away = ["a", "a/b"].map(|path| (path.to_owned(), SkipReason::NotMounted));
