@@ -118,7 +118,7 @@ pub struct Limits {
     /// Bytes a saga may stage.
     pub staged_bytes_max: u64,
     /// Bytes of memory for what the peer names and has not brought: its tips, ids, references; for references the bytes of the records
-    /// that came are added.
+    /// that came are added, up to four times that.
     pub named_bytes_max: usize,
 }
 

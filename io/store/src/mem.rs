@@ -33,6 +33,7 @@ struct State {
     bytes_read: u64,
     fail_from: Option<u64>,
     fail_next_sync: bool,
+    no_holes: bool,
     fail_next_punch: bool,
     /// The folder in which no file can be made.
     refused: Option<String>,
@@ -92,6 +93,7 @@ impl MemDisk {
             fail_from: None,
             fail_next_sync: false,
             fail_next_punch: false,
+            no_holes: false,
             refused: None,
             capacity: None,
         };
@@ -127,6 +129,11 @@ impl MemDisk {
     /// Lets the next hole fail, as a file system does that has no room to note it.
     pub fn fail_next_punch(&self) {
         guard(&self.state).fail_next_punch = true;
+    }
+
+    /// From now on files cannot have holes, as on a file system without them.
+    pub fn forbid_holes(&self) {
+        guard(&self.state).no_holes = true;
     }
 
     /// Bounds the bytes of all append-only files; `None` lifts the bound.
@@ -464,6 +471,9 @@ impl DiskFile for MemFile {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = guard(&self.state);
         state.call()?;
+        if state.no_holes {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let fails = state.fail_next_punch;
         let file = state.file(&self.name)?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?.min(file.data.len());

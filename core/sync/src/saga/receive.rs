@@ -89,6 +89,8 @@ enum Step {
 /// Rounds and addresses after which a walk gives way to level 1 or the bulk stream. Spec: ibgib §13.4 rule 5
 const ROUNDS_MAX: u32 = 8;
 const ADDRESSES_MAX: usize = 65_536;
+/// How many times [`crate::Limits::named_bytes_max`] references may take, however much comes.
+const NAMED_TIMES_MAX: u64 = 4;
 /// How far down the frames of a timeline are asked for, step by step; then 1 024 each time.
 const STEPS: [u64; 5] = [1, 4, 16, 64, 256];
 const STEP_MAX: u64 = 1024;
@@ -373,8 +375,9 @@ impl Receive {
         scoped: &mut Scoped,
     ) -> Result<(), Fault> {
         self.index.add(key, record, scoped, context.view)?;
-        // In a stream in order of keys all that frames name comes behind the last of them: who sends much may name much.
-        let named_max = context.config.limits.named_bytes_max as u64 + self.index.bytes;
+        // In a stream in order of keys all that frames name comes behind the last of them: who sends much may name more, to a bound.
+        let least = context.config.limits.named_bytes_max as u64;
+        let named_max = (least + self.index.bytes).min(NAMED_TIMES_MAX * least);
         if self.index.missing_bytes as u64 > named_max {
             return Err(Fault::new(AbortCode::Limit, "too many references to what does not come"));
         }

@@ -274,6 +274,27 @@ fn holes_that_the_disk_refused_are_not_forgotten_with_a_restart() {
     assert_sound(&store, "after the restart");
 }
 
+/// A home that comes to a file system without holes goes on: nothing waits for room that does not come back there.
+#[test]
+fn a_home_that_comes_where_no_holes_are_writes_its_runs() {
+    let (home, [first, gone, _]) = with_garbage(1);
+    let store = home.open();
+    home.disk.fail_next_punch();
+    assert!(store.collect().is_err());
+    drop(store);
+    home.disk.forbid_holes();
+    home.remove_runs();
+    let store = home.open();
+    let runs = || home.disk.names().iter().filter(|name| name.ends_with(".run")).count();
+    [7, 8, 9, 10].map(conformance::binary).iter().for_each(|binary| put(&store, &space(1), binary));
+    let before = runs();
+    [11, 12, 13, 14].map(conformance::binary).iter().for_each(|binary| put(&store, &space(1), binary));
+    assert!(runs() > before, "what is sealed leaves the memory");
+    assert!(matches!(store.collect(), Ok(_) | Err(StoreError::NoHoles)));
+    assert!(is_whole(&store, &first) && !is_whole(&store, &gone));
+    assert_sound(&store, "without holes");
+}
+
 /// A look at what could be freed, commits and snapshots at the same time: each wants two of three locks.
 #[test]
 fn looking_for_what_can_be_freed_stops_nobody() {
