@@ -314,6 +314,18 @@ fn posted(keystone: &Address, address: &Address, keystones: &dyn Keystones) -> b
     })
 }
 
+/// Whether a frame that a device posts now, at `now` by its clock, will count for one of the admins listed in `before`; else the time at
+/// which it would be posted. A device posts at no earlier time than it did before.
+///
+/// # Errors
+/// That time.
+pub fn may_post(before: &Members, device: &Address, now: Stamp, keystones: &dyn Keystones) -> Result<(), Stamp> {
+    let newest = on(device, keystones, |chain| chain.newest().and_then(|newest| newest.frame().facts().stamp));
+    let at = newest.flatten().map_or(now, |newest| newest.max(now));
+    let speaks = |owner: &Address| on(owner, keystones, |chain| delegated_at(chain, device, at)) == Some(true);
+    if before.admins().any(|listed| listed == device || speaks(listed)) { Ok(()) } else { Err(at) }
+}
+
 fn post_time(keystone: &Address, address: &Address, keystones: &dyn Keystones) -> Option<Stamp> {
     let time = |chain: &Chain| {
         let mut proofs = chain.proofs_on(address.as_str());

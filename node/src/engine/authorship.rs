@@ -176,6 +176,7 @@ impl<W: World> Engine<W> {
         let (mut request, next) = self.signed(&space, records, tips, &mut last);
         let made_ready = ready(&mut request).map_err(CommitError::from);
         let result = made_ready.and_then(|()| self.store().commit(&space, &request));
+        self.drop_if_failed(&request, &result);
         *last = next.filter(|_| result.is_ok());
         result
     }

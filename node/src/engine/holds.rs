@@ -186,7 +186,18 @@ impl<W: World> Engine<W> {
     fn commit_others(&self, space: &SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
         let mut request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
         self.stage_lacking(space, &mut request)?;
-        self.store().commit(space, &request)
+        let result = self.store().commit(space, &request);
+        self.drop_if_failed(&request, &result);
+        result
+    }
+
+    /// Forgets what [`Engine::stage_lacking`] staged where the commit did not come: nobody else knows of it.
+    pub(super) fn drop_if_failed(&self, request: &CommitRequest, result: &Result<CommitResult, CommitError>) {
+        if let (Some(saga), Err(_)) = (&request.saga, result)
+            && let Err(error) = self.store().abort(saga)
+        {
+            tracing::warn!(%error, "what was staged of others is kept for some days");
+        }
     }
 
     /// Takes the records that list chunks which are not here, as of an old release, out of a request and into a saga that it then commits

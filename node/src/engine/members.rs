@@ -8,7 +8,7 @@ use data_encoding::HEXUPPER;
 use sealtide_ibgib::{Address, Stamp, TimelineId, Verified, uuid};
 use sealtide_identity::authorship::{check_commit, read_commit};
 use sealtide_identity::keyring::write_time;
-use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, newest, poster};
+use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, may_post, newest};
 use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::{Refused, SpaceView};
@@ -248,28 +248,20 @@ impl<W: World> Engine<W> {
         let stamp = Stamp { ms: self.world().now().wall_ms };
         let next = list.next_frame(&frame, stamp).map_err(|refusal| MembersRefused::Record(refusal.to_string()))?;
         Members::read(&next).map_err(|error| MembersRefused::Record(error.to_string()))?;
+        self.may_post(&members.newest.members, stamp)?;
         self.keystones().post(next.address()).map_err(MembersRefused::Sign)?;
-        self.would_count(&next, &members.newest.members)?;
         let records = merges.into_iter().chain([next]).collect();
         let result = self.commit_in_thread(space, records).map_err(|error| MembersRefused::Store(error.to_string()))?;
         self.committed(space, None, &result);
         Ok(true)
     }
 
-    /// Whether others will count a frame that this node has posted: one that does not says nothing to anybody.
-    fn would_count(&self, frame: &Verified, before: &Members) -> Result<(), MembersRefused> {
+    /// Whether others would count a frame that this node posted now. Asked before: what is posted stays in the keystone for good.
+    fn may_post(&self, before: &Members, stamp: Stamp) -> Result<(), MembersRefused> {
         let chains = self.keystones().chains().ok_or(MembersRefused::None)?;
-        if poster(frame, before, chains).is_some() {
-            return Ok(());
-        }
-        let mut signed_ms = 0;
-        for own in self.keystones().acts_as(&self.id()) {
-            chains.look(&own, &mut |chain| {
-                let stamps = chain.proofs_on(frame.address().as_str()).filter_map(|proof| proof.facts().stamp);
-                signed_ms = stamps.map(|stamp| stamp.ms).fold(signed_ms, u64::max);
-            });
-        }
-        Err(MembersRefused::NotCounted { signed: write_time(signed_ms) })
+        let device = self.keystones().acts_as(&self.id()).into_iter().next_back().ok_or(MembersRefused::None)?;
+        may_post(before, &device, stamp, chains)
+            .map_err(|signed| MembersRefused::NotCounted { signed: write_time(signed.ms) })
     }
 
     /// Whether invites let this peer into spaces with members, and no members frame says so yet.
@@ -339,7 +331,7 @@ impl<W: World> Engine<W> {
     /// [`MembersRefused`].
     // Spec: SY-102
     pub fn remove_member(&self, node: &NodeId) -> Result<Vec<SpaceId>, MembersRefused> {
-        let mut removed = Vec::new();
+        let (mut removed, mut failed) = (Vec::new(), None);
         for (space, _) in self.known().labels() {
             let Some(members) = self.members(&space).filter(|members| self.administers(members)) else { continue };
             let mut keystones: BTreeSet<Address> = self.keystones().acts_as(node).into_iter().collect();
@@ -354,12 +346,17 @@ impl<W: World> Engine<W> {
                 // Nobody throws himself out by the name of a device of his own.
                 let others = last.into_iter().filter(|(keystone, _)| !own.contains(keystone));
                 others.fold(false, |changed, (keystone, last)| list.remove(&keystone, last) || changed)
-            })?;
-            if changed {
-                removed.push(space);
+            });
+            match changed {
+                Ok(changed) => removed.extend(changed.then_some(space)),
+                // One space that cannot be changed keeps nobody in the others.
+                Err(error) => {
+                    tracing::warn!(%error, space = space.short(), "a node could not be taken out of the members");
+                    failed.get_or_insert(error);
+                }
             }
         }
-        Ok(removed)
+        failed.map_or(Ok(removed), Err)
     }
 
     /// The newest good commit stones here of the nodes of a keystone.

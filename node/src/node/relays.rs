@@ -107,6 +107,7 @@ impl Node {
     /// # Errors
     /// When the store cannot be written.
     pub(crate) fn name_in_ticket(&self, invite: &InviteId, relays: &[RelayHint]) -> Result<(), Failure> {
+        let one_after_the_other = lock(&self.0.relays_told);
         let borrowed = self.link().borrowed_relays();
         let live = self.live_invites(now().wall_ms);
         let mut rows = self.in_tickets();
@@ -119,6 +120,7 @@ impl Node {
         let older = rows.len().saturating_sub(IN_TICKETS_MAX);
         let text = rows[older..].iter().map(row).collect::<Vec<_>>().join("\n");
         self.known().put_setting(IN_TICKETS, Some(&text)).map_err(store_failure)?;
+        drop(one_after_the_other);
         self.invites_changed();
         Ok(())
     }

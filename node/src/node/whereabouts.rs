@@ -32,7 +32,10 @@ impl Node {
         let mut written = told();
         loop {
             let is_over = timeout(LOOK_EVERY, session.closed()).await.is_ok();
-            if is_over || told() != written {
+            // What a session said that another one has taken the place of is older than what that one says.
+            let is_replaced =
+                self.link().session(&session.peer()).is_some_and(|now| now.binding() != session.binding());
+            if (is_over || told() != written) && !is_replaced {
                 written = told();
                 let (node, session) = (self.clone(), session.clone());
                 let note = move || {
