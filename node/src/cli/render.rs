@@ -531,13 +531,17 @@ fn conflict(answer: &Value) -> String {
         let name =
             version["path"].as_str().filter(|_| renamed).map(|path| format!(" named {path}")).unwrap_or_default();
         let gone = if version["deleted"] == true { " deleted" } else { "" };
+        let stands = match (version["in_folder"] == true, version["path"].is_string()) {
+            (false, _) => "",
+            (true, true) => " (in the folder)",
+            (true, false) => " (what stands)",
+        };
         format!(
-            "--- {}{name}{gone} @{} {} by {} {}\n{}",
+            "--- {}{name}{gone} @{} {} by {}{stands}\n{}",
             word(&version["what"]),
             word(&version["hash"]).get(..8).unwrap_or_default(),
             word(&version["time"]),
             short(&version["by"]),
-            if version["in_folder"] == true { "(in the folder)" } else { "" },
             word(&version["text"])
         )
     })

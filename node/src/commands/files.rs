@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::commands::history::name_of_node;
 use crate::commands::rfc3339;
-use crate::commands::target::{DOC_IB, n_of, name_of, stamp_of};
+use crate::commands::target::{DOC_IB, by_of, n_of, name_of, stamp_of};
 use crate::content::ContentReader;
 use crate::failure::Failure;
 use crate::node::Node;
@@ -73,7 +73,7 @@ fn describe(node: &Node, view: &SpaceHandle, timeline: &TimelineId, entry: &mut 
     let Some(tip) = tips.first() else { return };
     entry["n"] = json!(n_of(tip));
     entry["time"] = json!(rfc3339(stamp_of(tip)));
-    let by = match FileFrame::read(tip) {
+    match FileFrame::read(tip) {
         Ok(frame) => {
             entry["kind"] = json!(match frame.kind {
                 FileKind::Dir => "dir",
@@ -85,14 +85,10 @@ fn describe(node: &Node, view: &SpaceHandle, timeline: &TimelineId, entry: &mut 
                 Content::Bin(address) => ContentReader::open(node.store(), view, address).ok().map(|it| it.size()),
                 Content::None => None,
             });
-            Some(frame.by)
         }
-        Err(_) => {
-            entry["kind"] = json!("doc");
-            let object = tip.object().unwrap_or_default();
-            object.get("by").and_then(Value::as_str).map(str::to_owned)
-        }
-    };
+        Err(_) => entry["kind"] = json!("doc"),
+    }
+    let by = by_of(tip);
     entry["by_name"] = json!(by.as_deref().and_then(|by| name_of_node(node, by)));
     entry["by"] = json!(by);
 }

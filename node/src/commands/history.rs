@@ -10,7 +10,7 @@ use similar::TextDiff;
 
 use crate::beside::Beside;
 use crate::commands::documents::{content, is_root, may_write};
-use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, stamp_of};
+use crate::commands::target::{DOC_IB, Line, Target, by_of, n_of, name_of, own_members, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::content::ContentReader;
 use crate::engine::authorship::Authorship;
@@ -99,10 +99,7 @@ fn parents_of(view: &SpaceHandle, frame: &Verified) -> Vec<Address> {
 fn entry(node: &Node, (space, view): (&str, &SpaceHandle), frame: &Verified, tip: bool) -> Value {
     let (name, live) = name_of(frame).unwrap_or_default();
     let file = FileFrame::read(frame).ok();
-    let by = file
-        .as_ref()
-        .map(|file| file.by.clone())
-        .or_else(|| frame.object().and_then(|object| object.get("by").and_then(|by| by.as_str().map(str::to_owned))));
+    let by = by_of(frame);
     let before = parents_of(view, frame);
     let what = match &file {
         Some(file) if file.yielded.is_some() => "yielded",

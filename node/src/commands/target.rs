@@ -184,6 +184,12 @@ pub(crate) fn own_members(node: &Node, record: &Verified) -> Object {
     data
 }
 
+/// The node that a file or document says made it.
+pub(crate) fn by_of(frame: &Verified) -> Option<String> {
+    let of_document = || frame.object()?.get("by")?.as_str().map(str::to_owned);
+    FileFrame::read(frame).map_or_else(|_| of_document(), |file| Some(file.by))
+}
+
 pub(crate) fn n_of(frame: &Verified) -> u64 {
     frame.frame().map_or(0, |facts| facts.n)
 }
