@@ -257,7 +257,7 @@ impl Home {
     }
 
     /// Makes the directory, for this user alone. One that holds settings and nothing else was made for them, and is this user's alone from
-    /// now on.
+    /// now on, unless it is somebody else's.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -265,7 +265,10 @@ impl Home {
         self.make_dir(&self.root)?;
         let (mut entries, settings) = (fs::read_dir(&self.root)?, self.config_path());
         if settings.exists() && entries.all(|entry| entry.is_ok_and(|entry| entry.path() == settings)) {
-            fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700))?;
+            // A volume of a container may be of root, and let this user in by its group.
+            if let Err(problem) = fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700)) {
+                tracing::warn!(dir = %self.root.display(), %problem, "the home stays open to others: it could not be closed to them");
+            }
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ pub(crate) use relays::BEHIND_PROXIES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealtide_gateway::{Behind, KeyChange, Notice, Server, SettingsError, TunnelStream, Tunnels};
 use sealtide_ibgib::{Stamp, TimelineId};
@@ -111,8 +111,17 @@ struct Inner {
     started_ms: u64,
 }
 
-/// What was found in the documents of a space, and how many records it had then, since when.
-pub(crate) type DocumentConflicts = BTreeMap<SpaceId, ((u64, u64), Arc<[serde_json::Value]>)>;
+/// What was found in the documents of each space.
+pub(crate) type DocumentConflicts = BTreeMap<SpaceId, DocumentLook>;
+
+/// A look through the documents of a space.
+pub(crate) struct DocumentLook {
+    /// When the space was made, and how many records it had.
+    pub(crate) state: (u64, u64),
+    pub(crate) found: Arc<[serde_json::Value]>,
+    pub(crate) at: Instant,
+    pub(crate) took: Duration,
+}
 
 #[derive(Default)]
 struct Doors {

@@ -119,7 +119,7 @@ impl Folder {
             self.state.set_journal(Some(&Journal::Doing(all)))?;
         }
         let mut unsynced = Unsynced::default();
-        let mut hands = Hands { root: &self.root, hook: self.hook.as_mut() };
+        let mut hands = Hands::new(&self.root, self.hook.as_mut());
         let mut work = Work { hands: &mut hands, dirs: &dirs, unsynced: &mut unsynced, run: &mut *run };
         let left = work.carry_out(&mut items)?;
         if has_steps {
@@ -212,7 +212,7 @@ impl Folder {
     fn sweep(&mut self, steps: &[Step], rescued: &mut Rescued) -> Result<(), FolderError> {
         let cache = self.state.cache();
         let kept = |path: &str| cache.contains_key(path);
-        Hands { root: &self.root, hook: self.hook.as_mut() }.sweep(steps, &kept, rescued)
+        Hands::new(&self.root, self.hook.as_mut()).sweep(steps, &kept, rescued)
     }
 
     /// Takes back or finishes what the journal says was under way.
@@ -221,7 +221,7 @@ impl Folder {
         let mut rescued = Rescued::new();
         match journal {
             Journal::Doing(steps) => {
-                Hands { root: &self.root, hook: None }.undo_all(steps, &mut rescued);
+                Hands::new(&self.root, None).undo_all(steps, &mut rescued);
                 self.refresh_put_back(steps);
             }
             Journal::Sweeping(steps) => self.sweep(steps, &mut rescued)?,

@@ -76,6 +76,11 @@ impl Folder {
         std::mem::take(&mut self.took_another)
     }
 
+    /// Whether another directory stands where the known one was, and it is worth while to wait until it is taken or refused.
+    pub fn is_settling(&self) -> bool {
+        self.another.as_ref().is_some_and(Another::is_awaited)
+    }
+
     /// From here on scans take everything, whatever files with ignore rules say: for a directory that is a copy.
     pub fn take_ignored_too(&mut self) {
         self.unruled = true;

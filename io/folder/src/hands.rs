@@ -4,6 +4,7 @@
 //! own bits and its modification time. By that, and by the inodes of what stood there before, every half-done state is
 //! told from a file that somebody else put there meanwhile.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -45,6 +46,14 @@ pub(crate) type Rescued = Vec<(String, String)>;
 pub(crate) struct Hands<'a> {
     pub(crate) root: &'a Root,
     pub(crate) hook: Option<&'a mut StepHook>,
+    /// The names in the directories that steps are taken back in, each of them listed once.
+    spelling: RefCell<Spelling>,
+}
+
+impl<'a> Hands<'a> {
+    pub(crate) fn new(root: &'a Root, hook: Option<&'a mut StepHook>) -> Self {
+        Self { root, hook, spelling: RefCell::default() }
+    }
 }
 
 impl Hands<'_> {
@@ -157,13 +166,18 @@ impl Hands<'_> {
     pub(crate) fn undo(&self, step: &Step, rescued: &mut Rescued) -> io::Result<()> {
         let root = self.root;
         match step {
-            Step::MakeDir { path } if self.is_exact(path)? => ignore_in_use(root.remove_dir(path)),
+            Step::MakeDir { path } if self.is_exact(path)? => {
+                self.spelling.borrow_mut().forget(path);
+                ignore_in_use(root.remove_dir(path))
+            }
             Step::MakeDir { .. } => Ok(()),
             // Nobody else gives a file that name, and while it stands nothing stands at `path` yet.
             Step::Create { temp: Some(temp), .. } if !matches!(root.look(temp)?, Look::Nothing) => {
                 root.remove_file(temp)
             }
-            Step::Create { path, new, .. } if self.is_exact(path)? && self.is_ours(path, new, None)? => {
+            // Directories are listed only for what may be ours.
+            Step::Create { path, new, .. } if self.is_ours(path, new, None)? && self.is_exact(path)? => {
+                self.spelling.borrow_mut().forget(path);
                 root.remove_file(path)
             }
             Step::Create { .. } => Ok(()),
@@ -173,7 +187,10 @@ impl Hands<'_> {
                 _ => self.put_back(temp, path, old, rescued),
             },
             Step::Place { temp, path, old } => match root.look(path)? {
-                Look::Seen(stat, _) if old.is_inode(&stat) => root.rename_new(path, temp),
+                Look::Seen(stat, _) if old.is_inode(&stat) => {
+                    self.spelling.borrow_mut().forget(path);
+                    root.rename_new(path, temp)
+                }
                 _ => Ok(()),
             },
             Step::Rename { from, to, old } => match root.look(to)? {
@@ -194,7 +211,7 @@ impl Hands<'_> {
 
     /// Whether a path is that of what answers to it: where names of different case are one, that may be another of the same batch.
     fn is_exact(&self, path: &str) -> io::Result<bool> {
-        Spelling::default().is_exact(self.root, &BTreeMap::new(), path)
+        self.spelling.borrow_mut().is_exact(self.root, &BTreeMap::new(), path)
     }
 
     fn undo_exec(&self, path: &str, exec: bool, old: &Old) -> io::Result<()> {
@@ -241,6 +258,7 @@ impl Hands<'_> {
             // A directory of this batch: what was to stand in it has gone back already.
             ignore_in_use(self.root.remove_empty_tree(path))?;
         }
+        self.spelling.borrow_mut().forget(at);
         match self.root.rename_new(at, path) {
             Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => self.drop_known(at, path, old, rescued),
             other => other,
@@ -359,3 +377,28 @@ fn old_name(temp: &str) -> String {
 
 /// Permission bits of a file that is being written: nobody but its writer sees half a file.
 pub(crate) const HALF_WRITTEN: u32 = 0o200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recovery takes back thousands of steps in one directory.
+    #[test]
+    fn a_directory_is_listed_once_and_only_for_what_may_be_ours() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let root = Root::open(dir.path()).expect("open");
+        let (new, paths) = (New { mtime_ns: 5, link: None, exec: false }, ["one", "two", "theirs"]);
+        for path in paths {
+            let file = std::fs::File::create(dir.path().join(path)).expect("make");
+            crate::root::finish_file(&file, 0o600, if path == "theirs" { 6 } else { 5 }).expect("finish");
+        }
+        let hands = Hands::new(&root, None);
+        let undo = |path: &str| {
+            let step = Step::Create { path: path.to_owned(), new: new.clone(), temp: None };
+            hands.undo(&step, &mut Rescued::new()).expect("undo");
+            hands.spelling.borrow().listings()
+        };
+        assert_eq!(["theirs", "one", "two"].map(undo), [0, 1, 1]);
+        assert_eq!(paths.map(|path| dir.path().join(path).exists()), [false, false, true]);
+    }
+}

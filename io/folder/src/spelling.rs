@@ -13,6 +13,8 @@ use crate::stat::Look;
 #[derive(Default)]
 pub(crate) struct Spelling {
     names: HashMap<String, BTreeSet<Vec<u8>>>,
+    #[cfg(test)]
+    listings: usize,
 }
 
 impl Spelling {
@@ -23,9 +25,27 @@ impl Spelling {
             return Ok(true);
         }
         // It may have come since the directory was listed.
+        #[cfg(test)]
+        {
+            self.listings += 1;
+        }
         let names = entries(&*root.dir(dir)?)?.into_iter().map(|(name, _)| name.into_bytes()).collect();
         let names: &BTreeSet<Vec<u8>> = self.names.entry(dir.to_owned()).insert_entry(names).into_mut();
         Ok(names.contains(name.as_bytes()))
+    }
+
+    /// How often a directory was listed.
+    #[cfg(test)]
+    pub(crate) fn listings(&self) -> usize {
+        self.listings
+    }
+
+    /// Nothing stands at the path by this name any more.
+    pub(crate) fn forget(&mut self, path: &str) {
+        let (dir, name) = split(path);
+        if let Some(names) = self.names.get_mut(dir) {
+            names.remove(name.as_bytes());
+        }
     }
 
     /// Whether nothing stands at the path or above it that is listed under another name. What is known to stand somewhere was found by its

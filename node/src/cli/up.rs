@@ -1,5 +1,6 @@
 //! `up`: the node in the foreground.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Once;
@@ -32,7 +33,8 @@ const INVITE_TTL_S: u64 = 24 * 3600;
 
 /// Runs the node until a signal or `down`.
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
-    let signals = Signals { interrupts: Interrupts::new()?, hangup: signal(SignalKind::hangup())? };
+    let signals =
+        Signals { interrupts: Interrupts::new()?, hangup: signal(SignalKind::hangup())?, terminals: Terminals::now() };
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     let mut relays = cx.config.relays();
     for text in &args.relay {
@@ -191,7 +193,10 @@ async fn serve(
             signal = signals.interrupts.next() => return Some(signal),
             _ = stop.wait_for(|stopped| *stopped) => return None,
             // Keys wait for the disk, and whoever changes them for a turn.
-            _ = signals.hangup.recv() => tokio::task::block_in_place(|| reload_door(cx, node)),
+            _ = signals.hangup.recv() => match signals.terminals.were_closed(Terminals::now()) {
+                true => return Some(Exit::Terminated),
+                false => tokio::task::block_in_place(|| reload_door(cx, node)),
+            },
             _ = second.tick() => {
                 let node = node.clone();
                 // The checkpoint waits for the disk.
@@ -222,6 +227,23 @@ struct Signals {
     interrupts: Interrupts,
     /// Taken from the first moment: one that nobody waits for would end the process.
     hangup: Signal,
+    /// What the terminals were at the start: a hangup also says that theirs was closed.
+    terminals: Terminals,
+}
+
+/// Whether stdin and stderr are terminals.
+#[derive(Clone, Copy)]
+struct Terminals([bool; 2]);
+
+impl Terminals {
+    fn now() -> Self {
+        Self([std::io::stdin().is_terminal(), std::io::stderr().is_terminal()])
+    }
+
+    /// Whether one is none any more: a terminal that hung up, as one whose window was closed, does not answer.
+    fn were_closed(self, now: Self) -> bool {
+        self.0.into_iter().zip(now.0).any(|(before, now)| before && !now)
+    }
 }
 
 /// Reads again who may come in at the door of the node, and how.
@@ -363,6 +385,17 @@ fn end_at_the_next() -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::home::Home;
+
+    /// A hangup ends the node only where the terminal that it was started in was closed; else it reads its settings again.
+    #[test]
+    fn a_terminal_that_hung_up_is_told_from_none() {
+        let [none, one, both] = [[false; 2], [true, false], [true; 2]].map(Terminals);
+        for (before, now, closed) in
+            [(none, none, false), (one, one, false), (both, both, false), (one, none, true), (both, none, true)]
+        {
+            assert_eq!(before.were_closed(now), closed, "{:?} {:?}", before.0, now.0);
+        }
+    }
 
     /// Another node may have taken the default port once; peers know the port that this one got instead.
     #[tokio::test]

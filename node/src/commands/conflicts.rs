@@ -1,6 +1,7 @@
 //! `conflicts list|show|resolve`: versions that stand against each other until a person settles them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sealtide_ibgib::{FileFrame, Relations, Stamp, TimelineId, Verified};
 use sealtide_identity::SpaceId;
@@ -9,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::commands::documents::may_write;
 use crate::commands::history::text_of;
-use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, own_members, parse_version, stamp_of};
+use crate::commands::target::{DOC_IB, Line, Target, by_of, n_of, name_of, own_members, parse_version, stamp_of};
 use crate::commands::{rfc3339, store_failure};
 use crate::failure::Failure;
-use crate::node::Node;
+use crate::node::{DocumentLook, Node};
 use crate::real::now;
 use crate::share::{Conflict, agree, join_tips, parents, tip_records, unsettled};
 
@@ -46,16 +47,35 @@ pub(crate) fn list(node: &Node, space: Option<&str>) -> Result<Value, Failure> {
     Ok(json!({"schema": "sealtide/conflicts/1", "conflicts": rows}))
 }
 
+/// How long a look through the documents of a space may take before it is not made at will …
+const DEAR: Duration = Duration::from_millis(20);
+/// … but takes this part of the time at most.
+const LOOK_PART: u32 = 20;
+
+/// As [`of_documents`], for whoever looks again and again: where that takes long, what was found a while ago will do.
+pub(crate) fn of_documents_lately(node: &Node, space: &SpaceId) -> Arc<[Value]> {
+    let recent = |look: &&DocumentLook| is_recent((look.at, look.took), Instant::now());
+    let known = node.document_conflicts().get(space).filter(recent).map(|look| look.found.clone());
+    known.unwrap_or_else(|| of_documents(node, space))
+}
+
+/// Whether what was found at a time, by a look that took so long, still stands for what is there.
+fn is_recent((at, took): (Instant, Duration), now: Instant) -> bool {
+    took > DEAR && now.duration_since(at) < took * LOOK_PART
+}
+
 /// The documents of a space that need a person. Read again only where something came to the space since.
 pub(crate) fn of_documents(node: &Node, space: &SpaceId) -> Arc<[Value]> {
     let Some(view) = node.store().view(space) else { return Arc::default() };
     // No tip moves without a new record.
     let Some(state) = view.info().map(|info| (info.created_ms, info.records)) else { return Arc::default() };
-    if let Some((_, known)) = node.document_conflicts().get(space).filter(|(seen, _)| *seen == state) {
-        return known.clone();
+    if let Some(look) = node.document_conflicts().get(space).filter(|look| look.state == state) {
+        return look.found.clone();
     }
+    let began = Instant::now();
     let found: Arc<[Value]> = rows_of(&view, view.timelines_of(DOC_IB)).collect();
-    node.document_conflicts().insert(*space, (state, found.clone()));
+    let look = DocumentLook { state, found: found.clone(), at: Instant::now(), took: began.elapsed() };
+    node.document_conflicts().insert(*space, look);
     found
 }
 
@@ -104,7 +124,7 @@ pub(crate) fn show(node: &Node, text: &str) -> Result<Value, Failure> {
             "n": n_of(&record),
             "hash": record.address().gib().split('.').next().unwrap_or_default().to_lowercase(),
             "time": rfc3339(stamp_of(&record)),
-            "by": file.as_ref().map(|file| file.by.as_str()).unwrap_or_default(),
+            "by": by_of(&record).unwrap_or_default(),
             "in_folder": place == 0,
             "text": text_of(node, &line, &record)?,
         }));
@@ -133,6 +153,8 @@ pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Resu
     };
     let record = settled(node, &line, &kept)?;
     node.engine().commit_local(line.space, vec![record.clone()]).await.map_err(store_failure)?;
+    // Whoever settled it sees that at once.
+    node.document_conflicts().remove(&line.space);
     let share = node.shares().get(&line.space).cloned();
     if let Some(share) = share {
         share.flush().await;
@@ -154,4 +176,17 @@ fn settled(node: &Node, line: &Line, kept: &Verified) -> Result<Verified, Failur
     };
     let stamp = Stamp { ms: now().wall_ms };
     join_tips(&line.tips, data, relations, stamp).map_err(|error| Failure::failed("record", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_long_to_find_stands_for_a_while_and_what_is_cheap_never_does() {
+        let (at, after) = (Instant::now(), Duration::from_millis);
+        assert!(!is_recent((at, DEAR), at));
+        let dear = (at, after(100));
+        assert!(is_recent(dear, at + after(1_999)) && !is_recent(dear, at + after(2_000)));
+    }
 }

@@ -4,7 +4,7 @@ use sealtide_gateway::{Probe, Sample};
 use sealtide_identity::{Grant, NodeId, SpaceId};
 use serde_json::{Value, json};
 
-use crate::commands::conflicts::of_documents;
+use crate::commands::conflicts::of_documents_lately;
 use crate::commands::{rfc3339, role_name};
 use crate::failure::Failure;
 use crate::node::Node;
@@ -46,7 +46,7 @@ fn space_status(node: &Node, space: &SpaceId, grants: &[Grant]) -> Value {
     let share = node.shares().get(space).cloned();
     let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     told.failed = told.failed.or_else(|| node.unopened(space));
-    let conflicts = told.conflicts.len() + of_documents(node, space).len();
+    let conflicts = told.conflicts.len() + of_documents_lately(node, space).len();
     let peers: Vec<Value> = grants
         .iter()
         .filter(|grant| grant.space == *space && grant.node != node.id())

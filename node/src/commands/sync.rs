@@ -14,7 +14,7 @@ use crate::commands::conflicts::of_documents;
 use crate::engine::{Event, NOT_SHARED, PeerSpace, SagaReport, SyncOrder};
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
-use crate::share::{Phase, Share};
+use crate::share::{Phase, Share, ShareStatus};
 
 /// How often waiting looks around and tells progress.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,6 +63,7 @@ pub(crate) async fn sync(node: &Node, order: SyncCommand, progress: &Progress) -
         wait_in_step(node, &spaces, limit, progress).await?;
     } else {
         flush(node, &spaces).await;
+        shares_of(node, &spaces).iter().try_for_each(|share| refuse_failed(&share.status()))?;
     }
     conflicts(node, &spaces)?;
     Ok(json!({"schema": "sealtide/sync/1", "sagas": done}))
@@ -80,10 +81,19 @@ fn parse_strategy(text: &str) -> Result<Strategy, Failure> {
     }
 }
 
+/// The open folders of these spaces.
+fn shares_of(node: &Node, spaces: &[SpaceId]) -> Vec<Share> {
+    node.shares().values().filter(|share| spaces.contains(&share.space())).cloned().collect()
+}
+
+/// An error when a folder was neither looked through nor checked out.
+fn refuse_failed(status: &ShareStatus) -> Result<(), Failure> {
+    status.failed.as_ref().map_or(Ok(()), |failed| Err(Failure::failed("folder", failed.clone())))
+}
+
 /// Scans the folders of these spaces whole, and checks out what came.
 async fn flush(node: &Node, spaces: &[SpaceId]) {
-    let shares: Vec<Share> = node.shares().values().filter(|share| spaces.contains(&share.space())).cloned().collect();
-    for share in shares {
+    for share in shares_of(node, spaces) {
         share.flush().await;
     }
 }
@@ -203,8 +213,7 @@ fn dry_run(node: &Node, spaces: &[SpaceId], with: Option<NodeId>) -> Result<Valu
 }
 
 fn conflicts(node: &Node, spaces: &[SpaceId]) -> Result<(), Failure> {
-    let shares: Vec<Share> = node.shares().values().filter(|share| spaces.contains(&share.space())).cloned().collect();
-    let files: usize = shares.iter().map(|share| share.status().conflicts.len()).sum();
+    let files: usize = shares_of(node, spaces).iter().map(|share| share.status().conflicts.len()).sum();
     let documents: usize = spaces.iter().map(|space| of_documents(node, space).len()).sum();
     let count = files + documents;
     if count == 0 {
@@ -241,16 +250,13 @@ pub(crate) async fn wait_in_step(
     };
     // A file that is being written is what somebody else waits for.
     let is_written = |reason: &str| goes_on && reason == SkipReason::Changing.to_string();
-    let shares: Vec<Share> = node.shares().values().filter(|share| spaces.contains(&share.space())).cloned().collect();
-    for share in shares {
+    for share in shares_of(node, spaces) {
         let status = share.status();
         if status.held.is_some() {
             return Err(Failure::new(Exit::Held, "held", "the change is too large to be made without a person")
                 .hint("`sealtide hold list`, then `sealtide hold accept|reject SPACE`"));
         }
-        if let Some(failed) = status.failed {
-            return Err(Failure::failed("folder", failed));
-        }
+        refuse_failed(&status)?;
         let mut skipped = status.skipped.iter().filter(|(_, reason)| !is_written(reason));
         if let Some((path, reason)) = skipped.next() {
             let more = skipped.count();

@@ -92,8 +92,11 @@ async fn look(host: Host, topics: broadcast::Sender<Arc<str>>) {
             known.clear();
             continue;
         }
+        let seen = host.clone();
+        // It may read every document of a space.
+        let Ok(marks) = tokio::task::spawn_blocking(move || marks(&seen)).await else { continue };
         // The first look tells of everything: it may have changed since whoever watches asked.
-        for (topic, mark) in marks(&host) {
+        for (topic, mark) in marks {
             if known.insert(topic, mark) != Some(mark) {
                 drop(topics.send(topic.into()));
             }

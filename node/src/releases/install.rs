@@ -106,7 +106,7 @@ impl Install {
         let count = |error| refused(&what, &error);
         let head = trust.head(&candidate.head, wall_ms).map_err(count)?;
         // What was seen is remembered before anything is done with it.
-        memory.change_seen(|seen| seen.see(&head))?;
+        memory.change_seen(|seen| seen.see(&head, wall_ms))?;
         drop(remembering);
         let manifest = candidate.manifest.content();
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
@@ -116,7 +116,7 @@ impl Install {
             let mut tar = app.tar(&candidate.entry)?;
             release::unpack(&manifest.files, &mut tar, next, told).map_err(|error| unpacked(&what, &error))?;
             // An install elsewhere may have shown a newer one meanwhile.
-            memory.seen()?.is_newest(&head).map_err(count)
+            memory.seen()?.is_newest(&head, wall_ms).map_err(count)
         };
         let mut done = place(node, order, &candidate.manifest, put, progress)?;
         (done.pinned, done.fresh_until_ms) = (pinned, Some(candidate.head.content().not_after));
@@ -167,7 +167,7 @@ impl Install {
         admit(&memory.seen()?)?;
         bundle.check_payload()?;
         // No older file goes over it from here on.
-        memory.change_seen(|seen| seen.see_alone(&counts))?;
+        memory.change_seen(|seen| seen.see_alone(&counts, wall_ms))?;
         let put = |next: &Path, told: &mut dyn FnMut(ReleaseProgress)| {
             bundle.with_payload(|plain| release::unpack(&content.files, plain, next, told))?;
             // An install elsewhere may have shown a newer one meanwhile.

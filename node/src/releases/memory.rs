@@ -282,7 +282,7 @@ mod tests {
                         let number = thread * 8 + number;
                         keep_install(known, install(number)).unwrap();
                         let more = json!({format!("c{number}"): [1, "00".repeat(32), 0]});
-                        memory.change_seen(|seen| seen.merge(Seen::read(&more).unwrap())).unwrap();
+                        memory.change_seen(|seen| seen.merge(Seen::read(&more).unwrap(), 0)).unwrap();
                     }
                 });
             }

@@ -18,6 +18,8 @@ use crate::real::now;
 #[derive(Default)]
 pub(crate) struct OwnKeys {
     pairs: Vec<(KeyVersion, PublicPair)>,
+    /// The one whose heads followers take.
+    active: Option<KeyVersion>,
     /// Versions that were given up, with the last manifests that they signed in good faith.
     compromised: BTreeMap<KeyVersion, Vec<LastGood>>,
     /// Those of them that a recovery replaced: whoever follows it forgets what was seen of the channels, so their numbers bind nobody.
@@ -34,14 +36,16 @@ pub(super) struct OwnLine {
     pub(super) tip: Option<Entry>,
     /// Its releases, oldest first.
     pub(super) manifests: Vec<Signed<Manifest>>,
-    /// The newest head.
-    pub(super) head: Option<Signed<ChannelHead>>,
-    /// The newest that followers take, where a clock that was ahead dated some in the future.
+    /// The newest head that followers take, where a clock that was ahead dated some in the future.
     pub(super) in_time: Option<Signed<ChannelHead>>,
     /// The first frame of each release.
     entries: BTreeMap<[u8; 32], Entry>,
     /// The highest number that was signed and the manifest that has it, also with a key that was given up since.
     newest: Option<(u64, [u8; 32])>,
+    /// The numbers that any head takes back which counts.
+    yanked: BTreeSet<u64>,
+    /// What is remembered of the last release where the space does not show it, and the highest number that it shows.
+    missing: Option<(Made, u64)>,
     /// What is to be remembered of it, where nothing is yet.
     pub(super) unremembered: Option<Made>,
 }
@@ -55,6 +59,8 @@ struct OwnFrame {
     seq: u64,
     issued_at: u64,
     manifest_sha256: [u8; 32],
+    head_sha256: [u8; 32],
+    yanked: Vec<u64>,
 }
 
 impl OwnKeys {
@@ -68,6 +74,8 @@ impl OwnKeys {
         }
         let mut keys = Self { pairs, ..Self::default() };
         let Some(newest) = ledger.last() else { return keys };
+        let active = PublicPair::of_entries(&newest.keys_of(newest.active()));
+        keys.active = keys.pairs.iter().find(|(_, pair)| Some(pair) == active.as_ref()).map(|(version, _)| *version);
         keys.compromised = given_up(newest).map(|version| (version, Vec::new())).collect();
         keys.compromised.extend(newest.compromised().map(|(version, good)| (version, good.to_vec())));
         let recovery = ledger.iter().rev().find(|record| record.action == Action::Recover);
@@ -110,7 +118,8 @@ impl OwnKeys {
         self.newest_where(app, channel, |_, _| true)
     }
 
-    /// The same, without those of a key that was given up and those that a clock dated ahead which was wrong.
+    /// The same, without those of a key that was given up and those that a clock dated ahead which was wrong. Those of the key that signs
+    /// now come first: followers take no others, and one of before that was dated ahead may be the latest for as long.
     ///
     /// # Errors
     /// As the store reports.
@@ -121,7 +130,11 @@ impl OwnKeys {
         wall_ms: u64,
     ) -> Result<Option<Signed<ChannelHead>>, Failure> {
         let counts = |version, head: &ChannelHead| !self.compromised.contains_key(&version) && !head.is_early(wall_ms);
-        self.newest_where(app, channel, counts)
+        let active = |version, head: &ChannelHead| self.active == Some(version) && counts(version, head);
+        match self.newest_where(app, channel, active)? {
+            None => self.newest_where(app, channel, counts),
+            found => Ok(found),
+        }
     }
 
     /// No signature is looked at of a head that says less than one that counts.
@@ -151,10 +164,11 @@ impl OwnKeys {
         (!self.compromised.contains_key(&version), seq, issued_at)
     }
 
-    /// Which version signed the head of an entry of a channel.
+    /// Which version signed the head of an entry of a channel. A frame that names another manifest beside it is none that this node wrote.
     fn head(&self, app: &App, channel: &Channel, entry: &Entry) -> Option<KeyVersion> {
         let content = entry.head.content();
         let is_of = content.registry == app.registry && content.channel == *channel;
+        let is_of = is_of && content.manifest_sha256 == entry.manifest_sha256;
         if is_of { self.signer(&entry.head) } else { None }
     }
 
@@ -192,7 +206,7 @@ fn given_up(record: &LedgerRecord) -> impl Iterator<Item = KeyVersion> {
 
 impl OwnLine {
     /// # Errors
-    /// When a release that this node signed cannot be read, or is not there any more: the next must not be made as if it were not there.
+    /// When a release that this node signed cannot be read: the next must not be made as if it were not there.
     pub(super) fn of(app: &App, channel: &Channel, keys: &OwnKeys) -> Result<Self, Failure> {
         let mut found = Self::look(app, keys, Some(channel))?;
         found.remove(channel).unwrap_or_else(|| Ok(Self::default()))
@@ -229,6 +243,8 @@ impl OwnLine {
                     seq: head.seq,
                     issued_at: head.issued_at,
                     manifest_sha256: entry.manifest_sha256,
+                    head_sha256: entry.head.hash(),
+                    yanked: head.yanked.clone(),
                 });
             }
             ControlFlow::Continue(())
@@ -248,15 +264,13 @@ impl OwnLine {
         made: Option<Made>,
     ) -> Result<Self, Failure> {
         let most = frames.iter().map(|frame| frame.seq).max().unwrap_or(0);
-        if let Some(made) = made.filter(|made| made.seq > most) {
-            return Err(lost(app, channel, made.seq, most));
-        }
         let base = base_of(&frames, keys, made).map(|base| app.entry_at(&base)).transpose()?;
         let path: HashSet<Sid> =
             base.iter().flat_map(|base| app.path_to(base.frame.clone())).map(|frame| frame.sid()).collect();
         // What this node wrote comes first, before what others repeated of it.
         frames.sort_by_key(|frame| (!path.contains(&frame.sid), frame.n));
         let (mut own, mut all) = (Self::default(), BTreeMap::new());
+        own.missing = made.filter(|made| made.seq > most).map(|made| (made, most));
         let mut signers: BTreeMap<[u8; 32], KeyVersion> = BTreeMap::new();
         let mut unread: BTreeMap<[u8; 32], Failure> = BTreeMap::new();
         for frame in &frames {
@@ -278,8 +292,9 @@ impl OwnLine {
             }
         }
         frames.sort_by_key(|frame| std::cmp::Reverse(keys.standing(frame.version, frame.seq, frame.issued_at)));
-        own.head = frames.first().map(|newest| app.entry_at(&newest.sid)).transpose()?.map(|entry| entry.head);
-        for frame in frames.iter().filter(|frame| !keys.compromised.contains_key(&frame.version)) {
+        let counting = || frames.iter().filter(|frame| !keys.compromised.contains_key(&frame.version));
+        own.yanked = counting().chain(frames.first()).flat_map(|frame| frame.yanked.iter().copied()).collect();
+        for frame in counting() {
             let head = app.entry_at(&frame.sid)?.head;
             if !head.content().is_early(now().wall_ms) {
                 own.in_time = Some(head);
@@ -313,12 +328,22 @@ impl OwnLine {
         }
     }
 
-    /// The number of the next release.
+    /// Whether the space shows all that this node released in the channel: what was taken back last may stand in what is missing, so no
+    /// head is signed of what is there.
+    ///
+    /// # Errors
+    /// Exit 6 when the newest release is not there any more.
+    pub(super) fn is_whole(&self, app: &App, channel: &Channel) -> Result<(), Failure> {
+        self.missing.map_or(Ok(()), |(made, found)| Err(lost(app, channel, made.seq, found)))
+    }
+
+    /// The number of the next release. None is given twice, also where the release that has it is missing here.
     ///
     /// # Errors
     /// Exit 6 when there is no greater one: whoever had a key that was given up has signed the last.
     pub(super) fn next_seq(&self) -> Result<u64, Failure> {
-        let next = self.newest.map_or(1, |(newest, _)| newest.saturating_add(1));
+        let missing = self.missing.map(|(made, _)| made.seq);
+        let next = self.newest.map(|(newest, _)| newest).max(missing).unwrap_or(0).saturating_add(1);
         if next <= INTEGER_MAX {
             return Ok(next);
         }
@@ -326,18 +351,18 @@ impl OwnLine {
             .hint("publish in another channel; or `sealtide keys recover --compromised` with the recovery words gives the key and its numbers up"))
     }
 
-    /// The manifest that the next one names as the one before it: the newest that counts, else the one whose number it comes after.
+    /// The manifest that the next one names as the one before it: the newest that counts, else the one whose number it comes after. Where
+    /// none is here, the frame that was remembered of it stands for it.
     pub(super) fn prev(&self) -> Option<[u8; 32]> {
-        self.manifests.last().map(Signed::hash).or(self.newest.map(|(_, manifest)| manifest))
+        let newest = self.manifests.last().map(Signed::hash).or(self.newest.map(|(_, manifest)| manifest));
+        newest.or(self.missing.map(|(made, _)| made.frame.0))
     }
 
-    /// The numbers that were taken back; what was stays so, whatever the clock said when. A number that is yet to be given cannot be one:
-    /// a thief may have said so.
+    /// The numbers that were taken back; what was stays so, whatever the clock said when: a head that it dated ahead may become the newest
+    /// days later and know nothing of what came after it. A number that is yet to be given cannot be one: a thief may have said so.
     pub(super) fn yanked(&self) -> Vec<u64> {
         let newest = self.newest.map_or(0, |(newest, _)| newest);
-        let heads = self.head.iter().chain(&self.in_time);
-        let all: BTreeSet<u64> = heads.flat_map(|head| head.content().yanked.iter().copied()).collect();
-        all.into_iter().filter(|seq| *seq <= newest).collect()
+        self.yanked.iter().copied().filter(|seq| *seq <= newest).collect()
     }
 
     /// The newest head of a release that followers take, if there is one.
@@ -351,27 +376,30 @@ impl OwnLine {
     }
 }
 
-/// The newest frame that this node wrote itself: the one that it remembers, else of the timeline that holds most of its heads.
+/// The newest frame that this node wrote itself: the one that it remembers, else of the timeline that holds most of its heads, each counted
+/// once however often it stands there.
 fn base_of(frames: &[OwnFrame], keys: &OwnKeys, made: Option<Made>) -> Option<Sid> {
     if let Some(made) = made.filter(|made| frames.iter().any(|frame| frame.sid == made.frame)) {
         return Some(made.frame);
     }
-    let mut heads: BTreeMap<TimelineId, (usize, u64, Sid)> = BTreeMap::new();
+    let mut heads: BTreeMap<TimelineId, (HashSet<[u8; 32]>, u64, Sid)> = BTreeMap::new();
     for frame in frames.iter().filter(|frame| !keys.compromised.contains_key(&frame.version)) {
-        let (count, n, newest) = heads.entry(frame.timeline).or_insert((0, frame.n, frame.sid));
-        *count += 1;
+        let (found, n, newest) = heads.entry(frame.timeline).or_insert((HashSet::new(), frame.n, frame.sid));
+        found.insert(frame.head_sha256);
         if frame.n > *n {
             (*n, *newest) = (frame.n, frame.sid);
         }
     }
-    heads.into_values().max_by_key(|(count, n, _)| (*count, *n)).map(|(_, _, newest)| newest)
+    heads.into_values().max_by_key(|(found, n, _)| (found.len(), *n)).map(|(_, _, newest)| newest)
 }
 
 fn lost(app: &App, channel: &Channel, made: u64, found: u64) -> Failure {
     let text = format!(
-        "release {made} of {} ({channel}) was made here, and its space shows {found} of them: the number is not given again",
+        "release {made} of {} ({channel}) was made here, and the newest that its space shows is {found}: what was taken back since is not known",
         app.name
     );
-    Failure::new(Exit::Refused, "releases_lost", text)
-        .hint("let the node meet a peer that has the space whole, or `sealtide import` what one exported")
+    Failure::new(Exit::Refused, "releases_lost", text).hint(
+        "let the node meet a peer that has the space whole, or `sealtide import` what one exported; where nobody has it, publishing a new \
+         release into the channel goes on behind that number",
+    )
 }

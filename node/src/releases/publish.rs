@@ -142,6 +142,8 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     let desk = desk_of(node).await?;
     let app = known_app(node, &order.app)?;
     let from = own_line(&desk, &app, &order.from).await?;
+    // Whether one was taken back is not known of a channel that is not whole.
+    from.is_whole(&app, &order.from)?;
     let yanked = from.yanked();
     let is_yanked = |manifest: &Signed<Manifest>| yanked.contains(&manifest.content().seq);
     let wanted = |manifest: &&Signed<Manifest>| match &order.version {
@@ -199,6 +201,7 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let desk = desk_of(node).await?;
     let app = known_app(node, name)?;
     let line = own_line(&desk, &app, channel).await?;
+    line.is_whole(&app, channel)?;
     let of_version = |manifest: &&Signed<Manifest>| manifest.content().version == *version;
     let seq = line.manifests.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.content().seq;
     let mut yanked = line.yanked();
@@ -309,7 +312,7 @@ pub(super) fn renewals(desk: &Desk, app: &App, proof: &[Verified]) -> Result<Ren
     let epoch = ledger.last().map_or(0, |record| record.epoch);
     let mut due = Renewals { records: app.next_keys(&ledger, proof)?, ..Renewals::default() };
     for (channel, line) in lines {
-        match line.and_then(|line| Ok((renewal(desk, app, &line, epoch)?, line.unremembered))) {
+        match line.and_then(|line| Ok((renewal(desk, app, &channel, &line, epoch)?, line.unremembered))) {
             Ok((Some((frame, made)), _)) => {
                 due.records.push(frame);
                 due.made.push(made);
@@ -329,7 +332,8 @@ pub(super) fn renewals(desk: &Desk, app: &App, proof: &[Verified]) -> Result<Ren
 type Renewed = (Verified, (Channel, Made));
 
 /// What renews the head of a channel, where that is due.
-fn renewal(desk: &Desk, app: &App, line: &OwnLine, epoch: u64) -> Result<Option<Renewed>, Failure> {
+fn renewal(desk: &Desk, app: &App, channel: &Channel, line: &OwnLine, epoch: u64) -> Result<Option<Renewed>, Failure> {
+    line.is_whole(app, channel)?;
     let Some(manifest) = line.manifests.last() else { return Ok(None) };
     let Some(entry) = line.entry_of(manifest) else { return Ok(None) };
     let is_fresh = |head: &ChannelHead| {

@@ -298,7 +298,8 @@ impl Share {
         lock(&self.0.status).clone()
     }
 
-    /// Waits until the directory was scanned whole and everything recorded and checked out.
+    /// Waits until the directory was scanned whole and everything recorded and checked out, or until that failed, which the status tells.
+    /// Another directory where the known one was is waited for until it is taken or refused.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         let _ = self.0.orders.send(Order::Flush(done));
@@ -494,7 +495,7 @@ impl Worker {
         self.read_claims();
         let mut round = Round { full: true, ..Round::default() };
         let mut retry_at: Option<Instant> = None;
-        let (mut unread, mut failed) = (true, false);
+        let (mut unread, mut failed, mut settling) = (true, false, false);
         loop {
             self.read_news(&mut round);
             if self.paused {
@@ -511,6 +512,12 @@ impl Worker {
                 self.look_again(&mut round, Instant::now());
                 let began = Instant::now();
                 let outcome = self.step(&mut round);
+                if let Err(failure) = &outcome
+                    && let Some((_, done)) = round.hold.take()
+                {
+                    // Nobody waits for an answer that the next try may give.
+                    let _ = done.send(Err(failure.clone()));
+                }
                 if std::mem::take(&mut unread) {
                     self.engine.reading(self.space, false);
                 }
@@ -519,8 +526,10 @@ impl Worker {
                 }
                 // Another directory may stand there now.
                 let came_back = std::mem::replace(&mut failed, outcome.is_err()) && outcome.is_ok();
+                settling = self.folder.is_settling();
                 if self.follow_root(&mut round) {
-                    retry_at = Some(Instant::now());
+                    // It was taken, and what it lacks is not checked out yet.
+                    (retry_at, settling) = (Some(Instant::now()), true);
                 } else if came_back {
                     self.watch_anew();
                 }
@@ -531,7 +540,10 @@ impl Worker {
                 if outcome.is_err() && self.folder.has_failed() {
                     self.open_notes_again();
                 }
-                if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
+                if settling {
+                    let soon = Instant::now() + RETRY;
+                    retry_at = Some(retry_at.map_or(soon, |at| at.min(soon)));
+                } else if retry_at.is_none() && (outcome.is_err() || !self.unlooked.is_empty()) {
                     // What takes long and fails, as a file that fills the disk, is not done over and over.
                     retry_at = Some(Instant::now() + RETRY.max((began.elapsed() * LOOK_PART).min(LOOK)));
                 } else if retry_at.is_none() && self.waits_for_a_place() {
@@ -543,8 +555,11 @@ impl Worker {
                     status.failed = outcome.err().map(|failure| failure.message);
                 });
             }
-            for done in round.flushed.drain(..) {
-                let _ = done.send(());
+            // Whoever waits until all was looked through waits until it is known whether this directory is the one.
+            if self.paused || !settling {
+                for done in round.flushed.drain(..) {
+                    let _ = done.send(());
+                }
             }
             let others = retry_at.into_iter().chain(self.again.next());
             let next = others.fold(self.look_at, Instant::min);

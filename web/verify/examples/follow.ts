@@ -77,17 +77,29 @@ export class Follower {
     const { manifest, files } = bundle;
     // After the bundle: its chain names the pair that signs heads, unless keys changed after it was made.
     if (epoch > this.#memory!.trust.epoch) await this.#followLedger(gateway);
-    await verifyHead(this.#memory!.trust, head, Date.now());
-    // A head that counts is remembered whatever becomes of its release: it may be the one that takes it back.
-    const { trust, seen } = await this.#remember((memory) => {
-      memory.seen.isNewest(head);
-      memory.seen.see(head);
-      return memory;
-    });
+    const { trust, seen } = await this.#see(head);
     await verifyManifest(trust, manifest, [], Date.now());
     seen.admit(head, manifest, { name: this.#app, channel: this.#channel }, Date.now());
     this.#here = manifest;
     return files && { version, files };
+  }
+
+  /** Remembers a head that counts, whatever becomes of its release: it may be the one that takes it back. */
+  async #see(head: SignedHead): Promise<Memory> {
+    for (;;) {
+      const { trust } = this.#memory!;
+      await verifyHead(trust, head, Date.now());
+      let counts = false;
+      const memory = await this.#remember((memory) => {
+        // Another page may have followed a change of keys meanwhile: then the head has to count for that trust.
+        counts = isSame(memory.trust, trust);
+        if (!counts) return memory;
+        memory.seen.isNewest(head, Date.now());
+        memory.seen.see(head, Date.now());
+        return memory;
+      });
+      if (counts) return memory;
+    }
   }
 
   /** A bundle that is whole; `undefined` when its manifest is not the one of the head: a version may be out in two channels. */
@@ -192,14 +204,20 @@ function together(own: Memory, kept: Partial<Memory>): Memory {
   // A page that was loaded later took another file: its trust holds here too.
   const [later, trust] = begun > own.begun ? [begun, other] : [own.begun, begun < own.begun ? own.trust : own.trust.together(other)];
   const seen = new Seen();
-  if (sawFor(own.trust, trust)) seen.merge(own.seen);
-  if (kept.seen && sawFor(other, trust)) seen.merge(kept.seen);
+  if (sawFor(own.trust, trust)) seen.merge(own.seen, Date.now());
+  if (kept.seen && sawFor(other, trust)) seen.merge(kept.seen, Date.now());
   return { trust, seen, given, begun: later };
 }
 
 /** Whether what was seen with a trust of before counts for another. Where the owner replaced the key since, a thief may have shown it. */
 function sawFor(before: Trust, now: Trust): boolean {
   return before.registry === now.registry && (before.recovered?.frame ?? 0) >= (now.recovered?.frame ?? 0);
+}
+
+/** Whether the same heads count for two trusts. */
+function isSame(one: Trust, other: Trust): boolean {
+  const isAt = one.registry === other.registry && one.epoch === other.epoch && one.recovered?.frame === other.recovered?.frame;
+  return isAt && one.active.equals(other.active);
 }
 
 function bodyOf(answer: Response): ReadableStream<Uint8Array> {

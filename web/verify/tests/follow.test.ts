@@ -226,6 +226,20 @@ withVectors('sealtide-recovery-1', 'what a thief showed is forgotten when the ke
     assert.equal(await code(page.look(base)), 'rollback');
     files[head] = JSON.stringify(heads.after);
     assert.equal((await page.look(base))?.version, '1.1.0');
+    // Another page follows the recovery between the look at a head of before and the moment when that is written down.
+    const after = JSON.stringify({ ...JSON.parse(site.getItem(place)!), seen: new Seen().toFile() });
+    files[head] = JSON.stringify(heads.before);
+    const look = async (raced: number): Promise<{ told: string; asked: number; seen: number | undefined }> => {
+      const elsewhere = storage();
+      let asked = 0;
+      const getItem = (name: string): string | null => (++asked === raced ? after : elsewhere.getItem(name));
+      const told = await code(new Follower('kiosk', 'stable', JSON.stringify(trust), { ...elsewhere, getItem }).look(base));
+      const { seen } = JSON.parse(elsewhere.getItem(place)!) as { seen: string };
+      return { told, asked, seen: Seen.parse(seen).newest('stable')?.seq };
+    };
+    const { told, asked, seen } = await look(0);
+    assert.deepEqual([told, seen], ['taken', 1]);
+    assert.deepEqual(await look(asked), { told: 'head_retired', asked, seen: undefined }, 'nothing of it is remembered');
   } finally {
     Date.now = clock;
     close();

@@ -119,7 +119,7 @@ test('heads and bundles of a running gateway are checked', { skip }, async () =>
     await verifyHead(trust, newest, Date.now());
     const [seen, wanted] = [new Seen(), { name: 'kiosk', channel: 'stable' }];
     seen.admit(newest, manifest, wanted, Date.now());
-    seen.see(newest);
+    seen.see(newest, Date.now());
     const older = await verifyBundle((await fetch(`${base}/bundle/kiosk/1.0.0`)).body!, trust);
     assert.throws(() => seen.admit(newest, older.manifest, wanted, Date.now()), { code: 'not_of_head' });
     await assert.rejects(verifyHead(trust, newest, newest.content.notAfter), { code: 'head_expired' });

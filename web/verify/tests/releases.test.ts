@@ -321,8 +321,8 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   assert.equal(await verified(head(first, { registry: 'releases^x' })), 'other_registry');
   assert.equal(await verified(readHead(publisher.head({}, 2))), 'unknown_key');
   const seen = new Seen();
-  seen.see(head(second));
-  seen.see(head(first));
+  seen.see(head(second), NOW);
+  seen.see(head(first), NOW);
   assert.equal(seen.newest('stable')?.seq, 2);
   const admit = (it: SignedManifest, of: ReturnType<typeof readHead>, more: object = {}, wallMs = NOW): Promise<string> =>
     refusal((async () => seen.admit(of, it, { name: 'kiosk', channel: 'stable', ...more }, wallMs))());
@@ -345,8 +345,20 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   delete kept.channels.stable['issuedAt'];
   const older = Seen.parse(JSON.stringify(kept));
   assert.equal(await admitted(older), 'taken');
-  older.see(head(second));
+  older.see(head(second), NOW);
   assert.equal(await admitted(older), 'rollback');
+  // What was seen while the clock was ahead binds nobody, but for its number and manifest; a head of today takes its place.
+  const ahead = new Seen();
+  ahead.see(head(second, { issuedAt: writeTime(NOW + 80 * DAY), notAfter: writeTime(NOW + 87 * DAY) }), NOW + 80 * DAY);
+  const newest = (it: Seen, of: ReturnType<typeof readHead>, wallMs = NOW): Promise<string> => refusal((async () => it.isNewest(of, wallMs))());
+  assert.deepEqual([await newest(ahead, head(second)), await newest(ahead, head(other))], ['taken', 'equivocation']);
+  assert.deepEqual([await newest(ahead, head(second), NOW + 79 * DAY - 1), await newest(ahead, head(second), NOW + 79 * DAY)], ['taken', 'rollback']);
+  const after = Seen.parse(ahead.toFile());
+  after.see(head(second), NOW);
+  assert.equal(await newest(after, earlier), 'rollback');
+  const settled = after.toFile();
+  after.merge(ahead, NOW);
+  assert.equal(after.toFile(), settled, 'what was seen elsewhere does not bring it back');
   const minima = ['1.1.0', '1.1.0+b', '1.0.9', '1.1.0-a', '1.1.1-a', '1.10.0', '2.0.0'];
   const verdicts = await Promise.all(minima.map((minimumVersion) => {
     const it = signed(publisher, { seq: 3, prev: second.sha256, version: '1.1.0', minimumVersion });

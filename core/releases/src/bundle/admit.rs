@@ -8,7 +8,7 @@ use sealtide_identity::keyring::{KeyVersion, PairRefused, VersionState, write_ti
 use semver::Version;
 use serde_json::{Value, json};
 
-use super::head::ChannelHead;
+use super::head::{ChannelHead, is_ahead};
 use super::manifest::Manifest;
 use super::signed::{Content, Signed, hex32, integer};
 use super::trust::{Trust, TrustedPair};
@@ -286,6 +286,14 @@ struct Sight {
     issued_at: u64,
 }
 
+impl Sight {
+    /// The time that later heads of the release must have. One that is ahead of the own clock binds nobody: that clock was ahead as well
+    /// when it was remembered, and all true heads would be older for as long as it was wrong.
+    fn binds_from(&self, wall_ms: u64) -> u64 {
+        if is_ahead(self.issued_at, wall_ms) { 0 } else { self.issued_at }
+    }
+}
+
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -326,7 +334,7 @@ impl Seen {
         if release.name != wanted.name {
             return Err(ReleaseRefused::Name { wanted: wanted.name.clone(), found: release.name.clone() });
         }
-        self.is_newest(head)?;
+        self.is_newest(head, wall_ms)?;
         let is_newest = release.seq == told.seq && manifest.hash() == told.manifest_sha256;
         let is_wanted = is_newest || wanted.allow_downgrade && release.seq < told.seq;
         if !is_wanted {
@@ -338,19 +346,21 @@ impl Seen {
         check_expiry(release, wall_ms)
     }
 
-    /// Whether nothing newer than a head was seen: no later release, and no later head of the same.
+    /// Whether nothing newer than a head was seen: no later release, and no later head of the same but for one that is dated in the future.
     ///
     /// # Errors
     /// [`ReleaseRefused`].
-    pub fn is_newest(&self, head: &Trusted<'_, ChannelHead>) -> Result<(), ReleaseRefused> {
+    pub fn is_newest(&self, head: &Trusted<'_, ChannelHead>, wall_ms: u64) -> Result<(), ReleaseRefused> {
         let head = head.content();
         self.check_seen(&head.channel, head.seq, head.manifest_sha256)?;
         match self.0.get(&head.channel) {
-            Some(seen) if seen.seq == head.seq && head.issued_at < seen.issued_at => Err(ReleaseRefused::OlderHead {
-                channel: head.channel.clone(),
-                seen: write_time(seen.issued_at),
-                found: write_time(head.issued_at),
-            }),
+            Some(seen) if seen.seq == head.seq && head.issued_at < seen.binds_from(wall_ms) => {
+                Err(ReleaseRefused::OlderHead {
+                    channel: head.channel.clone(),
+                    seen: write_time(seen.issued_at),
+                    found: write_time(head.issued_at),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -367,27 +377,32 @@ impl Seen {
         }
     }
 
-    /// Remembers a head that counts. Older ones change nothing.
-    pub fn see(&mut self, head: &Trusted<'_, ChannelHead>) {
+    /// Remembers a head that counts. Older ones change nothing; one of the same release that is dated in the future gives way.
+    pub fn see(&mut self, head: &Trusted<'_, ChannelHead>, wall_ms: u64) {
         let ChannelHead { channel, seq, manifest_sha256, issued_at, .. } = head.content();
-        self.keep(channel, Sight { seq: *seq, manifest_sha256: *manifest_sha256, issued_at: *issued_at });
+        self.keep(channel, Sight { seq: *seq, manifest_sha256: *manifest_sha256, issued_at: *issued_at }, wall_ms);
     }
 
     /// Remembers a release that counts and came without a head. Older ones change nothing.
-    pub fn see_alone(&mut self, manifest: &Trusted<'_, Manifest>) {
+    pub fn see_alone(&mut self, manifest: &Trusted<'_, Manifest>, wall_ms: u64) {
         let release = manifest.content();
-        self.keep(&release.channel, Sight { seq: release.seq, manifest_sha256: manifest.hash(), issued_at: 0 });
+        self.keep(
+            &release.channel,
+            Sight { seq: release.seq, manifest_sha256: manifest.hash(), issued_at: 0 },
+            wall_ms,
+        );
     }
 
     /// Remembers what was seen elsewhere too. Of each channel the newest stays.
-    pub fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self, wall_ms: u64) {
         for (channel, found) in other.0 {
-            self.keep(&channel, found);
+            self.keep(&channel, found, wall_ms);
         }
     }
 
-    fn keep(&mut self, channel: &Channel, found: Sight) {
-        if self.0.get(channel).is_none_or(|seen| (seen.seq, seen.issued_at) < (found.seq, found.issued_at)) {
+    fn keep(&mut self, channel: &Channel, found: Sight, wall_ms: u64) {
+        let order = |sight: &Sight| (sight.seq, sight.binds_from(wall_ms));
+        if self.0.get(channel).is_none_or(|seen| order(seen) < order(&found)) {
             self.0.insert(channel.clone(), found);
         }
     }

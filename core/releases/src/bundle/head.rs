@@ -48,8 +48,13 @@ pub struct ChannelHead {
 impl ChannelHead {
     /// Whether it is dated in the future: the clock of whoever signed it was ahead, and it would count as the newest until then.
     pub fn is_early(&self, wall_ms: u64) -> bool {
-        self.issued_at > wall_ms.saturating_add(AHEAD_MS_MAX)
+        is_ahead(self.issued_at, wall_ms)
     }
+}
+
+/// Whether a head of this time is dated in the future.
+pub(super) fn is_ahead(issued_at: u64, wall_ms: u64) -> bool {
+    issued_at > wall_ms.saturating_add(AHEAD_MS_MAX)
 }
 
 impl Content for ChannelHead {

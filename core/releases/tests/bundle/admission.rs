@@ -24,7 +24,7 @@ fn ask(
     let manifest = trust.manifest(manifest, &[], now)?;
     seen.admit(&head, &manifest, wanted, now)?;
     let mut seen = seen.clone();
-    seen.see(&head);
+    seen.see(&head, now);
     Ok(seen)
 }
 
@@ -112,19 +112,48 @@ fn a_replayed_head_undoes_no_yank() {
     let yanked = Signed::sign(publisher.head_of(&manifest, &[1]), pair);
     let mut seen = ask(&trust, &Seen::default(), &old, &manifest, &wanted("stable"), now).unwrap();
     assert_eq!(code(ask(&trust, &seen, &old, &manifest, &wanted("stable"), now)), "taken", "the same again");
-    seen.see(&trust.head(&yanked, now).unwrap());
+    seen.see(&trust.head(&yanked, now).unwrap(), now);
     assert_eq!(code(ask(&trust, &seen, &old, &manifest, &wanted("stable"), now)), "rollback");
     let seen = Seen::read(&seen.to_value()).unwrap();
     assert_eq!(code(ask(&trust, &seen, &old, &manifest, &wanted("stable"), now)), "rollback", "it is kept");
     // A file of the same release tells nothing of heads; what an older version wrote down had no time.
     let mut alone = seen.clone();
-    alone.see_alone(&trust.manifest(&manifest, &[], now).unwrap());
+    alone.see_alone(&trust.manifest(&manifest, &[], now).unwrap(), now);
     assert_eq!(alone, seen);
     let mut rows = seen.to_value();
     rows["stable"].as_array_mut().unwrap().pop();
     let older = Seen::read(&rows).unwrap();
     assert_eq!(older.newest(&channel("stable")), seen.newest(&channel("stable")));
     assert_eq!(code(ask(&trust, &older, &old, &manifest, &wanted("stable"), now)), "taken");
+}
+
+/// The clocks of publisher and follower were ahead together: what was remembered then keeps no head of after from being taken.
+// Proves: GW-104
+#[test]
+fn what_was_seen_with_a_clock_that_was_ahead_binds_nobody() {
+    let mut publisher = Publisher::new(&[1]);
+    let manifest = publisher.publish("stable", "1.0.0");
+    let (trust, now) = (publisher.trust(), publisher.now);
+    publisher.now += 365 * DAY;
+    let ahead = publisher.head(&manifest);
+    let seen = ask(&trust, &Seen::default(), &ahead, &manifest, &wanted("stable"), publisher.now).unwrap();
+    publisher.now = now;
+    let (head, was) = (publisher.head(&manifest), now + 364 * DAY);
+    assert_eq!(code(ask(&trust, &seen, &head, &manifest, &wanted("stable"), now)), "taken");
+    let after = ask(&trust, &seen, &head, &manifest, &wanted("stable"), now).unwrap();
+    let mut both = after.clone();
+    both.merge(seen.clone(), now);
+    assert_eq!(both, after, "what was seen elsewhere does not bring it back");
+    // It binds within a day of the clock, and what took its place binds as any other.
+    let counts = trust.head(&head, now).unwrap();
+    assert_eq!((seen.is_newest(&counts, was - 1).is_ok(), code(seen.is_newest(&counts, was))), (true, "rollback"));
+    publisher.now -= 1;
+    assert_eq!(code(ask(&trust, &after, &publisher.head(&manifest), &manifest, &wanted("stable"), now)), "rollback");
+    // Number and manifest go on binding.
+    let mut other = manifest.content().clone();
+    other.registry_revision += 1;
+    let other = Signed::sign(other, publisher.pair(v(1)));
+    assert_eq!(code(ask(&trust, &seen, &publisher.head(&other), &other, &wanted("stable"), now)), "equivocation");
 }
 
 // Proves: GW-104

@@ -97,3 +97,53 @@ fn an_old_disk_that_is_mounted_edits_and_deletes_nothing() {
     assert_eq!(rig.names().len(), 6, "{:?}", rig.names());
     std::fs::remove_dir_all(rig.root.with_extension("below")).unwrap();
 }
+
+/// Runs the thread of a folder until `ask` was answered.
+fn with_its_thread<T>(rig: Rig, ask: impl FnOnce(&Sender<Order>, &Share) -> T) -> T {
+    let Rig { worker, _places, _runtime, .. } = rig;
+    let (share, (orders, inbox)) = (worker.share.clone(), channel());
+    let thread = std::thread::spawn(move || worker.run(&inbox));
+    let answer = ask(&orders, &share);
+    orders.send(Order::Stop).unwrap();
+    thread.join().unwrap();
+    answer
+}
+
+/// A command with no running node ends when the folder says that all was looked through.
+#[test]
+fn whoever_waits_for_a_folder_waits_until_a_copy_of_it_is_taken() {
+    let mut rig = Rig::new(Role::Admin);
+    ["a", "b", "c"].iter().for_each(|path| rig.write(path, path));
+    let (root, aside) = (rig.root.clone(), rig.root.with_extension("aside"));
+    std::fs::rename(&root, &aside).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    for path in ["a", "b"] {
+        std::fs::copy(aside.join(path), root.join(path)).unwrap();
+    }
+    let (failed, came_back) = with_its_thread(rig, |orders, share| {
+        let (done, flushed) = oneshot::channel();
+        orders.send(Order::Flush(done)).unwrap();
+        flushed.blocking_recv().unwrap();
+        (share.status().failed, std::fs::read_to_string(root.join("c")).ok())
+    });
+    assert_eq!((failed, came_back.as_deref()), (None, Some("c")));
+    std::fs::remove_dir_all(&aside).unwrap();
+}
+
+#[test]
+fn a_decision_about_a_hold_is_answered_where_the_folder_fails() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("a", "one");
+    let aside = rig.root.with_extension("aside");
+    std::fs::rename(&rig.root, &aside).unwrap();
+    let answer = with_its_thread(rig, |orders, _| {
+        let (done, mut decided) = oneshot::channel();
+        orders.send(Order::Hold(true, done)).unwrap();
+        (0..1_000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            decided.try_recv().ok()
+        })
+    });
+    assert!(matches!(answer, Some(Err(_))), "{answer:?}");
+    std::fs::remove_dir_all(&aside).unwrap();
+}

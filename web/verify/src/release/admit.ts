@@ -67,7 +67,7 @@ export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number)
     const text = `the head of the channel is of epoch ${content.epoch} of the key ledger, and only ${trust.epoch} is known here`;
     throw new Refused('head_ahead', text);
   }
-  if (content.issuedAt > wallMs + HEAD_AHEAD_MS_MAX) {
+  if (isAhead(content.issuedAt, wallMs)) {
     const text = `the head of channel ${content.channel} was signed at ${writeTime(content.issuedAt)}, which is more than a day from now`;
     throw new Refused('head_early', text);
   }
@@ -130,6 +130,19 @@ interface Sight {
   issuedAt: number;
 }
 
+/** Whether a head of this time is dated in the future. */
+function isAhead(issuedAt: number, wallMs: number): boolean {
+  return issuedAt > wallMs + HEAD_AHEAD_MS_MAX;
+}
+
+/**
+ * The time that later heads of the release must have. One that is ahead of the own clock binds nobody: that clock was ahead as well when it
+ * was remembered, and all true heads would be older for as long as it was wrong.
+ */
+function bindsFrom({ issuedAt }: Sight, wallMs: number): number {
+  return isAhead(issuedAt, wallMs) ? 0 : issuedAt;
+}
+
 /** What a client remembers of the channels of one registry, so that nobody can show it an older state. Spec: gateway §9.6. */
 export class Seen {
   readonly #newest = new Map<string, Sight>();
@@ -167,20 +180,21 @@ export class Seen {
     return seen && { seq: seen.seq, sha256: seen.sha256 };
   }
 
-  /** Remembers a head that counts; older ones change nothing. */
-  see({ content }: SignedHead): void {
+  /** Remembers a head that counts; older ones change nothing, and one of the same release that is dated in the future gives way. */
+  see({ content }: SignedHead, wallMs: number): void {
     const { channel, seq, manifestSha256: sha256, issuedAt } = content;
-    this.#keep(channel, { seq, sha256, issuedAt });
+    this.#keep(channel, { seq, sha256, issuedAt }, wallMs);
   }
 
   /** Remembers what was seen elsewhere too. Of each channel the newest stays. */
-  merge(other: Seen): void {
-    for (const [channel, found] of other.#newest) this.#keep(channel, found);
+  merge(other: Seen, wallMs: number): void {
+    for (const [channel, found] of other.#newest) this.#keep(channel, found, wallMs);
   }
 
-  #keep(channel: string, found: Sight): void {
+  #keep(channel: string, found: Sight, wallMs: number): void {
     const seen = this.#newest.get(channel);
-    const isNewer = !seen || seen.seq < found.seq || (seen.seq === found.seq && seen.issuedAt < found.issuedAt);
+    const isLater = seen?.seq === found.seq && bindsFrom(seen, wallMs) < bindsFrom(found, wallMs);
+    const isNewer = !seen || seen.seq < found.seq || isLater;
     if (isNewer) this.#newest.set(channel, found);
   }
 
@@ -199,7 +213,7 @@ export class Seen {
     if (release.name !== wanted.name) {
       throw new Refused('other_app', `it is a release of ${release.name}, and ${wanted.name} was asked for`);
     }
-    this.isNewest(head);
+    this.isNewest(head, wallMs);
     const isNewest = release.seq === told.seq && manifest.sha256 === told.manifestSha256;
     if (!isNewest && !(wanted.allowDowngrade && release.seq < told.seq)) {
       throw new Refused('not_of_head', 'the manifest is not the one that the head of the channel names');
@@ -213,11 +227,12 @@ export class Seen {
   }
 
   /**
-   * Whether nothing newer than a head was seen: no later release, no other one of its number, and no later head of the same.
+   * Whether nothing newer than a head was seen: no later release, no other one of its number, and no later head of the same but for one
+   * that is dated in the future.
    *
    * @throws Refused `rollback`, `equivocation`
    */
-  isNewest({ content }: SignedHead): void {
+  isNewest({ content }: SignedHead, wallMs: number): void {
     const { channel, seq, manifestSha256: found, issuedAt } = content;
     const seen = this.#newest.get(channel);
     if (!seen) return;
@@ -232,7 +247,7 @@ export class Seen {
       );
     }
     // A head of before, of the same release, may say less of what was taken back.
-    if (seq === seen.seq && issuedAt < seen.issuedAt) {
+    if (seq === seen.seq && issuedAt < bindsFrom(seen, wallMs)) {
       const text = `the head of channel ${channel} was signed at ${writeTime(issuedAt)}, and one of ${writeTime(seen.issuedAt)} was seen before`;
       throw new Refused('rollback', text);
     }
