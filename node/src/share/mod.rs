@@ -534,7 +534,13 @@ impl Worker {
                     self.watch_anew();
                 }
                 if let Err(failure) = &outcome {
-                    tracing::warn!(dir = %self.share.dir().display(), error = %failure, "the folder could not be synced");
+                    let dir = self.share.dir();
+                    // A copy that is still being made is waited for.
+                    if self.folder.is_settling() {
+                        tracing::info!(dir = %dir.display(), %failure, "the folder waits");
+                    } else {
+                        tracing::warn!(dir = %dir.display(), error = %failure, "the folder could not be synced");
+                    }
                     round.full = true;
                 }
                 if outcome.is_err() && self.folder.has_failed() {
