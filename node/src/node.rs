@@ -874,3 +874,15 @@ mod tests {
         assert!(failure.message.contains("another node answers there, or it is overloaded"), "{}", failure.message);
     }
 }
+
+/// Waits until something holds.
+#[cfg(test)]
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..6_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}

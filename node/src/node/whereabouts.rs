@@ -82,6 +82,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::home::Home;
+    use crate::node::until;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -92,16 +93,6 @@ mod tests {
         let address = node.listen(LOOPBACK).await.unwrap();
         node.serve().unwrap();
         (node, address)
-    }
-
-    async fn until(what: &str, holds: impl Fn() -> bool) {
-        for _ in 0..6_000 {
-            if holds() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("never: {what}");
     }
 
     /// A peer that moves while its session stands is looked for at its new place after the session.

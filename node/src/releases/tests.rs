@@ -347,12 +347,14 @@ fn a_repeated_head_stops_no_publisher() {
         assert_eq!(line.tip.unwrap().frame.sid(), tip.sid(), "{what}");
     };
     holds("nobody else");
-    let repeat = |first: u64, named: [u8; 32], newest: &Signed<ChannelHead>| {
-        let begin = scene.frame_that_names(None, first, named, &release, newest);
-        (0..3).fold(begin, |behind, _| scene.frame_that_names(Some(&behind), 1, named, &release, newest));
+    let repeat = |number: u64, named: [u8; 32], first: &Signed<ChannelHead>| {
+        let begin = scene.frame_that_names(None, number, named, &release, first);
+        (0..3).fold(begin, |behind, _| scene.frame_that_names(Some(&behind), 1, named, &release, &newest));
     };
+    repeat(7, [9; 32], &head);
+    holds("all of them beside a manifest that is nowhere");
     repeat(8, [9; 32], &newest);
-    holds("beside a manifest that is nowhere");
+    holds("the newest beside one");
     repeat(9, release.hash(), &newest);
     holds("as it is, and often");
 }

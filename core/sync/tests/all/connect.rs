@@ -158,16 +158,18 @@ fn broken_rules_of_connect() {
     }
 }
 
+/// A control channel whose peer said who it is; neither has proved it.
+fn met() -> Control {
+    let mut control = machine("a");
+    control.handle(START, ControlInput::Message(hello(3, Some(signature("p").address().clone()))));
+    control.handle(START, ControlInput::Message(Message::Challenge([9; 32]).encode()));
+    drain(&mut control);
+    control
+}
+
 // Proves: SY-32, SY-55
 #[test]
 fn a_refusal_of_the_driver_and_the_end_of_time() {
-    let met = || {
-        let mut control = machine("a");
-        control.handle(START, ControlInput::Message(hello(3, Some(signature("p").address().clone()))));
-        control.handle(START, ControlInput::Message(Message::Challenge([9; 32]).encode()));
-        drain(&mut control);
-        control
-    };
     let refused = || Refused { code: AbortCode::Revoked, text: "no".into() };
     let rows: [(ControlInput, AbortCode); 4] = [
         (ControlInput::Proved(Err(refused())), AbortCode::Revoked),
@@ -192,13 +194,6 @@ fn a_refusal_of_the_driver_and_the_end_of_time() {
 #[test]
 fn long_keystones_get_more_time() {
     let at = |mono_ms| Now { mono_ms, wall_ms: 0 };
-    let met = || {
-        let mut control = machine("a");
-        control.handle(START, ControlInput::Message(hello(3, Some(signature("p").address().clone()))));
-        control.handle(START, ControlInput::Message(Message::Challenge([9; 32]).encode()));
-        drain(&mut control);
-        control
-    };
     let ends_at = |control: &mut Control, mono_ms| {
         control.handle(at(mono_ms - 1), ControlInput::Tick);
         assert_eq!(drain(control), [ControlOutput::WakeAt(mono_ms)]);

@@ -149,13 +149,18 @@ fn waiting_commits_share_a_sync_and_readers_go_on() {
     assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
 }
 
-#[test]
-fn staged_records_expire_after_a_week_and_outcomes_after_a_month() {
+/// A store on a disk in memory with a clock that the test sets.
+fn with_clock() -> (Arc<AtomicU64>, impl Fn() -> Store) {
     let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
     let shown = Arc::clone(&clock);
     let config = Config { wall_ms: Arc::new(move || shown.load(Ordering::Relaxed)), ..Config::default() };
     let disk = Arc::new(MemDisk::new(1));
-    let open = || Store::open(Arc::<MemDisk>::clone(&disk), config.clone()).unwrap();
+    (clock, move || Store::open(Arc::<MemDisk>::clone(&disk), config.clone()).unwrap())
+}
+
+#[test]
+fn staged_records_expire_after_a_week_and_outcomes_after_a_month() {
+    let (clock, open) = with_clock();
     let day = 24 * 3600 * 1000;
     let store = open();
     let space = store.create_space(conformance::space_frame(1)).unwrap();
@@ -184,11 +189,7 @@ fn staged_records_expire_after_a_week_and_outcomes_after_a_month() {
 /// A sync may take longer than a week; what it brought is dropped only when it does not go on.
 #[test]
 fn a_saga_that_goes_on_or_is_at_work_does_not_expire() {
-    let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
-    let shown = Arc::clone(&clock);
-    let config = Config { wall_ms: Arc::new(move || shown.load(Ordering::Relaxed)), ..Config::default() };
-    let disk = Arc::new(MemDisk::new(1));
-    let open = || Store::open(Arc::<MemDisk>::clone(&disk), config.clone()).unwrap();
+    let (clock, open) = with_clock();
     let day = 24 * 3600 * 1000;
     let mut store = open();
     let space = store.create_space(conformance::space_frame(1)).unwrap();

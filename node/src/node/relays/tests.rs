@@ -8,6 +8,7 @@ use sealtide_link::{Admission, Admit, Link, LinkConfig, Refused, Relay, RelayCon
 use super::*;
 use crate::config::Config;
 use crate::home::Home;
+use crate::node::until;
 
 /// A node that serves, logged in at a relay which lets in nobody else by itself.
 struct Rig {
@@ -72,17 +73,6 @@ impl Admission for Nobody {
 
 fn key(seed: u64) -> Arc<SigningKey> {
     Arc::new(SigningKey::from_seed(&Seed::generate(&mut SeededEntropy::new(seed))))
-}
-
-/// Waits until something holds.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never: {what}");
 }
 
 /// The last use of an invite ends the welcome of guests at once, though no session came of it.
