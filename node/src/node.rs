@@ -853,6 +853,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits until something holds.
+#[cfg(test)]
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..6_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -873,16 +885,4 @@ mod tests {
         let failure = dial_failure(&peer, &DialError::NoAnswer);
         assert!(failure.message.contains("another node answers there, or it is overloaded"), "{}", failure.message);
     }
-}
-
-/// Waits until something holds.
-#[cfg(test)]
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never: {what}");
 }
