@@ -18,8 +18,11 @@ export { Trust, type Fork, type Recovered, type TrustedPair } from './release/tr
 export { Seen, verifyHead, verifyManifest, type Wanted } from './release/admit.js';
 export { type OnFileBytes } from './release/payload.js';
 export { type BundleSource } from './release/source.js';
-export { verifyAlone, verifyBumpAnswer, verifyRegistry, type AnswerKeys, type AnswerState, type BumpAnswer } from './gateway/answer.js';
-export { verifyLegacyManifest, type LegacyManifest } from './gateway/legacy.js';
+export {
+  readBumpAnswer, readRegistry, verifyAlone, verifyBumpAnswer, verifyRegistry, type AnswerAlgorithm, type AnswerKeys, type AnswerState,
+  type BumpAnswer, type SignedRegistry,
+} from './gateway/answer.js';
+export { readLegacyManifest, verifyLegacyManifest, type LegacyManifest } from './gateway/legacy.js';
 export { hmacKid, hmacSignature, pairSeeds, verifyHmac, type KeySecret } from './gateway/secret.js';
 export { GATEWAY_CONTEXTS, gatewayMessage, LABELS, signedMessage, type GatewayContext, type Label } from './signature/label.js';
 export { kidOf, PublicPair, type Signature } from './signature/pair.js';

@@ -4,7 +4,10 @@ import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
-import { encodeRecord, readBundleHead, readHead, readRecord, Refused, REFUSED_CODES, Trust, verifyBumpAnswer, verifyBundle, verifyRegistry } from '../src/index.js';
+import {
+  encodeRecord, readBumpAnswer, readBundleHead, readHead, readRecord, readRegistry, Refused, REFUSED_CODES, Trust, verifyBumpAnswer, verifyBundle,
+  verifyRegistry,
+} from '../src/index.js';
 import { PayloadCheck } from '../src/release/payload.js';
 import { Home, skip } from './support/binary.js';
 import { FILES, NOW, Publisher, tarOf, zstdOf } from './support/publisher.js';
@@ -100,8 +103,8 @@ test('deep and long texts end soon', async () => {
   for (const text of [deep, long, `{"a":${deep}`, `{"bumped":${deep}${']'.repeat(200_000)}}`, `{${long}`, `{"bumped":${long}`]) {
     assert.throws(() => Trust.parse(text), Refused);
     assert.throws(() => readHead(text), Refused);
-    await assert.rejects(verifyBumpAnswer(text), Refused);
-    await assert.rejects(verifyRegistry(text), Refused);
+    assert.throws(() => readBumpAnswer(text), Refused);
+    assert.throws(() => readRegistry(text), Refused);
   }
 });
 

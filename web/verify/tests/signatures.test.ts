@@ -7,8 +7,8 @@ import { base64, fromBase64 } from '../src/encoding/base64.js';
 import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
 import { hex } from '../src/encoding/hex.js';
 import {
-  GATEWAY_CONTEXTS, hmacKid, hmacSignature, kidOf, LABELS, pairSeeds, PublicPair, signedMessage, verifyAlone, verifyBumpAnswer,
-  verifyEd25519, verifyHmac, verifyMlDsa87, verifyRegistry, type Label, type Signature,
+  GATEWAY_CONTEXTS, hmacKid, hmacSignature, kidOf, LABELS, pairSeeds, PublicPair, readBumpAnswer, readRegistry, signedMessage, verifyAlone,
+  verifyBumpAnswer, verifyEd25519, verifyHmac, verifyMlDsa87, verifyRegistry, type AnswerKeys, type Label, type Signature,
 } from '../src/index.js';
 import { gatewayMessage } from '../src/signature/label.js';
 import { readSignature } from '../src/signature/pair.js';
@@ -195,30 +195,42 @@ test('an answer is checked on its own bytes', async () => {
     `{"success":true,"bumped":${text},"changes":[],"signature":"${signed}","keyVersion":"v2","alg":"Ed25519","kid":"${kidOf(edKey)}"${more}}`;
   assert.equal((await verifyBumpAnswer(body(bumped), { pinned: edKey })).state, 'verified');
   assert.equal((await verifyBumpAnswer(`{"type":"bump_response","data":${body(bumped)}}`, { pinned: edKey })).state, 'verified');
-  assert.equal((await verifyBumpAnswer(body(bumped))).state, 'signed, key not pinned');
-  const code = (text: string, pinned = edKey): Promise<string> =>
-    verifyBumpAnswer(text, { pinned }).then(() => 'taken', (error) => error.code);
+  const code = (text: string, keys: AnswerKeys = { pinned: edKey }): Promise<string> =>
+    verifyBumpAnswer(text, keys).then(() => 'taken', (error) => error.code);
   assert.equal(await code(body(JSON.stringify(JSON.parse(bumped)))), 'bad_signature', 'written again');
   assert.equal(await code(body(bumped.replace('1.0.1', '1.0.2'))), 'bad_signature');
   assert.equal(await code(body(bumped, `,"bumped":${bumped}`)), 'bad_answer', 'two of them');
-  assert.equal(await code(body(bumped).replace('Ed25519', 'HMAC-SHA256')), 'taken', 'no secret here: nothing is said about it');
-  assert.equal((await verifyBumpAnswer(body(bumped).replace('Ed25519', 'HMAC-SHA256'), { pinned: edKey })).state, 'signed, key not pinned');
+  const changed = body(bumped.replace('1.0.1', '1.0.2'));
+  assert.equal(await code(changed.replace('Ed25519', 'HMAC-SHA256')), 'unknown_key', 'another algorithm turns no check off');
   assert.equal(await code(body(bumped).replace('Ed25519', 'none')), 'bad_answer');
-  assert.equal(await code(body(bumped), ed25519.getPublicKey(new Uint8Array(32).fill(5)) as Bytes), 'unknown_key');
+  assert.equal(await code(body(bumped), { pinned: ed25519.getPublicKey(new Uint8Array(32).fill(5)) as Bytes }), 'unknown_key');
   assert.equal(await code('{"bumped":[]}'), 'not_signed');
   for (const odd of ['', 'null', '[]', '{}', '{"bumped":{}}', '{"type":"pong"}']) assert.equal(await code(odd), 'bad_answer', odd);
   const mac = await hmacSignature(SECRET, utf8(bumped));
   const byHmac = `{"bumped":${bumped},"signature":"${mac}","keyVersion":"v2","alg":"HMAC-SHA256","kid":"${hmacKid(SECRET, 2)}"}`;
   assert.equal((await verifyBumpAnswer(byHmac, { secret: SECRET })).state, 'verified');
-  await assert.rejects(verifyBumpAnswer(byHmac, { secret: SECRET.toUpperCase() }), { code: 'bad_signature' });
+  assert.equal(await code(byHmac, { secret: SECRET.toUpperCase() }), 'bad_signature');
+  assert.equal(await code(byHmac), 'unknown_key');
+  assert.equal(await code(changed, { secret: SECRET }), 'unknown_key', 'and not the other way round');
+  assert.equal(await code(changed.replace('Ed25519', 'HMAC-SHA256'), { secret: SECRET }), 'bad_signature');
+  assert.deepEqual([await code(byHmac, { pinned: edKey, secret: SECRET }), await code(body(bumped), { pinned: edKey, secret: SECRET })], ['taken', 'taken']);
+  // Who has no key reads, under another name, and is told so; plain JavaScript that forgets the key is told too.
+  for (const text of [body(bumped), byHmac]) {
+    assert.equal(readBumpAnswer(text).state, 'signed, key not pinned');
+    for (const none of [undefined, {}, { pinned: undefined }]) {
+      await assert.rejects(verifyBumpAnswer(text, none as unknown as AnswerKeys), { code: 'unknown_key' });
+    }
+  }
 });
 
 test('a registry is checked in its canonical form', async () => {
   const object = { revision: 3, app: 'default', writer: 'w', ledger: 'keyring^AB', entities: [{ id: 'b', a: 'é' }] };
   const text = '{"app":"default","entities":[{"a":"é","id":"b"}],"ledger":"keyring^AB","revision":3,"writer":"w"}';
   const registrySignature = base64(ed25519.sign(gatewayMessage('registry', utf8(text)), seeds.ed25519));
-  assert.equal(await verifyRegistry(JSON.stringify({ ...object, registrySignature }), edKey), 'verified');
-  assert.equal(await verifyRegistry({ ...object, registrySignature }), 'signed, key not pinned');
+  const whole = { ...object, registrySignature, lifecycle: 'not signed' };
+  assert.deepEqual(await verifyRegistry(JSON.stringify(whole), edKey), { state: 'verified', content: object });
+  assert.deepEqual(readRegistry(whole), { state: 'signed, key not pinned', content: object });
+  await assert.rejects(verifyRegistry(whole, undefined as unknown as Bytes), { code: 'unknown_key' });
   await assert.rejects(verifyRegistry({ ...object, revision: 4, registrySignature }, edKey), { code: 'bad_signature' });
   await assert.rejects(verifyRegistry(object, edKey), { code: 'not_signed' });
   await assert.rejects(verifyRegistry('{}', edKey), { code: 'not_signed' });
