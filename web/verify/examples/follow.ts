@@ -4,6 +4,7 @@
  */
 import {
   readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, verifyManifest, type ReleaseFile, type SignedHead, type SignedManifest,
+  type TrustedHead,
 } from '@sealtide/verify';
 
 /** Letters of an answer that is held as text, at most. */
@@ -77,28 +78,28 @@ export class Follower {
     const { manifest, files } = bundle;
     // After the bundle: its chain names the pair that signs heads, unless keys changed after it was made.
     if (epoch > this.#memory!.trust.epoch) await this.#followLedger(gateway);
-    const { trust, seen } = await this.#see(head);
-    await verifyManifest(trust, manifest, [], Date.now());
-    seen.admit(head, manifest, { name: this.#app, channel: this.#channel }, Date.now());
+    const [{ trust, seen }, newest] = await this.#see(head);
+    const release = await verifyManifest(trust, manifest, [], Date.now());
+    seen.admit(newest, release, { name: this.#app, channel: this.#channel }, Date.now());
     this.#here = manifest;
     return files && { version, files };
   }
 
   /** Remembers a head that counts, whatever becomes of its release: it may be the one that takes it back. */
-  async #see(head: SignedHead): Promise<Memory> {
+  async #see(head: SignedHead): Promise<[Memory, TrustedHead]> {
     for (;;) {
       const { trust } = this.#memory!;
-      await verifyHead(trust, head, Date.now());
+      const newest = await verifyHead(trust, head, Date.now());
       let counts = false;
       const memory = await this.#remember((memory) => {
         // Another page may have followed a change of keys meanwhile: then the head has to count for that trust.
         counts = isSame(memory.trust, trust);
         if (!counts) return memory;
-        memory.seen.isNewest(head, Date.now());
-        memory.seen.see(head, Date.now());
+        memory.seen.isNewest(newest, Date.now());
+        memory.seen.see(newest, Date.now());
         return memory;
       });
-      if (counts) return memory;
+      if (counts) return [memory, newest];
     }
   }
 

@@ -16,6 +16,7 @@ export { readHead, type ChannelHead, type SignedHead } from './release/head.js';
 export { readLedgerRecord, type LedgerRecord } from './release/ledger.js';
 export { Trust, type Fork, type Recovered, type TrustedPair } from './release/trust.js';
 export { Seen, verifyHead, verifyManifest, type Wanted } from './release/admit.js';
+export { type TrustedHead, type TrustedManifest } from './release/trusted.js';
 export { type OnFileBytes } from './release/payload.js';
 export { type BundleSource } from './release/source.js';
 export {

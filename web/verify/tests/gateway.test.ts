@@ -116,15 +116,15 @@ test('heads and bundles of a running gateway are checked', { skip }, async () =>
   try {
     const [head, body] = [await fetch(`${base}/bundle/kiosk/head/stable`), await fetch(`${base}/bundle/kiosk/1.1.0`)];
     assert.deepEqual([head.status, body.status], [200, 200]);
-    const [newest, { manifest, trust }] = [readHead(await head.text()), await verifyBundle(body.body!, readFileSync(first.trust, 'utf8'))];
-    await verifyHead(trust, newest, Date.now());
+    const [told, { manifest, trust }] = [readHead(await head.text()), await verifyBundle(body.body!, readFileSync(first.trust, 'utf8'))];
+    const newest = await verifyHead(trust, told, Date.now());
     const [seen, wanted] = [new Seen(), { name: 'kiosk', channel: 'stable' }];
     seen.admit(newest, manifest, wanted, Date.now());
     seen.see(newest, Date.now());
     const older = await verifyBundle((await fetch(`${base}/bundle/kiosk/1.0.0`)).body!, trust);
     assert.throws(() => seen.admit(newest, older.manifest, wanted, Date.now()), { code: 'not_of_head' });
-    await assert.rejects(verifyHead(trust, newest, newest.content.notAfter), { code: 'head_expired' });
-    const swapped = { ...newest, bytes: newest.bytes.slice().fill(65, 20, 21) };
+    await assert.rejects(verifyHead(trust, told, told.content.notAfter), { code: 'head_expired' });
+    const swapped = { ...told, bytes: told.bytes.slice().fill(65, 20, 21) };
     await assert.rejects(verifyHead(trust, swapped, Date.now()), { code: 'bad_signature' });
   } finally {
     await close();

@@ -7,7 +7,8 @@ import { hex } from '../src/encoding/hex.js';
 import type { JsonObject } from '../src/encoding/json.js';
 import { writeTime } from '../src/encoding/time.js';
 import {
-  readBundleHead, readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, verifyManifest, type SignedManifest,
+  readBundleHead, readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, verifyManifest, type SignedHead, type SignedManifest,
+  type TrustedHead,
 } from '../src/index.js';
 import { FILES, NOW, Publisher, tarOf, zstdOf, type Shipped } from './support/publisher.js';
 
@@ -310,9 +311,10 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   const first = signed(publisher, {});
   const second = signed(publisher, { seq: 2, prev: first.sha256, version: '1.1.0' });
   const other = signed(publisher, { seq: 2, prev: first.sha256, version: '1.1.1' });
-  const head = (manifest: SignedManifest, change: JsonObject = {}): ReturnType<typeof readHead> =>
+  const head = (manifest: SignedManifest, change: JsonObject = {}): SignedHead =>
     readHead(publisher.head({ seq: manifest.content.seq, manifestSha256: manifest.sha256, ...change }));
-  const verified = (it: ReturnType<typeof readHead>, wallMs = NOW): Promise<string> => refusal(verifyHead(trust, it, wallMs));
+  const counting = (it: SignedHead, wallMs = NOW): Promise<TrustedHead> => verifyHead(trust, it, wallMs);
+  const verified = (it: SignedHead, wallMs = NOW): Promise<string> => refusal(counting(it, wallMs));
   assert.equal(await verified(head(first)), 'taken');
   assert.equal(await verified(head(first), NOW + 7 * DAY), 'head_expired');
   assert.equal(await verified(head(first, { epoch: 2 })), 'head_ahead');
@@ -321,11 +323,13 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   assert.equal(await verified(head(first, { registry: 'releases^x' })), 'other_registry');
   assert.equal(await verified(readHead(publisher.head({}, 2))), 'unknown_key');
   const seen = new Seen();
-  seen.see(head(second), NOW);
-  seen.see(head(first), NOW);
+  seen.see(await counting(head(second)), NOW);
+  seen.see(await counting(head(first)), NOW);
   assert.equal(seen.newest('stable')?.seq, 2);
-  const admit = (it: SignedManifest, of: ReturnType<typeof readHead>, more: object = {}, wallMs = NOW): Promise<string> =>
-    refusal((async () => seen.admit(of, it, { name: 'kiosk', channel: 'stable', ...more }, wallMs))());
+  const admit = async (it: SignedManifest, of: SignedHead, more: object = {}, wallMs = NOW, by = seen): Promise<string> => {
+    const [newest, release] = [await counting(of), await verifyManifest(trust, it, [], NOW)];
+    return refusal((async () => by.admit(newest, release, { name: 'kiosk', channel: 'stable', ...more }, wallMs))());
+  };
   assert.equal(await admit(second, head(second)), 'taken');
   assert.equal(await admit(first, head(first)), 'rollback');
   assert.equal(await admit(other, head(other)), 'equivocation');
@@ -340,21 +344,25 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
   const earlier = head(second, { issuedAt: writeTime(NOW - 1) });
   assert.equal(await admit(second, earlier), 'rollback');
   const kept = JSON.parse(seen.toFile()) as { channels: { stable: JsonObject } };
-  const admitted = (it: Seen): Promise<string> => refusal((async () => it.admit(earlier, second, { name: 'kiosk', channel: 'stable' }, NOW))());
+  const admitted = (it: Seen): Promise<string> => admit(second, earlier, {}, NOW, it);
   assert.equal(await admitted(Seen.parse(JSON.stringify(kept))), 'rollback');
   delete kept.channels.stable['issuedAt'];
   const older = Seen.parse(JSON.stringify(kept));
   assert.equal(await admitted(older), 'taken');
-  older.see(head(second), NOW);
+  older.see(await counting(head(second)), NOW);
   assert.equal(await admitted(older), 'rollback');
   // What was seen while the clock was ahead binds nobody, but for its number and manifest; a head of today takes its place.
   const ahead = new Seen();
-  ahead.see(head(second, { issuedAt: writeTime(NOW + 80 * DAY), notAfter: writeTime(NOW + 87 * DAY) }), NOW + 80 * DAY);
-  const newest = (it: Seen, of: ReturnType<typeof readHead>, wallMs = NOW): Promise<string> => refusal((async () => it.isNewest(of, wallMs))());
+  const later = head(second, { issuedAt: writeTime(NOW + 80 * DAY), notAfter: writeTime(NOW + 87 * DAY) });
+  ahead.see(await counting(later, NOW + 80 * DAY), NOW + 80 * DAY);
+  const newest = async (it: Seen, of: SignedHead, wallMs = NOW): Promise<string> => {
+    const shown = await counting(of);
+    return refusal((async () => it.isNewest(shown, wallMs))());
+  };
   assert.deepEqual([await newest(ahead, head(second)), await newest(ahead, head(other))], ['taken', 'equivocation']);
   assert.deepEqual([await newest(ahead, head(second), NOW + 79 * DAY - 1), await newest(ahead, head(second), NOW + 79 * DAY)], ['taken', 'rollback']);
   const after = Seen.parse(ahead.toFile());
-  after.see(head(second), NOW);
+  after.see(await counting(head(second)), NOW);
   assert.equal(await newest(after, earlier), 'rollback');
   const settled = after.toFile();
   after.merge(ahead, NOW);
@@ -373,6 +381,37 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
     { schema: 'x' }, { seq: 0 }, { yanked: [2, 1] }, { yanked: [0] }, { more: 1 }, { notAfter: '2027-11-28T12:00:00Z' }, { notAfter: '2020-01-01T00:00:00Z' },
   ];
   for (const change of odd) assert.equal(await refusal((async () => readHead(publisher.head(change)))()), 'not_a_head', JSON.stringify(change));
+});
+
+// Proves: GW-104
+test('what was only read is neither remembered nor admitted', async () => {
+  const publisher = new Publisher();
+  const trust = Trust.parse(publisher.trust());
+  const manifest = signed(publisher, {});
+  const head = readHead(publisher.head({ manifestSha256: manifest.sha256 }));
+  // A head that somebody wrote who has no key.
+  const forged = { ...head, content: { ...head.content, seq: 9 }, signatures: readHead(publisher.head({ seq: 2 })).signatures };
+  const [seen, wanted] = [new Seen(), { name: 'kiosk', channel: 'stable' }];
+  const [newest, release] = [await verifyHead(trust, head, NOW), await verifyManifest(trust, manifest, [], NOW)];
+  // Types say no, and for who has none the code does: what was read, what is being verified, a copy of what was.
+  const verifying = verifyHead(trust, forged, NOW);
+  const outcome = assert.rejects(verifying, { code: 'bad_signature' });
+  for (const odd of [forged, head, verifying, { ...newest }, undefined] as unknown as TrustedHead[]) {
+    for (const call of [() => seen.see(odd, NOW), () => seen.isNewest(odd, NOW), () => seen.admit(odd, release, wanted, NOW)]) {
+      assert.throws(call, { name: 'TypeError', message: /verifyHead/ });
+    }
+  }
+  await outcome;
+  assert.throws(() => seen.see(forged as unknown as TrustedHead, NOW), TypeError);
+  // @ts-expect-error
+  assert.throws(() => seen.see(head, NOW), TypeError);
+  // @ts-expect-error
+  assert.throws(() => seen.admit(newest, manifest, wanted, NOW), { name: 'TypeError', message: /verifyManifest/ });
+  assert.throws(() => Object.assign(newest, { content: forged.content }), TypeError);
+  assert.equal(seen.newest('stable'), undefined);
+  seen.admit(newest, release, wanted, NOW);
+  seen.see(newest, NOW);
+  assert.equal(seen.newest('stable')?.seq, 1);
 });
 
 test('a large bundle is not held in memory', async () => {

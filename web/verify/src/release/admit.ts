@@ -5,6 +5,7 @@ import type { SignedHead } from './head.js';
 import { isOver } from './ledger.js';
 import type { SignedManifest } from './manifest.js';
 import { exactly, hex32, integer, isBelow, name, positive } from './members.js';
+import { demandTrusted, trusted, type TrustedHead, type TrustedManifest } from './trusted.js';
 import type { Trust, TrustedPair } from './trust.js';
 
 /** How far ahead of the own clock a head may be dated. */
@@ -23,22 +24,22 @@ export async function verifyManifest(
   manifest: SignedManifest,
   earlier: readonly SignedManifest[],
   wallMs: number,
-): Promise<void> {
+): Promise<TrustedManifest> {
   const { content } = manifest;
   checkRegistry(trust, content.registry);
-  const trusted = signer(trust, manifest.signatures[0]?.kid);
-  await trusted.pair.verify('release1 manifest', manifest.bytes, manifest.signatures);
-  const signed = trusted.version ?? content.keyVersion;
+  const by = signer(trust, manifest.signatures[0]?.kid);
+  await by.pair.verify('release1 manifest', manifest.bytes, manifest.signatures);
+  const signed = by.version ?? content.keyVersion;
   if (signed !== content.keyVersion) throw new Refused('key_version', `it says that v${content.keyVersion} signed, and v${signed} did`);
-  switch (trusted.state) {
+  switch (by.state) {
     case 'active':
     case 'prepared':
-      return;
+      return trusted(manifest);
     case 'verify-only':
-      if (trusted.notAfter === null || !isOver(trusted.notAfter, wallMs)) return;
+      if (by.notAfter === null || !isOver(by.notAfter, wallMs)) return trusted(manifest);
       break;
     case 'compromised':
-      if (isGood(trust, signed, manifest, earlier)) return;
+      if (isGood(trust, signed, manifest, earlier)) return trusted(manifest);
       throw new Refused(
         'key_compromised',
         `it is signed by v${signed}, which was compromised, and it is not among the releases signed before that`,
@@ -55,12 +56,12 @@ export async function verifyManifest(
  * @throws Refused `other_registry`, `unknown_key`, `bad_signature`, `head_retired`, `head_ahead`, `head_early`, `head_expired`
  */
 // Spec: GW-104
-export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number): Promise<void> {
+export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number): Promise<TrustedHead> {
   const { content } = head;
   checkRegistry(trust, content.registry);
-  const trusted = signer(trust, head.signatures[0]?.kid);
-  await trusted.pair.verify('release1 head', head.bytes, head.signatures);
-  if (!trusted.pair.equals(trust.active) || trusted.state === 'compromised') {
+  const by = signer(trust, head.signatures[0]?.kid);
+  await by.pair.verify('release1 head', head.bytes, head.signatures);
+  if (!by.pair.equals(trust.active) || by.state === 'compromised') {
     throw new Refused('head_retired', 'the head of the channel is signed by a pair that has been replaced');
   }
   if (content.epoch > trust.epoch) {
@@ -76,6 +77,7 @@ export async function verifyHead(trust: Trust, head: SignedHead, wallMs: number)
     const text = `the head of channel ${content.channel} expired at ${ended}: nobody can say that this is still the newest release`;
     throw new Refused('head_expired', text);
   }
+  return trusted(head);
 }
 
 /**
@@ -143,7 +145,10 @@ function bindsFrom({ issuedAt }: Sight, wallMs: number): number {
   return isAhead(issuedAt, wallMs) ? 0 : issuedAt;
 }
 
-/** What a client remembers of the channels of one registry, so that nobody can show it an older state. Spec: gateway §9.6. */
+/**
+ * What a client remembers of the channels of one registry, so that nobody can show it an older state. It looks only at what {@link verifyHead} and
+ * {@link verifyManifest} gave: anything else is a TypeError. Spec: gateway §9.6.
+ */
 export class Seen {
   readonly #newest = new Map<string, Sight>();
 
@@ -181,8 +186,9 @@ export class Seen {
   }
 
   /** Remembers a head that counts; older ones change nothing, and one of the same release that is dated in the future gives way. */
-  see({ content }: SignedHead, wallMs: number): void {
-    const { channel, seq, manifestSha256: sha256, issuedAt } = content;
+  see(head: TrustedHead, wallMs: number): void {
+    demandTrusted(head, 'verifyHead');
+    const { channel, seq, manifestSha256: sha256, issuedAt } = head.content;
     this.#keep(channel, { seq, sha256, issuedAt }, wallMs);
   }
 
@@ -200,12 +206,14 @@ export class Seen {
 
   /**
    * Whether a release may be installed: it is what its head names, of the channel that was asked for, not older than what was
-   * seen, not yanked, in date. Head and manifest must have been verified.
+   * seen, not yanked, in date.
    *
    * @throws Refused `other_channel`, `other_app`, `rollback`, `equivocation`, `not_of_head`, `yanked`, `expired`
    */
   // Spec: GW-104
-  admit(head: SignedHead, manifest: SignedManifest, wanted: Wanted, wallMs: number): void {
+  admit(head: TrustedHead, manifest: TrustedManifest, wanted: Wanted, wallMs: number): void {
+    demandTrusted(head, 'verifyHead');
+    demandTrusted(manifest, 'verifyManifest');
     const [told, release] = [head.content, manifest.content];
     for (const found of [told.channel, release.channel]) {
       if (found !== wanted.channel) throw new Refused('other_channel', `it is of channel ${found}, and ${wanted.channel} was asked for`);
@@ -232,8 +240,9 @@ export class Seen {
    *
    * @throws Refused `rollback`, `equivocation`
    */
-  isNewest({ content }: SignedHead, wallMs: number): void {
-    const { channel, seq, manifestSha256: found, issuedAt } = content;
+  isNewest(head: TrustedHead, wallMs: number): void {
+    demandTrusted(head, 'verifyHead');
+    const { channel, seq, manifestSha256: found, issuedAt } = head.content;
     const seen = this.#newest.get(channel);
     if (!seen) return;
     if (seq < seen.seq) {

@@ -5,6 +5,7 @@ import { HEAD_BYTES_MAX, readBundleHead, type BundleHead } from './bundle-head.j
 import type { SignedManifest } from './manifest.js';
 import { PayloadCheck, type OnFileBytes } from './payload.js';
 import { Pieces, sizeOf, type BundleSource } from './source.js';
+import type { TrustedManifest } from './trusted.js';
 import { Trust } from './trust.js';
 
 /** Bytes of a head that are tried first; most are shorter. */
@@ -29,7 +30,7 @@ export interface VerifyOptions {
 
 /** A bundle that is what its publisher made. */
 export interface VerifiedBundle {
-  manifest: SignedManifest;
+  manifest: TrustedManifest;
   /** The trust with what the chain of the bundle taught; worth keeping. */
   trust: Trust;
   /** Nobody asked whether there is a newer release: that needs a channel head, see `verifyHead` and `Seen`. */
@@ -62,11 +63,11 @@ export async function verifyBundle(source: BundleSource, trust: Trust | string, 
     } finally {
       options.onLearned?.(learned);
     }
-    await verifyManifest(learned, manifest, options.earlier ?? [], options.wallMs ?? Date.now());
+    const proven = await verifyManifest(learned, manifest, options.earlier ?? [], options.wallMs ?? Date.now());
     const check = new PayloadCheck(manifest.content, options.onFileBytes);
     for (let piece: Uint8Array | undefined = rest; piece; piece = await pieces.next()) check.push(piece);
     check.finish();
-    return { manifest, trust: learned, freshness: 'not checked' };
+    return { manifest: proven, trust: learned, freshness: 'not checked' };
   } finally {
     await pieces.close();
   }
