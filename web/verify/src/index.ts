@@ -9,6 +9,8 @@
  * @module
  */
 export { Refused, REFUSED_CODES, type RefusedCode } from './refused.js';
+export { type Bytes } from './encoding/bytes.js';
+export { type Json, type JsonObject } from './encoding/json.js';
 export { verifyBundle, type VerifiedBundle, type VerifyOptions } from './release/verify-bundle.js';
 export { readBundleHead, type BundleHead } from './release/bundle-head.js';
 export { readManifest, type Manifest, type ReleaseFile, type SignedManifest } from './release/manifest.js';
@@ -24,11 +26,9 @@ export {
   type BumpAnswer, type SignedRegistry,
 } from './gateway/answer.js';
 export { readLegacyManifest, verifyLegacyManifest, type LegacyManifest } from './gateway/legacy.js';
-export { hmacKid, hmacSignature, pairSeeds, verifyHmac, type KeySecret } from './gateway/secret.js';
+export { hmacKid, hmacSignature, pairSeeds, type KeySecret } from './gateway/secret.js';
 export { GATEWAY_CONTEXTS, gatewayMessage, LABELS, signedMessage, type GatewayContext, type Label } from './signature/label.js';
 export { kidOf, PublicPair, type Signature } from './signature/pair.js';
-export { verifyEd25519 } from './signature/ed25519.js';
-export { verifyMlDsa87 } from './signature/mldsa.js';
 export { gibInfo, IbGibError, joinAddress, splitAddress, validateAddress, type AddressCode } from './ibgib/address.js';
 export { gibOf, hasTjp, isDna, sha256v1, type IbGib } from './ibgib/hash.js';
 export { encodeRecord, orderKey, readRecord, sid, type Frame, type VerifiedRecord } from './ibgib/record.js';

@@ -8,9 +8,10 @@ import { utf8, type Bytes } from '../src/encoding/bytes.js';
 import { canonicalJson } from '../src/encoding/canonical.js';
 import { fromHex } from '../src/encoding/hex.js';
 import {
-  LABELS, readBumpAnswer, readBundleHead, readHead, Seen, signedMessage, verifyBumpAnswer, verifyBundle, verifyEd25519, verifyHead, verifyMlDsa87,
-  verifyRegistry, type Label,
+  LABELS, readBumpAnswer, readBundleHead, readHead, Seen, signedMessage, verifyBumpAnswer, verifyBundle, verifyHead, verifyRegistry, type Label,
 } from '../src/index.js';
+import { verifyEd25519 } from '../src/signature/ed25519.js';
+import { verifyMlDsa87 } from '../src/signature/mldsa.js';
 import { BINARY, folder, Home, skip } from './support/binary.js';
 import type { Vectors } from './support/vectors.js';
 

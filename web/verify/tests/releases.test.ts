@@ -7,8 +7,8 @@ import { hex } from '../src/encoding/hex.js';
 import type { JsonObject } from '../src/encoding/json.js';
 import { writeTime } from '../src/encoding/time.js';
 import {
-  readBundleHead, readHead, readLedgerRecord, Refused, Seen, Trust, verifyBundle, verifyHead, verifyManifest, type SignedHead, type SignedManifest,
-  type TrustedHead,
+  encodeRecord, readBundleHead, readHead, readLedgerRecord, readManifest, readRecord, Refused, Seen, Trust, verifyBundle, verifyHead, verifyManifest,
+  type SignedHead, type SignedManifest, type TrustedHead,
 } from '../src/index.js';
 import { FILES, NOW, Publisher, tarOf, zstdOf, type Shipped } from './support/publisher.js';
 
@@ -381,6 +381,24 @@ test('heads: freeze, rollback, channel swap, equivocation, a retired pair, yanke
     { schema: 'x' }, { seq: 0 }, { yanked: [2, 1] }, { yanked: [0] }, { more: 1 }, { notAfter: '2027-11-28T12:00:00Z' }, { notAfter: '2020-01-01T00:00:00Z' },
   ];
   for (const change of odd) assert.equal(await refusal((async () => readHead(publisher.head(change)))()), 'not_a_head', JSON.stringify(change));
+});
+
+test('what was read is not the memory it came from', async () => {
+  const publisher = new Publisher();
+  publisher.record('init', 1, { v1: 'active' }, [1]);
+  const trust = Trust.parse(publisher.trust());
+  // A Buffer of Node, of which `slice` is no copy, and which its owner fills again.
+  const bufferOf = (bytes: Uint8Array): Uint8Array => Buffer.from(bytes) as unknown as Uint8Array;
+  const buffer = bufferOf(publisher.bundle(publisher.manifest(), zstdOf(tarOf(FILES))));
+  const { manifest, chain } = readBundleHead(buffer)!;
+  const bytes = bufferOf(manifest.bytes);
+  const alone = readManifest(bytes, manifest.signatures);
+  const record = bufferOf(encodeRecord({ ib: 'note', data: { a: 1 } }));
+  const { encoded } = readRecord(record);
+  for (const memory of [buffer, bytes, record]) memory.fill(0);
+  await trust.follow(chain);
+  for (const it of [manifest, alone]) assert.equal((await verifyManifest(trust, it, [], NOW)).content.version, '1.0.0');
+  assert.equal(readRecord(encoded).record.ib, 'note');
 });
 
 // Proves: GW-104

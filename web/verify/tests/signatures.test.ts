@@ -4,15 +4,18 @@ import { ed25519 } from '@noble/curves/ed25519.js';
 import { sha256, sha512 } from '@noble/hashes/sha2.js';
 import { ml_dsa87 } from '@noble/post-quantum/ml-dsa.js';
 import { base64, fromBase64 } from '../src/encoding/base64.js';
-import { concat, utf8, type Bytes } from '../src/encoding/bytes.js';
+import { concat, copied, utf8, type Bytes } from '../src/encoding/bytes.js';
 import { hex } from '../src/encoding/hex.js';
 import {
   GATEWAY_CONTEXTS, hmacKid, hmacSignature, kidOf, LABELS, pairSeeds, PublicPair, readBumpAnswer, readRegistry, signedMessage, verifyAlone,
-  verifyBumpAnswer, verifyEd25519, verifyHmac, verifyMlDsa87, verifyRegistry, type AnswerKeys, type Label, type Signature,
+  verifyBumpAnswer, verifyRegistry, type AnswerKeys, type Label, type Signature,
 } from '../src/index.js';
+import { verifyEd25519 } from '../src/signature/ed25519.js';
 import { gatewayMessage } from '../src/signature/label.js';
+import { verifyMlDsa87 } from '../src/signature/mldsa.js';
 import { readSignature } from '../src/signature/pair.js';
 import { memberText } from '../src/gateway/member-text.js';
+import { verifyHmac } from '../src/gateway/secret.js';
 import { withVectors } from './support/vectors.js';
 
 const SECRET = '25fa979bd57e02bd21c0a2c5b630d663bf7e9e5602901957fc5ae77f2205f988';
@@ -31,7 +34,16 @@ test('the worked examples of the specification', async () => {
   assert.equal(hex(edKey), '660462195784db60d1b2a35992b4047e9e1f32fbb9a25fd2b0b92d4a7f9ab43e');
   assert.equal(kidOf(edKey), '369a4c9cee054705');
   const signature = 'tZXmCqh7u2txOHDi2RZztup+Nz2xXMeJJ3OFmo+qIsJJSAQLNV+U33ex2Tpl5puuAez2q/NmCTQDc+LUVsc1Dw==';
-  await verifyAlone('bump', utf8('[]'), signature, edKey);
+  const shared = (bytes: Uint8Array): Uint8Array => {
+    const view = new Uint8Array(new SharedArrayBuffer(bytes.length));
+    view.set(bytes);
+    return view;
+  };
+  // Whatever memory is behind the bytes.
+  for (const by of [copied, (it: Uint8Array) => Buffer.from(it) as unknown as Uint8Array, shared]) {
+    await verifyAlone('bump', by(utf8('[]')), signature, by(edKey));
+    assert.equal(await hmacSignature(by(edKey), by(utf8('[]'))), await hmacSignature(edKey, utf8('[]')));
+  }
   for (const context of ['registry', 'manifest'] as const) {
     await assert.rejects(verifyAlone(context, utf8('[]'), signature, edKey), { code: 'bad_signature' });
   }
@@ -213,7 +225,8 @@ test('an answer is checked on its own bytes', async () => {
   assert.equal(await code(byHmac), 'unknown_key');
   assert.equal(await code(changed, { secret: SECRET }), 'unknown_key', 'and not the other way round');
   assert.equal(await code(changed.replace('Ed25519', 'HMAC-SHA256'), { secret: SECRET }), 'bad_signature');
-  assert.deepEqual([await code(byHmac, { pinned: edKey, secret: SECRET }), await code(body(bumped), { pinned: edKey, secret: SECRET })], ['taken', 'taken']);
+  const both = { pinned: edKey, secret: SECRET };
+  assert.deepEqual([await code(byHmac, both), await code(body(bumped), both)], ['taken', 'taken']);
   // Who has no key reads, under another name, and is told so; plain JavaScript that forgets the key is told too.
   for (const text of [body(bumped), byHmac]) {
     assert.equal(readBumpAnswer(text).state, 'signed, key not pinned');

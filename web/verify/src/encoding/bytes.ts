@@ -1,4 +1,4 @@
-/** Bytes, as everything here takes and gives them. */
+/** Bytes, as everything here gives them; any `Uint8Array` is taken. */
 export type Bytes = Uint8Array<ArrayBuffer>;
 
 const encoder = new TextEncoder();
@@ -16,6 +16,14 @@ export function text(bytes: Uint8Array): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * A copy of bytes that somebody gave: what is checked and what counts afterwards are the same ones, whatever he writes into his, and
+ * WebCrypto takes them, which takes no memory that threads share. `slice` of a Buffer of Node would be no copy.
+ */
+export function copied(bytes: Uint8Array): Bytes {
+  return new Uint8Array(bytes);
 }
 
 /** All parts, one behind the other. */

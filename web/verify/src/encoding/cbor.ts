@@ -23,7 +23,8 @@ export class CborReader {
   readonly #bytes: Uint8Array;
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
+    // `slice` of what is taken is a copy then; that of a Buffer of Node is none.
+    this.#bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
   }
 
   /** Number of items of an array. */

@@ -1,5 +1,5 @@
 import { fromBase64 } from '../encoding/base64.js';
-import { utf8, type Bytes } from '../encoding/bytes.js';
+import { utf8 } from '../encoding/bytes.js';
 import { canonicalJson } from '../encoding/canonical.js';
 import { isObject, member, readObject, type Json, type JsonObject } from '../encoding/json.js';
 import { Refused } from '../refused.js';
@@ -13,7 +13,7 @@ import { verifyHmac, type KeySecret } from './secret.js';
 export type AnswerKeys = (PinnedKey & Partial<SecretKey>) | (Partial<PinnedKey> & SecretKey);
 interface PinnedKey {
   /** The public key that the verifier knows from elsewhere, 32 bytes. */
-  pinned: Bytes;
+  pinned: Uint8Array;
 }
 interface SecretKey {
   /** The secret of the key version that the answer names. */
@@ -77,7 +77,7 @@ export function readBumpAnswer(text: string): BumpAnswer<typeof NOT_PINNED> {
   return { state: NOT_PINNED, ...readSigned(text).answer };
 }
 
-function readSigned(text: string): { answer: Omit<BumpAnswer, 'state'>; payload: Bytes; signature: string } {
+function readSigned(text: string): { answer: Omit<BumpAnswer, 'state'>; payload: Uint8Array; signature: string } {
   const data = memberText(text, 'type') === undefined ? text : (memberText(text, 'data') ?? '');
   const payload = memberText(data, 'bumped');
   const answer = payload === undefined ? undefined : (JSON.parse(data) as JsonObject);
@@ -100,7 +100,7 @@ function readSigned(text: string): { answer: Omit<BumpAnswer, 'state'>; payload:
  * @throws Refused `bad_signature`
  */
 // Spec: GW-44
-export async function verifyAlone(context: GatewayContext, payload: Bytes, signature: string, publicKey: Bytes): Promise<void> {
+export async function verifyAlone(context: GatewayContext, payload: Uint8Array, signature: string, publicKey: Uint8Array): Promise<void> {
   const bytes = fromBase64(signature);
   const holds = bytes?.length === ED25519_SIGNATURE_BYTES && (await verifyEd25519(publicKey, gatewayMessage(context, payload), bytes));
   if (!holds) throw new Refused('bad_signature', 'its Ed25519 signature does not verify');
@@ -121,7 +121,7 @@ export interface SignedRegistry<State extends AnswerState = AnswerState> {
  * @param pinned the public key that the verifier knows from elsewhere, 32 bytes
  * @throws Refused `bad_answer`, `not_signed`, `unknown_key` without a key, `bad_signature`
  */
-export async function verifyRegistry(registry: string | JsonObject, pinned: Bytes): Promise<SignedRegistry<'verified'>> {
+export async function verifyRegistry(registry: string | JsonObject, pinned: Uint8Array): Promise<SignedRegistry<'verified'>> {
   const { content, text, signature } = readEnvelope(registry);
   if (!pinned) throw new Refused('unknown_key', 'no key was given to check the registry with');
   await verifyAlone('registry', utf8(text), signature, pinned);

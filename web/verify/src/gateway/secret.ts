@@ -1,15 +1,15 @@
 import { hkdf } from '@noble/hashes/hkdf.js';
 import { hmac } from '@noble/hashes/hmac.js';
 import { sha256 } from '@noble/hashes/sha2.js';
-import { equal, utf8, type Bytes } from '../encoding/bytes.js';
+import { copied, equal, utf8, type Bytes } from '../encoding/bytes.js';
 import { fromHex, hex } from '../encoding/hex.js';
 
 /** The secret of a key version: a text from the environment or a file, or the 32 raw bytes of a generated one. */
-export type KeySecret = string | Bytes;
+export type KeySecret = string | Uint8Array;
 
 /** The HMAC key of a secret: of a text its UTF-8 bytes as written, hex or not; raw bytes as they are. Spec: gateway §7.2. */
 export function hmacKey(secret: KeySecret): Bytes {
-  return typeof secret === 'string' ? utf8(secret) : secret;
+  return typeof secret === 'string' ? utf8(secret) : copied(secret);
 }
 
 /**
@@ -24,17 +24,17 @@ export function pairSeeds(secret: KeySecret, number: number): { ed25519: Bytes; 
 }
 
 /** The HMAC-SHA256 of a payload, 64 lower-case hex digits: by WebCrypto where there is one. Spec: gateway §7.3, §7.4. */
-export async function hmacSignature(secret: KeySecret, payload: Bytes): Promise<string> {
+export async function hmacSignature(secret: KeySecret, payload: Uint8Array): Promise<string> {
   const key = hmacKey(secret);
   const subtle = globalThis.crypto?.subtle;
   // WebCrypto takes no empty key.
   if (!subtle || key.length === 0) return hex(hmac(sha256, key, payload));
   const imported = await subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
-  return hex(new Uint8Array(await subtle.sign('HMAC', imported, payload)));
+  return hex(new Uint8Array(await subtle.sign('HMAC', imported, copied(payload))));
 }
 
 /** Whether an HMAC holds, for whoever has the secret; upper-case digits are refused. Spec: gateway §7.4. */
-export async function verifyHmac(secret: KeySecret, payload: Bytes, signature: string): Promise<boolean> {
+export async function verifyHmac(secret: KeySecret, payload: Uint8Array, signature: string): Promise<boolean> {
   const told = fromHex(signature);
   return told?.length === 32 && equal(told, fromHex(await hmacSignature(secret, payload))!);
 }

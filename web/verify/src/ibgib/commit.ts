@@ -1,6 +1,6 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { fromBase64url } from '../encoding/base64.js';
-import { concat, sized, type Bytes } from '../encoding/bytes.js';
+import { concat, sized } from '../encoding/bytes.js';
 import { fromHex, hex } from '../encoding/hex.js';
 import type { JsonObject } from '../encoding/json.js';
 import { Refused } from '../refused.js';
@@ -31,7 +31,7 @@ export interface CommitStone {
  * @param sids the sids of the tips, when the caller has the tips: then they must be those that were signed
  * @throws Refused `bad_commit` for a record that is none, `bad_signature`
  */
-export function verifyCommitStone(stone: VerifiedRecord, nodeKey: Bytes, sids?: readonly string[]): CommitStone {
+export function verifyCommitStone(stone: VerifiedRecord, nodeKey: Uint8Array, sids?: readonly string[]): CommitStone {
   const bad = new Refused('bad_commit', `${stone.address} is no commit stone`);
   const { ib, data, rel8ns } = stone.record;
   const object = ib === 'commit' ? exactly((data ?? null) as JsonObject, ['by', 'keystone', 'at', 'seq', 'tips', 'st']) : undefined;

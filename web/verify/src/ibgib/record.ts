@@ -1,5 +1,5 @@
 import { sha256 } from '@noble/hashes/sha2.js';
-import { concat, text as readText, utf8, type Bytes } from '../encoding/bytes.js';
+import { concat, copied, text as readText, utf8, type Bytes } from '../encoding/bytes.js';
 import { cbor, CborError, CborReader } from '../encoding/cbor.js';
 import { hex } from '../encoding/hex.js';
 import { isObject, readJson, RECORD_LIMITS, type Json, type JsonObject } from '../encoding/json.js';
@@ -50,8 +50,9 @@ interface Parts {
  * @throws Refused `too_large`, `bad_json`, `not_canonical`, `bad_addr`, `primitive`, `gib_mismatch`, `bad_rel`, `bad_tjp`, `bad_n`,
  *   `bad_bin`
  */
-export function readRecord(encoded: Bytes): VerifiedRecord {
-  if (encoded.length > RECORD_BYTES_MAX) throw refuse('too_large');
+export function readRecord(given: Uint8Array): VerifiedRecord {
+  if (given.length > RECORD_BYTES_MAX) throw refuse('too_large');
+  const encoded = copied(given);
   const parts = readParts(encoded);
   const data = readData(parts);
   const relations = readRelations(parts.relations);

@@ -1,4 +1,3 @@
-import type { Bytes } from '../encoding/bytes.js';
 import { Refused } from '../refused.js';
 import { readRecord, type VerifiedRecord } from './record.js';
 
@@ -9,7 +8,7 @@ import { readRecord, type VerifiedRecord } from './record.js';
  *
  * @throws Refused `bad_timeline`, `bad_n`, and what `readRecord` throws
  */
-export function verifyTimeline(encoded: Iterable<Bytes>): VerifiedRecord[] {
+export function verifyTimeline(encoded: Iterable<Uint8Array>): VerifiedRecord[] {
   const frames: VerifiedRecord[] = [];
   for (const bytes of encoded) {
     const record = readRecord(bytes);

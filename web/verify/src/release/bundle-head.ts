@@ -31,7 +31,7 @@ export interface BundleHead {
  * @throws Refused `not_a_bundle`
  */
 // Spec: GW-72
-export function readBundleHead(bytes: Bytes): BundleHead | undefined {
+export function readBundleHead(bytes: Uint8Array): BundleHead | undefined {
   const reader = new CborReader(bytes.subarray(0, HEAD_BYTES_MAX));
   let parts: Parts;
   try {
@@ -41,7 +41,7 @@ export function readBundleHead(bytes: Bytes): BundleHead | undefined {
     if (error.short && bytes.length < HEAD_BYTES_MAX) return undefined;
     throw notABundle(error.short ? 'its head is longer than 16 MiB' : 'its head is not encoded as it must be');
   }
-  const manifest = readManifest(parts.manifest.slice(), parts.signatures);
+  const manifest = readManifest(parts.manifest, parts.signatures);
   // A record begins with a brace, and CBOR does not.
   const end = parts.chain.findIndex((item) => item[0] !== 0x7b);
   const records = end < 0 ? parts.chain.length : end;
@@ -53,7 +53,7 @@ export function readBundleHead(bytes: Bytes): BundleHead | undefined {
     if (value && canonicalJson(value) !== written) throw notABundle(what);
     return readLedgerRecord(value, what);
   });
-  const proof = parts.chain.slice(records).map((item, at) => readFrame(item.slice(), records + at));
+  const proof = parts.chain.slice(records).map((item, at) => readFrame(item, records + at));
   return { manifest, chain, proof, length: reader.position };
 }
 

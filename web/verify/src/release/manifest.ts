@@ -1,5 +1,5 @@
 import { sha256 } from '@noble/hashes/sha2.js';
-import { compare, utf8, type Bytes } from '../encoding/bytes.js';
+import { compare, copied, utf8, type Bytes } from '../encoding/bytes.js';
 import { hex } from '../encoding/hex.js';
 import { member, type Json } from '../encoding/json.js';
 import { INTEGER_MAX } from '../encoding/time.js';
@@ -68,7 +68,8 @@ export interface SignedManifest {
  * @throws Refused `not_a_bundle`
  */
 // Spec: GW-72, GW-77
-export function readManifest(bytes: Bytes, signatures: Signature[]): SignedManifest {
+export function readManifest(given: Uint8Array, signatures: Signature[]): SignedManifest {
+  const bytes = copied(given);
   const members = new Members(readSignedBytes(bytes, 'not_a_bundle', 'no release manifest'), 'not_a_bundle', 'no release manifest');
   members.take('manifestVersion', (value) => (value === 1 ? 1 : undefined));
   const content: Manifest = {

@@ -1,4 +1,4 @@
-import { text as readText, type Bytes } from '../encoding/bytes.js';
+import { text as readText } from '../encoding/bytes.js';
 import { canonicalJson } from '../encoding/canonical.js';
 import { fromHex } from '../encoding/hex.js';
 import { member, readObject, SIGNED_LIMITS, type Json, type JsonObject } from '../encoding/json.js';
@@ -52,7 +52,7 @@ export class Members {
  *
  * @throws Refused with `code`
  */
-export function readSignedBytes(bytes: Bytes, code: RefusedCode, what: string): JsonObject {
+export function readSignedBytes(bytes: Uint8Array, code: RefusedCode, what: string): JsonObject {
   const text = readText(bytes);
   const object = text === undefined ? undefined : readObject(text, SIGNED_LIMITS);
   if (!object) throw new Refused(code, `${what}: its text`);

@@ -1,5 +1,5 @@
 import { ed25519 } from '@noble/curves/ed25519.js';
-import type { Bytes } from '../encoding/bytes.js';
+import { copied, type Bytes } from '../encoding/bytes.js';
 import { hex } from '../encoding/hex.js';
 
 /** Bytes of an Ed25519 public key. */
@@ -36,8 +36,9 @@ export function isEd25519Key(encoded: Uint8Array): boolean {
  * Whether an Ed25519 signature (RFC 8032) is good, strictly: canonical S, canonical points, none of small order. By WebCrypto
  * where the platform has Ed25519, else by `@noble/curves`. Never throws. Spec: gateway §7.4.
  */
-export async function verifyEd25519(publicKey: Bytes, message: Bytes, signature: Bytes): Promise<boolean> {
-  if (publicKey.length !== ED25519_KEY_BYTES || signature.length !== ED25519_SIGNATURE_BYTES) return false;
+export async function verifyEd25519(givenKey: Uint8Array, message: Bytes, given: Uint8Array): Promise<boolean> {
+  if (givenKey.length !== ED25519_KEY_BYTES || given.length !== ED25519_SIGNATURE_BYTES) return false;
+  const [publicKey, signature] = [copied(givenKey), copied(given)];
   const [point, scalar] = [signature.subarray(0, 32), signature.subarray(32)];
   if (!isGoodPoint(publicKey) || !isGoodPoint(point) || littleEndian(scalar) >= GROUP_ORDER) return false;
   const native = await byPlatform(publicKey, message, signature);

@@ -1,6 +1,6 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { base64, fromBase64 } from '../encoding/base64.js';
-import { equal, type Bytes } from '../encoding/bytes.js';
+import { copied, equal, type Bytes } from '../encoding/bytes.js';
 import { hex } from '../encoding/hex.js';
 import { isObject, member, type Json } from '../encoding/json.js';
 import { Refused } from '../refused.js';
@@ -27,7 +27,7 @@ export interface Signature {
   /** What it says it is; what counts is the verifier's own. */
   alg: Algorithm;
   /** Its bytes. */
-  sig: Bytes;
+  sig: Uint8Array;
 }
 
 /** Reads `{"kid","alg","sig"}` strictly; `undefined` for any other form. Spec: gateway §7.3, §7.4. */
@@ -65,8 +65,8 @@ export class PublicPair {
   }
 
   /** The pair of these keys; `undefined` for keys that no library takes. */
-  static of(mlDsa: Bytes, ed25519: Bytes): PublicPair | undefined {
-    return mlDsa.length === ML_DSA_KEY_BYTES && isEd25519Key(ed25519) ? new PublicPair(mlDsa.slice(), ed25519.slice()) : undefined;
+  static of(mlDsa: Uint8Array, ed25519: Uint8Array): PublicPair | undefined {
+    return mlDsa.length === ML_DSA_KEY_BYTES && isEd25519Key(ed25519) ? new PublicPair(copied(mlDsa), copied(ed25519)) : undefined;
   }
 
   /** Whether both are the same keys. */
