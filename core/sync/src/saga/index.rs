@@ -7,7 +7,7 @@ use sealtide_crypto::{Sha256, sha256};
 use sealtide_ibgib::{Address, FrameFacts, Sid, TimelineId, Verified, order_key};
 
 use super::Fault;
-use super::ascending::Ascending;
+use super::ascending::{Ascending, Spread};
 use super::heads::{Head, Heads};
 use crate::scope::Scoped;
 use crate::{AbortCode, SetSummary, SpaceView, TipItem};
@@ -33,6 +33,18 @@ impl Key {
         key.copy_from_slice(&digest[..16]);
         // Without the top bit (no frame) and the lowest (no key is the greatest number).
         Self(order << 1 >> 2, key)
+    }
+}
+
+impl Spread for (Key, Sid) {
+    fn spread(&self) -> u64 {
+        self.0.0
+    }
+}
+
+impl Spread for Place {
+    fn spread(&self) -> u64 {
+        self.0
     }
 }
 
