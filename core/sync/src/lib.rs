@@ -23,6 +23,6 @@ pub use saga::{
     SagaOutcome, SagaOutput, Scope, Strategy,
 };
 pub(crate) use space::Level;
-pub use space::{CommitRequest, CommitResult, RangeBound, Snapshot, SpaceView, TipItem};
+pub use space::{BulkItem, CommitRequest, CommitResult, RangeBound, Snapshot, SpaceView, TipItem};
 pub use summary::{IdSum, LtHash, SetSummary};
 pub use tips::{TipList, TipSet};

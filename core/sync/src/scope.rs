@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified};
 use sealtide_identity::authorship::COMMIT_IB;
 
-use crate::{Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy, negentropy::Run};
+use crate::{BulkItem, Facts, Scope, SetSummary, Snapshot, SpaceView, TipItem, negentropy, negentropy::Run};
 
 impl Facts {
     /// The facts of two sets. Spec: ibgib §13.2
@@ -127,11 +127,6 @@ impl Scoped {
         self.serves(sid).then(|| view.record(sid))?
     }
 
-    /// The encoded bytes of a record.
-    pub(crate) fn encoded(&self, view: &dyn SpaceView, sid: &Sid) -> Option<Bytes> {
-        self.serves(sid).then(|| view.encoded(sid))?
-    }
-
     /// Whether a member may be served.
     fn serves(&self, sid: &Sid) -> bool {
         self.roots.as_ref().is_none_or(|roots| roots.sids.contains(sid))
@@ -161,15 +156,20 @@ impl Scoped {
         sids
     }
 
-    pub(crate) fn bulk(&self, view: &dyn SpaceView, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
+    pub(crate) fn bulk(&self, view: &dyn SpaceView, after: Option<(u64, Sid)>, limit: usize) -> Vec<BulkItem> {
         use std::ops::Bound::{Excluded, Unbounded};
         match &self.roots {
-            None => view.bulk(after, limit),
+            None => view.bulk_places(after, limit),
             Some(roots) => {
                 let from = after.map_or(Unbounded, Excluded);
-                roots.items.range((from, Unbounded)).take(limit).copied().collect()
+                roots.items.range((from, Unbounded)).take(limit).copied().map(BulkItem::from).collect()
             }
         }
+    }
+
+    /// The encoded bytes of a record that [`Scoped::bulk`] listed.
+    pub(crate) fn encoded_at(&self, view: &dyn SpaceView, item: &BulkItem) -> Option<Bytes> {
+        self.serves(&item.sid).then(|| view.encoded_at(item))?
     }
 
     pub(crate) fn chunk(&self, view: &dyn SpaceView, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {

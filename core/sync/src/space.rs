@@ -109,6 +109,30 @@ impl Default for Snapshot {
     }
 }
 
+/// A member as the bulk stream lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BulkItem {
+    /// The order key.
+    pub order: u64,
+    /// Which record.
+    pub sid: Sid,
+    /// Where it lies, in numbers that mean something to the view alone: a stream of millions then needs no look-up of each.
+    pub place: Option<[u32; 4]>,
+}
+
+impl BulkItem {
+    /// What sorts the stream.
+    pub fn key(&self) -> (u64, Sid) {
+        (self.order, self.sid)
+    }
+}
+
+impl From<(u64, Sid)> for BulkItem {
+    fn from((order, sid): (u64, Sid)) -> Self {
+        Self { order, sid, place: None }
+    }
+}
+
 /// Read access to one space, for one saga. Everything answers about committed members of this space, except the
 /// `staged_*` methods, which answer about what this saga has staged.
 pub trait SpaceView {
@@ -133,6 +157,14 @@ pub trait SpaceView {
     fn stones_naming(&self, address: &Address) -> Vec<Sid>;
     /// Members after `after` in (order key, sid) order, at most `limit`: the bulk stream.
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)>;
+    /// As [`SpaceView::bulk`], with where each lies. A view that does not know says nothing of that.
+    fn bulk_places(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<BulkItem> {
+        self.bulk(after, limit).into_iter().map(BulkItem::from).collect()
+    }
+    /// As [`SpaceView::encoded`], of a record that [`SpaceView::bulk_places`] listed a moment ago.
+    fn encoded_at(&self, item: &BulkItem) -> Option<Bytes> {
+        self.encoded(&item.sid)
+    }
     /// How many members are in `lo ≤ (order key, sid) < hi`, and the sum of their sids modulo 2²⁵⁶; nothing when
     /// `hi ≤ lo`. This is level 1; level 0 is in the snapshot. Answers about the space right now, like everything here;
     /// called a few hundred times for each message of a reconciliation, so it should not read the whole range. Spec:

@@ -4,10 +4,15 @@
 use crate::entry::Cut;
 
 const BITS_A_KEY: u64 = 10;
-const PROBES: u64 = 5;
+const PROBES: u32 = 5;
+/// Words of a block: a line of the processor's cache.
+const BLOCK_WORDS: usize = 8;
+/// Bits that name one bit of a block.
+const PLACE_BITS: u32 = 9;
 
-/// A Bloom filter over keys that end with 16 bytes of a hash. With ten bits a key one in a hundred is a wrong yes;
-/// a peer that prepares ids can make more of them, which costs reads and nothing else.
+/// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over keys that end with 16 bytes of a hash: all bits of a key are in one block,
+/// so a look costs one read of memory and not five. With ten bits a key about one in sixty is a wrong yes; a peer that prepares ids can make
+/// more of them, which costs reads and nothing else.
 #[derive(Debug)]
 pub(crate) struct Filter {
     words: Vec<u64>,
@@ -16,20 +21,24 @@ pub(crate) struct Filter {
 impl Filter {
     /// An empty filter for at most this many keys; for none, one that says yes to everything.
     pub(crate) fn sized(keys: u64) -> Self {
-        Self { words: vec![0; (keys * BITS_A_KEY).div_ceil(64) as usize] }
+        let blocks = (keys * BITS_A_KEY).div_ceil(64 * BLOCK_WORDS as u64);
+        Self { words: vec![0; blocks as usize * BLOCK_WORDS] }
     }
 
+    /// The words and the bits in them that stand for a key.
     fn bits(&self, key: &[u8]) -> impl Iterator<Item = (usize, u64)> + use<> {
         let half = |from: usize| key[from..from + 8].iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         let tail = key.len() - 16;
         // What stands in front of the hash, a space number, is mixed in.
-        let front =
-            key[..tail].iter().fold(0u64, |number, byte| (number ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-        let (start, step) = (half(tail) ^ front, half(tail + 8) | 1);
-        let count = self.words.len() as u64 * 64;
+        let front = key[..tail]
+            .iter()
+            .fold(0u64, |number, byte| (number ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let blocks = (self.words.len() / BLOCK_WORDS) as u64;
+        let block = ((u128::from(half(tail) ^ front) * u128::from(blocks)) >> 64) as usize;
+        let places = half(tail + 8) ^ front;
         (0..PROBES).map(move |probe| {
-            let bit = start.wrapping_add(step.wrapping_mul(probe)) % count;
-            ((bit / 64) as usize, 1 << (bit % 64))
+            let place = (places >> (probe * PLACE_BITS)) as usize % (64 * BLOCK_WORDS);
+            (block * BLOCK_WORDS + place / 64, 1 << (place % 64))
         })
     }
 
@@ -52,7 +61,8 @@ impl Filter {
         let count = cut.u32()? as usize;
         let bytes = cut.take(count.checked_mul(8)?)?;
         let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
-        Some(Self { words: bytes.chunks_exact(8).map(word).collect() })
+        let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
+        words.len().is_multiple_of(BLOCK_WORDS).then_some(Self { words })
     }
 }
 

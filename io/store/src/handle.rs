@@ -9,18 +9,18 @@ use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Refusal, Sid, TimelineId, Verified};
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_sync::negentropy::Ranges;
-use sealtide_sync::{IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
+use sealtide_sync::{BulkItem, IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::compress::ChunkForm;
 use crate::index::{ChunkInfo, Index, tip_hash};
-use crate::pack::{Pack, Packs};
+use crate::pack::{Pack, Packs, Place};
 use crate::plan::{by_address, frames_of, member_frame};
 use crate::read;
 use crate::run::Unreadable;
 use crate::space::SpaceState;
 use crate::store::Inner;
 use crate::table::{
-    Stored, Table, kind_hash, kind_key, last_sid, maker_key, maker_row, member_row, named_key, read_maker,
+    Stored, Table, kind_hash, kind_key, last_sid, maker_key, maker_row, member_key, named_key, read_maker,
     read_member_key, read_member_row,
 };
 use crate::tips::Head;
@@ -125,13 +125,27 @@ fn read_as(
 
 /// The encoded bytes of a record. The checksum of the entry vouches for them, and they were accepted before they were
 /// written.
+/// The end of an entry's body: the record.
+fn record_of(body: Vec<u8>, stored: &Stored) -> Bytes {
+    let body = Bytes::from(body);
+    let start = body.len().saturating_sub(stored.encoded_len as usize);
+    body.slice(start..)
+}
+
+/// As [`read_encoded`], for a place that was right a moment ago: nothing where it is not any more, without a word.
+fn whole_encoded(pack: &Pack, stored: &Stored) -> Option<Bytes> {
+    let (_, body) = pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize).ok()?.ok()?;
+    Some(record_of(body, stored)).filter(|record| !record.is_empty())
+}
+
+/// A member as the bulk stream lists it.
+fn bulk_item((sid, Stored { order, place, encoded_len }): (Sid, Stored)) -> BulkItem {
+    BulkItem { order, sid, place: Some([place.pack, place.offset, place.body_len, encoded_len]) }
+}
+
 fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
     match pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize)? {
-        Ok((_, body)) => {
-            let body = Bytes::from(body);
-            let start = body.len().saturating_sub(stored.encoded_len as usize);
-            Ok(Some(body.slice(start..)))
-        }
+        Ok((_, body)) => Ok(Some(record_of(body, stored))),
         Err(damage) => {
             tracing::error!(%damage, "a record cannot be read");
             Ok(None)
@@ -413,23 +427,40 @@ impl SpaceView for SpaceHandle {
     }
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
+        self.bulk_places(after, limit).iter().map(BulkItem::key).collect()
+    }
+
+    fn bulk_places(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<BulkItem> {
         self.seek(|index, state| {
-            let fresh = state.bulk(&index.records, after, limit);
+            let fresh = state.bulk(&index.records, after, limit).into_iter().map(bulk_item).collect();
             let from = after.map_or((0, [0; 32]), |(order, sid)| (order, sid.0));
-            let mut scan = index.runs.scan(Table::Members, &member_row(state.number, from.0, &from.1))?;
+            let mut scan = index.runs.scan(Table::Members, &member_key(state.number, from.0, &from.1))?;
             let mut older = || {
                 let row = scan.next_of(&state.number.to_be_bytes())?;
-                Ok(row.map(read_member_row))
+                Ok(row.map(read_member_row).map(bulk_item))
             };
             let first = loop {
                 match older()? {
-                    Some(item) if after.is_some_and(|after| item <= after) => {}
+                    Some(item) if after.is_some_and(|after| item.key() <= after) => {}
                     first => break first,
                 }
             };
             let mut first = Some(first);
-            join(fresh, || first.take().map_or_else(&mut older, Ok), limit)
+            let mut items = join(fresh, || first.take().map_or_else(&mut older, Ok), limit)?;
+            items.dedup_by_key(|item| item.sid);
+            Ok(items)
         })
+    }
+
+    /// Reads where the listing says; where no such record lies any more, it is looked up.
+    fn encoded_at(&self, item: &BulkItem) -> Option<Bytes> {
+        let there = item.place.and_then(|[pack, offset, body_len, encoded_len]| {
+            let pack = Arc::clone(read(&self.inner.index).packs.get(&pack)?);
+            let stored =
+                Stored { order: item.order, place: Place { pack: pack.number, offset, body_len }, encoded_len };
+            whole_encoded(&pack, &stored)
+        });
+        there.or_else(|| self.encoded(&item.sid))
     }
 
     fn range_sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {
@@ -438,7 +469,7 @@ impl SpaceView for SpaceHandle {
         }
         self.seek(|index, state| {
             let (count, mut sum) = state.sorted(&index.records).sum(lo, hi);
-            let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
+            let key = |bound: &RangeBound| member_key(state.number, bound.order, &bound.id);
             let (older, of_older) = index.runs.sum(Table::Members, &key(lo), &key(hi))?;
             sum.merge(&of_older);
             Ok((count + older, sum))
@@ -451,7 +482,7 @@ impl SpaceView for SpaceHandle {
         }
         self.seek(|index, state| {
             let fresh = state.sorted(&index.records).list(lo, hi, limit);
-            let mut scan = index.runs.scan(Table::Members, &member_row(state.number, lo.order, &lo.id))?;
+            let mut scan = index.runs.scan(Table::Members, &member_key(state.number, lo.order, &lo.id))?;
             let older = || {
                 let row = scan.next_of(&state.number.to_be_bytes())?;
                 Ok(row.map(read_member_key).filter(|item| *item < (hi.order, hi.id)))
@@ -510,7 +541,7 @@ pub(crate) fn members(index: &Index, state: &SpaceState) -> Result<Vec<Sid>, Unr
     let front = state.number.to_be_bytes();
     let mut scan = index.runs.scan(Table::Members, &front)?;
     while let Some(row) = scan.next_of(&front)? {
-        sids.push(last_sid(row));
+        sids.push(read_member_row(row).0);
     }
     Ok(sids)
 }

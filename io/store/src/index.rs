@@ -18,7 +18,7 @@ use crate::pack::{Hole, Packs, Place};
 use crate::run::{Run, Unreadable};
 use crate::runs::{Joined, Runs};
 use crate::space::{Moved, SpaceState, tip_id};
-use crate::table::{KindHash, Stored, Table, kind_hash, member_row, read_chunk_row, read_reference, reference_key};
+use crate::table::{KindHash, Stored, Table, kind_hash, member_key, read_chunk_row, read_reference, reference_key};
 use crate::tips::Head;
 
 /// What is kept in memory of one record: 96 bytes.
@@ -177,6 +177,8 @@ pub(crate) struct TipMove {
     order: u64,
     /// What tells the timelines of one kind.
     pub(crate) kind: KindHash,
+    /// Whether it is known that the timeline has no tips: whoever worked the move out a moment ago, and holds the log, has looked.
+    pub(crate) begins: bool,
     pub(crate) removed: Box<[Sid]>,
     /// The tips that come, with their level-0 ids.
     pub(crate) added: SmallVec<[(Sid, [u8; 32]); 1]>,
@@ -190,6 +192,7 @@ impl TipMove {
             timeline: *timeline,
             order: *order,
             kind: kind_hash(ib),
+            begins: false,
             removed: removed.as_slice().into(),
             added: added.iter().map(|tip| (tip.sid, tip_id(tjp, &tip.address, &tip.sid))).collect(),
         }
@@ -374,7 +377,7 @@ impl Index {
         if stored.place.pack > self.runs.last_pack() {
             return Ok(false);
         }
-        self.runs.has_since(Table::Members, &member_row(state.number, stored.order, &sid.0), stored.place.pack)
+        self.runs.has_since(Table::Members, &member_key(state.number, stored.order, &sid.0), stored.place.pack)
     }
 
     /// Where a chunk lies.
@@ -728,7 +731,8 @@ impl Index {
     /// tip, what comes a record that is here and none.
     fn moved(&self, state: &SpaceState, change: &TipMove) -> Result<Moved, &'static str> {
         const MISFIT: &str = "a tip move that does not fit";
-        let tips = self.tips_of(state, &change.timeline)?;
+        let tips = if change.begins { Vec::new() } else { self.tips_of(state, &change.timeline)? };
+        debug_assert!(!change.begins || self.tips_of(state, &change.timeline).is_ok_and(|tips| tips.is_empty()));
         let before = tips.len();
         let mut left: BTreeMap<Sid, Head> = tips.into_iter().map(|head| (head.sid, head)).collect();
         let mut gone = Vec::with_capacity(change.removed.len());
@@ -828,14 +832,14 @@ fn add_members(
     ids.sort_unstable();
     ids.dedup();
     state.add_members(records, &ids);
+    let mut said = Vec::new();
     for id in ids {
         let sid = &records.get(id).sid;
         state.add_chunks(chunk_lists.get(&id).map(Vec::as_slice).unwrap_or_default());
-        if let Some(stone) = stones.get(&id) {
-            state.add_stone(sid, stone);
-        }
+        said.extend(stones.get(&id).map(|stone| (*sid, stone)));
         state.item_changed(sums, sid);
     }
+    state.add_stones(&said);
 }
 
 /// The last `count` of a list; `None` when there are fewer.

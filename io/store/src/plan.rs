@@ -400,10 +400,11 @@ impl<'a> Fresh<'a> {
         let settled = by_halves(&timelines, &|timelines| {
             let mut settled = Settled::default();
             for (timeline, frames) in timelines {
-                if self.is_for_later(timeline)? {
+                let heads = self.index.tips_of(self.union.state, timeline)?;
+                if self.is_for_later(timeline, &heads) {
                     settled.later.push(*timeline);
                 } else {
-                    settled.add(self.union, timeline, frames)?;
+                    settled.add(self.union, timeline, frames, &heads)?;
                 }
             }
             Ok(vec![settled])
@@ -419,10 +420,8 @@ impl<'a> Fresh<'a> {
         Ok(all)
     }
 
-    fn is_for_later(&self, timeline: &TimelineId) -> Result<bool, CommitError> {
-        let Some((these, tips_max)) = self.not_these else { return Ok(false) };
-        let index = self.index;
-        Ok(these.contains(timeline) || index.tips_of(self.union.state, timeline)?.len() > tips_max)
+    fn is_for_later(&self, timeline: &TimelineId, heads: &[Head]) -> bool {
+        self.not_these.is_some_and(|(these, tips_max)| these.contains(timeline) || heads.len() > tips_max)
     }
 
     /// Reads a staged frame.
@@ -455,15 +454,22 @@ impl Part {
 }
 
 impl Settled {
-    /// Adds the move of one timeline.
-    fn add(&mut self, union: Union<'_>, timeline: &TimelineId, frames: &[FrameOf]) -> Result<(), StoreError> {
-        let Some((change, moved)) = settle_timeline(union, timeline, frames)? else { return Ok(()) };
+    /// Adds the move of one timeline, whose tips in the space are `heads`.
+    fn add(
+        &mut self,
+        union: Union<'_>,
+        timeline: &TimelineId,
+        frames: &[FrameOf],
+        heads: &[Head],
+    ) -> Result<(), StoreError> {
+        let Some((change, moved)) = settle_timeline(union, timeline, frames, heads)? else { return Ok(()) };
         if !change.removed.is_empty() {
             let (known, removed) = (union.heads(timeline)?, change.removed.iter().collect::<BTreeSet<_>>());
             let gone = known.iter().filter(|tip| removed.contains(&tip.sid));
             gone.for_each(|tip| self.gone.add(&tip.id));
         }
-        let plain = TipMove::of(&change);
+        let mut plain = TipMove::of(&change);
+        plain.begins = union.draft.is_none() && heads.is_empty();
         plain.added.iter().for_each(|(_, id)| self.came.add(id));
         self.moves.push((change, plain));
         if moved.1 != moved.2 {
@@ -479,10 +485,12 @@ fn settle_timeline(
     union: Union<'_>,
     timeline: &TimelineId,
     frames: &[FrameOf],
+    heads: &[Head],
 ) -> Result<Option<(Move, Moved)>, StoreError> {
-    let mut before = tips_of(union.index, union.state, timeline)?;
+    let mut before = tips_of(union.index, heads)?;
     let seen: Vec<Sid> = before.iter().map(|tip| tip.sid).collect();
-    let drafted = union.draft.map_or(Ok(Vec::new()), |draft| tips_of(union.index, draft, timeline))?;
+    let drafted = union.draft.map_or(Ok(Vec::new()), |draft| union.index.tips_of(draft, timeline))?;
+    let drafted = tips_of(union.index, &drafted)?;
     let is_drafted = !drafted.is_empty();
     let at = |tips: &[FrameOf], address: &Address| tips.binary_search_by(|tip| tip.address.cmp(address)).ok();
     // Of two shapes of one address that of the space stays.
@@ -536,10 +544,10 @@ fn begin(frame: &FrameOf) -> (Move, Moved) {
     (change, (*timeline, Vec::new(), vec![frame.sid]))
 }
 
-/// The tips of a timeline as their records say, sorted by address.
-fn tips_of(index: &Index, state: &SpaceState, timeline: &TimelineId) -> Result<Vec<FrameOf>, StoreError> {
+/// Tips as their records say, sorted by address.
+fn tips_of(index: &Index, heads: &[Head]) -> Result<Vec<FrameOf>, StoreError> {
     let mut tips = Vec::new();
-    for head in index.tips_of(state, timeline)? {
+    for head in heads {
         let record = load_record(index, &head.stored)?;
         // Without it the tips would come out wrong: nothing may be written over a tip that cannot be read.
         tips.push(record.as_ref().and_then(FrameOf::of).ok_or(StoreError::Failed)?);

@@ -34,8 +34,8 @@ pub(crate) fn fresh_rows(index: &Index, table: Table) -> Vec<u8> {
             sorted(fresh.map(|rec| record_row(&rec.sid, &rec.stored())))
         }
         Table::Members => sorted(spaces.flat_map(|state| {
-            let sid = |id: u32| &records.get(id).sid.0;
-            state.members.iter().map(move |(order, _, id)| member_row(state.number, *order, sid(*id)))
+            let record = |id: u32| records.get(id);
+            state.members.iter().map(move |(.., id)| member_row(state.number, &record(*id).sid, &record(*id).stored()))
         })),
         Table::Addresses => sorted(spaces.flat_map(|state| {
             let row = |(address, id): &_| address_row(state.number, address, &records.get(*id).sid);

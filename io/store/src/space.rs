@@ -11,7 +11,7 @@ use crate::entry::{Move, StoneLine};
 use crate::index::{Rec, Records, Sums, TipMove};
 use crate::pack::Packs;
 use crate::runs::Runs;
-use crate::table::{KIND_BYTES, MAKER_BYTES, NAMED_BYTES, kind_row, maker_row, named_row};
+use crate::table::{KIND_BYTES, MAKER_BYTES, NAMED_BYTES, Stored, kind_row, maker_row, named_row};
 use crate::tips::{Head, Tips};
 
 /// One change of a summary.
@@ -145,10 +145,13 @@ impl SpaceState {
         }
     }
 
-    /// Adds what a member says that is a commit stone.
-    pub(crate) fn add_stone(&mut self, sid: &Sid, stone: &StoneLine) {
-        self.named.extend(stone.tips.iter().map(|tip| named_row(self.number, *tip, sid)));
-        self.makers.insert(maker_row(self.number, &stone.by, stone.seq, sid));
+    /// Adds what members say that are commit stones.
+    pub(crate) fn add_stones(&mut self, stones: &[(Sid, &StoneLine)]) {
+        let number = self.number;
+        let named = stones.iter().flat_map(|(sid, stone)| stone.tips.iter().map(|tip| named_row(number, *tip, sid)));
+        insert(&mut self.named, named.collect());
+        let makers = stones.iter().map(|(sid, stone)| maker_row(number, &stone.by, stone.seq, sid));
+        insert(&mut self.makers, makers.collect());
     }
 
     /// Changes the tips of one timeline.
@@ -275,21 +278,23 @@ impl SpaceState {
     }
 
     /// Members in memory behind `after` by (order key, sid).
-    pub(crate) fn bulk(&self, records: &Records, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
+    pub(crate) fn bulk(&self, records: &Records, after: Option<(u64, Sid)>, limit: usize) -> Vec<(Sid, Stored)> {
         let start = after.map_or((0, 0, 0), |(order, sid)| (order, prefix(&sid), 0));
-        let mut found: Vec<(u64, Sid)> = Vec::new();
+        let mut found: Vec<(Sid, Stored)> = Vec::new();
         for (order, short, id) in self.members.range(start..) {
-            let sid = records.get(*id).sid;
+            let record = records.get(*id);
+            let sid = record.sid;
             if after.is_some_and(|after| (*order, sid) <= after) {
                 continue;
             }
             // Sids that share their first bytes are sorted together.
-            if found.len() >= limit && found.last().is_some_and(|last| (last.0, prefix(&last.1)) != (*order, *short)) {
+            let is_behind = |(sid, stored): &(Sid, Stored)| (stored.order, prefix(sid)) != (*order, *short);
+            if found.len() >= limit && found.last().is_some_and(is_behind) {
                 break;
             }
-            found.push((*order, sid));
+            found.push((sid, record.stored()));
         }
-        found.sort_unstable();
+        found.sort_unstable_by_key(|(sid, stored)| (stored.order, *sid));
         found.truncate(limit);
         found
     }

@@ -15,7 +15,8 @@ pub(crate) const PAGE_ROWS: usize = 64;
 pub(crate) enum Table {
     /// sid 32, order key u64, place 12, encoded length u32.
     Records,
-    /// space number u32, order key u64, sid 32: the members, with sums of their sids.
+    /// space number u32, order key u64, sid 32, place 12, encoded length u32: the members, with sums of their sids. Where they lie saves who
+    /// reads them in order a look-up of each.
     Members,
     /// space number u32, address hash 16, sid 32.
     Addresses,
@@ -85,7 +86,7 @@ impl Table {
         let plain = Shape { row: 0, key: 0, fence: 0, filter: 0, summed: false, counted: false };
         match self {
             Self::Records => Shape { row: 56, key: 32, fence: 16, filter: 32, ..plain },
-            Self::Members => Shape { row: 44, key: 44, fence: 24, summed: true, ..plain },
+            Self::Members => Shape { row: 60, key: 44, fence: 24, summed: true, ..plain },
             Self::Addresses => Shape { row: 52, key: 52, fence: 20, filter: 20, ..plain },
             Self::Frames => Shape { row: 76, key: 76, fence: 44, ..plain },
             Self::Chunks => Shape { row: 48, key: 32, fence: 16, filter: 32, ..plain },
@@ -177,14 +178,19 @@ pub(crate) fn read_record_row(row: &[u8]) -> Stored {
     read_stored(&row[32..56])
 }
 
-pub(crate) fn member_row(space: u32, order: u64, sid: &[u8; 32]) -> [u8; 44] {
+pub(crate) fn member_key(space: u32, order: u64, sid: &[u8; 32]) -> [u8; 44] {
     join(&[&space.to_be_bytes(), &order.to_be_bytes(), sid])
 }
 
-/// Order key and sid of a member row.
-pub(crate) fn read_member_row(row: &[u8]) -> (u64, Sid) {
+pub(crate) fn member_row(space: u32, sid: &Sid, stored: &Stored) -> [u8; 60] {
+    let key = member_key(space, stored.order, &sid.0);
+    join(&[&key, &place_bytes(stored.place), &stored.encoded_len.to_be_bytes()])
+}
+
+/// Sid and place of a member row.
+pub(crate) fn read_member_row(row: &[u8]) -> (Sid, Stored) {
     let (order, sid) = read_member_key(row);
-    (order, Sid(sid))
+    (Sid(sid), Stored { order, place: read_place(&row[44..56]), encoded_len: number(&row[56..60]) })
 }
 
 /// Order key and id of a row of members or tips.
@@ -200,7 +206,7 @@ fn id_at(row: &[u8], at: usize) -> [u8; 32] {
     id
 }
 
-/// The sid that ends the rows of members, addresses and frames.
+/// The sid that ends the rows of addresses and frames.
 pub(crate) fn last_sid(row: &[u8]) -> Sid {
     let mut sid = [0; 32];
     sid.copy_from_slice(&row[row.len() - 32..]);
@@ -277,7 +283,7 @@ pub(crate) fn read_maker(row: &[u8]) -> NodeId {
 }
 
 pub(crate) fn tip_key(space: u32, order: u64, id: &[u8; 32]) -> [u8; 44] {
-    member_row(space, order, id)
+    member_key(space, order, id)
 }
 
 /// 1 for a tip, −1 for one of another run that is none any more.
@@ -352,7 +358,7 @@ mod tests {
         let (sid, hash, timeline) = (Sid([1; 32]), ChunkHash([2; 32]), TimelineId([3; 32]));
         let stored = Stored { order: 1 << 63, place, encoded_len: 9 };
         assert_eq!(read_record_row(&record_row(&sid, &stored)), stored);
-        assert_eq!(read_member_row(&member_row(7, 8, &sid.0)), (8, sid));
+        assert_eq!(read_member_row(&member_row(7, &sid, &stored)), (sid, stored));
         assert_eq!(last_sid(&address_row(7, &[4; 16], &sid)), sid);
         assert_eq!(read_frame_row(&frame_row(7, &timeline, 5, &sid)), (timeline, 5));
         assert_eq!(read_chunk_row(&chunk_row(&hash, place, 6)), (place, 6));
@@ -367,7 +373,7 @@ mod tests {
         assert_eq!(read_member_key(&tip_row(7, &head, false)), (stored.order, head.id));
         assert_eq!(row_count(&tip_row(7, &head, false)).wrapping_add(row_count(&tip_row(7, &head, true))), 0);
         assert_eq!(kind_row(7, &kind_hash("doc"), &timeline)[12..], timeline.0);
-        let sizes = [56, 44, 52, 76, 48, 40, 44, 76, 48, 128, 64, 44];
+        let sizes = [56, 60, 52, 76, 48, 40, 44, 76, 48, 128, 64, 44];
         assert_eq!(Table::ALL.map(|table| table.shape().row), sizes);
         assert_eq!(Table::Frames.space_of(&frame_row(7, &timeline, 5, &sid)), Some(7));
         assert_eq!(Table::Records.space_of(&record_row(&sid, &stored)), None);
@@ -376,8 +382,8 @@ mod tests {
     #[test]
     fn rows_sort_as_their_parts_do() {
         let sid = [9; 32];
-        assert!(member_row(1, u64::MAX, &sid) < member_row(2, 0, &[0; 32]));
-        assert!(member_row(1, 255, &sid) < member_row(1, 256, &[0; 32]));
+        assert!(member_key(1, u64::MAX, &sid) < member_key(2, 0, &[0; 32]));
+        assert!(member_key(1, 255, &sid) < member_key(1, 256, &[0; 32]));
         assert!(frame_row(1, &TimelineId([1; 32]), 300, &Sid(sid)) > frame_row(1, &TimelineId([1; 32]), 2, &Sid(sid)));
     }
 }

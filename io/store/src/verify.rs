@@ -26,7 +26,7 @@ use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_er
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
 use crate::seal::{Rows, write_run};
 use crate::store::{Store, record_line};
-use crate::table::{Table, frame_key, member_row, read_frame_row, read_member_key};
+use crate::table::{Table, frame_key, member_key, read_frame_row, read_member_key};
 use crate::tips::Tips;
 use crate::{guard, read};
 
@@ -357,7 +357,7 @@ impl Check {
                 wrong(format!("space {space}: counts, sums or digests are not those of a recount"));
             }
             let (start, end) = (RangeBound::START, RangeBound::END);
-            let key = |bound: &RangeBound| member_row(state.number, bound.order, &bound.id);
+            let key = |bound: &RangeBound| member_key(state.number, bound.order, &bound.id);
             let ranged = live.runs.sum(Table::Members, &key(&start), &key(&end)).map(|(count, mut sum)| {
                 let (fresh, of_fresh) = state.sorted(&live.records).sum(&start, &end);
                 sum.merge(&of_fresh);

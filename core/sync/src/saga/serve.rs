@@ -11,7 +11,7 @@ use crate::message::{
     BATCH_BYTES_MAX, CHUNK_PIECE_BYTES_MAX, DIFF_IDS_MAX, ListedTip, TIP_LIST_MAX, Want, ZSTD_RATIO_MAX,
 };
 use crate::scope::{Scoped, tips_signed};
-use crate::{AbortCode, Message, SpaceView};
+use crate::{AbortCode, BulkItem, Message, SpaceView};
 
 /// The serving half.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ enum Source {
     Sids(VecDeque<Sid>),
     Addresses(VecDeque<Address>, VecDeque<Sid>),
     Ranges(VecDeque<(TimelineId, u64, u64)>, VecDeque<Sid>),
-    Bulk(Option<(u64, Sid)>, VecDeque<(u64, Sid)>, bool),
+    Bulk(Option<(u64, Sid)>, VecDeque<BulkItem>, bool),
     Tips(VecDeque<[u8; 32]>),
     /// DIFF: the run, what only the opener has, what only the answerer has.
     Diff(u64, VecDeque<[u8; 32]>, VecDeque<[u8; 32]>),
@@ -229,18 +229,33 @@ impl Source {
     /// As [`Source::next_record`], where nothing of the record has to be known: mostly so.
     fn next_encoded(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Bytes> {
         loop {
-            let sid = self.next_sid(view, scoped)?;
+            let item = match self.next_item(view, scoped) {
+                Some(item) => item?,
+                None => BulkItem::from((0, self.next_sid(view, scoped)?)),
+            };
             let encoded = match self {
                 Self::Bulk(..) if scoped.has_newer(view) => {
-                    let record = scoped.record(view, &sid).filter(|record| !scoped.is_newer(view, record));
+                    let record = scoped.record(view, &item.sid).filter(|record| !scoped.is_newer(view, record));
                     record.map(|record| record.encoded().clone())
                 }
-                _ => scoped.encoded(view, &sid),
+                _ => scoped.encoded_at(view, &item),
             };
             if encoded.is_some() {
                 return encoded;
             }
         }
+    }
+
+    /// The next entry of the bulk stream; `None` where the answer comes from elsewhere.
+    fn next_item(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Option<BulkItem>> {
+        let Self::Bulk(after, read, exhausted) = self else { return None };
+        if read.is_empty() && !*exhausted {
+            read.extend(scoped.bulk(view, *after, BULK_READ));
+            *exhausted = read.len() < BULK_READ;
+        }
+        let item = read.pop_front();
+        *after = item.as_ref().map(BulkItem::key).or(*after);
+        Some(item)
     }
 
     fn next_sid(&mut self, view: &dyn SpaceView, scoped: &Scoped) -> Option<Sid> {
@@ -258,16 +273,7 @@ impl Source {
                 }
                 sids.pop_front()
             }
-            Self::Bulk(after, read, exhausted) => {
-                if read.is_empty() && !*exhausted {
-                    read.extend(scoped.bulk(view, *after, BULK_READ));
-                    *exhausted = read.len() < BULK_READ;
-                }
-                let here = read.pop_front()?;
-                *after = Some(here);
-                Some(here.1)
-            }
-            Self::Tips(_) | Self::Diff(..) | Self::Chunks(_) => None,
+            Self::Bulk(..) | Self::Tips(_) | Self::Diff(..) | Self::Chunks(_) => None,
         }
     }
 }
