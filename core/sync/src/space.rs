@@ -1,6 +1,7 @@
 //! What a saga needs of the storage of one space. Reads are answered at once from local storage; everything that
 //! must be durable is a wish of the saga, performed by the driver.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -109,8 +110,8 @@ impl Default for Snapshot {
     }
 }
 
-/// A member as the bulk stream lists it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A member as the bulk stream lists it. What it is and where it sorts is order key and sid: the place says nothing about that.
+#[derive(Clone, Copy, Debug)]
 pub struct BulkItem {
     /// The order key.
     pub order: u64,
@@ -124,6 +125,26 @@ impl BulkItem {
     /// What sorts the stream.
     pub fn key(&self) -> (u64, Sid) {
         (self.order, self.sid)
+    }
+}
+
+impl PartialEq for BulkItem {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for BulkItem {}
+
+impl PartialOrd for BulkItem {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for BulkItem {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
     }
 }
 

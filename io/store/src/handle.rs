@@ -446,9 +446,7 @@ impl SpaceView for SpaceHandle {
                 }
             };
             let mut first = Some(first);
-            let mut items = join(fresh, || first.take().map_or_else(&mut older, Ok), limit)?;
-            items.dedup_by_key(|item| item.sid);
-            Ok(items)
+            join(fresh, || first.take().map_or_else(&mut older, Ok), limit)
         })
     }
 

@@ -14,7 +14,7 @@ use sealtide_identity::authorship::COMMIT_IB;
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{SpaceHandle, Store};
 use sealtide_sync::negentropy::{Ranges, Run};
-use sealtide_sync::{IdSum, RangeBound, SagaId, Snapshot, SpaceView, TipItem, TipSet};
+use sealtide_sync::{BulkItem, IdSum, RangeBound, SagaId, Snapshot, SpaceView, TipItem, TipSet};
 
 /// The ib of frames that are releases: their second content is a tar. Spec: releases §5
 pub(crate) const RELEASE_IB: &str = "channel";
@@ -293,10 +293,19 @@ impl SpaceView for Room {
     }
 
     fn bulk(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<(u64, Sid)> {
-        let there = self.space.bulk(after, limit);
+        self.bulk_places(after, limit).iter().map(BulkItem::key).collect()
+    }
+
+    fn bulk_places(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<BulkItem> {
+        let there = self.space.bulk_places(after, limit);
         let Some(held) = &self.held else { return there };
         let more = held.items.iter().map(|(sid, (order, _))| (*order, *sid));
-        joined(there, more.filter(|item| after.is_none_or(|after| *item > after)), limit)
+        let more = more.filter(|item| after.is_none_or(|after| *item > after));
+        joined(there, more.map(BulkItem::from), limit)
+    }
+
+    fn encoded_at(&self, item: &BulkItem) -> Option<Bytes> {
+        self.space.encoded_at(item).or_else(|| self.held.as_ref()?.records.encoded(&item.sid))
     }
 
     fn range_sum(&self, lo: &RangeBound, hi: &RangeBound) -> (u64, IdSum) {

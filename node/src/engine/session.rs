@@ -400,6 +400,11 @@ impl<W: World> Worker<W> {
         let due: Vec<SpaceId> =
             self.dirty.iter().filter(|(_, span)| due_at(**span) <= now).map(|(space, _)| *space).collect();
         for space in due.into_iter().take(self.room()) {
+            // Who has no part in the space takes no turn from those who do: of every change all sessions hear.
+            if self.direction(&space).is_none() {
+                self.dirty.remove(&space);
+                continue;
+            }
             if lock(&self.slots).get(&space).is_none_or(|slot| slot.running.is_none())
                 && let Err(wait) = self.engine.take_turn(space, self.peer)
             {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sealtide_ibgib::{Address, Sid, Stamp, TimelineId, Verified};
-use sealtide_identity::SpaceId;
+use sealtide_identity::{Role, SpaceId};
 use sealtide_node::engine::{Event, SagaReport};
 use sealtide_sim::author::Author;
 use sealtide_sim::cluster::Cluster;
@@ -225,4 +225,48 @@ async fn two_at_once(seed: u64) -> bool {
         most = most.max(running);
     }
     most > 1
+}
+
+/// Peers of a hub that have no part in a contended space take no turns from the two that write it.
+#[test]
+fn who_has_no_part_in_a_space_takes_no_turn() {
+    for seed in 0..10 * scale() {
+        let [alone, among_strangers] = [0, 12].map(|strangers| in_virtual_time(contended(seed, strangers)));
+        assert!(
+            among_strangers <= alone + 1_000,
+            "seed {seed}: {among_strangers} ms, and {alone} ms without strangers"
+        );
+    }
+}
+
+/// How long two writers take to agree who write one timeline at once, again and again, ms of virtual time.
+async fn contended(seed: u64, strangers: usize) -> u64 {
+    let mut cluster = Cluster::with_keystones(3 + strangers, seed, false, |id| Arc::new(PlainKeystones::new(id)));
+    let space = cluster.space_with(seed, &[Role::Admin; 3]);
+    cluster.set_forecast(|_| Weather { latency_ms: 10, ..Weather::default() });
+    let mut dice = Dice::new(seed);
+    let mut tip = Author::new(dice.split(), cluster.nodes[0].id()).document(STAMP);
+    cluster.engine(0).commit_local(space, vec![tip.clone()]).await.unwrap();
+    for other in 1..3 + strangers {
+        cluster.keep_connected(0, other);
+    }
+    sleep(Duration::from_secs(5)).await;
+    let timeline = tip.frame().unwrap().timeline;
+    let mut authors = [1, 2].map(|node| Author::new(dice.split(), cluster.nodes[node].id()));
+    let mut took = 0;
+    for _ in 0..5 {
+        for (node, author) in (1..3).zip(&mut authors) {
+            cluster.engine(node).commit_local(space, vec![author.next(&tip, STAMP)]).await.unwrap();
+        }
+        let began = tokio::time::Instant::now();
+        let seen = |node| tips(&cluster.engine(node).store().view(&space).unwrap(), &timeline);
+        while seen(1).len() != 1 || seen(1) != seen(2) || seen(1).contains(&tip.sid()) {
+            assert!(began.elapsed() < Duration::from_secs(300), "seed {seed}: the two do not agree");
+            sleep(Duration::from_millis(10)).await;
+        }
+        took += began.elapsed().as_millis() as u64;
+        let view = cluster.engine(1).store().view(&space).unwrap();
+        tip = view.record(seen(1).first().unwrap()).unwrap();
+    }
+    took
 }
