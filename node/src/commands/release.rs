@@ -556,7 +556,7 @@ pub(crate) fn verify(
 /// `VERSION_SIGNING_KEY`; HMAC proves nothing to others.
 ///
 /// # Errors
-/// Exit 5 for one that does not verify, and for a bundle manifest that HMAC signed.
+/// Exit 5 for one that does not verify, and for a bundle manifest that HMAC signed; exit 6 where the secret is not told: nothing is proven then.
 // Spec: GW-73
 fn verify_legacy(file: &Path) -> Result<Option<Value>, Failure> {
     let named = |error: io::Error| Failure::from(error).about(file);
@@ -575,22 +575,19 @@ fn verify_legacy(file: &Path) -> Result<Option<Value>, Failure> {
     let secret = std::env::var_os("VERSION_SIGNING_KEY").map(|text| Zeroizing::new(text.into_encoded_bytes()));
     let secret = secret.map(|text| KeySecret::from_text(&text)).transpose();
     let secret = secret.map_err(|error| Failure::usage("signing_key", format!("VERSION_SIGNING_KEY: {error}")))?;
-    let state = match secret {
-        Some(secret) => {
-            manifest.verify(&VersionKeys::derive(KeyVersion::V1, secret)).map_err(refused)?;
-            "verified"
-        }
-        None => {
-            manifest.signed().map_err(refused)?;
-            "signed, key not known"
-        }
+    let Some(secret) = secret else {
+        manifest.signed().map_err(refused)?;
+        let text = format!("{}: it is signed by HMAC, and nothing says with which key", file.display());
+        let hint = "set VERSION_SIGNING_KEY to the secret of the version that signed";
+        return Err(Failure::new(Exit::Refused, "no_signing_key", text).hint(hint));
     };
+    manifest.verify(&VersionKeys::derive(KeyVersion::V1, secret)).map_err(refused)?;
     let content: Value = serde_json::from_str(manifest.content()).unwrap_or_default();
     Ok(Some(json!({
         "schema": "sealtide/legacy_manifest/1",
         "file": file,
         "transaction": manifest.id(),
-        "state": state,
+        "state": "verified",
         "content": content,
     })))
 }
