@@ -14,6 +14,7 @@ use sealtide_crypto::{Entropy, SeededEntropy};
 use sealtide_identity::{LinkAddress, NodeId, RelayHint};
 use sealtide_link::{DialError, DialTarget, ErrorCode, LinkConfig, PathPolicy, Session, WhyNotDirect};
 use sealtide_wire::frame::{FrameType, Notice};
+use sealtide_wire::handshake::Initiator;
 use sealtide_wire::relay::{CircuitEnd, CircuitNumber, GoAwayCode, RelayFrame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -294,6 +295,28 @@ async fn evil_relay_refuses() {
     assert!(ours.end().is_none() && ours.is_suspended());
 }
 
+/// Openers cost a relay nothing: with circuits in their names that knock and fall silent it takes the places of circuits at
+/// its own login, and none of the door.
+#[tokio::test(flavor = "multi_thread")]
+async fn evil_relay_fills_no_door() {
+    let relay = EvilRelay::honest(key(907)).await;
+    let b = node_with(81, |config| config.limits.unproven_total = 1).await;
+    let (a, c) = (doorless(82, |_| {}), doorless(83, |_| {}));
+    b.allow(&a);
+    b.allow(&c);
+    c.allow(&b);
+    logged_in(&b, &relay.hint).await;
+    let (_opens, mut data) = relay.catch();
+    let circuit = CircuitNumber::new(2).unwrap();
+    relay.say(&b.id(), RelayFrame::Incoming { circuit, opener: a.id(), address: None });
+    until("B takes the circuit", || relay.told().contains(&RelayFrame::Accept { circuit })).await;
+    let mut pipe = CaughtPipe::new(relay.clone(), b.id(), circuit, &mut data);
+    let (mut tls, _) = soon(pipe.knock(b.id())).await;
+    let challenge = soon(pipe.drive(&mut tls, |_, plain| !plain.is_empty())).await;
+    assert_eq!(challenge[0], FrameType::Challenge.code(), "the knock was right, so nobody takes its place");
+    assert!(soon(c.link.dial(b.target())).await.is_ok());
+}
+
 fn refusal(code: ErrorCode) -> Vec<u8> {
     Notice::new(code).frame(FrameType::Error)
 }
@@ -409,9 +432,9 @@ impl<'a> CaughtPipe<'a> {
         }
     }
 
-    /// As the node that opened the circuit: the whole handshake, with the key of the relay.
-    async fn initiate(&mut self, target: NodeId) -> &'static str {
-        use sealtide_wire::handshake::{Binding, Connection, Initiator, PipeKind, Proof, Step};
+    /// As the node that opened the circuit: TLS, and a HELLO with the key of the relay.
+    async fn knock(&mut self, target: NodeId) -> (rustls::ClientConnection, Initiator) {
+        use sealtide_wire::handshake::{Binding, Connection, PipeKind, Proof};
         let shown = TestCertificate::new();
         let name = rustls_pki_types::ServerName::try_from("node.invalid").unwrap();
         let config = crate::harness::raw::client(crate::harness::raw::hybrid(), Some(&shown));
@@ -423,8 +446,15 @@ impl<'a> CaughtPipe<'a> {
         let connection = Connection { binding, remote: None };
         let entropy = &mut SeededEntropy::new(8);
         let local = shown.local_end(&self.relay.key);
-        let (mut initiator, hello) = Initiator::start(local, target, Proof::Key, connection, None, entropy);
+        let (initiator, hello) = Initiator::start(local, target, Proof::Key, connection, None, entropy);
         std::io::Write::write_all(&mut tls.writer(), &hello).unwrap();
+        (tls, initiator)
+    }
+
+    /// As the node that opened the circuit: the whole handshake, with the key of the relay.
+    async fn initiate(&mut self, target: NodeId) -> &'static str {
+        use sealtide_wire::handshake::Step;
+        let (mut tls, mut initiator) = self.knock(target).await;
         loop {
             let mut frame = Vec::new();
             let plain = self
