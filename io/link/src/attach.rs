@@ -261,6 +261,7 @@ fn judge(error: RehandshakeError) -> Asked {
 async fn full(node: &Arc<Node>, session: &Session, path: Path) -> Result<(), Failure> {
     let proven = match proof::initiate(node, path, session.peer(), Proof::Key, Some(session)).await {
         Ok(proven) => proven,
+        // The word of the peer, which has proved itself: that of a stranger is another error.
         Err(ProofError::Handshake(HandshakeError::Peer(notice)))
             if ErrorCode::from_code(notice.code) == Some(ErrorCode::Refused) =>
         {

@@ -4,7 +4,7 @@
 //! the target's. Everything a proxy says is bounded in size, and the whole in time.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use data_encoding::BASE64;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use crate::eyeballs;
 use crate::http::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::proxy::{Credentials, Proxy, ProxyKind, ProxySettings, ProxyUrlError, host_text, is_host};
 
@@ -162,13 +163,17 @@ async fn in_time<T>(
 }
 
 async fn direct(host: &str, port: u16) -> io::Result<TcpStream> {
+    eyeballs::first(resolve(host, port).await?, TcpStream::connect).await
+}
+
+/// The addresses of a host, the preferred one first.
+pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return TcpStream::connect((ip, port)).await;
+        return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let found = tokio::net::lookup_host((host, port)).await;
     let nameless = |error: io::Error| io::Error::new(error.kind(), format!("the name {host} has no address: {error}"));
-    let addresses: Vec<_> = found.map_err(nameless)?.collect();
-    TcpStream::connect(addresses.as_slice()).await
+    Ok(found.map_err(nameless)?.collect())
 }
 
 /// A connection to a proxy that shall become one to the target.

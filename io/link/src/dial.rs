@@ -217,9 +217,12 @@ impl Round {
             ProofError::Handshake(HandshakeError::Peer(notice)) => match ErrorCode::from_code(notice.code) {
                 Some(ErrorCode::Duplicate) => return self.crossing().await,
                 Some(ErrorCode::Refused) => return Err(DialError::Refused),
-                Some(ErrorCode::Busy | ErrorCode::Limit | ErrorCode::Rate | ErrorCode::GoingAway) => DialError::Busy,
+                _ if is_busy(notice.code) => DialError::Busy,
                 _ => DialError::Protocol { reason: notice.to_string() },
             },
+            // Nobody's word, so it ends nothing: the peer may be at the next address. A busy one says so before its proof.
+            ProofError::Handshake(HandshakeError::Unproven { code }) if is_busy(code) => DialError::Busy,
+            ProofError::Handshake(HandshakeError::Unproven { .. }) => DialError::NoAnswer,
             ProofError::Handshake(HandshakeError::Version { .. }) => DialError::Version,
             ProofError::NoAnswer => DialError::NoAnswer,
             ProofError::Handshake(HandshakeError::WrongPeer { .. }) => DialError::WrongPeer,
@@ -267,6 +270,12 @@ impl Round {
             None => DialError::Unreachable { tried },
         }
     }
+}
+
+/// Whether whoever gave up with this code may take the same dial later.
+fn is_busy(code: u16) -> bool {
+    let code = ErrorCode::from_code(code);
+    matches!(code, Some(ErrorCode::Busy | ErrorCode::Limit | ErrorCode::Rate | ErrorCode::GoingAway))
 }
 
 /// Dials over a meeting point, where the settings permit that: the peer's own tunnel, which goes by its id, or a relay.

@@ -136,9 +136,8 @@ impl Core {
             SessionState::Open => {}
             _ => return None,
         }
-        let (id, route) = self.active_route()?;
-        let suspect = self.session.path_health(id).is_some_and(|health| health.suspect);
-        if suspect && self.paths.len() == 1 {
+        let (_, route) = self.active_route()?;
+        if self.paths.keys().all(|path| self.is_suspect(*path)) {
             return Some(Need::Path);
         }
         if now.mono_ms >= renewal_ms(route) && !self.has_successor(route) {
@@ -160,4 +159,36 @@ impl Core {
 fn renewal_ms(route: &Route) -> u64 {
     let due = route.renew_ms();
     if route.dialled { due } else { due + (route.until_ms - due) / 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtide_wire::session::PathId;
+
+    use super::*;
+    use crate::pipe::Remote;
+    use crate::pump::tests::pair;
+    use crate::routes::FIRST_PATH;
+
+    /// Else a session over a relay that has fallen silent stands still until the path has failed for good.
+    #[tokio::test]
+    async fn a_path_over_a_relay_that_is_suspect_is_replaced_by_another_over_a_relay() {
+        let (_a, _b, ours, _theirs) = pair().await;
+        let mut core = ours.shared.core();
+        let mut relayed = core.paths[&FIRST_PATH].clone();
+        relayed.remote = Remote::Relay { relay: core.peer };
+        core.paths.insert(FIRST_PATH, relayed.clone());
+        let wants = |core: &Core, now| {
+            let need = core.need(now, PathPolicy::RelayOnly);
+            (need, [PipeKind::Relay, PipeKind::Tunnel].map(|kind| core.wants(now, kind, false)))
+        };
+        let now = ours.shared.clock.now();
+        assert_eq!(wants(&core, now), (None, [false, false]));
+        // As after a sleep: nothing is known about any path.
+        let now = Now { mono_ms: now.mono_ms + 120_000, ..now };
+        core.session.handle_timeout(now);
+        assert_eq!(wants(&core, now), (Some(Need::Path), [true, true]));
+        core.paths.insert(PathId(1), relayed);
+        assert_eq!(wants(&core, now), (None, [false, false]), "another one is there");
+    }
 }

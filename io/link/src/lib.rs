@@ -18,6 +18,7 @@ mod channel;
 mod clock;
 mod connect;
 mod dial;
+mod eyeballs;
 mod framing;
 mod gather;
 mod http;

@@ -92,7 +92,7 @@ impl Source {
 /// Counts connections that have not proved anything, and remembers who failed lately.
 ///
 /// Memory: one entry per unproven connection, and one record per source seen in the last minute, of which
-/// [`SOURCES_MAX`] are kept.
+/// [`SOURCES_PER_PLACE`] are kept for each place.
 #[derive(Debug)]
 pub(crate) struct Gate {
     limits: Limits,
@@ -137,8 +137,8 @@ pub(crate) enum Turned {
     Full,
 }
 
-/// Sources remembered at one time.
-const SOURCES_MAX: usize = 4096;
+/// Sources remembered at one time, for each place of an unproven connection.
+const SOURCES_PER_PLACE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Gate {
@@ -191,11 +191,12 @@ impl Gate {
 
 impl Inner {
     fn record(&mut self, source: Source, now: Instant, limits: Limits) -> &mut Record {
-        if !self.sources.contains_key(&source) && self.sources.len() >= SOURCES_MAX {
+        let sources_max = SOURCES_PER_PLACE * limits.unproven_total.max(1);
+        if !self.sources.contains_key(&source) && self.sources.len() >= sources_max {
             self.sources.retain(|_, r| now.duration_since(r.filled) < MINUTE);
-            if self.sources.len() >= SOURCES_MAX {
+            if self.sources.len() >= sources_max {
                 // All are busy: forgetting one at random favours nobody.
-                let index = random_below(SOURCES_MAX as u64) as usize;
+                let index = random_below(self.sources.len() as u64) as usize;
                 if let Some(victim) = self.sources.keys().nth(index).copied() {
                     self.sources.remove(&victim);
                 }
@@ -362,7 +363,7 @@ mod tests {
             let ip = std::net::Ipv4Addr::from(0x0b00_0000 + n);
             let _turned = gate.enter(Source::of((ip, 1).into(), false)).map(|(place, _)| place.failed());
         }
-        assert!(gate.lock().sources.len() <= SOURCES_MAX);
+        assert_eq!(gate.lock().sources.len(), SOURCES_PER_PLACE * 1024);
         assert_eq!(gate.unproven(), 0);
     }
 }

@@ -10,7 +10,8 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::connect::connect;
+use crate::connect::{connect, resolve};
+use crate::eyeballs;
 use crate::node::Node;
 
 /// How long a relay is tried from the listening port. Something on the way may stop that port alone.
@@ -69,24 +70,26 @@ pub(crate) async fn connect_to_relay(
     let straight = node.announce.is_empty() && matches!(node.proxy.proxy_for(host, port), Ok(None));
     let listeners = node.listeners().clone();
     if straight && !listeners.is_empty() {
-        let found = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => tokio::net::lookup_host((host, port)).await.map(Iterator::collect).unwrap_or_default(),
-        };
-        // A name with several addresses is tried from the listening port at its first; the others as usual.
-        if let Some(remote) = found.first()
-            && let Some(from) = place(&listeners, remote.ip())
-            && let Ok(Ok(tcp)) = timeout_at(deadline.min(Instant::now() + PATIENCE), connect_from(from, *remote)).await
-        {
+        let found = async { connect_from_listener(&listeners, resolve(host, port).await?).await };
+        if let Ok(Ok(tcp)) = timeout_at(deadline.min(Instant::now() + PATIENCE), found).await {
             return Ok((tcp, true));
         }
     }
     connect(host, port, &node.proxy, deadline).await.map(|tcp| (tcp, false))
 }
 
+/// Connects to one of `found` from the port of a listener.
+async fn connect_from_listener(listeners: &[SocketAddr], mut found: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let from = |remote: SocketAddr| place(listeners, remote.ip());
+    found.retain(|remote| from(*remote).is_some());
+    let dial = |remote| async move { connect_from(from(remote).ok_or(io::ErrorKind::AddrNotAvailable)?, remote).await };
+    eyeballs::first(found, dial).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eyeballs::tests::black_hole;
     use crate::listen;
 
     #[test]
@@ -114,5 +117,17 @@ mod tests {
         let dialled = TcpStream::connect(bound).await.unwrap();
         let (_accepted, remote) = door.accept().await.unwrap();
         assert_eq!(remote, dialled.local_addr().unwrap());
+    }
+
+    /// A name with one address that swallows, as an IPv6 that is announced and broken: the next one is taken.
+    #[tokio::test]
+    async fn a_relay_is_reached_from_the_listening_port_at_an_address_that_answers() {
+        let (_door, bound) = listen::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let (silent, _kept) = black_hole().await;
+        let (_other, there) = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // The system gives up after two minutes.
+        let within = Instant::now() + Duration::from_secs(60);
+        let tcp = timeout_at(within, connect_from_listener(&[bound], vec![silent, there])).await.unwrap().unwrap();
+        assert_eq!((tcp.local_addr().unwrap().port(), tcp.peer_addr().unwrap()), (bound.port(), there));
     }
 }

@@ -231,13 +231,19 @@ impl Core {
 
     /// Whether a path of `kind` is dialled for. One over a relay or a tunnel is enough, a direct one is what is wanted then. With `renews`
     /// the one that carries the session grows old: what follows it is of its kind; one of another kind is made only where none lasts, so
-    /// that the session goes on over that should nothing follow.
+    /// that the session goes on over that should nothing follow. A path that is suspect is as good as none.
     pub(crate) fn wants(&self, now: Now, kind: PipeKind, renews: bool) -> bool {
+        let mut sound = self.paths.iter().filter(|(path, _)| !self.is_suspect(**path)).map(|(_, route)| route);
         if !renews {
-            return kind == PipeKind::Direct || self.paths.values().all(Route::is_direct);
+            return kind == PipeKind::Direct || sound.all(Route::is_direct);
         }
         let is_renewed = self.active_route().is_none_or(|(_, active)| active.remote.kind() == kind);
-        is_renewed || !self.paths.values().any(|route| route.remote.kind() == kind && now.mono_ms < route.renew_ms())
+        is_renewed || !sound.any(|route| route.remote.kind() == kind && now.mono_ms < route.renew_ms())
+    }
+
+    /// Whether nothing came on a path for too long.
+    pub(crate) fn is_suspect(&self, path: PathId) -> bool {
+        self.session.path_health(path).is_some_and(|health| health.suspect)
     }
 
     /// Whether the session has no usable path, and may get one.

@@ -468,7 +468,7 @@ impl Session {
 
     /// Tells the peer where this node is now.
     pub(crate) fn tell_addresses(&self, payload: Vec<u8>) {
-        // A full queue means that nothing leaves at the moment; the next full handshake tells as well.
+        // Of many that wait the newest is kept, so the queue has a place for it, or the session is over.
         let _ = self.shared.core().session.send_control(FrameType::AddrUpdate, payload.into());
         self.shared.pump.wake();
     }

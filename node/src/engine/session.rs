@@ -507,13 +507,14 @@ impl<W: World> Worker<W> {
                 return;
             }
             let running = slot.running.take();
+            // Together with the slot, or this would be the end of the turn of whoever takes the slot next.
+            self.engine.end_turn(&space, &self.peer);
             (
                 running.map(|running| running.waiters).unwrap_or_default(),
                 std::mem::take(&mut slot.again),
                 slot.order.take(),
             )
         };
-        self.engine.end_turn(&space, &self.peer);
         let now = self.engine.world().now();
         let follow = match &outcome {
             SagaOutcome::Committed { again: moved, .. } => again || *moved,

@@ -432,6 +432,7 @@ fn errors_and_their_frames() {
         HandshakeError::Version { found: 2 },
         HandshakeError::WrongPeer { expected: a, found: b },
         HandshakeError::Peer(crate::frame::Notice::new(crate::frame::ErrorCode::Busy)),
+        HandshakeError::Unproven { code: 3 },
         at(FrameType::Challenge),
         HandshakeError::BadProof { frame: FrameType::Challenge },
         HandshakeError::Unexpected { expected: FrameType::Challenge, found: FrameType::Data },

@@ -51,9 +51,16 @@ pub enum HandshakeError {
     /// The certificate in ESTABLISHED breaks a rule.
     #[error(transparent)]
     Certificate(#[from] CertificateRejected),
-    /// The peer gave up and said so.
+    /// The peer, which has proved who it is, gave up and said so.
     #[error("the peer refused: {0}")]
     Peer(Notice),
+    /// Whoever is at the other end gave up and said so before it proved who it is. That is nobody's word: a stranger at
+    /// the address of the peer can say it.
+    #[error("what answers there gave up with code {code} before it proved who it is")]
+    Unproven {
+        /// The code of its ERROR.
+        code: u16,
+    },
     /// A message out of turn.
     #[error("a {found:?} frame where {expected:?} was awaited")]
     Unexpected {
@@ -74,9 +81,8 @@ impl HandshakeError {
     /// its id. Spec: LK-13, LK-14.
     pub fn reply(&self) -> Option<Vec<u8>> {
         let code = match self {
-            Self::WrongKnock | Self::Peer(_) | Self::Over | Self::Version { .. } | Self::WrongPeer { .. } => {
-                return None;
-            }
+            Self::WrongKnock | Self::Peer(_) | Self::Unproven { .. } | Self::Over => return None,
+            Self::Version { .. } | Self::WrongPeer { .. } => return None,
             Self::Malformed { frame: FrameType::Challenge, .. }
             | Self::BadProof { frame: FrameType::Challenge }
             | Self::Unexpected { expected: FrameType::Challenge, .. } => return None,

@@ -23,14 +23,18 @@ const TAG_BYTES: usize = 32;
 /// Bytes of a signature with its length.
 const SIGNATURE_FIELD_BYTES: usize = 2 + SIGNATURE_BYTES;
 
-/// Reads exactly one handshake frame of the awaited type, without flags and channel.
+/// Reads exactly one handshake frame of the awaited type, without flags and channel. Whoever sends ESTABLISHED has proved
+/// who it is with the message before; an ERROR in the place of another message is that of a stranger.
 pub(super) fn expect_frame(bytes: &[u8], expected: FrameType) -> Result<&[u8], HandshakeError> {
     let malformed = |rule| HandshakeError::Malformed { frame: expected, rule };
     let frame = Frame::whole(bytes, super::HANDSHAKE_PAYLOAD_BYTES_MAX)
         .map_err(|_| malformed("not exactly one whole handshake frame"))?;
     if frame.header.kind == FrameType::Error {
         let notice = crate::frame::Notice::parse(frame.payload).ok_or(malformed("an ERROR frame without a code"))?;
-        return Err(HandshakeError::Peer(notice));
+        return Err(match expected {
+            FrameType::Established => HandshakeError::Peer(notice),
+            _ => HandshakeError::Unproven { code: notice.code },
+        });
     }
     if frame.header.kind != expected {
         return Err(HandshakeError::Unexpected { expected, found: frame.header.kind });

@@ -215,7 +215,8 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// Sends a CERT_UPDATE, ADDR_UPDATE or PUNCH, in order with everything else, once.
+    /// Sends a CERT_UPDATE, ADDR_UPDATE or PUNCH, in order with everything else, once. An ADDR_UPDATE says all that an earlier
+    /// one said: it takes the place of one that still waits to be numbered, as in a session without a path.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -226,6 +227,11 @@ impl Session {
         let sendable = matches!(kind, FrameType::CertUpdate | FrameType::AddrUpdate | FrameType::Punch);
         if !sendable || payload.len() > self.config.theirs.max_payload as usize {
             return Err(ControlError::NotSendable);
+        }
+        let outdated = |frame: &Sequenced| kind == FrameType::AddrUpdate && frame.kind == kind;
+        if let Some(waiting) = self.control.iter_mut().find(|frame| outdated(frame)) {
+            waiting.payload = payload;
+            return Ok(());
         }
         if self.control.len() >= CONTROL_QUEUE {
             return Err(ControlError::WouldBlock);

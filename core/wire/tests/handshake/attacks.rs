@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sealtide_crypto::{Entropy, SeededEntropy, hmac_sha256};
 use sealtide_identity::{InviteSecret, NodeId};
-use sealtide_wire::frame::FrameType;
+use sealtide_wire::frame::{ErrorCode, FrameType, Notice};
 use sealtide_wire::handshake::{Binding, HandshakeError, Initiator, PipeKind, Proof, Responder, Step};
 
 use crate::good::contains;
@@ -315,6 +315,20 @@ fn invite_not_in_hello() {
         assert_eq!(logged.len(), 80, "fake {index}: only HELLO leaves ({error:?})");
         assert!(!contains(&logged, &[0x66; 16]) && !contains(&logged, &[0x77; 32]));
         assert!(!initiator.peer_is_proven());
+    }
+}
+
+/// What a stranger at the address of the peer says is told from the word of the peer. (That of the peer, behind its
+/// CHALLENGE: `unknown_peer`.)
+#[test]
+fn an_error_before_the_proof_is_not_the_word_of_the_peer() {
+    let scene = Scene::new();
+    for code in [ErrorCode::Refused, ErrorCode::Busy, ErrorCode::Duplicate] {
+        let (mut initiator, _) = scene.start(&mut SeededEntropy::new(7));
+        let said = Notice::with_text(code, "this ticket is used up").frame(FrameType::Error);
+        let found = initiator.handle(&said, &scene.initiator_tls, &TestCertificates).unwrap_err();
+        assert_eq!(found, HandshakeError::Unproven { code: code.code() });
+        assert_eq!(found.reply(), None);
     }
 }
 

@@ -247,6 +247,27 @@ fn abort_reaches_the_peer_on_every_path() {
     assert_eq!(pair.take_events(1), [aborted]);
 }
 
+/// What a laptop tells that went through many networks without meeting its peer.
+#[test]
+fn of_addresses_that_wait_the_newest_is_told() {
+    let mut pair = Pair::standard();
+    pair.settle();
+    pair.lose(P0);
+    pair.ends[0].send_control(FrameType::CertUpdate, Bytes::from_static(b"new certificate")).unwrap();
+    for n in 0..40 {
+        pair.ends[0].send_control(FrameType::AddrUpdate, Bytes::copy_from_slice(&[n])).unwrap();
+    }
+    pair.take_events(1);
+    pair.attach(P1);
+    pair.settle();
+    let told = pair.take_events(1).into_iter().filter_map(|event| match event {
+        Event::Control { kind, payload } => Some((kind, payload)),
+        _ => None,
+    });
+    let cert = (FrameType::CertUpdate, Bytes::from_static(b"new certificate"));
+    assert_eq!(told.collect::<Vec<_>>(), [cert, (FrameType::AddrUpdate, Bytes::from_static(&[39]))]);
+}
+
 #[test]
 fn an_idle_session_closes_itself_unless_it_is_wanted() {
     let mut pair = Pair::standard();

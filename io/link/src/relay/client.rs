@@ -18,6 +18,7 @@ use super::pump::{Pump, Told};
 use crate::address;
 use crate::backoff::Backoff;
 use crate::clock::{SystemEntropy, random_below};
+use crate::limits::{Gate, Limits};
 use crate::node::Node;
 use crate::path::{Path, PathError};
 use crate::pipe::{Pipe, Remote};
@@ -30,6 +31,8 @@ const SENT_AWAY: Duration = Duration::from_secs(60);
 const BORROWED_MAX: usize = 64;
 /// Of these, logins that are held though nobody uses them, at most: the rest is for dials.
 const HELD_MAX: usize = BORROWED_MAX / 2;
+/// Circuits of one login, opened by others, that have not proved anything.
+const UNPROVEN_MAX: usize = 64;
 /// How long such a login is kept while nobody holds it and no dial and no circuit uses it.
 const BORROWED_FOR: Duration = Duration::from_secs(300);
 
@@ -73,6 +76,8 @@ pub(crate) struct Account {
     status: Mutex<(Option<String>, Option<LinkAddress>)>,
     /// Where the relay sees the listening port of this node, as far as that is believed.
     mapped: Mutex<Option<LinkAddress>>,
+    /// The places of circuits that have not proved anything. Its own ones: a relay can make up any number of openers.
+    pub(super) gate: Arc<Gate>,
 }
 
 impl Accounts {
@@ -231,6 +236,7 @@ impl Account {
             live: watch::Sender::new(None),
             status: Mutex::default(),
             mapped: Mutex::default(),
+            gate: Gate::new(Limits { unproven_total: UNPROVEN_MAX, ..node.limits }),
         });
         tokio::spawn(keep(node.clone(), account.clone()));
         account

@@ -253,8 +253,9 @@ async fn incoming(
     let known = tokio::task::spawn_blocking(move || admission.allowed(&opener)).await.unwrap_or(false);
     drop(question);
     let permits = node.policy.permits(sealtide_wire::handshake::PipeKind::Relay);
-    let place = node.gate.enter(Source::of(source_address(&opener), true));
-    let (true, Ok((place, evicted))) = (permits && (known || node.relays.expects_guests()), place) else {
+    let wanted = permits && (known || node.relays.expects_guests());
+    let place = wanted.then(|| account.gate.enter(Source::of(source_address(&opener), true)));
+    let Some(Ok((place, evicted))) = place else {
         live.core().client.refuse(number);
         live.pump.wake();
         return;

@@ -12,8 +12,10 @@ use crate::harness::{Node, check_all, doorless, key, node_with, send_all, soon, 
 use bytes::Bytes;
 use sealtide_crypto::{Entropy, SeededEntropy};
 use sealtide_identity::{LinkAddress, NodeId, RelayHint};
-use sealtide_link::{DialTarget, LinkConfig, PathPolicy, Session, WhyNotDirect};
-use sealtide_wire::relay::{CircuitNumber, GoAwayCode, RelayFrame};
+use sealtide_link::{DialError, DialTarget, ErrorCode, LinkConfig, PathPolicy, Session, WhyNotDirect};
+use sealtide_wire::frame::{FrameType, Notice};
+use sealtide_wire::handshake::Initiator;
+use sealtide_wire::relay::{CircuitEnd, CircuitNumber, GoAwayCode, RelayFrame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -166,7 +168,7 @@ async fn talk(ours: &Session, theirs: &Session) {
     );
 }
 
-/// A listener that ends TLS with its own certificate and writes down what comes inside.
+/// A listener that ends TLS with its own certificate, writes down what comes inside, and refuses.
 async fn trap(certificate: TestCertificate, at: IpAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>, Arc<AtomicU64>) {
     let listener = TcpListener::bind((at, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -200,6 +202,10 @@ async fn trap(certificate: TestCertificate, at: IpAddr) -> (SocketAddr, Arc<Mute
                     && read > 0
                 {
                     writes.lock().unwrap().extend_from_slice(&bytes[..read]);
+                    // To the first, the knock, it says what would end a dial and a session if the peer said it.
+                    let refusal = refusal(ErrorCode::Refused);
+                    let message = [&[0x82, refusal.len() as u8], &refusal[..]].concat();
+                    let _gone = tls.write_all(&message).await;
                 }
             });
         }
@@ -250,6 +256,69 @@ async fn evil_relay_direct() {
     let heard = heard.lock().unwrap().len();
     let knocks = usize::try_from(came.load(Ordering::Relaxed)).unwrap();
     assert!(heard <= knocks * 100, "{heard} bytes were told to a stranger in {knocks} connections");
+    assert_eq!((ours.end(), theirs.end()), (None, None), "what the trap says is not the word of B");
+}
+
+/// A relay that takes the circuit itself and says at once that B refuses, or that another handshake goes first: a dial comes
+/// to nothing, and a session stays and is dialled for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn evil_relay_refuses() {
+    let relay = EvilRelay::honest(key(906)).await;
+    let (a, b, c) = (doorless(71, |_| {}), doorless(72, |_| {}), doorless(73, |_| {}));
+    a.allow(&b);
+    b.allow(&a);
+    for node in [&a, &b, &c] {
+        logged_in(node, &relay.hint).await;
+    }
+    let ours = soon(a.link.dial(over(b.id(), &relay.hint))).await.unwrap();
+    let (mut opens, mut data) = relay.catch();
+    for code in [ErrorCode::Refused, ErrorCode::Duplicate, ErrorCode::Busy] {
+        let dial = async { c.link.dial(over(b.id(), &relay.hint)).await.unwrap_err() };
+        let answer = async {
+            let (opener, circuit, _) = opens.recv().await.unwrap();
+            relay.say(&opener, RelayFrame::Accept { circuit });
+            CaughtPipe::new(relay.clone(), opener, circuit, &mut data).respond(&refusal(code)).await
+        };
+        let expected = if code == ErrorCode::Busy { DialError::Busy } else { DialError::NoAnswer };
+        assert_eq!(soon(async { tokio::join!(dial, answer) }).await.0, expected);
+    }
+
+    let first = |frame: &RelayFrame| matches!(frame, RelayFrame::Open { target, .. } if *target == b.id());
+    let Some(RelayFrame::Open { circuit, .. }) = relay.told().into_iter().find(first) else { panic!("A opened one") };
+    relay.say(&a.id(), RelayFrame::Close { circuit, why: CircuitEnd::Unreachable });
+    for _ in 0..2 {
+        let (opener, circuit, target) = soon(opens.recv()).await.unwrap();
+        assert_eq!((opener, target), (a.id(), b.id()), "it dials again after the first refusal");
+        relay.say(&opener, RelayFrame::Accept { circuit });
+        soon(CaughtPipe::new(relay.clone(), opener, circuit, &mut data).respond(&refusal(ErrorCode::Refused))).await;
+    }
+    assert!(ours.end().is_none() && ours.is_suspended());
+}
+
+/// Openers cost a relay nothing: with circuits in their names that knock and fall silent it takes the places of circuits at
+/// its own login, and none of the door.
+#[tokio::test(flavor = "multi_thread")]
+async fn evil_relay_fills_no_door() {
+    let relay = EvilRelay::honest(key(907)).await;
+    let b = node_with(81, |config| config.limits.unproven_total = 1).await;
+    let (a, c) = (doorless(82, |_| {}), doorless(83, |_| {}));
+    b.allow(&a);
+    b.allow(&c);
+    c.allow(&b);
+    logged_in(&b, &relay.hint).await;
+    let (_opens, mut data) = relay.catch();
+    let circuit = CircuitNumber::new(2).unwrap();
+    relay.say(&b.id(), RelayFrame::Incoming { circuit, opener: a.id(), address: None });
+    until("B takes the circuit", || relay.told().contains(&RelayFrame::Accept { circuit })).await;
+    let mut pipe = CaughtPipe::new(relay.clone(), b.id(), circuit, &mut data);
+    let (mut tls, _) = soon(pipe.knock(b.id())).await;
+    let challenge = soon(pipe.drive(&mut tls, |_, plain| !plain.is_empty())).await;
+    assert_eq!(challenge[0], FrameType::Challenge.code(), "the knock was right, so nobody takes its place");
+    assert!(soon(c.link.dial(b.target())).await.is_ok());
+}
+
+fn refusal(code: ErrorCode) -> Vec<u8> {
+    Notice::new(code).frame(FrameType::Error)
 }
 
 /// A relay can neither open circuits in the name of a node nor answer for one.
@@ -284,7 +353,8 @@ async fn evil_relay_impersonate() {
     assert_eq!((opener, target), (a.id(), b.id()));
     relay.say(&a.id(), RelayFrame::Accept { circuit });
     let mut pipe = CaughtPipe::new(relay.clone(), a.id(), circuit, &mut data);
-    let heard = soon(pipe.respond()).await;
+    // A CHALLENGE of its own, or a word instead of one, is all that it can make: the right layout, the wrong key.
+    let heard = soon(pipe.respond(&[0x02, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0])).await;
     assert!(soon(dialling).await.unwrap().is_err(), "A knows whom it dialled");
     // HELLO holds no id of A; RESPONSE, which does, was never sent.
     assert!(!heard.windows(32).any(|window| window == a.id().as_bytes()));
@@ -362,9 +432,9 @@ impl<'a> CaughtPipe<'a> {
         }
     }
 
-    /// As the node that opened the circuit: the whole handshake, with the key of the relay.
-    async fn initiate(&mut self, target: NodeId) -> &'static str {
-        use sealtide_wire::handshake::{Binding, Connection, Initiator, PipeKind, Proof, Step};
+    /// As the node that opened the circuit: TLS, and a HELLO with the key of the relay.
+    async fn knock(&mut self, target: NodeId) -> (rustls::ClientConnection, Initiator) {
+        use sealtide_wire::handshake::{Binding, Connection, PipeKind, Proof};
         let shown = TestCertificate::new();
         let name = rustls_pki_types::ServerName::try_from("node.invalid").unwrap();
         let config = crate::harness::raw::client(crate::harness::raw::hybrid(), Some(&shown));
@@ -376,8 +446,15 @@ impl<'a> CaughtPipe<'a> {
         let connection = Connection { binding, remote: None };
         let entropy = &mut SeededEntropy::new(8);
         let local = shown.local_end(&self.relay.key);
-        let (mut initiator, hello) = Initiator::start(local, target, Proof::Key, connection, None, entropy);
+        let (initiator, hello) = Initiator::start(local, target, Proof::Key, connection, None, entropy);
         std::io::Write::write_all(&mut tls.writer(), &hello).unwrap();
+        (tls, initiator)
+    }
+
+    /// As the node that opened the circuit: the whole handshake, with the key of the relay.
+    async fn initiate(&mut self, target: NodeId) -> &'static str {
+        use sealtide_wire::handshake::Step;
+        let (mut tls, mut initiator) = self.knock(target).await;
         loop {
             let mut frame = Vec::new();
             let plain = self
@@ -404,8 +481,8 @@ impl<'a> CaughtPipe<'a> {
         }
     }
 
-    /// As the node that was asked for: everything that the opener says.
-    async fn respond(&mut self) -> Vec<u8> {
+    /// As the node that was asked for, with this for a CHALLENGE: everything that the opener says.
+    async fn respond(&mut self, answer: &[u8]) -> Vec<u8> {
         use sealtide_wire::handshake::{Binding, Connection, PipeKind, Responder};
         let shown = TestCertificate::new();
         let config = crate::harness::raw::server(crate::harness::raw::hybrid(), &shown);
@@ -417,9 +494,7 @@ impl<'a> CaughtPipe<'a> {
         let local = shown.local_end(&self.relay.key);
         let responder = Responder::new(local, Connection { binding, remote: None });
         assert!(!responder.is_knock(&hello), "the knock is for B");
-        // A CHALLENGE of its own is all that it can make: the right layout, the wrong key.
-        let challenge = vec![0x02, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0];
-        std::io::Write::write_all(&mut tls.writer(), &challenge).unwrap();
+        std::io::Write::write_all(&mut tls.writer(), answer).unwrap();
         let more = self.drive(&mut tls, |_, _| false).await;
         [hello, more].concat()
     }

@@ -93,15 +93,16 @@ pub(super) async fn answer_saga<W: World>(
         refuse(&channel, AbortCode::Busy, "the folder of this space is being read").await;
         return None;
     }
-    let turn = engine.take_turn(space, peer);
-    let taken = if turn.is_ok() { take_slot(slots, space, engine.id() < peer) } else { None };
-    let Some((serial, cancelled)) = taken else {
-        let wait = turn.err().unwrap_or(BUSY_RETRY_MS);
-        refuse_until(&channel, AbortCode::Busy, "a saga of this space is running", wait).await;
-        if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
-            keys.unseen(sig).await;
+    let taken = take_slot(slots, space, engine.id() < peer, || engine.take_turn(space, peer));
+    let (serial, cancelled) = match taken {
+        Ok(taken) => taken,
+        Err(wait) => {
+            refuse_until(&channel, AbortCode::Busy, "a saga of this space is running", wait).await;
+            if let (Some(keys), Some(sig)) = (keys, Saga::peek_signature(&open)) {
+                keys.unseen(sig).await;
+            }
+            return None;
         }
-        return None;
     };
     engine.lock().spaces.entry((peer, space)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
@@ -114,34 +115,40 @@ pub(super) async fn answer_saga<W: World>(
 }
 
 /// Takes the slot for an incoming saga. When an own OPEN is under way at the same time, the one of the smaller node
-/// id stays: `mine_wins`. Spec: ibgib §13.9.
-fn take_slot(slots: &Slots, space: SpaceId, mine_wins: bool) -> Option<(u64, watch::Receiver<bool>)> {
+/// id stays: `mine_wins`. `turn` takes the turn, for an OPEN only that finds the slot free: a refused one takes nothing,
+/// or a peer could renew the turn of the saga that it has running and keep all others waiting.
+///
+/// # Errors
+/// Within how many ms the peer should ask again.
+fn take_slot(
+    slots: &Slots,
+    space: SpaceId,
+    mine_wins: bool,
+    turn: impl FnOnce() -> Result<(), u64>,
+) -> Result<(u64, watch::Receiver<bool>), u64> {
     let mut slots = lock(slots);
     let slot = slots.entry(space).or_default();
+    // The own OPEN stays, or the peer opened a second one: it is told `busy` and opens again by itself. If this side did
+    // so too, the two would cross for ever.
+    if slot.running.as_ref().is_some_and(|running| !running.mine || mine_wins) {
+        return Err(BUSY_RETRY_MS);
+    }
+    turn()?;
     let mut waiters: Vec<_> = slot.waiters.drain(..).collect();
-    match &mut slot.running {
-        None => {}
-        // The own OPEN stays, or the peer opened a second one: it is told `busy` and opens again by itself. If this
-        // side did so too, the two would cross for ever.
-        Some(running) if !running.mine || mine_wins => {
-            slot.waiters = waiters;
-            return None;
-        }
-        // The own OPEN will be answered with `busy`: its slot and whoever waits for it go to the peer's saga.
-        Some(running) => {
-            slot.again = true;
-            waiters.append(&mut running.waiters);
-            // Nor can it stand for an order of its own kind: that one follows, with whoever waits.
-            if let Some(order) = running.order.take() {
-                slot.order = Some(order);
-                slot.waiters = std::mem::take(&mut waiters);
-            }
+    // The own OPEN will be answered with `busy`: its slot and whoever waits for it go to the peer's saga.
+    if let Some(running) = &mut slot.running {
+        slot.again = true;
+        waiters.append(&mut running.waiters);
+        // Nor can it stand for an order of its own kind: that one follows, with whoever waits.
+        if let Some(order) = running.order.take() {
+            slot.order = Some(order);
+            slot.waiters = std::mem::take(&mut waiters);
         }
     }
     let (cancel, cancelled) = watch::channel(false);
     slot.serial += 1;
     slot.running = Some(Running { serial: slot.serial, mine: false, order: None, cancel, waiters });
-    Some((slot.serial, cancelled))
+    Ok((slot.serial, cancelled))
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call site each for opener and answerer")]
@@ -276,17 +283,26 @@ mod tests {
         (Arc::new(Mutex::new(BTreeMap::from([(SPACE, slot)]))), cancelled, report)
     }
 
+    /// Else a peer keeps its turn for ever: with every OPEN it would begin anew.
+    fn no_turn() -> Result<(), u64> {
+        panic!("an OPEN that finds no slot took a turn")
+    }
+
     #[test]
     fn of_two_crossing_opens_one_stays_and_nobody_who_waits_is_forgotten() {
         let (slots, _cancelled, mut report) = opened();
-        assert!(take_slot(&slots, SPACE, true).is_none(), "the own one stays");
+        assert!(take_slot(&slots, SPACE, true, no_turn).is_err(), "the own one stays");
         assert!(lock(&slots)[&SPACE].running.as_ref().is_some_and(|running| running.mine));
 
-        let (serial, _) = take_slot(&slots, SPACE, false).expect("the slot goes to the peer's");
+        assert_eq!(take_slot(&slots, SPACE, false, || Err(7)).err(), Some(7), "another peer's turn");
+        assert!(
+            lock(&slots)[&SPACE].running.as_ref().is_some_and(|running| running.mine && running.waiters.len() == 1)
+        );
+        let (serial, _) = take_slot(&slots, SPACE, false, || Ok(())).expect("the slot goes to the peer's");
         assert_eq!(serial, 2, "the end of the own saga is told from that of the peer's");
         let waiting = lock(&slots)[&SPACE].running.as_ref().map(|running| (running.mine, running.waiters.len()));
         assert_eq!(waiting, Some((false, 1)));
-        assert!(take_slot(&slots, SPACE, false).is_none(), "a second one of the peer finds it taken");
+        assert!(take_slot(&slots, SPACE, false, no_turn).is_err(), "a second one of the peer finds it taken");
         assert_eq!(report.try_recv().err(), Some(oneshot::error::TryRecvError::Empty));
     }
 
@@ -295,7 +311,7 @@ mod tests {
         let (slots, _cancelled, mut report) = opened();
         let order = SyncOrder { fresh: true, ..SyncOrder::of_itself(SPACE) };
         lock(&slots).get_mut(&SPACE).and_then(|slot| slot.running.as_mut()).expect("it runs").order = Some(order);
-        take_slot(&slots, SPACE, false).expect("the slot goes to the peer's");
+        take_slot(&slots, SPACE, false, || Ok(())).expect("the slot goes to the peer's");
         let slots = lock(&slots);
         let slot = &slots[&SPACE];
         assert!(slot.again && slot.order.is_some_and(|order| order.fresh), "the order follows");
