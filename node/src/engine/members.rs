@@ -124,8 +124,7 @@ impl<W: World> Engine<W> {
     /// What is granted to a node in a space.
     // Spec: SY-101
     pub fn grants_of(&self, node: &NodeId, space: &SpaceId) -> Vec<Grant> {
-        let mut local = self.known().grants();
-        local.retain(|grant| grant.node == *node && grant.space == *space);
+        let local: Vec<Grant> = self.known().grant(space, node).into_iter().collect();
         let Some(members) = self.members(space) else { return local };
         self.granted(node, space, &self.keystones().acts_as(node), &members, local)
     }

@@ -18,6 +18,7 @@ mod signatures;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealtide_ibgib::TimelineId;
@@ -180,7 +181,8 @@ pub(crate) struct PeerEntry {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) peers: BTreeMap<NodeId, PeerEntry>,
-    pub(crate) spaces: BTreeMap<(NodeId, SpaceId), PeerSpace>,
+    /// What is known of each space at each peer: asked by space at every commit and for every look at the status.
+    pub(crate) spaces: BTreeMap<(SpaceId, NodeId), PeerSpace>,
     /// Why the last session with a peer ended before it was ready; gone when one is.
     pub(crate) refusals: BTreeMap<NodeId, String>,
     /// Spaces that are paused: no saga is opened or answered.
@@ -191,6 +193,11 @@ pub(crate) struct State {
     folders: BTreeMap<SpaceId, mpsc::UnboundedSender<oneshot::Sender<()>>>,
     turns: turns::Turns,
     serial: u64,
+}
+
+/// A space at every peer.
+fn at_peers(space: &SpaceId) -> RangeInclusive<(SpaceId, NodeId)> {
+    (*space, NodeId::from_bytes([0; 32]))..=(*space, NodeId::from_bytes([0xff; 32]))
 }
 
 /// A channel that a peer opened, and the peer.
@@ -314,7 +321,7 @@ impl<W: World> Engine<W> {
             }
             state.peers.remove(&peer);
             state.turns.end_all(&peer);
-            for (_, space) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
+            for (_, space) in state.spaces.iter_mut().filter(|((_, node), _)| *node == peer) {
                 space.running = false;
             }
         }
@@ -337,7 +344,7 @@ impl<W: World> Engine<W> {
         if let Some(entry) = state.peers.get_mut(&peer) {
             entry.offers = offers.to_vec();
         }
-        for ((_, space), known) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
+        for ((space, _), known) in state.spaces.iter_mut().filter(|((_, node), _)| *node == peer) {
             if !offers.iter().any(|offer| offer.space == *space) {
                 known.in_step = false;
                 known.last_error = Some(NOT_SHARED.to_owned());
@@ -363,12 +370,7 @@ impl<W: World> Engine<W> {
     /// What is known of a space at each peer met since start.
     pub fn peer_spaces(&self, space: &SpaceId) -> Vec<(NodeId, PeerSpace)> {
         let state = self.lock();
-        state
-            .spaces
-            .iter()
-            .filter(|((_, id), _)| id == space)
-            .map(|((peer, _), known)| (*peer, known.clone()))
-            .collect()
+        state.spaces.range(at_peers(space)).map(|((_, peer), known)| (*peer, known.clone())).collect()
     }
 
     /// Tells everybody what a commit moved, if anything.
@@ -387,7 +389,7 @@ impl<W: World> Engine<W> {
     fn changed(&self, space: SpaceId, origin: Option<NodeId>, timelines: Arc<[TimelineId]>) {
         {
             let mut state = self.lock();
-            let others = state.spaces.iter_mut().filter(|((peer, id), _)| *id == space && Some(*peer) != origin);
+            let others = state.spaces.range_mut(at_peers(&space)).filter(|((_, peer), _)| Some(*peer) != origin);
             others.for_each(|(_, known)| known.in_step = false);
         }
         self.emit(Event::Changed { space, origin, timelines });

@@ -489,7 +489,7 @@ impl<W: World> Worker<W> {
     }
 
     fn began(&self, space: SpaceId) {
-        self.engine.lock().spaces.entry((self.peer, space)).or_default().running = true;
+        self.engine.lock().spaces.entry((space, self.peer)).or_default().running = true;
         self.engine.emit(Event::SagaBegan { space, peer: self.peer });
     }
 
@@ -537,7 +537,7 @@ impl<W: World> Worker<W> {
 
     fn note(&self, report: &SagaReport, wall_ms: u64) {
         let mut state = self.engine.lock();
-        let known = state.spaces.entry((self.peer, report.space)).or_default();
+        let known = state.spaces.entry((report.space, self.peer)).or_default();
         known.running = false;
         known.in_step = report.in_step() && !self.dirty.contains_key(&report.space);
         match &report.outcome {

@@ -103,7 +103,7 @@ pub(super) async fn answer_saga<W: World>(
         }
         return None;
     };
-    engine.lock().spaces.entry((peer, space)).or_default().running = true;
+    engine.lock().spaces.entry((space, peer)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
     let signing = begin_signing(keys, space).await;
     let members = engine.members_frame(&space);
