@@ -325,6 +325,7 @@ impl<W: World> Engine<W> {
                 space.running = false;
             }
         }
+        self.forget_read(&peer);
         self.emit(Event::PeerGone(peer));
     }
 
@@ -503,15 +504,15 @@ impl<W: World> Engine<W> {
     }
 
     /// The spaces where a peer has a role; the one that `invite` lets into is marked, or all where it is for a device.
-    pub(crate) fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
+    pub(crate) async fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
         let is_for_device = invite.is_some_and(|id| self.known().is_device_invite(&id));
         let invited = invite.and_then(|id| self.known().invite(&id)).map(|invite| invite.space);
-        let spaces = self.known().labels().into_iter();
-        let offers = spaces.filter_map(|(space, label)| {
-            let role = self.role(peer, &space)?;
-            let room = self.room(&space, peer)?;
+        let mut offers = Vec::new();
+        for (space, label) in self.known().labels() {
+            let Some(role) = self.role(peer, &space) else { continue };
+            let Some(room) = self.room(&space, peer).await else { continue };
             let snapshot = room.snapshot();
-            Some(SpaceOffer {
+            offers.push(SpaceOffer {
                 space,
                 name: label.name,
                 kind: label.kind,
@@ -519,9 +520,9 @@ impl<W: World> Engine<W> {
                 invited: is_for_device || invited == Some(space),
                 tip_count: snapshot.tip_summary.count,
                 tip_fingerprint: snapshot.tip_summary.fingerprint(),
-            })
-        });
-        offers.collect()
+            });
+        }
+        offers
     }
 
     /// Begins a saga of a space with a peer; the wait in ms when it is another peer's turn. Spec: sync §5

@@ -362,13 +362,17 @@ fn what_is_held_may_lack_what_nobody_has() {
         let (own, theirs) = (a.records(&space), b.records(&space));
         let new: Vec<Verified> =
             theirs.iter().filter(|(sid, _)| !own.contains_key(*sid)).map(|(_, record)| record.clone()).collect();
-        let (room, saga) = (a.engine.room(&space, &b.id()).unwrap(), a.engine.new_saga_id());
+        let (room, saga) = (runtime.block_on(a.engine.room(&space, &b.id())).unwrap(), a.engine.new_saga_id());
         a.engine.store().stage(&space, &saga, &new, &[]).unwrap();
         let request =
             CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
         runtime.block_on(a.engine.commit_received(&room, b.id(), saga, request, None)).unwrap();
         let held = || a.engine.held(&space).iter().map(|from| from.records).sum::<usize>();
         assert_eq!((held(), a.records(&space).len()), (new.len(), own.len()));
+        let room = || runtime.block_on(a.engine.room(&space, &b.id())).unwrap();
+        let first = room();
+        assert!(first.has_read_of(&room()), "what is held is read once");
+        assert!(new.iter().all(|record| first.contains(&record.sid())));
         if by_hand {
             assert_eq!(a.engine.take_held(&space, None).unwrap(), 1);
         } else {
@@ -376,6 +380,7 @@ fn what_is_held_may_lack_what_nobody_has() {
             a.engine.review_held(&space);
         }
         assert_eq!(held(), 0, "by hand: {by_hand}");
+        assert!(!first.has_read_of(&room()), "nothing is held any more");
         assert!(new.iter().all(|record| a.records(&space).contains_key(&record.sid())), "by hand: {by_hand}");
     }
 }
