@@ -370,7 +370,7 @@ impl Request {
 /// A [`Failure`] with the exit code of the command.
 pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Result<Value, Failure> {
     match request {
-        Request::Status => commands::status::status(node),
+        Request::Status => commands::blocking("status", node, commands::status::status).await,
         Request::Down => commands::status::down(node),
         Request::Pause { space } => commands::status::pause(node, space.as_deref(), true),
         Request::Resume { space } => commands::status::pause(node, space.as_deref(), false),
@@ -415,20 +415,28 @@ pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Resu
         Request::Put { space, name, doc, base } => {
             commands::documents::put(node, &space, &name, doc, base.as_deref()).await
         }
-        Request::Get { target } => commands::documents::get(node, &target),
-        Request::Log { target, limit } => commands::history::log(node, target.as_deref(), limit),
+        Request::Get { target } => {
+            commands::blocking("get", node, move |node| commands::documents::get(node, &target)).await
+        }
+        Request::Log { target, limit } => {
+            commands::blocking("log", node, move |node| commands::history::log(node, target.as_deref(), limit)).await
+        }
         Request::Files { space, under, after, limit } => {
             let list = move |node: &Node| commands::files::files(node, &space, &under, after.as_deref(), limit);
             commands::blocking("files", node, list).await
         }
         Request::Recent => Ok(node.recent().told(node)),
-        Request::Diff { a, b } => commands::history::diff(node, &a, b.as_deref()),
-        Request::Restore { target, to } => commands::history::restore(node, &target, to.as_deref()).await,
-        Request::ConflictsList { space } => commands::conflicts::list(node, space.as_deref()),
-        Request::ConflictsShow { target } => commands::conflicts::show(node, &target),
-        Request::ConflictsResolve { target, keep } => {
-            commands::conflicts::resolve(node, &target, keep.as_deref()).await
+        Request::Diff { a, b } => {
+            commands::blocking("diff", node, move |node| commands::history::diff(node, &a, b.as_deref())).await
         }
+        Request::Restore { target, to } => commands::history::restore(node, target, to).await,
+        Request::ConflictsList { space } => {
+            commands::blocking("conflicts", node, move |node| commands::conflicts::list(node, space.as_deref())).await
+        }
+        Request::ConflictsShow { target } => {
+            commands::blocking("conflicts", node, move |node| commands::conflicts::show(node, &target)).await
+        }
+        Request::ConflictsResolve { target, keep } => commands::conflicts::resolve(node, target, keep).await,
         Request::HoldList => commands::hold::list(node),
         Request::HoldShow { space } => commands::hold::show(node, &space),
         Request::HoldDecide { space, accept } => commands::hold::decide(node, &space, accept).await,

@@ -317,10 +317,9 @@ impl Audit {
             let state = self.lock();
             (state.number, state.bytes, state.checkpoints)
         };
-        let checkpoints = self.checkpoint_frames(0, usize::try_from(made).unwrap_or(usize::MAX));
+        let mut expected = self.checkpoints_to(made);
         let keys = crate::gateway::ed25519_keys(&self.store);
         let signers = Signers { node: self.identity.key.public(), keys: &keys };
-        let mut expected = checkpoints.iter();
         let mut next = expected.next();
         let mut chain = Chain::default();
         let files = files(&self.dir).map_err(|error| error.to_string())?;
@@ -330,7 +329,7 @@ impl Audit {
             let end = if number == last { bytes } else { u64::MAX };
             for line in BufReader::new(file.take(end)).lines() {
                 chain.line(&line.map_err(|error| error.to_string())?)?;
-                if let Some(checkpoint) = next
+                if let Some(checkpoint) = &next
                     && checkpoint["to"] == json!(chain.seq)
                 {
                     chain.checkpoint(checkpoint, &signers)?;
@@ -350,6 +349,12 @@ impl Audit {
     pub fn checkpoints_since(&self, since: u64) -> (Value, Vec<Value>) {
         let head = chain::export_head(self.identity.key.public(), &crate::gateway::ed25519_keys(&self.store));
         (head, self.checkpoint_frames(since, CHECKPOINTS_MAX))
+    }
+
+    /// The checkpoints up to this number. Each is some KiB, and a node of years has very many: so many are read as fit into one answer.
+    fn checkpoints_to(&self, made: u64) -> impl Iterator<Item = Value> {
+        let pages = (0..made).step_by(CHECKPOINTS_MAX);
+        pages.flat_map(move |from| self.checkpoint_frames(from, CHECKPOINTS_MAX.min((made - from) as usize)))
     }
 
     /// Checkpoint n stands in frame n − 1.
@@ -714,6 +719,24 @@ mod tests {
         for bad in ["", "{}\n", "x\n", &text[..text.len() - 1]] {
             check(bad, None).unwrap_err();
         }
+    }
+
+    #[test]
+    fn checkpoints_are_read_some_at_a_time() {
+        let rig = Rig::new();
+        let audit = rig.open();
+        for _ in 0..CHECKPOINTS_MAX + 2 {
+            audit.note("test", &[]);
+            audit.checkpoint();
+        }
+        let made = CHECKPOINTS_MAX as u64 + 2;
+        let numbers: Vec<u64> = audit.checkpoints_to(made - 1).filter_map(|it| it["n"].as_u64()).collect();
+        assert_eq!(numbers, (1..made).collect::<Vec<_>>());
+        let mut all = audit.checkpoints_to(made);
+        all.next();
+        // What was not asked for yet is not there any more.
+        rig.store.remove_space(&checkpoint_tip(&rig.store).unwrap().0).unwrap();
+        assert_eq!(all.count(), CHECKPOINTS_MAX - 1);
     }
 
     #[test]

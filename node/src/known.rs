@@ -102,6 +102,11 @@ impl Known {
         logged(self.0.facts().grants())
     }
 
+    /// The grant of a node in a space.
+    pub fn grant(&self, space: &SpaceId, node: &NodeId) -> Option<Grant> {
+        logged(self.0.facts().grant(space, node))
+    }
+
     /// Writes a grant.
     ///
     /// # Errors

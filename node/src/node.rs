@@ -798,7 +798,10 @@ pub fn dial_failure(peer: &NodeId, error: &DialError) -> Failure {
         DialError::Refused => Failure::new(
             Exit::Refused,
             "refused",
-            format!("node {who} refused: the ticket is expired, used up or revoked, or this node is not allowed"),
+            format!(
+                "node {who} refused: the ticket is expired, used up or revoked, its space has no room for one more member, \
+                 or this node is not allowed"
+            ),
         )
         .hint("ask for a new ticket: `sealtide ticket new` on the other machine"),
         DialError::WrongPeer => Failure::new(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::commands::documents::may_write;
 use crate::commands::history::text_of;
 use crate::commands::target::{DOC_IB, Line, Target, by_of, n_of, name_of, own_members, parse_version, stamp_of};
-use crate::commands::{rfc3339, store_failure};
+use crate::commands::{blocking, rfc3339, store_failure};
 use crate::failure::Failure;
 use crate::node::{DocumentLook, Node};
 use crate::real::now;
@@ -134,23 +134,28 @@ pub(crate) fn show(node: &Node, text: &str) -> Result<Value, Failure> {
 
 /// Joins the tips of a timeline, or settles a merge, with one frame that holds the version kept; the others stay in the
 /// history.
-pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Result<Value, Failure> {
-    let target = Target::parse(text);
-    let line = Line::find(node, &target)?;
-    may_write(node, &line.space)?;
-    if line.tips.len() < 2 && unsettled(&line.view, &line.tips[0]).is_none() {
-        return Err(Failure::usage("no_conflict", format!("{text} has one version only"))
-            .hint("two files of one name are told apart by renaming one of them"));
-    }
-    let kept = match keep {
-        None => line.tips[0].clone(),
-        Some(version) => {
-            let version = version.trim_start_matches('@');
-            let parsed = parse_version(version)
-                .ok_or_else(|| Failure::usage("version", format!("{version} is no version")).hint("@N or @HASH"))?;
-            line.version(Some(&parsed))?
+pub(crate) async fn resolve(node: &Node, text: String, keep: Option<String>) -> Result<Value, Failure> {
+    let target = Target::parse(&text);
+    let path = target.path.clone();
+    let find = move |node: &Node| {
+        let line = Line::find(node, &target)?;
+        may_write(node, &line.space)?;
+        if line.tips.len() < 2 && unsettled(&line.view, &line.tips[0]).is_none() {
+            return Err(Failure::usage("no_conflict", format!("{text} has one version only"))
+                .hint("two files of one name are told apart by renaming one of them"));
         }
+        let kept = match &keep {
+            None => line.tips[0].clone(),
+            Some(version) => {
+                let version = version.trim_start_matches('@');
+                let parsed = parse_version(version)
+                    .ok_or_else(|| Failure::usage("version", format!("{version} is no version")).hint("@N or @HASH"))?;
+                line.version(Some(&parsed))?
+            }
+        };
+        Ok((line, kept))
     };
+    let (line, kept) = blocking("conflicts", node, find).await?;
     let record = settled(node, &line, &kept)?;
     node.engine().commit_local(line.space, vec![record.clone()]).await.map_err(store_failure)?;
     // Whoever settled it sees that at once.
@@ -160,7 +165,7 @@ pub(crate) async fn resolve(node: &Node, text: &str, keep: Option<&str>) -> Resu
         share.flush().await;
     }
     Ok(json!({
-        "schema": "sealtide/conflict_resolve/1", "path": target.path,
+        "schema": "sealtide/conflict_resolve/1", "path": path,
         "kept": kept.address().as_str(), "address": record.address().as_str(),
     }))
 }

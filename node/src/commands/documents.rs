@@ -9,7 +9,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use crate::commands::target::{DOC_IB, Line, Target, n_of, name_of, parse_version, stamp_of};
-use crate::commands::{rfc3339, store_failure};
+use crate::commands::{blocking, rfc3339, store_failure};
 use crate::content::ContentReader;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
@@ -32,14 +32,18 @@ pub(crate) async fn put(
     may_write(node, &id)?;
     let data = members(node, name, doc)?;
     let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
+    let base = base.map(str::to_owned);
     let _turn = node.putting().lock().await;
-    let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
-    let stamp = Stamp { ms: now().wall_ms };
-    let tip = match base {
-        Some(base) => based_on(&target, line.as_ref(), base)?,
-        None => line.as_ref().map(|line| &line.tips[0]),
+    let find = move |node: &Node| {
+        let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
+        Ok(match base {
+            Some(base) => based_on(&target, line.as_ref(), &base)?.cloned(),
+            None => line.map(|line| line.tips[0].clone()),
+        })
     };
-    if let Some(tip) = tip
+    let tip = blocking("put", node, find).await?;
+    let stamp = Stamp { ms: now().wall_ms };
+    if let Some(tip) = &tip
         && tip.object().and_then(|object| object.get("doc").cloned()).as_ref() == data.get("doc")
     {
         return Ok(
@@ -47,7 +51,7 @@ pub(crate) async fn put(
         );
     }
     let mut records = Vec::new();
-    let record = match tip {
+    let record = match &tip {
         Some(tip) => try_evolve(tip, data, Relations::new(), stamp),
         None => {
             let root = root(&id, name).map_err(no_record)?;

@@ -1,8 +1,9 @@
 //! `log`, `diff`, `restore`.
 
-use std::path::Path;
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
 
-use sealtide_ibgib::{Address, Content, FILE_IB, FileFrame, FileKind, Stamp, Verified, merge_conflicts};
+use sealtide_ibgib::{Address, Content, FILE_IB, FileFrame, FileKind, Sid, Stamp, Verified, merge_conflicts};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
@@ -10,8 +11,8 @@ use similar::TextDiff;
 
 use crate::beside::Beside;
 use crate::commands::documents::{content, is_root, may_write};
-use crate::commands::target::{DOC_IB, Line, Target, by_of, n_of, name_of, own_members, stamp_of};
-use crate::commands::{rfc3339, store_failure};
+use crate::commands::target::{DOC_IB, Line, Target, by_of, n_of, name_of, own_members, stamp_of, versions_of};
+use crate::commands::{blocking, rfc3339, store_failure};
 use crate::content::ContentReader;
 use crate::engine::authorship::Authorship;
 use crate::failure::{Exit, Failure};
@@ -25,10 +26,9 @@ pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Val
         Some(target) if target.path.is_some() => {
             let line = Line::find(node, target)?;
             let tips: Vec<_> = line.tips.iter().map(Verified::sid).collect();
-            line.frames()
-                .iter()
+            line.versions()
                 .take(limit)
-                .map(|frame| entry(node, (&target.space, &line.view), frame, tips.contains(&frame.sid())))
+                .map(|frame| entry(node, (&target.space, &line.view), &frame, tips.contains(&frame.sid())))
                 .collect()
         }
         Some(target) => {
@@ -67,22 +67,24 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
     }
     newest.sort_by_key(|(stamp, ..)| std::cmp::Reverse(*stamp));
     newest.truncate(limit);
-    let mut all: Vec<((&str, &SpaceHandle), Verified, bool)> = Vec::new();
+    // Of what is not told in the end nothing is held but its place.
+    let mut all: Vec<(Reverse<(u64, u64)>, usize, Sid, bool)> = Vec::new();
     for (_, place, info) in newest {
-        let (label, _, view) = &spaces[place];
         let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
-        for sid in view.frames(&info.timeline, last.saturating_sub(limit as u64), last, limit.saturating_mul(2)) {
-            if let Some(frame) = view.record(&sid)
-                && name_of(&frame).is_some()
-                && !is_root(&frame)
-            {
-                all.push(((label, view), frame, info.tips.iter().any(|tip| tip.sid == sid)));
-            }
+        for frame in
+            versions_of(&spaces[place].2, info.timeline, last).filter(|frame| name_of(frame).is_some()).take(limit)
+        {
+            let is_tip = info.tips.iter().any(|tip| tip.sid == frame.sid());
+            all.push((Reverse((stamp_of(&frame), n_of(&frame))), place, frame.sid(), is_tip));
         }
     }
-    all.sort_by_cached_key(|(_, frame, _)| std::cmp::Reverse((stamp_of(frame), n_of(frame))));
+    all.sort_by_key(|(newest, ..)| *newest);
     all.truncate(limit);
-    all.iter().map(|(place, frame, tip)| entry(node, *place, frame, *tip)).collect()
+    let told = all.iter().filter_map(|(_, place, sid, tip)| {
+        let (label, _, view) = &spaces[*place];
+        Some(entry(node, (label, view), &view.record(sid)?, *tip))
+    });
+    told.collect()
 }
 
 /// The versions that a version was made of.
@@ -201,20 +203,25 @@ pub(crate) fn text_of(node: &Node, line: &Line, record: &Verified) -> Result<Str
 }
 
 /// Makes an old version the newest, or writes it to a directory.
-pub(crate) async fn restore(node: &Node, text: &str, to: Option<&Path>) -> Result<Value, Failure> {
-    let target = Target::parse(text);
-    let line = Line::find(node, &target)?;
-    let wanted = line.version(target.version.as_ref())?;
-    if let Ok(frame) = FileFrame::read(&wanted)
-        && frame.deleted
-    {
-        return Err(Failure::usage("deleted", format!("{} is deleted in this version", frame.path))
-            .hint("name an earlier version"));
-    }
-    if let Some(dir) = to {
+pub(crate) async fn restore(node: &Node, text: String, to: Option<PathBuf>) -> Result<Value, Failure> {
+    let find = move |node: &Node| {
+        let target = Target::parse(&text);
+        let line = Line::find(node, &target)?;
+        let wanted = line.version(target.version.as_ref())?;
+        if let Ok(frame) = FileFrame::read(&wanted)
+            && frame.deleted
+        {
+            return Err(Failure::usage("deleted", format!("{} is deleted in this version", frame.path))
+                .hint("name an earlier version"));
+        }
+        let Some(dir) = to else { return Ok((line, wanted, None)) };
         let frame = FileFrame::read(&wanted).map_err(|error| Failure::usage("not_a_file", error.to_string()))?;
-        let path = write_out(node, &line, &frame, dir)?;
-        return Ok(json!({"schema": "sealtide/restore/1", "path": frame.path, "n": n_of(&wanted), "written": path}));
+        let written = write_out(node, &line, &frame, &dir)?;
+        Ok((line, wanted, Some((frame.path, written))))
+    };
+    let (line, wanted, written) = blocking("restore", node, find).await?;
+    if let Some((path, written)) = written {
+        return Ok(json!({"schema": "sealtide/restore/1", "path": path, "n": n_of(&wanted), "written": written}));
     }
     may_write(node, &line.space)?;
     let tip = &line.tips[0];

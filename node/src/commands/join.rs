@@ -171,7 +171,12 @@ async fn enrol(
 ) -> Result<Vec<SpaceOffer>, Failure> {
     let mut why = None;
     for _ in 0..ENROLLED_MAX {
-        dial_and_welcome(node, ticket).await?;
+        let dialled = dial_and_welcome(node, ticket).await;
+        // What it had against this node in the session before says more.
+        dialled.map_err(|failure| match why.take().filter(|_| failure.code == "refused") {
+            Some(why) => Failure { message: format!("node {} refused: {why}", ticket.node.short()), ..failure },
+            None => failure,
+        })?;
         match timeout(limit, wait_for_offers(node, events, ticket.node, &mut why)).await {
             Ok(Some(offers)) => return Ok(offers),
             Ok(None) => {}

@@ -103,6 +103,10 @@ pub(crate) fn members_failure(error: MembersRefused) -> Failure {
         MembersRefused::Sign(_) => Failure::new(Exit::Refused, "not_signed", text)
             .hint("`sealtide identity show` tells why; `sealtide down`, then the same with --offline-sign, signs at your own risk"),
         MembersRefused::LastAdmin => Failure::usage("last_admin", text),
+        MembersRefused::Full => Failure::new(Exit::Refused, "members_full", format!("the space takes nobody in: {text}"))
+            .hint("take somebody out first: `sealtide peers revoke PEER`"),
+        MembersRefused::Worn => Failure::new(Exit::Refused, "members_worn", format!("the space stays as it is: {text}"))
+            .hint("share the directory anew, as another space"),
         MembersRefused::NotCounted { .. } => Failure::new(Exit::Refused, "not_delegated", text).hint(
             "look at the clock here; then, where the owner's keys are: `sealtide identity delegate NODE --until TIME`, with a time \
              after that",

@@ -1,20 +1,54 @@
 //! `status`, `down`, `pause`, `resume`, and the figures of the gateway door.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sealtide_gateway::{Probe, Sample};
 use sealtide_identity::{Grant, NodeId, SpaceId};
+use sealtide_store::{Peer, SpaceLabel};
 use serde_json::{Value, json};
 
 use crate::commands::conflicts::of_documents_lately;
 use crate::commands::{rfc3339, role_name};
+use crate::engine::PeerSpace;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::real::now;
-use crate::share::{Phase, ShareStatus};
+use crate::share::Phase;
+
+/// What is told of every space at every peer, read once for all of them.
+struct Look {
+    labels: BTreeMap<SpaceId, SpaceLabel>,
+    /// What is granted in each space: to this node and to peers.
+    grants: BTreeMap<SpaceId, Vec<Grant>>,
+    peers: Vec<Peer>,
+    names: BTreeMap<NodeId, String>,
+    /// The peers whose session has a connection at the moment.
+    connected: BTreeSet<NodeId>,
+}
+
+impl Look {
+    fn of(node: &Node) -> Self {
+        let mut grants: BTreeMap<SpaceId, Vec<Grant>> = BTreeMap::new();
+        for grant in node.engine().grants() {
+            grants.entry(grant.space).or_default().push(grant);
+        }
+        let peers = node.known().peers();
+        let sessions = node.engine().peers().into_iter().map(|(peer, _)| peer);
+        let is_suspended = |peer: &NodeId| node.link().session(peer).is_some_and(|session| session.is_suspended());
+        Self {
+            labels: node.known().labels().into_iter().collect(),
+            grants,
+            names: peers.iter().map(|peer| (peer.node, peer.name.clone())).collect(),
+            peers,
+            connected: sessions.filter(|peer| !is_suspended(peer)).collect(),
+        }
+    }
+}
 
 /// The answer of `status`.
 pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
-    let grants = node.engine().grants();
-    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space, &grants)).collect();
+    let look = Look::of(node);
+    let spaces: Vec<Value> = node.spaces().iter().map(|space| space_status(node, space, &look)).collect();
     let quota = node.engine().quota_limits();
     let listen: Vec<String> = node.listening().iter().map(ToString::to_string).collect();
     Ok(json!({
@@ -29,7 +63,7 @@ pub(crate) fn status(node: &Node) -> Result<Value, Failure> {
         "certificate_ends": rfc3339(node.link().certificate_ends_s() * 1_000),
         "gateway": node.gateway_url(),
         "spaces": spaces,
-        "links": links(node),
+        "links": links(node, &look),
         "relays": relays(node),
         "quota": {"saga": bound(quota.saga), "peer": bound(quota.peer), "space": bound(quota.space)},
     }))
@@ -40,32 +74,61 @@ pub(crate) fn bound(bytes: u64) -> Option<u64> {
     (bytes != u64::MAX).then_some(bytes)
 }
 
-fn space_status(node: &Node, space: &SpaceId, grants: &[Grant]) -> Value {
-    let label = node.known().label(space).unwrap_or_default();
+fn space_status(node: &Node, space: &SpaceId, look: &Look) -> Value {
+    let label = look.labels.get(space).cloned().unwrap_or_default();
     let info = node.store().view(space).and_then(|view| view.info());
     let share = node.shares().get(space).cloned();
     let mut told = share.as_ref().map(|share| share.status()).unwrap_or_default();
     told.failed = told.failed.or_else(|| node.unopened(space));
     let conflicts = told.conflicts.len() + of_documents_lately(node, space).len();
-    let peers: Vec<Value> = grants
-        .iter()
-        .filter(|grant| grant.space == *space && grant.node != node.id())
-        .map(|grant| peer_status(node, space, grant.node, role_name(grant.role)))
-        .collect();
+    let grants = look.grants.get(space).map(Vec::as_slice).unwrap_or_default();
+    let (own, others): (Vec<&Grant>, Vec<&Grant>) = grants.iter().partition(|grant| grant.node == node.id());
+    let known: BTreeMap<NodeId, PeerSpace> = node.engine().peer_spaces(space).into_iter().collect();
+    let staged = node.engine().staged_in(space);
+    let peer = |grant: &&Grant| {
+        let (peer, known) = (grant.node, known.get(&grant.node).cloned().unwrap_or_default());
+        let connected = look.connected.contains(&peer);
+        json!({
+            "peer": peer.to_string(),
+            "name": look.names.get(&peer),
+            "role": role_name(grant.role),
+            "connected": connected,
+            "in_step": connected && known.in_step,
+            "syncing": known.running,
+            "synced": known.synced_ms.map(rfc3339),
+            "staged_bytes": staged.get(&peer).copied().unwrap_or(0),
+            "error": node.engine().refusal(&peer).or(known.last_error),
+        })
+    };
+    let in_step = |grant: &&Grant| {
+        known.get(&grant.node).is_some_and(|known| known.in_step) && look.connected.contains(&grant.node)
+    };
+    // `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
+    let state = if told.held.is_some() || node.engine().holds(space) {
+        "held"
+    } else if conflicts > 0 {
+        "conflict"
+    } else if told.phase != Phase::Idle || known.values().any(|known| known.running) {
+        "syncing"
+    } else if told.failed.is_none() && others.iter().all(in_step) {
+        "in_step"
+    } else {
+        "behind"
+    };
     let mut document = json!({
         "name": label.name,
         "id": space.to_string(),
         "kind": label.kind,
-        "role": node.engine().role(&node.id(), space).map(role_name),
+        "role": own.iter().map(|grant| grant.role).min().map(role_name),
         "items": info.as_ref().map_or(0, |info| info.records),
         "bytes": node.engine().space_bytes(space),
         "bytes_max": bound(node.engine().quota_limits().space),
         "files": told.files,
         "dir": label.dir,
-        "state": state(node, space, &told, conflicts, grants),
+        "state": state,
         "phase": told.phase,
         "paused": node.engine().is_paused(space),
-        "peers": peers,
+        "peers": others.iter().map(peer).collect::<Vec<Value>>(),
     });
     if told.phase != Phase::Idle {
         document["progress"] = json!({"items": told.items, "bytes": told.bytes});
@@ -88,56 +151,15 @@ fn space_status(node: &Node, space: &SpaceId, grants: &[Grant]) -> Value {
     document
 }
 
-fn peer_status(node: &Node, space: &SpaceId, peer: NodeId, role: &str) -> Value {
-    let known = node.engine().peer_spaces(space).into_iter().find(|(id, _)| *id == peer).map(|(_, known)| known);
-    let known = known.unwrap_or_default();
-    let connected = node.engine().peers().iter().any(|(id, _)| *id == peer) && !is_suspended(node, &peer);
-    json!({
-        "peer": peer.to_string(),
-        "name": node.known().peer(&peer).map(|record| record.name),
-        "role": role,
-        "connected": connected,
-        "in_step": connected && known.in_step,
-        "syncing": known.running,
-        "synced": known.synced_ms.map(rfc3339),
-        "staged_bytes": node.engine().staged_bytes(&peer, space),
-        "error": node.engine().refusal(&peer).or(known.last_error),
-    })
-}
-
-/// Whether the session with a peer has no connection at the moment.
-fn is_suspended(node: &Node, peer: &NodeId) -> bool {
-    node.link().session(peer).is_some_and(|session| session.is_suspended())
-}
-
-/// `held`, `conflict`, `syncing`, `behind` (a folder that cannot be synced is, too) or `in_step`.
-fn state(node: &Node, space: &SpaceId, told: &ShareStatus, conflicts: usize, grants: &[Grant]) -> &'static str {
-    let peers = node.engine().peer_spaces(space);
-    let connected = node.engine().peers();
-    let live = |peer: &NodeId| connected.iter().any(|(id, _)| id == peer) && !is_suspended(node, peer);
-    let mut others = grants.iter().filter(|grant| grant.space == *space && grant.node != node.id());
-    let in_step = |peer| peers.iter().any(|(id, known)| *id == peer && known.in_step && live(id));
-    if told.held.is_some() || node.engine().holds(space) {
-        "held"
-    } else if conflicts > 0 {
-        "conflict"
-    } else if told.phase != Phase::Idle || peers.iter().any(|(_, known)| known.running) {
-        "syncing"
-    } else if told.failed.is_none() && others.all(|grant| in_step(grant.node)) {
-        "in_step"
-    } else {
-        "behind"
-    }
-}
-
-fn links(node: &Node) -> Vec<Value> {
+fn links(node: &Node, look: &Look) -> Vec<Value> {
     let sessions = node.link().sessions();
+    let met: BTreeSet<NodeId> = sessions.iter().map(|info| info.peer).collect();
     let mut links: Vec<Value> = sessions
         .iter()
         .map(|info| {
             let mut link = json!({
                 "peer": info.peer.to_string(),
-                "name": node.known().peer(&info.peer).map(|record| record.name),
+                "name": look.names.get(&info.peer),
                 "path": info.path,
                 "remote": info.remote.to_string(),
                 "suite": info.suite,
@@ -153,8 +175,8 @@ fn links(node: &Node) -> Vec<Value> {
             link
         })
         .collect();
-    for peer in node.known().peers() {
-        if !peer.revoked && !sessions.iter().any(|info| info.peer == peer.node) {
+    for peer in &look.peers {
+        if !peer.revoked && !met.contains(&peer.node) {
             // Between two sessions nothing has failed yet.
             let none_yet = match !peer.addresses.is_empty() || !peer.relays.is_empty() {
                 true if node.listening().is_empty() => "not_running",

@@ -1,6 +1,6 @@
 //! What a person types to name a thing: `SPACE[:PATH|NAME][@VERSION]`.
 
-use sealtide_ibgib::{FILE_IB, FileFrame, Object, Sid, TimelineId, Verified};
+use sealtide_ibgib::{Address, FILE_IB, FileFrame, Object, Sid, TimelineId, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
@@ -126,14 +126,10 @@ impl Line {
         Ok(Self { space, view, timeline, tips })
     }
 
-    /// All frames, the newest first: by n, then by address.
-    pub(crate) fn frames(&self) -> Vec<Verified> {
-        let last = self.tips.iter().filter_map(|tip| tip.frame()).map(|facts| facts.n).max().unwrap_or(0);
-        let sids: Vec<Sid> = self.view.frames(&self.timeline, 0, last, usize::MAX);
-        let mut frames: Vec<Verified> = sids.iter().filter_map(|sid| self.view.record(sid)).collect();
-        frames.retain(|frame| !is_root(frame));
-        frames.sort_by_key(|frame| std::cmp::Reverse((n_of(frame), frame.address().clone())));
-        frames
+    /// All versions, the newest first: by n, then by address. One is read when it is asked for: a history may be larger than the memory.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = Verified> {
+        let last = self.tips.iter().map(n_of).max().unwrap_or(0);
+        versions_of(&self.view, self.timeline, last)
     }
 
     /// The frame of a version; without one the winner of the tips.
@@ -142,15 +138,16 @@ impl Line {
     /// Exit 2 when no frame fits, or several do.
     pub(crate) fn version(&self, version: Option<&Version>) -> Result<Verified, Failure> {
         let Some(version) = version else { return Ok(self.tips[0].clone()) };
-        let mut fitting: Vec<Verified> = self.frames();
-        match version {
-            Version::Counter(n) => fitting.retain(|frame| n_of(frame) == *n),
-            Version::Hash(hash) => fitting.retain(|frame| frame.address().gib().starts_with(hash.as_str())),
-            Version::Before(ms) => {
-                fitting.retain(|frame| stamp_of(frame) <= *ms);
-                fitting.truncate(1);
-            }
-        }
+        let fits = |frame: &Verified| match version {
+            Version::Counter(n) => n_of(frame) == *n,
+            Version::Hash(hash) => frame.address().gib().starts_with(hash.as_str()),
+            Version::Before(ms) => stamp_of(frame) <= *ms,
+        };
+        let fitting: Vec<Verified> = match version {
+            Version::Counter(n) => at(&self.view, &self.timeline, *n).filter(fits).take(2).collect(),
+            Version::Hash(_) => self.versions().filter(fits).take(2).collect(),
+            Version::Before(_) => self.versions().find(fits).into_iter().collect(),
+        };
         match fitting.as_slice() {
             [only] => Ok(only.clone()),
             [] => {
@@ -160,6 +157,42 @@ impl Line {
                 .hint("`sealtide log` shows the hashes")),
         }
     }
+}
+
+/// The versions of a timeline up to a counter, the newest first; one is read when it is asked for, and what is held of the others is which they
+/// are. Counters may be left out: a saga of a part of a space brings frames without those before them.
+pub(crate) fn versions_of(view: &SpaceHandle, timeline: TimelineId, last: u64) -> impl Iterator<Item = Verified> {
+    let mut sids = view.frames(&timeline, 0, last, usize::MAX);
+    let view = view.clone();
+    let mut ahead: Option<Verified> = None;
+    let mut same: Vec<(Address, Sid)> = Vec::new();
+    std::iter::from_fn(move || {
+        let mut next = || std::iter::from_fn(|| Some(view.record(&sids.pop()?))).flatten().next();
+        if same.is_empty() {
+            // All with the next counter, by address: nearly always one, which is not read twice.
+            let first = ahead.take().or_else(&mut next)?;
+            ahead = next();
+            if ahead.as_ref().is_none_or(|frame| n_of(frame) != n_of(&first)) {
+                return Some(first);
+            }
+            same.push((first.address().clone(), first.sid()));
+            while let Some(frame) = ahead.take_if(|frame| n_of(frame) == n_of(&first)) {
+                same.push((frame.address().clone(), frame.sid()));
+                ahead = next();
+            }
+            same.sort_unstable();
+        }
+        std::iter::from_fn(|| Some(view.record(&same.pop()?.1))).flatten().next()
+    })
+    .filter(|frame| !is_root(frame))
+}
+
+/// The versions with one counter, by address downwards.
+fn at(view: &SpaceHandle, timeline: &TimelineId, n: u64) -> impl Iterator<Item = Verified> + use<> {
+    let mut frames: Vec<Verified> =
+        view.frames(timeline, n, n, usize::MAX).iter().filter_map(|sid| view.record(sid)).collect();
+    frames.sort_by(|one, other| other.address().cmp(one.address()));
+    frames.into_iter().filter(|frame| !is_root(frame))
 }
 
 /// The path of a file frame or the name of a document, and whether it is live.
@@ -200,7 +233,60 @@ pub(crate) fn stamp_of(frame: &Verified) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use sealtide_ibgib::{Relations, Stamp, evolve};
+
     use super::*;
+    use crate::commands::{documents, history, spaces};
+    use crate::config::Config;
+    use crate::home::Home;
+
+    /// A history may be larger than the memory.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_version_is_read_when_it_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::defaults()).unwrap();
+        spaces::create(&node, "Data").await.unwrap();
+        for number in 1..=5 {
+            documents::put(&node, "Data", "plan", json!({"number": number}), None).await.unwrap();
+        }
+        let line = || Line::find(&node, &Target::parse("Data:plan")).unwrap();
+        // Two versions with the greatest counter.
+        let tip = line().tips[0].clone();
+        for number in [6, 7] {
+            let mut data = own_members(&node, &tip);
+            data.insert("doc".to_owned(), json!({"number": number}));
+            let other = evolve(&tip, data, Relations::new(), Stamp { ms: stamp_of(&tip) + number });
+            node.engine().commit_local(line().space, vec![other]).await.unwrap();
+        }
+        let line = line();
+        let all: Vec<Verified> = line.versions().collect();
+        assert_eq!(all.iter().map(n_of).collect::<Vec<_>>(), [6, 6, 5, 4, 3, 2, 1]);
+        assert!(all[0].address() > all[1].address());
+        let found = |text: &str| line.version(Some(&parse_version(text).unwrap())).map_err(|failure| failure.code);
+        assert_eq!(found("3").unwrap().sid(), all[4].sid());
+        assert_eq!(found(&all[4].address().gib()[..12]).unwrap().sid(), all[4].sid());
+        assert_eq!(found("2999-01-01T00:00:00Z").unwrap().sid(), all[0].sid());
+        for (text, code) in
+            [("6", "many_versions"), ("7", "no_version"), ("0", "no_version"), ("00000000", "no_version")]
+        {
+            assert_eq!(found(text).unwrap_err(), code, "{text}");
+        }
+        assert_eq!(found("2000-01-01T00:00:00Z").unwrap_err(), "no_version");
+        for target in [Some("Data:plan"), Some("Data"), None] {
+            let told = history::log(&node, target, 4).unwrap();
+            let told: Vec<u64> =
+                told["entries"].as_array().unwrap().iter().map(|it| it["n"].as_u64().unwrap()).collect();
+            assert_eq!(told, [6, 6, 5, 4], "{target:?}");
+        }
+        let mut versions = line.versions();
+        assert!(versions.next().is_some());
+        // What was not asked for yet is not there any more.
+        node.store().remove_space(&line.space).unwrap();
+        assert!(versions.next().is_none());
+        node.shutdown().await;
+    }
 
     fn check(text: &str, space: &str, path: Option<&str>, version: Option<Version>) {
         let expected = Target { space: space.to_owned(), path: path.map(str::to_owned), version };

@@ -7,7 +7,8 @@ use sealtide_crypto::Entropy;
 use sealtide_identity::{Invite, InviteSecret, RelayHint, Role, SpaceId, Ticket};
 use serde_json::{Value, json};
 
-use crate::commands::{parse_role, rfc3339, role_name, store_failure};
+use crate::commands::{members_failure, parse_role, rfc3339, role_name, store_failure};
+use crate::engine::members::MembersRefused;
 use crate::failure::{Exit, Failure};
 use crate::node::{Node, ticket_addresses};
 use crate::real::now;
@@ -16,6 +17,9 @@ use crate::world::OsEntropy;
 /// Makes an invite and the ticket for it.
 pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64, uses: u32) -> Result<Value, Failure> {
     let space = node.space_or_only(space)?;
+    if !node.engine().has_room_for(&space, None) {
+        return Err(members_failure(MembersRefused::Full));
+    }
     let made = make(node, space, parse_role(role)?, ttl_s, uses)?;
     Ok(json!({
         "schema": "sealtide/ticket/1",

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealtide_crypto::sha256;
 use serde_json::Value;
@@ -16,8 +16,10 @@ use crate::engine::Event;
 use crate::gateway::{APP_KIND, Desk};
 use crate::node::Node;
 
-/// How often it is looked.
+/// How often it is looked …
 const EVERY: Duration = Duration::from_millis(500);
+/// … where that is cheap: it takes this part of the time at most.
+const LOOK_PART: u32 = 20;
 /// Topics that are not of one space.
 const TOPICS: [&str; 7] = ["status", "sagas", "links", "audit", "keys", "releases", "conflicts"];
 
@@ -79,22 +81,23 @@ async fn tell_events(node: Node, topics: broadcast::Sender<Arc<str>>) {
 
 async fn look(host: Host, topics: broadcast::Sender<Arc<str>>) {
     let mut stop = host.stopping();
-    let mut every = tokio::time::interval(EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     let mut known: BTreeMap<&'static str, [u8; 32]> = BTreeMap::new();
     loop {
         tokio::select! {
-            _ = every.tick() => {}
+            () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stopped| *stopped) => return,
         }
+        pause = EVERY;
         if topics.receiver_count() == 0 {
             // Whoever comes next is told everything.
             known.clear();
             continue;
         }
-        let seen = host.clone();
+        let (seen, began) = (host.clone(), Instant::now());
         // It may read every document of a space.
         let Ok(marks) = tokio::task::spawn_blocking(move || marks(&seen)).await else { continue };
+        pause = pause_after(began.elapsed());
         // The first look tells of everything: it may have changed since whoever watches asked.
         for (topic, mark) in marks {
             if known.insert(topic, mark) != Some(mark) {
@@ -102,6 +105,11 @@ async fn look(host: Host, topics: broadcast::Sender<Arc<str>>) {
             }
         }
     }
+}
+
+/// How long nobody looks after a look that took so long.
+fn pause_after(took: Duration) -> Duration {
+    EVERY.max(took * (LOOK_PART - 1))
 }
 
 /// What each topic looks like now.
@@ -132,4 +140,15 @@ fn still(mut status: Value) -> Value {
         }
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_takes_a_small_part_of_the_time_however_long_it_is() {
+        assert_eq!(pause_after(Duration::from_millis(20)), EVERY);
+        assert_eq!(pause_after(Duration::from_secs(1)), Duration::from_secs(19), "one second of twenty");
+    }
 }

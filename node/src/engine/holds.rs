@@ -13,7 +13,7 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 
 use super::admission::{Batch, Given, Verdict};
 use super::members::{FETCH_ROUNDS, MembersRefused, founder_of, frames_of, members_timelines};
-use super::room::{Room, held_space};
+use super::room::{Held, Room, held_space};
 use crate::engine::authorship::is_yield;
 use crate::engine::keystones::Connection;
 use crate::engine::{Engine, Event};
@@ -29,6 +29,8 @@ pub(super) struct Holding {
     due: Mutex<BTreeSet<SpaceId>>,
     /// Held while something is put aside, or what is aside goes: nothing is put where it is just taken away.
     moving: Mutex<()>,
+    /// What was read of what lies aside, for the next saga with that peer: a saga, and each list of offers, compares sets with it.
+    read: Mutex<BTreeMap<(SpaceId, NodeId), Arc<Held>>>,
 }
 
 /// What is held of a space from one peer.
@@ -52,9 +54,31 @@ fn held_sids(aside: &SpaceHandle, view: &SpaceHandle) -> impl Iterator<Item = Si
 }
 
 impl<W: World> Engine<W> {
-    /// The space as a saga with this peer sees it.
-    pub(crate) fn room(&self, space: &SpaceId, peer: &NodeId) -> Option<Room> {
-        Room::of(self.store(), space, peer)
+    /// The space as a saga with this peer sees it. What is held from it is read once for all of them.
+    pub(crate) async fn room(&self, space: &SpaceId, peer: &NodeId) -> Option<Room> {
+        let view = self.store().view(space)?;
+        let Some(aside) = self.store().view(&held_space(space, peer)) else { return Some(Room::new(view, None)) };
+        let known = self.held_read(|read| read.get(&(*space, *peer)).filter(|held| held.is_of(&aside)).cloned());
+        let held = match known {
+            Some(held) => held,
+            None => {
+                let space_view = view.clone();
+                let reading = tokio::task::spawn_blocking(move || Arc::new(Held::of(aside, &space_view)));
+                let held = reading.await.expect("reading what is held does not panic");
+                self.held_read(|read| read.insert((*space, *peer), held.clone()));
+                held
+            }
+        };
+        Some(Room::new(view, Some(held).filter(|held| held.is_any())))
+    }
+
+    fn held_read<T>(&self, look: impl FnOnce(&mut BTreeMap<(SpaceId, NodeId), Arc<Held>>) -> T) -> T {
+        look(&mut self.0.holding.read.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets go of what was read of what is held from a peer whose session is over.
+    pub(super) fn forget_read(&self, peer: &NodeId) {
+        self.held_read(|read| read.retain(|(_, from), _| from != peer));
     }
 
     /// Commits what a saga brought. What is held of it goes aside first, so that no crash loses it.
@@ -266,6 +290,7 @@ impl<W: World> Engine<W> {
             let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
             let aside = self.store().view(&held_space(space, &peer));
             if aside.is_none_or(|aside| held_sids(&aside, view).next().is_none()) {
+                self.held_read(|read| read.remove(&(*space, peer)));
                 if let Err(error) = self.store().remove_space(&held_space(space, &peer)) {
                     tracing::warn!(%error, "what is not held any more could not be removed");
                     continue;
@@ -290,6 +315,7 @@ impl<W: World> Engine<W> {
     pub(crate) fn drop_held(&self, space: &SpaceId) -> Result<(), StoreError> {
         let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
         for peer in self.holding(|from| from.get(space).cloned()).unwrap_or_default() {
+            self.held_read(|read| read.remove(&(*space, peer)));
             self.store().remove_space(&held_space(space, &peer))?;
             self.holding(|from| from.get_mut(space).map(|peers| peers.remove(&peer)));
         }
@@ -317,7 +343,13 @@ impl<W: World> Engine<W> {
 
     fn review_held_now(&self, space: &SpaceId) {
         let Some(view) = self.store().view(space) else { return };
-        for (_, records) in self.held_records(space, &view) {
+        for (peer, records) in self.held_records(space, &view) {
+            self.held_read(|read| {
+                // Some of it came into the space since it was read.
+                if read.get(&(*space, peer)).is_some_and(|held| held.len() != records.len()) {
+                    read.remove(&(*space, peer));
+                }
+            });
             let Some(members) = self.members(space) else { return };
             let by_sid: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
             let sids: Vec<Sid> = by_sid.keys().copied().collect();

@@ -8,17 +8,21 @@ use data_encoding::HEXUPPER;
 use sealtide_ibgib::{Address, Stamp, TimelineId, Verified, uuid};
 use sealtide_identity::authorship::{check_commit, read_commit};
 use sealtide_identity::keyring::write_time;
-use sealtide_identity::members::{MEMBERS_IB, Member, Members, Newest, counting, devices_of, may_post, newest};
+use sealtide_identity::members::{
+    MEMBER_COUNT_MAX, MEMBER_NODES_MAX, MEMBERS_IB, Member, Members, Newest, counting, devices_of, may_post, newest,
+};
 use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
 use sealtide_store::SpaceHandle;
-use sealtide_sync::{Refused, SpaceView};
+use sealtide_sync::{AbortCode, Refused, SpaceView};
 
 use crate::engine::keystones::Connection;
 use crate::engine::{Engine, Event};
 use crate::world::World;
 
-/// Frames of one members timeline that are looked at.
-const FRAMES_MAX: usize = 65_536;
+/// Frames of one members timeline that are looked at, the oldest first.
+pub(crate) const FRAMES_MAX: usize = if cfg!(test) { 64 } else { 65_536 };
+/// So many of them are left for the merges of what several admins change at once.
+const FRAMES_SPARE: usize = FRAMES_MAX / 64;
 /// Nodes of a space whose commits are looked for when somebody is removed.
 const MAKERS_MAX: usize = 4_096;
 /// Commits of one node that are looked at to find its newest.
@@ -65,7 +69,13 @@ pub enum MembersRefused {
     /// Somebody has to stay.
     #[error("the last admin of a space stays")]
     LastAdmin,
-    /// The frame would be refused: too many members.
+    /// Every node would refuse the frame.
+    #[error("it has {MEMBER_COUNT_MAX} members, the most that a space can have")]
+    Full,
+    /// No node would look at the frame: so many came before it.
+    #[error("its list of members was changed {FRAMES_MAX} times, and nobody reads more changes")]
+    Worn,
+    /// The frame would be refused.
     #[error("the list of members cannot be written: {0}")]
     Record(String),
     /// Nothing was signed.
@@ -124,8 +134,7 @@ impl<W: World> Engine<W> {
     /// What is granted to a node in a space.
     // Spec: SY-101
     pub fn grants_of(&self, node: &NodeId, space: &SpaceId) -> Vec<Grant> {
-        let mut local = self.known().grants();
-        local.retain(|grant| grant.node == *node && grant.space == *space);
+        let local: Vec<Grant> = self.known().grant(space, node).into_iter().collect();
         let Some(members) = self.members(space) else { return local };
         self.granted(node, space, &self.keystones().acts_as(node), &members, local)
     }
@@ -245,6 +254,12 @@ impl<W: World> Engine<W> {
         if list.admins().next().is_none() {
             return Err(MembersRefused::LastAdmin);
         }
+        if list.members.len() > MEMBER_COUNT_MAX {
+            return Err(MembersRefused::Full);
+        }
+        if self.is_worn(&space, &frame) {
+            return Err(MembersRefused::Worn);
+        }
         let stamp = Stamp { ms: self.world().now().wall_ms };
         let next = list.next_frame(&frame, stamp).map_err(|refusal| MembersRefused::Record(refusal.to_string()))?;
         Members::read(&next).map_err(|error| MembersRefused::Record(error.to_string()))?;
@@ -254,6 +269,22 @@ impl<W: World> Engine<W> {
         let result = self.commit_in_thread(space, records).map_err(|error| MembersRefused::Store(error.to_string()))?;
         self.committed(space, None, &result);
         Ok(true)
+    }
+
+    /// Whether a frame behind this one, and merges before it, may not be looked at.
+    fn is_worn(&self, space: &SpaceId, newest: &Verified) -> bool {
+        let (view, facts) = (self.store().view(space), newest.frame_ref());
+        let frames =
+            view.zip(facts).map_or(0, |(view, facts)| view.frames(&facts.timeline, 0, u64::MAX, FRAMES_MAX).len());
+        frames + FRAMES_SPARE > FRAMES_MAX
+    }
+
+    /// Whether an invite into a space can make this peer a member: it is one, or there is room for one more.
+    pub(crate) fn has_room_for(&self, space: &SpaceId, peer: Option<&NodeId>) -> bool {
+        let Some(members) = self.members(space) else { return true };
+        let list = &members.newest.members;
+        let is_listed = |peer| self.keystones().acts_as(peer).iter().any(|keystone| list.member(keystone).is_some());
+        list.members.len() < MEMBER_COUNT_MAX || peer.is_some_and(is_listed)
     }
 
     /// Whether others would count a frame that this node posted now. Asked before: what is posted stays in the keystone for good.
@@ -276,9 +307,13 @@ impl<W: World> Engine<W> {
 
     /// Makes a peer that came with an invite and proved its keystones a member, as its owner where it named one. The grant
     /// of the invite is spent by it. Waits for the disk.
-    pub(crate) fn enter_invited(&self, peer: &NodeId) {
+    ///
+    /// # Errors
+    /// When a space can have no more members: the grant is taken back, for what came by it would count nowhere else.
+    pub(crate) fn enter_invited(&self, peer: &NodeId) -> Result<(), Refused> {
+        let mut refused = None;
         for grant in self.known().grants().iter().filter(|grant| self.may_enter(peer, grant)) {
-            let Some(keystone) = self.keystones().acts_as(peer).into_iter().next() else { return };
+            let Some(keystone) = self.keystones().acts_as(peer).into_iter().next() else { break };
             let entered = self.change_members(grant.space, |list| {
                 let there = list.member(&keystone).cloned();
                 let mut member = there.clone().unwrap_or(Member {
@@ -288,16 +323,27 @@ impl<W: World> Engine<W> {
                     since_ms: grant.since_ms,
                 });
                 member.role = member.role.max(grant.role);
-                member.nodes.insert(*peer);
+                // More nodes of one owner are members as much: these are only the names by which it is known.
+                if member.nodes.len() < MEMBER_NODES_MAX {
+                    member.nodes.insert(*peer);
+                }
                 list.insert(member.clone());
                 there != Some(member)
             });
             match entered {
                 Ok(_) => drop(self.store().facts().remove_grant(&grant.space, peer)),
+                Err(error @ (MembersRefused::Full | MembersRefused::Worn | MembersRefused::Record(_))) => {
+                    let _ = self.store().facts().remove_grant(&grant.space, peer);
+                    let label = self.known().label(&grant.space).map_or_else(String::new, |label| label.name);
+                    let text = format!("space {label} takes nobody in: {error}");
+                    tracing::warn!(peer = peer.short(), text, "an invited node could not be made a member");
+                    refused = Some(Refused { code: AbortCode::Limit, text });
+                }
                 Err(error) => tracing::warn!(%error, peer = peer.short(), "an invited node could not be made a member"),
             }
         }
         self.grants_changed();
+        refused.map_or(Ok(()), Err)
     }
 
     /// Lists the owner of this node as an admin of every space that its device administers without it: those that were made before

@@ -18,6 +18,7 @@ mod signatures;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sealtide_ibgib::TimelineId;
@@ -180,7 +181,8 @@ pub(crate) struct PeerEntry {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) peers: BTreeMap<NodeId, PeerEntry>,
-    pub(crate) spaces: BTreeMap<(NodeId, SpaceId), PeerSpace>,
+    /// What is known of each space at each peer: asked by space at every commit and for every look at the status.
+    pub(crate) spaces: BTreeMap<(SpaceId, NodeId), PeerSpace>,
     /// Why the last session with a peer ended before it was ready; gone when one is.
     pub(crate) refusals: BTreeMap<NodeId, String>,
     /// Spaces that are paused: no saga is opened or answered.
@@ -191,6 +193,11 @@ pub(crate) struct State {
     folders: BTreeMap<SpaceId, mpsc::UnboundedSender<oneshot::Sender<()>>>,
     turns: turns::Turns,
     serial: u64,
+}
+
+/// A space at every peer.
+fn at_peers(space: &SpaceId) -> RangeInclusive<(SpaceId, NodeId)> {
+    (*space, NodeId::from_bytes([0; 32]))..=(*space, NodeId::from_bytes([0xff; 32]))
 }
 
 /// A channel that a peer opened, and the peer.
@@ -314,10 +321,11 @@ impl<W: World> Engine<W> {
             }
             state.peers.remove(&peer);
             state.turns.end_all(&peer);
-            for (_, space) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
+            for (_, space) in state.spaces.iter_mut().filter(|((_, node), _)| *node == peer) {
                 space.running = false;
             }
         }
+        self.forget_read(&peer);
         self.emit(Event::PeerGone(peer));
     }
 
@@ -337,7 +345,7 @@ impl<W: World> Engine<W> {
         if let Some(entry) = state.peers.get_mut(&peer) {
             entry.offers = offers.to_vec();
         }
-        for ((_, space), known) in state.spaces.iter_mut().filter(|((node, _), _)| *node == peer) {
+        for ((space, _), known) in state.spaces.iter_mut().filter(|((_, node), _)| *node == peer) {
             if !offers.iter().any(|offer| offer.space == *space) {
                 known.in_step = false;
                 known.last_error = Some(NOT_SHARED.to_owned());
@@ -363,12 +371,7 @@ impl<W: World> Engine<W> {
     /// What is known of a space at each peer met since start.
     pub fn peer_spaces(&self, space: &SpaceId) -> Vec<(NodeId, PeerSpace)> {
         let state = self.lock();
-        state
-            .spaces
-            .iter()
-            .filter(|((_, id), _)| id == space)
-            .map(|((peer, _), known)| (*peer, known.clone()))
-            .collect()
+        state.spaces.range(at_peers(space)).map(|((_, peer), known)| (*peer, known.clone())).collect()
     }
 
     /// Tells everybody what a commit moved, if anything.
@@ -387,7 +390,7 @@ impl<W: World> Engine<W> {
     fn changed(&self, space: SpaceId, origin: Option<NodeId>, timelines: Arc<[TimelineId]>) {
         {
             let mut state = self.lock();
-            let others = state.spaces.iter_mut().filter(|((peer, id), _)| *id == space && Some(*peer) != origin);
+            let others = state.spaces.range_mut(at_peers(&space)).filter(|((_, peer), _)| Some(*peer) != origin);
             others.for_each(|(_, known)| known.in_step = false);
         }
         self.emit(Event::Changed { space, origin, timelines });
@@ -501,15 +504,15 @@ impl<W: World> Engine<W> {
     }
 
     /// The spaces where a peer has a role; the one that `invite` lets into is marked, or all where it is for a device.
-    pub(crate) fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
+    pub(crate) async fn offers_for(&self, peer: &NodeId, invite: Option<InviteId>) -> Vec<SpaceOffer> {
         let is_for_device = invite.is_some_and(|id| self.known().is_device_invite(&id));
         let invited = invite.and_then(|id| self.known().invite(&id)).map(|invite| invite.space);
-        let spaces = self.known().labels().into_iter();
-        let offers = spaces.filter_map(|(space, label)| {
-            let role = self.role(peer, &space)?;
-            let room = self.room(&space, peer)?;
+        let mut offers = Vec::new();
+        for (space, label) in self.known().labels() {
+            let Some(role) = self.role(peer, &space) else { continue };
+            let Some(room) = self.room(&space, peer).await else { continue };
             let snapshot = room.snapshot();
-            Some(SpaceOffer {
+            offers.push(SpaceOffer {
                 space,
                 name: label.name,
                 kind: label.kind,
@@ -517,9 +520,9 @@ impl<W: World> Engine<W> {
                 invited: is_for_device || invited == Some(space),
                 tip_count: snapshot.tip_summary.count,
                 tip_fingerprint: snapshot.tip_summary.fingerprint(),
-            })
-        });
-        offers.collect()
+            });
+        }
+        offers
     }
 
     /// Begins a saga of a space with a peer; the wait in ms when it is another peer's turn. Spec: sync §5

@@ -172,9 +172,13 @@ impl Quotas {
         }
     }
 
-    /// Bytes that sagas of a peer have staged in a space.
-    pub(crate) fn staged(&self, peer: &NodeId, space: &SpaceId) -> u64 {
-        self.sum(|staged| staged.peer == Some(*peer) && staged.space == *space)
+    /// Bytes that sagas of each peer have staged in a space.
+    pub(crate) fn staged_in(&self, space: &SpaceId) -> BTreeMap<NodeId, u64> {
+        let mut of_peers = BTreeMap::new();
+        for staged in self.lock().staged.values().filter(|staged| staged.space == *space) {
+            staged.peer.into_iter().for_each(|peer| *of_peers.entry(peer).or_default() += staged.bytes);
+        }
+        of_peers
     }
 
     fn sum(&self, counts: impl Fn(&Staged) -> bool) -> u64 {
@@ -253,9 +257,9 @@ impl<W: World> Engine<W> {
         absent_chunks(self.store(), space, Absence::is_away).len() as u64
     }
 
-    /// Bytes that a peer's sagas have staged in a space and not committed yet.
-    pub fn staged_bytes(&self, peer: &NodeId, space: &SpaceId) -> u64 {
-        self.quotas().staged(peer, space)
+    /// Bytes that sagas of each peer have staged in a space and not committed yet.
+    pub fn staged_in(&self, space: &SpaceId) -> BTreeMap<NodeId, u64> {
+        self.quotas().staged_in(space)
     }
 
     /// Counts what a saga is about to stage.

@@ -5,6 +5,7 @@
 //! ibgib §12.5; sync §13
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::authorship::COMMIT_IB;
 use sealtide_identity::{NodeId, SpaceId};
-use sealtide_store::{SpaceHandle, Store};
+use sealtide_store::SpaceHandle;
 use sealtide_sync::negentropy::{Ranges, Run};
 use sealtide_sync::{BulkItem, IdSum, RangeBound, SagaId, Snapshot, SpaceView, TipItem, TipSet};
 
@@ -61,10 +62,14 @@ pub(crate) struct Room {
 }
 
 /// Records that are held: what of them must be known to compare sets. The records themselves lie in the store.
-struct Held {
+pub(super) struct Held {
     records: SpaceHandle,
-    items: BTreeMap<Sid, (u64, Address)>,
+    /// What lay aside when it was read: a space of that age with so many records.
+    state: Aside,
+    items: BTreeMap<Sid, u64>,
+    ordered: BTreeSet<(u64, Sid)>,
     by_address: BTreeMap<Address, BTreeSet<Sid>>,
+    facts: BTreeMap<Address, FrameFacts>,
     frames: BTreeMap<TimelineId, FramesByCounter>,
     /// Commit stones by the tips that they name.
     naming: BTreeMap<Address, BTreeSet<Sid>>,
@@ -72,18 +77,19 @@ struct Held {
     snapshot: Mutex<Option<Overlaid>>,
 }
 
-/// Frames of one timeline by counter and sid.
-type FramesByCounter = BTreeMap<(u64, Sid), (Address, FrameFacts)>;
+/// When a space that holds records was made, and how many there are.
+type Aside = (u64, u64);
+
+/// The addresses of frames of one timeline by counter and sid.
+type FramesByCounter = BTreeMap<(u64, Sid), Address>;
 
 /// A snapshot of a space, and what it is with what is held.
 type Overlaid = (Arc<Snapshot>, Arc<Snapshot>);
 
 impl Room {
-    /// The space at `store` with what is held of it from `peer`.
-    pub(crate) fn of(store: &Store, space: &SpaceId, peer: &NodeId) -> Option<Self> {
-        let view = store.view(space)?;
-        let held = store.view(&held_space(space, peer)).and_then(|records| Held::of(records, &view));
-        Some(Self { space: view, held: held.map(Arc::new) })
+    /// A space, and what is held of it from one peer.
+    pub(super) fn new(space: SpaceHandle, held: Option<Arc<Held>>) -> Self {
+        Self { space, held }
     }
 
     /// The space without what is held.
@@ -98,6 +104,12 @@ impl Room {
         staged.filter_map(|sid| self.space.staged_record(saga, &sid)).filter(lists).collect()
     }
 
+    /// Whether what is held was read for another room, and not for this one.
+    #[cfg(test)]
+    pub(crate) fn has_read_of(&self, other: &Self) -> bool {
+        self.held.as_ref().zip(other.held.as_ref()).is_some_and(|(held, other)| Arc::ptr_eq(held, other))
+    }
+
     /// Whether frames of a timeline are held.
     pub(super) fn holds(&self, timeline: &TimelineId) -> bool {
         self.held.as_ref().is_some_and(|held| held.frames.contains_key(timeline))
@@ -105,12 +117,16 @@ impl Room {
 }
 
 impl Held {
-    /// `None` where nothing is left that is not in the space.
-    fn of(records: SpaceHandle, space: &SpaceHandle) -> Option<Self> {
+    /// Reads what lies aside and is not in the space.
+    pub(super) fn of(records: SpaceHandle, space: &SpaceHandle) -> Self {
         let mut held = Self {
             records: records.clone(),
+            // Asked before: what comes meanwhile makes this an old one.
+            state: state_of(&records),
             items: BTreeMap::new(),
+            ordered: BTreeSet::new(),
             by_address: BTreeMap::new(),
+            facts: BTreeMap::new(),
             frames: BTreeMap::new(),
             naming: BTreeMap::new(),
             snapshot: Mutex::default(),
@@ -120,12 +136,14 @@ impl Held {
                 continue;
             }
             let Some(record) = records.record(&sid) else { continue };
-            held.items.insert(sid, (order, record.address().clone()));
+            held.items.insert(sid, order);
+            held.ordered.insert((order, sid));
             held.by_address.entry(record.address().clone()).or_default().insert(sid);
             match record.frame_ref() {
                 Some(facts) => {
                     let frames = held.frames.entry(facts.timeline).or_default();
-                    frames.insert((facts.n, sid), (record.address().clone(), facts.clone()));
+                    frames.insert((facts.n, sid), record.address().clone());
+                    held.facts.entry(record.address().clone()).or_insert_with(|| facts.clone());
                 }
                 None if record.address().ib() == COMMIT_IB => {
                     for tip in record.relations().get("tip").into_iter().flatten() {
@@ -135,13 +153,30 @@ impl Held {
                 None => {}
             }
         }
-        (!held.items.is_empty()).then_some(held)
+        held
     }
 
-    fn facts(&self, address: &Address) -> Option<FrameFacts> {
-        let sids = self.by_address.get(address)?;
-        let frames = self.frames.values().flatten();
-        frames.filter(|((_, sid), _)| sids.contains(sid)).map(|(_, (_, facts))| facts.clone()).next()
+    /// Whether it is still what lies aside. What came into the space since does no harm here, and is told apart by whoever moves it.
+    pub(super) fn is_of(&self, records: &SpaceHandle) -> bool {
+        self.state == state_of(records)
+    }
+
+    /// Whether anything is held.
+    pub(super) fn is_any(&self) -> bool {
+        !self.items.is_empty()
+    }
+
+    /// How many records are held.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// A held frame as a tip.
+    fn tip(&self, address: &Address, sid: Sid) -> Option<TipItem> {
+        let (facts, order) = (self.facts.get(address)?, *self.items.get(&sid)?);
+        let id = TipItem::id_of(&facts.tjp, address, &sid);
+        let (tjp, tip) = (facts.tjp.clone(), address.clone());
+        Some(TipItem { order, id, timeline: facts.timeline, tjp, tip, sid, n: facts.n })
     }
 
     /// The snapshot of a space with what is held.
@@ -158,19 +193,19 @@ impl Held {
         for (timeline, frames) in &self.frames {
             let before: Vec<TipItem> = space.tips(timeline);
             let known: Vec<Address> = before.iter().map(|tip| tip.tip.clone()).collect();
-            let by_address: BTreeMap<&Address, (&FrameFacts, Sid)> =
-                frames.iter().map(|((_, sid), (address, facts))| (address, (facts, *sid))).collect();
+            let by_address: BTreeMap<&Address, Sid> =
+                frames.iter().map(|((_, sid), address)| (address, *sid)).collect();
             let new: Vec<Address> = by_address.keys().map(|address| (*address).clone()).collect();
-            let mut load = |address: &Address| match by_address.get(address) {
-                Some((facts, _)) => Some((*facts).clone()),
-                None => space.frame_facts(address),
+            let mut load = |address: &Address| match by_address.contains_key(address) {
+                true => self.facts.get(address).cloned(),
+                false => space.frame_facts(address),
             };
             let after: BTreeSet<Address> = settle_tips(&known, &new, &mut load).into_iter().collect();
             let (mut left, covered): (Vec<_>, Vec<_>) = before.into_iter().partition(|tip| after.contains(&tip.tip));
             covered.iter().for_each(|tip| made.tip_summary.sub(&tip.id));
             gone.extend(covered.iter().map(|tip| (tip.order, tip.id)));
-            let sids = after.iter().filter(|tip| !known.contains(tip)).filter_map(|tip| by_address.get(tip));
-            for tip in sids.filter_map(|(_, sid)| TipItem::of(&self.records.record(sid)?)) {
+            let added_here = after.iter().filter(|tip| !known.contains(tip));
+            for tip in added_here.filter_map(|tip| self.tip(tip, *by_address.get(tip)?)) {
                 made.tip_summary.add(&tip.id);
                 added.push((tip.order, tip.id));
                 left.push(tip);
@@ -186,11 +221,14 @@ impl Held {
     }
 
     fn in_range(&self, lo: &RangeBound, hi: &RangeBound) -> impl Iterator<Item = (u64, [u8; 32])> {
-        let mut items: Vec<(u64, [u8; 32])> = self.items.iter().map(|(sid, (order, _))| (*order, sid.0)).collect();
-        items.retain(|item| (lo.order, lo.id) <= *item && *item < (hi.order, hi.id));
-        items.sort_unstable();
-        items.into_iter()
+        let (lo, hi) = ((lo.order, Sid(lo.id)), (hi.order, Sid(hi.id)));
+        let range = (lo < hi).then(|| self.ordered.range(lo..hi));
+        range.into_iter().flatten().map(|(order, sid)| (*order, sid.0))
     }
+}
+
+fn state_of(records: &SpaceHandle) -> Aside {
+    records.info().map_or((0, 0), |info| (info.created_ms, info.records))
 }
 
 /// The tips of a space with what is held: tips that are held take the place of those of the space below them.
@@ -283,7 +321,7 @@ impl SpaceView for Room {
     }
 
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
-        self.space.frame_facts(address).or_else(|| self.held.as_ref()?.facts(address))
+        self.space.frame_facts(address).or_else(|| self.held.as_ref()?.facts.get(address).cloned())
     }
 
     fn stones_naming(&self, address: &Address) -> Vec<Sid> {
@@ -299,9 +337,8 @@ impl SpaceView for Room {
     fn bulk_places(&self, after: Option<(u64, Sid)>, limit: usize) -> Vec<BulkItem> {
         let there = self.space.bulk_places(after, limit);
         let Some(held) = &self.held else { return there };
-        let more = held.items.iter().map(|(sid, (order, _))| (*order, *sid));
-        let more = more.filter(|item| after.is_none_or(|after| *item > after));
-        joined(there, more.map(BulkItem::from), limit)
+        let from = after.map_or(Unbounded, Excluded);
+        joined(there, held.ordered.range((from, Unbounded)).take(limit).copied().map(BulkItem::from), limit)
     }
 
     fn encoded_at(&self, item: &BulkItem) -> Option<Bytes> {

@@ -192,7 +192,7 @@ impl<W: World> Worker<W> {
                         break;
                     }
                 },
-                Ok(()) = grants.changed() => self.tell_spaces(),
+                Ok(()) = grants.changed() => self.tell_spaces().await,
                 event = events.recv() => match event {
                     Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
                     Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),
@@ -273,15 +273,16 @@ impl<W: World> Worker<W> {
                 ControlOutput::Send(message) => self.outbox.push_back(message),
                 ControlOutput::Ready(_) => {
                     self.ready = true;
-                    let mut state = self.engine.lock();
-                    state.refusals.remove(&self.peer);
-                    if let Some(entry) = state.peers.get_mut(&self.peer) {
-                        entry.ready = true;
+                    {
+                        let mut state = self.engine.lock();
+                        state.refusals.remove(&self.peer);
+                        if let Some(entry) = state.peers.get_mut(&self.peer) {
+                            entry.ready = true;
+                        }
                     }
-                    drop(state);
                     self.settle_interrupted();
                     if !self.enter_invited() {
-                        self.tell_spaces();
+                        self.tell_spaces().await;
                     }
                     self.ask_for_claims();
                     self.engine.emit(Event::PeerReady(self.peer));
@@ -327,9 +328,9 @@ impl<W: World> Worker<W> {
         Ok(())
     }
 
-    fn tell_spaces(&mut self) {
+    async fn tell_spaces(&mut self) {
         if self.ready {
-            let offers = self.engine.offers_for(&self.peer, self.session.invite());
+            let offers = self.engine.offers_for(&self.peer, self.session.invite()).await;
             self.feed(ControlInput::Spaces(offers));
         }
     }
@@ -494,7 +495,7 @@ impl<W: World> Worker<W> {
     }
 
     fn began(&self, space: SpaceId) {
-        self.engine.lock().spaces.entry((self.peer, space)).or_default().running = true;
+        self.engine.lock().spaces.entry((space, self.peer)).or_default().running = true;
         self.engine.emit(Event::SagaBegan { space, peer: self.peer });
     }
 
@@ -543,7 +544,7 @@ impl<W: World> Worker<W> {
 
     fn note(&self, report: &SagaReport, wall_ms: u64) {
         let mut state = self.engine.lock();
-        let known = state.spaces.entry((self.peer, report.space)).or_default();
+        let known = state.spaces.entry((report.space, self.peer)).or_default();
         known.running = false;
         known.in_step = report.in_step() && !self.dirty.contains_key(&report.space);
         match &report.outcome {

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use sealtide_ibgib::{Sid, TimelineId};
 use sealtide_identity::keyring::{Action, KeyVersion, LastGood, LedgerRecord, PublicPair, VersionState};
 use sealtide_releases::bundle::{Channel, ChannelHead, Content, INTEGER_MAX, Manifest, Signed};
+use semver::Version;
 
 use super::app::{App, Entry};
 use super::memory::Made;
@@ -35,11 +36,9 @@ pub(super) struct OwnLine {
     /// The frame that the next one goes behind, whoever wrote it.
     pub(super) tip: Option<Entry>,
     /// Its releases, oldest first.
-    pub(super) manifests: Vec<Signed<Manifest>>,
+    pub(super) releases: Vec<Released>,
     /// The newest head that followers take, where a clock that was ahead dated some in the future.
     pub(super) in_time: Option<Signed<ChannelHead>>,
-    /// The first frame of each release.
-    entries: BTreeMap<[u8; 32], Entry>,
     /// The highest number that was signed and the manifest that has it, also with a key that was given up since.
     newest: Option<(u64, [u8; 32])>,
     /// The numbers that any head takes back which counts.
@@ -48,6 +47,31 @@ pub(super) struct OwnLine {
     missing: Option<(Made, u64)>,
     /// What is to be remembered of it, where nothing is yet.
     pub(super) unremembered: Option<Made>,
+}
+
+/// A release that this node made, as far as the next ones depend on it. Its manifest lists every file, and there may be very many
+/// releases: the whole of one is read where it is needed.
+#[derive(Clone, Debug)]
+pub(super) struct Released {
+    pub(super) seq: u64,
+    pub(super) version: Version,
+    /// Of its manifest.
+    pub(super) hash: [u8; 32],
+    prev: Option<[u8; 32]>,
+    signer: KeyVersion,
+    /// The first frame that names it.
+    frame: Sid,
+}
+
+impl Released {
+    /// Its manifest, and the first entry that names it.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    pub(super) fn whole(&self, app: &App) -> Result<(Signed<Manifest>, Entry), Failure> {
+        let entry = app.entry_at(&self.frame)?;
+        Ok((app.bundle_head(&entry)?.manifest, entry))
+    }
 }
 
 /// A frame whose head this node signed.
@@ -185,7 +209,7 @@ impl OwnKeys {
         app: &App,
         channel: &Channel,
         version: KeyVersion,
-        all: &BTreeMap<[u8; 32], Signed<Manifest>>,
+        all: &BTreeMap<[u8; 32], Released>,
     ) -> BTreeSet<[u8; 32]> {
         let named = self.compromised.get(&version).into_iter().flatten();
         let named = named.filter(|good| good.registry == app.registry && good.channel == channel.as_str());
@@ -193,7 +217,7 @@ impl OwnKeys {
         for named in named {
             let mut at = Some(named.manifest_sha256);
             while let Some(hash) = at.filter(|hash| good.insert(*hash)) {
-                at = all.get(&hash).and_then(|manifest| manifest.content().prev);
+                at = all.get(&hash).and_then(|release| release.prev);
             }
         }
         good
@@ -271,7 +295,6 @@ impl OwnLine {
         frames.sort_by_key(|frame| (!path.contains(&frame.sid), frame.n));
         let (mut own, mut all) = (Self::default(), BTreeMap::new());
         own.missing = made.filter(|made| made.seq > most).map(|made| (made, most));
-        let mut signers: BTreeMap<[u8; 32], KeyVersion> = BTreeMap::new();
         let mut unread: BTreeMap<[u8; 32], Failure> = BTreeMap::new();
         for frame in &frames {
             own.note(keys, frame.version, frame.seq, frame.manifest_sha256);
@@ -281,11 +304,11 @@ impl OwnLine {
             let entry = app.entry_at(&frame.sid)?;
             match app.bundle_head(&entry) {
                 Ok(found) => {
-                    if let Some(version) = keys.manifest(app, channel, &found.manifest) {
-                        own.note(keys, version, found.manifest.content().seq, frame.manifest_sha256);
-                        signers.insert(frame.manifest_sha256, version);
-                        own.entries.insert(frame.manifest_sha256, entry);
-                        all.insert(frame.manifest_sha256, found.manifest);
+                    if let Some(signer) = keys.manifest(app, channel, &found.manifest) {
+                        let (content, hash) = (found.manifest.content(), frame.manifest_sha256);
+                        own.note(keys, signer, content.seq, hash);
+                        let (seq, version, prev) = (content.seq, content.version.clone(), content.prev);
+                        all.insert(hash, Released { seq, version, hash, prev, signer, frame: frame.sid });
                     }
                 }
                 Err(failure) => drop(unread.insert(frame.manifest_sha256, failure)),
@@ -307,13 +330,11 @@ impl OwnLine {
         }
         let good: BTreeMap<KeyVersion, _> =
             keys.compromised.keys().map(|version| (*version, keys.good(app, channel, *version, &all))).collect();
-        let counts = |hash: &[u8; 32]| {
-            signers.get(hash).is_some_and(|version| good.get(version).is_none_or(|good| good.contains(hash)))
-        };
-        own.manifests = all.into_iter().filter(|(hash, _)| counts(hash)).map(|(_, manifest)| manifest).collect();
-        own.manifests.sort_by_key(|manifest| manifest.content().seq);
+        let counts = |release: &Released| good.get(&release.signer).is_none_or(|good| good.contains(&release.hash));
+        own.releases = all.into_values().filter(counts).collect();
+        own.releases.sort_by_key(|release| release.seq);
         // Those that count bind whoever follows, whichever key signed them.
-        let last = own.manifests.last().map(|last| (last.content().seq, last.hash()));
+        let last = own.releases.last().map(|last| (last.seq, last.hash));
         own.newest = own.newest.max(last);
         let unremembered = base.as_ref().filter(|_| made.is_none());
         own.unremembered = unremembered.map(|base| Made { seq: most, frame: base.frame.sid() });
@@ -354,7 +375,7 @@ impl OwnLine {
     /// The manifest that the next one names as the one before it: the newest that counts, else the one whose number it comes after. Where
     /// none is here, the frame that was remembered of it stands for it.
     pub(super) fn prev(&self) -> Option<[u8; 32]> {
-        let newest = self.manifests.last().map(Signed::hash).or(self.newest.map(|(_, manifest)| manifest));
+        let newest = self.releases.last().map(|newest| newest.hash).or(self.newest.map(|(_, manifest)| manifest));
         newest.or(self.missing.map(|(made, _)| made.frame.0))
     }
 
@@ -365,14 +386,9 @@ impl OwnLine {
         self.yanked.iter().copied().filter(|seq| *seq <= newest).collect()
     }
 
-    /// The newest head of a release that followers take, if there is one.
-    pub(super) fn head_of(&self, manifest: &Manifest) -> Option<&ChannelHead> {
-        self.in_time.as_ref().map(Signed::content).filter(|head| head.seq == manifest.seq)
-    }
-
-    /// The first frame of a release.
-    pub(super) fn entry_of(&self, manifest: &Signed<Manifest>) -> Option<&Entry> {
-        self.entries.get(&manifest.hash())
+    /// The newest head of the release with this number that followers take, if there is one.
+    pub(super) fn head_of(&self, seq: u64) -> Option<&ChannelHead> {
+        self.in_time.as_ref().map(Signed::content).filter(|head| head.seq == seq)
     }
 }
 

@@ -16,11 +16,11 @@ use sealtide_store::Store;
 use semver::Version;
 use serde_json::json;
 
-use super::app::App;
+use super::app::{App, Entry};
 use super::archive::ArchiveSettings;
 use super::file::OpenBundle;
 use super::memory::Made;
-use super::own::{OwnKeys, OwnLine};
+use super::own::{OwnKeys, OwnLine, Released};
 use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
 use super::{unpublished, untrusted};
 use crate::api::Progress;
@@ -94,7 +94,7 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         Some(app) => own_line(&desk, app, &order.channel).await?,
         None => OwnLine::default(),
     };
-    refuse_known(&order.app, &order.channel, &version, &line.manifests, order.allow_downgrade)?;
+    refuse_known(&order.app, &order.channel, &version, &line.releases, order.allow_downgrade)?;
     refuse_over(order.expiry)?;
     if let Some(minimum) = order.minimum_version.as_ref().filter(|minimum| version.cmp_precedence(minimum).is_lt()) {
         let text = format!("{version} is below {minimum}, and versions below that one would count as yanked");
@@ -145,22 +145,22 @@ pub(crate) async fn promote(node: &Node, order: Promotion) -> Result<Published, 
     // Whether one was taken back is not known of a channel that is not whole.
     from.is_whole(&app, &order.from)?;
     let yanked = from.yanked();
-    let is_yanked = |manifest: &Signed<Manifest>| yanked.contains(&manifest.content().seq);
-    let wanted = |manifest: &&Signed<Manifest>| match &order.version {
-        Some(version) => *version == manifest.content().version,
-        None => !is_yanked(manifest),
+    let is_yanked = |release: &Released| yanked.contains(&release.seq);
+    let wanted = |release: &&Released| match &order.version {
+        Some(version) => *version == release.version,
+        None => !is_yanked(release),
     };
-    let source = from.manifests.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
+    let source = from.releases.iter().rev().find(wanted).ok_or_else(|| no_release(&order.app, &order.from))?;
     if is_yanked(source) {
-        let text = format!("{} {} was taken back in channel {}", order.app, source.content().version, order.from);
+        let text = format!("{} {} was taken back in channel {}", order.app, source.version, order.from);
         return Err(Failure::usage("yanked", text).hint("publish what is to be shipped as a new version"));
     }
+    let (source, entry) = whole(&app, source).await?;
     refuse_over(source.content().expiry)?;
-    let entry = from.entry_of(source).ok_or_else(|| no_release(&order.app, &order.from))?;
     let line = own_line(&desk, &app, &order.to).await?;
     let (seq, prev) = (line.next_seq()?, line.prev());
     let content = source.content();
-    refuse_known(&order.app, &order.to, &content.version, &line.manifests, order.allow_downgrade)?;
+    refuse_known(&order.app, &order.to, &content.version, &line.releases, order.allow_downgrade)?;
     let (tiers, archive) = (Tiers::of(node.home()), ArchiveSettings::of(node.config()));
     let stored = tiers.find(content)?;
     let opened = blocking(move || OpenBundle::open(&tiers.file(&stored, &archive)?)).await?;
@@ -202,8 +202,8 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     let app = known_app(node, name)?;
     let line = own_line(&desk, &app, channel).await?;
     line.is_whole(&app, channel)?;
-    let of_version = |manifest: &&Signed<Manifest>| manifest.content().version == *version;
-    let seq = line.manifests.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.content().seq;
+    let of_version = |release: &&Released| release.version == *version;
+    let seq = line.releases.iter().find(of_version).ok_or_else(|| no_release(name, channel))?.seq;
     let mut yanked = line.yanked();
     if yanked.contains(&seq) {
         return Ok(seq);
@@ -213,9 +213,9 @@ pub(crate) async fn yank(node: &Node, name: &AppName, channel: &Channel, version
     }
     yanked.push(seq);
     yanked.sort_unstable();
-    let manifest = line.manifests.last().ok_or_else(|| no_release(name, channel))?;
-    let entry = line.entry_of(manifest).ok_or_else(|| no_release(name, channel))?;
-    let head = sign_head(&desk, manifest, &line, yanked)?;
+    let newest = line.releases.last().ok_or_else(|| no_release(name, channel))?;
+    let (manifest, entry) = whole(&app, newest).await?;
+    let head = sign_head(&desk, &manifest, &line, yanked)?;
     let mut records = app.next_keys(&desk_records(&desk).await?, &node.identities().keyring_proof())?;
     let frame = app.next_entry(line.tip.as_ref(), &head, entry.bin());
     let made = made(&head, &frame);
@@ -334,18 +334,18 @@ type Renewed = (Verified, (Channel, Made));
 /// What renews the head of a channel, where that is due.
 fn renewal(desk: &Desk, app: &App, channel: &Channel, line: &OwnLine, epoch: u64) -> Result<Option<Renewed>, Failure> {
     line.is_whole(app, channel)?;
-    let Some(manifest) = line.manifests.last() else { return Ok(None) };
-    let Some(entry) = line.entry_of(manifest) else { return Ok(None) };
+    let Some(newest) = line.releases.last() else { return Ok(None) };
     let is_fresh = |head: &ChannelHead| {
-        head.manifest_sha256 == manifest.hash()
+        head.manifest_sha256 == newest.hash
             && head.epoch == epoch
             && head.yanked == line.yanked()
             && now().wall_ms < head.issued_at.saturating_add(RENEW_AFTER_MS)
     };
-    if line.head_of(manifest.content()).is_some_and(is_fresh) {
+    if line.head_of(newest.seq).is_some_and(is_fresh) {
         return Ok(None);
     }
-    let head = sign_head(desk, manifest, line, line.yanked())?;
+    let (manifest, entry) = newest.whole(app)?;
+    let head = sign_head(desk, &manifest, line, line.yanked())?;
     let frame = app.next_entry(line.tip.as_ref(), &head, entry.bin());
     let made = made(&head, &frame);
     Ok(Some((frame, made)))
@@ -482,7 +482,7 @@ fn sign_head(
     yanked: Vec<u64>,
 ) -> Result<Signed<ChannelHead>, Failure> {
     let (content, wall_ms) = (manifest.content(), now().wall_ms);
-    let issued_at = line.head_of(content).map_or(wall_ms, |before| wall_ms.max(before.issued_at + 1));
+    let issued_at = line.head_of(content.seq).map_or(wall_ms, |before| wall_ms.max(before.issued_at + 1));
     desk.sign_release(|_, epoch| ChannelHead {
         registry: content.registry.clone(),
         channel: content.channel.clone(),
@@ -563,14 +563,14 @@ fn refuse_known(
     app: &AppName,
     channel: &Channel,
     version: &Version,
-    earlier: &[Signed<Manifest>],
+    earlier: &[Released],
     allow_downgrade: bool,
 ) -> Result<(), Failure> {
-    if earlier.iter().any(|manifest| manifest.content().version == *version) {
+    if earlier.iter().any(|release| release.version == *version) {
         return Err(Failure::usage("exists", format!("{app} {version} is out in channel {channel} already"))
             .hint("a release is never replaced: `sealtide release bump`, or name another --version"));
     }
-    match earlier.last().map(|newest| &newest.content().version) {
+    match earlier.last().map(|newest| &newest.version) {
         Some(newest) if newest > version && !allow_downgrade => {
             let text = format!("{app} {version} is older than {newest}, the newest of channel {channel}");
             Err(Failure::usage("older", text)
@@ -598,6 +598,12 @@ pub(super) async fn desk_of(node: &Node) -> Result<Arc<Desk>, Failure> {
 pub(super) async fn own_line(desk: &Arc<Desk>, app: &App, channel: &Channel) -> Result<OwnLine, Failure> {
     let (desk, app, channel) = (desk.clone(), app.clone(), channel.clone());
     blocking(move || OwnLine::of(&app, &channel, &OwnKeys::of(&desk.ledger_records()?))).await
+}
+
+/// The manifest of a release, and the first entry that names it.
+async fn whole(app: &App, release: &Released) -> Result<(Signed<Manifest>, Entry), Failure> {
+    let (app, release) = (app.clone(), release.clone());
+    blocking(move || release.whole(&app)).await
 }
 
 async fn desk_records(desk: &Arc<Desk>) -> Result<Vec<LedgerRecord>, Failure> {

@@ -125,10 +125,10 @@ fn is_named(manifest: &Manifest, name: &AppName, version: &str) -> Result<(), No
 
 /// Whether a manifest comes right after those of its channel.
 fn is_next(manifest: &Signed<Manifest>, line: &OwnLine) -> Result<(), NotReceived> {
-    let earlier = &line.manifests;
+    let earlier = &line.releases;
     let content = manifest.content();
     let found = format!("{} {} ({})", content.name, content.version, content.channel);
-    if earlier.iter().any(|before| before.content().version == content.version) {
+    if earlier.iter().any(|before| before.version == content.version) {
         return Err(NotReceived::Exists(found));
     }
     let newest = earlier.last();
@@ -137,10 +137,10 @@ fn is_next(manifest: &Signed<Manifest>, line: &OwnLine) -> Result<(), NotReceive
         return Err(NotReceived::Seq { found: content.seq, next });
     }
     if content.prev != line.prev() {
-        let newest = newest.map_or_else(String::new, |newest| HEXLOWER.encode(&newest.hash()[..8]));
+        let newest = newest.map_or_else(String::new, |newest| HEXLOWER.encode(&newest.hash[..8]));
         return Err(NotReceived::Prev(newest));
     }
-    match newest.map(|newest| &newest.content().version) {
+    match newest.map(|newest| &newest.version) {
         Some(newest) if *newest > content.version => Err(NotReceived::Older { found, newest: newest.to_string() }),
         _ => Ok(()),
     }

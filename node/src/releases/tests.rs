@@ -222,9 +222,13 @@ fn what_others_write_moves_neither_publisher_nor_follower() {
     }
     let holds = |what: &str| {
         let line = scene.own();
-        let newest = line.manifests.last().map(|newest| newest.content().seq);
+        let newest = line.releases.last().map(|newest| newest.seq);
+        for (made, release) in line.releases.iter().zip(&releases) {
+            let (manifest, entry) = made.whole(&scene.app()).unwrap();
+            assert_eq!((&manifest, entry.manifest_sha256), (release, made.hash), "{what}");
+        }
         assert_eq!(
-            (line.next_seq().unwrap(), line.yanked(), newest, line.manifests.len()),
+            (line.next_seq().unwrap(), line.yanked(), newest, line.releases.len()),
             (4, vec![2], Some(3), 3),
             "{what}"
         );
@@ -286,14 +290,14 @@ fn a_head_of_a_clock_that_was_ahead_binds_nobody() {
     assert_eq!(scene.chosen(&Seen::default(), None), Ok(1), "as if it were not there");
     let line = scene.own();
     assert_eq!(
-        (line.next_seq().unwrap(), line.yanked(), line.head_of(second.content())),
+        (line.next_seq().unwrap(), line.yanked(), line.head_of(second.content().seq)),
         (3, vec![1], None),
         "one is to be signed"
     );
     let again = scene.head(&second, 1000, &line.yanked(), keys);
     let tip = scene.frame(Some(&tip), 2, &second, &again);
     assert_eq!(scene.chosen(&Seen::default(), None), Ok(2));
-    assert_eq!(scene.own().head_of(second.content()), Some(again.content()), "and that is enough");
+    assert_eq!(scene.own().head_of(second.content().seq), Some(again.content()), "and that is enough");
     let more = scene.head(&second, 500, &[1, 2], keys);
     scene.frame(Some(&tip), 2, &second, &more);
     assert_eq!(scene.own().yanked(), [1, 2]);
@@ -322,7 +326,7 @@ fn what_was_taken_back_stays_so_when_a_head_of_a_wrong_clock_comes_into_time() {
     let tip = scene.frame(Some(&tip), 2, &second, &scene.head(&second, 48 * hour, &[], keys));
     let tip = scene.frame(Some(&tip), 2, &second, &scene.head(&second, 47 * hour, &[1], keys));
     let line = scene.own();
-    assert_eq!(line.head_of(second.content()), Some(ahead.content()), "the next is dated behind it");
+    assert_eq!(line.head_of(second.content().seq), Some(ahead.content()), "the next is dated behind it");
     assert_eq!(line.yanked(), [1]);
     // And what a clock that was behind took back.
     scene.frame(Some(&tip), 2, &second, &scene.head(&second, 90 * hour, &[1, 2], keys));
@@ -340,7 +344,7 @@ fn a_repeated_head_stops_no_publisher() {
     let holds = |what: &str| {
         let line = scene.own();
         assert_eq!(
-            (line.next_seq().unwrap(), line.prev(), line.manifests.len()),
+            (line.next_seq().unwrap(), line.prev(), line.releases.len()),
             (2, Some(release.hash()), 1),
             "{what}"
         );
@@ -416,7 +420,7 @@ fn what_others_write_hides_nothing_from_the_publisher() {
     scene.put(&junk_before(&first[0], "keys").take(256).collect::<Vec<_>>());
     assert_eq!(scene.app().channel(&stable()).len(), 0, "nobody who follows sees it");
     let line = scene.own();
-    assert_eq!((line.next_seq().unwrap(), line.manifests.len(), line.in_time.clone()), (3, 2, Some(newest.clone())));
+    assert_eq!((line.next_seq().unwrap(), line.releases.len(), line.in_time.clone()), (3, 2, Some(newest.clone())));
     assert_eq!(line.tip.as_ref().map(|tip| tip.frame.sid()), Some(tip.sid()));
     assert_eq!(keys.newest_head(&scene.app(), &stable()).unwrap(), Some(newest));
     assert!(keys.released(&scene.app()).unwrap());
@@ -476,7 +480,7 @@ fn numbers_of_a_key_that_was_given_up_bind_until_a_recovery() {
     let fifth = put(5, &[6]);
     let told = |ledger: &[LedgerRecord]| {
         let line = scene.own_by(ledger);
-        (line.next_seq().map_err(|failure| failure.code), line.prev(), line.yanked(), line.manifests.len())
+        (line.next_seq().map_err(|failure| failure.code), line.prev(), line.yanked(), line.releases.len())
     };
     let given_up = scene.recovered(Some(Vec::new()));
     assert_eq!(told(&given_up), (Ok(1), None, vec![], 0), "whoever follows a recovery forgets what was seen");

@@ -32,7 +32,7 @@ impl<W: World> Worker<W> {
                     expected: Vec::new(),
                     strict: false,
                 };
-                let Some(room) = self.engine.room(&open.space, &self.peer) else { continue };
+                let Some(room) = self.engine.room(&open.space, &self.peer).await else { continue };
                 let connection = self.keys.as_ref().map(|keys| keys.connection().clone());
                 match self.engine.commit_received(&room, self.peer, saga, request, connection).await {
                     Ok(result) => self.engine.committed(open.space, Some(self.peer), &result),

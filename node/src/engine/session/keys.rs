@@ -84,12 +84,18 @@ impl<W: World> Worker<W> {
         });
     }
 
-    /// Makes a peer that came with an invite a member, and then tells it of the space. `false`: there is nothing to do.
-    pub(super) fn enter_invited(&self) -> bool {
+    /// Makes a peer that came with an invite a member, and then tells it of the space; where there is no room for it, it is told so
+    /// and the session ends. `false`: there is nothing to do.
+    pub(super) fn enter_invited(&mut self) -> bool {
         let enters = self.keys.is_some() && self.engine.is_to_be_entered(&self.peer);
         if enters {
             let (engine, peer) = (self.engine.clone(), self.peer);
-            tokio::task::spawn_blocking(move || engine.enter_invited(&peer));
+            self.jobs.spawn(async move {
+                match in_thread(&engine, move |engine| engine.enter_invited(&peer)).await {
+                    Some(Err(refused)) => ControlInput::Kept(Err(refused)),
+                    _ => ControlInput::Tick,
+                }
+            });
         }
         enters
     }

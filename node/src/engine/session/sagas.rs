@@ -43,7 +43,7 @@ pub(super) async fn open_saga<W: World>(
 ) -> SagaOutcome {
     let lost = SagaOutcome::Interrupted { commit_sent: false };
     let peer = session.peer();
-    let Some(room) = engine.room(&order.space, &peer) else { return lost };
+    let Some(room) = engine.room(&order.space, &peer).await else { return lost };
     // A process that ended right after the commit left the note behind; that saga is over.
     let unfinished = |saga: &SagaId| matches!(engine.store().saga_state(saga), SagaState::Staged | SagaState::Unknown);
     let open = engine.known().open_saga(&peer, &order.space);
@@ -75,7 +75,10 @@ pub(super) async fn answer_saga<W: World>(
         }
     };
     // A space that does not exist and one that is forbidden get the same answer.
-    let room = engine.room(&space, &peer).filter(|_| engine.role(&peer, &space).is_some());
+    let room = match engine.role(&peer, &space) {
+        Some(_) => engine.room(&space, &peer).await,
+        None => None,
+    };
     let Some(room) = room else {
         refuse(&channel, AbortCode::NotAllowed, "no such space, or no grant for it").await;
         return None;
@@ -104,7 +107,7 @@ pub(super) async fn answer_saga<W: World>(
             return None;
         }
     };
-    engine.lock().spaces.entry((peer, space)).or_default().running = true;
+    engine.lock().spaces.entry((space, peer)).or_default().running = true;
     engine.emit(Event::SagaBegan { space, peer });
     let signing = begin_signing(keys, space).await;
     let members = engine.members_frame(&space);

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealtide_ibgib::{Manifest, Object, Relations, Sid, genesis, space_genesis, uuid};
-use sealtide_identity::members::{Member, Members};
+use sealtide_identity::members::{MEMBER_COUNT_MAX, MEMBER_NODES_MAX, Member, Members};
 use sealtide_identity::{Action, Grant, Role, SpaceId, allows};
 use sealtide_store::SpaceLabel;
-use sealtide_sync::{CommitRequest, SpaceView};
+use sealtide_sync::{AbortCode, CommitRequest, SpaceView};
 
 use super::*;
 use crate::engine::Engine;
-use crate::engine::members::MembersRefused;
+use crate::engine::members::{FRAMES_MAX, MembersRefused};
 use crate::known::Known;
 use crate::real::RealWorld;
 
@@ -142,7 +142,7 @@ fn what_a_member_may_do() {
     // An invite lets in until the list says so, and is spent by that.
     known.put_grant(&grant(Some([7; 16]))).unwrap();
     assert_eq!(all(), [true, true, false, false]);
-    a.engine.enter_invited(&b.id());
+    a.engine.enter_invited(&b.id()).unwrap();
     assert_eq!(a.engine.role(&b.id(), &space), Some(Role::Write));
     assert!(known.grants().iter().all(|grant| grant.node != b.id()));
     let own = a.device();
@@ -158,6 +158,72 @@ fn what_a_member_may_do() {
         true
     });
     assert!(matches!(raised, Err(MembersRefused::NotAdmin)), "{raised:?}");
+}
+
+/// As many members as a space can have: whoever comes next is told so, and is let in nowhere.
+// Proves: SY-102
+#[test]
+fn a_full_space_takes_nobody_in_and_says_so() {
+    let (a, b) = (Home::new(1), Home::new(2));
+    let space = a.space();
+    a.meets(&b);
+    let known = Known::of(&a.identities.0.store);
+    let invites =
+        |role| known.put_grant(&Grant { space, node: b.id(), role, since_ms: 1, invite: Some([7; 16]) }).unwrap();
+    let stranger = |number: usize| Address::parse(&format!("keystone^{number:064X}")).unwrap();
+    let filled = a.engine.change_members(space, |list| {
+        for number in 1..MEMBER_COUNT_MAX {
+            list.insert(Member { keystone: stranger(number), nodes: BTreeSet::new(), role: Role::Read, since_ms: 1 });
+        }
+        true
+    });
+    assert!(filled.unwrap());
+    invites(Role::Write);
+    assert!(a.engine.has_room_for(&space, Some(&a.id())) && !a.engine.has_room_for(&space, Some(&b.id())));
+    let refused = a.engine.enter_invited(&b.id()).unwrap_err();
+    assert!(refused.code == AbortCode::Limit && refused.text.contains("512 members"), "{refused}");
+    assert_eq!(
+        (a.engine.role(&b.id(), &space), known.grants().len()),
+        (None, 0),
+        "not by the grant of the invite either"
+    );
+    // Somebody goes.
+    assert!(a.engine.change_members(space, |list| list.remove(&stranger(1), BTreeSet::new())).unwrap());
+    assert!(a.engine.has_room_for(&space, Some(&b.id())));
+    invites(Role::Read);
+    a.engine.enter_invited(&b.id()).unwrap();
+    assert_eq!(a.engine.role(&b.id(), &space), Some(Role::Read));
+    // One more node of a member that has as many as are listed.
+    let crowd = || (10..10 + MEMBER_NODES_MAX as u64).map(|seed| node(seed).id).collect();
+    let crowded = a.engine.change_members(space, |list| {
+        list.insert(Member { nodes: crowd(), ..b.member(Role::Read) });
+        true
+    });
+    assert!(crowded.unwrap());
+    invites(Role::Write);
+    a.engine.enter_invited(&b.id()).unwrap();
+    assert_eq!((a.engine.role(&b.id(), &space), known.grants().len()), (Some(Role::Write), 0));
+}
+
+/// Nobody reads more changes of a list than so many: one that nobody would read is not made.
+// Proves: SY-102
+#[test]
+fn a_change_of_members_that_nobody_would_read_is_refused() {
+    let a = Home::new(1);
+    let space = a.space();
+    let keystone = Address::parse(&format!("keystone^{:064X}", 1)).unwrap();
+    let changes = |since_ms| {
+        a.engine.change_members(space, |list| {
+            let member = Member { keystone: keystone.clone(), nodes: BTreeSet::new(), role: Role::Read, since_ms };
+            list.insert(member);
+            true
+        })
+    };
+    let refused = (1..=FRAMES_MAX as u64).find_map(|number| changes(number).err());
+    assert!(matches!(refused, Some(MembersRefused::Worn)), "{refused:?}");
+    let frames = a.records(&space).values().filter(|record| record.address().ib() == "members").count();
+    let listed = a.engine.members(&space).unwrap().newest.members.member(&keystone).unwrap().since_ms;
+    assert!(frames < FRAMES_MAX && listed == frames as u64 - 1, "{frames} frames, {listed}: what was made is read");
 }
 
 /// What a writer writes is taken; what it wrote before its removal too, whoever hears of it when; later versions are held.
@@ -296,13 +362,17 @@ fn what_is_held_may_lack_what_nobody_has() {
         let (own, theirs) = (a.records(&space), b.records(&space));
         let new: Vec<Verified> =
             theirs.iter().filter(|(sid, _)| !own.contains_key(*sid)).map(|(_, record)| record.clone()).collect();
-        let (room, saga) = (a.engine.room(&space, &b.id()).unwrap(), a.engine.new_saga_id());
+        let (room, saga) = (runtime.block_on(a.engine.room(&space, &b.id())).unwrap(), a.engine.new_saga_id());
         a.engine.store().stage(&space, &saga, &new, &[]).unwrap();
         let request =
             CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
         runtime.block_on(a.engine.commit_received(&room, b.id(), saga, request, None)).unwrap();
         let held = || a.engine.held(&space).iter().map(|from| from.records).sum::<usize>();
         assert_eq!((held(), a.records(&space).len()), (new.len(), own.len()));
+        let room = || runtime.block_on(a.engine.room(&space, &b.id())).unwrap();
+        let first = room();
+        assert!(first.has_read_of(&room()), "what is held is read once");
+        assert!(new.iter().all(|record| first.contains(&record.sid())));
         if by_hand {
             assert_eq!(a.engine.take_held(&space, None).unwrap(), 1);
         } else {
@@ -310,6 +380,7 @@ fn what_is_held_may_lack_what_nobody_has() {
             a.engine.review_held(&space);
         }
         assert_eq!(held(), 0, "by hand: {by_hand}");
+        assert!(!first.has_read_of(&room()), "nothing is held any more");
         assert!(new.iter().all(|record| a.records(&space).contains_key(&record.sid())), "by hand: {by_hand}");
     }
 }
