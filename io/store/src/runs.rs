@@ -100,7 +100,11 @@ impl Runs {
             let Some(cover) = cover(packs, first, last)? else { continue };
             match Run::open(&self.health, &self.cache, self.folder, cover) {
                 Ok(Some(run)) => self.list.push(Arc::new(run)),
-                Ok(None) => tracing::warn!(first, last, "a run is torn or damaged: its packs are read again"),
+                Ok(None) => tracing::warn!(
+                    first,
+                    last,
+                    "a run is torn, damaged or of another version: its packs are read again"
+                ),
                 Err(error) => tracing::warn!(%error, first, last, "a run cannot be read: its packs are read again"),
             }
         }
