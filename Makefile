@@ -13,7 +13,7 @@ HOME_DIR ?= ./demo-home
 # Records of the large part of `make page`.
 LARGE ?= 0
 # Empty: a requirement without a proof fails `make test`. `--warn-only`: it is only named.
-SPEC_CHECK ?= --warn-only
+SPEC_CHECK ?=
 # Profile of .config/nextest.toml.
 PROFILE ?= default
 # What whole-node tests need is built into everything that is tested, so that each crate is built once.

@@ -200,6 +200,13 @@ impl Audit {
         self.lock().failing
     }
 
+    /// From now on nothing can be written to it, as on a full disk, and it knows that.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self) {
+        self.lock().file = File::open("/dev/null").expect("nobody can write through it");
+        self.note("test", &[]);
+    }
+
     /// How many lines could not be written since the start.
     pub fn write_errors(&self) -> u64 {
         self.lock().errors

@@ -230,9 +230,14 @@ async fn connect(socket: &Path) -> Option<UnixStream> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
+    use crate::config::Config;
+    use crate::home::Home;
 
     /// Set in the process that has the test for itself: a limit of descriptors holds for all that run in one.
     const ALONE: &str = "SEALTIDE_TEST_ALONE";
@@ -257,5 +262,86 @@ mod tests {
         setrlimit(Resource::Nofile, before).unwrap();
         assert!(taken.is_err(), "there was no descriptor to take one with");
         next.await;
+    }
+
+    /// Somebody else on this machine.
+    const NOBODY: u32 = 65_534;
+    /// Set in the process that is somebody else: the socket that it looks at.
+    const SOCKET: &str = "SEALTIDE_TEST_SOCKET";
+
+    /// Runs a test of this module as somebody else, who looks at a socket.
+    fn as_nobody(test: &str, socket: &Path) -> Command {
+        let mut nobody = Command::new(std::env::current_exe().unwrap());
+        let own = format!("control::tests::{test}");
+        nobody.args([&own, "--exact"]).env(SOCKET, socket).uid(NOBODY).current_dir("/").stdout(Stdio::piped());
+        nobody
+    }
+
+    /// A directory where everybody may look around.
+    fn open_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        dir
+    }
+
+    /// The mode of the socket keeps others out, and where it was changed the uid does.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_else_is_answered() {
+        if let Some(socket) = std::env::var_os(SOCKET) {
+            let mut stream = UnixStream::connect(socket).await.unwrap();
+            // It may be closed before this is written.
+            let _ = stream.write_all(b"{\"command\":\"status\"}\n").await;
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+            return;
+        }
+        let dir = open_dir();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let socket = dir.path().join("socket");
+        let _open = ControlSocket::open(socket.clone(), Host::Node(node)).unwrap();
+        let mode = || std::fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode() & 0o777, 0o600);
+        let (progress, _told) = mpsc::unbounded_channel();
+        assert!(ask(&socket, &Request::Status, &progress).await.unwrap().is_ok(), "the own user");
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let nobody = as_nobody("nobody_else_is_answered", &socket).output().unwrap();
+        let told = String::from_utf8_lossy(&nobody.stdout);
+        assert!(nobody.status.success() && told.contains("1 passed"), "{told}");
+    }
+
+    /// Who asks looks whose socket it is before anything goes over it: recovery words may.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_else_is_asked() {
+        if let Some(socket) = std::env::var_os(SOCKET) {
+            let listener = UnixListener::bind(&socket).unwrap();
+            std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+            println!("listening");
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Whoever asks would wait for an answer.
+            let heard = stream.read(&mut [0]).await;
+            assert!(matches!(heard, Ok(0) | Err(_)), "{heard:?}");
+            return;
+        }
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = open_dir();
+        let socket = dir.path().join("socket");
+        let mut nobody = as_nobody("nobody_else_is_asked", &socket).arg("--nocapture").spawn().unwrap();
+        let mut told = std::io::BufReader::new(nobody.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("listening") {
+            line.clear();
+            assert_ne!(std::io::BufRead::read_line(&mut told, &mut line).unwrap(), 0, "it ended");
+        }
+        let (progress, _told) = mpsc::unbounded_channel();
+        assert!(ask(&socket, &Request::Status, &progress).await.is_none());
+        assert!(nobody.wait().unwrap().success(), "it heard something");
     }
 }

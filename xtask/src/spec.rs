@@ -2,6 +2,8 @@
 //!
 //! A comment says `Spec: SY-14` at the code that keeps a rule and `Proves: SY-14` at the test that shows it. Ids are
 //! read from the marker to the end of its comment line, and on while a line ends with a comma. `SY-1…SY-4` is a range.
+//! Only a test proves: what stands at a helper is told, and counts for nothing. A speed is measured, not proven: the benchmark says
+//! `Measures: SY-11`, and the list of requirements `SY-11 measured`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +12,8 @@ use crate::source::Source;
 
 /// The specifications that number their rules.
 const FAMILIES: [&str; 3] = ["SY", "LK", "GW"];
+/// What comments say of a requirement.
+const MARKERS: [&str; 3] = ["Spec:", "Proves:", "Measures:"];
 /// The longest range: more is a slip of the pen.
 const RANGE_MAX: u32 = 200;
 
@@ -39,6 +43,18 @@ impl fmt::Display for Id {
 struct Places {
     code: Vec<String>,
     tests: Vec<String>,
+    /// Benchmarks.
+    measured: Vec<String>,
+    /// What says that it proves it, and is no test.
+    claims: Vec<String>,
+}
+
+/// What is required of this repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Required {
+    id: Id,
+    /// By a benchmark; else by a test.
+    measured: bool,
 }
 
 /// All requirements that comments name.
@@ -57,14 +73,22 @@ impl Coverage {
 
     fn read(&mut self, source: &Source) {
         for (at, comment) in source.comments.iter().enumerate() {
-            for (marker, proves) in [("Spec:", false), ("Proves:", true)] {
+            for marker in MARKERS {
                 let Some((_, said)) = comment.split_once(marker) else { continue };
-                // A line may have both markers: each speaks up to the other.
-                let said = said.split(if proves { "Spec:" } else { "Proves:" }).next().unwrap_or_default();
-                let place = if proves { test_place(source, at) } else { format!("{}:{}", source.path, at + 1) };
-                for id in ids(&with_continuation(source, at, said)) {
+                // A line may have several markers: each speaks up to the next.
+                let end = MARKERS.iter().filter_map(|other| said.find(other)).min().unwrap_or(said.len());
+                let (place, is_test) = match marker {
+                    "Proves:" => test_place(source, at),
+                    _ => (format!("{}:{}", source.path, at + 1), false),
+                };
+                for id in ids(&with_continuation(source, at, &said[..end])) {
                     let places = self.0.entry(id).or_default();
-                    let list = if proves { &mut places.tests } else { &mut places.code };
+                    let list = match (marker, is_test) {
+                        ("Proves:", true) => &mut places.tests,
+                        ("Proves:", false) => &mut places.claims,
+                        ("Measures:", _) => &mut places.measured,
+                        _ => &mut places.code,
+                    };
                     if !list.contains(&place) {
                         list.push(place.clone());
                     }
@@ -96,31 +120,48 @@ impl Coverage {
         format!("{} requirements named, {proven} proven by a test", self.0.len())
     }
 
-    /// Those of `required` that no test claims to prove.
-    pub(crate) fn unproven(&self, required: &[Id]) -> Vec<Id> {
-        let is_proven = |id: &Id| self.0.get(id).is_some_and(|places| !places.tests.is_empty());
-        required.iter().filter(|id| !is_proven(id)).copied().collect()
+    /// Those of `required` that no test proves, or no benchmark measures.
+    pub(crate) fn unproven(&self, required: &[Required]) -> Vec<Required> {
+        let is_proven = |required: &Required| {
+            self.0.get(&required.id).is_some_and(|places| match required.measured {
+                true => !places.measured.is_empty(),
+                false => !places.tests.is_empty(),
+            })
+        };
+        required.iter().filter(|required| !is_proven(required)).copied().collect()
     }
 
     /// The result of a check, with the code places of what has no test.
-    pub(crate) fn report(&self, required: &[Id], missing: &[Id]) -> String {
+    pub(crate) fn report(&self, required: &[Required], missing: &[Required]) -> String {
         let proven = required.len() - missing.len();
         let mut text = format!("spec: {proven} of {} required ids proven; {}\n", required.len(), self.counts());
-        for id in missing {
-            let code = self.0.get(id).map(|places| places.code.join(", ")).filter(|code| !code.is_empty());
-            text.push_str(&format!("  no test proves {id} (code: {})\n", code.as_deref().unwrap_or("none")));
+        for Required { id, measured } in missing {
+            let by = if *measured { "benchmark measures" } else { "test proves" };
+            let told = |list: fn(&Places) -> &Vec<String>| {
+                let places = self.0.get(id).map(|places| list(places).join(", "));
+                places.filter(|places| !places.is_empty()).unwrap_or_else(|| "none".to_owned())
+            };
+            text.push_str(&format!("  no {by} {id} (code: {})\n", told(|places| &places.code)));
+            let claims = told(|places| &places.claims);
+            if claims != "none" {
+                text.push_str(&format!("    said of what is no test: {claims}\n"));
+            }
         }
         text
     }
 }
 
-/// The ids listed in a file, one per line, `#` begins a comment. Sorted, each once.
-pub(crate) fn parse_requirements(text: &str) -> Result<Vec<Id>, String> {
+/// The ids listed in a file, one per line, with ` measured` behind it where a benchmark shows it; `#` begins a comment. Sorted, each
+/// once.
+pub(crate) fn parse_requirements(text: &str) -> Result<Vec<Required>, String> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let lines = lines.filter(|line| !line.is_empty());
-    let ids: Result<Vec<Id>, String> =
-        lines.map(|line| Id::parse(line).ok_or_else(|| format!("{line} is not an id such as SY-14"))).collect();
-    let mut ids = ids?;
+    let required = |line: &str| {
+        let (id, measured) = line.strip_suffix(" measured").map_or((line, false), |id| (id, true));
+        let id = Id::parse(id).ok_or_else(|| format!("{line} is not an id such as SY-14"))?;
+        Ok(Required { id, measured })
+    };
+    let mut ids = lines.map(required).collect::<Result<Vec<Required>, String>>()?;
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
@@ -130,7 +171,7 @@ pub(crate) fn parse_requirements(text: &str) -> Result<Vec<Id>, String> {
 fn with_continuation(source: &Source, at: usize, said: &str) -> String {
     let mut text = said.trim_end().to_owned();
     for comment in &source.comments[at + 1..] {
-        if !text.ends_with(',') || comment.is_empty() || comment.contains("Spec:") || comment.contains("Proves:") {
+        if !text.ends_with(',') || comment.is_empty() || MARKERS.iter().any(|marker| comment.contains(marker)) {
             break;
         }
         text.push(' ');
@@ -165,17 +206,41 @@ fn ids(text: &str) -> Vec<Id> {
 }
 
 /// `file::test` of the test that a comment on line `at` (from 0) belongs to: the function below it if only attributes
-/// stand between, else the function around it; the file alone when there is none.
-fn test_place(source: &Source, at: usize) -> String {
+/// stand between, else the function around it; the file alone when there is none. And whether it is a test: a function
+/// with such an attribute, a file with one, a call of `test` or the like in TypeScript.
+fn test_place(source: &Source, at: usize) -> (String, bool) {
+    if !source.is_rust() {
+        return (source.path.clone(), is_script_test(source, at));
+    }
     let code: Vec<&str> = source.code.lines().map(str::trim).collect();
     let has_code_before = code.get(at).is_some_and(|line| !line.is_empty());
-    let below = code.iter().skip(at + 1).find(|line| !line.is_empty() && !line.starts_with("#["));
-    let below = below.and_then(|line| function_name(line)).filter(|_| !has_code_before);
-    let around = || code[..code.len().min(at + 1)].iter().rev().find_map(|line| function_name(line));
-    match below.or_else(around) {
-        Some(name) => format!("{}::{name}", source.path),
-        None => source.path.clone(),
-    }
+    let below = (at + 1..code.len()).find(|line| !code[*line].is_empty() && !code[*line].starts_with("#["));
+    let below = below.filter(|line| !has_code_before && function_name(code[*line]).is_some());
+    let around = || (0..code.len().min(at + 1)).rev().find(|line| function_name(code[*line]).is_some());
+    let Some(begin) = below.or_else(around) else {
+        return (source.path.clone(), code.iter().any(|line| is_test_attribute(line)));
+    };
+    let above = code[..begin].iter().rev().take_while(|line| line.is_empty() || line.starts_with("#["));
+    let name = function_name(code[begin]).unwrap_or_default();
+    (format!("{}::{name}", source.path), above.into_iter().any(|line| is_test_attribute(line)))
+}
+
+fn is_test_attribute(line: &str) -> bool {
+    line.starts_with("#[test]") || line.starts_with("#[tokio::test")
+}
+
+/// Whether the statement below a comment, or else the one around it, calls what makes a test.
+fn is_script_test(source: &Source, at: usize) -> bool {
+    let lines: Vec<&str> = source.text.lines().collect();
+    let is_test = |line: &str| {
+        let line = line.trim_start();
+        ["test(", "it(", "withVectors("].iter().any(|begin| line.starts_with(begin))
+    };
+    let is_comment = |line: &str| ["//", "/*", "*", "#"].iter().any(|begin| line.trim_start().starts_with(begin));
+    let below = lines.iter().skip(at + 1).find(|line| !line.trim().is_empty() && !is_comment(line));
+    below.is_some_and(|line| is_test(line))
+        || lines[at].starts_with(' ')
+            && lines[..at].iter().rev().find(|line| !line.starts_with([' ', '}'])).is_some_and(|line| is_test(line))
 }
 
 /// The name in a line that begins a function.
@@ -238,16 +303,57 @@ fn it_is_kept() {
 
     #[test]
     fn comments_above_a_file_stand_for_the_file() {
-        let coverage = coverage("io/x/tests/a.rs", "//! Proves: SY-1\n\nuse a::b;\n\nfn first() {}\n");
+        let coverage = coverage("io/x/tests/a.rs", "//! Proves: SY-1\n\nuse a::b;\n\n#[test]\nfn first() {}\n");
         assert_eq!(coverage.0.values().next().expect("one").tests, ["io/x/tests/a.rs"]);
     }
 
     #[test]
+    fn what_is_no_test_proves_nothing() {
+        let text = "\
+// Proves: SY-1
+fn helper() {
+    // Proves: SY-2
+}
+
+// Proves: SY-3, SY-4
+#[divan::bench]
+fn measured() {} // Measures: SY-4
+
+// Proves: SY-5
+#[tokio::test(flavor = \"multi_thread\")]
+// It has two threads.
+async fn test() {}
+";
+        let rust = coverage("a.rs", text);
+        let script =
+            "// Proves: SY-1\ntest('it', () => {\n  // Proves: SY-2\n  a();\n});\n\n// Proves: SY-3\nfunction a() {}\n";
+        let script = coverage("a.test.ts", script);
+        let of = |coverage: &Coverage, wanted: &str| {
+            names(
+                &coverage
+                    .unproven(&parse_requirements(wanted).expect("good lines"))
+                    .iter()
+                    .map(|it| it.id)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(of(&rust, "SY-1\nSY-2\nSY-3\nSY-4\nSY-5"), ["SY-1", "SY-2", "SY-3", "SY-4"]);
+        assert_eq!(of(&rust, "SY-4 measured\nSY-5 measured"), ["SY-5"]);
+        assert_eq!(of(&script, "SY-1\nSY-2\nSY-3"), ["SY-3"]);
+        let required = parse_requirements("SY-1").expect("a good line");
+        assert!(
+            rust.report(&required, &required).contains("no test: a.rs::helper"),
+            "{}",
+            rust.report(&required, &required)
+        );
+    }
+
+    #[test]
     fn a_check_names_what_no_test_proves() {
-        let coverage = coverage("a.rs", "// Spec: SY-2\n// Proves: SY-1\nfn a() {}\n");
+        let coverage = coverage("a.rs", "// Spec: SY-2\n// Proves: SY-1\n#[test]\nfn a() {}\n");
         let required = parse_requirements("# head\nSY-2\nSY-1 # why\n\nSY-3\nSY-1\n").expect("good lines");
         let missing = coverage.unproven(&required);
-        assert_eq!(names(&missing), ["SY-2", "SY-3"]);
+        assert_eq!(names(&missing.iter().map(|it| it.id).collect::<Vec<_>>()), ["SY-2", "SY-3"]);
         let report = coverage.report(&required, &missing);
         assert!(report.starts_with("spec: 1 of 3 required ids proven"), "{report}");
         assert!(report.contains("SY-2 (code: a.rs:1)") && report.contains("SY-3 (code: none)"), "{report}");

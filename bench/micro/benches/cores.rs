@@ -31,7 +31,7 @@ fn records() -> Vec<Bytes> {
 }
 
 /// What a node does to each record of a peer: form, limits and hash.
-// Proves: SY-11, at least 200,000 a second
+// Measures: SY-11, at least 200,000 a second
 #[divan::bench]
 fn records_accepted(bencher: Bencher) {
     let records = records();
@@ -54,7 +54,7 @@ fn records_hashed(bencher: Bencher) {
 }
 
 /// SHA-256 over the bytes of a large record.
-// Proves: SY-11, at least 1 GiB a second
+// Measures: SY-11, at least 1 GiB a second
 #[divan::bench(sample_count = 5)]
 fn bytes_hashed_sha256(bencher: Bencher) {
     let bytes = vec![7; FILE_BYTES];
@@ -69,7 +69,7 @@ fn bytes_hashed_blake3(bencher: Bencher) {
 }
 
 /// The set digest after each new record.
-// Proves: SY-93, at most 2 µs a record
+// Measures: SY-93, at most 2 µs a record
 #[divan::bench]
 fn set_digest_updated(bencher: Bencher) {
     let ids: Vec<[u8; 32]> = (0..RECORDS).map(|number| sha256(&number.to_be_bytes())).collect();

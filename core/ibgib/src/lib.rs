@@ -47,7 +47,7 @@ pub use merge::{
 };
 pub use order::order_key;
 pub use shape::{Reader, pick_shape};
-pub use tree::{Placement, TipView, Tree};
+pub use tree::{Placement, TipView, Tree, path_rank};
 
 /// A JSON object with its members in insertion order.
 pub type Object = serde_json::Map<String, serde_json::Value>;

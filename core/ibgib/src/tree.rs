@@ -138,6 +138,12 @@ impl Tree {
     }
 }
 
+/// Of the timelines that want one path the one with the smallest owns it: by the stamp of its first frame, ms since 1970, and the gib of
+/// its address. The timeline comes last only to make the order total.
+pub fn path_rank(first_ms: u64, first: &Address, timeline: TimelineId) -> (u64, &str, TimelineId) {
+    (first_ms, first.gib(), timeline)
+}
+
 /// One timeline by its winner.
 struct Claim {
     timeline: TimelineId,
@@ -160,9 +166,8 @@ impl Claim {
         Some(Self { timeline, first, first_ms, tip, frame, stamp: facts.stamp, diverged })
     }
 
-    /// The owner of a path has the smallest. The timeline comes last only to make the order total.
     fn rank(&self) -> (u64, &str, TimelineId) {
-        (self.first_ms, self.first.gib(), self.timeline)
+        path_rank(self.first_ms, &self.first, self.timeline)
     }
 
     fn placed(self, alias_of: Option<String>) -> Placement {

@@ -235,3 +235,28 @@ fn umask() -> u32 {
 const CHUNKS_AHEAD: usize = 2;
 /// Files or directories up to which each is synced by itself.
 const SYNC_SINGLY_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Nothing tells what was not synced from what was, but that a pipe, and a directory of such a file system, cannot be synced: whoever
+    /// tries is told so.
+    #[test]
+    fn what_was_written_goes_to_the_disk() {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let pipe = || vec![File::from(OwnedFd::from(reader.try_clone().expect("another")))];
+        let place = tempfile::tempdir().expect("a directory");
+        let root = Root::open(place.path()).expect("it is there");
+        let synced = |unsynced: Unsynced, root: &Root| matches!(unsynced.sync(root), Ok(()));
+        let top = || BTreeSet::from([String::new()]);
+        assert!(synced(Unsynced { dirs: top(), ..Unsynced::default() }, &root));
+        assert!(!synced(Unsynced { files: pipe(), files_count: 1, ..Unsynced::default() }, &root), "a file");
+        if cfg!(target_os = "linux") {
+            let root = Root::open(Path::new("/proc/self")).expect("it is there");
+            assert!(!synced(Unsynced { dirs: top(), ..Unsynced::default() }, &root), "a directory");
+        }
+    }
+}

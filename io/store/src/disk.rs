@@ -217,3 +217,29 @@ impl DiskFile for FsFile {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// Nothing tells a file that was not synced from one that was, but that a pipe cannot be synced: whoever tries is told so.
+    #[test]
+    fn a_file_that_is_synced_goes_to_the_disk() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let file = WriteBehind::new(File::from(OwnedFd::from(reader)), 0);
+        let file = FsFile { file, len: AtomicU64::new(0), writing: Mutex::new(()) };
+        assert_eq!(file.sync().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    /// The same for a folder: those of this file system cannot be synced.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_folder_that_is_synced_goes_to_the_disk() {
+        let disk = FsDisk { root: "/proc".into() };
+        assert_eq!(disk.sync_folder("self").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

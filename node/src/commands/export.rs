@@ -417,6 +417,36 @@ mod tests {
         }
     }
 
+    /// Somebody reads the lines as they are written: while there are more to come, nothing is given up.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn contents_stay_while_they_are_exported() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Home::new(place.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::load(&place.path().join("none"), false).unwrap()).unwrap();
+        let space = node.create_space("Notes", "data").unwrap();
+        let many = "x".repeat(200_000);
+        for n in 0..16 {
+            let doc = serde_json::json!({"n": n, "text": many});
+            crate::commands::documents::put(&node, "Notes", &n.to_string(), doc, None).await.unwrap();
+        }
+        let view = node.store().view(&space).unwrap();
+        let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+        let (mut lines, out) = io::pipe().unwrap();
+        let kept = std::thread::scope(|scope| {
+            let export = Export { node: &node, space, view, progress: &progress };
+            let written = scope.spawn(move || export.lines(std::os::fd::OwnedFd::from(out).into()).map(drop));
+            lines.read_exact(&mut [0]).unwrap();
+            let kept = node.gives_up_nothing();
+            io::copy(&mut lines, &mut io::sink()).unwrap();
+            // All of it is written; a pipe cannot be brought to the disk.
+            assert_eq!(written.join().unwrap().unwrap_err().code, "io");
+            kept
+        });
+        assert!(kept, "while it is written");
+        assert!(!node.gives_up_nothing(), "it is written");
+    }
+
     /// A space into which commits come while it is listed: a record far behind in the order, and one before all of it.
     #[test]
     fn an_export_holds_no_half_of_a_commit() {

@@ -104,3 +104,36 @@ fn failure(error: StoreError) -> Failure {
         error => store_failure(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::home::Home;
+
+    /// How long something that must wait is watched: it does, or the test fails.
+    const WATCHED: Duration = Duration::from_millis(300);
+
+    /// Whoever unpacks or copies has looked what is there: it stays until the end of that.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_freed_while_contents_are_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let (in_use, (tell, told)) = (node.use_contents(), channel());
+        std::thread::scope(|scope| {
+            let freed = scope.spawn(|| {
+                let freed = free(&node, &node.store().begin_collecting(), OldStaged::Dropped);
+                let _ = tell.send(());
+                freed.map(drop).map_err(|failure| failure.code)
+            });
+            assert!(told.recv_timeout(WATCHED).is_err(), "it did not wait");
+            drop(in_use);
+            assert_eq!(freed.join().unwrap(), Ok(()));
+        });
+    }
+}

@@ -208,3 +208,50 @@ pub(crate) fn code_answer(url: &str, code: &str, life_ms: u64) -> Value {
         "expires_in_s": life_ms / 1_000,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use sealtide_identity::keyring::{KeyVersion, Order};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::gateway::{OrderRefused, Ordered, Replacement};
+    use crate::home::Home;
+    use crate::node::Node;
+
+    /// Nobody changes anything unseen: neither through the door, nor the keys by any way.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn while_the_audit_cannot_be_written_nothing_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        home.init().unwrap();
+        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let space = node.create_space("Notes", "data").unwrap();
+        let desk = node.desk(true).unwrap();
+        let call = |request: Value| {
+            let request: Request = serde_json::from_value(request).unwrap();
+            let need = needs::of(&request).unwrap();
+            perform(Host::Node(node.clone()), request, need.is_change, "ada".to_owned())
+        };
+        let pause = |space: Option<&str>| call(json!({"command": "pause", "space": space}));
+        assert_eq!(pause(Some("Notes")).await.status, 200);
+        assert_eq!(call(json!({"command": "resume", "space": "Notes"})).await.status, 200);
+        node.audit().fill_disk();
+        assert!(node.audit().is_failing());
+
+        let refused = pause(Some("Notes")).await;
+        assert!(refused.status == 500 && refused.body.contains("\"audit\""), "{}", refused.body);
+        assert!(!node.engine().is_paused(&space));
+        assert_eq!(call(json!({"command": "status"})).await.status, 200, "to look changes nothing");
+
+        let epoch = || desk.show().epoch;
+        let (before, version) = (epoch(), KeyVersion::new(2).unwrap());
+        let order = Ordered { order: Order::Add(version), expect: None, by: "ada", reason: "" };
+        assert!(matches!(desk.order(&order), Err(OrderRefused::Audit)));
+        assert!(matches!(desk.new_version(None, "ada"), Err(OrderRefused::Audit)));
+        let replacement =
+            Replacement { compromised: false, last_good: vec![], by: "ada", reason: String::new(), taken: None };
+        let refused = desk.replace(&replacement, &mut |_| panic!("the words are asked")).unwrap_err();
+        assert_eq!((refused.code.as_str(), epoch()), ("audit", before));
+    }
+}

@@ -111,15 +111,82 @@ mod tests {
         of(&serde_json::from_value(request).unwrap())
     }
 
+    /// Role and whether it is a change, in words, so that nothing here follows a change there.
+    #[test]
+    fn readers_look_bumpers_write_and_admins_rule() {
+        let rollback = |dry_run: bool| json!({"command": "keys", "keys": "change", "change": {"change": "rollback"}, "expect": null, "reason": "", "dry_run": dry_run});
+        let bump = |request: Value| json!({"command": "keys", "keys": "bump", "request": request, "expect": null, "tree": null});
+        let sync = |dry_run: bool| json!({"command": "sync", "spaces": [], "with": null, "strategy": "optimistic", "wait": false, "timeout_s": 1, "dry_run": dry_run, "cancel": null});
+        let filter = json!({});
+        for (role, is_change, request) in [
+            (Role::Reader, false, json!({"command": "status"})),
+            (Role::Reader, false, json!({"command": "peers_list"})),
+            (Role::Reader, false, json!({"command": "peers_show", "peer": "p"})),
+            (Role::Reader, false, json!({"command": "spaces_list"})),
+            (Role::Reader, false, json!({"command": "get", "target": "N"})),
+            (Role::Reader, false, json!({"command": "log", "target": null, "limit": 1})),
+            (Role::Reader, false, json!({"command": "diff", "a": "N", "b": null})),
+            (Role::Reader, false, json!({"command": "conflicts_list", "space": null})),
+            (Role::Reader, false, json!({"command": "conflicts_show", "target": "N:a"})),
+            (Role::Reader, false, json!({"command": "hold_list"})),
+            (Role::Reader, false, json!({"command": "hold_show", "space": "N"})),
+            (Role::Reader, false, json!({"command": "files", "space": "N", "under": "", "after": null, "limit": 1})),
+            (Role::Reader, false, json!({"command": "recent"})),
+            (
+                Role::Reader,
+                false,
+                json!({"command": "audit_lines", "before": null, "since": null, "limit": 1, "filter": filter}),
+            ),
+            (Role::Reader, false, json!({"command": "audit_verify"})),
+            (Role::Reader, false, json!({"command": "identity_show", "keystone": null})),
+            (Role::Reader, false, json!({"command": "doctor", "target": null})),
+            (Role::Reader, false, json!({"command": "keys", "keys": "status"})),
+            (Role::Reader, false, json!({"command": "keys", "keys": "ledger", "since": 0})),
+            (Role::Reader, false, rollback(true)),
+            (Role::Reader, false, json!({"command": "release", "release": "list"})),
+            (
+                Role::Reader,
+                false,
+                json!({"command": "release", "release": "show", "app": "k", "channel": null, "version": null}),
+            ),
+            (Role::Reader, false, json!({"command": "release", "release": "registry", "registry": "show"})),
+            (Role::Bumper, true, sync(false)),
+            (Role::Bumper, true, sync(true)),
+            (Role::Bumper, true, json!({"command": "pause", "space": null})),
+            (Role::Bumper, true, json!({"command": "resume", "space": null})),
+            (Role::Bumper, true, json!({"command": "restore", "target": "N:a@1", "to": null})),
+            (Role::Bumper, true, json!({"command": "conflicts_resolve", "target": "N:a", "keep": null})),
+            (Role::Bumper, true, bump(json!({}))),
+            (Role::Bumper, false, bump(json!({"dryRun": true}))),
+            (Role::Admin, false, json!({"command": "ticket_list"})),
+            (Role::Admin, false, json!({"command": "gc", "dry_run": true})),
+            (Role::Admin, true, json!({"command": "gc", "dry_run": false})),
+            (Role::Admin, true, json!({"command": "ticket_new", "space": null, "role": "read", "ttl_s": 1, "uses": 1})),
+            (Role::Admin, true, json!({"command": "ticket_revoke", "id": "x"})),
+            (Role::Admin, true, json!({"command": "peers_rename", "peer": "p", "name": "q"})),
+            (Role::Admin, true, json!({"command": "peers_revoke", "peer": "p"})),
+            (Role::Admin, true, json!({"command": "hold_decide", "space": "N", "accept": true})),
+            (Role::Admin, true, rollback(false)),
+            (
+                Role::Admin,
+                true,
+                json!({"command": "release", "release": "promote", "app": "k", "version": null, "from": "a", "to": "b", "allow_downgrade": false}),
+            ),
+            (
+                Role::Admin,
+                true,
+                json!({"command": "release", "release": "yank", "app": "k", "version": "1.0.0", "channel": "a"}),
+            ),
+            (Role::Admin, true, json!({"command": "release", "release": "archive", "app": null, "older_s": 1})),
+        ] {
+            assert_eq!(need(request.clone()), Some(Need { role, is_change }), "{request}");
+        }
+    }
+
     #[test]
     fn doors_pass_on_what_has_no_path_and_no_secret() {
-        assert_eq!(need(json!({"command": "status"})), Some(READS));
-        let restore = |to: Value| json!({"command": "restore", "target": "Notes:plan.md@1", "to": to});
-        assert_eq!(need(restore(Value::Null)), Some(WRITES));
-        assert_eq!(need(restore(json!("/tmp/x"))), None, "a path of this machine");
-        let rollback = |dry_run: bool| json!({"command": "keys", "keys": "change", "change": {"change": "rollback"}, "expect": null, "reason": "", "dry_run": dry_run});
-        assert_eq!((need(rollback(true)), need(rollback(false))), (Some(READS), Some(RULES)));
         for never in [
+            json!({"command": "restore", "target": "Notes:plan.md@1", "to": "/tmp/x"}),
             json!({"command": "down"}),
             json!({"command": "share", "dirs": ["/etc"]}),
             json!({"command": "export", "space": "Notes", "format": "dir", "out": "/tmp/x"}),

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_crypto::PublicKey;
+use sealtide_crypto::{PublicKey, sha256};
 use sealtide_ibgib::{
-    Address, FileFrame, FrameFacts, MergeStrategy, Reader, Sid, Verified, merge_conflicts, merge_tips, pick_shape,
-    yield_frame,
+    Address, FILE_IB, FileFrame, FrameFacts, MergeStrategy, Reader, Sid, TimelineId, Verified, merge_conflicts,
+    merge_tips, path_rank, pick_shape, yield_frame,
 };
 use sealtide_identity::authorship::{COMMIT_IB, Commit, check_commit, read_commit};
 use sealtide_identity::members::{MEMBERS_IB, Members, counting, devices_of, newest, poster};
@@ -39,12 +39,25 @@ pub(super) struct Verdict {
     pub(super) wanted: BTreeSet<Address>,
 }
 
+/// Versions of one file timeline that is looked at for what a yield says, at most.
+const VERSIONS_MAX: usize = 65_536;
+
 struct NewFrame {
     sid: Sid,
     facts: FrameFacts,
-    /// Whether it follows from rules, and so needs nobody's word.
-    by_rule: bool,
+    by_rule: Option<Rule>,
 }
+
+/// Why a frame needs nobody's word.
+enum Rule {
+    /// It is the merge of its parents.
+    Merge,
+    /// It ends a file in favour of another one, by any of these versions of that one: if none of them is taken, it stands for nothing.
+    Yield(Vec<Address>),
+}
+
+/// Live versions of timelines that yields name as owners, by path and content: read once, however many yields name one.
+type Owners = BTreeMap<Address, BTreeMap<[u8; 32], Vec<Address>>>;
 
 struct NewStone {
     sid: Sid,
@@ -64,6 +77,8 @@ pub(super) struct Batch {
     /// Everything else.
     others: BTreeMap<Address, BTreeSet<Sid>>,
     members: Vec<Verified>,
+    /// Frames of files by timeline, where some frame may follow from rules.
+    by_timeline: BTreeMap<TimelineId, Vec<Sid>>,
     /// Members frames that are taken.
     members_taken: BTreeSet<Address>,
     wanted: BTreeSet<Address>,
@@ -209,7 +224,7 @@ impl Batch {
                 if address.ib() == MEMBERS_IB {
                     batch.members.push(record);
                 }
-                batch.frames.insert(address, NewFrame { sid, facts, by_rule: false });
+                batch.frames.insert(address, NewFrame { sid, facts, by_rule: None });
             } else if address.ib() == COMMIT_IB
                 && let Some(says) = read_commit(&record)
             {
@@ -219,14 +234,24 @@ impl Batch {
             }
         }
         batch.members.sort_by_key(|frame| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
-        let found: Vec<Address> =
-            by_rule.into_iter().filter(|address| batch.follows_from_rules(given, address)).collect();
-        for address in found {
+        if !by_rule.is_empty() {
+            for frame in batch.frames.iter().filter(|(address, _)| address.ib() == FILE_IB).map(|(_, frame)| frame) {
+                batch.by_timeline.entry(frame.facts.timeline).or_default().push(frame.sid);
+            }
+        }
+        let mut owners = Owners::new();
+        for address in by_rule {
+            let rule = batch.rule_of(given, &mut owners, &address);
             if let Some(frame) = batch.frames.get_mut(&address) {
-                frame.by_rule = true;
+                frame.by_rule = rule;
             }
         }
         batch
+    }
+
+    /// Whether this frame follows from rules, as far as what is here tells.
+    pub(super) fn is_by_rule(&self, frame: &Address) -> bool {
+        self.frames.get(frame).is_some_and(|frame| frame.by_rule.is_some())
     }
 
     /// Whether the signature of a commit stone holds and its tips are here.
@@ -235,28 +260,68 @@ impl Batch {
             && tips_fit(&stone.says, &|address| self.sids_of(given, address).into_iter().collect())
     }
 
-    /// Whether the rules give exactly this frame: a merge of its parents, or the end of a path that another one owns.
-    fn follows_from_rules(&self, given: &Given<'_>, address: &Address) -> bool {
+    /// The rule that gives exactly this frame: a merge of its parents, or the end of a path that another one owns.
+    fn rule_of(&self, given: &Given<'_>, owners: &mut Owners, address: &Address) -> Option<Rule> {
         let mut load = |address: &Address| self.record(given, address);
-        let Some(frame) = load(address) else { return false };
-        let Some(facts) = frame.frame_ref() else { return false };
+        let frame = load(address)?;
+        let facts = frame.frame_ref()?;
         match (facts.past.as_slice(), facts.orphans.as_slice()) {
             ([past], [orphan]) => {
-                let (Some(left), Some(right)) = (load(past), load(orphan)) else { return false };
+                let (left, right) = (load(past)?, load(orphan)?);
                 let ours = |tip: &Address| MergeStrategy::Ours(tip.clone());
                 let theirs = |tip: &Address| MergeStrategy::Theirs(tip.clone());
                 let by_itself = [MergeStrategy::Optimistic, MergeStrategy::OneBase, MergeStrategy::Earlier];
-                let ways = by_itself.into_iter().chain([ours(past), ours(orphan), theirs(past), theirs(orphan)]);
-                ways.into_iter()
-                    .any(|way| merge_tips((&left, &right), &way, &mut load).is_ok_and(|made| made.address() == address))
+                let mut ways = by_itself.into_iter().chain([ours(past), ours(orphan), theirs(past), theirs(orphan)]);
+                let is_it =
+                    |way| merge_tips((&left, &right), &way, &mut load).is_ok_and(|made| made.address() == address);
+                ways.any(is_it).then_some(Rule::Merge)
             }
             ([past], []) => {
-                let owner = FileFrame::read(&frame).ok().and_then(|frame| frame.yielded);
-                let made = load(past).zip(owner).and_then(|(past, owner)| yield_frame(&past, &owner).ok());
-                made.is_some_and(|made| made.address() == address)
+                let owner = FileFrame::read(&frame).ok()?.yielded?;
+                let loser = load(past)?;
+                let is_it = yield_frame(&loser, &owner).is_ok_and(|made| made.address() == address);
+                let by = self.owned_by(given, owners, &loser, &owner).filter(|_| is_it)?;
+                Some(Rule::Yield(by))
             }
-            _ => false,
+            _ => None,
         }
+    }
+
+    /// The versions of a timeline that own the path of a file with its content, where it comes before that of the file. Which of them
+    /// was the newest when somebody looked nobody knows any more.
+    fn owned_by(
+        &self,
+        given: &Given<'_>,
+        owners: &mut Owners,
+        loser: &Verified,
+        owner: &Address,
+    ) -> Option<Vec<Address>> {
+        let first_ms = |address: &Address| {
+            let facts = self.record(given, address)?.frame().filter(|facts| facts.tjp == *address)?;
+            Some(facts.stamp.map_or(0, |stamp| stamp.ms))
+        };
+        let own = &loser.frame_ref()?.tjp;
+        let theirs = path_rank(first_ms(owner)?, owner, owner.timeline_id());
+        if theirs >= path_rank(first_ms(own)?, own, own.timeline_id()) {
+            return None;
+        }
+        let versions = owners.entry(owner.clone()).or_insert_with(|| self.versions(given, &owner.timeline_id()));
+        versions.get(&wanted(&FileFrame::read(loser).ok()?)).cloned()
+    }
+
+    /// The live versions of a file timeline, here and new, by what they want.
+    fn versions(&self, given: &Given<'_>, timeline: &TimelineId) -> BTreeMap<[u8; 32], Vec<Address>> {
+        let here = given.space.frames(timeline, 0, u64::MAX, VERSIONS_MAX);
+        let new = self.by_timeline.get(timeline).into_iter().flatten();
+        let mut versions: BTreeMap<[u8; 32], Vec<Address>> = BTreeMap::new();
+        let records =
+            here.iter().filter_map(|sid| given.space.record(sid)).chain(new.filter_map(|sid| (given.load)(sid)));
+        for record in records {
+            if let Some(frame) = FileFrame::read(&record).ok().filter(|frame| !frame.deleted) {
+                versions.entry(wanted(&frame)).or_default().push(record.address().clone());
+            }
+        }
+        versions
     }
 
     fn record(&self, given: &Given<'_>, address: &Address) -> Option<Verified> {
@@ -327,13 +392,19 @@ impl Batch {
                     continue;
                 }
                 let mut parents = frame.facts.past.iter().chain(&frame.facts.orphans);
-                let rooted =
-                    parents.all(|parent| here(parent) || self.frames.contains_key(parent) && !frames.contains(parent));
+                let is_taken =
+                    |other: &Address| here(other) || self.frames.contains_key(other) && !frames.contains(other);
+                let rooted = parents.all(is_taken);
+                let by_rule = match &frame.by_rule {
+                    Some(Rule::Merge) => true,
+                    Some(Rule::Yield(owner)) => owner.iter().any(is_taken),
+                    None => false,
+                };
                 let least = if address.ib() == "space" { Role::Admin } else { Role::Write };
                 let mut vouching = covers.get(*address).into_iter().flatten().filter(|stone| !stones.contains(**stone));
                 let vouched = match address.ib() {
                     MEMBERS_IB => self.members_taken.contains(*address),
-                    _ => frame.by_rule || vouching.any(|stone| self.stones[*stone].role >= Some(least)),
+                    _ => by_rule || vouching.any(|stone| self.stones[*stone].role >= Some(least)),
                 };
                 if !rooted || !vouched {
                     frames.insert((*address).clone());
@@ -388,4 +459,9 @@ impl Batch {
         all.extend(stones.iter().filter_map(|address| self.stones.get(address)).map(|stone| stone.sid));
         all
     }
+}
+
+/// What a version of a file wants: its path, and the content that stands there.
+fn wanted(frame: &FileFrame) -> [u8; 32] {
+    sha256(format!("{:?}", (&frame.path, &frame.kind, frame.exec, &frame.content)).as_bytes())
 }

@@ -15,12 +15,13 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use sealtide_crypto::blake3;
 use sealtide_ibgib::{CHUNK_BYTES_MAX, ChunkHash, ChunkRef};
-use sealtide_identity::SpaceId;
+use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
-use crate::world::{ChannelGone, PeerChannel};
+use crate::engine::Engine;
+use crate::world::{ChannelGone, PeerChannel, World};
 
 /// The name of the channel.
 pub(crate) const CHANNEL: &str = "contents/1";
@@ -98,6 +99,14 @@ async fn whole<C: PeerChannel>(channel: &C, chunk: &ChunkRef) -> Result<Option<B
             let is_it = bytes.len() == length && blake3(&bytes) == chunk.hash.0;
             return if is_it { Ok(Some(bytes.into())) } else { Err(NoContents::Broken) };
         }
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// The space of which a peer is given contents: one that it may read, and that is not paused.
+    pub(crate) fn contents_for(&self, peer: &NodeId, space: &SpaceId) -> Option<SpaceHandle> {
+        let may = self.role(peer, space).is_some() && !self.is_paused(space);
+        may.then(|| self.store().view(space))?
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealtide_ibgib::{Address, Manifest, Sid, TimelineId, Verified, merge_conflicts, settle_tips};
+use sealtide_ibgib::{Address, Manifest, Sid, TimelineId, Verified, settle_tips};
 use sealtide_identity::authorship::Tip;
 use sealtide_identity::members::{MEMBERS_IB, counting};
 use sealtide_identity::{NodeId, Role, SpaceId};
@@ -14,7 +14,6 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 use super::admission::{Batch, Given, Verdict};
 use super::members::{FETCH_ROUNDS, MembersRefused, founder_of, frames_of, members_timelines};
 use super::room::{Held, Room, held_space};
-use crate::engine::authorship::is_yield;
 use crate::engine::keystones::Connection;
 use crate::engine::{Engine, Event};
 use crate::world::World;
@@ -444,7 +443,11 @@ impl<W: World> Engine<W> {
             .filter(|record| record.frame_ref().is_some())
             .map(|frame| (frame.address().clone(), frame.clone()))
             .collect();
-        let by_hand = frames.values().filter(|frame| merge_conflicts(frame).is_none() && !is_yield(frame));
+        // What follows from rules needs nobody's word; what only says so needs it.
+        let sids: Vec<Sid> = records.keys().copied().collect();
+        let load = |sid: &Sid| records.get(sid).cloned();
+        let batch = Batch::of(&Given { space: &view, load: &load }, &sids);
+        let by_hand = frames.values().filter(|frame| !batch.is_by_rule(frame.address()));
         let vouched: Vec<Tip> =
             by_hand.map(|frame| Tip { sid: frame.sid(), address: frame.address().clone() }).collect();
         let is_members = |frame: &Verified| frame.address().ib() == MEMBERS_IB;

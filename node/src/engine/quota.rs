@@ -391,6 +391,32 @@ mod tests {
 
     // Proves: SY-68
     #[test]
+    fn what_is_held_of_a_peer_counts_for_it_and_for_the_space() {
+        let (store, quotas) = (store(), Quotas::default());
+        let aside = held_space(&SPACE, &peer(1));
+        store.adopt_space(aside).unwrap();
+        store.commit(&aside, &conformance::local(vec![conformance::stone_of("held")])).unwrap();
+        let held = store.view(&aside).unwrap().info().unwrap().bytes;
+        for (quota, limits) in [
+            (Quota::Peer, limits(u64::MAX, held + 10, u64::MAX)),
+            (Quota::Space, limits(u64::MAX, u64::MAX, held + 10)),
+        ] {
+            quotas.set(limits, &store);
+            assert!(quotas.begin(&store, saga(1), peer(1), SPACE));
+            assert_eq!(quotas.charge(&store, &saga(1), 11), Err((quota, held + 11, held + 10)));
+            assert_eq!(quotas.charge(&store, &saga(1), 10), Ok(()));
+            quotas.end(&store, &saga(1));
+        }
+        quotas.set(limits(u64::MAX, held + 10, u64::MAX), &store);
+        for (number, from, space) in [(2, peer(2), SPACE), (3, peer(1), OTHER)] {
+            assert!(quotas.begin(&store, saga(number), from, space));
+            assert_eq!(quotas.charge(&store, &saga(number), held + 10), Ok(()), "of another peer, or another space");
+            quotas.end(&store, &saga(number));
+        }
+    }
+
+    // Proves: SY-68
+    #[test]
     fn what_was_given_up_makes_room() {
         let wall_ms = Arc::new(std::sync::atomic::AtomicU64::new(0));
         let clock = wall_ms.clone();

@@ -39,6 +39,12 @@ impl Node {
         self.0.contents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether somebody unpacks or copies contents now.
+    #[cfg(test)]
+    pub(crate) fn gives_up_nothing(&self) -> bool {
+        self.0.contents.try_write().is_err()
+    }
+
     /// One install at a time into a directory, however its path is spelled. Held to the end of the work, also when nobody waits for
     /// it any more.
     pub(crate) fn installing(&self, dir: &Path) -> Arc<tokio::sync::Mutex<()>> {
@@ -107,12 +113,7 @@ impl Node {
                 }
                 let (node, answered) = (node.clone(), answered.clone());
                 tokio::spawn(async move {
-                    let engine = node.engine();
-                    answer(&channel, |space| {
-                        let may = engine.role(&peer, space).is_some() && !engine.is_paused(space);
-                        may.then(|| node.store().view(space))?
-                    })
-                    .await;
+                    answer(&channel, |space| node.engine().contents_for(&peer, space)).await;
                     lock(&answered).remove(&peer);
                 });
             }

@@ -183,7 +183,7 @@ struct Ended {
 }
 
 /// Writes down that a release is whole, where it is. `bytes` came of it just now.
-fn settle(node: &Node, (app, entry): &(App, Entry), bytes: u64) -> Result<(), Failure> {
+pub(super) fn settle(node: &Node, (app, entry): &(App, Entry), bytes: u64) -> Result<(), Failure> {
     // Nothing of it is given up between the look and the row.
     let _in_use = node.use_contents();
     if !app.is_here(entry) {

@@ -22,11 +22,15 @@ use sealtide_sync::CommitRequest;
 use serde_json::{Value, json};
 
 use super::app::App;
-use super::install::{InstallOrder, choose};
+use super::install::{Install, InstallOrder, choose};
 use super::memory::Made;
+use super::mirror::settle;
 use super::own::{OwnKeys, OwnLine};
+use crate::config::Config as NodeConfig;
 use crate::content::store_bytes;
+use crate::home::Home;
 use crate::known::Known;
+use crate::node::Node;
 use crate::real::now;
 
 struct Scene {
@@ -525,4 +529,36 @@ fn the_newest_head_costs_one_look_at_a_signature() {
     let newest = keys.newest_head(&scene.app(), &stable()).unwrap();
     assert_eq!(newest, scene.own().in_time);
     assert_eq!(keys.verified.get(), 1);
+}
+
+/// Who gives contents up is not met by an install, nor by a mirror that looks whether all of a release is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn installs_and_mirrors_wait_while_contents_are_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new(dir.path().join("home"));
+    home.init().unwrap();
+    let node = Node::open(home, NodeConfig::load(&dir.path().join("none"), false).unwrap()).unwrap();
+    let scene = Scene::new();
+    let release = scene.manifest(1, &scene.keys);
+    scene.frame(None, 1, &release, &scene.head(&release, 5000, &[], &scene.keys));
+    let app = scene.app();
+    let entry = app.channel(&stable())[0].last().unwrap().clone();
+    let wanted = Wanted { name: AppName::parse("kiosk").unwrap(), channel: stable(), allow_downgrade: false };
+    let order = InstallOrder { wanted, version: None, to: dir.path().join("to"), yes: false };
+    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let install = || drop(Install::from_space(&node, &app, &order, None, &progress));
+    let mirror = || drop(settle(&node, &(scene.app(), entry.clone()), 0));
+    for (what, work) in [("install", &install as &(dyn Fn() + Sync)), ("mirror", &mirror)] {
+        let (alone, (tell, told)) = (node.keep_contents_alone(), std::sync::mpsc::channel());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                work();
+                let _ = tell.send(());
+            });
+            let waited = told.recv_timeout(std::time::Duration::from_millis(300));
+            drop(alone);
+            assert!(waited.is_err(), "{what} did not wait");
+            told.recv().unwrap();
+        });
+    }
 }

@@ -201,6 +201,38 @@ fn who_may_read_changes_nothing() {
     assert_eq!(status(&browser.ask("GET /api/node/audit", &[&bearer], "")), 403);
 }
 
+/// A bumper changes what spaces hold, and neither who may do what nor keys.
+#[test]
+fn who_may_bump_does_not_rule() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let bearer = machine.ok(&["gateway", "bearer", "ada", "--role", "bumper"])["token"].as_str().unwrap().to_owned();
+    let node = machine.share();
+    let browser = Browser::of(&node);
+    let bearer = format!("Authorization: Bearer {bearer}");
+    let ask = |request: Value| {
+        let token = body(&browser.ask("GET /api/auth/csrf-token?purpose=http", &[&bearer], ""));
+        let token = format!("X-CSRF-Token: {}", token["token"].as_str().unwrap());
+        let answer = browser.ask("POST /api/node/call", &[&bearer, &token], &request.to_string());
+        (status(&answer), body(&answer))
+    };
+    let (done, told) = ask(json!({"command": "pause", "space": "Notes"}));
+    assert_eq!((done, machine.space()["paused"].clone()), (200, json!(true)), "{told}");
+    for request in [
+        json!({"command": "ticket_new", "space": "Notes", "role": "admin", "ttl_s": 60, "uses": 1}),
+        json!({"command": "ticket_list"}),
+        json!({"command": "peers_revoke", "peer": "x"}),
+        json!({"command": "hold_decide", "space": "Notes", "accept": true}),
+        json!({
+            "command": "keys", "keys": "change", "change": {"change": "new", "version": null}, "expect": null,
+            "reason": "", "dry_run": false,
+        }),
+    ] {
+        let (status, told) = ask(request.clone());
+        assert_eq!((status, &told["code"]), (403, &json!("FORBIDDEN")), "{request}");
+    }
+}
+
 /// A door that is open takes somebody new, and lets somebody go, when it is told to look.
 // Proves: GW-85
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::support::{Machine, Pair, agree, assert_same, snapshot, write};
+use crate::support::{Machine, Pair, Written, agree, assert_same, snapshot, write};
 
 fn start() -> Pair {
     Pair::with(|notes| {
@@ -231,19 +231,20 @@ fn sync_wait_sees_an_edit_of_this_moment() {
     pair.agree_and_verify();
 }
 
-/// Edits on both sides at once, faster than sagas run: both end with the same, and nothing is in conflict since each
+/// Edits on both sides at once, faster than sagas run: both end with what was written last, and nothing is in conflict since each
 /// side has files of its own.
 // Proves: SY-95
 #[test]
 fn both_sides_write_at_once() {
     let pair = start();
+    let mut written = Written::of(&pair.a.notes());
     let scale = crate::scale();
     for round in 0..40 * scale {
-        write(&pair.a.notes(), &format!("a/{}.md", round % 17), format!("a {round}\n"));
-        write(&pair.b.notes(), &format!("b/{}.md", round % 13), format!("b {round}\n"));
+        written.write(&pair.a.notes(), &format!("a/{}.md", round % 17), format!("a {round}\n"));
+        written.write(&pair.b.notes(), &format!("b/{}.md", round % 13), format!("b {round}\n"));
         std::thread::sleep(std::time::Duration::from_millis(round % 50));
     }
-    pair.agree_and_verify();
+    written.assert_survived(&pair.agree_and_verify());
     let conflicts = pair.a.ok(&["conflicts", "list"]);
     assert_eq!(conflicts["conflicts"].as_array().unwrap().len(), 0, "{conflicts}");
 }

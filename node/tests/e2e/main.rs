@@ -45,6 +45,7 @@ mod room;
 mod scenes;
 mod secrets;
 mod support;
+mod synced;
 mod tickets;
 mod tunnel;
 mod uploads;

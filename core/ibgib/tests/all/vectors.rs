@@ -15,21 +15,30 @@ use serde_json::{Value, json};
 const KNOWN: [&str; 5] =
     ["ibgib-hashing-1", "ibgib-transforms-1", "ibgib-addresses-1", "sealtide-reconcile-1", "sealtide-textmerge-1"];
 
-fn folder() -> PathBuf {
-    let default = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors"));
-    #[expect(clippy::disallowed_methods, reason = "a test reads its vectors from disk")]
-    std::env::var("SEALTIDE_VECTORS").map_or(default, PathBuf::from).join("ibgib")
+/// Another folder than that of the repository.
+#[expect(clippy::disallowed_methods, reason = "a test reads its vectors from disk")]
+fn other() -> Option<String> {
+    std::env::var("SEALTIDE_VECTORS").ok()
 }
 
-/// Every file of this format.
+fn folder() -> PathBuf {
+    let default = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors"));
+    other().map_or(default, PathBuf::from).join("ibgib")
+}
+
+/// Every file of this format. The repository has one of each; another folder may lack some.
 fn files(format: &str) -> Vec<Value> {
-    let Ok(entries) = std::fs::read_dir(folder()) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let entries = std::fs::read_dir(folder()).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let json = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let values = json.filter_map(|path| serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok());
-    let found: Vec<Value> = values.filter(|value: &Value| value["format"] == format).collect();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let found: Vec<Value> = json.map(read).filter(|value: &Value| value["format"] == format).collect();
     if found.is_empty() {
+        assert!(other().is_some(), "no file of format {format} in {}", folder().display());
         println!("skipped: no file of format {format} in {}", folder().display());
     }
     found
@@ -39,6 +48,7 @@ fn cases(format: &str, member: &str) -> Vec<Value> {
     let cases: Vec<Value> =
         files(format).iter().flat_map(|file| file[member].as_array().cloned().unwrap_or_default()).collect();
     println!("{} {member} of format {format}", cases.len());
+    assert!(!cases.is_empty() || other().is_some(), "no {member} of format {format}");
     cases
 }
 

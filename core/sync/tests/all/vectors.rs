@@ -13,20 +13,29 @@ use serde_json::Value;
 
 type Item = (u64, [u8; 32]);
 
+/// Every file of this format. The repository has one of each; another folder may lack some.
 fn files(format: &str) -> Vec<Value> {
-    let folder = std::env::var("SEALTIDE_VECTORS")
-        .map_or_else(|_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors")), PathBuf::from);
-    let Ok(entries) = std::fs::read_dir(folder.join("ibgib")) else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            if path.extension()? != "json" {
-                return None;
-            }
-            let value: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-            (value["format"] == format).then_some(value)
-        })
-        .collect()
+    let other = std::env::var("SEALTIDE_VECTORS").ok();
+    let may_lack = other.is_some();
+    let folder = other.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors").to_owned());
+    let folder = PathBuf::from(folder).join("ibgib");
+    let paths = std::fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| -> Value {
+        let text = std::fs::read(&path).unwrap();
+        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let json = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let found: Vec<Value> = json.map(read).filter(|value| value["format"] == format).collect();
+    assert!(may_lack || !found.is_empty(), "no file of format {format} in {}", folder.display());
+    found
+}
+
+/// What such a list of every file of a format holds.
+fn cases(format: &str, member: &str) -> Vec<Value> {
+    let all = files(format);
+    let cases: Vec<Value> = all.iter().flat_map(|file| file[member].as_array().cloned().unwrap()).collect();
+    assert!(!cases.is_empty() || all.is_empty(), "no {member} of format {format}");
+    cases
 }
 
 #[test]
@@ -63,7 +72,7 @@ fn ids(list: &Value) -> BTreeSet<[u8; 32]> {
 // Proves: SY-39
 #[test]
 fn vectors_fingerprints() {
-    for case in files("sealtide-reconcile-1").iter().flat_map(|file| file["fingerprints"].as_array().unwrap()) {
+    for case in cases("sealtide-reconcile-1", "fingerprints") {
         let mut summary = SetSummary::default();
         list(&case["list"]).iter().for_each(|(_, id)| summary.add(id));
         assert_eq!(fingerprint(&summary.sum, summary.count)[..], unhex(&case["fingerprint"])[..], "{}", case["list"]);
@@ -82,7 +91,7 @@ fn check(found: &BTreeSet<[u8; 32]>, expect: &Value, name: &str, session: &Value
 // Proves: SY-39
 #[test]
 fn vectors_sessions() {
-    for session in files("sealtide-reconcile-1").iter().flat_map(|file| file["sessions"].as_array().unwrap()) {
+    for session in &cases("sealtide-reconcile-1", "sessions") {
         let (client, server) = (Run::new(list(&session["client"])), Run::new(list(&session["server"])));
         let expect = &session["expect"];
         let difference = ours(&client, &server);
@@ -172,7 +181,7 @@ fn the_foreign_implementation_agrees_in_both_roles() {
 // Proves: SY-93
 #[test]
 fn vectors_set_digest() {
-    for case in files("sealtide-digest-1").iter().flat_map(|file| file["sets"].as_array().unwrap()) {
+    for case in cases("sealtide-digest-1", "sets") {
         let mut summary = SetSummary::default();
         let items = list(&case["add"]);
         items.iter().for_each(|(_, id)| summary.add(id));

@@ -503,3 +503,42 @@ fn on_a_real_disk_the_blocks_come_back() {
     assert!(is_whole(&store, &kept));
     assert_sound(&store, "on a real disk");
 }
+
+/// A copy and a check read what was there when they began: nothing is given back meanwhile.
+#[test]
+fn nothing_is_given_back_while_a_moment_is_copied_or_checked() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open_dir(one.path()).unwrap();
+    let (gone, kept) = (conformance::binary(1), conformance::binary(2));
+    put(&store, &space(1), &gone);
+    put(&store, &space(2), &kept);
+    let snapshot = store.snapshot().unwrap();
+    store.remove_space(&space(1)).unwrap();
+    assert!(store.try_collecting().is_none(), "a moment is held");
+    std::thread::scope(|scope| {
+        let collected = scope.spawn(|| store.collect());
+        for pack in snapshot.packs() {
+            let mut bytes = vec![0; usize::try_from(pack.size()).unwrap()];
+            pack.read_at(0, &mut bytes).unwrap();
+            let path = two.path().join(pack.name());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        Store::restore_dir(two.path(), snapshot.facts()).unwrap();
+        drop(snapshot);
+        assert!(matches!(collected.join().unwrap(), Ok(Collected { records: 1, .. }) | Err(StoreError::NoHoles)));
+    });
+    let copy = Store::open_dir(two.path()).unwrap();
+    assert_sound(&copy, "the copy");
+    assert!(is_whole(&copy, &gone) && is_whole(&copy, &kept));
+    assert_eq!(copy.spaces().len(), 2);
+
+    let mut told = 0;
+    store
+        .verify(&mut |_, _| {
+            told += 1;
+            assert!(store.try_collecting().is_none(), "while it is checked");
+        })
+        .unwrap();
+    assert!(told > 0 && store.try_collecting().is_some());
+}

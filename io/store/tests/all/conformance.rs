@@ -22,6 +22,7 @@ fn the_disk_in_memory_conforms_with_tiny_packs() {
     });
 }
 
+// Proves: SY-13, SY-66, SY-67, SY-70, SY-71, SY-73, SY-100, LK-4, LK-100
 #[test]
 fn the_file_system_conforms() {
     let root = tempfile::tempdir().unwrap();

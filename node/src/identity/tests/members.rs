@@ -3,7 +3,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtide_ibgib::{Manifest, Object, Relations, Sid, genesis, space_genesis, uuid};
+use sealtide_ibgib::{
+    Content, Data, FileFrame, FileKind, Manifest, MergeStrategy, Object, Relations, Sid, evolve, genesis, merge_tips,
+    space_genesis, uuid, yield_frame,
+};
+use sealtide_identity::authorship::{Author, Tip, commit_stones};
 use sealtide_identity::members::{MEMBER_COUNT_MAX, MEMBER_NODES_MAX, Member, Members};
 use sealtide_identity::{Action, Grant, Role, SpaceId, allows};
 use sealtide_store::SpaceLabel;
@@ -83,20 +87,63 @@ impl Home {
         self.engine.committed(*space, None, &result);
     }
 
-    fn writes(&self, space: &SpaceId, name: &str) {
+    fn data(&self, name: &str) -> Object {
         let mut data = Object::new();
         data.insert("name".into(), name.into());
         data.insert("by".into(), self.id().to_string().into());
-        let doc = genesis("doc", data, Relations::new(), Stamp { ms: 5 }, &uuid(&mut OsEntropy));
-        let result = self.engine.commit_in_thread(*space, vec![doc]).unwrap();
+        data
+    }
+
+    fn doc(&self, name: &str) -> Verified {
+        genesis("doc", self.data(name), Relations::new(), Stamp { ms: 5 }, &uuid(&mut OsEntropy))
+    }
+
+    fn edit(&self, before: &Verified, name: &str) -> Verified {
+        evolve(before, self.data(name), Relations::new(), Stamp { ms: 6 })
+    }
+
+    /// A file of this path, first recorded then.
+    fn file(&self, path: &str, ms: u64) -> Verified {
+        let by = self.id().to_string();
+        let (kind, content) = (FileKind::File, Content::Text("the same".into()));
+        let path = path.to_owned();
+        let frame = FileFrame { path, kind, exec: false, mtime: 1, by, deleted: false, yielded: None, content };
+        frame.genesis(Stamp { ms }, &uuid(&mut OsEntropy)).unwrap()
+    }
+
+    /// Commits with a stone.
+    fn commits(&self, space: &SpaceId, record: &Verified) {
+        let result = self.engine.commit_in_thread(*space, vec![record.clone()]).unwrap();
         self.engine.committed(*space, None, &result);
+    }
+
+    fn writes(&self, space: &SpaceId, name: &str) {
+        self.commits(space, &self.doc(name));
+    }
+
+    /// How many of these new records would be held here.
+    fn holds_of(&self, space: &SpaceId, new: &[&Verified]) -> usize {
+        let new: BTreeMap<Sid, &Verified> = new.iter().map(|record| (record.sid(), *record)).collect();
+        let sids: Vec<Sid> = new.keys().copied().collect();
+        self.engine.judged(space, &sids, &|sid| new.get(sid).map(|record| (*record).clone())).len()
     }
 
     /// How many of the records that the other has more would be held here, and how many there are.
     fn would_hold(&self, other: &Self, space: &SpaceId) -> (usize, usize) {
-        let (own, theirs) = (self.records(space), other.records(space));
-        let new: Vec<Sid> = theirs.keys().filter(|sid| !own.contains_key(*sid)).copied().collect();
-        (self.engine.judged(space, &new, &|sid| theirs.get(sid).cloned()).len(), new.len())
+        let own = self.records(space);
+        let new = other.records(space).into_values().filter(|record| !own.contains_key(&record.sid()));
+        let new: Vec<Verified> = new.collect();
+        (self.holds_of(space, &new.iter().collect::<Vec<_>>()), new.len())
+    }
+
+    /// As a saga of that peer would bring them.
+    fn receives(&self, space: &SpaceId, from: &Self, new: &[Verified]) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        let (room, saga) = (runtime.block_on(self.engine.room(space, &from.id())).unwrap(), self.engine.new_saga_id());
+        self.engine.store().stage(space, &saga, new, &[]).unwrap();
+        let request =
+            CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+        runtime.block_on(self.engine.commit_received(&room, from.id(), saga, request, None)).unwrap();
     }
 
     fn member(&self, role: Role) -> Member {
@@ -299,6 +346,173 @@ fn members_frames_of_others_are_held() {
     assert_eq!(a.would_hold(&b, &space), (2, 2), "an admin of yesterday");
 }
 
+/// A founder, and a writer that is removed and whose versions come by way of others.
+fn founder_and_removed(written_before: impl FnOnce(&Home, &SpaceId)) -> (Home, Home, SpaceId) {
+    let (a, b) = (Home::new(1), Home::new(2));
+    let space = a.space();
+    a.meets(&b);
+    a.enters(space, &b, Role::Write);
+    b.meets(&a);
+    b.takes_all(&a, &space);
+    written_before(&b, &space);
+    a.takes_all(&b, &space);
+    a.engine.remove_member(&b.id()).unwrap();
+    (a, b, space)
+}
+
+/// A stone counts by its signature, and for the very records that were signed; without one nothing is taken.
+// Proves: SY-102
+#[test]
+fn forged_stones_say_nothing() {
+    let (a, b, space) = founder_and_removed(|_, _| {});
+    let (own, foreign) = (node(1).key, node(2).key);
+    let late = b.doc("late");
+    let tip = Tip { sid: late.sid(), address: late.address().clone() };
+    let stone = |key: &SigningKey, keystone: &Address, tip: &Tip| {
+        commit_stones(&Author { key, keystone }, vec![tip.clone()], 9, None).unwrap().remove(0)
+    };
+    let device = a.device();
+    let by_admin = stone(&own, &device, &tip);
+    assert_eq!(a.holds_of(&space, &[&late, &by_admin]), 0, "an admin's");
+    assert_eq!(a.holds_of(&space, &[&late]), 1, "no stone");
+    let in_the_name = stone(&foreign, &device, &tip);
+    assert_eq!(a.holds_of(&space, &[&late, &in_the_name]), 2, "the admin's keystone, and another node");
+    let (mut data, signed) = (by_admin.object().unwrap(), in_the_name.object().unwrap());
+    data["st"]["sig"] = signed["st"]["sig"].clone();
+    let all_but_signed = Verified::make("commit", Data::Json(data.into()), by_admin.relations().clone()).unwrap();
+    assert_eq!(a.holds_of(&space, &[&late, &all_but_signed]), 2, "the admin's in all but the signature");
+    let of_another = stone(&own, &device, &Tip { sid: b.doc("signed").sid(), ..tip });
+    assert_eq!(a.holds_of(&space, &[&late, &of_another]), 2, "the admin's, and not what was signed");
+}
+
+/// What rules give needs nobody's word: exactly what they give, of what is taken. An admin takes what says so and does not, and then all do.
+// Proves: SY-102
+#[test]
+fn what_only_says_that_it_follows_from_rules_is_held() {
+    let docs = RefCell::new(Vec::new());
+    let (a, b, space) = founder_and_removed(|b, space| {
+        let base = b.doc("one");
+        let tips = ["left", "right"].map(|name| b.edit(&base, name));
+        let files = [("path", 10), ("path", 20), ("elsewhere", 30)].map(|(path, ms)| b.file(path, ms));
+        docs.borrow_mut().extend([base].into_iter().chain(tips).chain(files));
+        docs.borrow().iter().for_each(|record| b.commits(space, record));
+    });
+    let docs = docs.into_inner();
+    let [base, left, right, owner, loser, other] = &docs[..] else { panic!("{docs:?}") };
+    let held = |record: &Verified| a.holds_of(&space, &[record]);
+    let mut load = |address: &Address| [base, left, right].into_iter().find(|it| it.address() == address).cloned();
+    let merged = merge_tips((left, right), &MergeStrategy::Optimistic, &mut load).unwrap();
+    let mut data = merged.object().unwrap();
+    data["name"] = "middle".into();
+    let forged = Verified::make("doc", Data::Json(data.into()), merged.relations().clone()).unwrap();
+    assert_eq!((held(&merged), held(&forged)), (0, 1), "a merge");
+
+    let yields = |loser: &Verified, owner: &Address| yield_frame(loser, owner).unwrap();
+    assert_eq!(held(&yields(loser, owner.address())), 0, "another file owns the path");
+    let nobody = Address::parse(&format!("file^{:064X}", 7)).unwrap();
+    let of_nobody = yields(loser, &nobody);
+    for (forged, what) in [
+        (&of_nobody, "nobody owns it"),
+        (&yields(owner, loser.address()), "it owns the path itself"),
+        (&yields(owner, owner.address()), "the owner is the file itself"),
+        (&yields(other, owner.address()), "the owner stands elsewhere"),
+    ] {
+        assert_eq!(held(forged), 1, "{what}");
+    }
+    let late = b.file("path", 1);
+    b.commits(&space, &late);
+    let new = b.records(&space).into_values().filter(|it| !a.records(&space).contains_key(&it.sid()));
+    let new: Vec<Verified> = new.chain([yields(owner, late.address())]).collect();
+    assert_eq!((a.holds_of(&space, &new.iter().collect::<Vec<_>>()), new.len()), (3, 3), "the owner is held");
+
+    let c = Home::new(3);
+    c.meets(&a);
+    c.meets(&b);
+    c.takes_all(&a, &space);
+    a.receives(&space, &b, &[forged.clone(), of_nobody.clone()]);
+    assert_eq!(a.engine.take_held(&space, None).unwrap(), 2);
+    assert!(a.records(&space).contains_key(&forged.sid()) && a.records(&space).contains_key(&of_nobody.sid()));
+    assert_eq!(c.would_hold(&a, &space), (0, 3), "both, and the stone of the admin");
+}
+
+/// What an admin who has not heard of the removal writes behind a removed writer's version does not make that version its own.
+// Proves: SY-102
+#[test]
+fn who_goes_on_from_what_is_held_does_not_vouch_for_it() {
+    let (a, b, c) = (Home::new(1), Home::new(2), Home::new(3));
+    let space = a.space();
+    let first = a.doc("first");
+    a.commits(&space, &first);
+    for (other, role) in [(&b, Role::Write), (&c, Role::Admin)] {
+        a.meets(other);
+        a.enters(space, other, role);
+    }
+    for (one, two) in [(&b, &a), (&c, &a), (&c, &b)] {
+        one.meets(two);
+    }
+    b.takes_all(&a, &space);
+    c.takes_all(&a, &space);
+    a.engine.remove_member(&b.id()).unwrap();
+    let second = b.edit(&first, "second");
+    b.commits(&space, &second);
+    assert_eq!(c.would_hold(&b, &space), (0, 2), "a writer's, as far as it knows");
+    c.takes_all(&b, &space);
+    c.commits(&space, &c.edit(&second, "third"));
+    a.meets(&c);
+    assert_eq!(a.would_hold(&c, &space), (4, 4), "both versions and both stones");
+    c.commits(&space, &c.doc("another"));
+    assert_eq!(a.would_hold(&c, &space), (6, 6), "what it commits behind that, too");
+}
+
+/// Whoever passes them on: versions count by the role of who wrote them, and the first frame of a space is moved by admins.
+// Proves: SY-102
+#[test]
+fn a_stone_counts_as_far_as_the_role_of_its_maker() {
+    for (role, held) in [(Role::Read, 4), (Role::Write, 2), (Role::Admin, 0)] {
+        let (a, b) = (Home::new(1), Home::new(2));
+        let space = a.space();
+        a.meets(&b);
+        a.enters(space, &b, role);
+        b.meets(&a);
+        b.takes_all(&a, &space);
+        b.writes(&space, "a version");
+        let first = b.records(&space).into_values().find(|it| it.address().ib() == "space").unwrap();
+        b.commits(&space, &b.edit(&first, "another name"));
+        assert_eq!(a.would_hold(&b, &space), (held, 4), "{role:?}");
+    }
+    let (a, b) = (Home::new(1), Home::new(2));
+    let space = a.space();
+    a.meets(&b);
+    a.enters(space, &b, Role::Write);
+    b.meets(&a);
+    b.takes_all(&a, &space);
+    b.writes(&space, "by a writer");
+    a.takes_all(&b, &space);
+    a.enters(space, &b, Role::Read);
+    b.writes(&space, "by a reader");
+    assert_eq!(a.would_hold(&b, &space), (2, 2), "made a reader");
+}
+
+/// Contents are given to whoever may read the space, while it is not paused.
+// Proves: SY-73
+#[test]
+fn contents_are_given_to_readers_only() {
+    let (a, b) = (Home::new(1), Home::new(2));
+    let space = a.space();
+    a.meets(&b);
+    let given = || a.engine.contents_for(&b.id(), &space).is_some();
+    assert!(!given(), "a stranger");
+    a.enters(space, &b, Role::Read);
+    assert!(given(), "a reader");
+    assert!(a.engine.contents_for(&b.id(), &SpaceId::from_bytes([9; 32])).is_none(), "another space");
+    a.engine.pause(space, true);
+    assert!(!given(), "paused");
+    a.engine.pause(space, false);
+    assert!(given());
+    a.engine.remove_member(&b.id()).unwrap();
+    assert!(!given(), "removed");
+}
+
 /// A saga may bring much, and keystones come in several rounds: each record is read once, a commit stone once more when
 /// the key of its maker is known.
 #[test]
@@ -338,7 +552,6 @@ fn what_came_is_read_once_however_often_it_is_judged() {
 // Proves: SY-102
 #[test]
 fn what_is_held_may_lack_what_nobody_has() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
     for by_hand in [true, false] {
         let (a, b) = (Home::new(1), Home::new(2));
         let space = a.space();
@@ -362,13 +575,10 @@ fn what_is_held_may_lack_what_nobody_has() {
         let (own, theirs) = (a.records(&space), b.records(&space));
         let new: Vec<Verified> =
             theirs.iter().filter(|(sid, _)| !own.contains_key(*sid)).map(|(_, record)| record.clone()).collect();
-        let (room, saga) = (runtime.block_on(a.engine.room(&space, &b.id())).unwrap(), a.engine.new_saga_id());
-        a.engine.store().stage(&space, &saga, &new, &[]).unwrap();
-        let request =
-            CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
-        runtime.block_on(a.engine.commit_received(&room, b.id(), saga, request, None)).unwrap();
+        a.receives(&space, &b, &new);
         let held = || a.engine.held(&space).iter().map(|from| from.records).sum::<usize>();
         assert_eq!((held(), a.records(&space).len()), (new.len(), own.len()));
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
         let room = || runtime.block_on(a.engine.room(&space, &b.id())).unwrap();
         let first = room();
         assert!(first.has_read_of(&room()), "what is held is read once");

@@ -153,6 +153,25 @@ impl Machine {
         self.finish(command, Some(input))
     }
 
+    /// Runs a command that must succeed while strace writes down these system calls of it, with the paths of descriptors.
+    #[track_caller]
+    pub(crate) fn traced(&self, calls: &str, to: &Path, home: &Path, args: &[&str], input: Option<&str>) {
+        let command = self.command_at(home, args);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-y", "-qq", "-s", "4096", "-e", &format!("trace={calls}"), "-o"]).arg(to);
+        strace.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => strace.env(name, value),
+                None => strace.env_remove(name),
+            };
+        }
+        strace.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+        strace.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = self.finish(strace, input);
+        assert_eq!(done.code, 0, "{args:?}: {done:?}");
+    }
+
     #[track_caller]
     fn finish(&self, mut command: Command, input: Option<&str>) -> Done {
         let mut child = command.spawn().unwrap();

@@ -12,7 +12,7 @@ pub(crate) use https::Https;
 pub(crate) use machine::{Done, Machine, Running};
 pub(crate) use netns::{Gate, Net, Side};
 pub(crate) use proxy::Proxy;
-pub(crate) use tree::{Dice, Entry, Snapshot, assert_same, copy, snapshot, write};
+pub(crate) use tree::{Dice, Entry, Snapshot, Written, assert_same, copy, snapshot, write};
 
 /// How long anything may take before a test says what it waited for. Far beyond what is needed, since nothing may
 /// depend on how busy this machine is.

@@ -116,8 +116,55 @@ fn read_dir(root: &Path, below: &str, table: &mut BTreeMap<String, Entry>) {
 }
 
 fn digest(path: &Path) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
-    Some(data_encoding::HEXLOWER.encode(&sealtide_crypto::sha256(&bytes)[..16]))
+    Some(digest_of(&fs::read(path).ok()?))
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&sealtide_crypto::sha256(bytes)[..16])
+}
+
+/// The content that was written last at each path, with renames applied: what must stand there in the end, and nothing else.
+pub(crate) struct Written(BTreeMap<String, String>);
+
+impl Written {
+    /// What stands in a directory.
+    pub(crate) fn of(root: &Path) -> Self {
+        Self(contents(&snapshot(root)))
+    }
+
+    #[track_caller]
+    pub(crate) fn write(&mut self, root: &Path, path: &str, content: impl AsRef<[u8]>) {
+        write(root, path, content.as_ref());
+        self.0.insert(path.to_owned(), digest_of(content.as_ref()));
+    }
+
+    /// Gives a directory another name.
+    #[track_caller]
+    pub(crate) fn rename(&mut self, root: &Path, from: &str, to: &str) {
+        fs::rename(root.join(from), root.join(to)).unwrap();
+        let moved = self.0.extract_if(.., |path, _| path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')));
+        let moved: Vec<_> = moved.map(|(path, digest)| (format!("{to}{}", &path[from.len()..]), digest)).collect();
+        self.0.extend(moved);
+    }
+
+    /// All of it stands in a directory, and nothing else.
+    #[track_caller]
+    pub(crate) fn assert_survived(&self, agreed: &Snapshot) {
+        let stands = contents(agreed);
+        let differ = |path: &&String| self.0.get(*path) != stands.get(*path);
+        let paths: std::collections::BTreeSet<&String> = self.0.keys().chain(stands.keys()).filter(differ).collect();
+        assert!(paths.is_empty(), "{} paths are not as they were written last: {paths:?}", paths.len());
+    }
+}
+
+/// The content of each file and the target of each link, by digest.
+fn contents(of: &Snapshot) -> BTreeMap<String, String> {
+    let content = |entry: &Entry| match entry {
+        Entry::File { digest, .. } => Some(digest.clone()),
+        Entry::Symlink { target } => Some(digest_of(target.as_bytes())),
+        Entry::EmptyDir => None,
+    };
+    of.0.iter().filter_map(|(path, entry)| Some((path.clone(), content(entry)?))).collect()
 }
 
 /// Copies all files and folders below a folder; sockets are left out.
