@@ -4,7 +4,7 @@ use std::io;
 
 use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
-use sealtide_sync::SagaState;
+use sealtide_sync::{Misfit, SagaState};
 
 use crate::run::Unreadable;
 
@@ -108,6 +108,10 @@ pub enum CommitError {
     /// A record to commit lists a chunk that is not stored here, or not any more.
     #[error("chunk {0} is not here")]
     NoChunk(ChunkHash),
+    /// No peer would take the space with these records. The store does not look for it: whoever makes records does, before
+    /// they are signed.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
     /// As for other writes.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -11,7 +11,7 @@ use sealtide_identity::authorship::{
 };
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{CommitError, CreateError, SpaceHandle, StoreError};
-use sealtide_sync::{CommitRequest, CommitResult, SpaceView};
+use sealtide_sync::{CommitRequest, CommitResult, Fitting, SpaceView};
 
 use crate::engine::Engine;
 use crate::world::World;
@@ -108,17 +108,19 @@ impl<W: World> Engine<W> {
     /// As [`Engine::create_space`], with more records of the same commit: the first members frame.
     ///
     /// # Errors
-    /// As the store reports.
+    /// As [`Engine::commit_local`].
     pub fn create_space_with(&self, first: Verified, more: Vec<Verified>) -> Result<SpaceId, CreateError> {
         let all: Vec<Verified> = std::iter::once(first.clone()).chain(more.iter().cloned()).collect();
+        Fitting::check(None, &all).map_err(CommitError::from)?;
         let stones = self.stones_for(new_tips(&all), None);
         self.store().create_space_with(first, more.into_iter().chain(stones).collect())
     }
 
-    /// Commits a local change and tells everybody. The frames of it are signed in the same commit.
+    /// Commits a local change and tells everybody. The frames of it are signed in the same commit. Whatever its records name is in the
+    /// space, or among them: a first frame comes with, or before, the one that follows it.
     ///
     /// # Errors
-    /// As the store reports.
+    /// [`CommitError::Misfit`] for what no peer would take, and as the store reports; then nothing is committed.
     // Spec: SY-103
     pub async fn commit_local(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
         let engine = self.clone();
@@ -127,6 +129,7 @@ impl<W: World> Engine<W> {
         let committed = tokio::spawn(async move {
             let slot = engine.stones().slot(&space);
             let mut last = slot.lock().await;
+            engine.check_fits(&space, &records)?;
             let tips = new_tips(&records);
             let (request, next) = engine.signed(&space, records, tips, &mut last);
             let result = engine.world().commit(engine.store(), space, request).await;
@@ -173,12 +176,19 @@ impl<W: World> Engine<W> {
     ) -> Result<CommitResult, CommitError> {
         let slot = self.stones().slot(&space);
         let mut last = slot.blocking_lock();
+        self.check_fits(&space, &records)?;
         let (mut request, next) = self.signed(&space, records, tips, &mut last);
         let made_ready = ready(&mut request).map_err(CommitError::from);
         let result = made_ready.and_then(|()| self.store().commit(&space, &request));
         self.drop_if_failed(&request, &result);
         *last = next.filter(|_| result.is_ok());
         result
+    }
+
+    /// Whether peers would take the space with these records. Asked before they are signed: a log takes nothing back.
+    fn check_fits(&self, space: &SpaceId, records: &[Verified]) -> Result<(), CommitError> {
+        let view = self.store().view(space).ok_or(StoreError::NoSpace(*space))?;
+        Ok(Fitting::check(Some(&view), records)?)
     }
 
     /// The request of a local commit, and what the newest own stone is after it.

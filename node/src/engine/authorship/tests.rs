@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sealtide_crypto::Seed;
 use sealtide_ibgib::{Data, Object, Relations, Stamp, evolve, genesis, space_genesis, uuid};
 use sealtide_store::Store;
-use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
+use sealtide_sync::{Introduction, Misfit, OwnIdentity, Proof, Refused};
 use serde_json::json;
 
 use super::*;
@@ -202,6 +202,36 @@ async fn commits_at_once_have_one_order() {
     let mut seqs: Vec<u64> = a.stones().iter().map(|commit| commit.seq).collect();
     seqs.sort_unstable();
     assert_eq!(seqs, (0..17).collect::<Vec<_>>());
+}
+
+// Proves: SY-14, SY-51
+#[tokio::test]
+async fn what_no_peer_would_take_is_not_committed() {
+    let a = Node::new(1);
+    let one = first("one");
+    let two = edit(&one, "two");
+    let mut data = two.object().unwrap();
+    data.insert("n".into(), 9.into());
+    let ninth = Verified::make("doc", Data::Json(data.into()), two.relations().clone()).unwrap();
+    let count = || a.view().info().unwrap().records;
+    let before = count();
+    let without = Misfit::Missing { record: two.address().clone(), link: one.address().clone() };
+    for (records, expected) in [
+        (vec![two.clone()], without.clone()),
+        (vec![one.clone(), ninth.clone()], Misfit::Counter(ninth.address().clone())),
+    ] {
+        let refused = a.engine.commit_local(a.space, records.clone()).await;
+        assert!(matches!(refused, Err(CommitError::Misfit(misfit)) if misfit == expected));
+        let (engine, space, of_thread) = (a.engine.clone(), a.space, records.clone());
+        let refused = tokio::task::spawn_blocking(move || engine.commit_in_thread(space, of_thread)).await.unwrap();
+        assert!(matches!(refused, Err(CommitError::Misfit(misfit)) if misfit == expected));
+        let begin = space_genesis("t", "data", "x", Stamp { ms: 1 }, &uuid(&mut OsEntropy));
+        let refused = a.engine.create_space_with(begin, records);
+        assert!(matches!(refused, Err(CreateError::Commit(CommitError::Misfit(misfit))) if misfit == expected));
+    }
+    assert_eq!((count(), a.engine.store().spaces().len()), (before, 1), "nothing of it stays");
+    a.commit([&two, &one]).await;
+    assert_eq!(a.stones().iter().map(|commit| commit.seq).max(), Some(1), "no stone was made for what was refused");
 }
 
 // Proves: SY-103

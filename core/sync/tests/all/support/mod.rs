@@ -173,6 +173,7 @@ impl SpaceView for MemSpace {
     }
 
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
+        self.reads.set(self.reads.get() + 1);
         self.facts(address)
     }
 
