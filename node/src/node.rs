@@ -3,6 +3,7 @@
 mod contents;
 mod devices;
 mod door;
+mod peers;
 mod ready;
 mod registry;
 mod relays;
@@ -319,12 +320,6 @@ impl Node {
     /// When this process opened the node, ms since 1970.
     pub fn started_ms(&self) -> u64 {
         self.0.started_ms
-    }
-
-    /// Reads and writes what is known of peers, one at a time, so that a row written anew takes no revocation back.
-    pub(crate) fn with_peers<T>(&self, change: impl FnOnce(&Known) -> T) -> T {
-        let _alone = lock(&self.0.peers);
-        change(&self.known())
     }
 
     // --- doors ---
