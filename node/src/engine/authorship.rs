@@ -12,6 +12,7 @@ use sealtide_identity::authorship::{
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{CommitError, CreateError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, Fitting, SpaceView};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::engine::Engine;
 use crate::world::World;
@@ -70,6 +71,12 @@ pub(super) struct Stones {
     checked: Mutex<BTreeMap<Sid, Option<Arc<Commit>>>>,
     /// Nodes whose key is held.
     known: Mutex<BTreeSet<NodeId>>,
+}
+
+/// The turn of whoever commits to a space.
+pub(super) struct Turn {
+    space: SpaceId,
+    last: OwnedMutexGuard<Last>,
 }
 
 impl Stones {
@@ -147,8 +154,7 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// As the store reports.
     pub(crate) fn commit_in_thread(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
-        let tips = new_tips(&records);
-        self.commit_with(space, records, tips, |_| Ok(()))
+        self.commit_in_turn(self.turn_to_commit(&space), records)
     }
 
     /// As [`Engine::commit_in_thread`], with records of others, `others`, that this node vouches for: its stones name
@@ -163,19 +169,31 @@ impl<W: World> Engine<W> {
         let mut tips = if vouched.is_empty() { new_tips(&others) } else { vouched };
         tips.extend(new_tips(&own));
         let records = others.into_iter().chain(own).collect();
-        self.commit_with(space, records, tips, |request| self.stage_lacking(&space, request))
+        self.commit_with(self.turn_to_commit(&space), records, tips, |request| self.stage_lacking(&space, request))
+    }
+
+    /// Waits until nobody else commits local changes to a space. Commits of one space have one order: a stone names the one before.
+    ///
+    /// # Panics
+    /// When called from an asynchronous task.
+    pub(super) fn turn_to_commit(&self, space: &SpaceId) -> Turn {
+        Turn { space: *space, last: self.stones().slot(space).blocking_lock_owned() }
+    }
+
+    /// As [`Engine::commit_in_thread`], in a turn that was waited for before.
+    pub(super) fn commit_in_turn(&self, turn: Turn, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
+        let tips = new_tips(&records);
+        self.commit_with(turn, records, tips, |_| Ok(()))
     }
 
     /// Commits records with stones that name `tips`; `ready` makes the request ready.
     fn commit_with(
         &self,
-        space: SpaceId,
+        Turn { space, mut last }: Turn,
         records: Vec<Verified>,
         tips: Vec<Tip>,
         ready: impl FnOnce(&mut CommitRequest) -> Result<(), StoreError>,
     ) -> Result<CommitResult, CommitError> {
-        let slot = self.stones().slot(&space);
-        let mut last = slot.blocking_lock();
         self.check_fits(&space, &records)?;
         let (mut request, next) = self.signed(&space, records, tips, &mut last);
         let made_ready = ready(&mut request).map_err(CommitError::from);
