@@ -238,7 +238,7 @@ impl Node {
         self.0.identity.id
     }
 
-    /// The store.
+    /// The store: to read. Changes go through [`Engine::commit_local`], which signs them and tells peers and folders.
     pub fn store(&self) -> &Store {
         &self.0.store
     }

@@ -172,6 +172,23 @@ pub struct CommitRequest {
     pub strict: bool,
 }
 
+impl CommitRequest {
+    /// A local change, whatever else happened meanwhile.
+    pub fn local(records: Vec<Verified>) -> Self {
+        Self { saga: None, staged: None, records, expected: Vec::new(), strict: false }
+    }
+
+    /// A local change that happens only where these timelines have these tips, in whatever order; none: where the timeline is not there.
+    pub fn local_if(records: Vec<Verified>, expected: Vec<(TimelineId, Vec<Sid>)>) -> Self {
+        Self { expected, strict: true, ..Self::local(records) }
+    }
+
+    /// All that a saga staged, whatever else happened meanwhile.
+    pub fn of_saga(saga: SagaId) -> Self {
+        Self { saga: Some(saga), ..Self::local(Vec::new()) }
+    }
+}
+
 /// What a commit did. Tips after a commit are the frames of a timeline that no other member frame has as ancestor,
 /// so the result does not depend on the order of commits.
 #[derive(Clone, Debug, PartialEq, Eq)]

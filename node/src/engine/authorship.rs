@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtide_crypto::{PublicKey, SigningKey};
-use sealtide_ibgib::{Address, FILE_IB, FileFrame, FrameFacts, Sid, Verified, merge_conflicts};
+use sealtide_ibgib::{Address, FILE_IB, FileFrame, FrameFacts, Sid, TimelineId, Verified, merge_conflicts};
 use sealtide_identity::authorship::{
     Author, Authors, COMMIT_IB, Commit, Tip, check_commit, commit_stones, read_commit,
 };
@@ -130,6 +130,30 @@ impl<W: World> Engine<W> {
     /// [`CommitError::Misfit`] for what no peer would take, and as the store reports; then nothing is committed.
     // Spec: SY-103
     pub async fn commit_local(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
+        self.commit_if(space, records, None).await
+    }
+
+    /// As [`Engine::commit_local`], only where these timelines still have these tips, in whatever order: those that were read before, or
+    /// none of a timeline that is not to be there. What somebody else wrote meanwhile is not overlooked.
+    ///
+    /// # Errors
+    /// [`CommitError::TipMoved`] names the first that moved: read it again, and make the change on that. Others as
+    /// [`Engine::commit_local`].
+    pub async fn commit_local_if(
+        &self,
+        space: SpaceId,
+        records: Vec<Verified>,
+        expected: Vec<(TimelineId, Vec<Sid>)>,
+    ) -> Result<CommitResult, CommitError> {
+        self.commit_if(space, records, Some(expected)).await
+    }
+
+    async fn commit_if(
+        &self,
+        space: SpaceId,
+        records: Vec<Verified>,
+        expected: Option<Vec<(TimelineId, Vec<Sid>)>>,
+    ) -> Result<CommitResult, CommitError> {
         let engine = self.clone();
         // In a task of its own: who asked may go away while the disk is at work, and a commit that nobody hears of
         // would stay here.
@@ -139,6 +163,10 @@ impl<W: World> Engine<W> {
             engine.check_fits(&space, &records)?;
             let tips = new_tips(&records);
             let (request, next) = engine.signed(&space, records, tips, &mut last);
+            let request = match expected {
+                None => request,
+                Some(expected) => CommitRequest::local_if(request.records, expected),
+            };
             let result = engine.world().commit(engine.store(), space, request).await;
             *last = next.filter(|_| result.is_ok());
             drop(last);
@@ -222,7 +250,7 @@ impl<W: World> Engine<W> {
         let stones = self.stones_for(tips, before.as_ref());
         let newest = stones.last().and_then(|stone| Some((stone.address().clone(), read_commit(stone)?.seq)));
         records.extend(stones);
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         (request, Some(newest.or(before)))
     }
 

@@ -184,7 +184,7 @@ impl<W: World> Engine<W> {
 
     /// Commits records that others made.
     fn commit_others(&self, space: &SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
-        let mut request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let mut request = CommitRequest::local(records);
         self.stage_lacking(space, &mut request)?;
         let result = self.store().commit(space, &request);
         self.drop_if_failed(&request, &result);

@@ -96,8 +96,7 @@ impl Scene {
     }
 
     fn put(&self, records: &[Verified]) {
-        let request =
-            CommitRequest { saga: None, staged: None, records: records.to_vec(), expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records.to_vec());
         self.store.commit(&self.space, &request).unwrap();
     }
 

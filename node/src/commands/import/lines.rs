@@ -84,7 +84,7 @@ impl<'a> Lines<'a> {
         let commit = |batch: &mut Vec<Verified>| {
             failpoint::hit("import_commit");
             let records = std::mem::take(batch);
-            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            let request = CommitRequest::local(records);
             store.commit(&space, &request).map(drop).map_err(store_failure)
         };
         // A local change has all its chunks; what is received may go without.

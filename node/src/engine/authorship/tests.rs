@@ -127,7 +127,7 @@ impl Node {
 
     /// As records arrive by a saga: nobody signs them here.
     fn put(&self, records: Vec<Verified>) {
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         self.engine.store().commit(&self.space, &request).unwrap();
     }
 
@@ -232,6 +232,27 @@ async fn what_no_peer_would_take_is_not_committed() {
     assert_eq!((count(), a.engine.store().spaces().len()), (before, 1), "nothing of it stays");
     a.commit([&two, &one]).await;
     assert_eq!(a.stones().iter().map(|commit| commit.seq).max(), Some(1), "no stone was made for what was refused");
+}
+
+#[tokio::test]
+async fn a_change_of_what_was_read_is_refused_where_that_has_moved() {
+    let a = Node::new(1);
+    let one = first("one");
+    let timeline = one.frame().unwrap().timeline;
+    let commit = |records: [&Verified; 1], tips: &[&Verified]| {
+        let expected = vec![(timeline, tips.iter().map(|tip| tip.sid()).collect())];
+        a.engine.commit_local_if(a.space, records.map(Clone::clone).to_vec(), expected)
+    };
+    commit([&one], &[]).await.unwrap();
+    let (two, beside) = (edit(&one, "two"), edit(&one, "beside"));
+    commit([&two], &[&one]).await.unwrap();
+    for tips in [&[][..], &[&one]] {
+        assert!(matches!(commit([&beside], tips).await, Err(CommitError::TipMoved(moved)) if moved == timeline));
+    }
+    assert_eq!(a.view().tip_sids(&timeline), [two.sid()], "there is still one newest version");
+    a.commit([&beside]).await;
+    commit([&edit(&two, "three")], &[&beside, &two]).await.unwrap();
+    assert_eq!(a.whose(&two), Authorship::Verified(a.id()));
 }
 
 // Proves: SY-103

@@ -78,7 +78,7 @@ impl Home {
         self.engine.store().adopt_space(*space).unwrap();
         self.label(*space);
         let records = other.records(space).into_values().collect();
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         let result = self.engine.store().commit(space, &request).unwrap();
         self.engine.committed(*space, None, &result);
     }
@@ -317,8 +317,7 @@ fn what_is_held_may_lack_what_nobody_has() {
             theirs.iter().filter(|(sid, _)| !own.contains_key(*sid)).map(|(_, record)| record.clone()).collect();
         let (room, saga) = (a.engine.room(&space, &b.id()).unwrap(), a.engine.new_saga_id());
         a.engine.store().stage(&space, &saga, &new, &[]).unwrap();
-        let request =
-            CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+        let request = CommitRequest::of_saga(saga);
         runtime.block_on(a.engine.commit_received(&room, b.id(), saga, request, None)).unwrap();
         let held = || a.engine.held(&space).iter().map(|from| from.records).sum::<usize>();
         assert_eq!((held(), a.records(&space).len()), (new.len(), own.len()));
