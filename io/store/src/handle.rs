@@ -99,13 +99,13 @@ pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<V
 /// As [`load_record`], for one whose sid is known: it is not worked out again.
 pub(crate) fn load_record_as(index: &Index, stored: &Stored, sid: Sid) -> io::Result<Option<Verified>> {
     match index.packs.get(&stored.place.pack) {
-        Some(pack) => read_as(pack, stored, |encoded| Verified::trusted_as(encoded, sid)),
+        Some(pack) => read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, sid)),
         None => Ok(None),
     }
 }
 
 fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
-    read_as(pack, stored, Verified::trusted)
+    read_as(pack, stored, Verified::from_own_log)
 }
 
 fn read_as(
@@ -142,7 +142,7 @@ fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
 impl Inner {
     /// Reads the record `sid`, which lies where `find` says.
     fn load(&self, sid: &Sid, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
-        self.read(find, |pack, stored| read_as(pack, stored, |encoded| Verified::trusted_as(encoded, *sid)))
+        self.read(find, |pack, stored| read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, *sid)))
     }
 
     fn read<T>(
