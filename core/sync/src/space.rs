@@ -111,6 +111,9 @@ impl Default for Snapshot {
 
 /// Read access to one space, for one saga. Everything answers about committed members of this space, except the
 /// `staged_*` methods, which answer about what this saga has staged.
+///
+/// No answer is an error: what a store cannot read it leaves out, as if it were not there, and tells in a way of its own
+/// (`Store::health`). Whoever draws conclusions from what is not there asks that first.
 pub trait SpaceView {
     /// The state right now.
     fn snapshot(&self) -> Arc<Snapshot>;
@@ -142,7 +145,8 @@ pub trait SpaceView {
     fn range_list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])>;
     /// Whether the whole chunk is stored on this node, in whatever space.
     fn has_chunk(&self, hash: &ChunkHash) -> bool;
-    /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it.
+    /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it. Not checked against the hash:
+    /// whoever receives all pieces of it checks the whole, as a saga does before it stages it.
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes>;
     /// Whether what `saga` has staged may become part of the space without these chunks, because nothing needs them that
     /// could not do without. Asked at the end, where [`crate::SagaConfig::may_lack`] is set. Spec: sync §4

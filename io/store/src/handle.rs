@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Refusal, Sid, TimelineId, Verified};
@@ -67,6 +68,8 @@ pub struct TimelineInfo {
 }
 
 /// Read access to one space of a store; stays usable, and empty, when the space is removed.
+///
+/// What the disk does not give back is left out of an answer, as if it were not there: [`crate::Store::health`] tells whether that happened.
 #[derive(Clone)]
 pub struct SpaceHandle {
     inner: Arc<Inner>,
@@ -79,10 +82,16 @@ impl std::fmt::Debug for SpaceHandle {
     }
 }
 
+/// Notes that an answer is without what should be in this pack: [`crate::Store::health`] tells.
+fn leave_out(pack: &Pack) {
+    pack.left_out.store(true, Ordering::Relaxed);
+}
+
 /// Reads a record; `None` when it is damaged or cannot be read, which is logged.
 pub(crate) fn load(packs: &Packs, stored: &Stored) -> Option<Verified> {
     let pack = packs.get(&stored.place.pack)?;
     read_record(pack, stored).unwrap_or_else(|error| {
+        leave_out(pack);
         tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
         None
     })
@@ -117,6 +126,7 @@ fn read_as(
     match trust(encoded) {
         Ok(record) => Ok(Some(record)),
         Err(refusal) => {
+            leave_out(pack);
             tracing::error!(pack = pack.number, offset = stored.place.offset, %refusal, "a stored record is no record");
             Ok(None)
         }
@@ -133,6 +143,7 @@ fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
             Ok(Some(body.slice(start..)))
         }
         Err(damage) => {
+            leave_out(pack);
             tracing::error!(%damage, "a record cannot be read");
             Ok(None)
         }
@@ -156,6 +167,7 @@ impl Inner {
             (Arc::clone(index.packs.get(&stored.place.pack)?), stored)
         };
         how(&pack, &stored).unwrap_or_else(|error| {
+            leave_out(&pack);
             tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
             None
         })
@@ -193,6 +205,7 @@ impl Inner {
             pack.file.read_at(info.start() + u64::from(offset), &mut bytes).map(|()| Some(bytes.into()))
         };
         piece.unwrap_or_else(|error| {
+            leave_out(&pack);
             tracing::error!(%error, chunk = %hash, "a chunk cannot be read");
             None
         })

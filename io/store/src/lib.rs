@@ -46,7 +46,7 @@ mod verify;
 
 pub use collect::{Collected, Collecting, GivenUp};
 pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};
-pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
+pub use error::{CommitError, CreateError, Damage, OpenError, StoreError, Unhealthy};
 pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};
 pub use handle::{SpaceHandle, SpaceInfo, TimelineInfo};
 pub use snapshot::{Snapshot, SnapshotPack};

@@ -234,7 +234,11 @@ impl<W: World> Engine<W> {
     /// Whether peers would take the space with these records. Asked before they are signed: a log takes nothing back.
     fn check_fits(&self, space: &SpaceId, records: &[Verified]) -> Result<(), CommitError> {
         let view = self.store().view(space).ok_or(StoreError::NoSpace(*space))?;
-        Ok(Fitting::check(Some(&view), records)?)
+        Fitting::check(Some(&view), records).map_err(|misfit| match self.store().health() {
+            // What is missing may be there.
+            Err(_) => StoreError::Failed.into(),
+            Ok(()) => misfit.into(),
+        })
     }
 
     /// The request of a local commit, and what the newest own stone is after it.
