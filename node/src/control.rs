@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::api::{Progress, Request, execute};
@@ -147,7 +147,7 @@ async fn serve(host: Host, stream: UnixStream) {
         }
     };
     let ends_node = matches!(request, Request::Down);
-    let (progress, mut told) = mpsc::unbounded_channel();
+    let (progress, mut told) = Progress::channel();
     let work = host.execute(request, &progress);
     tokio::pin!(work);
     // A client that goes away ends its command.
@@ -202,7 +202,7 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
         let lost = || Failure::failed(LOST, "the running node went away before it answered");
         let Ok(Some(line)) = lines.next_line().await else { return Some(Err(lost())) };
         match serde_json::from_str(&line) {
-            Ok(Line::Progress(told)) => drop(progress.send(told)),
+            Ok(Line::Progress(told)) => drop(progress.tell(told)),
             Ok(Line::Result(result)) => {
                 if matches!(request, Request::Down) {
                     while let Ok(Some(_)) = lines.next_line().await {}
