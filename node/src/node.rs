@@ -4,12 +4,14 @@ mod contents;
 mod devices;
 mod door;
 mod peers;
+mod program;
 mod ready;
 mod registry;
 mod relays;
 mod spaces;
 mod whereabouts;
 
+pub use program::Document;
 pub(crate) use relays::BEHIND_PROXIES;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -497,10 +499,15 @@ impl Node {
         lock(&self.0.doors).gateway.as_ref().map(Server::address)
     }
 
-    /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time.
+    /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time. What it begins goes on
+    /// in tasks and threads that hold the node, until [`Node::shutdown`]: that ends them in order, and is for the owner to call before
+    /// the runtime ends.
     ///
     /// # Errors
     /// When a shared folder cannot be opened it is listed as failed; the node serves the others.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time and I/O, which stays as long as the node serves.
     pub fn serve(&self) -> Result<(), Failure> {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());
