@@ -19,8 +19,35 @@ use crate::failure::Failure;
 use crate::node::Node;
 use crate::recovery::RecoveryWords;
 
-/// Lines that a long command sends while it works: `{"phase":…,"items":[done,all],"bytes":[done,all],"text":…}`.
-pub type Progress = mpsc::UnboundedSender<Value>;
+/// Where a long command tells what it does while it works: `{"phase":…,"items":[done,all],"bytes":[done,all],"text":…}`.
+///
+/// Whoever takes the lines is taken to wait for the command: when the receiving end is dropped, work that takes long stops and leaves
+/// nothing behind (exit 130, `interrupted`). Whoever wants the command and no lines says [`Progress::none`].
+#[derive(Clone, Debug)]
+pub struct Progress(Option<mpsc::UnboundedSender<Value>>);
+
+impl Progress {
+    /// Progress, and where its lines come out. They pile up until they are read.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Value>) {
+        let (lines, told) = mpsc::unbounded_channel();
+        (Self(Some(lines)), told)
+    }
+
+    /// Nobody wants the lines, and the work goes on to its end.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Tells a line; `false` when whoever took them went away.
+    pub(crate) fn tell(&self, line: Value) -> bool {
+        self.0.as_ref().is_none_or(|lines| lines.send(line).is_ok())
+    }
+
+    /// Whether whoever took the lines went away.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(mpsc::UnboundedSender::is_closed)
+    }
+}
 
 /// What a command asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -367,7 +394,7 @@ impl Request {
 /// Does what a request asks.
 ///
 /// # Errors
-/// A [`Failure`] with the exit code of the command.
+/// A [`Failure`] with the exit code of the command; `interrupted` when the other end of `progress` was dropped.
 pub async fn execute(node: &Node, request: Request, progress: &Progress) -> Result<Value, Failure> {
     match request {
         Request::Status => commands::blocking("status", node, commands::status::status).await,

@@ -296,8 +296,7 @@ impl Audit {
             Some((space, tip)) => (space, evolve(&tip, data, Relations::new(), stamp)),
             None => (self.make_space(stamp)?, genesis("audit", data, Relations::new(), stamp, &uuid(&mut OsEntropy))),
         };
-        let request =
-            CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(vec![record]);
         self.store.commit(&space, &request).map_err(|error| Failure::failed("store", error.to_string()))?;
         state.checkpoints += 1;
         state.covered = state.seq;

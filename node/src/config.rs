@@ -331,7 +331,7 @@ impl Config {
     }
 
     /// What holds where nobody sets anything.
-    pub(crate) fn defaults() -> Self {
+    pub fn defaults() -> Self {
         let default =
             |setting: &'static Setting| ((setting.section, setting.key), (setting.default.to_owned(), Origin::Default));
         Self { values: settings().map(default).collect() }

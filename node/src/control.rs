@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::api::{Progress, Request, execute};
@@ -147,7 +147,7 @@ async fn serve(host: Host, stream: UnixStream) {
         }
     };
     let ends_node = matches!(request, Request::Down);
-    let (progress, mut told) = mpsc::unbounded_channel();
+    let (progress, mut told) = Progress::channel();
     let work = host.execute(request, &progress);
     tokio::pin!(work);
     // A client that goes away ends its command.
@@ -202,7 +202,7 @@ pub async fn ask(socket: &Path, request: &Request, progress: &Progress) -> Optio
         let lost = || Failure::failed(LOST, "the running node went away before it answered");
         let Ok(Some(line)) = lines.next_line().await else { return Some(Err(lost())) };
         match serde_json::from_str(&line) {
-            Ok(Line::Progress(told)) => drop(progress.send(told)),
+            Ok(Line::Progress(told)) => drop(progress.tell(told)),
             Ok(Line::Result(result)) => {
                 if matches!(request, Request::Down) {
                     while let Ok(Some(_)) = lines.next_line().await {}
@@ -304,7 +304,7 @@ mod tests {
         let _open = ControlSocket::open(socket.clone(), Host::Node(node)).unwrap();
         let mode = || std::fs::metadata(&socket).unwrap().permissions().mode();
         assert_eq!(mode() & 0o777, 0o600);
-        let (progress, _told) = mpsc::unbounded_channel();
+        let progress = Progress::none();
         assert!(ask(&socket, &Request::Status, &progress).await.unwrap().is_ok(), "the own user");
         if !rustix::process::geteuid().is_root() {
             return;
@@ -340,7 +340,7 @@ mod tests {
             line.clear();
             assert_ne!(std::io::BufRead::read_line(&mut told, &mut line).unwrap(), 0, "it ended");
         }
-        let (progress, _told) = mpsc::unbounded_channel();
+        let progress = Progress::none();
         assert!(ask(&socket, &Request::Status, &progress).await.is_none());
         assert!(nobody.wait().unwrap().success(), "it heard something");
     }

@@ -81,19 +81,19 @@ impl Known {
         self.peer(node).map(|peer| peer.name).filter(|name| !name.is_empty())
     }
 
-    /// Writes a peer.
+    /// Writes a peer, whole: under the lock of `Node::with_peers`, or a revocation that came in between is taken back.
     ///
     /// # Errors
     /// As the store reports.
-    pub fn put_peer(&self, peer: &Peer) -> Result<(), FactsError> {
+    pub(crate) fn put_peer(&self, peer: &Peer) -> Result<(), FactsError> {
         self.0.facts().put_peer(peer)
     }
 
-    /// Throws a peer out: its grants go, its row stays.
+    /// Marks a peer as thrown out; its grants go, its row stays. A part of [`crate::node::Node::revoke_peer`].
     ///
     /// # Errors
     /// As the store reports.
-    pub fn revoke_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
+    pub(crate) fn revoke_peer(&self, node: &NodeId) -> Result<bool, FactsError> {
         self.0.facts().revoke_peer(node)
     }
 

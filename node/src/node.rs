@@ -3,12 +3,15 @@
 mod contents;
 mod devices;
 mod door;
+mod peers;
+mod program;
 mod ready;
 mod registry;
 mod relays;
 mod spaces;
 mod whereabouts;
 
+pub use program::Document;
 pub(crate) use relays::BEHIND_PROXIES;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -237,7 +240,7 @@ impl Node {
         self.0.identity.id
     }
 
-    /// The store.
+    /// The store: to read. Changes go through [`Engine::commit_local`], which signs them and tells peers and folders.
     pub fn store(&self) -> &Store {
         &self.0.store
     }
@@ -319,12 +322,6 @@ impl Node {
     /// When this process opened the node, ms since 1970.
     pub fn started_ms(&self) -> u64 {
         self.0.started_ms
-    }
-
-    /// Reads and writes what is known of peers, one at a time, so that a row written anew takes no revocation back.
-    pub(crate) fn with_peers<T>(&self, change: impl FnOnce(&Known) -> T) -> T {
-        let _alone = lock(&self.0.peers);
-        change(&self.known())
     }
 
     // --- doors ---
@@ -502,10 +499,15 @@ impl Node {
         lock(&self.0.doors).gateway.as_ref().map(Server::address)
     }
 
-    /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time.
+    /// Begins to serve: takes sessions in, dials known peers, opens the folders. Does nothing the second time. What it begins goes on
+    /// in tasks and threads that hold the node, until [`Node::shutdown`]: that ends them in order, and is for the owner to call before
+    /// the runtime ends.
     ///
     /// # Errors
     /// When a shared folder cannot be opened it is listed as failed; the node serves the others.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time and I/O, which stays as long as the node serves.
     pub fn serve(&self) -> Result<(), Failure> {
         if std::mem::replace(&mut lock(&self.0.doors).serving, true) {
             return Ok(());

@@ -14,6 +14,8 @@ use sealtide_sync::{CommitRequest, CommitResult, SagaId};
 
 use sealtide_identity::{InviteId, SpaceId};
 
+pub use sealtide_store::OsEntropy;
+
 /// What a saga received, on its way into the store.
 #[derive(Clone, Debug, Default)]
 pub struct Staged {
@@ -103,14 +105,4 @@ pub trait PeerChannel: Send + Sync + 'static {
     fn release(&self, bytes: u64);
     /// Ends the channel in order, after everything sent.
     fn finish(&self);
-}
-
-/// Random bytes of the operating system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OsEntropy;
-
-impl Entropy for OsEntropy {
-    fn fill(&mut self, out: &mut [u8]) {
-        getrandom::fill(out).expect("the operating system gives random bytes");
-    }
 }

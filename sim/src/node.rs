@@ -169,7 +169,7 @@ impl SimNode {
             engine.known().put_grant(&grant).expect("the facts can be written");
             if *node != self.0.id {
                 let peer = Peer::new(*node, sealtide_node::world::World::now(engine.world()));
-                engine.known().put_peer(&peer).expect("the facts can be written");
+                engine.store().facts().put_peer(&peer).expect("the facts can be written");
             }
         }
         engine.grants_changed();

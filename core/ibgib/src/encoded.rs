@@ -31,8 +31,9 @@ pub enum Data {
 
 /// A record that passed strict acceptance: bytes, address and strong id belong together. Cheap to clone.
 ///
-/// There is no other way to make one than [`Verified::accept`] and the makers of this crate
-/// ([`Verified::make`], `genesis`, `evolve`, `stone`, …), and a store commits nothing else.
+/// It is made by [`Verified::accept`] and the makers of this crate ([`Verified::make`], `genesis`, `evolve`, `stone`, …), and a store
+/// commits nothing else. One way in checks no hash: [`Verified::from_own_log`], by which a store takes back what it wrote. Whoever calls
+/// that says that the bytes were accepted before and are the same still; for any others the type proves nothing any more.
 #[derive(Clone)]
 pub struct Verified(Arc<Inner>);
 
@@ -63,20 +64,23 @@ impl Verified {
         accept::check(encoded, Hashing::Recompute).map(|inner| Self(Arc::new(inner)))
     }
 
-    /// Takes back bytes that this node itself accepted before (read from its own log, integrity checked there):
-    /// parses and checks the form, but does not hash again. The sid is computed when asked for.
+    /// For stores alone: takes back bytes that this node itself accepted before, read from its own log, where a checksum vouches for
+    /// them. Checks the form, and **no hash**: of any other bytes it makes records whose address says something else than they do. The
+    /// sid is computed when asked for.
     ///
     /// # Errors
     /// A [`Refusal`] when the bytes are no record at all.
-    pub fn trusted(encoded: Bytes) -> Result<Self, Refusal> {
+    #[doc(hidden)]
+    pub fn from_own_log(encoded: Bytes) -> Result<Self, Refusal> {
         accept::check(encoded, Hashing::Trust).map(|inner| Self(Arc::new(inner)))
     }
 
-    /// As [`Verified::trusted`], for bytes that are kept under their sid: it is not computed again.
+    /// As [`Verified::from_own_log`], for bytes that are kept under their sid, which is believed too: it is not computed again.
     ///
     /// # Errors
-    /// As [`Verified::trusted`].
-    pub fn trusted_as(encoded: Bytes, sid: Sid) -> Result<Self, Refusal> {
+    /// As [`Verified::from_own_log`].
+    #[doc(hidden)]
+    pub fn from_own_log_as(encoded: Bytes, sid: Sid) -> Result<Self, Refusal> {
         let inner = accept::check(encoded, Hashing::Trust)?;
         Ok(Self(Arc::new(Inner { sid: OnceLock::from(sid), ..inner })))
     }

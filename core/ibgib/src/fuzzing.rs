@@ -11,7 +11,7 @@ use crate::{Verified, plumbing};
 /// Any bytes as an encoded record. What is accepted is made again from its parts and gives the same bytes.
 pub fn record(input: &[u8]) {
     let encoded = Bytes::copy_from_slice(input);
-    let trusted = Verified::trusted(encoded.clone());
+    let trusted = Verified::from_own_log(encoded.clone());
     let Ok(accepted) = Verified::accept(encoded) else { return };
     let trusted = trusted.expect("what is accepted can be taken back");
     assert_eq!(trusted.sid(), accepted.sid());

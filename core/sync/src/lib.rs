@@ -6,6 +6,7 @@
 
 mod cbor;
 mod control;
+mod fitting;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod message;
@@ -17,6 +18,7 @@ mod summary;
 mod tips;
 
 pub use control::{Control, ControlInput, ControlOutput, Introduction, OwnIdentity, Proof, SagaState, SpaceOffer};
+pub use fitting::{Fitting, Misfit};
 pub use message::{AbortCode, CHUNK_PIECE_BYTES_MAX, Facts, MESSAGE_BYTES_MAX, Message, MessageError, Refused};
 pub use saga::{
     Chain, ContextKind, Contexts, Direction, Ledger, Limits, Mode, OpenHead, Saga, SagaConfig, SagaId, SagaInput,

@@ -156,6 +156,9 @@ impl From<(u64, Sid)> for BulkItem {
 
 /// Read access to one space, for one saga. Everything answers about committed members of this space, except the
 /// `staged_*` methods, which answer about what this saga has staged.
+///
+/// No answer is an error: what a store cannot read it leaves out, as if it were not there, and tells in a way of its own
+/// (`Store::health`). Whoever draws conclusions from what is not there asks that first.
 pub trait SpaceView {
     /// The state right now.
     fn snapshot(&self) -> Arc<Snapshot>;
@@ -195,7 +198,8 @@ pub trait SpaceView {
     fn range_list(&self, lo: &RangeBound, hi: &RangeBound, limit: usize) -> Vec<(u64, [u8; 32])>;
     /// Whether the whole chunk is stored on this node, in whatever space.
     fn has_chunk(&self, hash: &ChunkHash) -> bool;
-    /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it.
+    /// Up to `limit` bytes of a chunk from `offset`, only if a manifest or page that is a member lists it. Not checked against the hash:
+    /// whoever receives all pieces of it checks the whole, as a saga does before it stages it.
     fn chunk(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes>;
     /// Whether what `saga` has staged may become part of the space without these chunks, because nothing needs them that
     /// could not do without. Asked at the end, where [`crate::SagaConfig::may_lack`] is set. Spec: sync §4
@@ -223,6 +227,23 @@ pub struct CommitRequest {
     pub expected: Vec<(TimelineId, Vec<Sid>)>,
     /// Refuse (`TipMoved`) instead of keeping both tips when a timeline moved. Spec: ibgib §14.3.
     pub strict: bool,
+}
+
+impl CommitRequest {
+    /// A local change, whatever else happened meanwhile.
+    pub fn local(records: Vec<Verified>) -> Self {
+        Self { saga: None, staged: None, records, expected: Vec::new(), strict: false }
+    }
+
+    /// A local change that happens only where these timelines have these tips, in whatever order; none: where the timeline is not there.
+    pub fn local_if(records: Vec<Verified>, expected: Vec<(TimelineId, Vec<Sid>)>) -> Self {
+        Self { expected, strict: true, ..Self::local(records) }
+    }
+
+    /// All that a saga staged, whatever else happened meanwhile.
+    pub fn of_saga(saga: SagaId) -> Self {
+        Self { saga: Some(saga), ..Self::local(Vec::new()) }
+    }
 }
 
 /// What a commit did. Tips after a commit are the frames of a timeline that no other member frame has as ancestor,

@@ -47,12 +47,12 @@ pub fn run(fresh: &mut dyn FnMut() -> Reopen) {
 
 /// A local change.
 pub fn local(records: Vec<Verified>) -> CommitRequest {
-    CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false }
+    CommitRequest::local(records)
 }
 
 /// The commit of all that a saga staged.
 pub fn of_saga(saga: SagaId) -> CommitRequest {
-    CommitRequest { saga: Some(saga), staged: None, records: Vec::new(), expected: Vec::new(), strict: false }
+    CommitRequest::of_saga(saga)
 }
 
 /// The first frame of a space.

@@ -41,7 +41,7 @@ impl Store {
     /// Puts what a saga has staged into its draft; with the tips of all its timelines when it `is_last`. Spec: store, "Drafts".
     pub(crate) fn draft(&self, log: &mut Log, txn: u64, space: &SpaceId, is_last: bool) -> Result<(), StoreError> {
         let facts = guard(&self.inner.staged_facts).remove(&txn).unwrap_or_default();
-        let none = CommitRequest { saga: None, staged: None, records: vec![], expected: vec![], strict: false };
+        let none = CommitRequest::local(vec![]);
         let mut moving = Moving::new(log, &self.inner, Some(txn));
         let plan = {
             let index = read(&self.inner.index);

@@ -4,7 +4,7 @@ use std::io;
 
 use sealtide_ibgib::{ChunkHash, Sid, TimelineId};
 use sealtide_identity::SpaceId;
-use sealtide_sync::SagaState;
+use sealtide_sync::{Misfit, SagaState};
 
 use crate::run::Unreadable;
 
@@ -64,6 +64,22 @@ pub enum OpenError {
     },
 }
 
+/// What is wrong with a store that is open. Reads leave out what they cannot read: until it is opened again, an answer that something is
+/// not there may mean that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unhealthy {
+    /// A run of the index is not what was written. Nothing more is written.
+    #[error("a part of the index was damaged: open the store again, which makes it anew from the packs")]
+    Index,
+    /// An earlier write failed, so what is durable is unknown. Nothing more is written.
+    #[error("an earlier write failed: look at the disk, then open the store again")]
+    Write,
+    /// A record or chunk of this pack could not be read. [`crate::Store::verify`] tells which.
+    #[error("a record or chunk in pack {0} could not be read: look at the disk, and verify the store")]
+    Pack(u32),
+}
+
 /// Why something was not stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +124,10 @@ pub enum CommitError {
     /// A record to commit lists a chunk that is not stored here, or not any more.
     #[error("chunk {0} is not here")]
     NoChunk(ChunkHash),
+    /// No peer would take the space with these records. The store does not look for it: whoever makes records does, before
+    /// they are signed.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
     /// As for other writes.
     #[error(transparent)]
     Store(#[from] StoreError),

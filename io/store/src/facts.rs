@@ -497,7 +497,8 @@ impl Facts {
         row.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()
     }
 
-    /// Writes a peer, whole.
+    /// Writes a peer, whole. Whoever read it before and changes it here takes back what was written in between, a revocation too:
+    /// [`Facts::update_peer`] does not.
     ///
     /// # Errors
     /// [`FactsError`].
@@ -524,7 +525,10 @@ impl Facts {
         Ok(true)
     }
 
-    /// Throws a peer out in one transaction: it is marked and all its grants go. Spec: ibgib §12.5.
+    /// Throws a peer out in one transaction: it is marked and all its grants go; `false` when it is not known. Spec: ibgib §12.5.
+    ///
+    /// No more than these rows: sessions that stand, sagas at work, open invites, and lists of members that name the peer are for the
+    /// caller. In a node `Node::revoke_peer` does all of it.
     ///
     /// # Errors
     /// [`FactsError`].

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Refusal, Sid, TimelineId, Verified};
@@ -67,6 +68,8 @@ pub struct TimelineInfo {
 }
 
 /// Read access to one space of a store; stays usable, and empty, when the space is removed.
+///
+/// What the disk does not give back is left out of an answer, as if it were not there: [`crate::Store::health`] tells whether that happened.
 #[derive(Clone)]
 pub struct SpaceHandle {
     inner: Arc<Inner>,
@@ -79,10 +82,16 @@ impl std::fmt::Debug for SpaceHandle {
     }
 }
 
+/// Notes that an answer is without what should be in this pack: [`crate::Store::health`] tells.
+fn leave_out(pack: &Pack) {
+    pack.left_out.store(true, Ordering::Relaxed);
+}
+
 /// Reads a record; `None` when it is damaged or cannot be read, which is logged.
 pub(crate) fn load(packs: &Packs, stored: &Stored) -> Option<Verified> {
     let pack = packs.get(&stored.place.pack)?;
     read_record(pack, stored).unwrap_or_else(|error| {
+        leave_out(pack);
         tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
         None
     })
@@ -99,13 +108,13 @@ pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<V
 /// As [`load_record`], for one whose sid is known: it is not worked out again.
 pub(crate) fn load_record_as(index: &Index, stored: &Stored, sid: Sid) -> io::Result<Option<Verified>> {
     match index.packs.get(&stored.place.pack) {
-        Some(pack) => read_as(pack, stored, |encoded| Verified::trusted_as(encoded, sid)),
+        Some(pack) => read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, sid)),
         None => Ok(None),
     }
 }
 
 fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
-    read_as(pack, stored, Verified::trusted)
+    read_as(pack, stored, Verified::from_own_log)
 }
 
 fn read_as(
@@ -117,6 +126,7 @@ fn read_as(
     match trust(encoded) {
         Ok(record) => Ok(Some(record)),
         Err(refusal) => {
+            leave_out(pack);
             tracing::error!(pack = pack.number, offset = stored.place.offset, %refusal, "a stored record is no record");
             Ok(None)
         }
@@ -147,6 +157,7 @@ fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
     match pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize)? {
         Ok((_, body)) => Ok(Some(record_of(body, stored))),
         Err(damage) => {
+            leave_out(pack);
             tracing::error!(%damage, "a record cannot be read");
             Ok(None)
         }
@@ -156,7 +167,7 @@ fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
 impl Inner {
     /// Reads the record `sid`, which lies where `find` says.
     fn load(&self, sid: &Sid, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
-        self.read(find, |pack, stored| read_as(pack, stored, |encoded| Verified::trusted_as(encoded, *sid)))
+        self.read(find, |pack, stored| read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, *sid)))
     }
 
     fn read<T>(
@@ -170,6 +181,7 @@ impl Inner {
             (Arc::clone(index.packs.get(&stored.place.pack)?), stored)
         };
         how(&pack, &stored).unwrap_or_else(|error| {
+            leave_out(&pack);
             tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
             None
         })
@@ -207,6 +219,7 @@ impl Inner {
             pack.file.read_at(info.start() + u64::from(offset), &mut bytes).map(|()| Some(bytes.into()))
         };
         piece.unwrap_or_else(|error| {
+            leave_out(&pack);
             tracing::error!(%error, chunk = %hash, "a chunk cannot be read");
             None
         })

@@ -18,6 +18,7 @@ pub mod conformance;
 mod disk;
 mod draft;
 mod durable;
+mod entropy;
 mod entry;
 mod erase;
 mod error;
@@ -46,7 +47,8 @@ mod verify;
 
 pub use collect::{Collected, Collecting, GivenUp};
 pub use disk::{Disk, DiskFile, FACTS_FILE, FsDisk};
-pub use error::{CommitError, CreateError, Damage, OpenError, StoreError};
+pub use entropy::OsEntropy;
+pub use error::{CommitError, CreateError, Damage, OpenError, StoreError, Unhealthy};
 pub use facts::{EnrolError, Facts, FactsError, Peer, SpaceLabel};
 pub use handle::{SpaceHandle, SpaceInfo, TimelineInfo};
 pub use snapshot::{Snapshot, SnapshotPack};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sealtide_crypto::blake3;
 
@@ -33,6 +34,8 @@ pub(crate) struct Pack {
     pub(crate) number: u32,
     pub(crate) key: PackKey,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// Whether something that should be in it could not be read, and was left out of an answer.
+    pub(crate) left_out: AtomicBool,
 }
 
 /// The name of pack `number`.
@@ -48,7 +51,11 @@ impl Pack {
         file.append(&Self::head(number, &key))?;
         file.sync()?;
         disk.sync_folder(FOLDER)?;
-        Ok(Self { number, key, file })
+        Ok(Self::of(number, key, file))
+    }
+
+    fn of(number: u32, key: PackKey, file: Arc<dyn DiskFile>) -> Self {
+        Self { number, key, file, left_out: AtomicBool::new(false) }
     }
 
     fn head(number: u32, key: &PackKey) -> Vec<u8> {
@@ -71,7 +78,7 @@ impl Pack {
         let mut key = [0; 32];
         key.copy_from_slice(&head[24..56]);
         let key = PackKey(key);
-        Ok((head[..] == Self::head(number, &key)).then_some(Self { number, key, file }))
+        Ok((head[..] == Self::head(number, &key)).then(|| Self::of(number, key, file)))
     }
 
     pub(crate) fn damage(&self, offset: u64, what: impl Into<String>) -> Damage {

@@ -315,7 +315,7 @@ impl Store {
     pub fn create_space_with(&self, first: Verified, more: Vec<Verified>) -> Result<SpaceId, CreateError> {
         let space = space_of(&first).ok_or_else(|| CreateError::NotSpace(first.address().to_string()))?;
         let records = std::iter::once(first).chain(more).collect();
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         let mut log = self.writer()?;
         if read(&self.inner.index).spaces.contains_key(&space) {
             return Err(CreateError::Exists(space));
@@ -513,6 +513,9 @@ impl Store {
 
     /// Makes everything a saga staged, or the records of a local change, visible at once and durably.
     /// Spec: ibgib §14.3.
+    ///
+    /// This is the log and no more: nothing is signed, it is not looked whether a peer would take the space afterwards, and no peer
+    /// hears of it. In a node that is the engine's: `Engine::commit_local`, `Engine::commit_local_if`.
     ///
     /// # Errors
     /// [`CommitError`]; then nothing of it is visible. After [`StoreError::Failed`] the store must be opened again

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sealtide_crypto::blake3;
@@ -17,7 +18,7 @@ use crate::cache::Cache;
 use crate::disk::Disk;
 use crate::draft::Draft;
 use crate::entry::{Entry, KIND_SEAL, UNKNOWN_ENTRY};
-use crate::error::{Damage, OpenError};
+use crate::error::{Damage, OpenError, Unhealthy};
 use crate::handle::SpaceHandle;
 use crate::index::{Index, Sums, Txn};
 use crate::log::Log;
@@ -53,6 +54,24 @@ impl VerifyReport {
 }
 
 impl Store {
+    /// Whether all that was read and written since the store was opened could be. Reads that come upon damage leave out what they
+    /// cannot read, and say so here. Waits for a write that is at work. It looks at nothing by itself: [`Store::verify`] does.
+    ///
+    /// # Errors
+    /// The first trouble.
+    pub fn health(&self) -> Result<(), Unhealthy> {
+        let has_failed = guard(&self.inner.log).failed || self.inner.durable.failed();
+        let index = read(&self.inner.index);
+        if index.runs.health.is_damaged() {
+            return Err(Unhealthy::Index);
+        }
+        if has_failed {
+            return Err(Unhealthy::Write);
+        }
+        let left_out = index.packs.values().find(|pack| pack.left_out.load(Ordering::Relaxed));
+        left_out.map_or(Ok(()), |pack| Err(Unhealthy::Pack(pack.number)))
+    }
+
     /// Reads every byte of the store again: checksums, records by strict acceptance, hashes of chunks, runs, and the
     /// index against a rebuilt one: members, tips, sums and digests. `progress` is told (bytes read, bytes in all).
     /// Writing goes on meanwhile, only the end of the check holds it up. The rebuilt index needs as much room on the

@@ -78,7 +78,7 @@ fn write_home<W: Write>(
     let (mut done, mut items) = (0, 0);
     let mut told = |bytes: u64| {
         done += bytes;
-        let _ = progress.send(json!({"phase": "backup", "bytes": [done, total.max(done)]}));
+        progress.tell(json!({"phase": "backup", "bytes": [done, total.max(done)]}));
     };
     for (name, bytes) in &before {
         writer.item(name, bytes.len() as u64)?;

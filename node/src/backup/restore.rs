@@ -56,7 +56,7 @@ pub(crate) fn restore(home: &Home, order: &RestoreOrder, progress: &Progress) ->
         Unpacking { root: &next.0, another: *as_new_device, known: BTreeSet::new(), facts: None, done: 0 };
     while let Some((name, size)) = reader.item()? {
         unpacking.take(&mut reader, &name, size)?;
-        let _ = progress.send(json!({"phase": "restoring", "bytes": [unpacking.done, total]}));
+        progress.tell(json!({"phase": "restoring", "bytes": [unpacking.done, total]}));
     }
     let Unpacking { known, facts, done, .. } = unpacking;
     if !known.contains("node.key") {

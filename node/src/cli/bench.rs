@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::api::Progress;
 use crate::cli::Cx;
 use crate::commands::{join, ticket};
 use crate::config::Config;
@@ -120,7 +121,7 @@ async fn live(dir: &Path, edits: u32, bytes: usize) -> Result<Value, Failure> {
         device: false,
         timeout_s: 30,
     };
-    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress::none();
     join::join(&b, order, &progress).await?;
     let mut times = Vec::new();
     for edit in 0..edits {

@@ -29,10 +29,9 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use sealtide_crypto::Entropy;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::api::{Request, execute};
+use crate::api::{Progress, Request, execute};
 use crate::backup::RestoreOrder;
 use crate::commands::INTERRUPTED;
 use crate::commands::export::ExportFormat;
@@ -312,7 +311,7 @@ fn request_of(cx: &Cx, command: Command) -> Result<Request, Failure> {
 
 /// Makes a home of a backup; there is no node that could be asked.
 async fn restore(cx: Cx, file: PathBuf, as_new_device: bool) -> Result<u8, Failure> {
-    let (progress, told) = mpsc::unbounded_channel();
+    let (progress, told) = Progress::channel();
     let shown = tokio::spawn(progress::show(told, cx.out.clone()));
     let passphrase = Some(cx.config.text("identity", "passphrase_file")).filter(|file| !file.is_empty());
     let (home, passphrase_file) = (cx.home.clone(), passphrase.map(PathBuf::from));
@@ -335,7 +334,7 @@ async fn ask(cx: &Cx, request: Request) -> Result<u8, Failure> {
 pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> {
     // Requests and answers are JSON, which has no other names: said before anything is done.
     serde_json::to_value(&request).map_err(|_| not_utf8("the path of what this is about"))?;
-    let (progress, told) = mpsc::unbounded_channel();
+    let (progress, told) = Progress::channel();
     let mut shown = Some(tokio::spawn(progress::show(told, cx.out.clone())));
     let socket = cx.home.control_socket();
     let asked = control::ask(&socket, &request, &progress);
@@ -367,7 +366,7 @@ pub(crate) async fn answer(cx: &Cx, request: Request) -> Result<Value, Failure> 
 async fn alone(
     cx: &Cx,
     request: Request,
-    progress: &crate::api::Progress,
+    progress: &Progress,
     shown: &mut Option<JoinHandle<()>>,
 ) -> Result<Value, Failure> {
     if matches!(request, Request::Down | Request::Pause { .. } | Request::Resume { .. })

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::api::Request;
+use crate::api::{Progress, Request};
 use crate::cli::args::{RegistryCommand, ReleaseCommand, TierArg};
 use crate::cli::{Cx, answer, ask, make_home, progress, up};
 use crate::commands::keys::KeysRequest;
@@ -194,7 +194,7 @@ enum Ended {
 
 /// Follows as long as the node runs. `told` is what was said last: a node that came back begins with it.
 async fn follow_once(cx: &Cx, request: ReleaseRequest, told: &mut Option<Value>) -> Ended {
-    let (progress, mut lines) = mpsc::unbounded_channel();
+    let (progress, mut lines) = Progress::channel();
     let (shown, bars) = mpsc::unbounded_channel();
     let bars = tokio::spawn(progress::show(bars, cx.out.clone()));
     let socket = cx.home.control_socket();
@@ -239,15 +239,14 @@ async fn follow_once(cx: &Cx, request: ReleaseRequest, told: &mut Option<Value>)
 /// Checks a bundle in this process: no node, no network.
 async fn verify(cx: &Cx, file: PathBuf, trust: Option<PathBuf>) -> Result<u8, Failure> {
     let trust = trust.map(read_trust_file).transpose()?;
-    let (progress, told) = mpsc::unbounded_channel();
+    let (progress, told) = Progress::channel();
     let shown = tokio::spawn(progress::show(told, cx.out.clone()));
     let home = cx.home.clone();
     let checked = tokio::task::spawn_blocking(move || {
         let known = |registry: &str| known_trust(&home, registry);
         release::verify(&file, trust.as_deref(), known, &mut |now, manifest| {
             let (files, bytes) = (manifest.files.len(), manifest.unpacked_size);
-            let _ =
-                progress.send(json!({"phase": "verifying", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+            progress.tell(json!({"phase": "verifying", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
         })
     });
     let checked = checked.await.map_err(|error| Failure::failed("verify", error.to_string()))?;
@@ -263,7 +262,7 @@ fn known_trust(home: &Home, registry: &str) -> Result<Option<Trust>, Failure> {
         Err(failure) if failure.exit == Exit::NoStore => Ok(None),
         Err(failure) if failure.exit == Exit::Locked => {
             let request = Request::Release(ReleaseRequest::Trust { registry: registry.to_owned() });
-            let (progress, _) = mpsc::unbounded_channel();
+            let progress = Progress::none();
             let socket = home.control_socket();
             let asked = control::ask(&socket, &request, &progress);
             let told = Handle::current().block_on(asked).unwrap_or(Err(failure));

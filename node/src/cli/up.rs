@@ -10,7 +10,7 @@ use sealtide_identity::{RelayAddress, Role, SpaceId};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::api::Request;
+use crate::api::{Progress, Request};
 use crate::cli::args::UpArgs;
 use crate::cli::gateway;
 use crate::cli::{Cx, make_home};
@@ -45,7 +45,7 @@ pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
         })?);
     }
     let made = make_home(&cx, args.name.as_deref(), args.recovery_out.as_deref())?;
-    let (progress, _) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress::none();
     // A node that runs already is handed the directories.
     let request = Request::Share { dirs: dirs.clone() };
     if let Some(answer) = control::ask(&cx.home.control_socket(), &request, &progress).await {
@@ -186,7 +186,7 @@ async fn serve(
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut glance = tokio::time::interval(GLANCE);
     let mut folders = tokio::time::interval(FOLDERS);
-    let (progress, told) = tokio::sync::mpsc::unbounded_channel();
+    let (progress, told) = Progress::channel();
     let bars = cx.out.shows_progress().then(|| tokio::spawn(crate::cli::progress::show(told, cx.out.clone())));
     loop {
         tokio::select! {
@@ -212,7 +212,7 @@ async fn serve(
             _ = glance.tick(), if bars.is_some() => tell_progress(node, &progress),
             event = events.recv() => match event {
                 Ok(Event::Progress(moving)) => {
-                    let _ = progress.send(json!({"phase": "transfer", "items": moving.items, "bytes": moving.bytes}));
+                    progress.tell(json!({"phase": "transfer", "items": moving.items, "bytes": moving.bytes}));
                 }
                 Ok(event) => tell_event(cx, node, &event),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
@@ -255,7 +255,7 @@ fn reload_door(cx: &Cx, node: &Node) {
 }
 
 /// What the folders are busy with, for the bar.
-fn tell_progress(node: &Node, progress: &crate::api::Progress) {
+fn tell_progress(node: &Node, progress: &Progress) {
     let busy = node.shares().values().map(|share| share.status()).find(|status| status.phase != Phase::Idle);
     let syncing =
         node.spaces().iter().any(|space| node.engine().peer_spaces(space).iter().any(|(_, known)| known.running));
@@ -264,7 +264,7 @@ fn tell_progress(node: &Node, progress: &crate::api::Progress) {
         None if syncing => return,
         None => json!({"phase": "idle"}),
     };
-    let _ = progress.send(line);
+    progress.tell(line);
 }
 
 fn tell_event(cx: &Cx, node: &Node, event: &Event) {

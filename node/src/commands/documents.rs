@@ -4,7 +4,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use sealtide_crypto::sha256_parts;
 use sealtide_ibgib::{Content, FileFrame, Object, Refusal, Relations, Stamp, Verified, try_evolve, try_genesis, uuid};
 use sealtide_identity::{Role, SpaceId};
-use sealtide_store::SpaceHandle;
+use sealtide_store::{CommitError, SpaceHandle};
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
@@ -32,16 +32,19 @@ pub(crate) async fn put(
     may_write(node, &id)?;
     let data = members(node, name, doc)?;
     let target = Target { space: space.to_owned(), path: Some(name.to_owned()), version: None };
+    let is_bound = base.is_some();
     let base = base.map(str::to_owned);
     let _turn = node.putting().lock().await;
     let find = move |node: &Node| {
         let line = Line::find_of(node, &target, Some(DOC_IB)).ok();
-        Ok(match base {
+        let tips = line.iter().flat_map(|line| &line.tips).map(Verified::sid).collect::<Vec<_>>();
+        let tip = match base {
             Some(base) => based_on(&target, line.as_ref(), &base)?.cloned(),
             None => line.map(|line| line.tips[0].clone()),
-        })
+        };
+        Ok((tip, tips))
     };
-    let tip = blocking("put", node, find).await?;
+    let (tip, tips) = blocking("put", node, find).await?;
     let stamp = Stamp { ms: now().wall_ms };
     if let Some(tip) = &tip
         && tip.object().and_then(|object| object.get("doc").cloned()).as_ref() == data.get("doc")
@@ -62,7 +65,17 @@ pub(crate) async fn put(
     };
     let record = record.map_err(no_record)?;
     records.push(record.clone());
-    node.engine().commit_local(id, records).await.map_err(store_failure)?;
+    let committed = if is_bound {
+        let timeline = record.frame_ref().map(|facts| facts.timeline);
+        let expected = timeline.map(|timeline| (timeline, tips)).into_iter().collect();
+        node.engine().commit_local_if(id, records, expected).await
+    } else {
+        node.engine().commit_local(id, records).await
+    };
+    committed.map_err(|error| match error {
+        CommitError::TipMoved(_) => other_base(name, "another version came in this moment"),
+        error => store_failure(error),
+    })?;
     Ok(json!({
         "schema": "sealtide/put/1", "address": record.address().as_str(), "n": n_of(&record), "changed": true,
     }))
@@ -82,13 +95,14 @@ pub(crate) fn is_root(record: &Verified) -> bool {
     record.address().ib() == DOC_IB && n_of(record) == 0 && of_nobody()
 }
 
+fn other_base(name: &str, what: &str) -> Failure {
+    let text = format!("{name} is not what --base says any more: {what}");
+    Failure::new(Exit::Conflict, "other_base", text).hint("get it again, make the change in that, and put it")
+}
+
 /// The tip that `base` names.
 fn based_on<'a>(target: &Target, line: Option<&'a Line>, base: &str) -> Result<Option<&'a Verified>, Failure> {
-    let name = target.path.as_deref().unwrap_or_default();
-    let other = |what: &str| {
-        let text = format!("{name} is not what --base says any more: {what}");
-        Failure::new(Exit::Conflict, "other_base", text).hint("get it again, make the change in that, and put it")
-    };
+    let other = |what: &str| other_base(target.path.as_deref().unwrap_or_default(), what);
     let Some(line) = line else {
         return if base == "none" { Ok(None) } else { Err(other("there is no such document")) };
     };

@@ -126,9 +126,8 @@ impl Export<'_> {
             go_on(self.progress)?;
             written.bytes += self.file(&path, &frame, target)?;
             written.items += 1;
-            let _ = self
-                .progress
-                .send(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
+            self.progress
+                .tell(json!({"phase": "exporting", "items": [written.items, all], "bytes": [written.bytes, 0]}));
         }
         let mut names = BTreeSet::new();
         for info in self.view.timelines_of(DOC_IB) {
@@ -223,7 +222,7 @@ impl Export<'_> {
                 written.bytes += record.encoded().len() as u64;
             }
             let items = [written.items, members.len() as u64];
-            let _ = self.progress.send(json!({"phase": "exporting", "items": items, "bytes": [written.bytes, 0]}));
+            self.progress.tell(json!({"phase": "exporting", "items": items, "bytes": [written.bytes, 0]}));
         }
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         written.absent = absent.len() as u64;
@@ -395,7 +394,7 @@ mod tests {
         home.init().unwrap();
         let node = Node::open(home, Config::load(&place.path().join("none"), false).unwrap()).unwrap();
         node.create_space("Notes", "folder").unwrap();
-        let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+        let progress = Progress::none();
         for (round, format) in
             [ExportFormat::Dir, ExportFormat::Tar, ExportFormat::Jsonl].into_iter().cycle().take(60).enumerate()
         {
@@ -431,7 +430,7 @@ mod tests {
             crate::commands::documents::put(&node, "Notes", &n.to_string(), doc, None).await.unwrap();
         }
         let view = node.store().view(&space).unwrap();
-        let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+        let progress = crate::api::Progress::none();
         let (mut lines, out) = io::pipe().unwrap();
         let kept = std::thread::scope(|scope| {
             let export = Export { node: &node, space, view, progress: &progress };

@@ -201,9 +201,11 @@ async fn dial_and_welcome(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
     let mut record = Peer::new(ticket.node, now());
     record.addresses.clone_from(&ticket.addresses);
     record.relays.clone_from(&ticket.relays);
-    if node.known().peer(&ticket.node).is_none_or(|known| known.revoked) {
-        node.known().put_peer(&record).map_err(store_failure)?;
-    }
+    node.with_peers(|known| match known.peer(&ticket.node) {
+        Some(peer) if !peer.revoked => Ok(()),
+        _ => known.put_peer(&record),
+    })
+    .map_err(store_failure)?;
     node.welcome(session);
     Ok(())
 }

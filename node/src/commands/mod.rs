@@ -72,7 +72,7 @@ pub(crate) const INTERRUPTED: &str = "interrupted";
 /// # Errors
 /// When that is so.
 pub(crate) fn go_on(progress: &Progress) -> Result<(), Failure> {
-    if progress.is_closed() {
+    if progress.is_over() {
         return Err(Failure::new(Exit::Interrupted, INTERRUPTED, "interrupted; nothing was left behind"));
     }
     Ok(())
@@ -118,7 +118,6 @@ pub(crate) fn members_failure(error: MembersRefused) -> Failure {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::api::{Request, execute};
@@ -150,7 +149,7 @@ mod tests {
             out: Some(out.clone()),
             trust_out: None,
         };
-        let (progress, told) = mpsc::unbounded_channel();
+        let (progress, told) = Progress::channel();
         drop(told);
         for request in [
             export(ExportFormat::Dir),
@@ -166,6 +165,9 @@ mod tests {
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "{what}");
         }
         assert_eq!(node.spaces().len(), 1, "no app was begun");
+        // Whoever wants no lines waits all the same.
+        let done = Box::pin(execute(&node, export(ExportFormat::Dir), &Progress::none())).await;
+        assert_eq!(done.unwrap()["schema"], "sealtide/export_done/1");
         assert!(!node.is_at_work());
         node.shutdown().await;
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::commands::{members_failure, rfc3339, role_name, store_failure};
+use crate::commands::{rfc3339, role_name, store_failure};
 use crate::failure::Failure;
 use crate::node::Node;
 use sealtide_identity::{Grant, NodeId};
@@ -58,37 +58,14 @@ pub(crate) fn rename(node: &Node, peer: &str, name: &str) -> Result<Value, Failu
     show(node, name)
 }
 
-/// Takes every grant from a peer and ends its sessions and sagas at once; where this node administers members, it is none
-/// any more, which every node of these spaces hears. A member that this node never met is named by its id. Spec: link C.6
+/// Throws a peer out ([`Node::revoke_peer`]). A member that this node never met is named by its id.
 pub(crate) async fn revoke(node: &Node, name: &str) -> Result<Value, Failure> {
-    let (node, name) = (node.clone(), name.to_owned());
-    let done = tokio::task::spawn_blocking(move || revoke_now(&node, &name)).await;
-    done.map_err(|error| Failure::failed("revoke", error.to_string()))?
-}
-
-fn revoke_now(node: &Node, name: &str) -> Result<Value, Failure> {
     let record = match (node.find_peer(name), name.parse()) {
         (Ok(record), _) => record,
         (Err(_), Ok(id)) if is_member(node, &id) => Peer::new(id, crate::real::now()),
         (Err(failure), _) => return Err(failure),
     };
-    node.with_peers(|known| known.revoke_peer(&record.node)).map_err(store_failure)?;
-    // Who holds a ticket for several could come back with it under another key.
-    for mut invite in node.known().invites() {
-        if invite.uses_left > 0 && invite.enrolled.contains(&record.node) {
-            invite.uses_left = 0;
-            node.known().put_invite(&invite).map_err(store_failure)?;
-        }
-    }
-    node.audit().note("peer_revoked", &[("peer", &record.node.to_string())]);
-    node.engine().grants_changed();
-    node.tell_relays();
-    node.link().revoke(&record.node);
-    let removed = node.engine().remove_member(&record.node).map_err(members_failure)?;
-    for space in &removed {
-        let who = [("space", space.to_string()), ("node", record.node.to_string())];
-        node.audit().note("member_removed", &who.each_ref().map(|(name, value)| (*name, value.as_str())));
-    }
+    let removed = node.revoke_peer(record.node).await?;
     let removed: Vec<String> = removed.iter().map(|space| node.label(space)).collect();
     Ok(json!({
         "schema": "sealtide/peer_revoke/1", "node": record.node.to_string(), "name": record.name,

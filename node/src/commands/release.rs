@@ -262,7 +262,7 @@ async fn install(
     if !follow {
         return Ok(first.to_value());
     }
-    let _ = progress.send(json!({"event": first.to_value()}));
+    progress.tell(json!({"event": first.to_value()}));
     let (mut told, mut again) = (None, None);
     loop {
         until_due(&mut events, space, again).await?;
@@ -271,13 +271,13 @@ async fn install(
         match done {
             Ok((_, installed)) if installed.changed => {
                 told = None;
-                let _ = progress.send(json!({"event": installed.to_value()}));
+                progress.tell(json!({"event": installed.to_value()}));
             }
             Ok(_) => told = None,
             Err(failure) if told.as_ref() == Some(&failure) => {}
             Err(failure) => {
                 node.audit().note("release_refused", &[("app", order.wanted.name.as_str()), ("reason", &failure.code)]);
-                let _ = progress.send(json!({"event": refused_event(&failure)}));
+                progress.tell(json!({"event": refused_event(&failure)}));
                 told = Some(failure);
             }
         }

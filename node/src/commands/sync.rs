@@ -335,7 +335,7 @@ impl Watcher {
                 match self.events.recv().await {
                     Ok(Event::Progress(told)) if self.spaces.contains(&told.space) => {
                         self.moved = Instant::now();
-                        let _ = progress.send(json!({"phase": "transfer", "items": told.items, "bytes": told.bytes}));
+                        progress.tell(json!({"phase": "transfer", "items": told.items, "bytes": told.bytes}));
                     }
                     Ok(Event::SagaEnded(report)) if self.spaces.contains(&report.space) => {
                         // One that is refused again and again moves nothing.
@@ -355,7 +355,7 @@ impl Watcher {
             let line = json!({"phase": status.phase, "items": status.items, "bytes": status.bytes});
             if status.phase != Phase::Idle && self.last.as_ref() != Some(&line) {
                 self.moved = Instant::now();
-                let _ = progress.send(line.clone());
+                progress.tell(line.clone());
                 self.last = Some(line);
             }
         }

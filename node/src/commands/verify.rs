@@ -69,9 +69,8 @@ pub(crate) fn audit_lines(
 }
 
 fn check(node: &Node, spaces: &[SpaceId], progress: &Progress) -> Result<Value, Failure> {
-    let mut told = |done: u64, all: u64| {
-        progress.send(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]})).is_ok()
-    };
+    let mut told =
+        |done: u64, all: u64| progress.tell(json!({"phase": "verifying", "items": [0, 0], "bytes": [done, all]}));
     let report = node.store().verify_while(&mut told);
     go_on(progress)?;
     let report = report.map_err(|error| Failure::failed("store", error.to_string()))?;

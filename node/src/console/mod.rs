@@ -19,12 +19,12 @@ use sealtide_gateway::{Attachment, Call, Called, Code, Console, Wanted};
 use sealtide_ibgib::{Content, FileFrame};
 use sealtide_releases::bundle::AppName;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
 pub(crate) use app::NodeApp;
 pub(crate) use recent::Recent;
 
-use crate::api::Request;
+use crate::api::{Progress, Request};
 use crate::audit::{AuditEvent, Export};
 use crate::commands::target::{Line, Target, parse_version};
 use crate::commands::verify::audit_checkpoints;
@@ -91,9 +91,7 @@ async fn perform(host: Host, request: Request, is_change: bool, by: String) -> C
         return refused(&failure.hint("make room on the disk of this home"));
     }
     let words = is_change.then(|| needs::words(&request));
-    // Kept: work whose progress nobody can hear of any more stops.
-    let (progress, _told) = mpsc::unbounded_channel();
-    let done = host.execute(request, &progress).await;
+    let done = host.execute(request, &Progress::none()).await;
     let line = match words {
         None => None,
         Some(words) => {

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtide_crypto::{PublicKey, SigningKey};
-use sealtide_ibgib::{Address, FILE_IB, FileFrame, FrameFacts, Sid, Verified, merge_conflicts};
+use sealtide_ibgib::{Address, FILE_IB, FileFrame, FrameFacts, Sid, TimelineId, Verified, merge_conflicts};
 use sealtide_identity::authorship::{
     Author, Authors, COMMIT_IB, Commit, Tip, check_commit, commit_stones, read_commit,
 };
 use sealtide_identity::{NodeId, SpaceId};
 use sealtide_store::{CommitError, CreateError, SpaceHandle, StoreError};
-use sealtide_sync::{CommitRequest, CommitResult, SpaceView};
+use sealtide_sync::{CommitRequest, CommitResult, Fitting, SpaceView};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::engine::Engine;
 use crate::world::World;
@@ -72,6 +73,12 @@ pub(super) struct Stones {
     known: Mutex<BTreeSet<NodeId>>,
 }
 
+/// The turn of whoever commits to a space.
+pub(super) struct Turn {
+    space: SpaceId,
+    last: OwnedMutexGuard<Last>,
+}
+
 impl Stones {
     fn slot(&self, space: &SpaceId) -> Arc<tokio::sync::Mutex<Last>> {
         lock(&self.last).entry(*space).or_default().clone()
@@ -108,27 +115,58 @@ impl<W: World> Engine<W> {
     /// As [`Engine::create_space`], with more records of the same commit: the first members frame.
     ///
     /// # Errors
-    /// As the store reports.
+    /// As [`Engine::commit_local`].
     pub fn create_space_with(&self, first: Verified, more: Vec<Verified>) -> Result<SpaceId, CreateError> {
         let all: Vec<Verified> = std::iter::once(first.clone()).chain(more.iter().cloned()).collect();
+        Fitting::check(None, &all).map_err(CommitError::from)?;
         let stones = self.stones_for(new_tips(&all), None);
         self.store().create_space_with(first, more.into_iter().chain(stones).collect())
     }
 
-    /// Commits a local change and tells everybody. The frames of it are signed in the same commit.
+    /// Commits a local change and tells everybody. The frames of it are signed in the same commit. Whatever its records name is in the
+    /// space, or among them: a first frame comes with, or before, the one that follows it.
     ///
     /// # Errors
-    /// As the store reports.
+    /// [`CommitError::Misfit`] for what no peer would take, and as the store reports; then nothing is committed.
     // Spec: SY-103
     pub async fn commit_local(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
+        self.commit_if(space, records, None).await
+    }
+
+    /// As [`Engine::commit_local`], only where these timelines still have these tips, in whatever order: those that were read before, or
+    /// none of a timeline that is not to be there. What somebody else wrote meanwhile is not overlooked.
+    ///
+    /// # Errors
+    /// [`CommitError::TipMoved`] names the first that moved: read it again, and make the change on that. Others as
+    /// [`Engine::commit_local`].
+    pub async fn commit_local_if(
+        &self,
+        space: SpaceId,
+        records: Vec<Verified>,
+        expected: Vec<(TimelineId, Vec<Sid>)>,
+    ) -> Result<CommitResult, CommitError> {
+        self.commit_if(space, records, Some(expected)).await
+    }
+
+    async fn commit_if(
+        &self,
+        space: SpaceId,
+        records: Vec<Verified>,
+        expected: Option<Vec<(TimelineId, Vec<Sid>)>>,
+    ) -> Result<CommitResult, CommitError> {
         let engine = self.clone();
         // In a task of its own: who asked may go away while the disk is at work, and a commit that nobody hears of
         // would stay here.
         let committed = tokio::spawn(async move {
             let slot = engine.stones().slot(&space);
             let mut last = slot.lock().await;
+            engine.check_fits(&space, &records)?;
             let tips = new_tips(&records);
             let (request, next) = engine.signed(&space, records, tips, &mut last);
+            let request = match expected {
+                None => request,
+                Some(expected) => CommitRequest::local_if(request.records, expected),
+            };
             let result = engine.world().commit(engine.store(), space, request).await;
             *last = next.filter(|_| result.is_ok());
             drop(last);
@@ -144,8 +182,7 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// As the store reports.
     pub(crate) fn commit_in_thread(&self, space: SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
-        let tips = new_tips(&records);
-        self.commit_with(space, records, tips, |_| Ok(()))
+        self.commit_in_turn(self.turn_to_commit(&space), records)
     }
 
     /// As [`Engine::commit_in_thread`], with records of others, `others`, that this node vouches for: its stones name
@@ -160,25 +197,48 @@ impl<W: World> Engine<W> {
         let mut tips = if vouched.is_empty() { new_tips(&others) } else { vouched };
         tips.extend(new_tips(&own));
         let records = others.into_iter().chain(own).collect();
-        self.commit_with(space, records, tips, |request| self.stage_lacking(&space, request))
+        self.commit_with(self.turn_to_commit(&space), records, tips, |request| self.stage_lacking(&space, request))
+    }
+
+    /// Waits until nobody else commits local changes to a space. Commits of one space have one order: a stone names the one before.
+    ///
+    /// # Panics
+    /// When called from an asynchronous task.
+    pub(super) fn turn_to_commit(&self, space: &SpaceId) -> Turn {
+        Turn { space: *space, last: self.stones().slot(space).blocking_lock_owned() }
+    }
+
+    /// As [`Engine::commit_in_thread`], in a turn that was waited for before.
+    pub(super) fn commit_in_turn(&self, turn: Turn, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
+        let tips = new_tips(&records);
+        self.commit_with(turn, records, tips, |_| Ok(()))
     }
 
     /// Commits records with stones that name `tips`; `ready` makes the request ready.
     fn commit_with(
         &self,
-        space: SpaceId,
+        Turn { space, mut last }: Turn,
         records: Vec<Verified>,
         tips: Vec<Tip>,
         ready: impl FnOnce(&mut CommitRequest) -> Result<(), StoreError>,
     ) -> Result<CommitResult, CommitError> {
-        let slot = self.stones().slot(&space);
-        let mut last = slot.blocking_lock();
+        self.check_fits(&space, &records)?;
         let (mut request, next) = self.signed(&space, records, tips, &mut last);
         let made_ready = ready(&mut request).map_err(CommitError::from);
         let result = made_ready.and_then(|()| self.store().commit(&space, &request));
         self.drop_if_failed(&request, &result);
         *last = next.filter(|_| result.is_ok());
         result
+    }
+
+    /// Whether peers would take the space with these records. Asked before they are signed: a log takes nothing back.
+    fn check_fits(&self, space: &SpaceId, records: &[Verified]) -> Result<(), CommitError> {
+        let view = self.store().view(space).ok_or(StoreError::NoSpace(*space))?;
+        Fitting::check(Some(&view), records).map_err(|misfit| match self.store().health() {
+            // What is missing may be there.
+            Err(_) => StoreError::Failed.into(),
+            Ok(()) => misfit.into(),
+        })
     }
 
     /// The request of a local commit, and what the newest own stone is after it.
@@ -194,7 +254,7 @@ impl<W: World> Engine<W> {
         let stones = self.stones_for(tips, before.as_ref());
         let newest = stones.last().and_then(|stone| Some((stone.address().clone(), read_commit(stone)?.seq)));
         records.extend(stones);
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         (request, Some(newest.or(before)))
     }
 

@@ -207,7 +207,7 @@ impl<W: World> Engine<W> {
 
     /// Commits records that others made.
     fn commit_others(&self, space: &SpaceId, records: Vec<Verified>) -> Result<CommitResult, CommitError> {
-        let mut request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let mut request = CommitRequest::local(records);
         self.stage_lacking(space, &mut request)?;
         let result = self.store().commit(space, &request);
         self.drop_if_failed(&request, &result);
@@ -422,10 +422,13 @@ impl<W: World> Engine<W> {
     /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all
     /// nodes agree, with a newer frame over it. Members frames that do not count are left held; those that do, but on a branch of
     /// somebody who is no admin any more, are decided alike. Gives the number of frames.
-    /// Waits for the disk, and must not be called from an asynchronous task.
+    /// Waits for the disk.
     ///
     /// # Errors
     /// [`MembersRefused`].
+    ///
+    /// # Panics
+    /// As [`Engine::change_members`].
     // Spec: SY-102
     pub fn take_held(&self, space: &SpaceId, supersede: Option<Supersede<'_>>) -> Result<usize, MembersRefused> {
         if self.role(&self.id(), space) != Some(Role::Admin) {

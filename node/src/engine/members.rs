@@ -232,10 +232,13 @@ impl<W: World> Engine<W> {
     }
 
     /// Changes the members of a space by a frame after the newest, claimed by this node. `change` says whether there is
-    /// anything to change. Waits for the disk, and must not be called from an asynchronous task.
+    /// anything to change. Waits for the disk.
     ///
     /// # Errors
     /// [`MembersRefused`].
+    ///
+    /// # Panics
+    /// When called from an asynchronous task, before anything changed: `tokio::task::spawn_blocking` is the place for it.
     // Spec: SY-102
     pub fn change_members(
         &self,
@@ -243,6 +246,8 @@ impl<W: World> Engine<W> {
         change: impl FnOnce(&mut Members) -> bool,
     ) -> Result<bool, MembersRefused> {
         let _alone = lock(&self.0.rolls.changing);
+        // Taken before anything is posted, which stays in the keystone for good: who may not wait here learns it in time.
+        let turn = self.turn_to_commit(&space);
         let members = self.members(&space).ok_or(MembersRefused::None)?;
         if !self.administers(&members) {
             return Err(MembersRefused::NotAdmin);
@@ -266,7 +271,7 @@ impl<W: World> Engine<W> {
         self.may_post(&members.newest.members, stamp)?;
         self.keystones().post(next.address()).map_err(MembersRefused::Sign)?;
         let records = merges.into_iter().chain([next]).collect();
-        let result = self.commit_in_thread(space, records).map_err(|error| MembersRefused::Store(error.to_string()))?;
+        let result = self.commit_in_turn(turn, records).map_err(|error| MembersRefused::Store(error.to_string()))?;
         self.committed(space, None, &result);
         Ok(true)
     }
@@ -348,6 +353,9 @@ impl<W: World> Engine<W> {
 
     /// Lists the owner of this node as an admin of every space that its device administers without it: those that were made before
     /// the owner was, which its recovery words would not give back. Gives the spaces that changed. Waits for the disk.
+    ///
+    /// # Panics
+    /// As [`Engine::change_members`].
     pub fn enter_owner(&self) -> Vec<SpaceId> {
         let (here, mut entered) = (self.id(), Vec::new());
         let [owner, _device] = &self.keystones().acts_as(&here)[..] else { return entered };
@@ -375,6 +383,9 @@ impl<W: World> Engine<W> {
     ///
     /// # Errors
     /// [`MembersRefused`].
+    ///
+    /// # Panics
+    /// As [`Engine::change_members`].
     // Spec: SY-102
     pub fn remove_member(&self, node: &NodeId) -> Result<Vec<SpaceId>, MembersRefused> {
         let (mut removed, mut failed) = (Vec::new(), None);

@@ -260,7 +260,7 @@ impl<W: World> Engine<W> {
         &self.0.world
     }
 
-    /// The store it serves.
+    /// The store it serves: to read. Whoever commits there signs nothing and tells nobody; [`Engine::commit_local`] does both.
     pub fn store(&self) -> &Store {
         &self.0.store
     }

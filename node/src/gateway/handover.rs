@@ -183,7 +183,7 @@ fn copy(
     for batch in missing.chunks(COPIED_AT_ONCE) {
         batch.last().map_or(Ok(()), |last| before(last))?;
         let records = batch.iter().copied().cloned().collect();
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         store.commit(space, &request).map_err(store_failed)?;
         failpoint::hit("registry_copying");
     }

@@ -144,7 +144,7 @@ pub(super) fn member(frame: &Verified, name: &str) -> Value {
 }
 
 fn request(record: Verified) -> CommitRequest {
-    CommitRequest { saga: None, staged: None, records: vec![record], expected: Vec::new(), strict: false }
+    CommitRequest::local(vec![record])
 }
 
 fn commit(store: &Store, space: &SpaceId, record: Verified) -> Result<(), Failure> {

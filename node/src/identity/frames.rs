@@ -119,7 +119,7 @@ impl Frames {
     /// Writes frames, all or none, durably.
     pub(super) fn commit(&self, records: Vec<Verified>) -> Result<(), StoreTrouble> {
         let space = self.space.get().ok_or_else(|| StoreTrouble("there is none".to_owned()))?;
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         self.store.commit(space, &request).map(drop).map_err(StoreTrouble::of)
     }
 

@@ -80,26 +80,16 @@ mod tests {
     use sealtide_link::DialTarget;
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
+    use crate::node::peers::tests::serving;
     use crate::node::until;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-
-    async fn node(dir: &std::path::Path, name: &str) -> (Node, SocketAddr) {
-        let home = Home::new(dir.join(name));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.join("none"), false).unwrap()).unwrap();
-        let address = node.listen(LOOPBACK).await.unwrap();
-        node.serve().unwrap();
-        (node, address)
-    }
 
     /// A peer that moves while its session stands is looked for at its new place after the session.
     #[tokio::test(flavor = "multi_thread")]
     async fn where_a_peer_went_is_remembered_after_its_session() {
         let dir = tempfile::tempdir().unwrap();
-        let ((a, old), (b, _)) = (node(dir.path(), "a").await, node(dir.path(), "b").await);
+        let ((a, old), (b, _)) = (serving(dir.path(), "a").await, serving(dir.path(), "b").await);
         for (node, peer) in [(&a, &b), (&b, &a)] {
             node.with_peers(|known| known.put_peer(&Peer::new(peer.id(), now()))).unwrap();
         }

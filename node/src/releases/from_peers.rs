@@ -148,7 +148,7 @@ impl Fetch<'_> {
             let asked = ask_peer(self.node, &peer, &self.space, &part).await;
             self.wanted.retain(|chunk| !self.node.store().holds_chunk(&chunk.hash));
             let bytes = bytes_all.saturating_sub(bytes_of(&self.wanted));
-            let _ = progress.send(json!({"phase": "fetching", "items": [0, 0], "bytes": [bytes, bytes_all]}));
+            progress.tell(json!({"phase": "fetching", "items": [0, 0], "bytes": [bytes, bytes_all]}));
             if let Err(error) = asked {
                 tracing::info!(peer = peer.short(), %error, "a peer did not send all that it was asked for");
                 break;

@@ -449,7 +449,7 @@ fn place(
     begun.keep(&known)?;
     let mut told = |now: ReleaseProgress| {
         let (files, bytes) = (manifest.files.len() as u64, manifest.unpacked_size);
-        let _ = progress.send(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+        progress.tell(json!({"phase": "installing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
     };
     put(&next.path, &mut told)?;
     crate::failpoint::hit("release_unpacked");

@@ -523,11 +523,9 @@ impl Packing {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&payload.0)?);
         let mut content = ContentWriter::new(self.node.store().clone());
         let mut told = |now: sealtide_folder::release::ReleaseProgress| {
-            let _ = self
-                .progress
-                .send(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
+            self.progress.tell(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
         };
-        let mut take = |piece| match self.progress.is_closed() {
+        let mut take = |piece| match self.progress.is_over() {
             false => content.push(piece),
             true => Err(io::ErrorKind::BrokenPipe.into()),
         };

@@ -100,8 +100,7 @@ impl Scene {
     }
 
     fn put(&self, records: &[Verified]) {
-        let request =
-            CommitRequest { saga: None, staged: None, records: records.to_vec(), expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records.to_vec());
         self.store.commit(&self.space, &request).unwrap();
     }
 
@@ -545,7 +544,7 @@ async fn installs_and_mirrors_wait_while_contents_are_given_up() {
     let entry = app.channel(&stable())[0].last().unwrap().clone();
     let wanted = Wanted { name: AppName::parse("kiosk").unwrap(), channel: stable(), allow_downgrade: false };
     let order = InstallOrder { wanted, version: None, to: dir.path().join("to"), yes: false };
-    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = crate::api::Progress::none();
     let install = || drop(Install::from_space(&node, &app, &order, None, &progress));
     let mirror = || drop(settle(&node, &(scene.app(), entry.clone()), 0));
     for (what, work) in [("install", &install as &(dyn Fn() + Sync)), ("mirror", &mirror)] {

@@ -150,7 +150,7 @@ impl Rig {
 
     /// Commits frames as a saga with the other node does; the folder has not looked yet.
     fn arrives(&self, records: Vec<Verified>) {
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         let result = self.worker.engine.store().commit(&self.space, &request).unwrap();
         self.worker.engine.committed(self.space, Some(OTHER), &result);
     }

@@ -108,6 +108,6 @@ fn forge(machine: &Machine, victim: &str) {
     data["by"] = json!(victim);
     let stone = Verified::make("commit", Data::Json(data), stone.relations().clone()).unwrap();
     let records = vec![forged, stone];
-    let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+    let request = CommitRequest::local(records);
     store.commit(&view.id(), &request).unwrap();
 }

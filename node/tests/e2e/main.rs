@@ -35,6 +35,7 @@ mod members;
 mod memory;
 mod netns;
 mod nginx;
+mod notes;
 mod page;
 mod policy;
 mod registry;

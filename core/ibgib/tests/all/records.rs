@@ -11,7 +11,7 @@ fn relations(lists: &[(&str, &[&str])]) -> Relations {
 
 fn check(record: &Verified) {
     let accepted = Verified::accept(record.encoded().clone()).unwrap();
-    let trusted = Verified::trusted(record.encoded().clone()).unwrap();
+    let trusted = Verified::from_own_log(record.encoded().clone()).unwrap();
     for other in [&accepted, &trusted] {
         assert_eq!(other.sid(), record.sid());
         assert_eq!(other.address(), record.address());

@@ -5,6 +5,7 @@
 mod commits;
 mod connect;
 mod control;
+mod fitting;
 mod fuzz_twin;
 mod merges;
 mod recon;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::support::{Dice, Model, Op, Player, random_op, scale};
 use sealtide_store::mem::MemDisk;
-use sealtide_store::{Config, Damage, Disk, OpenError, Store};
+use sealtide_store::{Config, Damage, Disk, OpenError, Store, Unhealthy, conformance};
+use sealtide_sync::{CommitRequest, SpaceView};
 
 /// A store that was closed in order, with several packs or one, and what it must hold.
 fn filled(seed: u64, pack_bytes: u64) -> (Player, Model) {
@@ -137,6 +138,28 @@ fn a_flipped_bit_under_an_open_store_is_found_and_never_read() {
     }
 }
 
+/// A record and a chunk that cannot be read are left out, and the store says that it left something out.
+// Proves: SY-78
+#[test]
+fn what_cannot_be_read_is_left_out_and_told() {
+    let disk = MemDisk::new(7);
+    let store = reopen(&disk).unwrap();
+    let space = store.create_space(conformance::space_frame(1)).unwrap();
+    let record = conformance::first_frame(1);
+    store.commit(&space, &CommitRequest::local(vec![record.clone()])).unwrap();
+    let (view, name) = (store.view(&space).unwrap(), "packs/00000001.pack");
+    assert_eq!((view.record(&record.sid()).as_ref(), store.health()), (Some(&record), Ok(())));
+    let place =
+        |bytes: &[u8]| disk.content(name).unwrap().windows(bytes.len()).position(|there| there == bytes).unwrap();
+    let at = place(record.encoded());
+    disk.flip_bit(name, at, 1);
+    assert_eq!((view.record(&record.sid()), store.health()), (None, Err(Unhealthy::Pack(1))));
+    disk.flip_bit(name, at, 1);
+    drop((store, view));
+    let store = reopen(&disk).unwrap();
+    assert_eq!(store.health(), Ok(()), "what is read from now on counts");
+}
+
 fn runs_of(disk: &MemDisk) -> Vec<String> {
     disk.names().into_iter().filter(|name| name.ends_with(".run")).collect()
 }
@@ -163,6 +186,7 @@ fn a_flipped_bit_in_a_run_is_found_and_the_run_built_again() {
                 let stone = sealtide_store::conformance::stone_of("more");
                 let refused = store.commit(&space, &sealtide_store::conformance::local(vec![stone]));
                 assert!(refused.is_err(), "nothing is written on top of an index that is not to be trusted");
+                assert_eq!(store.health(), Err(Unhealthy::Index));
                 drop(store);
                 let store = reopen(&disk).unwrap();
                 assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);

@@ -14,7 +14,7 @@ const SPACE: SpaceId = SpaceId::from_bytes([1; 32]);
 const WRITERS: usize = 8;
 
 fn request(records: Vec<sealtide_ibgib::Verified>) -> CommitRequest {
-    CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false }
+    CommitRequest::local(records)
 }
 
 /// The moves of the timeline that all writers were told of. Each names what was before and what is after, so if the store

@@ -104,7 +104,7 @@ fn a_large_transaction_waits_for_runs_and_survives_a_crash() {
     let store = open(&crashed, 2_000);
     let view = store.view(&space).unwrap();
     assert_eq!(view.staged(&saga).len() as u64, count);
-    let request = CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+    let request = CommitRequest::of_saga(saga);
     assert_eq!(store.commit(&space, &request).unwrap().new_records, count);
     check(&store, &space, count, "committed");
     assert_eq!(store.verify(&mut |_, _| {}).unwrap().bad, []);
@@ -124,7 +124,7 @@ fn a_large_transaction_waits_for_runs_and_survives_a_crash() {
 #[test]
 fn a_large_saga_is_in_runs_before_its_commit() {
     let (space, saga, count) = (SpaceId::from_bytes([1; 32]), SagaId([7; 32]), 300);
-    let request = CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+    let request = CommitRequest::of_saga(saga);
     let begin = |draft_records: usize| {
         let disk = MemDisk::new(1);
         let store = Store::open(Arc::new(disk.clone()), Config { draft_records, ..config(2_000) }).unwrap();
@@ -356,7 +356,7 @@ fn try_at_every_call(draft_records: usize) -> (u64, u64, u64) {
         Store::open(Arc::new(disk.clone()), Config { draft_records, ..config(pack_bytes) }).unwrap()
     };
     let (space, saga, count) = (SpaceId::from_bytes([1; 32]), SagaId([7; 32]), 15_000);
-    let request = CommitRequest { saga: Some(saga), staged: None, records: vec![], expected: vec![], strict: false };
+    let request = CommitRequest::of_saga(saga);
     let disk = MemDisk::new(1);
     let store = open(&disk, 1 << 28);
     store.adopt_space(space).unwrap();

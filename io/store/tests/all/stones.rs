@@ -34,7 +34,7 @@ fn stones_are_found_by_tip_and_by_node_and_after_a_start() {
         let stone = commit_stones(&author, vec![tip], number, before).unwrap().remove(0);
         last[place] = Some((stone.address().clone(), number / 2));
         let records = vec![frame.clone(), stone.clone()];
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         store.commit(&space, &request).unwrap();
         all.push((frame, stone));
     }

@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use super::memory::{self, Watch};
 use super::{Sizes, node};
+use crate::api::Progress;
 use crate::commands::{join, ticket};
 use crate::failure::Failure;
 
@@ -106,7 +107,7 @@ pub(super) async fn end(home: &Path) -> Result<Value, Failure> {
     let here = node(home).await?;
     let started = Instant::now();
     let order = join::JoinOrder { ticket, dir: None, wait: true, yes: true, device: false, timeout_s: PATIENCE_S };
-    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress::none();
     join::join(&here, order, &progress).await?;
     let seconds = started.elapsed().as_secs_f64();
     let space = here.space_or_only(None)?;

@@ -12,6 +12,7 @@ use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
 
 use super::{node, until};
+use crate::api::Progress;
 use crate::commands::{join, ticket};
 use crate::failure::Failure;
 use crate::identity::IDENTITY_KIND;
@@ -42,7 +43,7 @@ pub(super) async fn identity(dir: &Path, edits: u32) -> Result<Value, Failure> {
         device: false,
         timeout_s: 30,
     };
-    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress::none();
     join::join(&b, order, &progress).await?;
     let first_ms = started.elapsed().as_secs_f64() * 1000.0;
     let joined = kept(&b);

@@ -157,7 +157,7 @@ fn loose(name: &str, number: usize) -> Verified {
 }
 
 pub(super) fn put(store: &Store, records: Vec<Verified>) -> Result<(), Failure> {
-    let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+    let request = CommitRequest::local(records);
     store.commit(&SPACE, &request).map_err(|error| failed(&error))?;
     Ok(())
 }

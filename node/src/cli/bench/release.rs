@@ -16,6 +16,7 @@ use semver::Version;
 use serde_json::{Value, json};
 
 use super::{Sizes, node};
+use crate::api::Progress;
 use crate::failure::Failure;
 use crate::releases::{OpenBundle, Publication, publish, verify_file};
 
@@ -79,7 +80,7 @@ pub(super) async fn release(dir: &Path, sizes: &Sizes) -> Result<Value, Failure>
     let home = dir.join("home");
     let here = node(&home).await?;
     let before = room_of(&home)?;
-    let (progress, _told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress::none();
     let (app, channel) = (AppName::parse("bench"), Channel::parse("stable"));
     let (app, channel) = app.zip(channel).ok_or_else(|| failed(&"the names of the bench"))?;
     let order = Publication {

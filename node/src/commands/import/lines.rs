@@ -1,6 +1,6 @@
 //! The lines of an export become the space that they were, with all its history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -8,10 +8,10 @@ use data_encoding::{BASE64, HEXLOWER};
 use sealtide_crypto::blake3;
 use sealtide_ibgib::json::{Js, Rules, parse};
 use sealtide_ibgib::record::Encodable;
-use sealtide_ibgib::{Address, ChunkHash, FrameFacts, Manifest, Verified};
+use sealtide_ibgib::{ChunkHash, Manifest, Verified};
 use sealtide_identity::SpaceId;
 use sealtide_store::SpaceHandle;
-use sealtide_sync::{CommitRequest, SpaceView};
+use sealtide_sync::{CommitRequest, Fitting, SpaceView};
 use serde_json::Value;
 
 use super::{COMMIT_BYTES, Import};
@@ -79,14 +79,12 @@ impl<'a> Lines<'a> {
         let (mut absent, mut lacking) = (BTreeSet::new(), Vec::new());
         let (store, engine) = (self.import.node.store(), self.import.node.engine());
         let view = store.view(&space).ok_or_else(|| Failure::failed("no_space", "the space is gone"))?;
-        // What is named and was not there when it was.
-        let mut named: BTreeSet<Address> = BTreeSet::new();
-        // Frames that are read and not committed yet.
-        let mut known: BTreeMap<Address, FrameFacts> = BTreeMap::new();
+        // What a record names may come with a later line.
+        let mut fitting = Fitting::new(Some(&view));
         let commit = |batch: &mut Vec<Verified>| {
             failpoint::hit("import_commit");
             let records = std::mem::take(batch);
-            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            let request = CommitRequest::local(records);
             store.commit(&space, &request).map(drop).map_err(store_failure)
         };
         // A local change has all its chunks; what is received may go without.
@@ -105,13 +103,8 @@ impl<'a> Lines<'a> {
                 Line::Chunk(..) => return Err(self.wrong("the chunk has another hash")),
                 Line::Absent(hash) => drop(absent.insert(hash)),
                 Line::Record(record) => {
-                    let mut before =
-                        |address: &Address| known.get(address).cloned().or_else(|| view.frame_facts(address));
-                    record.check_counter(&mut before).map_err(|refusal| self.wrong(&refusal.to_string()))?;
-                    known.extend(record.frame().map(|facts| (record.address().clone(), facts)));
+                    fitting.add(&record).map_err(|misfit| self.wrong(&misfit.to_string()))?;
                     records += 1;
-                    named.remove(record.address());
-                    named.extend(record.links().into_iter().filter(|link| view.by_address(link).is_empty()));
                     let chunks = Manifest::chunks_listed(&record);
                     let missing = || chunks.iter().map(|chunk| chunk.hash).filter(|hash| !store.holds_chunk(hash));
                     if let Some(hash) = missing().find(|hash| !absent.contains(hash)) {
@@ -127,8 +120,7 @@ impl<'a> Lines<'a> {
                     if batch.len() >= COMMIT_RECORDS || bytes >= COMMIT_BYTES {
                         commit(&mut batch)?;
                         bytes = 0;
-                        known.clear();
-                        named.retain(|link| view.by_address(link).is_empty());
+                        fitting.committed();
                         self.import.tell(records, self.bytes, self.bytes_all);
                     }
                 }
@@ -136,9 +128,8 @@ impl<'a> Lines<'a> {
         }
         commit(&mut batch)?;
         // Whoever syncs a space needs every record that another names.
-        if let Some(missing) = named.iter().find(|link| view.by_address(link).is_empty()) {
-            let failure = self.wrong(&format!("a record names {missing}, and that one is not in the file"));
-            return Err(failure.hint(
+        if let Err(misfit) = fitting.missing() {
+            return Err(self.wrong(&misfit.to_string()).hint(
                 "export the space again: earlier versions left records out when something was written meanwhile",
             ));
         }

@@ -171,7 +171,7 @@ impl Import<'_> {
 
     fn tell(&self, items: u64, bytes: u64, bytes_all: u64) {
         let told = json!({"phase": "importing", "items": [items, 0], "bytes": [bytes, bytes_all]});
-        let _ = self.progress.send(told);
+        self.progress.tell(told);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sealtide_crypto::Seed;
 use sealtide_ibgib::{Data, Object, Relations, Stamp, evolve, genesis, space_genesis, uuid};
 use sealtide_store::Store;
-use sealtide_sync::{Introduction, OwnIdentity, Proof, Refused};
+use sealtide_sync::{Introduction, Misfit, OwnIdentity, Proof, Refused};
 use serde_json::json;
 
 use super::*;
@@ -127,7 +127,7 @@ impl Node {
 
     /// As records arrive by a saga: nobody signs them here.
     fn put(&self, records: Vec<Verified>) {
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         self.engine.store().commit(&self.space, &request).unwrap();
     }
 
@@ -202,6 +202,57 @@ async fn commits_at_once_have_one_order() {
     let mut seqs: Vec<u64> = a.stones().iter().map(|commit| commit.seq).collect();
     seqs.sort_unstable();
     assert_eq!(seqs, (0..17).collect::<Vec<_>>());
+}
+
+// Proves: SY-14, SY-51
+#[tokio::test]
+async fn what_no_peer_would_take_is_not_committed() {
+    let a = Node::new(1);
+    let one = first("one");
+    let two = edit(&one, "two");
+    let mut data = two.object().unwrap();
+    data.insert("n".into(), 9.into());
+    let ninth = Verified::make("doc", Data::Json(data.into()), two.relations().clone()).unwrap();
+    let count = || a.view().info().unwrap().records;
+    let before = count();
+    let without = Misfit::Missing { record: two.address().clone(), link: one.address().clone() };
+    for (records, expected) in [
+        (vec![two.clone()], without.clone()),
+        (vec![one.clone(), ninth.clone()], Misfit::Counter(ninth.address().clone())),
+    ] {
+        let refused = a.engine.commit_local(a.space, records.clone()).await;
+        assert!(matches!(refused, Err(CommitError::Misfit(misfit)) if misfit == expected));
+        let (engine, space, of_thread) = (a.engine.clone(), a.space, records.clone());
+        let refused = tokio::task::spawn_blocking(move || engine.commit_in_thread(space, of_thread)).await.unwrap();
+        assert!(matches!(refused, Err(CommitError::Misfit(misfit)) if misfit == expected));
+        let begin = space_genesis("t", "data", "x", Stamp { ms: 1 }, &uuid(&mut OsEntropy));
+        let refused = a.engine.create_space_with(begin, records);
+        assert!(matches!(refused, Err(CreateError::Commit(CommitError::Misfit(misfit))) if misfit == expected));
+    }
+    assert_eq!((count(), a.engine.store().spaces().len()), (before, 1), "nothing of it stays");
+    a.commit([&two, &one]).await;
+    assert_eq!(a.stones().iter().map(|commit| commit.seq).max(), Some(1), "no stone was made for what was refused");
+}
+
+#[tokio::test]
+async fn a_change_of_what_was_read_is_refused_where_that_has_moved() {
+    let a = Node::new(1);
+    let one = first("one");
+    let timeline = one.frame().unwrap().timeline;
+    let commit = |records: [&Verified; 1], tips: &[&Verified]| {
+        let expected = vec![(timeline, tips.iter().map(|tip| tip.sid()).collect())];
+        a.engine.commit_local_if(a.space, records.map(Clone::clone).to_vec(), expected)
+    };
+    commit([&one], &[]).await.unwrap();
+    let (two, beside) = (edit(&one, "two"), edit(&one, "beside"));
+    commit([&two], &[&one]).await.unwrap();
+    for tips in [&[][..], &[&one]] {
+        assert!(matches!(commit([&beside], tips).await, Err(CommitError::TipMoved(moved)) if moved == timeline));
+    }
+    assert_eq!(a.view().tip_sids(&timeline), [two.sid()], "there is still one newest version");
+    a.commit([&beside]).await;
+    commit([&edit(&two, "three")], &[&beside, &two]).await.unwrap();
+    assert_eq!(a.whose(&two), Authorship::Verified(a.id()));
 }
 
 // Proves: SY-103

@@ -25,13 +25,7 @@ impl<W: World> Worker<W> {
             let Some(open) = open.iter().find(|open| open.saga == saga) else { continue };
             let allowed = self.engine.role(&self.peer, &open.space) >= Some(Role::Write);
             if allowed && state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
-                let request = sealtide_sync::CommitRequest {
-                    saga: Some(saga),
-                    staged: None,
-                    records: Vec::new(),
-                    expected: Vec::new(),
-                    strict: false,
-                };
+                let request = sealtide_sync::CommitRequest::of_saga(saga);
                 let Some(room) = self.engine.room(&open.space, &self.peer).await else { continue };
                 let connection = self.keys.as_ref().map(|keys| keys.connection().clone());
                 match self.engine.commit_received(&room, self.peer, saga, request, connection).await {

@@ -71,7 +71,7 @@ impl Space {
     fn put(&self, records: &[Verified]) {
         for record in records {
             let records = vec![record.clone()];
-            let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+            let request = CommitRequest::local(records);
             self.store.commit(&self.id, &request).unwrap();
         }
     }

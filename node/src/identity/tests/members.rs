@@ -82,7 +82,7 @@ impl Home {
         self.engine.store().adopt_space(*space).unwrap();
         self.label(*space);
         let records = other.records(space).into_values().collect();
-        let request = CommitRequest { saga: None, staged: None, records, expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records);
         let result = self.engine.store().commit(space, &request).unwrap();
         self.engine.committed(*space, None, &result);
     }
@@ -296,6 +296,25 @@ fn what_is_held_of_a_removed_writer() {
     assert_eq!(a.would_hold(&b, &space), (2, 2));
     late.takes_all(&a, &space);
     assert_eq!(late.would_hold(&b, &space), (2, 2));
+}
+
+/// Whoever may not wait for the disk changes nothing: what is posted to a keystone could not be taken back.
+// Proves: SY-102
+#[test]
+fn members_that_are_changed_where_nobody_may_wait_stay_as_they_are() {
+    let (a, b) = (Home::new(31), Home::new(32));
+    let space = a.space();
+    a.meets(&b);
+    a.enters(space, &b, Role::Write);
+    let posted = || a.identities.frames_of(&a.device()).len();
+    let before = posted();
+    let task = async { a.engine.remove_member(&b.id()) };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(task)));
+    assert!(ended.is_err(), "it waits for the disk");
+    assert_eq!(posted(), before);
+    assert_eq!(a.engine.remove_member(&b.id()).unwrap(), [space], "in its place it goes on");
+    assert_eq!(a.engine.role(&b.id(), &space), None);
 }
 
 /// Nobody makes himself admin, neither with a claim of his own nor behind his removal.

@@ -50,8 +50,7 @@ impl MemSpace {
 
     /// A local change.
     pub fn put(&mut self, records: &[Verified]) {
-        let request =
-            CommitRequest { saga: None, staged: None, records: records.to_vec(), expected: Vec::new(), strict: false };
+        let request = CommitRequest::local(records.to_vec());
         self.commit(request).expect("a change that is not strict is never refused");
     }
 
@@ -173,6 +172,7 @@ impl SpaceView for MemSpace {
     }
 
     fn frame_facts(&self, address: &Address) -> Option<FrameFacts> {
+        self.reads.set(self.reads.get() + 1);
         self.facts(address)
     }
 
