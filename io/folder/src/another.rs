@@ -158,6 +158,11 @@ impl Folder {
         let began = Instant::now();
         let seen = self.look_for_known(identity);
         let shows_the_known = seen.same * 2 > seen.there;
+        // exFAT gives its top the time of the mount as birth; what is in it keeps its own.
+        if known == Some(identity) && shows_the_known {
+            self.another = None;
+            return self.state.set_identity(identity, born_ns);
+        }
         // Where a disk is not mounted, what lies in the directory below it is not what was known.
         if seen.there * 2 < self.entries_count() {
             self.another = None;
@@ -424,6 +429,20 @@ mod tests {
         moved("what is written into it");
         std::fs::rename(&temp, dir.path().join("deep/er/b")).expect("rename");
         moved("its name");
+    }
+
+    /// exFAT gives its top a new birth with each mount; the files keep theirs.
+    #[test]
+    fn a_disk_whose_top_is_born_with_each_mount_is_the_known_one() {
+        let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
+        let state = state.path().join("state");
+        top_made_anew(&mut recorded(dir.path(), &state, &["a", "b", "c", "d"]));
+        ["a", "b", "c"].iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).expect("remove"));
+        let mut folder = Folder::open(dir.path(), &state).expect("open");
+        assert!(!folder.is_settling() && folder.brought_ms().is_none());
+        let gone: Vec<_> = scan(&mut folder).into_iter().map(|change| (change.path, change.found)).collect();
+        assert_eq!(gone, ["a", "b", "c"].map(|name| (name.to_owned(), Found::Gone)));
+        assert_eq!(folder.state.born_ns().expect("note"), folder.root.born_ns().expect("birth"));
     }
 
     #[test]
