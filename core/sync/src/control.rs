@@ -172,12 +172,12 @@ enum State {
     Over,
 }
 
-/// Milliseconds from the start to the peer's HELLO, with keystones to its ACCEPT; anew from each part of a keystone that brings
-/// frames. Spec: ibgib §13.8.
+/// Milliseconds from the start to the peer's HELLO and CHALLENGE, with keystones from there to its ACCEPT; anew from each part of a keystone
+/// that brings frames. Spec: ibgib §13.8.
 const HANDSHAKE_MS: u64 = 10_000;
 /// The same in all, however much comes.
 const HANDSHAKE_MS_MAX: u64 = 600_000;
-/// Bytes of keystones for which the peer gets a millisecond more to say ACCEPT: it may have a slow line.
+/// Bytes of keystones and proofs for which the peer gets a millisecond more to say ACCEPT: it may have a slow line.
 const KEYSTONE_BYTES_PER_MS: u64 = 64;
 /// Spaces that one peer may offer.
 const PEER_SPACES_MAX: usize = 4096;
@@ -223,7 +223,7 @@ impl Control {
         match input {
             ControlInput::Start => self.start(now),
             ControlInput::Message(bytes) => {
-                if let Err(error) = Message::decode(&bytes).and_then(|message| self.message(message)) {
+                if let Err(error) = Message::decode(&bytes).and_then(|message| self.message(now, message)) {
                     self.fail(error);
                 }
             }
@@ -317,7 +317,7 @@ impl Control {
         }
     }
 
-    fn message(&mut self, message: Message) -> Result<(), MessageError> {
+    fn message(&mut self, now: Now, message: Message) -> Result<(), MessageError> {
         match (self.state, message) {
             (_, Message::Unknown(_)) => {}
             (State::Greeting { deadline_ms }, Message::Hello { versions, features, max_sagas, identity }) => {
@@ -353,7 +353,7 @@ impl Control {
                 | Message::Accept
                 | Message::AskKeystone { .. }
                 | Message::Keystone { .. }),
-            ) => self.keystone_message(message)?,
+            ) => self.keystone_message(now, message)?,
             (State::Ready, Message::Bye) => {
                 self.out.push_back(ControlOutput::Bye);
                 self.state = State::Over;

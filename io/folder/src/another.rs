@@ -1,54 +1,119 @@
 //! Another directory where the known one was: whether it is taken for it, and what is still known of it then.
 //! The rules: `spec/checkout.md` §2.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::path::ancestors;
-use crate::root::Root;
+use sealtide_ibgib::FileKind;
+
+use crate::path::{PATH_BYTES_MAX, ancestors};
+use crate::root::{Root, entries, look_at, look_fd, open_dir};
 use crate::{Folder, FolderError, Placed, Stat, content};
 
-/// How long nothing may come to a directory or grow in it before it is taken: a copy that is being made is not met halfway.
-const STANDS_STILL: Duration = Duration::from_millis(1500);
-/// How long that is waited for at most: a file that grows all the time, as a log, would keep the directory away for good. Nothing looks
-/// deleted in one that is taken early.
-const GROWS: Duration = Duration::from_secs(60);
+/// How long nothing at all may change in a directory before it is taken: a copy that is being made is not met halfway.
+const STANDS_STILL: Duration = Duration::from_secs(5);
+/// One that never stands still is worked in. It is taken this long after the last known path came to it, where none is missing …
+const WORKED_IN: Duration = Duration::from_secs(60);
+/// … and this long where some are: it may be one large file of a copy that grows, and what is missing would be checked out in its way.
+const MISSES: Duration = Duration::from_secs(60 * 60);
+/// How long whoever asked waits for that.
+const AWAITED: Duration = Duration::from_secs(2 * 60);
+/// A look at a large directory takes a while; they take at most this part of the time.
+const LOOK_PART: u32 = 4;
+/// How long, after a directory was taken, an older version that comes to it is no edit: whoever copied it may not have been done, or does it
+/// once more.
+const BROUGHT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much of what is known is in a directory.
+/// What is in a directory, and how much of it is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// The (file system, inode) of the directory.
     identity: (u64, u64),
     /// Known paths at which something stands …
     there: usize,
-    /// … those of them where the very thing stands that was known …
+    /// … and those of them where the very thing stands that was known.
     same: usize,
-    /// … and the bytes of all.
-    bytes: u64,
+    /// All that is in it, known or not: a copy may write under other names, and into files that have their size already.
+    all: Tally,
 }
 
-/// A directory that may be taken, since when it looks like this, and when it was met.
+/// What a tree is made of: equal as long as nothing comes to it, goes from it or changes in it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    entries: u64,
+    bytes: u64,
+    /// The sum of the times of all last changes.
+    times: i64,
+}
+
+impl Tally {
+    fn of(root: &Root) -> Self {
+        let mut tally = Self::default();
+        if let Ok(look) = look_fd(root.top()) {
+            tally.add(look.stat());
+        }
+        tally.add_below(root.top(), 0);
+        tally
+    }
+
+    fn add(&mut self, stat: Option<Stat>) {
+        self.entries += 1;
+        if let Some(stat) = stat {
+            self.bytes = self.bytes.wrapping_add(stat.size);
+            self.times = self.times.wrapping_add(stat.ctime_ns).wrapping_add(stat.mtime_ns);
+        }
+    }
+
+    /// What cannot be looked at counts as nothing: nor can it be recorded.
+    fn add_below(&mut self, dir: &OwnedFd, depth: usize) {
+        for (name, _) in entries(dir).unwrap_or_default() {
+            let stat = look_at(dir, name.as_c_str()).ok().and_then(|look| look.stat());
+            self.add(stat);
+            if stat.is_some_and(|stat| stat.kind == FileKind::Dir)
+                && depth < PATH_BYTES_MAX / 2
+                && let Ok(below) = open_dir(dir, name.as_c_str())
+            {
+                self.add_below(&below, depth + 1);
+            }
+        }
+    }
+}
+
+/// A directory that may be taken, and how it came to look as it does.
 pub(crate) struct Another {
     seen: Seen,
+    /// Since when it looks like this.
     since: Instant,
+    /// The most known paths that were ever in it …
+    most: usize,
+    /// … and since when they are so many.
+    came: Instant,
     met: Instant,
+    /// Until when it need not be looked at again.
+    pause: Instant,
 }
 
 impl Another {
-    /// What is known of a directory after one more look at it.
-    fn looked(before: Option<&Self>, seen: Seen, now: Instant) -> Self {
-        let since = before.filter(|another| another.seen == seen).map_or(now, |another| another.since);
-        let met = before.filter(|another| another.seen.identity == seen.identity).map_or(now, |another| another.met);
-        Self { seen, since, met }
+    /// What is known of a directory after one more look at it, which took this long.
+    fn looked(before: Option<&Self>, seen: Seen, now: Instant, took: Duration) -> Self {
+        let pause = now + took * LOOK_PART;
+        let Some(before) = before.filter(|another| another.seen.identity == seen.identity) else {
+            return Self { seen, since: now, most: seen.there, came: now, met: now, pause };
+        };
+        let since = if before.seen == seen { before.since } else { now };
+        let came = if seen.there <= before.most { before.came } else { now };
+        Self { seen, since, most: before.most.max(seen.there), came, met: before.met, pause }
     }
 
     /// Whether a look may take it soon. Where something else fails, as the state file, nobody knows when.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.met.elapsed() < GROWS * 2
+        self.met.elapsed() < AWAITED
     }
 
-    /// Whether it may be taken now.
-    fn is_settled(&self, now: Instant) -> bool {
-        now.duration_since(self.since) >= STANDS_STILL || now.duration_since(self.met) >= GROWS
+    /// Whether it may be taken now, where so many paths are known.
+    fn is_settled(&self, now: Instant, known: usize) -> bool {
+        let enough = if self.seen.there < known { MISSES } else { WORKED_IN };
+        now.duration_since(self.since) >= STANDS_STILL || now.duration_since(self.came) >= enough
     }
 }
 
@@ -56,6 +121,9 @@ impl Folder {
     /// Takes the directory that stands where the known one was, or says why not; then all is as before.
     pub(crate) fn take_another(&mut self) -> Result<(), FolderError> {
         let path = self.root.path().to_owned();
+        if self.another.as_ref().is_some_and(|another| Instant::now() < another.pause) {
+            return Err(FolderError::RootUnsettled { path });
+        }
         let Ok(mut other) = Root::open(&path) else {
             self.another = None;
             return Err(FolderError::RootReplaced { path });
@@ -87,20 +155,27 @@ impl Folder {
             let is_noted = known == Some(identity) && known_born_ns == born_ns;
             return if is_noted { Ok(()) } else { self.state.set_identity(identity, born_ns) };
         }
+        let began = Instant::now();
         let seen = self.look_for_known(identity);
+        let shows_the_known = seen.same * 2 > seen.there;
+        // exFAT gives its top the time of the mount as birth; what is in it keeps its own.
+        if known == Some(identity) && shows_the_known {
+            self.another = None;
+            return self.state.set_identity(identity, born_ns);
+        }
         // Where a disk is not mounted, what lies in the directory below it is not what was known.
         if seen.there * 2 < self.entries_count() {
             self.another = None;
             return Err(FolderError::RootReplaced { path: self.root.path().to_owned() });
         }
         let is_same_top = known.is_some_and(|(_, inode)| is_one(known_born_ns, born_ns, inode == identity.1));
-        if is_same_top && seen.same * 2 > seen.there {
+        if is_same_top && shows_the_known {
             self.another = None;
             return self.state.set_identity(identity, born_ns);
         }
         let now = Instant::now();
-        let another = Another::looked(self.another.as_ref(), seen, now);
-        let is_settled = another.is_settled(now);
+        let another = Another::looked(self.another.as_ref(), seen, now, now - began);
+        let is_settled = another.is_settled(now, self.entries_count());
         self.another = Some(another);
         if !is_settled {
             return Err(FolderError::RootUnsettled { path: self.root.path().to_owned() });
@@ -109,22 +184,28 @@ impl Folder {
             self.recover(&journal)?;
         }
         self.keep_what_is_unchanged()?;
-        self.state.set_identity(identity, born_ns)?;
+        self.state.set_taken(identity, born_ns, ms_of(SystemTime::now()))?;
         self.another = None;
         Ok(())
     }
 
     fn look_for_known(&self, identity: (u64, u64)) -> Seen {
         self.root.refresh();
-        let mut seen = Seen { identity, there: 0, same: 0, bytes: 0 };
+        let mut seen = Seen { identity, there: 0, same: 0, all: Tally::of(&self.root) };
         for (path, known) in self.state.cache() {
             if let Some(stat) = self.root.look(path).ok().and_then(|look| look.stat()) {
                 seen.there += 1;
                 seen.same += usize::from(is_same_thing(&known.stat, &stat));
-                seen.bytes = seen.bytes.saturating_add(stat.size);
             }
         }
         seen
+    }
+
+    /// When another directory was taken, ms since 1970, if that was within the last day: an older version that comes to a known path may be of
+    /// the same copy, which was met halfway after all, or is made once more.
+    pub fn brought_ms(&self) -> Option<u64> {
+        let now_ms = ms_of(SystemTime::now());
+        self.state.taken_ms().filter(|taken_ms| u128::from(taken_ms.abs_diff(now_ms)) < BROUGHT.as_millis())
     }
 
     /// Forgets every path at which something else stands than was known, or nothing: what it is, whoever records finds out as for a path
@@ -157,6 +238,11 @@ impl Folder {
         let is_it = may_be && content::hash(&self.root, path, stat.kind).ok()? == known.content;
         is_it.then(|| Placed { stat: stat.observed(now), ..*known })
     }
+}
+
+fn ms_of(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a path shows the thing that was known there, changed or not, whatever number its file system has now.
@@ -203,11 +289,20 @@ mod tests {
         folder
     }
 
-    /// As if the directory had been removed and copied back, and got the same inode.
-    fn made_anew(folder: &mut Folder) {
+    /// As if the directory had another birth.
+    fn top_made_anew(folder: &mut Folder) {
         let (identity, born_ns) = (folder.root.identity().expect("identity"), folder.root.born_ns().expect("birth"));
         assert_ne!(born_ns, 0, "this file system keeps no births");
         folder.state.set_identity(identity, born_ns - 1).expect("note");
+    }
+
+    /// As if the directory had been removed and copied back, and got the same inode.
+    fn made_anew(folder: &mut Folder) {
+        top_made_anew(folder);
+        for (path, placed) in folder.state.cache().clone() {
+            let stat = Stat { born_ns: placed.stat.born_ns - 1, ..placed.stat };
+            folder.state.set(&path, Some(Placed { stat, ..placed }));
+        }
     }
 
     #[test]
@@ -221,7 +316,7 @@ mod tests {
         // What the copy lacks was not deleted.
         assert_eq!(scan_when_taken(&mut folder).changes.len(), 0);
         assert!(folder.known("a").is_none() && folder.known("b").is_some());
-        assert!(folder.took_another() && !folder.is_settling());
+        assert!(folder.took_another() && !folder.is_settling() && folder.brought_ms().is_some());
     }
 
     #[test]
@@ -243,23 +338,126 @@ mod tests {
         assert!(folder.known("copied/d").is_some());
     }
 
-    #[test]
-    fn a_directory_in_which_a_file_grows_all_the_time_is_taken_after_a_while() {
-        let (now, still) = (Instant::now(), Duration::from_millis(100));
-        let seen = |inode, bytes| Seen { identity: (1, inode), there: 2, same: 2, bytes };
-        let mut another = Another::looked(None, seen(1, 0), now);
-        let mut at = now;
-        while at + STANDS_STILL < now + GROWS {
-            at += STANDS_STILL;
-            another = Another::looked(Some(&another), seen(1, another.seen.bytes + 1), at);
-            assert!(!another.is_settled(at + still));
+    /// What is seen of a directory, and what comes of it when that is looked at once more.
+    struct Looks {
+        seen: Seen,
+        another: Another,
+        now: Instant,
+    }
+
+    impl Looks {
+        const KNOWN: usize = 10;
+
+        fn at(there: usize) -> Self {
+            let (now, all) = (Instant::now(), Tally::default());
+            let seen = Seen { identity: (1, 1), there, same: 0, all };
+            Self { seen, another: Another::looked(None, seen, now, Duration::ZERO), now }
         }
-        let quiet = Another::looked(Some(&another), another.seen, at + STANDS_STILL - still);
-        assert!(!quiet.is_settled(at + STANDS_STILL - still) && quiet.is_settled(at + STANDS_STILL));
-        let grown = seen(1, another.seen.bytes + 1);
-        assert!(Another::looked(Some(&another), grown, now + GROWS).is_settled(now + GROWS));
+
+        /// Looks again, so much later.
+        fn after(&mut self, pause: Duration) -> bool {
+            self.now += pause;
+            self.another = Another::looked(Some(&self.another), self.seen, self.now, Duration::ZERO);
+            self.another.is_settled(self.now, Self::KNOWN)
+        }
+
+        /// How long it is not taken while something in it changes all the time.
+        fn taken_after(&mut self) -> Duration {
+            let (from, second) = (self.now, Duration::from_secs(1));
+            while !self.after(second) {
+                self.seen.all.bytes += 1;
+            }
+            self.now - from
+        }
+    }
+
+    /// A restore of hours, in which a file takes minutes, then one that takes half an hour.
+    #[test]
+    fn a_directory_to_which_something_comes_is_not_taken() {
+        let mut looks = Looks::at(5);
+        for there in 5..8 {
+            looks.seen.there = there;
+            for _ in 0..MISSES.as_secs() / 4 {
+                looks.seen.all.times += 1;
+                assert!(!looks.after(Duration::from_secs(2)), "{there}");
+            }
+        }
+        // What is there already goes and comes back, as where somebody works: that is no known path more.
+        (looks.seen.there, looks.seen.all.entries) = (6, 1);
+        assert!(!looks.after(Duration::from_secs(2)));
+        looks.seen.there = 7;
+        assert!(looks.taken_after() < MISSES);
+        // It ends: all has to stand still.
+        let mut looks = Looks::at(9);
+        let still = Duration::from_millis(1);
+        assert!(!looks.after(STANDS_STILL - still) && looks.after(still));
+    }
+
+    /// A log in it, say, or a data base: nobody could sync any more.
+    #[test]
+    fn a_directory_that_never_stands_still_is_taken_after_a_while() {
+        assert_eq!(Looks::at(Looks::KNOWN).taken_after(), WORKED_IN);
+        assert_eq!(Looks::at(Looks::KNOWN - 1).taken_after(), MISSES);
         // Another one is waited for anew.
-        assert!(!Another::looked(Some(&another), seen(2, 0), now + GROWS).is_settled(now + GROWS));
+        let mut looks = Looks::at(Looks::KNOWN);
+        looks.seen.identity = (1, 2);
+        assert!(!looks.after(MISSES));
+    }
+
+    /// rsync writes under names of its own, others make room for a file before they fill it.
+    #[test]
+    fn a_look_sees_whatever_moves_in_a_directory() {
+        let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
+        let folder = recorded(dir.path(), &state.path().join("state"), &["a", "b"]);
+        std::fs::create_dir_all(dir.path().join("deep/er")).expect("make");
+        let temp = dir.path().join("deep/er/.b.Xy12Zq");
+        let mut before = folder.look_for_known((1, 1));
+        let mut moved = |what: &str| {
+            let now = folder.look_for_known((1, 1));
+            assert!(now != before, "{what}");
+            assert!(now == folder.look_for_known((1, 1)), "only what moves is seen to: {what}");
+            before = now;
+        };
+        std::fs::write(&temp, "").expect("write");
+        moved("a name that nothing is known of");
+        std::fs::File::options().write(true).open(&temp).expect("open").set_len(4096).expect("make room");
+        moved("its size");
+        // The clock of the file system may stand for a tick.
+        std::thread::sleep(Duration::from_millis(20));
+        let file = std::fs::File::options().write(true).open(&temp).expect("open");
+        std::io::Write::write_all(&mut &file, b"filled").expect("write");
+        moved("what is written into it");
+        std::fs::rename(&temp, dir.path().join("deep/er/b")).expect("rename");
+        moved("its name");
+    }
+
+    /// exFAT gives its top a new birth with each mount; the files keep theirs.
+    #[test]
+    fn a_disk_whose_top_is_born_with_each_mount_is_the_known_one() {
+        let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
+        let state = state.path().join("state");
+        top_made_anew(&mut recorded(dir.path(), &state, &["a", "b", "c", "d"]));
+        ["a", "b", "c"].iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).expect("remove"));
+        let mut folder = Folder::open(dir.path(), &state).expect("open");
+        assert!(!folder.is_settling() && folder.brought_ms().is_none());
+        let gone: Vec<_> = scan(&mut folder).into_iter().map(|change| (change.path, change.found)).collect();
+        assert_eq!(gone, ["a", "b", "c"].map(|name| (name.to_owned(), Found::Gone)));
+        assert_eq!(folder.state.born_ns().expect("note"), folder.root.born_ns().expect("birth"));
+    }
+
+    #[test]
+    fn it_is_remembered_for_a_day_that_another_directory_was_taken() {
+        let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
+        let state = state.path().join("state");
+        let mut folder = recorded(dir.path(), &state, &["a"]);
+        assert!(folder.brought_ms().is_none());
+        let (identity, day_ms, now_ms) = ((1, 1), 86_400_000, ms_of(SystemTime::now()));
+        folder.state.set_taken(identity, 1, now_ms - day_ms - 1).expect("note");
+        assert!(folder.brought_ms().is_none());
+        folder.state.set_taken(identity, 1, now_ms - day_ms / 2).expect("note");
+        drop(folder);
+        let (state, _) = crate::state::State::open(&state).expect("open");
+        assert_eq!(state.taken_ms(), Some(now_ms - day_ms / 2));
     }
 
     /// A disk gets another number with every start of some machines: what was deleted and edited meanwhile is that.

@@ -106,7 +106,7 @@ impl Root {
         }
         let (above, name) = split(path);
         let above = self.dir(above)?;
-        let opened = Arc::new(open_dir(&*above, &self.answering(&above, name))?);
+        let opened = Arc::new(open_dir(&*above, &*self.answering(&above, name))?);
         let mut dirs = self.dirs.borrow_mut();
         if dirs.len() >= OPEN_DIRS_MAX {
             dirs.clear();
@@ -258,7 +258,7 @@ impl Root {
 }
 
 /// Opens a directory below another one; a link is refused with `NOTDIR`.
-pub(crate) fn open_dir(above: impl AsFd, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir(above: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(above, name, flags, Mode::empty())
 }

@@ -21,6 +21,8 @@ pub(crate) struct State {
     cache: BTreeMap<String, Placed>,
     pending: BTreeMap<String, Option<Placed>>,
     mounts: BTreeSet<String>,
+    /// When another directory was last taken, ms since 1970.
+    taken_ms: Option<u64>,
     /// Whether the journal on disk says something.
     journal_open: bool,
 }
@@ -36,7 +38,8 @@ impl State {
             .map_err(|problem| failed(problem.into()))?;
         let (cache, pending, mounts) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (db, failed) = (Some(db), Cell::new(false));
-        let mut state = Self { path: path.to_owned(), db, failed, cache, pending, mounts, journal_open: false };
+        let (taken_ms, journal_open) = (None, false);
+        let mut state = Self { path: path.to_owned(), db, failed, cache, pending, mounts, taken_ms, journal_open };
         match state.fact(VERSION_KEY)? {
             None => state.write(|state, txn| state.put_fact(txn, VERSION_KEY, &[VERSION]))?,
             Some(version) if version == [VERSION] => {}
@@ -44,6 +47,7 @@ impl State {
         }
         state.cache = state.read_cache()?;
         state.mounts = state.read_mounts()?;
+        state.taken_ms = state.fact(TAKEN_KEY)?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         state.journal_open = true;
         let journal = state.take_open_journal()?;
         Ok((state, journal))
@@ -149,12 +153,23 @@ impl State {
         Ok(bytes.map_or(0, i64::from_le_bytes))
     }
 
-    pub(crate) fn set_identity(&mut self, (dev, inode): (u64, u64), born_ns: i64) -> Result<(), FolderError> {
-        let bytes = [dev.to_le_bytes(), inode.to_le_bytes()].concat();
+    pub(crate) fn set_identity(&mut self, identity: (u64, u64), born_ns: i64) -> Result<(), FolderError> {
+        self.write(|state, txn| state.put_identity(txn, identity, born_ns))
+    }
+
+    /// Notes another directory that is taken for the one that was known, now.
+    pub(crate) fn set_taken(&mut self, identity: (u64, u64), born_ns: i64, now_ms: u64) -> Result<(), FolderError> {
         self.write(|state, txn| {
-            state.put_fact(txn, IDENTITY_KEY, &bytes)?;
-            state.put_fact(txn, BORN_KEY, &born_ns.to_le_bytes())
-        })
+            state.put_identity(txn, identity, born_ns)?;
+            state.put_fact(txn, TAKEN_KEY, &now_ms.to_le_bytes())
+        })?;
+        self.taken_ms = Some(now_ms);
+        Ok(())
+    }
+
+    /// When another directory took the place of the one that was known, ms since 1970.
+    pub(crate) fn taken_ms(&self) -> Option<u64> {
+        self.taken_ms
     }
 
     /// The directories that other file systems were mounted at when they were last seen.
@@ -198,6 +213,11 @@ impl State {
         self.db(txn.commit())?;
         self.pending.clear();
         Ok(())
+    }
+
+    fn put_identity(&self, txn: &WriteTransaction, (dev, inode): (u64, u64), born_ns: i64) -> Result<(), FolderError> {
+        self.put_fact(txn, IDENTITY_KEY, &[dev.to_le_bytes(), inode.to_le_bytes()].concat())?;
+        self.put_fact(txn, BORN_KEY, &born_ns.to_le_bytes())
     }
 
     fn put_fact(&self, txn: &WriteTransaction, key: &str, value: &[u8]) -> Result<(), FolderError> {
@@ -303,6 +323,7 @@ const JOURNAL_KEY: &str = "journal";
 const IDENTITY_KEY: &str = "identity";
 const BORN_KEY: &str = "born";
 const MOUNTS_KEY: &str = "mounts";
+const TAKEN_KEY: &str = "taken";
 const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 3 * 32 + 3 + 6 * 8;
 /// Memory for pages of the state file. The cache itself is in memory anyway.

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealtide_identity::{RelayAddress, Role, SpaceId};
 use serde_json::{Value, json};
@@ -28,13 +28,18 @@ const PORTS_TRIED: u16 = 100;
 const GLANCE: Duration = Duration::from_millis(250);
 /// How often folders that could not be opened are tried again.
 const FOLDERS: Duration = Duration::from_secs(5);
+/// How long after its terminal was closed a node still takes a hangup for the word of that.
+const OUTLIVED: Duration = Duration::from_secs(10);
 /// How long the invites that `up` makes live.
 const INVITE_TTL_S: u64 = 24 * 3600;
 
 /// Runs the node until a signal or `down`.
 pub(crate) async fn up(cx: Cx, args: UpArgs) -> Result<u8, Failure> {
-    let signals =
-        Signals { interrupts: Interrupts::new()?, hangup: signal(SignalKind::hangup())?, terminals: Terminals::now() };
+    let signals = Signals {
+        interrupts: Interrupts::new()?,
+        hangup: signal(SignalKind::hangup())?,
+        terminals: Terminals::new(terminals()),
+    };
     let dirs: Vec<PathBuf> = args.dirs.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     let mut relays = cx.config.relays();
     for text in &args.relay {
@@ -193,11 +198,12 @@ async fn serve(
             signal = signals.interrupts.next() => return Some(signal),
             _ = stop.wait_for(|stopped| *stopped) => return None,
             // Keys wait for the disk, and whoever changes them for a turn.
-            _ = signals.hangup.recv() => match signals.terminals.were_closed(Terminals::now()) {
+            _ = signals.hangup.recv() => match signals.terminals.hung_up(terminals(), Instant::now()) {
                 true => return Some(Exit::Terminated),
                 false => tokio::task::block_in_place(|| reload_door(cx, node)),
             },
             _ = second.tick() => {
+                signals.terminals.look(terminals(), Instant::now());
                 let node = node.clone();
                 // The checkpoint waits for the disk.
                 let looked = tokio::task::spawn_blocking(move || {
@@ -227,22 +233,38 @@ struct Signals {
     interrupts: Interrupts,
     /// Taken from the first moment: one that nobody waits for would end the process.
     hangup: Signal,
-    /// What the terminals were at the start: a hangup also says that theirs was closed.
+    /// What became of the terminals since the start: a hangup also says that theirs was closed.
     terminals: Terminals,
 }
 
 /// Whether stdin and stderr are terminals.
-#[derive(Clone, Copy)]
-struct Terminals([bool; 2]);
+fn terminals() -> [bool; 2] {
+    [std::io::stdin().is_terminal(), std::io::stderr().is_terminal()]
+}
+
+/// Whether stdin and stderr were terminals at the start, and since when one is none any more: a terminal that hung up, as one whose window
+/// was closed, does not answer.
+struct Terminals {
+    before: [bool; 2],
+    closed: Option<Instant>,
+}
 
 impl Terminals {
-    fn now() -> Self {
-        Self([std::io::stdin().is_terminal(), std::io::stderr().is_terminal()])
+    fn new(before: [bool; 2]) -> Self {
+        Self { before, closed: None }
     }
 
-    /// Whether one is none any more: a terminal that hung up, as one whose window was closed, does not answer.
-    fn were_closed(self, now: Self) -> bool {
-        self.0.into_iter().zip(now.0).any(|(before, now)| before && !now)
+    fn look(&mut self, found: [bool; 2], now: Instant) {
+        if self.closed.is_none() && self.before.into_iter().zip(found).any(|(before, found)| before && !found) {
+            self.closed = Some(now);
+        }
+    }
+
+    /// Whether a hangup that came now says that they were closed. One that comes long after that is from somebody else: the node outlives
+    /// its terminal (`disown`).
+    fn hung_up(&mut self, found: [bool; 2], now: Instant) -> bool {
+        self.look(found, now);
+        self.closed.is_some_and(|closed| now.duration_since(closed) < OUTLIVED)
     }
 }
 
@@ -386,14 +408,19 @@ mod tests {
     use super::*;
     use crate::home::Home;
 
-    /// A hangup ends the node only where the terminal that it was started in was closed; else it reads its settings again.
+    /// A hangup ends the node only where the terminal that it was started in was closed just now; else it reads its settings again.
     #[test]
     fn a_terminal_that_hung_up_is_told_from_none() {
-        let [none, one, both] = [[false; 2], [true, false], [true; 2]].map(Terminals);
-        for (before, now, closed) in
+        let (now, [none, one, both]) = (Instant::now(), [[false; 2], [true, false], [true; 2]]);
+        for (before, found, closed) in
             [(none, none, false), (one, one, false), (both, both, false), (one, none, true), (both, none, true)]
         {
-            assert_eq!(before.were_closed(now), closed, "{:?} {:?}", before.0, now.0);
+            let mut terminals = Terminals::new(before);
+            terminals.look(before, now);
+            assert_eq!(terminals.hung_up(found, now), closed, "{before:?} {found:?}");
+            // Whoever waits for its end sends it a little later.
+            assert_eq!(terminals.hung_up(found, now + OUTLIVED / 2), closed, "{before:?} {found:?}");
+            assert!(!terminals.hung_up(found, now + OUTLIVED), "the node outlived it: {before:?} {found:?}");
         }
     }
 

@@ -43,7 +43,8 @@ pub(super) struct OwnLine {
     newest: Option<(u64, [u8; 32])>,
     /// The numbers that any head takes back which counts.
     yanked: BTreeSet<u64>,
-    /// What is remembered of the last release where the space does not show it, and the highest number that it shows.
+    /// What is remembered of the last release where the space does not show its number or its frame, which may be of a yank behind it, and the
+    /// highest number that it shows.
     missing: Option<(Made, u64)>,
     /// What is to be remembered of it, where nothing is yet.
     pub(super) unremembered: Option<Made>,
@@ -294,7 +295,8 @@ impl OwnLine {
         // What this node wrote comes first, before what others repeated of it.
         frames.sort_by_key(|frame| (!path.contains(&frame.sid), frame.n));
         let (mut own, mut all) = (Self::default(), BTreeMap::new());
-        own.missing = made.filter(|made| made.seq > most).map(|made| (made, most));
+        let is_shown = |made: &Made| made.seq <= most && frames.iter().any(|frame| frame.sid == made.frame);
+        own.missing = made.filter(|made| !is_shown(made)).map(|made| (made, most));
         let mut unread: BTreeMap<[u8; 32], Failure> = BTreeMap::new();
         for frame in &frames {
             own.note(keys, frame.version, frame.seq, frame.manifest_sha256);
@@ -410,10 +412,13 @@ fn base_of(frames: &[OwnFrame], keys: &OwnKeys, made: Option<Made>) -> Option<Si
 }
 
 fn lost(app: &App, channel: &Channel, made: u64, found: u64) -> Failure {
-    let text = format!(
-        "release {made} of {} ({channel}) was made here, and the newest that its space shows is {found}: what was taken back since is not known",
-        app.name
-    );
+    let name = &app.name;
+    let shown = if found < made {
+        format!("release {made} of {name} ({channel}) was made here, and the newest that its space shows is {found}")
+    } else {
+        format!("this node wrote more of {name} ({channel}) than its space shows, behind release {made}")
+    };
+    let text = format!("{shown}: what was taken back since is not known");
     Failure::new(Exit::Refused, "releases_lost", text).hint(
         "let the node meet a peer that has the space whole, or `sealtide import` what one exported; where nobody has it, publishing a new \
          release into the channel goes on behind that number",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sealtide_crypto::{Now, Seed, SeededEntropy, SigningKey, blake3};
-use sealtide_ibgib::{Address, Object, Relations, Stamp, Verified, genesis, space_genesis, try_evolve};
+use sealtide_ibgib::{Address, Object, Relations, Sid, Stamp, Verified, genesis, space_genesis, try_evolve};
 use sealtide_identity::SpaceId;
 use sealtide_identity::keyring::{
     ChangeRequest, KeyOffers, KeyPolicy, KeySecret, KeyVersion, Keyring, KeyringRecovery, LastGood, Ledger,
@@ -450,8 +450,16 @@ fn a_number_that_was_given_is_not_given_again() {
     memory.keep_made(&[(stable(), made)]).unwrap();
     let line = scene.own();
     assert_eq!((line.next_seq().unwrap(), line.unremembered), (2, None));
-    memory.keep_made(&[(stable(), Made { seq: 2, frame: frame.sid() })]).unwrap();
     let told = |line: &OwnLine| line.is_whole(&scene.app(), &stable()).map_err(|failure| failure.code);
+    assert_eq!(told(&line), Ok(()));
+    // The frame behind it is not there, as one that took it back.
+    memory.keep_made(&[(stable(), Made { seq: 1, frame: Sid([9; 32]) })]).unwrap();
+    let unyanked = scene.own();
+    let sentence = unyanked.is_whole(&scene.app(), &stable()).unwrap_err().message;
+    assert!(sentence.contains("wrote more of kiosk (stable) than its space shows, behind release 1"), "{sentence}");
+    assert_eq!(told(&unyanked), Err("releases_lost".to_owned()));
+    assert_eq!((unyanked.next_seq().unwrap(), unyanked.prev()), (2, Some(release.hash())));
+    memory.keep_made(&[(stable(), Made { seq: 2, frame: frame.sid() })]).unwrap();
     let lost = scene.own();
     assert_eq!(told(&lost), Err("releases_lost".to_owned()), "no head is signed of the first");
     assert_eq!((lost.next_seq().unwrap(), lost.prev()), (3, Some(release.hash())), "and a release goes on from there");

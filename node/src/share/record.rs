@@ -187,7 +187,8 @@ impl Worker {
             return;
         };
         let (path, from) = (change.path.clone(), change.from.clone());
-        if let Some(held) = self.already_held(&frame, base.as_ref()) {
+        let held = self.already_held(&frame, base.as_ref());
+        if let Some(held) = held.or_else(|| self.brought_again(&change, &frame, base.as_ref())) {
             let placed = (!frame.deleted).then_some(held);
             batch.recorded.push(Recorded { path, from, placed, change });
             return;
@@ -318,14 +319,37 @@ impl Worker {
         newest.or_else(|| live.iter().find_map(|timeline| self.version_of(timeline, frame)))
     }
 
-    /// The version of a timeline that a file is which nothing was known of: the same content from the same moment, as a copy of the
+    /// The older version that a copy of the directory brings to a known path. The copy was taken for the directory before it was whole, or
+    /// it is made once more: what it would have been there before is no edit of what was checked out meanwhile.
+    fn brought_again(
+        &self,
+        change: &LocalChange,
+        frame: &FileFrame,
+        base: Option<&(Verified, FileFrame)>,
+    ) -> Option<(TimelineId, Sid)> {
+        let (brought_ms, (record, standing)) = (self.folder.brought_ms()?, base?);
+        if change.known.is_none() || change.from.is_some() || frame.deleted {
+            return None;
+        }
+        // What was recorded while the file came must not stand for the whole of it.
+        let is_new = i64::try_from(brought_ms).is_ok_and(|brought_ms| standing.mtime >= brought_ms);
+        let known = self.folder.known(&change.path)?;
+        if is_new && standing.by == frame.by && known.stat.size < change.stat.size {
+            return None;
+        }
+        let held = self.version_of(&record.frame()?.timeline, frame)?;
+        tracing::info!(path = change.path, "an older version came with the directory: the newest stands");
+        Some(held)
+    }
+
+    /// The version of a timeline that a file is, if nothing was known of it: the same content from the same moment, as a copy of the
     /// directory or an old disk holds it. It is no edit, whoever made it.
     fn version_of(&self, timeline: &TimelineId, frame: &FileFrame) -> Option<(TimelineId, Sid)> {
         let newest = tip_records(&self.view, timeline).iter().map(n_of).max()?;
         let sids = self.view.frames(timeline, newest.saturating_sub(LOOKED_BACK), newest, usize::MAX);
         let is_this = |sid: &Sid| {
             let held = self.view.record(sid).and_then(|record| FileFrame::read(&record).ok());
-            held.is_some_and(|held| held.path == frame.path && held.mtime == frame.mtime && agree(&held, frame))
+            held.is_some_and(|held| held.path == frame.path && is_from(held.mtime, frame.mtime) && agree(&held, frame))
         };
         sids.into_iter().rev().find(is_this).map(|sid| (*timeline, sid))
     }
@@ -343,6 +367,12 @@ impl Worker {
         };
         sids.into_iter().find(is_this).map(|sid| (*timeline, sid))
     }
+}
+
+/// Whether a file that was last changed at `mtime` is from the moment `held`, both in ms. Some archives and file systems keep every second
+/// only, or every other one.
+fn is_from(held: i64, mtime: i64) -> bool {
+    held == mtime || mtime % 1000 == 0 && held.abs_diff(mtime) < 2000
 }
 
 fn n_of(frame: &Verified) -> u64 {
@@ -392,6 +422,17 @@ fn is_covered(path: &str, roots: &BTreeSet<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_the_same_where_only_seconds_are_kept() {
+        for (held, mtime, is_it) in
+            [(5_500, 5_500, true), (5_500, 5_501, false), (5_500, 5_000, true), (5_500, 4_000, true)]
+                .into_iter()
+                .chain([(5_500, 3_000, false), (5_500, 6_000, true), (5_000, 5_500, false)])
+        {
+            assert_eq!(is_from(held, mtime), is_it, "{held} {mtime}");
+        }
+    }
 
     #[test]
     fn a_path_is_covered_by_itself_and_what_is_above() {

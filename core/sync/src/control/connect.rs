@@ -14,7 +14,7 @@ use sealtide_ibgib::{Address, Verified};
 
 use super::{Control, ControlOutput, KEYSTONE_BYTES_PER_MS, State};
 use crate::message::{HelloIdentity, KEYSTONE_FRAMES_MAX};
-use crate::{MESSAGE_BYTES_MAX, Message, MessageError, Refused};
+use crate::{Message, MessageError, Refused};
 
 /// Who this node is, for HELLO.
 #[derive(Clone, Debug)]
@@ -52,8 +52,9 @@ pub struct Proof {
     pub session: Vec<Verified>,
 }
 
-/// Bytes of the frames of one KEYSTONE or PROOF; a single frame may be larger.
-const FRAMES_BYTES: usize = MESSAGE_BYTES_MAX - 16 * 1024;
+/// Bytes of the frames of one KEYSTONE or PROOF; a single frame may be larger. The receiver's time begins anew with each message that has come
+/// whole, so it has to be there well within [`HANDSHAKE_MS`](super::HANDSHAKE_MS), also at [`KEYSTONE_BYTES_PER_MS`].
+const FRAMES_BYTES: usize = 256 * 1024;
 /// Questions of one side that wait for an answer.
 const QUESTIONS_MAX: usize = 16;
 /// Parts of keystones that wait for the driver before it should stop reading.
@@ -164,7 +165,7 @@ impl Control {
     }
 
     /// A message that belongs to keystones.
-    pub(super) fn keystone_message(&mut self, message: Message) -> Result<(), MessageError> {
+    pub(super) fn keystone_message(&mut self, now: Now, message: Message) -> Result<(), MessageError> {
         let proving = matches!(self.state, State::Proving { .. });
         let Some(connect) = &mut self.connect else {
             return Err(MessageError::bad("keystones were not agreed on"));
@@ -177,6 +178,7 @@ impl Control {
                 connect.peer_challenge = Some(bytes);
                 let wanted = connect.introduction().map(ControlOutput::ProofWanted);
                 self.out.extend(wanted);
+                self.prolong(now, 0);
             }
             Message::Keystone { first, frames, last } => {
                 if frames.is_empty() && !last {
@@ -224,13 +226,15 @@ impl Control {
         let first = connect.own.keystone.clone();
         self.send_keystone(now, &first, &proof.device);
         // The newest that fit; the peer asks for older ones that it does not hold.
-        let mut room = FRAMES_BYTES;
-        let fitting = proof.session.iter().rev().take(KEYSTONE_FRAMES_MAX).take_while(|frame| {
-            let fits = frame.encoded().len() < room;
-            room = room.saturating_sub(frame.encoded().len());
-            fits
-        });
-        let from = proof.session.len() - fitting.count();
+        let (mut from, mut bytes) = (proof.session.len(), 0);
+        for (place, frame) in proof.session.iter().enumerate().rev().take(KEYSTONE_FRAMES_MAX) {
+            bytes += frame.encoded().len();
+            if bytes > FRAMES_BYTES && from < proof.session.len() {
+                break;
+            }
+            from = place;
+        }
+        self.prolong(now, bytes_of(&proof.device).saturating_add(bytes as u64) / KEYSTONE_BYTES_PER_MS);
         self.send(&Message::Proof(proof.session[from..].to_vec()));
     }
 
@@ -316,8 +320,7 @@ impl Control {
     }
 
     fn send_keystone(&mut self, now: Now, first: &Address, frames: &[Verified]) {
-        let bytes: usize = frames.iter().map(|frame| frame.encoded().len()).sum();
-        self.prolong(now, bytes as u64 / KEYSTONE_BYTES_PER_MS);
+        self.prolong(now, bytes_of(frames) / KEYSTONE_BYTES_PER_MS);
         let parts = parts(frames);
         let count = parts.len();
         for (place, part) in parts.into_iter().enumerate() {
@@ -325,6 +328,10 @@ impl Control {
             self.send(&Message::Keystone { first: first.clone(), frames: part.to_vec(), last });
         }
     }
+}
+
+fn bytes_of(frames: &[Verified]) -> u64 {
+    frames.iter().map(|frame| frame.encoded().len() as u64).sum()
 }
 
 /// Frames in parts that fit a message; one empty part when there are none.

@@ -222,10 +222,61 @@ fn long_keystones_get_more_time() {
     assert!(ends_at(&mut control, 15_000), "an empty part brings nothing");
     let mut control = met();
     let device: Vec<Verified> = (0..64).map(|n| signature(&format!("{n} {}", "x".repeat(3000)))).collect();
-    let bytes: usize = device.iter().map(|frame| frame.encoded().len()).sum();
-    control.handle(at(6_000), ControlInput::Proved(Ok(Proof { device, session: vec![signature("session")] })));
+    let session = vec![signature(&format!("session {}", "x".repeat(3000)))];
+    let bytes: usize = device.iter().chain(&session).map(|frame| frame.encoded().len()).sum();
+    control.handle(at(6_000), ControlInput::Proved(Ok(Proof { device, session })));
     drain(&mut control);
     assert!(bytes > 192_000 && ends_at(&mut control, 16_000 + bytes as u64 / 64), "the peer has to read it");
+    let mut control = machine("a");
+    drain(&mut control);
+    control.handle(at(14_000), ControlInput::Message(hello(3, Some(signature("p").address().clone()))));
+    control.handle(at(14_500), ControlInput::Message(Message::Challenge([9; 32]).encode()));
+    drain(&mut control);
+    assert!(ends_at(&mut control, 24_500), "the frames come behind it");
+}
+
+/// All that a peer sends to prove itself comes at 64 kB/s: no message of it takes as long as the time for it.
+// Proves: SY-55
+#[test]
+fn a_long_keystone_comes_over_a_slow_line() {
+    let frames =
+        |count, name: &str| (0..count).map(|n| signature(&format!("{name} {n} {}", "x".repeat(3000)))).collect();
+    let mut peer = Control::with_identity(16, own("p"), [9; 32]);
+    peer.handle(START, ControlInput::Start);
+    peer.handle(START, ControlInput::Message(hello(3, Some(signature("a").address().clone()))));
+    peer.handle(START, ControlInput::Message(Message::Challenge([1; 32]).encode()));
+    peer.handle(START, ControlInput::Proved(Ok(Proof { device: frames(700, "p"), session: frames(200, "s") })));
+    let sent = drain(&mut peer);
+    let mut control = machine("a");
+    let (mut now, mut is_checked, mut parts) = (START, false, 0);
+    for wish in sent {
+        let ControlOutput::Send(bytes) = wish else { continue };
+        now.mono_ms += bytes.len() as u64 / 64;
+        control.handle(now, ControlInput::Tick);
+        control.handle(now, ControlInput::Message(bytes));
+        for wish in drain(&mut control) {
+            assert!(!matches!(wish, ControlOutput::Failed(..)), "{wish:?} after {} ms", now.mono_ms);
+            is_checked |= matches!(wish, ControlOutput::CheckProof { .. });
+            if let ControlOutput::PeerKeystone { .. } = wish {
+                parts += 1;
+                control.handle(now, ControlInput::Kept(Ok(())));
+            }
+        }
+        for wish in drain(&mut control) {
+            is_checked |= matches!(wish, ControlOutput::CheckProof { .. });
+        }
+    }
+    assert!(is_checked && parts > 2, "{parts}");
+}
+
+/// The connect frame goes along, however large it is.
+#[test]
+fn a_proof_holds_the_connect_frame() {
+    let mut control = met();
+    let session = vec![signature("older"), signature(&"x".repeat(300 * 1024))];
+    control.handle(START, ControlInput::Proved(Ok(Proof { device: Vec::new(), session: session.clone() })));
+    let proof = Message::Proof(session[1..].to_vec()).encode();
+    assert!(drain(&mut control).last() == Some(&ControlOutput::Send(proof)));
 }
 
 /// Without identities a node takes the CHALLENGE of a peer that has them, and then its refusal.

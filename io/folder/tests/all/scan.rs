@@ -557,14 +557,15 @@ fn a_copy_that_grows_is_not_taken() {
         unsettled(scanned.err()) && unsettled(checked_out.err())
     };
     assert!(is_unsettled(&mut case));
-    // Longer than it has to stand still, and still more comes: another file, then the rest of one.
-    let pause = || std::thread::sleep(std::time::Duration::from_secs(2));
+    // Longer than it has to stand still, and still more comes: a file under another name, then the rest of it.
+    let pause = || std::thread::sleep(std::time::Duration::from_secs(6));
     pause();
-    copy(&names[6]);
+    std::fs::write(root.join(".f6.x9Yz"), "f").expect("write");
     assert!(is_unsettled(&mut case));
     pause();
-    std::fs::write(root.join("f6"), "f6 and more").expect("write");
+    std::fs::write(root.join(".f6.x9Yz"), "6").expect("write");
     assert!(is_unsettled(&mut case));
+    std::fs::rename(root.join(".f6.x9Yz"), root.join("f6")).expect("rename");
     names[6..].iter().for_each(copy);
     assert_eq!(shown(&case.scan_when_taken()), [""; 0]);
     case.expect_settled();

@@ -1,5 +1,7 @@
 //! Another directory where the known one was.
 
+use std::time::SystemTime;
+
 use super::*;
 
 impl Rig {
@@ -96,6 +98,57 @@ fn an_old_disk_that_is_mounted_edits_and_deletes_nothing() {
     assert_eq!(conflicts, ["c"], "what was edited on the disk is a second version");
     assert_eq!(rig.names().len(), 6, "{:?}", rig.names());
     std::fs::remove_dir_all(rig.root.with_extension("below")).unwrap();
+}
+
+/// `rsync -a` of last night's backup stood still for a while, and goes on when the rest was checked out: first with the times, then as an
+/// archive that keeps seconds.
+#[test]
+fn what_a_backup_brings_after_the_directory_was_taken_is_no_edit() {
+    let mut rig = Rig::new(Role::Admin);
+    let old = |path: &str| FileFrame { mtime: 5_500, ..frame(path, "old") };
+    let names = ["a", "b", "c", "d"];
+    let first = names.map(|path| old(path).genesis(Stamp { ms: 5_500 }, &uuid(&mut OsEntropy)).unwrap());
+    rig.arrives(first.to_vec());
+    rig.look();
+    let backup = rig.root.with_extension("backup");
+    let copy = |from: &Path, to: &Path| {
+        let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(copied.success());
+    };
+    copy(&rig.root, &backup);
+    let newer = |first: &Verified| {
+        let path = FileFrame::read(first).unwrap().path;
+        FileFrame { mtime: 6_500, ..frame(&path, "new") }.evolve(first, Stamp { ms: 6_500 }).unwrap()
+    };
+    rig.arrives(first.iter().map(newer).collect());
+    rig.look();
+    // What somebody puts back is an edit.
+    copy(&backup.join("a"), &rig.root.join("a"));
+    rig.look();
+    assert_eq!(rig.text("a").as_deref(), Some("old"));
+    rig.write("a", "new again");
+    std::fs::remove_dir_all(&rig.root).unwrap();
+    std::fs::create_dir(&rig.root).unwrap();
+    ["a", "b"].iter().for_each(|name| copy(&backup.join(name), &rig.root.join(name)));
+    rig.look_until_taken();
+    let stand = |rig: &Rig| names.map(|name| rig.text(name).unwrap());
+    assert_eq!(stand(&rig), ["new again", "new", "new", "new"]);
+    let records = rig.worker.view.info().unwrap().records;
+    ["b", "c", "d"].iter().for_each(|name| copy(&backup.join(name), &rig.root.join(name)));
+    let seconds = SystemTime::UNIX_EPOCH + Duration::from_secs(5);
+    std::fs::File::options().write(true).open(rig.root.join("d")).unwrap().set_modified(seconds).unwrap();
+    rig.look();
+    assert_eq!(stand(&rig), ["new again", "new", "new", "new"]);
+    assert_eq!(rig.worker.view.info().unwrap().records, records, "nothing was made of it");
+    assert!(rig.status().conflicts.is_empty());
+    rig.write("c", "edited");
+    assert_eq!((rig.text("c").as_deref(), rig.at("c").1.len()), (Some("edited"), 1));
+    // What was read while the file was written does not stand for the whole of it.
+    rig.write("d", "ol");
+    copy(&backup.join("d"), &rig.root.join("d"));
+    rig.look();
+    assert_eq!((rig.text("d").as_deref(), rig.at("d").1.len()), (Some("old"), 1));
+    std::fs::remove_dir_all(&backup).unwrap();
 }
 
 /// Runs the thread of a folder until `ask` was answered.
