@@ -43,6 +43,9 @@ pub(crate) fn log(node: &Node, target: Option<&str>, limit: usize) -> Result<Val
     Ok(json!({"schema": "sealtide/log/1", "entries": entries}))
 }
 
+/// A change: when it was made and its counter, the place of its space, its frame, and whether that is a tip.
+type Change = (Reverse<(u64, u64)>, usize, Sid, bool);
+
 /// The newest changes, newest first. No frame is later than the newest tip of its timeline, so the newest changes are in
 /// the timelines with the newest tips; only of those more than the tips is read. An open folder knows them without
 /// reading.
@@ -68,7 +71,7 @@ fn changes(node: &Node, spaces: &[(String, sealtide_identity::SpaceId)], limit: 
     newest.sort_by_key(|(stamp, ..)| std::cmp::Reverse(*stamp));
     newest.truncate(limit);
     // Of what is not told in the end nothing is held but its place.
-    let mut all: Vec<(Reverse<(u64, u64)>, usize, Sid, bool)> = Vec::new();
+    let mut all: Vec<Change> = Vec::new();
     for (_, place, info) in newest {
         let last = info.tips.iter().map(|tip| tip.n).max().unwrap_or(0);
         for frame in

@@ -281,7 +281,7 @@ impl<W: World> Engine<W> {
         let (view, facts) = (self.store().view(space), newest.frame_ref());
         let frames =
             view.zip(facts).map_or(0, |(view, facts)| view.frames(&facts.timeline, 0, u64::MAX, FRAMES_MAX).len());
-        frames + FRAMES_SPARE > FRAMES_MAX
+        frames + FRAMES_SPARE >= FRAMES_MAX
     }
 
     /// Whether an invite into a space can make this peer a member: it is one, or there is room for one more.
