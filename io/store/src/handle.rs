@@ -13,6 +13,7 @@ use sealtide_sync::negentropy::Ranges;
 use sealtide_sync::{BulkItem, IdSum, RangeBound, SagaId, SagaState, Snapshot, SpaceView, TipItem};
 
 use crate::compress::ChunkForm;
+use crate::error::Damage;
 use crate::index::{ChunkInfo, Index, tip_hash};
 use crate::pack::{Pack, Packs, Place};
 use crate::plan::{by_address, frames_of, member_frame};
@@ -82,70 +83,75 @@ impl std::fmt::Debug for SpaceHandle {
     }
 }
 
-/// Notes that an answer is without what should be in this pack: [`crate::Store::health`] tells.
-fn leave_out(pack: &Pack) {
-    pack.left_out.store(true, Ordering::Relaxed);
+/// Why what an index speaks of cannot be given out.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Damage(#[from] Damage),
+    #[error("it is no record: {0}")]
+    NoRecord(#[from] Refusal),
 }
 
-/// Reads a record; `None` when it is damaged or cannot be read, which is logged.
+/// Notes that an answer is without what should be in this pack: [`crate::Store::health`] tells.
+fn leave_out(pack: &Pack, place: Place, error: &Broken) {
+    pack.left_out.store(true, Ordering::Relaxed);
+    tracing::error!(%error, pack = pack.number, offset = place.offset, "a part of the store cannot be read");
+}
+
+/// Reads a record where it was at one moment; `None` when it cannot be read. That may be since it was erased meanwhile, so it
+/// does not count as damage.
 pub(crate) fn load(packs: &Packs, stored: &Stored) -> Option<Verified> {
     let pack = packs.get(&stored.place.pack)?;
-    read_record(pack, stored).unwrap_or_else(|error| {
-        leave_out(pack);
-        tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
-        None
-    })
+    let record = read_as(pack, stored, Verified::from_own_log);
+    let told =
+        |error| tracing::warn!(%error, pack = pack.number, offset = stored.place.offset, "a record is not there");
+    record.map_err(told).ok()
 }
 
 /// Reads a record of the log; `Ok(None)` when what is there is damaged, which is logged.
 pub(crate) fn load_record(index: &Index, stored: &Stored) -> io::Result<Option<Verified>> {
-    match index.packs.get(&stored.place.pack) {
-        Some(pack) => read_record(pack, stored),
-        None => Ok(None),
-    }
+    load_with(index, stored, Verified::from_own_log)
 }
 
 /// As [`load_record`], for one whose sid is known: it is not worked out again.
 pub(crate) fn load_record_as(index: &Index, stored: &Stored, sid: Sid) -> io::Result<Option<Verified>> {
-    match index.packs.get(&stored.place.pack) {
-        Some(pack) => read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, sid)),
-        None => Ok(None),
-    }
+    load_with(index, stored, |encoded| Verified::from_own_log_as(encoded, sid))
 }
 
-fn read_record(pack: &Pack, stored: &Stored) -> io::Result<Option<Verified>> {
-    read_as(pack, stored, Verified::from_own_log)
+/// Nothing moves while the caller has the index.
+fn load_with(
+    index: &Index,
+    stored: &Stored,
+    trust: impl FnOnce(Bytes) -> Result<Verified, Refusal>,
+) -> io::Result<Option<Verified>> {
+    let Some(pack) = index.packs.get(&stored.place.pack) else { return Ok(None) };
+    match read_as(pack, stored, trust) {
+        Ok(record) => Ok(Some(record)),
+        Err(Broken::Io(error)) => Err(error),
+        Err(error) => {
+            leave_out(pack, stored.place, &error);
+            Ok(None)
+        }
+    }
 }
 
 fn read_as(
     pack: &Pack,
     stored: &Stored,
     trust: impl FnOnce(Bytes) -> Result<Verified, Refusal>,
-) -> io::Result<Option<Verified>> {
-    let Some(encoded) = read_encoded(pack, stored)? else { return Ok(None) };
-    match trust(encoded) {
-        Ok(record) => Ok(Some(record)),
-        Err(refusal) => {
-            leave_out(pack);
-            tracing::error!(pack = pack.number, offset = stored.place.offset, %refusal, "a stored record is no record");
-            Ok(None)
-        }
-    }
+) -> Result<Verified, Broken> {
+    Ok(trust(read_encoded(pack, stored)?)?)
 }
 
-/// The encoded bytes of a record. The checksum of the entry vouches for them, and they were accepted before they were
-/// written.
-/// The end of an entry's body: the record.
-fn record_of(body: Vec<u8>, stored: &Stored) -> Bytes {
+/// The encoded bytes of a record: the end of the body of its entry. The checksum of the entry vouches for them, and
+/// they were accepted before they were written.
+fn read_encoded(pack: &Pack, stored: &Stored) -> Result<Bytes, Broken> {
+    let (_, body) = pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize)??;
     let body = Bytes::from(body);
     let start = body.len().saturating_sub(stored.encoded_len as usize);
-    body.slice(start..)
-}
-
-/// As [`read_encoded`], for a place that was right a moment ago: nothing where it is not any more, without a word.
-fn whole_encoded(pack: &Pack, stored: &Stored) -> Option<Bytes> {
-    let (_, body) = pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize).ok()?.ok()?;
-    Some(record_of(body, stored)).filter(|record| !record.is_empty())
+    Ok(body.slice(start..))
 }
 
 /// A member as the bulk stream lists it.
@@ -153,38 +159,40 @@ fn bulk_item((sid, Stored { order, place, encoded_len }): (Sid, Stored)) -> Bulk
     BulkItem { order, sid, place: Some([place.pack, place.offset, place.body_len, encoded_len]) }
 }
 
-fn read_encoded(pack: &Pack, stored: &Stored) -> io::Result<Option<Bytes>> {
-    match pack.entry(u64::from(stored.place.offset), stored.place.body_len as usize)? {
-        Ok((_, body)) => Ok(Some(record_of(body, stored))),
-        Err(damage) => {
-            leave_out(pack);
-            tracing::error!(%damage, "a record cannot be read");
-            Ok(None)
-        }
-    }
-}
-
 impl Inner {
     /// Reads the record `sid`, which lies where `find` says.
-    fn load(&self, sid: &Sid, find: impl FnOnce(&Index) -> Option<Stored>) -> Option<Verified> {
-        self.read(find, |pack, stored| read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, *sid)))
+    fn load(&self, sid: &Sid, find: impl Fn(&Index) -> Option<Stored>) -> Option<Verified> {
+        let how =
+            |pack: &Pack, stored: &Stored| read_as(pack, stored, |encoded| Verified::from_own_log_as(encoded, *sid));
+        self.read(|index| find(index).map(|stored| (stored.place, stored)), how)
     }
 
-    fn read<T>(
+    /// Reads what lies where `find` says. What cannot be read there, and is there still when the index is asked again, is
+    /// damaged; meanwhile it may have been given back.
+    fn read<K: PartialEq, T>(
         &self,
-        find: impl FnOnce(&Index) -> Option<Stored>,
-        how: impl FnOnce(&Pack, &Stored) -> io::Result<Option<T>>,
+        find: impl Fn(&Index) -> Option<(Place, K)>,
+        how: impl Fn(&Pack, &K) -> Result<T, Broken>,
     ) -> Option<T> {
-        let (pack, stored) = {
+        let look = || {
             let index = read(&self.index);
-            let stored = find(&index)?;
-            (Arc::clone(index.packs.get(&stored.place.pack)?), stored)
+            let (place, found) = find(&index)?;
+            Some((Arc::clone(index.packs.get(&place.pack)?), place, found))
         };
-        how(&pack, &stored).unwrap_or_else(|error| {
-            leave_out(&pack);
-            tracing::error!(%error, pack = pack.number, offset = stored.place.offset, "a record cannot be read");
-            None
-        })
+        let mut at = look()?;
+        loop {
+            let (pack, place, found) = at;
+            let error = match how(&pack, &found) {
+                Ok(read) => return Some(read),
+                Err(error) => error,
+            };
+            let now = look()?;
+            if now.2 == found {
+                leave_out(&pack, place, &error);
+                return None;
+            }
+            at = now;
+        }
     }
 
     /// A whole chunk; hash unchecked.
@@ -194,35 +202,29 @@ impl Inner {
 
     /// Bytes of a chunk from `offset`, at most `limit`; hash unchecked.
     fn chunk_piece(&self, hash: &ChunkHash, offset: u32, limit: usize) -> Option<Bytes> {
-        let (pack, info) = {
-            let index = read(&self.index);
-            let info = index.chunk(hash).ok()??;
-            (Arc::clone(index.packs.get(&info.place.pack)?), info)
-        };
-        let piece = if info.is_compressed() {
-            // A transfer asks for one piece after the other.
-            let cut = |content: Bytes| {
-                let end = content.len().min((offset as usize).saturating_add(limit));
-                (offset as usize <= end).then(|| content.slice(offset as usize..end))
-            };
-            match self.expanded.get(hash) {
-                Some(content) => Ok(cut(content)),
-                None => read_content(&pack, &info).map(|content| {
-                    if limit < content.len() {
-                        self.expanded.keep(*hash, content.clone());
-                    }
-                    cut(content)
-                }),
+        let find = |index: &Index| index.chunk(hash).ok()?.map(|info| (info.place, info));
+        let piece = self.read(find, |pack, info| {
+            if info.is_compressed() {
+                // A transfer asks for one piece after the other.
+                let cut = |content: Bytes| {
+                    let end = content.len().min((offset as usize).saturating_add(limit));
+                    (offset as usize <= end).then(|| content.slice(offset as usize..end))
+                };
+                if let Some(content) = self.expanded.get(hash) {
+                    return Ok(cut(content));
+                }
+                let content = read_content(pack, info)?;
+                if limit < content.len() {
+                    self.expanded.keep(*hash, content.clone());
+                }
+                return Ok(cut(content));
             }
-        } else {
-            let mut bytes = vec![0; (info.len.checked_sub(offset)? as usize).min(limit)];
-            pack.file.read_at(info.start() + u64::from(offset), &mut bytes).map(|()| Some(bytes.into()))
-        };
-        piece.unwrap_or_else(|error| {
-            leave_out(&pack);
-            tracing::error!(%error, chunk = %hash, "a chunk cannot be read");
-            None
-        })
+            let Some(left) = info.len.checked_sub(offset) else { return Ok(None) };
+            let mut bytes = vec![0; (left as usize).min(limit)];
+            pack.file.read_at(info.start() + u64::from(offset), &mut bytes)?;
+            Ok(Some(bytes.into()))
+        });
+        piece?
     }
 }
 
@@ -291,7 +293,11 @@ impl SpaceHandle {
     }
 
     fn head(&self, head: &Head) -> Option<Verified> {
-        self.inner.load(&head.sid, |_| Some(head.stored))
+        let there = || {
+            let pack = Arc::clone(read(&self.inner.index).packs.get(&head.stored.place.pack)?);
+            read_as(&pack, &head.stored, |encoded| Verified::from_own_log_as(encoded, head.sid)).ok()
+        };
+        there().or_else(|| self.record(&head.sid))
     }
 
     /// Every tip, in ascending order of (timeline, sid).
@@ -412,7 +418,7 @@ impl SpaceView for SpaceHandle {
     }
 
     fn encoded(&self, sid: &Sid) -> Option<Bytes> {
-        self.inner.read(|index| self.member(index, sid), read_encoded)
+        self.inner.read(|index| self.member(index, sid).map(|stored| (stored.place, stored)), read_encoded)
     }
 
     fn by_address(&self, address: &Address) -> Vec<Sid> {
@@ -469,7 +475,7 @@ impl SpaceView for SpaceHandle {
             let pack = Arc::clone(read(&self.inner.index).packs.get(&pack)?);
             let stored =
                 Stored { order: item.order, place: Place { pack: pack.number, offset, body_len }, encoded_len };
-            whole_encoded(&pack, &stored)
+            read_encoded(&pack, &stored).ok().filter(|record| !record.is_empty())
         });
         there.or_else(|| self.encoded(&item.sid))
     }
@@ -601,4 +607,61 @@ pub(crate) fn join<T: Ord>(
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use sealtide_sync::CommitRequest;
+
+    use super::*;
+    use crate::mem::MemDisk;
+    use crate::store::{Config, Store};
+    use crate::{Unhealthy, conformance};
+
+    /// What is collected between the look at the index and the read is not there; what lies where the index says, and cannot be read, is damage.
+    // Proves: SY-67, SY-78
+    #[test]
+    fn what_was_collected_meanwhile_is_no_damage() {
+        let disk = MemDisk::new(1);
+        let config = || Config { garbage_bytes: 1, wall_ms: Arc::new(|| 1_700_000_000_000), ..Config::default() };
+        let open = || Store::open(Arc::new(disk.clone()), config()).unwrap();
+        let (chunks, record) = conformance::binary(1);
+        let space = SpaceId::from_bytes([1; 32]);
+        let store = open();
+        let sid = record.sid();
+        let of_record = |index: &Index| index.stored(&sid).ok()?.map(|stored| (stored.place, stored));
+        let of_chunk = |index: &Index| index.chunk(&chunks[0].0).ok()?.map(|info| (info.place, info));
+
+        let put = || {
+            store.adopt_space(space).unwrap();
+            chunks.iter().for_each(|(hash, content)| store.put_chunk(*hash, content).unwrap());
+            store.commit(&space, &CommitRequest::local(vec![record.clone()])).unwrap();
+        };
+        let collect = || {
+            if store.remove_space(&space).unwrap() {
+                assert_eq!(store.collect().unwrap().records, 1);
+            }
+        };
+        put();
+        let late = store.inner.read(of_record, |pack, stored| {
+            collect();
+            read_encoded(pack, stored)
+        });
+        assert_eq!((late, store.health()), (None, Ok(())));
+        put();
+        let tries = Cell::new(0);
+        let late = store.inner.read(of_chunk, |pack, info| {
+            if tries.replace(tries.get() + 1) == 0 {
+                collect();
+                put();
+            }
+            Ok(pack.entry(u64::from(info.place.offset), info.place.body_len as usize)??.0)
+        });
+        assert_eq!((late.is_some(), tries.get(), store.health()), (true, 2, Ok(())), "it was stored again");
+
+        let broken = store.inner.read(of_chunk, |_, _| Err::<(), _>(io::Error::other("the disk is ill").into()));
+        assert!(broken.is_none() && matches!(store.health(), Err(Unhealthy::Pack(_))));
+    }
 }

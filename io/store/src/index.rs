@@ -117,7 +117,7 @@ impl Timelines {
 }
 
 /// A chunk that is stored whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkInfo {
     pub(crate) place: Place,
     /// Bytes of the content; 0 once it was freed.
