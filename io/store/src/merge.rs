@@ -97,6 +97,20 @@ impl Merge {
         Ok(false)
     }
 
+    /// Merges all that is left at once; gives what [`Merge::finish`] gives.
+    pub(crate) fn complete(mut self, cache: &Cache) -> Result<Run, MergeError> {
+        loop {
+            match self.step(usize::MAX) {
+                Ok(false) => {}
+                Ok(true) => return self.finish(cache),
+                Err(error) => {
+                    self.remove();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
     /// The run in place of its inputs, durable.
     pub(crate) fn finish(self, cache: &Cache) -> Result<Run, MergeError> {
         let name = self.writer.file_name().to_owned();

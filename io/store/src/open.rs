@@ -9,6 +9,7 @@ use crate::entry::{Entry, UNKNOWN_ENTRY};
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Sums};
 use crate::log::Log;
+use crate::merge::{Merge, MergeError};
 use crate::pack::{FOLDER, Freed, PACK_HEAD_BYTES, Pack, Place, Scan, Step, io_error, pack_name, punch, was_durable};
 use crate::runs::{CHECK_FOLDER, RUNS_FOLDER, Runs};
 use crate::seal::write_run;
@@ -180,6 +181,7 @@ fn rebuild_once(
         pack.file.sync().map_err(|source| io_error(&pack, source))?;
         read_sealed_pack(&mut index, &pack, &mut freed, &all)?;
         seal_run(&mut index, pack.number);
+        merge_due(&**disk, &mut index);
     }
     let went_on = |pack, len| closed.map_or(Ok(()), |closed| closed.check(pack, len));
     let Some(last) = last else {
@@ -198,6 +200,7 @@ fn rebuild_once(
         Tail::Sealed => {
             last.file.sync().map_err(|source| io_error(&last, source))?;
             seal_run(&mut index, last.number);
+            merge_due(&**disk, &mut index);
             let log = first_pack(disk, last.number + 1, pack_bytes)?;
             Ok((index, log))
         }
@@ -241,6 +244,33 @@ pub(crate) fn seal_run(index: &mut Index, last: u32) {
     match write_run(index, last) {
         Ok(run) => index.adopt_run(run),
         Err(error) => tracing::warn!(%error, pack = last, "no run was written: its packs stay in memory"),
+    }
+}
+
+/// Merges runs for as long as a merge is due: where each pack was read again, its run is one of many.
+fn merge_due(disk: &dyn Disk, index: &mut Index) {
+    let mut merge_one = || {
+        let Some(merge) = Merge::begin(&index.runs, &index.packs)? else { return Ok(false) };
+        let run = merge.complete(&Arc::clone(&index.runs.cache))?;
+        remove_merged(disk, index.replace_runs(run));
+        Ok::<bool, MergeError>(true)
+    };
+    loop {
+        match merge_one() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return tracing::warn!(%error, "the runs were not merged"),
+        }
+    }
+}
+
+/// Removes the files of runs that a merged one stands for. It is durable: from here on a crash leaves one of the two, or
+/// both.
+pub(crate) fn remove_merged(disk: &dyn Disk, gone: Vec<String>) {
+    for name in gone {
+        if let Err(error) = disk.remove(&name) {
+            tracing::warn!(%error, name, "a merged run was not removed; the next open does it");
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::index::{Index, Sums, TipMove, Txn, address_hash, tip_hash};
 use crate::log::Log;
 use crate::merge::{Merge, MergeError};
 use crate::moving::Moving;
-use crate::open::Closed;
+use crate::open::{Closed, remove_merged};
 use crate::pack::{Place, io_error};
 use crate::plan::{Asked, FrameOf, Plan, Settle, StagedFacts, txn_of};
 use crate::seal::write_run;
@@ -669,13 +669,8 @@ impl Store {
                 let cache = Arc::clone(&read(&self.inner.index).runs.cache);
                 match merge.finish(&cache) {
                     Ok(run) => {
-                        // The merged run is durable: from here on a crash leaves one of the two, or both.
                         let gone = write(&self.inner.index).replace_runs(run);
-                        for name in gone {
-                            if let Err(error) = self.inner.disk.remove(&name) {
-                                tracing::warn!(%error, name, "a merged run was not removed; the next open does it");
-                            }
-                        }
+                        remove_merged(&*self.inner.disk, gone);
                     }
                     Err(error) => failed(error),
                 }
