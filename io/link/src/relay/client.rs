@@ -31,7 +31,7 @@ const SENT_AWAY: Duration = Duration::from_secs(60);
 const BORROWED_MAX: usize = 64;
 /// Of these, logins that are held though nobody uses them, at most: the rest is for dials.
 const HELD_MAX: usize = BORROWED_MAX / 2;
-/// Circuits of one login, opened by others, that have not proved anything.
+/// Circuits of one login, opened by peers or by guests, that have not proved anything.
 const UNPROVEN_MAX: usize = 64;
 /// How long such a login is kept while nobody holds it and no dial and no circuit uses it.
 const BORROWED_FOR: Duration = Duration::from_secs(300);
@@ -77,7 +77,9 @@ pub(crate) struct Account {
     /// Where the relay sees the listening port of this node, as far as that is believed.
     mapped: Mutex<Option<LinkAddress>>,
     /// The places of circuits that have not proved anything. Its own ones: a relay can make up any number of openers.
-    pub(super) gate: Arc<Gate>,
+    peers: Arc<Gate>,
+    /// Those of guests, who are strangers, so that they stand in no peer's way.
+    guests: Arc<Gate>,
 }
 
 impl Accounts {
@@ -226,6 +228,7 @@ impl Accounts {
 
 impl Account {
     fn start(node: &Arc<Node>, relay: &RelayHint, bind0: bool, token: Option<InviteSecret>, is_own: bool) -> Arc<Self> {
+        let gate = || Gate::new(Limits { unproven_total: UNPROVEN_MAX, ..node.limits });
         let account = Arc::new(Self {
             relay: relay.clone(),
             is_own,
@@ -236,10 +239,16 @@ impl Account {
             live: watch::Sender::new(None),
             status: Mutex::default(),
             mapped: Mutex::default(),
-            gate: Gate::new(Limits { unproven_total: UNPROVEN_MAX, ..node.limits }),
+            peers: gate(),
+            guests: gate(),
         });
         tokio::spawn(keep(node.clone(), account.clone()));
         account
+    }
+
+    /// Where the circuits of somebody wait until they have proved who that is.
+    pub(super) fn gate(&self, is_peer: bool) -> &Arc<Gate> {
+        if is_peer { &self.peers } else { &self.guests }
     }
 
     fn is_up(&self) -> bool {

@@ -254,7 +254,7 @@ async fn incoming(
     drop(question);
     let permits = node.policy.permits(sealtide_wire::handshake::PipeKind::Relay);
     let wanted = permits && (known || node.relays.expects_guests());
-    let place = wanted.then(|| account.gate.enter(Source::of(source_address(&opener), true)));
+    let place = wanted.then(|| account.gate(known).enter(Source::of(source_address(&opener), true)));
     let Some(Ok((place, evicted))) = place else {
         live.core().client.refuse(number);
         live.pump.wake();

@@ -325,6 +325,38 @@ async fn evil_relay_fills_no_door() {
     assert!(soon(c.link.dial(b.target())).await.is_ok());
 }
 
+/// While an invite lives, any number of strangers may come over a relay: none takes the place of a peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_stand_in_no_peers_way() {
+    let relay = EvilRelay::honest(key(908)).await;
+    let (a, b) = (doorless(84, |_| {}), doorless(85, |_| {}));
+    b.allow(&a);
+    b.link.relay_allows(BTreeMap::from([(NodeId::from_bytes([0; 32]), 600)]));
+    logged_in(&b, &relay.hint).await;
+    let _caught = relay.catch();
+    let incoming = |number: u32, opener: NodeId| {
+        let circuit = CircuitNumber::new(2 * number).unwrap();
+        relay.say(&b.id(), RelayFrame::Incoming { circuit, opener, address: None });
+        circuit
+    };
+    let circuit = incoming(1, a.id());
+    until("B takes the circuit", || relay.told().contains(&RelayFrame::Accept { circuit })).await;
+    let closed = || {
+        let told = relay.told().into_iter();
+        let closed = told.filter_map(|frame| match frame {
+            RelayFrame::Close { circuit, .. } => Some(circuit),
+            _ => None,
+        });
+        closed.collect::<Vec<_>>()
+    };
+    for number in 2..2 + 70 {
+        let circuit = incoming(number, NodeId::from_bytes([number as u8; 32]));
+        until("B takes it", || relay.told().contains(&RelayFrame::Accept { circuit })).await;
+    }
+    until("the first guests make way for others", || closed().len() == 6).await;
+    assert!(!closed().contains(&circuit), "the peer's waits");
+}
+
 fn refusal(code: ErrorCode) -> Vec<u8> {
     Notice::new(code).frame(FrameType::Error)
 }
