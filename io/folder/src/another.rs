@@ -12,9 +12,10 @@ use crate::{Folder, FolderError, Placed, Stat, content};
 
 /// How long nothing at all may change in a directory before it is taken: a copy that is being made is not met halfway.
 const STANDS_STILL: Duration = Duration::from_secs(5);
-/// One that never stands still is worked in. It is taken this long after the last known path came to it, where none is missing …
+/// One that never stands still is worked in. It is taken this long after the last known path came to it or got the size that is known of
+/// it, where none is missing and most have that size …
 const WORKED_IN: Duration = Duration::from_secs(60);
-/// … and this long where some are: it may be one large file of a copy that grows, and what is missing would be checked out in its way.
+/// … and this long elsewhere: it may be one large file of a copy that grows, and what is missing would be checked out in its way.
 const MISSES: Duration = Duration::from_secs(60 * 60);
 /// How long whoever asked waits for that.
 const AWAITED: Duration = Duration::from_secs(2 * 60);
@@ -31,10 +32,19 @@ pub(crate) struct Seen {
     identity: (u64, u64),
     /// Known paths at which something stands …
     there: usize,
-    /// … and those of them where the very thing stands that was known.
+    /// … those of them where something of the known kind and size stands: some copies make all names before they fill the first …
+    filled: usize,
+    /// … and those where the very thing stands that was known.
     same: usize,
     /// All that is in it, known or not: a copy may write under other names, and into files that have their size already.
     all: Tally,
+}
+
+impl Seen {
+    /// How much of a copy came: it grows until all of it is there.
+    fn brought(&self) -> usize {
+        self.there + self.filled
+    }
 }
 
 /// What a tree is made of: equal as long as nothing comes to it, goes from it or changes in it.
@@ -84,7 +94,7 @@ pub(crate) struct Another {
     seen: Seen,
     /// Since when it looks like this.
     since: Instant,
-    /// The most known paths that were ever in it …
+    /// The most known paths that were ever in it and filled …
     most: usize,
     /// … and since when they are so many.
     came: Instant,
@@ -98,11 +108,11 @@ impl Another {
     fn looked(before: Option<&Self>, seen: Seen, now: Instant, took: Duration) -> Self {
         let pause = now + took * LOOK_PART;
         let Some(before) = before.filter(|another| another.seen.identity == seen.identity) else {
-            return Self { seen, since: now, most: seen.there, came: now, met: now, pause };
+            return Self { seen, since: now, most: seen.brought(), came: now, met: now, pause };
         };
         let since = if before.seen == seen { before.since } else { now };
-        let came = if seen.there <= before.most { before.came } else { now };
-        Self { seen, since, most: before.most.max(seen.there), came, met: before.met, pause }
+        let came = if seen.brought() <= before.most { before.came } else { now };
+        Self { seen, since, most: before.most.max(seen.brought()), came, met: before.met, pause }
     }
 
     /// Whether a look may take it soon. Where something else fails, as the state file, nobody knows when.
@@ -112,7 +122,8 @@ impl Another {
 
     /// Whether it may be taken now, where so many paths are known.
     fn is_settled(&self, now: Instant, known: usize) -> bool {
-        let enough = if self.seen.there < known { MISSES } else { WORKED_IN };
+        let is_whole = self.seen.there == known && self.seen.filled * 2 > known;
+        let enough = if is_whole { WORKED_IN } else { MISSES };
         now.duration_since(self.since) >= STANDS_STILL || now.duration_since(self.came) >= enough
     }
 }
@@ -168,7 +179,8 @@ impl Folder {
             self.another = None;
             return Err(FolderError::RootReplaced { path: self.root.path().to_owned() });
         }
-        let is_same_top = known.is_some_and(|(_, inode)| is_one(known_born_ns, born_ns, inode == identity.1));
+        // The number of its file system says nothing, and of exFAT neither does the birth.
+        let is_same_top = known.is_some_and(|(_, inode)| inode == identity.1 || is_one(known_born_ns, born_ns, false));
         if is_same_top && shows_the_known {
             self.another = None;
             return self.state.set_identity(identity, born_ns);
@@ -191,10 +203,11 @@ impl Folder {
 
     fn look_for_known(&self, identity: (u64, u64)) -> Seen {
         self.root.refresh();
-        let mut seen = Seen { identity, there: 0, same: 0, all: Tally::of(&self.root) };
+        let mut seen = Seen { identity, there: 0, filled: 0, same: 0, all: Tally::of(&self.root) };
         for (path, known) in self.state.cache() {
             if let Some(stat) = self.root.look(path).ok().and_then(|look| look.stat()) {
                 seen.there += 1;
+                seen.filled += usize::from((stat.kind, stat.size) == (known.stat.kind, known.stat.size));
                 seen.same += usize::from(is_same_thing(&known.stat, &stat));
             }
         }
@@ -349,8 +362,12 @@ mod tests {
         const KNOWN: usize = 10;
 
         fn at(there: usize) -> Self {
+            Self::filled(there, there)
+        }
+
+        fn filled(there: usize, filled: usize) -> Self {
             let (now, all) = (Instant::now(), Tally::default());
-            let seen = Seen { identity: (1, 1), there, same: 0, all };
+            let seen = Seen { identity: (1, 1), there, filled, same: 0, all };
             Self { seen, another: Another::looked(None, seen, now, Duration::ZERO), now }
         }
 
@@ -398,6 +415,14 @@ mod tests {
     fn a_directory_that_never_stands_still_is_taken_after_a_while() {
         assert_eq!(Looks::at(Looks::KNOWN).taken_after(), WORKED_IN);
         assert_eq!(Looks::at(Looks::KNOWN - 1).taken_after(), MISSES);
+        // Restic makes all files of a directory before it fills them.
+        assert_eq!(Looks::filled(Looks::KNOWN, Looks::KNOWN / 2).taken_after(), MISSES);
+        let mut looks = Looks::filled(Looks::KNOWN, 0);
+        for filled in 1..=Looks::KNOWN {
+            looks.seen.filled = filled;
+            looks.seen.all.bytes += 1;
+            assert!(!looks.after(WORKED_IN - Duration::from_secs(1)), "{filled} files came one by one");
+        }
         // Another one is waited for anew.
         let mut looks = Looks::at(Looks::KNOWN);
         looks.seen.identity = (1, 2);
@@ -445,6 +470,47 @@ mod tests {
         assert_eq!(folder.state.born_ns().expect("note"), folder.root.born_ns().expect("birth"));
     }
 
+    /// It is plugged in once more, and gets another number too.
+    #[test]
+    fn a_disk_that_is_plugged_in_again_is_the_known_one() {
+        let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
+        let state = state.path().join("state");
+        let mut folder = recorded(dir.path(), &state, &["a", "b", "c", "d"]);
+        top_made_anew(&mut folder);
+        other_device(&mut folder);
+        drop(folder);
+        edited(dir.path());
+        let mut folder = Folder::open(dir.path(), &state).expect("open");
+        assert!(!folder.is_settling() && folder.brought_ms().is_none());
+        assert_eq!(what_changed(&mut folder), EDITED);
+    }
+
+    /// As if the disk had another number then.
+    fn other_device(folder: &mut Folder) {
+        for (path, placed) in folder.state.cache().clone() {
+            let stat = Stat { dev: placed.stat.dev + 1, ..placed.stat };
+            folder.state.set(&path, Some(Placed { stat, ..placed }));
+        }
+        let ((dev, inode), born_ns) =
+            (folder.root.identity().expect("identity"), folder.state.born_ns().expect("birth"));
+        folder.state.set_identity((dev + 1, inode), born_ns).expect("note");
+    }
+
+    fn edited(dir: &std::path::Path) {
+        std::fs::remove_file(dir.join("a")).expect("remove");
+        std::fs::write(dir.join("b"), "edited").expect("write");
+    }
+
+    /// Path, whether it is gone, whether it is known.
+    type Changed<'a> = (&'a str, bool, bool);
+    const EDITED: [Changed<'_>; 2] = [("a", true, true), ("b", false, true)];
+
+    fn what_changed(folder: &mut Folder) -> Vec<Changed<'static>> {
+        let changes = scan(folder).into_iter();
+        let seen = changes.map(|it| (&*it.path.leak(), it.found == Found::Gone, it.known.is_some()));
+        seen.collect()
+    }
+
     #[test]
     fn it_is_remembered_for_a_day_that_another_directory_was_taken() {
         let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
@@ -466,21 +532,11 @@ mod tests {
         let (dir, state) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
         let state = state.path().join("state");
         let mut folder = recorded(dir.path(), &state, &["a", "b", "c", "d"]);
-        for (path, placed) in folder.state.cache().clone() {
-            let stat = Stat { dev: placed.stat.dev + 1, ..placed.stat };
-            folder.state.set(&path, Some(Placed { stat, ..placed }));
-        }
-        let (dev, inode) = folder.root.identity().expect("identity");
-        let born_ns = folder.root.born_ns().expect("birth");
-        folder.state.set_identity((dev + 1, inode), born_ns).expect("note");
+        other_device(&mut folder);
         drop(folder);
-        std::fs::remove_file(dir.path().join("a")).expect("remove");
-        std::fs::write(dir.path().join("b"), "edited").expect("write");
+        edited(dir.path());
         let mut folder = Folder::open(dir.path(), &state).expect("open");
-        let changes = scan(&mut folder);
-        let seen: Vec<_> =
-            changes.iter().map(|it| (it.path.as_str(), it.found == Found::Gone, it.known.is_some())).collect();
-        assert_eq!(seen, [("a", true, true), ("b", false, true)]);
-        assert_eq!(folder.state.identity().expect("identity"), Some((dev, inode)));
+        assert_eq!(what_changed(&mut folder), EDITED);
+        assert_eq!(folder.state.identity().expect("identity"), Some(folder.root.identity().expect("identity")));
     }
 }

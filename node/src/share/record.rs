@@ -331,10 +331,18 @@ impl Worker {
         if change.known.is_none() || change.from.is_some() || frame.deleted {
             return None;
         }
-        // What was recorded while the file came must not stand for the whole of it.
+        // What was recorded while the file came must not stand for the whole of it; nor is the own edit of somebody known from it.
         let is_new = i64::try_from(brought_ms).is_ok_and(|brought_ms| standing.mtime >= brought_ms);
+        if is_new && standing.by == frame.by {
+            return None;
+        }
         let known = self.folder.known(&change.path)?;
-        if is_new && standing.by == frame.by && known.stat.size < change.stat.size {
+        // A copy writes contents: the mode alone is changed by somebody who is here …
+        let is_content = known.content != change.content || known.stat.kind != change.stat.kind;
+        // … and what was here when the directory was taken, another name for it then, was renamed since.
+        let brought_ns = i64::try_from(brought_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let was_here = change.stat.inode != known.stat.inode && (1..brought_ns).contains(&change.stat.born_ns);
+        if !is_content || was_here {
             return None;
         }
         let held = self.version_of(&record.frame()?.timeline, frame)?;

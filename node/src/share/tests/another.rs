@@ -1,5 +1,7 @@
 //! Another directory where the known one was.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
 use super::*;
@@ -143,12 +145,52 @@ fn what_a_backup_brings_after_the_directory_was_taken_is_no_edit() {
     assert!(rig.status().conflicts.is_empty());
     rig.write("c", "edited");
     assert_eq!((rig.text("c").as_deref(), rig.at("c").1.len()), (Some("edited"), 1));
-    // What was read while the file was written does not stand for the whole of it.
-    rig.write("d", "ol");
-    copy(&backup.join("d"), &rig.root.join("d"));
-    rig.look();
-    assert_eq!((rig.text("d").as_deref(), rig.at("d").1.len()), (Some("old"), 1));
+    // What was read while the file was written does not stand for the whole of it, whatever size it had by then.
+    for half in ["ol", "xxx", "old and more"] {
+        rig.write("d", half);
+        copy(&backup.join("d"), &rig.root.join("d"));
+        rig.look();
+        assert_eq!((rig.text("d").as_deref(), rig.at("d").1.len()), (Some("old"), 1), "{half}");
+    }
     std::fs::remove_dir_all(&backup).unwrap();
+}
+
+/// Right after a restore people go on working: a mode that is set back and a file that gets its old name again are no copies.
+#[test]
+fn what_people_take_back_after_the_directory_was_taken_stays_so() {
+    let mut rig = Rig::new(Role::Admin);
+    rig.write("run", "script");
+    rig.write("notes", "one");
+    let (backup, root) = (rig.root.with_extension("backup"), rig.root.clone());
+    let copied = std::process::Command::new("cp").arg("-a").args([&root, &backup]).status().unwrap();
+    assert!(copied.success());
+    std::fs::remove_dir_all(&root).unwrap();
+    std::fs::rename(&backup, &root).unwrap();
+    rig.look_until_taken();
+    let set_mode = |mode| std::fs::set_permissions(root.join("run"), Permissions::from_mode(mode)).unwrap();
+    let mode = || std::fs::metadata(root.join("run")).unwrap().permissions().mode() & 0o111;
+    set_mode(0o755);
+    rig.look();
+    assert_eq!(mode(), 0o111);
+    set_mode(0o644);
+    rig.look();
+    rig.look();
+    assert_eq!(mode(), 0, "it was set back");
+
+    std::fs::rename(root.join("notes"), root.join("notes.bak")).unwrap();
+    std::fs::write(root.join("notes"), "two").unwrap();
+    // As of a file that came from elsewhere with its time.
+    std::fs::File::options()
+        .write(true)
+        .open(root.join("notes"))
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    rig.look();
+    std::fs::rename(root.join("notes.bak"), root.join("notes")).unwrap();
+    rig.look();
+    rig.look();
+    assert_eq!((rig.text("notes").as_deref(), rig.text("notes.bak")), (Some("one"), None), "it has its name again");
 }
 
 /// Runs the thread of a folder until `ask` was answered.
