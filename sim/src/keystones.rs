@@ -38,6 +38,8 @@ pub enum Lie {
 pub struct PlainKeystones {
     id: NodeId,
     lie: Arc<Mutex<Lie>>,
+    /// Frames of the own device keystone behind the first.
+    age: usize,
     state: Arc<Mutex<State>>,
 }
 
@@ -82,7 +84,12 @@ fn done<T: Send + 'static>(value: T) -> Work<T> {
 impl PlainKeystones {
     /// Those of a node.
     pub fn new(id: NodeId) -> Self {
-        Self { id, lie: Arc::default(), state: Arc::default() }
+        Self::of_age(id, 0)
+    }
+
+    /// Those of a node whose device keystone has grown by so many frames, each as long as a part of it may be.
+    pub fn of_age(id: NodeId, age: usize) -> Self {
+        Self { id, lie: Arc::default(), age, state: Arc::default() }
     }
 
     /// From now on this node lies.
@@ -178,7 +185,8 @@ impl Keystones for PlainKeystones {
         let target = self.target(&connection, &introduction, true);
         self.make(&connection.peer, &target);
         let session = guard(&self.state).own[&connection.peer].clone();
-        done(Ok(Proof { device: vec![device(&self.id)], session }))
+        let more = (0..self.age).map(|n| frame(&self.id, &self.id, n as u64, &"x".repeat(256 * 1024)));
+        done(Ok(Proof { device: std::iter::once(device(&self.id)).chain(more).collect(), session }))
     }
 
     fn check_proof(

@@ -86,6 +86,9 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             ready: false,
             greeted: false,
             outbox: VecDeque::new(),
+            introduction: 0,
+            introduces: false,
+            answered: false,
             answering: Arc::new(Semaphore::new(SAGAS_PER_SESSION_MAX as usize)),
             closing: false,
             keys,
@@ -127,6 +130,12 @@ struct Worker<W: World> {
     greeted: bool,
     /// Control messages that wait for room.
     outbox: VecDeque<Bytes>,
+    /// The messages at its front that are, or stand before, the proof of who this node is and the first keystone that the peer asked for.
+    introduction: usize,
+    /// Whether they come with the next wishes of the machine.
+    introduces: bool,
+    /// Whether the peer was answered with a keystone.
+    answered: bool,
     /// Room for sagas that the peer opens.
     answering: Arc<Semaphore>,
     /// Whether the session is over, so that no saga starts any more.
@@ -186,7 +195,14 @@ impl<W: World> Worker<W> {
                     }
                 },
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
-                    Ok(input) => self.feed(input),
+                    Ok(input) => {
+                        // Once each, so that it is no way to fill the memory.
+                        let (proves, answers) =
+                            (matches!(input, ControlInput::Proved(_)), matches!(input, ControlInput::Keystone { .. }));
+                        let is_own = proves || answers && !std::mem::replace(&mut self.answered, true);
+                        self.feed(input);
+                        self.introduces |= is_own;
+                    }
                     Err(error) => {
                         tracing::error!(%error, peer = self.peer.short(), "keystones failed without a word");
                         break;
@@ -204,8 +220,9 @@ impl<W: World> Worker<W> {
                         break;
                     }
                     self.outbox.pop_front();
+                    self.introduction = self.introduction.saturating_sub(1);
                 }
-                message = self.channel.recv(), if self.outbox.len() < OUTBOX_MAX && !self.machine.is_full() => match message {
+                message = self.channel.recv(), if self.reads() => match message {
                     Ok(Some(message)) => {
                         self.channel.release(message.len() as u64);
                         self.feed(ControlInput::Message(message));
@@ -260,6 +277,12 @@ impl<W: World> Worker<W> {
             self.wake_at = None;
             self.feed(ControlInput::Tick);
         }
+    }
+
+    /// Whether the peer is listened to. Both sides say who they are at once, and that may be long: whoever waited until it has left would
+    /// wait for a peer that waits too.
+    fn reads(&self) -> bool {
+        self.outbox.len() < OUTBOX_MAX + self.introduction && !self.machine.is_full()
     }
 
     fn feed(&mut self, input: ControlInput) {
@@ -324,6 +347,9 @@ impl<W: World> Worker<W> {
                     return Err(ChannelGone);
                 }
             }
+        }
+        if std::mem::take(&mut self.introduces) {
+            self.introduction = self.outbox.len();
         }
         Ok(())
     }

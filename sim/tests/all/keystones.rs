@@ -314,6 +314,19 @@ fn a_wrong_proof_is_refused() {
     }
 }
 
+/// Two hubs of some years meet for the first time: neither waits with reading until the other has read all that it says.
+// Proves: SY-55
+#[test]
+fn nodes_with_long_keystones_meet() {
+    in_virtual_time(async {
+        let cluster = Cluster::with_keystones(2, 4, false, |id| Arc::new(PlainKeystones::of_age(id, 80)));
+        cluster.space(1);
+        cluster.connect(0, 1).unwrap();
+        sleep(ms(5000)).await;
+        assert!(ready(&cluster, 0) && ready(&cluster, 1));
+    });
+}
+
 /// Proves: SY-34
 #[test]
 fn a_wrong_signature_ends_the_saga_and_nothing_arrives() {

@@ -87,6 +87,8 @@ pub(super) struct Connect {
     questions: Vec<Address>,
     keeps: VecDeque<Part>,
     keeping: bool,
+    /// When all that was sent has arrived, over a slow line; monotonic ms.
+    sent_ms: u64,
 }
 
 impl Connect {
@@ -107,6 +109,7 @@ impl Connect {
             questions: Vec::new(),
             keeps: VecDeque::new(),
             keeping: false,
+            sent_ms: 0,
         }
     }
 
@@ -234,7 +237,7 @@ impl Control {
             }
             from = place;
         }
-        self.prolong(now, bytes_of(&proof.device).saturating_add(bytes as u64) / KEYSTONE_BYTES_PER_MS);
+        self.prolong_for(now, bytes as u64);
         self.send(&Message::Proof(proof.session[from..].to_vec()));
     }
 
@@ -319,8 +322,16 @@ impl Control {
         }
     }
 
+    /// As [`Control::prolong`], for what goes out behind all that is queued.
+    fn prolong_for(&mut self, now: Now, bytes: u64) {
+        let Some(connect) = &mut self.connect else { return };
+        connect.sent_ms = connect.sent_ms.max(now.mono_ms).saturating_add(bytes / KEYSTONE_BYTES_PER_MS);
+        let by_ms = connect.sent_ms - now.mono_ms;
+        self.prolong(now, by_ms);
+    }
+
     fn send_keystone(&mut self, now: Now, first: &Address, frames: &[Verified]) {
-        self.prolong(now, bytes_of(frames) / KEYSTONE_BYTES_PER_MS);
+        self.prolong_for(now, bytes_of(frames));
         let parts = parts(frames);
         let count = parts.len();
         for (place, part) in parts.into_iter().enumerate() {

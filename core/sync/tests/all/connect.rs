@@ -223,10 +223,16 @@ fn long_keystones_get_more_time() {
     let mut control = met();
     let device: Vec<Verified> = (0..64).map(|n| signature(&format!("{n} {}", "x".repeat(3000)))).collect();
     let session = vec![signature(&format!("session {}", "x".repeat(3000)))];
-    let bytes: usize = device.iter().chain(&session).map(|frame| frame.encoded().len()).sum();
+    let takes_ms = |frames: &[Verified]| frames.iter().map(|frame| frame.encoded().len() as u64).sum::<u64>() / 64;
+    let (owner, takes) = (device.clone(), [takes_ms(&device), takes_ms(&session)]);
     control.handle(at(6_000), ControlInput::Proved(Ok(Proof { device, session })));
+    // The owner is asked for right behind that.
+    let first = owner[0].address().clone();
+    control
+        .handle(at(6_000), ControlInput::Message(Message::AskKeystone { first: first.clone(), after: None }.encode()));
+    control.handle(at(6_000), ControlInput::Keystone { first, frames: owner });
     drain(&mut control);
-    assert!(bytes > 192_000 && ends_at(&mut control, 16_000 + bytes as u64 / 64), "the peer has to read it");
+    assert!(takes[0] > 3_000 && ends_at(&mut control, 16_000 + 2 * takes[0] + takes[1]), "the peer has to read it");
     let mut control = machine("a");
     drain(&mut control);
     control.handle(at(14_000), ControlInput::Message(hello(3, Some(signature("p").address().clone()))));
