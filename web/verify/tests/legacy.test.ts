@@ -27,7 +27,11 @@ withVectors('HMAC-SHA256', 'transaction manifests of the older system: both memb
       const { state, content } = await verifyLegacyManifest(text, key.text);
       assert.deepEqual([state, content], ['verified', manifest], id);
       assert.deepEqual(readLegacyManifest(text), { state: 'signed, key not pinned', content: manifest }, id);
-      assert.equal(await code(verifyLegacyManifest(text, undefined as unknown as string)), 'unknown_key', id);
+      // The empty secret is everybody's.
+      const anybodys = text.replace(hmac_sha256_hex, await hmacSignature('', utf8(payload_utf8)));
+      for (const none of [undefined, null, '', false, new Uint8Array(0)]) {
+        assert.equal(await code(verifyLegacyManifest(anybodys, none as unknown as string)), 'unknown_key', id);
+      }
     }
     const check = (change: object, secret: string = key.text): Promise<string> =>
       code(verifyLegacyManifest(JSON.stringify({ ...stored, ...change }), secret));

@@ -234,6 +234,13 @@ test('an answer is checked on its own bytes', async () => {
       await assert.rejects(verifyBumpAnswer(text, none as unknown as AnswerKeys), { code: 'unknown_key' });
     }
   }
+  // Storage and the environment give these where there is none. The empty secret is everybody's.
+  const anybodys = byHmac.replace(mac, await hmacSignature('', utf8(bumped)));
+  for (const none of [null, '', false, 0, [], new Uint8Array(0)]) {
+    const keys = { pinned: edKey, secret: none } as unknown as AnswerKeys;
+    assert.deepEqual([await code(anybodys, keys), await code(byHmac, keys)], ['unknown_key', 'unknown_key'], String(none));
+  }
+  for (const none of [null, undefined, false]) assert.throws(() => hmacKid(none as unknown as string, 1), TypeError);
 });
 
 test('a registry is checked in its canonical form', async () => {

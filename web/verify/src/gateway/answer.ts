@@ -7,7 +7,7 @@ import { verifyEd25519, ED25519_SIGNATURE_BYTES } from '../signature/ed25519.js'
 import { gatewayMessage, type GatewayContext } from '../signature/label.js';
 import { kidOf } from '../signature/pair.js';
 import { memberText } from './member-text.js';
-import { verifyHmac, type KeySecret } from './secret.js';
+import { isSecret, verifyHmac, type KeySecret } from './secret.js';
 
 /** With what an answer is checked: a pinned Ed25519 key, or, for whoever has it, the secret of the version that signed. One of them at least. */
 export type AnswerKeys = (PinnedKey & Partial<SecretKey>) | (Partial<PinnedKey> & SecretKey);
@@ -59,7 +59,7 @@ export async function verifyBumpAnswer(text: string, keys: AnswerKeys): Promise<
   if (alg === 'Ed25519' && keys?.pinned) {
     if (kid !== kidOf(keys.pinned)) throw new Refused('unknown_key', `it is signed by key ${kid}, which is not the pinned one`);
     await verifyAlone('bump', payload, signature, keys.pinned);
-  } else if (alg === 'HMAC-SHA256' && keys?.secret !== undefined) {
+  } else if (alg === 'HMAC-SHA256' && isSecret(keys?.secret)) {
     if (!(await verifyHmac(keys.secret, payload, signature))) throw new Refused('bad_signature', 'its HMAC does not hold');
   } else {
     throw new Refused('unknown_key', `it says that ${alg} signed it, and no key for that was given`);

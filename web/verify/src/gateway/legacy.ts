@@ -3,7 +3,7 @@ import { fromHex } from '../encoding/hex.js';
 import { member, readObject, type JsonObject } from '../encoding/json.js';
 import { Refused } from '../refused.js';
 import { NOT_PINNED, type AnswerState } from './answer.js';
-import { verifyHmac, type KeySecret } from './secret.js';
+import { isSecret, verifyHmac, type KeySecret } from './secret.js';
 
 /** Members of a transaction manifest besides its signature; `entityId` is left out where a bump was of everything. */
 const NEEDED = ['transactionId', 'type', 'timestamp', 'status', 'affectedEntities', 'backedUpFiles', 'fileChanges'];
@@ -28,7 +28,7 @@ export interface LegacyManifest<State extends AnswerState = AnswerState> {
 // Spec: GW-73
 export async function verifyLegacyManifest(text: string, secret: KeySecret): Promise<LegacyManifest<'verified'>> {
   const { content, signature } = readSigned(text);
-  if (secret === undefined) throw new Refused('unknown_key', 'no secret was given to check the manifest with');
+  if (!isSecret(secret)) throw new Refused('unknown_key', 'no secret was given to check the manifest with');
   if (!(await verifyHmac(secret, utf8(JSON.stringify(content)), signature))) throw new Refused('bad_signature', 'its HMAC does not hold');
   return { state: 'verified', content };
 }

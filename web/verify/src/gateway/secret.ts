@@ -7,9 +7,21 @@ import { fromHex, hex } from '../encoding/hex.js';
 /** The secret of a key version: a text from the environment or a file, or the 32 raw bytes of a generated one. */
 export type KeySecret = string | Uint8Array;
 
-/** The HMAC key of a secret: of a text its UTF-8 bytes as written, hex or not; raw bytes as they are. Spec: gateway §7.2. */
+/** Whether somebody gave a secret: an empty one is everybody's, and storage, JSON and the environment give `null` or `''` for none. */
+export function isSecret(secret: unknown): secret is KeySecret {
+  return (typeof secret === 'string' || secret instanceof Uint8Array) && secret.length > 0;
+}
+
+/**
+ * The HMAC key of a secret: of a text its UTF-8 bytes as written, hex or not; raw bytes as they are. Spec: gateway §7.2.
+ *
+ * @throws TypeError for what is neither
+ */
 export function hmacKey(secret: KeySecret): Bytes {
-  return typeof secret === 'string' ? utf8(secret) : copied(secret);
+  if (typeof secret === 'string') return utf8(secret);
+  // Of `null`, say, an empty key would come.
+  if (!(secret instanceof Uint8Array)) throw new TypeError('a secret is a text or bytes');
+  return copied(secret);
 }
 
 /**
