@@ -159,15 +159,29 @@ impl Line {
     }
 }
 
+/// Counters whose versions are listed at first.
+const LISTED_FIRST: u64 = 64;
+
 /// The versions of a timeline up to a counter, the newest first; one is read when it is asked for, and what is held of the others is which they
 /// are. Counters may be left out: a saga of a part of a space brings frames without those before them.
 pub(crate) fn versions_of(view: &SpaceHandle, timeline: TimelineId, last: u64) -> impl Iterator<Item = Verified> {
-    let mut sids = view.frames(&timeline, 0, last, usize::MAX);
+    // They are listed in stretches that get longer: whoever wants some of a million does not wait for the list of all.
+    let (mut sids, mut above, mut stretch) = (Vec::new(), last.saturating_add(1), LISTED_FIRST);
+    let listed = view.clone();
+    let mut older = move || loop {
+        if let Some(sid) = sids.pop() {
+            return Some(sid);
+        }
+        let to = above.checked_sub(1)?;
+        above = above.saturating_sub(stretch);
+        stretch = stretch.saturating_mul(2);
+        sids = listed.frames(&timeline, above, to, usize::MAX);
+    };
     let view = view.clone();
     let mut ahead: Option<Verified> = None;
     let mut same: Vec<(Address, Sid)> = Vec::new();
     std::iter::from_fn(move || {
-        let mut next = || std::iter::from_fn(|| Some(view.record(&sids.pop()?))).flatten().next();
+        let mut next = || std::iter::from_fn(|| Some(view.record(&older()?))).flatten().next();
         if same.is_empty() {
             // All with the next counter, by address: nearly always one, which is not read twice.
             let first = ahead.take().or_else(&mut next)?;

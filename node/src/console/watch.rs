@@ -20,6 +20,8 @@ use crate::node::Node;
 const EVERY: Duration = Duration::from_millis(500);
 /// … where that is cheap: it takes this part of the time at most.
 const LOOK_PART: u32 = 20;
+/// A look may hang for once, and what the next ones find is waited for.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Topics that are not of one space.
 const TOPICS: [&str; 7] = ["status", "sagas", "links", "audit", "keys", "releases", "conflicts"];
 
@@ -109,7 +111,7 @@ async fn look(host: Host, topics: broadcast::Sender<Arc<str>>) {
 
 /// How long nobody looks after a look that took so long.
 fn pause_after(took: Duration) -> Duration {
-    EVERY.max(took * (LOOK_PART - 1))
+    EVERY.max((took * (LOOK_PART - 1)).min(PAUSE_MAX))
 }
 
 /// What each topic looks like now.
@@ -150,5 +152,6 @@ mod tests {
     fn a_look_takes_a_small_part_of_the_time_however_long_it_is() {
         assert_eq!(pause_after(Duration::from_millis(20)), EVERY);
         assert_eq!(pause_after(Duration::from_secs(1)), Duration::from_secs(19), "one second of twenty");
+        assert_eq!(pause_after(Duration::from_secs(60)), PAUSE_MAX);
     }
 }
