@@ -12,16 +12,20 @@ use sealtide_store::{CommitError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 
 use super::admission::{Batch, Given, Verdict};
+use super::histories::Histories;
 use super::members::{FETCH_ROUNDS, MembersRefused, founder_of, frames_of, members_timelines};
 use super::room::{Held, Room, held_space};
 use crate::engine::keystones::Connection;
 use crate::engine::{Engine, Event};
 use crate::world::World;
 
+/// The peers of which something is held, and what was read of the space to judge that.
+type Peers = BTreeMap<NodeId, Arc<Histories>>;
+
 /// Who holds something, as far as anybody has looked.
 #[derive(Default)]
 pub(super) struct Holding {
-    from: Mutex<Option<BTreeMap<SpaceId, BTreeSet<NodeId>>>>,
+    from: Mutex<Option<BTreeMap<SpaceId, Peers>>>,
     /// Held while what is held is judged anew.
     reviewing: Mutex<()>,
     /// The spaces that wait for that.
@@ -128,7 +132,7 @@ impl<W: World> Engine<W> {
                 let mut batch = last.unwrap_or_else(|| {
                     let staged = staged.unwrap_or_else(|| space.staged(&saga));
                     let sids: Vec<Sid> = staged.into_iter().chain(made.keys().copied()).collect();
-                    Batch::of(&Given { space: &space, load: &load }, &sids)
+                    Batch::of(&Given { space: &space, load: &load }, &sids, &Histories::default())
                 });
                 let given = Given { space: &space, load: &load };
                 let verdict = engine.judge_batch(&space.id(), &members, &given, &mut batch);
@@ -196,7 +200,9 @@ impl<W: World> Engine<W> {
             return Ok(());
         }
         self.store().adopt_space(aside)?;
-        self.holding(|from| from.entry(*space).or_default().insert(*peer));
+        self.holding(|from| {
+            from.entry(*space).or_default().entry(*peer).or_default();
+        });
         records.sort_by_key(|record| record.frame_ref().map(|facts| facts.n));
         match self.commit_others(&aside, records) {
             Ok(_) => Ok(()),
@@ -239,20 +245,25 @@ impl<W: World> Engine<W> {
     }
 
     /// Looks at who holds something, or changes it.
-    fn holding<T>(&self, look: impl FnOnce(&mut BTreeMap<SpaceId, BTreeSet<NodeId>>) -> T) -> T {
+    fn holding<T>(&self, look: impl FnOnce(&mut BTreeMap<SpaceId, Peers>) -> T) -> T {
         let mut from = self.0.holding.from.lock().unwrap_or_else(PoisonError::into_inner);
         look(from.get_or_insert_with(|| {
-            let mut found: BTreeMap<SpaceId, BTreeSet<NodeId>> = BTreeMap::new();
+            let mut found: BTreeMap<SpaceId, Peers> = BTreeMap::new();
             for (space, _) in self.known().labels() {
                 let peers = self.known().peers().into_iter().map(|peer| peer.node);
                 let held = peers.filter(|peer| self.store().view(&held_space(&space, peer)).is_some());
-                let held: BTreeSet<NodeId> = held.collect();
+                let held: Peers = held.map(|peer| (peer, Arc::default())).collect();
                 if !held.is_empty() {
                     found.insert(space, held);
                 }
             }
             found
         }))
+    }
+
+    /// The peers from which something of a space is held.
+    fn peers_held(&self, space: &SpaceId) -> Vec<NodeId> {
+        self.holding(|from| from.get(space).map(|peers| peers.keys().copied().collect())).unwrap_or_default()
     }
 
     /// Whether something of a space is held.
@@ -272,8 +283,22 @@ impl<W: World> Engine<W> {
         held.collect()
     }
 
+    /// Reads what is held from a peer to judge it. What is read of the space for it, as of long files that it names, is read once.
+    fn batch_of_held(&self, space: &SpaceId, peer: &NodeId, given: &Given<'_>, sids: &[Sid]) -> Batch {
+        let before = self.holding(|from| from.get(space)?.get(peer).cloned()).unwrap_or_default();
+        let mut batch = Batch::of(given, sids, &before);
+        let read = batch.take_histories();
+        tracing::debug!(%space, peer = peer.short(), versions = read.read, "what is held was looked at");
+        self.holding(|from| {
+            if let Some(before) = from.get_mut(space).and_then(|peers| peers.get_mut(peer)) {
+                *before = Arc::new(read);
+            }
+        });
+        batch
+    }
+
     fn held_records(&self, space: &SpaceId, view: &SpaceHandle) -> Vec<(NodeId, Vec<Verified>)> {
-        let peers = self.holding(|from| from.get(space).cloned().unwrap_or_default());
+        let peers = self.peers_held(space);
         let held = peers.into_iter().filter_map(|peer| {
             let aside = self.store().view(&held_space(space, &peer))?;
             let records = held_sids(&aside, view).filter_map(|sid| aside.record(&sid)).collect();
@@ -284,7 +309,7 @@ impl<W: World> Engine<W> {
 
     /// Forgets what is held from peers of which everything is in the space.
     fn forget_held(&self, space: &SpaceId, view: &SpaceHandle) {
-        for peer in self.holding(|from| from.get(space).cloned().unwrap_or_default()) {
+        for peer in self.peers_held(space) {
             // A saga of the peer may put more aside meanwhile.
             let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
             let aside = self.store().view(&held_space(space, &peer));
@@ -313,7 +338,7 @@ impl<W: World> Engine<W> {
     /// [`StoreError`].
     pub(crate) fn drop_held(&self, space: &SpaceId) -> Result<(), StoreError> {
         let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in self.holding(|from| from.get(space).cloned()).unwrap_or_default() {
+        for peer in self.peers_held(space) {
             self.held_read(|read| read.remove(&(*space, peer)));
             self.store().remove_space(&held_space(space, &peer))?;
             self.holding(|from| from.get_mut(space).map(|peers| peers.remove(&peer)));
@@ -353,7 +378,9 @@ impl<W: World> Engine<W> {
             let by_sid: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
             let sids: Vec<Sid> = by_sid.keys().copied().collect();
             let load = |sid: &Sid| by_sid.get(sid).cloned();
-            let verdict = self.judge(space, &members, &Given { space: &view, load: &load }, &sids);
+            let given = Given { space: &view, load: &load };
+            let mut batch = self.batch_of_held(space, &peer, &given, &sids);
+            let verdict = self.judge_batch(space, &members, &given, &mut batch);
             let records: Vec<Verified> = by_sid
                 .iter()
                 .filter(|(sid, _)| !verdict.held.contains(*sid))
@@ -384,6 +411,12 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// How many versions of the space were read when what is held from a peer was looked at last.
+    #[cfg(test)]
+    pub(crate) fn versions_read(&self, space: &SpaceId, peer: &NodeId) -> Option<usize> {
+        self.holding(|from| Some(from.get(space)?.get(peer)?.read))
+    }
+
     /// What of these new records would be held, judged three times; `meanwhile` happens behind the first.
     #[cfg(test)]
     pub(crate) fn judged_again(
@@ -395,7 +428,7 @@ impl<W: World> Engine<W> {
     ) -> [BTreeSet<Sid>; 3] {
         let view = self.store().view(space).expect("the space is here");
         let given = Given { space: &view, load };
-        let mut batch = Batch::of(&given, sids);
+        let mut batch = Batch::of(&given, sids, &Histories::default());
         [0, 1, 2].map(|round| {
             let members = self.members(space).expect("a list of members");
             let held = self.judge_batch(space, &members, &given, &mut batch).held;
@@ -416,7 +449,8 @@ impl<W: World> Engine<W> {
     ) -> BTreeSet<Sid> {
         let (members, view) = (self.members(space).expect("a list of members"), self.store().view(space));
         let view = view.expect("the space is here");
-        self.judge(space, &members, &Given { space: &view, load }, sids).held
+        let given = Given { space: &view, load };
+        self.judge_batch(space, &members, &given, &mut Batch::of(&given, sids, &Histories::default())).held
     }
 
     /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all
@@ -449,7 +483,7 @@ impl<W: World> Engine<W> {
         // What follows from rules needs nobody's word; what only says so needs it.
         let sids: Vec<Sid> = records.keys().copied().collect();
         let load = |sid: &Sid| records.get(sid).cloned();
-        let batch = Batch::of(&Given { space: &view, load: &load }, &sids);
+        let batch = Batch::of(&Given { space: &view, load: &load }, &sids, &Histories::default());
         let by_hand = frames.values().filter(|frame| !batch.is_by_rule(frame.address()));
         let vouched: Vec<Tip> =
             by_hand.map(|frame| Tip { sid: frame.sid(), address: frame.address().clone() }).collect();
