@@ -41,7 +41,7 @@ pub(super) struct Holding {
 pub struct HeldFrom {
     /// Who brought it.
     pub peer: NodeId,
-    /// The frames, those with the greatest counter last.
+    /// The frames that somebody must vouch for: those that do not follow from rules. Those with the greatest counter last.
     pub frames: Vec<Verified>,
     /// All records, those that the frames refer to and commit stones included.
     pub records: usize,
@@ -274,13 +274,29 @@ impl<W: World> Engine<W> {
     /// What is held of a space, by the peer that brought it. Reads it all.
     pub fn held(&self, space: &SpaceId) -> Vec<HeldFrom> {
         let Some(view) = self.store().view(space) else { return Vec::new() };
-        let held = self.held_records(space, &view).into_iter().map(|(peer, records)| {
+        let held = self.held_records(space, &view);
+        let by_rule = self.by_rule(space, &view, &held);
+        let held = held.into_iter().map(|(peer, records)| {
             let count = records.len();
-            let mut frames: Vec<Verified> = records.into_iter().filter(|record| record.frame_ref().is_some()).collect();
+            let by_hand = |record: &Verified| record.frame_ref().is_some() && !by_rule.contains(record.address());
+            let mut frames: Vec<Verified> = records.into_iter().filter(by_hand).collect();
             frames.sort_by_key(|frame| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
             HeldFrom { peer, frames, records: count }
         });
         held.collect()
+    }
+
+    /// The frames of what is held that follow from rules, and need nobody's word: what only looks so is not among them.
+    fn by_rule(&self, space: &SpaceId, view: &SpaceHandle, held: &[(NodeId, Vec<Verified>)]) -> BTreeSet<Address> {
+        let by_rule = held.iter().flat_map(|(peer, records)| {
+            let by_sid: BTreeMap<Sid, &Verified> = records.iter().map(|record| (record.sid(), record)).collect();
+            let load = |sid: &Sid| by_sid.get(sid).copied().cloned();
+            let sids: Vec<Sid> = by_sid.keys().copied().collect();
+            let batch = self.batch_of_held(space, peer, &Given { space: view, load: &load }, &sids);
+            let frames = records.iter().map(Verified::address).filter(|frame| batch.is_by_rule(frame));
+            frames.cloned().collect::<Vec<Address>>()
+        });
+        by_rule.collect()
     }
 
     /// Reads what is held from a peer to judge it. What is read of the space for it, as of long files that it names, is read once.
@@ -455,7 +471,7 @@ impl<W: World> Engine<W> {
 
     /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all
     /// nodes agree, with a newer frame over it. Members frames that do not count are left held; those that do, but on a branch of
-    /// somebody who is no admin any more, are decided alike. Gives the number of frames.
+    /// somebody who is no admin any more, are decided alike. Gives the number of frames that it vouches for.
     /// Waits for the disk.
     ///
     /// # Errors
@@ -469,10 +485,11 @@ impl<W: World> Engine<W> {
             return Err(MembersRefused::NotAdmin);
         }
         let view = self.store().view(space).ok_or(MembersRefused::None)?;
-        let mut records: BTreeMap<Sid, Verified> = BTreeMap::new();
-        for (_, held) in self.held_records(space, &view) {
-            records.extend(held.into_iter().map(|record| (record.sid(), record)));
-        }
+        let held = self.held_records(space, &view);
+        // What follows from rules needs nobody's word; what only says so needs it.
+        let by_rule = self.by_rule(space, &view, &held);
+        let held = held.into_iter().flat_map(|(_, records)| records);
+        let mut records: BTreeMap<Sid, Verified> = held.map(|record| (record.sid(), record)).collect();
         self.leave_out_members(space, &view, &mut records);
         let before = self.members(space).map(|members| members.newest.members.clone());
         let frames: BTreeMap<Address, Verified> = records
@@ -480,13 +497,10 @@ impl<W: World> Engine<W> {
             .filter(|record| record.frame_ref().is_some())
             .map(|frame| (frame.address().clone(), frame.clone()))
             .collect();
-        // What follows from rules needs nobody's word; what only says so needs it.
-        let sids: Vec<Sid> = records.keys().copied().collect();
-        let load = |sid: &Sid| records.get(sid).cloned();
-        let batch = Batch::of(&Given { space: &view, load: &load }, &sids, &Histories::default());
-        let by_hand = frames.values().filter(|frame| !batch.is_by_rule(frame.address()));
+        let by_hand = frames.values().filter(|frame| !by_rule.contains(frame.address()));
         let vouched: Vec<Tip> =
             by_hand.map(|frame| Tip { sid: frame.sid(), address: frame.address().clone() }).collect();
+        let count = vouched.len();
         let is_members = |frame: &Verified| frame.address().ib() == MEMBERS_IB;
         let lists_members = frames.values().any(is_members);
         let others: BTreeMap<Address, Verified> = frames
@@ -509,7 +523,7 @@ impl<W: World> Engine<W> {
                 changed
             })?;
         }
-        Ok(frames.len())
+        Ok(count)
     }
 
     /// Leaves out members frames that do not count, which no admin can make count, and what leads to them.

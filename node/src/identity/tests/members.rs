@@ -15,6 +15,7 @@ use sealtide_sync::{AbortCode, CommitRequest, SpaceView};
 
 use super::*;
 use crate::engine::Engine;
+use crate::engine::authorship::Authorship;
 use crate::engine::histories::{VERSIONS_FREE, VERSIONS_MAX, VERSIONS_MORE};
 use crate::engine::members::{FRAMES_MAX, MembersRefused};
 use crate::known::Known;
@@ -468,10 +469,22 @@ fn what_only_says_that_it_follows_from_rules_is_held() {
     c.meets(&a);
     c.meets(&b);
     c.takes_all(&a, &space);
-    a.receives(&space, &b, &[forged.clone(), of_nobody.clone()]);
-    assert_eq!(a.engine.take_held(&space, None).unwrap(), 2);
-    assert!(a.records(&space).contains_key(&forged.sid()) && a.records(&space).contains_key(&of_nobody.sid()));
-    assert_eq!(c.would_hold(&a, &space), (0, 3), "both, and the stone of the admin");
+    let more = b.edit(right, "more");
+    let mut load =
+        |address: &Address| [base, left, right, &more].into_iter().find(|it| it.address() == address).cloned();
+    let merged = merge_tips((left, &more), &MergeStrategy::Optimistic, &mut load).unwrap();
+    let by_hand = [forged, of_nobody, more];
+    a.receives(&space, &b, &[&by_hand[..], std::slice::from_ref(&merged)].concat());
+    let sids = |frames: &[Verified]| frames.iter().map(Verified::sid).collect::<BTreeSet<Sid>>();
+    let held = a.engine.held(&space);
+    let shown: Vec<Verified> = crate::commands::hold::versions(&held).map(|(_, frame)| frame.clone()).collect();
+    assert_eq!(sids(&shown), sids(&by_hand), "whoever decides sees all that it then vouches for");
+    assert_eq!(a.engine.take_held(&space, None).unwrap(), shown.len());
+    assert!(by_hand.iter().all(|frame| a.records(&space).contains_key(&frame.sid())));
+    assert_eq!(c.would_hold(&a, &space), (0, 5), "these, the merge, and the stone of the admin");
+    let view = a.engine.store().view(&space).unwrap();
+    let whose = |frame| a.engine.authorship(&view, frame);
+    assert_eq!((whose(&by_hand[0]), whose(&merged)), (Authorship::Verified(a.id()), Authorship::Merged));
 }
 
 /// A yield is made against the newest version of the owner; since then that may have got very many.
