@@ -57,7 +57,7 @@ fn held_sids(aside: &SpaceHandle, view: &SpaceHandle) -> impl Iterator<Item = Si
 }
 
 impl<W: World> Engine<W> {
-    /// The space as a saga with this peer sees it. What is held from it is read once for all of them.
+    /// The space as a saga with this peer sees it. What is held from it is read once for all of them, unless it is very much.
     pub(crate) async fn room(&self, space: &SpaceId, peer: &NodeId) -> Option<Room> {
         let view = self.store().view(space)?;
         let Some(aside) = self.store().view(&held_space(space, peer)) else { return Some(Room::new(view, None)) };
@@ -68,7 +68,12 @@ impl<W: World> Engine<W> {
                 let space_view = view.clone();
                 let reading = tokio::task::spawn_blocking(move || Arc::new(Held::of(aside, &space_view)));
                 let held = reading.await.expect("reading what is held does not panic");
-                self.held_read(|read| read.insert((*space, *peer), held.clone()));
+                self.held_read(|read| {
+                    read.remove(&(*space, *peer));
+                    if read.values().map(|held| held.len()).sum::<usize>() + held.len() <= READ_MAX {
+                        read.insert((*space, *peer), held.clone());
+                    }
+                });
                 held
             }
         };
@@ -544,6 +549,8 @@ impl<W: World> Engine<W> {
     }
 }
 
+/// Held records of which it stays in memory between sagas what was read, from all peers: one takes about 1.5 KB.
+pub(crate) const READ_MAX: usize = if cfg!(test) { 16 } else { 131_072 };
 /// Keystones that are asked for in one round before a commit.
 const WANTED_MAX: usize = 64;
 

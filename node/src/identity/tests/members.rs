@@ -17,6 +17,7 @@ use super::*;
 use crate::engine::Engine;
 use crate::engine::authorship::Authorship;
 use crate::engine::histories::{VERSIONS_FREE, VERSIONS_MAX, VERSIONS_MORE};
+use crate::engine::holds::READ_MAX;
 use crate::engine::members::{FRAMES_MAX, MembersRefused};
 use crate::known::Known;
 use crate::real::RealWorld;
@@ -557,6 +558,21 @@ fn yields_that_name_much_are_looked_at_in_parts() {
     a.engine.review_held(&space);
     a.engine.review_held(&space);
     assert_eq!(taken(), [false, false, false, true, true]);
+}
+
+/// What was read of a large hold does not stay in memory.
+#[test]
+fn what_was_read_of_very_much_that_is_held_is_let_go_of() {
+    for (count, kept) in [(1, true), (READ_MAX + 1, false)] {
+        let (a, b, space) = founder_and_removed(|_, _| {});
+        let new: Vec<Verified> = (0..count).map(|number| b.doc(&format!("document {number}"))).collect();
+        a.receives(&space, &b, &new);
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        let room = || runtime.block_on(a.engine.room(&space, &b.id())).unwrap();
+        let first = room();
+        assert!(new.iter().all(|record| first.contains(&record.sid())));
+        assert_eq!(first.has_read_of(&room()), kept, "{count}");
+    }
 }
 
 /// What an admin who has not heard of the removal writes behind a removed writer's version does not make that version its own.
