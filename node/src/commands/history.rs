@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
-use sealtide_ibgib::{Address, Content, FILE_IB, FileFrame, FileKind, Sid, Stamp, Verified, merge_conflicts};
+use sealtide_ibgib::{Address, Content, FILE_IB, FileFrame, FileKind, Sid, Stamp, Verified};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 use serde_json::{Value, json};
@@ -106,19 +106,19 @@ fn entry(node: &Node, (space, view): (&str, &SpaceHandle), frame: &Verified, tip
     let file = FileFrame::read(frame).ok();
     let by = by_of(frame);
     let before = parents_of(view, frame);
-    let what = match &file {
-        Some(file) if file.yielded.is_some() => "yielded",
-        Some(file) if file.deleted => "deleted",
-        _ if merge_conflicts(frame).is_some() => "merged",
-        _ if before.is_empty() => "created",
-        _ => "changed",
-    };
-    let parents: Vec<String> = before.iter().map(hash_of).collect();
     let (authorship, verified_by) = match node.engine().authorship(view, frame) {
         Authorship::Verified(by) => ("verified", Some(by.to_string())),
         Authorship::Claimed => ("claimed", None),
         Authorship::Merged => ("merged", None),
     };
+    let what = match &file {
+        Some(file) if file.yielded.is_some() => "yielded",
+        Some(file) if file.deleted => "deleted",
+        _ if authorship == "merged" => "merged",
+        _ if before.is_empty() => "created",
+        _ => "changed",
+    };
+    let parents: Vec<String> = before.iter().map(hash_of).collect();
     json!({
         "space": space,
         "path": name,

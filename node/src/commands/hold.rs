@@ -47,11 +47,11 @@ fn writer_summary(node: &Node, space: &SpaceId, held: &[HeldFrom]) -> Value {
     })
 }
 
-/// The versions that are held, without those that follow from rules; each once.
-fn versions(held: &[HeldFrom]) -> impl Iterator<Item = (&HeldFrom, &Verified)> {
+/// The versions that are held and need a person, each once.
+pub(crate) fn versions(held: &[HeldFrom]) -> impl Iterator<Item = (&HeldFrom, &Verified)> {
     let mut seen = std::collections::BTreeSet::new();
     let all = held.iter().flat_map(|from| from.frames.iter().map(move |frame| (from, frame)));
-    all.filter(move |(_, frame)| sealtide_ibgib::merge_conflicts(frame).is_none() && seen.insert(frame.sid()))
+    all.filter(move |(_, frame)| seen.insert(frame.sid()))
 }
 
 /// Everything that is held.

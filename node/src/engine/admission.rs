@@ -6,8 +6,9 @@
 //! something held is held too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use sealtide_crypto::{PublicKey, sha256};
+use sealtide_crypto::PublicKey;
 use sealtide_ibgib::{
     Address, FILE_IB, FileFrame, FrameFacts, MergeStrategy, Reader, Sid, TimelineId, Verified, merge_conflicts,
     merge_tips, path_rank, pick_shape, yield_frame,
@@ -18,6 +19,7 @@ use sealtide_identity::{Role, SpaceId};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::SpaceView;
 
+use super::histories::{Histories, Want, live_want, want_of};
 use super::members::{SpaceMembers, founder_of, frames_of, members_timelines};
 use crate::engine::Engine;
 use crate::engine::authorship::{is_yield, tips_fit};
@@ -39,9 +41,6 @@ pub(super) struct Verdict {
     pub(super) wanted: BTreeSet<Address>,
 }
 
-/// Versions of one file timeline that is looked at for what a yield says, at most.
-const VERSIONS_MAX: usize = 65_536;
-
 struct NewFrame {
     sid: Sid,
     facts: FrameFacts,
@@ -53,11 +52,8 @@ enum Rule {
     /// It is the merge of its parents.
     Merge,
     /// It ends a file in favour of another one, by any of these versions of that one: if none of them is taken, it stands for nothing.
-    Yield(Vec<Address>),
+    Yield(Arc<[Address]>),
 }
-
-/// Live versions of timelines that yields name as owners, by path and content: read once, however many yields name one.
-type Owners = BTreeMap<Address, BTreeMap<[u8; 32], Vec<Address>>>;
 
 struct NewStone {
     sid: Sid,
@@ -77,21 +73,16 @@ pub(super) struct Batch {
     /// Everything else.
     others: BTreeMap<Address, BTreeSet<Sid>>,
     members: Vec<Verified>,
-    /// Frames of files by timeline, where some frame may follow from rules.
-    by_timeline: BTreeMap<TimelineId, Vec<Sid>>,
+    /// What was read of the space to tell what follows from rules.
+    histories: Histories,
     /// Members frames that are taken.
     members_taken: BTreeSet<Address>,
     wanted: BTreeSet<Address>,
 }
 
 impl<W: World> Engine<W> {
-    /// Judges new records of a space that goes by members.
-    // Spec: SY-102
-    pub(super) fn judge(&self, space: &SpaceId, members: &SpaceMembers, given: &Given<'_>, sids: &[Sid]) -> Verdict {
-        self.judge_batch(space, members, given, &mut Batch::of(given, sids))
-    }
-
     /// Judges records that were read, by what is known now. A signature that was checked is not checked again.
+    // Spec: SY-102
     pub(super) fn judge_batch(
         &self,
         space: &SpaceId,
@@ -212,14 +203,17 @@ impl<W: World> Engine<W> {
 }
 
 impl Batch {
-    pub(super) fn of(given: &Given<'_>, sids: &[Sid]) -> Self {
+    /// Reads records; `before` is what was read of the space for these same ones.
+    pub(super) fn of(given: &Given<'_>, sids: &[Sid], before: &Histories) -> Self {
         let mut batch = Self::default();
-        let mut by_rule = Vec::new();
+        let (mut merges, mut yields) = (Vec::new(), Vec::new());
         for record in sids.iter().filter_map(given.load) {
             let (sid, address) = (record.sid(), record.address().clone());
             if let Some(facts) = record.frame_ref().cloned() {
-                if merge_conflicts(&record).is_some() || is_yield(&record) {
-                    by_rule.push(address.clone());
+                match facts.orphans.is_empty() {
+                    false if merge_conflicts(&record).is_some() || is_yield(&record) => merges.push(address.clone()),
+                    true if is_yield(&record) => yields.push(address.clone()),
+                    _ => {}
                 }
                 if address.ib() == MEMBERS_IB {
                     batch.members.push(record);
@@ -234,19 +228,21 @@ impl Batch {
             }
         }
         batch.members.sort_by_key(|frame| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
-        if !by_rule.is_empty() {
-            for frame in batch.frames.iter().filter(|(address, _)| address.ib() == FILE_IB).map(|(_, frame)| frame) {
-                batch.by_timeline.entry(frame.facts.timeline).or_default().push(frame.sid);
+        for address in merges {
+            let known = before.merges.get(&address).copied();
+            let Some(is_merge) = known.or_else(|| batch.is_merge(given, &address)) else { continue };
+            if let Some(frame) = batch.frames.get_mut(&address).filter(|_| is_merge) {
+                frame.by_rule = Some(Rule::Merge);
             }
+            batch.histories.merges.insert(address, is_merge);
         }
-        let mut owners = Owners::new();
-        for address in by_rule {
-            let rule = batch.rule_of(given, &mut owners, &address);
-            if let Some(frame) = batch.frames.get_mut(&address) {
-                frame.by_rule = rule;
-            }
-        }
+        batch.look_at_yields(given, before, &yields);
         batch
+    }
+
+    /// What was read of the space for these records.
+    pub(super) fn take_histories(&mut self) -> Histories {
+        std::mem::take(&mut self.histories)
     }
 
     /// Whether this frame follows from rules, as far as what is here tells.
@@ -260,68 +256,75 @@ impl Batch {
             && tips_fit(&stone.says, &|address| self.sids_of(given, address).into_iter().collect())
     }
 
-    /// The rule that gives exactly this frame: a merge of its parents, or the end of a path that another one owns.
-    fn rule_of(&self, given: &Given<'_>, owners: &mut Owners, address: &Address) -> Option<Rule> {
+    /// Whether this frame is the merge of its parents, by one of the rules.
+    fn is_merge(&self, given: &Given<'_>, address: &Address) -> Option<bool> {
         let mut load = |address: &Address| self.record(given, address);
         let frame = load(address)?;
         let facts = frame.frame_ref()?;
-        match (facts.past.as_slice(), facts.orphans.as_slice()) {
-            ([past], [orphan]) => {
-                let (left, right) = (load(past)?, load(orphan)?);
-                let ours = |tip: &Address| MergeStrategy::Ours(tip.clone());
-                let theirs = |tip: &Address| MergeStrategy::Theirs(tip.clone());
-                let by_itself = [MergeStrategy::Optimistic, MergeStrategy::OneBase, MergeStrategy::Earlier];
-                let mut ways = by_itself.into_iter().chain([ours(past), ours(orphan), theirs(past), theirs(orphan)]);
-                let is_it =
-                    |way| merge_tips((&left, &right), &way, &mut load).is_ok_and(|made| made.address() == address);
-                ways.any(is_it).then_some(Rule::Merge)
+        let ([past], [orphan]) = (facts.past.as_slice(), facts.orphans.as_slice()) else { return Some(false) };
+        let (left, right) = (load(past)?, load(orphan)?);
+        let ours = |tip: &Address| MergeStrategy::Ours(tip.clone());
+        let theirs = |tip: &Address| MergeStrategy::Theirs(tip.clone());
+        let by_itself = [MergeStrategy::Optimistic, MergeStrategy::OneBase, MergeStrategy::Earlier];
+        let mut ways = by_itself.into_iter().chain([ours(past), ours(orphan), theirs(past), theirs(orphan)]);
+        let is_it = |way| merge_tips((&left, &right), &way, &mut load).is_ok_and(|made| made.address() == address);
+        Some(ways.any(is_it))
+    }
+
+    /// Looks which of these yields follow from rules. Each owner is read once, however many of them name it.
+    fn look_at_yields(&mut self, given: &Given<'_>, before: &Histories, yields: &[Address]) {
+        let mut named: BTreeMap<Address, Vec<(&Address, Want)>> = BTreeMap::new();
+        for address in yields {
+            if let Some((owner, want)) = self.yields(given, address) {
+                named.entry(owner).or_default().push((address, want));
             }
-            ([past], []) => {
-                let owner = FileFrame::read(&frame).ok()?.yielded?;
-                let loser = load(past)?;
-                let is_it = yield_frame(&loser, &owner).is_ok_and(|made| made.address() == address);
-                let by = self.owned_by(given, owners, &loser, &owner).filter(|_| is_it)?;
-                Some(Rule::Yield(by))
+        }
+        let mut new: BTreeMap<TimelineId, Vec<Sid>> = BTreeMap::new();
+        if !named.is_empty() {
+            for frame in self.frames.iter().filter(|(address, _)| address.ib() == FILE_IB).map(|(_, frame)| frame) {
+                new.entry(frame.facts.timeline).or_default().push(frame.sid);
             }
-            _ => None,
+        }
+        for (owner, yields) in named {
+            let wants: BTreeSet<Want> = yields.iter().map(|(_, want)| *want).collect();
+            let here = self.histories.search(before, given.space, &owner, &wants);
+            let mut by: BTreeMap<Want, Vec<Address>> = BTreeMap::new();
+            let new = new.get(&owner.timeline_id()).filter(|_| here.len() < wants.len()).into_iter().flatten();
+            for version in new.filter_map(|sid| (given.load)(sid)) {
+                if let Some(want) = live_want(&version).filter(|want| wants.contains(want) && !here.contains_key(want))
+                {
+                    by.entry(want).or_default().push(version.address().clone());
+                }
+            }
+            by.extend(here.into_iter().map(|(want, version)| (want, vec![version])));
+            let by: BTreeMap<Want, Arc<[Address]>> = by.into_iter().map(|(want, by)| (want, by.into())).collect();
+            for (address, want) in yields {
+                if let Some(frame) = self.frames.get_mut(address) {
+                    frame.by_rule = by.get(&want).cloned().map(Rule::Yield);
+                }
+            }
         }
     }
 
-    /// The versions of a timeline that own the path of a file with its content, where it comes before that of the file. Which of them
-    /// was the newest when somebody looked nobody knows any more.
-    fn owned_by(
-        &self,
-        given: &Given<'_>,
-        owners: &mut Owners,
-        loser: &Verified,
-        owner: &Address,
-    ) -> Option<Vec<Address>> {
+    /// The owner that this frame ends a file in favour of, where that one comes before the file, and what a version of it must want. Which
+    /// of them was the newest when somebody looked nobody knows any more.
+    fn yields(&self, given: &Given<'_>, address: &Address) -> Option<(Address, Want)> {
+        let frame = self.record(given, address)?;
+        let [past] = frame.frame_ref()?.past.as_slice() else { return None };
+        let owner = FileFrame::read(&frame).ok()?.yielded?;
+        let loser = self.record(given, past)?;
+        if yield_frame(&loser, &owner).ok()?.address() != address {
+            return None;
+        }
         let first_ms = |address: &Address| {
             let facts = self.record(given, address)?.frame().filter(|facts| facts.tjp == *address)?;
             Some(facts.stamp.map_or(0, |stamp| stamp.ms))
         };
         let own = &loser.frame_ref()?.tjp;
-        let theirs = path_rank(first_ms(owner)?, owner, owner.timeline_id());
-        if theirs >= path_rank(first_ms(own)?, own, own.timeline_id()) {
-            return None;
-        }
-        let versions = owners.entry(owner.clone()).or_insert_with(|| self.versions(given, &owner.timeline_id()));
-        versions.get(&wanted(&FileFrame::read(loser).ok()?)).cloned()
-    }
-
-    /// The live versions of a file timeline, here and new, by what they want.
-    fn versions(&self, given: &Given<'_>, timeline: &TimelineId) -> BTreeMap<[u8; 32], Vec<Address>> {
-        let here = given.space.frames(timeline, 0, u64::MAX, VERSIONS_MAX);
-        let new = self.by_timeline.get(timeline).into_iter().flatten();
-        let mut versions: BTreeMap<[u8; 32], Vec<Address>> = BTreeMap::new();
-        let records =
-            here.iter().filter_map(|sid| given.space.record(sid)).chain(new.filter_map(|sid| (given.load)(sid)));
-        for record in records {
-            if let Some(frame) = FileFrame::read(&record).ok().filter(|frame| !frame.deleted) {
-                versions.entry(wanted(&frame)).or_default().push(record.address().clone());
-            }
-        }
-        versions
+        let theirs = path_rank(first_ms(&owner)?, &owner, owner.timeline_id());
+        let comes_first = theirs < path_rank(first_ms(own)?, own, own.timeline_id());
+        let want = want_of(&FileFrame::read(&loser).ok()?);
+        comes_first.then_some((owner, want))
     }
 
     fn record(&self, given: &Given<'_>, address: &Address) -> Option<Verified> {
@@ -459,9 +462,4 @@ impl Batch {
         all.extend(stones.iter().filter_map(|address| self.stones.get(address)).map(|stone| stone.sid));
         all
     }
-}
-
-/// What a version of a file wants: its path, and the content that stands there.
-fn wanted(frame: &FileFrame) -> [u8; 32] {
-    sha256(format!("{:?}", (&frame.path, &frame.kind, frame.exec, &frame.content)).as_bytes())
 }

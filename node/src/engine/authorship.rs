@@ -44,7 +44,7 @@ pub enum Authorship {
     Verified(NodeId),
     /// Whoever it says; nothing proves it.
     Claimed,
-    /// The rules made it of two versions; every node makes the same.
+    /// The rules made it of two versions; every node makes the same. What only looks so is in a space when somebody vouched for it.
     Merged,
 }
 
@@ -307,7 +307,7 @@ impl<W: World> Engine<W> {
     /// Whose a frame of a space is.
     // Spec: SY-103
     pub fn authorship(&self, view: &SpaceHandle, frame: &Verified) -> Authorship {
-        if merge_conflicts(frame).is_some() {
+        if merge_conflicts(frame).is_some() && self.commits_naming(view, frame.address()).is_empty() {
             return Authorship::Merged;
         }
         let Some(facts) = frame.frame_ref() else { return Authorship::Claimed };

@@ -12,16 +12,20 @@ use sealtide_store::{CommitError, SpaceHandle, StoreError};
 use sealtide_sync::{CommitRequest, CommitResult, SagaId, SpaceView};
 
 use super::admission::{Batch, Given, Verdict};
+use super::histories::Histories;
 use super::members::{FETCH_ROUNDS, MembersRefused, founder_of, frames_of, members_timelines};
 use super::room::{Held, Room, held_space};
 use crate::engine::keystones::Connection;
 use crate::engine::{Engine, Event};
 use crate::world::World;
 
+/// The peers of which something is held, and what was read of the space to judge that.
+type Peers = BTreeMap<NodeId, Arc<Histories>>;
+
 /// Who holds something, as far as anybody has looked.
 #[derive(Default)]
 pub(super) struct Holding {
-    from: Mutex<Option<BTreeMap<SpaceId, BTreeSet<NodeId>>>>,
+    from: Mutex<Option<BTreeMap<SpaceId, Peers>>>,
     /// Held while what is held is judged anew.
     reviewing: Mutex<()>,
     /// The spaces that wait for that.
@@ -37,7 +41,7 @@ pub(super) struct Holding {
 pub struct HeldFrom {
     /// Who brought it.
     pub peer: NodeId,
-    /// The frames, those with the greatest counter last.
+    /// The frames that somebody must vouch for: those that do not follow from rules. Those with the greatest counter last.
     pub frames: Vec<Verified>,
     /// All records, those that the frames refer to and commit stones included.
     pub records: usize,
@@ -53,7 +57,7 @@ fn held_sids(aside: &SpaceHandle, view: &SpaceHandle) -> impl Iterator<Item = Si
 }
 
 impl<W: World> Engine<W> {
-    /// The space as a saga with this peer sees it. What is held from it is read once for all of them.
+    /// The space as a saga with this peer sees it. What is held from it is read once for all of them, unless it is very much.
     pub(crate) async fn room(&self, space: &SpaceId, peer: &NodeId) -> Option<Room> {
         let view = self.store().view(space)?;
         let Some(aside) = self.store().view(&held_space(space, peer)) else { return Some(Room::new(view, None)) };
@@ -64,7 +68,12 @@ impl<W: World> Engine<W> {
                 let space_view = view.clone();
                 let reading = tokio::task::spawn_blocking(move || Arc::new(Held::of(aside, &space_view)));
                 let held = reading.await.expect("reading what is held does not panic");
-                self.held_read(|read| read.insert((*space, *peer), held.clone()));
+                self.held_read(|read| {
+                    read.remove(&(*space, *peer));
+                    if read.values().map(|held| held.len()).sum::<usize>() + held.len() <= READ_MAX {
+                        read.insert((*space, *peer), held.clone());
+                    }
+                });
                 held
             }
         };
@@ -128,7 +137,7 @@ impl<W: World> Engine<W> {
                 let mut batch = last.unwrap_or_else(|| {
                     let staged = staged.unwrap_or_else(|| space.staged(&saga));
                     let sids: Vec<Sid> = staged.into_iter().chain(made.keys().copied()).collect();
-                    Batch::of(&Given { space: &space, load: &load }, &sids)
+                    Batch::of(&Given { space: &space, load: &load }, &sids, &Histories::default())
                 });
                 let given = Given { space: &space, load: &load };
                 let verdict = engine.judge_batch(&space.id(), &members, &given, &mut batch);
@@ -196,7 +205,9 @@ impl<W: World> Engine<W> {
             return Ok(());
         }
         self.store().adopt_space(aside)?;
-        self.holding(|from| from.entry(*space).or_default().insert(*peer));
+        self.holding(|from| {
+            from.entry(*space).or_default().entry(*peer).or_default();
+        });
         records.sort_by_key(|record| record.frame_ref().map(|facts| facts.n));
         match self.commit_others(&aside, records) {
             Ok(_) => Ok(()),
@@ -239,20 +250,25 @@ impl<W: World> Engine<W> {
     }
 
     /// Looks at who holds something, or changes it.
-    fn holding<T>(&self, look: impl FnOnce(&mut BTreeMap<SpaceId, BTreeSet<NodeId>>) -> T) -> T {
+    fn holding<T>(&self, look: impl FnOnce(&mut BTreeMap<SpaceId, Peers>) -> T) -> T {
         let mut from = self.0.holding.from.lock().unwrap_or_else(PoisonError::into_inner);
         look(from.get_or_insert_with(|| {
-            let mut found: BTreeMap<SpaceId, BTreeSet<NodeId>> = BTreeMap::new();
+            let mut found: BTreeMap<SpaceId, Peers> = BTreeMap::new();
             for (space, _) in self.known().labels() {
                 let peers = self.known().peers().into_iter().map(|peer| peer.node);
                 let held = peers.filter(|peer| self.store().view(&held_space(&space, peer)).is_some());
-                let held: BTreeSet<NodeId> = held.collect();
+                let held: Peers = held.map(|peer| (peer, Arc::default())).collect();
                 if !held.is_empty() {
                     found.insert(space, held);
                 }
             }
             found
         }))
+    }
+
+    /// The peers from which something of a space is held.
+    fn peers_held(&self, space: &SpaceId) -> Vec<NodeId> {
+        self.holding(|from| from.get(space).map(|peers| peers.keys().copied().collect())).unwrap_or_default()
     }
 
     /// Whether something of a space is held.
@@ -263,17 +279,47 @@ impl<W: World> Engine<W> {
     /// What is held of a space, by the peer that brought it. Reads it all.
     pub fn held(&self, space: &SpaceId) -> Vec<HeldFrom> {
         let Some(view) = self.store().view(space) else { return Vec::new() };
-        let held = self.held_records(space, &view).into_iter().map(|(peer, records)| {
+        let held = self.held_records(space, &view);
+        let by_rule = self.by_rule(space, &view, &held);
+        let held = held.into_iter().map(|(peer, records)| {
             let count = records.len();
-            let mut frames: Vec<Verified> = records.into_iter().filter(|record| record.frame_ref().is_some()).collect();
+            let by_hand = |record: &Verified| record.frame_ref().is_some() && !by_rule.contains(record.address());
+            let mut frames: Vec<Verified> = records.into_iter().filter(by_hand).collect();
             frames.sort_by_key(|frame| (frame.frame_ref().map(|facts| facts.n), frame.address().clone()));
             HeldFrom { peer, frames, records: count }
         });
         held.collect()
     }
 
+    /// The frames of what is held that follow from rules, and need nobody's word: what only looks so is not among them.
+    fn by_rule(&self, space: &SpaceId, view: &SpaceHandle, held: &[(NodeId, Vec<Verified>)]) -> BTreeSet<Address> {
+        let by_rule = held.iter().flat_map(|(peer, records)| {
+            let by_sid: BTreeMap<Sid, &Verified> = records.iter().map(|record| (record.sid(), record)).collect();
+            let load = |sid: &Sid| by_sid.get(sid).copied().cloned();
+            let sids: Vec<Sid> = by_sid.keys().copied().collect();
+            let batch = self.batch_of_held(space, peer, &Given { space: view, load: &load }, &sids);
+            let frames = records.iter().map(Verified::address).filter(|frame| batch.is_by_rule(frame));
+            frames.cloned().collect::<Vec<Address>>()
+        });
+        by_rule.collect()
+    }
+
+    /// Reads what is held from a peer to judge it. What is read of the space for it, as of long files that it names, is read once.
+    fn batch_of_held(&self, space: &SpaceId, peer: &NodeId, given: &Given<'_>, sids: &[Sid]) -> Batch {
+        let before = self.holding(|from| from.get(space)?.get(peer).cloned()).unwrap_or_default();
+        let mut batch = Batch::of(given, sids, &before);
+        let read = batch.take_histories();
+        tracing::debug!(%space, peer = peer.short(), versions = read.read, "what is held was looked at");
+        self.holding(|from| {
+            if let Some(before) = from.get_mut(space).and_then(|peers| peers.get_mut(peer)) {
+                *before = Arc::new(read);
+            }
+        });
+        batch
+    }
+
     fn held_records(&self, space: &SpaceId, view: &SpaceHandle) -> Vec<(NodeId, Vec<Verified>)> {
-        let peers = self.holding(|from| from.get(space).cloned().unwrap_or_default());
+        let peers = self.peers_held(space);
         let held = peers.into_iter().filter_map(|peer| {
             let aside = self.store().view(&held_space(space, &peer))?;
             let records = held_sids(&aside, view).filter_map(|sid| aside.record(&sid)).collect();
@@ -284,7 +330,7 @@ impl<W: World> Engine<W> {
 
     /// Forgets what is held from peers of which everything is in the space.
     fn forget_held(&self, space: &SpaceId, view: &SpaceHandle) {
-        for peer in self.holding(|from| from.get(space).cloned().unwrap_or_default()) {
+        for peer in self.peers_held(space) {
             // A saga of the peer may put more aside meanwhile.
             let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
             let aside = self.store().view(&held_space(space, &peer));
@@ -313,7 +359,7 @@ impl<W: World> Engine<W> {
     /// [`StoreError`].
     pub(crate) fn drop_held(&self, space: &SpaceId) -> Result<(), StoreError> {
         let _alone = self.0.holding.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in self.holding(|from| from.get(space).cloned()).unwrap_or_default() {
+        for peer in self.peers_held(space) {
             self.held_read(|read| read.remove(&(*space, peer)));
             self.store().remove_space(&held_space(space, &peer))?;
             self.holding(|from| from.get_mut(space).map(|peers| peers.remove(&peer)));
@@ -353,7 +399,9 @@ impl<W: World> Engine<W> {
             let by_sid: BTreeMap<Sid, Verified> = records.into_iter().map(|record| (record.sid(), record)).collect();
             let sids: Vec<Sid> = by_sid.keys().copied().collect();
             let load = |sid: &Sid| by_sid.get(sid).cloned();
-            let verdict = self.judge(space, &members, &Given { space: &view, load: &load }, &sids);
+            let given = Given { space: &view, load: &load };
+            let mut batch = self.batch_of_held(space, &peer, &given, &sids);
+            let verdict = self.judge_batch(space, &members, &given, &mut batch);
             let records: Vec<Verified> = by_sid
                 .iter()
                 .filter(|(sid, _)| !verdict.held.contains(*sid))
@@ -384,6 +432,12 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// How many versions of the space were read when what is held from a peer was looked at last.
+    #[cfg(test)]
+    pub(crate) fn versions_read(&self, space: &SpaceId, peer: &NodeId) -> Option<usize> {
+        self.holding(|from| Some(from.get(space)?.get(peer)?.read))
+    }
+
     /// What of these new records would be held, judged three times; `meanwhile` happens behind the first.
     #[cfg(test)]
     pub(crate) fn judged_again(
@@ -395,7 +449,7 @@ impl<W: World> Engine<W> {
     ) -> [BTreeSet<Sid>; 3] {
         let view = self.store().view(space).expect("the space is here");
         let given = Given { space: &view, load };
-        let mut batch = Batch::of(&given, sids);
+        let mut batch = Batch::of(&given, sids, &Histories::default());
         [0, 1, 2].map(|round| {
             let members = self.members(space).expect("a list of members");
             let held = self.judge_batch(space, &members, &given, &mut batch).held;
@@ -416,12 +470,13 @@ impl<W: World> Engine<W> {
     ) -> BTreeSet<Sid> {
         let (members, view) = (self.members(space).expect("a list of members"), self.store().view(space));
         let view = view.expect("the space is here");
-        self.judge(space, &members, &Given { space: &view, load }, sids).held
+        let given = Given { space: &view, load };
+        self.judge_batch(space, &members, &given, &mut Batch::of(&given, sids, &Histories::default())).held
     }
 
     /// Takes what is held into the space, as an admin: this node vouches for it. To reject it is to take it in, so that all
     /// nodes agree, with a newer frame over it. Members frames that do not count are left held; those that do, but on a branch of
-    /// somebody who is no admin any more, are decided alike. Gives the number of frames.
+    /// somebody who is no admin any more, are decided alike. Gives the number of frames that it vouches for.
     /// Waits for the disk.
     ///
     /// # Errors
@@ -435,10 +490,11 @@ impl<W: World> Engine<W> {
             return Err(MembersRefused::NotAdmin);
         }
         let view = self.store().view(space).ok_or(MembersRefused::None)?;
-        let mut records: BTreeMap<Sid, Verified> = BTreeMap::new();
-        for (_, held) in self.held_records(space, &view) {
-            records.extend(held.into_iter().map(|record| (record.sid(), record)));
-        }
+        let held = self.held_records(space, &view);
+        // What follows from rules needs nobody's word; what only says so needs it.
+        let by_rule = self.by_rule(space, &view, &held);
+        let held = held.into_iter().flat_map(|(_, records)| records);
+        let mut records: BTreeMap<Sid, Verified> = held.map(|record| (record.sid(), record)).collect();
         self.leave_out_members(space, &view, &mut records);
         let before = self.members(space).map(|members| members.newest.members.clone());
         let frames: BTreeMap<Address, Verified> = records
@@ -446,13 +502,10 @@ impl<W: World> Engine<W> {
             .filter(|record| record.frame_ref().is_some())
             .map(|frame| (frame.address().clone(), frame.clone()))
             .collect();
-        // What follows from rules needs nobody's word; what only says so needs it.
-        let sids: Vec<Sid> = records.keys().copied().collect();
-        let load = |sid: &Sid| records.get(sid).cloned();
-        let batch = Batch::of(&Given { space: &view, load: &load }, &sids);
-        let by_hand = frames.values().filter(|frame| !batch.is_by_rule(frame.address()));
+        let by_hand = frames.values().filter(|frame| !by_rule.contains(frame.address()));
         let vouched: Vec<Tip> =
             by_hand.map(|frame| Tip { sid: frame.sid(), address: frame.address().clone() }).collect();
+        let count = vouched.len();
         let is_members = |frame: &Verified| frame.address().ib() == MEMBERS_IB;
         let lists_members = frames.values().any(is_members);
         let others: BTreeMap<Address, Verified> = frames
@@ -475,7 +528,7 @@ impl<W: World> Engine<W> {
                 changed
             })?;
         }
-        Ok(frames.len())
+        Ok(count)
     }
 
     /// Leaves out members frames that do not count, which no admin can make count, and what leads to them.
@@ -496,6 +549,8 @@ impl<W: World> Engine<W> {
     }
 }
 
+/// Held records of which it stays in memory between sagas what was read, from all peers: one takes about 1.5 KB.
+pub(crate) const READ_MAX: usize = if cfg!(test) { 16 } else { 131_072 };
 /// Keystones that are asked for in one round before a commit.
 const WANTED_MAX: usize = 64;
 

@@ -7,6 +7,7 @@
 mod admission;
 pub mod authorship;
 pub(crate) mod contents;
+pub(crate) mod histories;
 pub mod holds;
 pub mod keystones;
 pub mod members;

@@ -15,6 +15,9 @@ use sealtide_sync::{AbortCode, CommitRequest, SpaceView};
 
 use super::*;
 use crate::engine::Engine;
+use crate::engine::authorship::Authorship;
+use crate::engine::histories::{VERSIONS_FREE, VERSIONS_MAX, VERSIONS_MORE};
+use crate::engine::holds::READ_MAX;
 use crate::engine::members::{FRAMES_MAX, MembersRefused};
 use crate::known::Known;
 use crate::real::RealWorld;
@@ -111,9 +114,28 @@ impl Home {
         frame.genesis(Stamp { ms }, &uuid(&mut OsEntropy)).unwrap()
     }
 
+    /// The version of a file that follows, with this text.
+    fn writes_over(&self, before: &Verified, text: &str) -> Verified {
+        let content = Content::Text(text.into());
+        FileFrame { content, ..FileFrame::read(before).unwrap() }.evolve(before, Stamp { ms: 50 }).unwrap()
+    }
+
+    /// As [`Home::file`], with versions of these texts behind it.
+    fn file_of(&self, path: &str, ms: u64, texts: impl IntoIterator<Item = String>) -> Vec<Verified> {
+        let mut versions = vec![self.file(path, ms)];
+        for text in texts {
+            versions.push(self.writes_over(versions.last().unwrap(), &text));
+        }
+        versions
+    }
+
     /// Commits with a stone.
     fn commits(&self, space: &SpaceId, record: &Verified) {
-        let result = self.engine.commit_in_thread(*space, vec![record.clone()]).unwrap();
+        self.commits_all(space, vec![record.clone()]);
+    }
+
+    fn commits_all(&self, space: &SpaceId, records: Vec<Verified>) {
+        let result = self.engine.commit_in_thread(*space, records).unwrap();
         self.engine.committed(*space, None, &result);
     }
 
@@ -448,10 +470,109 @@ fn what_only_says_that_it_follows_from_rules_is_held() {
     c.meets(&a);
     c.meets(&b);
     c.takes_all(&a, &space);
-    a.receives(&space, &b, &[forged.clone(), of_nobody.clone()]);
-    assert_eq!(a.engine.take_held(&space, None).unwrap(), 2);
-    assert!(a.records(&space).contains_key(&forged.sid()) && a.records(&space).contains_key(&of_nobody.sid()));
-    assert_eq!(c.would_hold(&a, &space), (0, 3), "both, and the stone of the admin");
+    let more = b.edit(right, "more");
+    let mut load =
+        |address: &Address| [base, left, right, &more].into_iter().find(|it| it.address() == address).cloned();
+    let merged = merge_tips((left, &more), &MergeStrategy::Optimistic, &mut load).unwrap();
+    let by_hand = [forged, of_nobody, more];
+    a.receives(&space, &b, &[&by_hand[..], std::slice::from_ref(&merged)].concat());
+    let sids = |frames: &[Verified]| frames.iter().map(Verified::sid).collect::<BTreeSet<Sid>>();
+    let held = a.engine.held(&space);
+    let shown: Vec<Verified> = crate::commands::hold::versions(&held).map(|(_, frame)| frame.clone()).collect();
+    assert_eq!(sids(&shown), sids(&by_hand), "whoever decides sees all that it then vouches for");
+    assert_eq!(a.engine.take_held(&space, None).unwrap(), shown.len());
+    assert!(by_hand.iter().all(|frame| a.records(&space).contains_key(&frame.sid())));
+    assert_eq!(c.would_hold(&a, &space), (0, 5), "these, the merge, and the stone of the admin");
+    let view = a.engine.store().view(&space).unwrap();
+    let whose = |frame| a.engine.authorship(&view, frame);
+    assert_eq!((whose(&by_hand[0]), whose(&merged)), (Authorship::Verified(a.id()), Authorship::Merged));
+}
+
+/// A yield is made against the newest version of the owner; since then that may have got very many.
+// Proves: SY-102
+#[test]
+fn a_yield_against_a_file_of_very_many_versions_is_taken() {
+    let losers = RefCell::new(Vec::new());
+    let (a, _, space) = founder_and_removed(|b, space| {
+        let before = (0..VERSIONS_MAX).map(|number| number.to_string());
+        let owner = b.file_of("path", 10, before.chain(["late".into(), "later".into()]));
+        let loser = b.file_of("path", 20, ["late".into()]);
+        losers.borrow_mut().extend(loser.iter().map(|loser| yield_frame(loser, owner[0].address()).unwrap()));
+        b.commits_all(space, [owner, loser].concat());
+    });
+    let [of_the_first, of_the_last] = &losers.into_inner()[..] else { panic!("two versions") };
+    assert_eq!(a.holds_of(&space, &[of_the_last]), 0);
+    assert_eq!(a.holds_of(&space, &[of_the_first]), 1, "nobody looks that far back");
+}
+
+/// What is held is judged with each commit of anybody; the files that it names may have long histories.
+// Proves: SY-102
+#[test]
+fn what_held_yields_name_is_read_once() {
+    let files = RefCell::new(Vec::new());
+    let (a, b, space) = founder_and_removed(|b, space| {
+        files.borrow_mut().push(b.file_of("path", 10, (0..20).map(|number| number.to_string())));
+        files.borrow_mut().push(b.file_of("path", 20, ["never".into()]));
+        b.commits_all(space, files.borrow().concat());
+    });
+    let [owner, loser] = &files.into_inner()[..] else { panic!("two files") };
+    let ended = yield_frame(&loser[1], owner[0].address()).unwrap();
+    a.receives(&space, &b, std::slice::from_ref(&ended));
+    let read = || a.engine.versions_read(&space, &b.id());
+    a.engine.review_held(&space);
+    a.engine.review_held(&space);
+    assert_eq!((read(), a.engine.held(&space)[0].frames.len(), read()), (Some(0), 1, Some(0)), "nothing is new");
+    a.writes(&space, "another document");
+    assert_eq!(read(), Some(0), "nothing of the file");
+    let next = a.writes_over(owner.last().unwrap(), "next");
+    a.commits(&space, &next);
+    assert_eq!(read(), Some(1), "its new version");
+    a.commits(&space, &a.writes_over(&next, "never"));
+    assert_eq!((read(), a.records(&space).contains_key(&ended.sid())), (None, true), "by the rule, now");
+}
+
+/// Who names files with long histories does not have all of them read at once, and keeps nobody's short ones from being read. The rest is
+/// read with the next looks.
+// Proves: SY-102
+#[test]
+fn yields_that_name_much_are_looked_at_in_parts() {
+    let ends = RefCell::new(Vec::new());
+    let (a, b, space) = founder_and_removed(|b, space| {
+        let texts = |count: usize| (1..count).map(|number| number.to_string());
+        let long = VERSIONS_FREE + VERSIONS_MORE * 2 / 5;
+        let mut owners: Vec<Vec<Verified>> = (0..5).map(|_| b.file_of("path", 10, texts(long))).collect();
+        // They are looked at in this order.
+        owners.sort_by_key(|versions| versions[0].address().clone());
+        owners[4].truncate(VERSIONS_FREE);
+        let loser = b.file_of("path", 20, ["never".into()]);
+        let ended = |what: usize, owner: usize| yield_frame(&loser[what], owners[owner][0].address()).unwrap();
+        ends.borrow_mut().extend([ended(1, 0), ended(1, 1), ended(1, 2), ended(0, 3), ended(0, 4)]);
+        b.commits_all(space, [owners.concat(), loser.clone()].concat());
+    });
+    let ends = ends.into_inner();
+    let taken = || ends.iter().map(|end| a.records(&space).contains_key(&end.sid())).collect::<Vec<bool>>();
+    let all: Vec<&Verified> = ends.iter().collect();
+    assert_eq!((a.holds_of(&space, &all), a.holds_of(&space, &all[3..])), (4, 0), "much, and what is alone");
+    a.receives(&space, &b, &ends);
+    assert!(taken()[4], "a short history");
+    a.engine.review_held(&space);
+    a.engine.review_held(&space);
+    assert_eq!(taken(), [false, false, false, true, true]);
+}
+
+/// What was read of a large hold does not stay in memory.
+#[test]
+fn what_was_read_of_very_much_that_is_held_is_let_go_of() {
+    for (count, kept) in [(1, true), (READ_MAX + 1, false)] {
+        let (a, b, space) = founder_and_removed(|_, _| {});
+        let new: Vec<Verified> = (0..count).map(|number| b.doc(&format!("document {number}"))).collect();
+        a.receives(&space, &b, &new);
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        let room = || runtime.block_on(a.engine.room(&space, &b.id())).unwrap();
+        let first = room();
+        assert!(new.iter().all(|record| first.contains(&record.sid())));
+        assert_eq!(first.has_read_of(&room()), kept, "{count}");
+    }
 }
 
 /// What an admin who has not heard of the removal writes behind a removed writer's version does not make that version its own.
