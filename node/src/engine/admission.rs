@@ -256,9 +256,14 @@ impl Batch {
             && tips_fit(&stone.says, &|address| self.sids_of(given, address).into_iter().collect())
     }
 
-    /// Whether this frame is the merge of its parents, by one of the rules.
+    /// Whether this frame is the merge of its parents, by one of the rules. Nobody can tell while something behind it is missing.
     fn is_merge(&self, given: &Given<'_>, address: &Address) -> Option<bool> {
-        let mut load = |address: &Address| self.record(given, address);
+        let mut misses = false;
+        let mut load = |address: &Address| {
+            let record = self.record(given, address);
+            misses |= record.is_none();
+            record
+        };
         let frame = load(address)?;
         let facts = frame.frame_ref()?;
         let ([past], [orphan]) = (facts.past.as_slice(), facts.orphans.as_slice()) else { return Some(false) };
@@ -268,7 +273,8 @@ impl Batch {
         let by_itself = [MergeStrategy::Optimistic, MergeStrategy::OneBase, MergeStrategy::Earlier];
         let mut ways = by_itself.into_iter().chain([ours(past), ours(orphan), theirs(past), theirs(orphan)]);
         let is_it = |way| merge_tips((&left, &right), &way, &mut load).is_ok_and(|made| made.address() == address);
-        Some(ways.any(is_it))
+        let is_merge = ways.any(is_it);
+        (is_merge || !misses).then_some(is_merge)
     }
 
     /// Looks which of these yields follow from rules. Each owner is read once, however many of them name it.
