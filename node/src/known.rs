@@ -216,6 +216,20 @@ impl Known {
         self.0.facts().enrol(id, node, now())
     }
 
+    /// Takes back what an invite granted to a node that could be made no member: it has its use again, and lets that node in when
+    /// there is room.
+    ///
+    /// # Errors
+    /// As the store reports.
+    pub fn unenrol(&self, grant: &Grant) -> Result<(), FactsError> {
+        if let Some(id) = grant.invite.filter(|id| self.was_device_let_in(id, &grant.node)) {
+            let device = grant.node.to_string();
+            let others = |row: &str| row.split(' ').filter(|word| *word != device).collect::<Vec<_>>().join(" ");
+            self.change_setting(&device_invite_key(&id), |row| row.map(others))?;
+        }
+        self.0.facts().unenrol(grant)
+    }
+
     /// A setting, as text.
     pub fn setting(&self, key: &str) -> Option<String> {
         logged(self.0.facts().setting(key)).and_then(|bytes| String::from_utf8(bytes).ok())

@@ -579,6 +579,8 @@ impl Node {
                         lock(&node.0.met).insert(peer);
                         node.delegate_to_device(peer);
                     }
+                    // The invite by which it came may have its use again, of which relays are told.
+                    Ok(Event::PeerFailed(..)) => node.invites_changed(),
                     Ok(Event::PeerGone(peer)) => node.audit().note("session_closed", &[("peer", &peer.to_string())]),
                     Ok(Event::Changed { space, timelines, .. }) => node.look_for_signals(&space, &timelines),
                     Ok(Event::MemberRemoved { space, peer }) => node.part_from(space, peer),

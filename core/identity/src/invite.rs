@@ -46,9 +46,14 @@ pub struct Invite {
     pub uses_left: u32,
     /// Who was enrolled by it.
     pub enrolled: Vec<NodeId>,
+    /// Who was enrolled by it once and could be made no member: their uses are there again.
+    pub refused: Vec<NodeId>,
 }
 
 impl Invite {
+    /// Nodes of which one invite gets its use back, at most.
+    pub const REFUSED_MAX: usize = 64;
+
     /// Takes one use for `node` and enrols it; the same node again succeeds without a second use, also when used up
     /// or expired.
     ///
@@ -65,6 +70,25 @@ impl Invite {
         self.uses_left = self.uses_left.checked_sub(1).ok_or(InviteRefused::UsedUp)?;
         self.enrolled.push(node);
         Ok(())
+    }
+
+    /// A node that it enrolled could be made no member: the use is there again, for that node too. That many nodes are enough; those
+    /// behind them stay enrolled, so that one ticket does not bring any number of strangers as far as that.
+    pub fn refuse(&mut self, node: &NodeId) {
+        let again = self.refused.contains(node);
+        if !self.enrolled.contains(node) || !again && self.refused.len() >= Self::REFUSED_MAX {
+            return;
+        }
+        self.enrolled.retain(|enrolled| enrolled != node);
+        self.uses_left = self.uses_left.saturating_add(1);
+        if !again {
+            self.refused.push(*node);
+        }
+    }
+
+    /// Whether a node has proved it, whatever came of that.
+    pub fn was_proved_by(&self, node: &NodeId) -> bool {
+        self.enrolled.contains(node) || self.refused.contains(node)
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Newest {
     pub frame: Verified,
     /// Who the members are.
     pub members: Members,
+    /// What `frame` itself says, where the newest frames could not be merged and `members` is only what all of them say.
+    pub apart: Option<Members>,
     /// Merge frames that are not among those that were looked at, earlier ones first; `frame` may be the last of them.
     pub merges: Vec<Verified>,
 }
@@ -233,24 +235,25 @@ pub fn newest(frames: &[Verified], counted: &BTreeMap<Address, Members>) -> Opti
         counting.iter().filter(|frame| !behind.contains(frame.address())).map(|frame| (*frame).clone()).collect();
     if let [only] = tips.as_slice() {
         let members = counted.get(only.address())?.clone();
-        return Some(Newest { frame: only.clone(), members, merges: Vec::new() });
+        return Some(Newest { frame: only.clone(), members, apart: None, merges: Vec::new() });
     }
     let mut load = |address: &Address| counting.iter().find(|frame| frame.address() == address).copied().cloned();
     let merged = merge_all(tips.clone(), &mut load);
     if let [only] = merged.tips.as_slice()
         && let Ok(members) = Members::read(only)
     {
-        return Some(Newest { frame: only.clone(), members, merges: merged.frames });
+        return Some(Newest { frame: only.clone(), members, apart: None, merges: merged.frames });
     }
     let frame = winner(&tips)?.clone();
-    let mut least = counted.get(frame.address())?.clone();
+    let own = counted.get(frame.address())?.clone();
+    let mut least = own.clone();
     for other in tips.iter().filter_map(|tip| counted.get(tip.address())) {
         least.members.retain(|gib, _| other.members.contains_key(gib));
         for (gib, member) in &mut least.members {
             member.role = member.role.min(other.members[gib].role);
         }
     }
-    Some(Newest { frame, members: least, merges: Vec::new() })
+    Some(Newest { frame, members: least, apart: Some(own), merges: Vec::new() })
 }
 
 /// The admin of the frame before who posted a frame, itself or through a device.

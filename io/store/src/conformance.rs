@@ -514,6 +514,7 @@ fn invites_enrol_once(open: &Reopen) {
         expires_ms: 1000,
         uses_left: 1,
         enrolled: Vec::new(),
+        refused: Vec::new(),
     };
     let store = open();
     let facts = store.facts();
@@ -536,10 +537,24 @@ fn invites_enrol_once(open: &Reopen) {
     assert!(facts.remove_grant(&space, &node(1)).expect("spending"));
     assert!(matches!(facts.enrol(&invite.id, node(1), now(12)), Ok(None)), "nothing is granted a second time");
     assert!(facts.grants().expect("readable").is_empty());
-    facts.put_grant(&grant).expect("a grant");
+    // Who could be made no member may come again, and so may another.
+    facts.unenrol(&grant).expect("taking it back");
+    let again = facts.enrol(&invite.id, node(1), now(12)).expect("the use is there again").expect("a grant");
+    assert_eq!(
+        (again.since_ms, facts.invite(&invite.id).expect("readable").map(|invite| invite.uses_left)),
+        (12, Some(0))
+    );
+    facts.unenrol(&again).expect("taking it back");
+    assert_eq!(facts.grants().expect("readable").len(), 0);
+    let other = facts.enrol(&invite.id, node(2), now(12)).expect("the use is there again").expect("a grant");
     assert!(facts.revoke_peer(&node(1)).expect("revoking"));
-    assert!(facts.grants().expect("readable").is_empty());
     assert!(matches!(facts.enrol(&invite.id, node(1), now(13)), Err(EnrolError::Revoked)));
+    facts.unenrol(&other).expect("taking it back");
+    let uses = facts.invite(&invite.id).expect("readable").map(|invite| invite.uses_left);
+    assert_eq!(uses, Some(0), "a node that was thrown out has the secret");
+    assert!(facts.revoke_peer(&node(2)).expect("revoking"));
+    assert!(facts.grants().expect("readable").is_empty());
+    assert!(matches!(facts.enrol(&invite.id, node(2), now(13)), Err(EnrolError::Revoked)));
     assert!(facts.remove_invite(&invite.id).expect("removing"));
     assert!(matches!(facts.enrol(&invite.id, node(1), now(14)), Err(EnrolError::Unknown)));
 }

@@ -162,6 +162,9 @@ struct InviteRow {
     uses_left: u32,
     #[n(5)]
     enrolled: Vec<ByteArray<32>>,
+    /// Not in rows of before.
+    #[n(6)]
+    refused: Option<Vec<ByteArray<32>>>,
 }
 
 #[derive(Encode, Decode)]
@@ -252,18 +255,21 @@ fn grant_of(key: &[u8; 64], bytes: &[u8]) -> Result<Grant, FactsError> {
 }
 
 fn invite_row(invite: &Invite) -> Vec<u8> {
+    let all = |nodes: &[NodeId]| nodes.iter().map(|node| (*node.as_bytes()).into()).collect();
     encode(&InviteRow {
         secret: (*invite.secret.expose()).into(),
         space: (*invite.space.as_bytes()).into(),
         role: role_byte(invite.role),
         expires_ms: invite.expires_ms,
         uses_left: invite.uses_left,
-        enrolled: invite.enrolled.iter().map(|node| (*node.as_bytes()).into()).collect(),
+        enrolled: all(&invite.enrolled),
+        refused: Some(all(&invite.refused)).filter(|refused: &Vec<_>| !refused.is_empty()),
     })
 }
 
 fn invite_of(id: &InviteId, bytes: &[u8]) -> Result<Invite, FactsError> {
     let row: InviteRow = decode("invites", bytes)?;
+    let all = |nodes: Vec<ByteArray<32>>| nodes.into_iter().map(|node| NodeId::from_bytes(*node)).collect();
     Ok(Invite {
         id: *id,
         secret: InviteSecret::from_bytes(*row.secret),
@@ -271,7 +277,8 @@ fn invite_of(id: &InviteId, bytes: &[u8]) -> Result<Invite, FactsError> {
         role: role_of("invites", row.role)?,
         expires_ms: row.expires_ms,
         uses_left: row.uses_left,
-        enrolled: row.enrolled.into_iter().map(|node| NodeId::from_bytes(*node)).collect(),
+        enrolled: all(row.enrolled),
+        refused: row.refused.map(all).unwrap_or_default(),
     })
 }
 
@@ -664,9 +671,11 @@ impl Facts {
             let mut grants = write.open_table(GRANTS)?;
             let key = grant_key(&invite.space, &node);
             let there = grants.get(&key)?.map(|bytes| grant_of(&key, bytes.value())).transpose()?;
+            if invite.was_proved_by(&node) && known.as_ref().is_some_and(|peer| peer.revoked) {
+                return Err(EnrolError::Revoked);
+            }
             if invite.enrolled.contains(&node) {
-                let revoked = known.is_some_and(|peer| peer.revoked);
-                return if revoked { Err(EnrolError::Revoked) } else { Ok(there) };
+                return Ok(there);
             }
             invite.enrol(node, now.wall_ms)?;
             invites.insert(id, invite_row(&invite).as_slice())?;
@@ -680,6 +689,35 @@ impl Facts {
         }
         write.commit()?;
         Ok(Some(grant))
+    }
+
+    /// Takes back what an invite granted to a node that could be made no member: the grant goes, and the use is there again
+    /// ([`Invite::refuse`]), in one durable transaction. Not the use of an invite by which somebody came who was thrown out since: that
+    /// closed it.
+    ///
+    /// # Errors
+    /// [`FactsError`]; then nothing was changed.
+    pub fn unenrol(&self, grant: &Grant) -> Result<(), FactsError> {
+        let write = self.begin_write()?;
+        {
+            write.open_table(GRANTS)?.remove(&grant_key(&grant.space, &grant.node))?;
+            let (peers, mut invites) = (write.open_table(PEERS)?, write.open_table(INVITES)?);
+            let id = grant.invite.unwrap_or_default();
+            let row = invites.get(&id)?.map(|bytes| invite_of(&id, bytes.value())).transpose()?;
+            if let Some(mut invite) = row {
+                let mut is_closed = false;
+                for node in invite.enrolled.iter().chain(&invite.refused) {
+                    let bytes = peers.get(node.as_bytes())?;
+                    let peer = bytes.map(|bytes| peer_of(node.as_bytes(), bytes.value())).transpose()?;
+                    is_closed |= peer.is_some_and(|peer| peer.revoked);
+                }
+                if !is_closed {
+                    invite.refuse(&grant.node);
+                    invites.insert(&id, invite_row(&invite).as_slice())?;
+                }
+            }
+        }
+        Ok(write.commit()?)
     }
 
     /// A setting.

@@ -157,7 +157,7 @@ fn tickets(node: &Node, dirs: &[PathBuf]) -> Result<Vec<(String, String)>, Failu
     let alone = |space: &SpaceId| grants.iter().all(|grant| grant.space != *space || grant.node == node.id());
     spaces
         .into_iter()
-        .filter(|space| admin(space) && alone(space))
+        .filter(|space| admin(space) && alone(space) && node.engine().room_for(space, None).is_ok())
         .map(|space| Ok((node.label(&space), ticket::make(node, space, Role::Write, INVITE_TTL_S, 1)?.ticket.encode())))
         .collect()
 }

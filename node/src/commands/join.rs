@@ -258,7 +258,11 @@ async fn wait_for_offers(
                     return Some(offers);
                 }
             }
-            Ok(Event::PeerFailed(from, text)) if from == peer => *why = Some(text),
+            // Either of the two may have opened another session, without the invite, before this one is gone.
+            Ok(Event::PeerFailed(from, text)) if from == peer => {
+                *why = Some(text);
+                return None;
+            }
             // An older session with that node gives way to the one of the invite.
             Ok(Event::PeerGone(from)) if from == peer && node.link().session(&peer).is_none() => return None,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}

@@ -8,7 +8,6 @@ use sealtide_identity::{Invite, InviteSecret, RelayHint, Role, SpaceId, Ticket};
 use serde_json::{Value, json};
 
 use crate::commands::{members_failure, parse_role, rfc3339, role_name, store_failure};
-use crate::engine::members::MembersRefused;
 use crate::failure::{Exit, Failure};
 use crate::node::{Node, ticket_addresses};
 use crate::real::now;
@@ -17,9 +16,6 @@ use crate::world::OsEntropy;
 /// Makes an invite and the ticket for it.
 pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64, uses: u32) -> Result<Value, Failure> {
     let space = node.space_or_only(space)?;
-    if !node.engine().has_room_for(&space, None) {
-        return Err(members_failure(MembersRefused::Full));
-    }
     let made = make(node, space, parse_role(role)?, ttl_s, uses)?;
     Ok(json!({
         "schema": "sealtide/ticket/1",
@@ -34,12 +30,24 @@ pub(crate) async fn new(node: &Node, space: Option<&str>, role: &str, ttl_s: u64
 
 /// Makes an invite for another device of the same owner: into all that this node administers, once.
 pub(crate) fn new_for_device(node: &Node, ttl_s: u64) -> Result<Value, Failure> {
-    let spaces = node.administered();
-    let first = spaces.first().ok_or_else(|| {
+    let (mut spaces, owner) = (node.administered(), node.identities().owner());
+    let mut failure =
         Failure::new(Exit::Refused, "not_admin", "this node administers no space that a device could be let into")
-            .hint("`sealtide up DIR` shares a directory; an admin of a space makes tickets for that one")
-    })?;
-    let mut made = make(node, *first, Role::Admin, ttl_s, 1)?;
+            .hint("`sealtide up DIR` shares a directory; an admin of a space makes tickets for that one");
+    // Where its owner is a member the device needs no place.
+    let is_member = |space: &SpaceId| {
+        let members = node.engine().members(space).map(|members| members.newest.members.clone());
+        owner.as_ref().zip(members).is_some_and(|(owner, members)| members.member(owner).is_some())
+    };
+    spaces.retain(|space| match node.engine().room_for(space, None) {
+        Err(error) if !is_member(space) => {
+            failure = members_failure(error);
+            false
+        }
+        _ => true,
+    });
+    let first = spaces.first().ok_or(failure)?;
+    let mut made = make_anyway(node, *first, Role::Admin, ttl_s, 1)?;
     // Until this is written it is an invite into one space, and nobody has its secret.
     node.known().note_device_invite(&made.invite.id).map_err(store_failure)?;
     made.ticket.device = true;
@@ -49,7 +57,7 @@ pub(crate) fn new_for_device(node: &Node, ttl_s: u64) -> Result<Value, Failure> 
         "id": HEXLOWER.encode(&made.invite.id),
         "device": true,
         "spaces": spaces.iter().map(|space| node.label(space)).collect::<Vec<_>>(),
-        "owner": node.identities().owner().map(|owner| owner.to_string()),
+        "owner": owner.map(|owner| owner.to_string()),
         "role": role_name(Role::Admin),
         "expires": rfc3339(made.invite.expires_ms),
         "uses": 1,
@@ -62,8 +70,14 @@ pub(crate) struct Made {
     pub(crate) ticket: Ticket,
 }
 
-/// Makes an invite into a space where the own role is admin.
+/// Makes an invite into a space where the own role is admin, and which has room.
 pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u32) -> Result<Made, Failure> {
+    node.engine().room_for(&space, None).map_err(members_failure)?;
+    make_anyway(node, space, role, ttl_s, uses)
+}
+
+/// The same, whether it has room or not.
+fn make_anyway(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u32) -> Result<Made, Failure> {
     if node.engine().role(&node.id(), &space) != Some(Role::Admin) {
         return Err(Failure::new(Exit::Refused, "not_admin", "only an admin of the space can make tickets for it")
             .hint("ask the node that shared it: `sealtide ticket new` there"));
@@ -85,7 +99,16 @@ pub(crate) fn make(node: &Node, space: SpaceId, role: Role, ttl_s: u64, uses: u3
     OsEntropy.fill(&mut secret);
     let expires_ms = now().wall_ms.saturating_add(ttl_s.saturating_mul(1000));
     let secret = InviteSecret::from_bytes(secret);
-    let invite = Invite { id, secret: secret.clone(), space, role, expires_ms, uses_left: uses, enrolled: Vec::new() };
+    let invite = Invite {
+        id,
+        secret: secret.clone(),
+        space,
+        role,
+        expires_ms,
+        uses_left: uses,
+        enrolled: Vec::new(),
+        refused: Vec::new(),
+    };
     node.known().put_invite(&invite).map_err(store_failure)?;
     if !relays_bind0 {
         node.name_in_ticket(&id, &relays)?;

@@ -11,7 +11,7 @@ use sealtide_identity::keyring::write_time;
 use sealtide_identity::members::{
     MEMBER_COUNT_MAX, MEMBER_NODES_MAX, MEMBERS_IB, Member, Members, Newest, counting, devices_of, may_post, newest,
 };
-use sealtide_identity::{Action, Grant, NodeId, Role, SpaceId, allows};
+use sealtide_identity::{Action, Grant, Invite, InviteId, NodeId, Role, SpaceId, allows};
 use sealtide_store::SpaceHandle;
 use sealtide_sync::{AbortCode, Refused, SpaceView};
 
@@ -252,14 +252,18 @@ impl<W: World> Engine<W> {
         if !self.administers(&members) {
             return Err(MembersRefused::NotAdmin);
         }
-        let Newest { frame, members: mut list, merges } = members.newest.clone();
+        let Newest { frame, members: all, apart, merges } = members.newest.clone();
+        // What the next frame changes is what the one before it says.
+        let mut list = apart.clone().unwrap_or(all);
         if !change(&mut list) {
             return Ok(false);
         }
         if list.admins().next().is_none() {
             return Err(MembersRefused::LastAdmin);
         }
-        if list.members.len() > MEMBER_COUNT_MAX {
+        // Lists that admins filled while they were apart have too many members together: whoever is added to one of them is none.
+        let adds = |apart: &Members| list.members.keys().any(|gib| !apart.members.contains_key(gib));
+        if list.members.len() > MEMBER_COUNT_MAX || apart.as_ref().is_some_and(adds) {
             return Err(MembersRefused::Full);
         }
         if self.is_worn(&space, &frame) {
@@ -284,12 +288,25 @@ impl<W: World> Engine<W> {
         frames + FRAMES_SPARE >= FRAMES_MAX
     }
 
-    /// Whether an invite into a space can make this peer a member: it is one, or there is room for one more.
-    pub(crate) fn has_room_for(&self, space: &SpaceId, peer: Option<&NodeId>) -> bool {
-        let Some(members) = self.members(space) else { return true };
-        let list = &members.newest.members;
-        let is_listed = |peer| self.keystones().acts_as(peer).iter().any(|keystone| list.member(keystone).is_some());
-        list.members.len() < MEMBER_COUNT_MAX || peer.is_some_and(is_listed)
+    /// Whether an invite into a space can make this peer a member, or anybody: it is one, or there is room for one more. Of a peer that
+    /// proved no keystones here nobody can tell: it may be one more device of a member. [`Engine::enter_invited`] decides then.
+    ///
+    /// # Errors
+    /// [`MembersRefused::Full`], [`MembersRefused::Worn`].
+    pub(crate) fn room_for(&self, space: &SpaceId, peer: Option<&NodeId>) -> Result<(), MembersRefused> {
+        let Some(members) = self.members(space) else { return Ok(()) };
+        let Newest { frame, members: list, apart, .. } = &members.newest;
+        if peer.is_some_and(|peer| self.is_listed(peer, list) || self.keystones().acts_as(peer).is_empty()) {
+            return Ok(());
+        }
+        if list.members.len() >= MEMBER_COUNT_MAX || apart.is_some() {
+            return Err(MembersRefused::Full);
+        }
+        if self.is_worn(space, frame) { Err(MembersRefused::Worn) } else { Ok(()) }
+    }
+
+    fn is_listed(&self, peer: &NodeId, list: &Members) -> bool {
+        self.keystones().acts_as(peer).iter().any(|keystone| list.member(keystone).is_some())
     }
 
     /// Whether others would count a frame that this node posted now. Asked before: what is posted stays in the keystone for good.
@@ -313,10 +330,13 @@ impl<W: World> Engine<W> {
     /// Makes a peer that came with an invite and proved its keystones a member, as its owner where it named one. The grant
     /// of the invite is spent by it. Waits for the disk.
     ///
+    /// Where a space can have no more members the grant is taken back, for what came by it would count nowhere else; but a device for
+    /// which the owner here is to speak keeps it until then, and needs no place of its own.
+    ///
     /// # Errors
-    /// When a space can have no more members: the grant is taken back, for what came by it would count nowhere else.
+    /// When the invite lets in nowhere else: it has its use again.
     pub(crate) fn enter_invited(&self, peer: &NodeId) -> Result<(), Refused> {
-        let mut refused = None;
+        let mut not_entered = Vec::new();
         for grant in self.known().grants().iter().filter(|grant| self.may_enter(peer, grant)) {
             let Some(keystone) = self.keystones().acts_as(peer).into_iter().next() else { break };
             let entered = self.change_members(grant.space, |list| {
@@ -335,20 +355,64 @@ impl<W: World> Engine<W> {
                 list.insert(member.clone());
                 there != Some(member)
             });
-            match entered {
-                Ok(_) => drop(self.store().facts().remove_grant(&grant.space, peer)),
+            // What was entered on one of two lists that no merge brings together counts nowhere yet.
+            match entered.and_then(|_| self.room_for(&grant.space, Some(peer))) {
+                Ok(()) => drop(self.store().facts().remove_grant(&grant.space, peer)),
                 Err(error @ (MembersRefused::Full | MembersRefused::Worn | MembersRefused::Record(_))) => {
-                    let _ = self.store().facts().remove_grant(&grant.space, peer);
+                    if self.awaits_own_owner(peer, &grant.space) {
+                        continue;
+                    }
                     let label = self.known().label(&grant.space).map_or_else(String::new, |label| label.name);
                     let text = format!("space {label} takes nobody in: {error}");
                     tracing::warn!(peer = peer.short(), text, "an invited node could not be made a member");
-                    refused = Some(Refused { code: AbortCode::Limit, text });
+                    not_entered.push((grant.clone(), Refused { code: AbortCode::Limit, text }));
                 }
                 Err(error) => tracing::warn!(%error, peer = peer.short(), "an invited node could not be made a member"),
             }
         }
+        let spaces: Vec<SpaceId> = not_entered.iter().map(|(grant, _)| grant.space).collect();
+        let mut refused = None;
+        for (grant, why) in not_entered {
+            // A member, to whom the invite would have given more; and a device goes on where else it was let in.
+            let is_in = |space: &SpaceId| match spaces.contains(space) {
+                true => self.members(space).is_some_and(|members| self.is_listed(peer, &members.newest.members)),
+                false => self.role(peer, space).is_some(),
+            };
+            let invite = grant.invite.unwrap_or_default();
+            let stays = self.opened_by(&invite, grant.space).iter().any(is_in);
+            let taken_back = match stays {
+                true => self.store().facts().remove_grant(&grant.space, peer).map(drop),
+                false => self.known().unenrol(&grant),
+            };
+            if let Err(error) = taken_back {
+                tracing::error!(%error, peer = peer.short(), "what an invite granted could not be taken back");
+            }
+            refused = Some(why).filter(|_| !stays).or(refused);
+        }
         self.grants_changed();
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Whether a device needs no place of its own in a space: the owner here is a member, and delegates the device or is about to.
+    fn awaits_own_owner(&self, device: &NodeId, space: &SpaceId) -> bool {
+        let (own, keystones) = (self.keystones().acts_as(&self.id()), self.keystones().acts_as(device));
+        let [owner, _device] = &own[..] else { return false };
+        let is_member = self.members(space).is_some_and(|members| members.newest.members.member(owner).is_some());
+        let is_delegated = || keystones.iter().any(|keystone| self.keystones().delegates(owner, keystone));
+        is_member && (self.known().awaits_owner(device) || is_delegated())
+    }
+
+    /// What an invite into a space opens: that one, or all where it is for a device.
+    fn opened_by(&self, invite: &InviteId, space: SpaceId) -> Vec<SpaceId> {
+        match self.known().is_device_invite(invite) {
+            true => self.known().labels().into_iter().map(|(space, _)| space).collect(),
+            false => vec![space],
+        }
+    }
+
+    /// Whether a node has a role in what an invite opens.
+    pub(crate) fn is_in_by(&self, invite: &Invite, node: &NodeId) -> bool {
+        self.opened_by(&invite.id, invite.space).iter().any(|space| self.role(node, space).is_some())
     }
 
     /// Lists the owner of this node as an admin of every space that its device administers without it: those that were made before

@@ -6,6 +6,7 @@ mod sagas;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -94,6 +95,7 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             keys,
             asks,
             jobs: JoinSet::new(),
+            entering: Arc::default(),
             early: Vec::new(),
             farewell_by: None,
             refused: false,
@@ -146,6 +148,8 @@ struct Worker<W: World> {
     asks: Asks,
     /// What keystones were asked for; each ends with a fact for the control machine.
     jobs: JoinSet<ControlInput>,
+    /// Whether the peer is being made a member: what comes of that decides which spaces it is told of.
+    entering: Arc<AtomicBool>,
     /// Sagas of a peer that has proved itself and whose ACCEPT is still under way.
     early: Vec<<W::Session as PeerSession>::Channel>,
     /// Until when the last sagas before BYE may run.
@@ -208,7 +212,7 @@ impl<W: World> Worker<W> {
                         break;
                     }
                 },
-                Ok(()) = grants.changed() => self.tell_spaces().await,
+                Ok(()) = grants.changed(), if !self.entering.load(Ordering::Relaxed) => self.tell_spaces().await,
                 event = events.recv() => match event {
                     Ok(Event::Changed { space, origin, .. }) if origin != Some(self.peer) => self.mark(space),
                     Err(broadcast::error::RecvError::Lagged(_)) => self.mark_all(),

@@ -150,8 +150,16 @@ mod tests {
         let spaces = [node.create_space("Notes", "folder").unwrap(), node.create_space("docs", "folder").unwrap()];
         let (id, device, known) = ([7; 16], NodeId::from_bytes([3; 32]), node.known());
         let (secret, expires_ms) = (InviteSecret::from_bytes([8; 32]), now().wall_ms + 3_600_000);
-        let invite =
-            Invite { id, secret, space: spaces[0], role: Role::Admin, expires_ms, uses_left: 1, enrolled: Vec::new() };
+        let invite = Invite {
+            id,
+            secret,
+            space: spaces[0],
+            role: Role::Admin,
+            expires_ms,
+            uses_left: 1,
+            enrolled: Vec::new(),
+            refused: Vec::new(),
+        };
         known.put_invite(&invite).unwrap();
         known.note_device_invite(&id).unwrap();
         let granted = || known.grants().iter().filter(|grant| grant.node == device).count();

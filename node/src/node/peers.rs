@@ -30,7 +30,7 @@ impl Node {
         self.with_peers(|known| known.revoke_peer(peer)).map_err(store_failure)?;
         // Who holds a ticket for several could come back with it under another key.
         for mut invite in self.known().invites() {
-            if invite.uses_left > 0 && invite.enrolled.contains(peer) {
+            if invite.uses_left > 0 && invite.was_proved_by(peer) {
                 invite.uses_left = 0;
                 self.known().put_invite(&invite).map_err(store_failure)?;
             }

@@ -70,7 +70,7 @@ impl Node {
     /// ([`Node::listen`]): the ticket says where it is. It carries a secret: treat it like a password.
     ///
     /// # Errors
-    /// Exit 6 where the own role is not admin; when this node does not listen.
+    /// Exit 6 where the own role is not admin, or where the space can have no more members; when this node does not listen.
     pub fn new_ticket(&self, space: &SpaceId, role: Role, lives: Duration, uses: u32) -> Result<Ticket, Failure> {
         ticket::make(self, *space, role, lives.as_secs(), uses).map(|made| made.ticket)
     }

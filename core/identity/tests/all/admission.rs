@@ -46,6 +46,7 @@ fn invite(uses_left: u32) -> Invite {
         expires_ms: 1_000,
         uses_left,
         enrolled: Vec::new(),
+        refused: Vec::new(),
     }
 }
 
@@ -65,4 +66,28 @@ fn invite_lifecycle() {
     let mut late = invite(1);
     assert_eq!(late.enrol(first, 1_000), Err(InviteRefused::Expired));
     assert_eq!((late.uses_left, late.enrolled.len()), (1, 0), "a refusal takes no use");
+}
+
+// Proves: LK-4
+#[test]
+fn a_node_that_could_be_made_no_member_gives_its_use_back() {
+    let mut one = invite(1);
+    let first = NodeId::from_bytes([5; 32]);
+    one.refuse(&first);
+    assert_eq!(one, invite(1), "never enrolled");
+    for round in 0..3 {
+        assert_eq!(one.enrol(first, 0), Ok(()));
+        one.refuse(&first);
+        assert_eq!((one.uses_left, one.enrolled.len(), one.refused.len()), (1, 0, 1), "round {round}");
+    }
+    // One ticket does not bring any number of strangers that far.
+    let others = (0..=u8::MAX).map(|byte| NodeId::from_bytes([byte; 32])).filter(|node| *node != first);
+    let came = others.take_while(|node| {
+        let came = one.enrol(*node, 0).is_ok();
+        one.refuse(node);
+        came
+    });
+    assert_eq!(came.count(), Invite::REFUSED_MAX);
+    assert_eq!((one.uses_left, one.enrolled.len(), one.refused.len()), (0, 1, Invite::REFUSED_MAX));
+    assert!(one.was_proved_by(&first) && one.was_proved_by(&one.enrolled[0]));
 }

@@ -72,6 +72,7 @@ impl Book {
             expires_ms: 1_000,
             uses_left,
             enrolled: Vec::new(),
+            refused: Vec::new(),
         };
         self.invites.borrow_mut().insert(invite.id, invite);
     }

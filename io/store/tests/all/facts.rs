@@ -26,6 +26,7 @@ fn invite(uses_left: u32) -> Invite {
         expires_ms: 1000,
         uses_left,
         enrolled: Vec::new(),
+        refused: Vec::new(),
     }
 }
 
@@ -62,6 +63,39 @@ fn enrolling_happens_whole_or_not_at_all_wherever_the_power_fails() {
     }
     println!("{cuts} images");
     assert!(cuts > 16, "the power failed in the middle");
+}
+
+/// Wherever the power fails while a use is given back, the node has its grant or may come again.
+// Proves: LK-100 (crash at each write), LK-4 (durable part)
+#[test]
+fn taking_an_enrolment_back_happens_whole_or_not_at_all() {
+    let disk = MemDisk::new(1);
+    let store = open(&disk);
+    store.facts().put_invite(&invite(1)).unwrap();
+    let grant = store.facts().enrol(&[7; 16], node(1), NOW).unwrap().unwrap();
+    drop(store);
+    for call in 0.. {
+        let disk = disk.crash(call);
+        let store = open(&disk);
+        disk.fail_from(Some(disk.calls() + call + 1));
+        let done = store.facts().unenrol(&grant);
+        for image in 0..8 {
+            let store = open(&disk.crash(image));
+            let facts = store.facts();
+            let back = facts.invite(&[7; 16]).unwrap().unwrap().uses_left == 1;
+            assert_eq!(
+                facts.grant(&grant.space, &node(1)).unwrap().is_none(),
+                back,
+                "call {call} image {image}: one step"
+            );
+            assert!(back || done.is_err(), "call {call} image {image}: acknowledged is durable");
+            assert!(facts.enrol(&[7; 16], node(1), NOW).unwrap().is_some());
+        }
+        if done.is_ok() {
+            return assert!(call > 2, "the power failed in the middle");
+        }
+        assert!(call < 100, "the disk never worked");
+    }
 }
 
 // Proves: LK-100 (race)

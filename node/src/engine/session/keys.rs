@@ -1,6 +1,7 @@
 //! What a session does for keystones: connect, the wait for ACCEPT, the last signatures before BYE. Spec: ibgib §12.4
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sealtide_identity::SpaceId;
 use sealtide_sync::{AbortCode, Control, ControlInput, ControlOutput};
@@ -89,9 +90,12 @@ impl<W: World> Worker<W> {
     pub(super) fn enter_invited(&mut self) -> bool {
         let enters = self.keys.is_some() && self.engine.is_to_be_entered(&self.peer);
         if enters {
-            let (engine, peer) = (self.engine.clone(), self.peer);
+            let (engine, peer, entering) = (self.engine.clone(), self.peer, self.entering.clone());
+            entering.store(true, Ordering::Relaxed);
             self.jobs.spawn(async move {
-                match in_thread(&engine, move |engine| engine.enter_invited(&peer)).await {
+                let entered = in_thread(&engine, move |engine| engine.enter_invited(&peer)).await;
+                entering.store(false, Ordering::Relaxed);
+                match entered {
                     Some(Err(refused)) => ControlInput::Kept(Err(refused)),
                     _ => ControlInput::Tick,
                 }

@@ -9,7 +9,7 @@ use sealtide_ibgib::{
 };
 use sealtide_identity::authorship::{Author, Tip, commit_stones};
 use sealtide_identity::members::{MEMBER_COUNT_MAX, MEMBER_NODES_MAX, Member, Members};
-use sealtide_identity::{Action, Grant, Role, SpaceId, allows};
+use sealtide_identity::{Action, Grant, Invite, InviteSecret, Role, SpaceId, allows};
 use sealtide_store::SpaceLabel;
 use sealtide_sync::{AbortCode, CommitRequest, SpaceView};
 
@@ -239,6 +239,11 @@ fn a_full_space_takes_nobody_in_and_says_so() {
     let known = Known::of(&a.identities.0.store);
     let invites =
         |role| known.put_grant(&Grant { space, node: b.id(), role, since_ms: 1, invite: Some([7; 16]) }).unwrap();
+    let (id, secret, expires_ms) = ([8; 16], InviteSecret::from_bytes([8; 32]), u64::MAX);
+    let (enrolled, refused) = (Vec::new(), Vec::new());
+    known
+        .put_invite(&Invite { id, secret, space, role: Role::Read, expires_ms, uses_left: 1, enrolled, refused })
+        .unwrap();
     let stranger = |number: usize| Address::parse(&format!("keystone^{number:064X}")).unwrap();
     let filled = a.engine.change_members(space, |list| {
         for number in 1..MEMBER_COUNT_MAX {
@@ -247,8 +252,10 @@ fn a_full_space_takes_nobody_in_and_says_so() {
         true
     });
     assert!(filled.unwrap());
-    invites(Role::Write);
-    assert!(a.engine.has_room_for(&space, Some(&a.id())) && !a.engine.has_room_for(&space, Some(&b.id())));
+    // It was proved while there was room.
+    assert!(known.enrol(&id, b.id()).unwrap().is_some());
+    let has_room = |peer: Option<&Home>| a.engine.room_for(&space, peer.map(Home::id).as_ref()).is_ok();
+    assert_eq!([Some(&a), Some(&b), None].map(has_room), [true, false, false]);
     let refused = a.engine.enter_invited(&b.id()).unwrap_err();
     assert!(refused.code == AbortCode::Limit && refused.text.contains("512 members"), "{refused}");
     assert_eq!(
@@ -258,8 +265,8 @@ fn a_full_space_takes_nobody_in_and_says_so() {
     );
     // Somebody goes.
     assert!(a.engine.change_members(space, |list| list.remove(&stranger(1), BTreeSet::new())).unwrap());
-    assert!(a.engine.has_room_for(&space, Some(&b.id())));
-    invites(Role::Read);
+    assert_eq!([Some(&a), Some(&b), None].map(has_room), [true; 3]);
+    assert!(known.enrol(&id, b.id()).unwrap().is_some(), "its use was given back");
     a.engine.enter_invited(&b.id()).unwrap();
     assert_eq!(a.engine.role(&b.id(), &space), Some(Role::Read));
     // One more node of a member that has as many as are listed.
@@ -272,6 +279,110 @@ fn a_full_space_takes_nobody_in_and_says_so() {
     invites(Role::Write);
     a.engine.enter_invited(&b.id()).unwrap();
     assert_eq!((a.engine.role(&b.id(), &space), known.grants().len()), (Some(Role::Write), 0));
+}
+
+/// A full space, and one more device of an owner who is a member: it needs no place, and comes in by any ticket.
+// Proves: SY-102
+#[test]
+fn one_more_device_of_a_member_comes_into_a_full_space() {
+    let (a, b, c) = (Home::new(1), Home::new(2), Home::new(3));
+    let space = a.space();
+    let owner = b.identities.make_owner(&RootSecret::from_bytes([9; 32])).unwrap();
+    let stranger = |number: usize| Address::parse(&format!("keystone^{number:064X}")).unwrap();
+    let member = |keystone| Member { keystone, nodes: BTreeSet::new(), role: Role::Write, since_ms: 1 };
+    let filled = a.engine.change_members(space, |list| {
+        list.insert(member(owner.clone()));
+        (2..MEMBER_COUNT_MAX).for_each(|number| list.insert(member(stranger(number))));
+        true
+    });
+    assert!(filled.unwrap());
+    let has_room = |peer: &Home| a.engine.room_for(&space, Some(&peer.id())).is_ok();
+    assert!(has_room(&c), "before it proved whose it is");
+    a.meets(&c);
+    assert!(!has_room(&c), "its own");
+    b.meets(&c);
+    b.identities.delegate(&DelegationOrder { node: c.id(), verbs: vec![Verb::Sync], until: None }).unwrap();
+    a.identities.import(&owner, &b.identities.frames_of(&owner)).unwrap();
+    let (device, owners) = (c.device(), BTreeMap::from([(owner.clone(), c.device())]));
+    let row = PeerIdentity { device, owner: Some(owner.clone()), owners, brought: Brought::default() };
+    a.identities.put_peer(&c.id(), row);
+    a.identities.tell();
+    assert!(has_room(&c));
+    let known = Known::of(&a.identities.0.store);
+    known.put_grant(&Grant { space, node: c.id(), role: Role::Read, since_ms: 1, invite: Some([7; 16]) }).unwrap();
+    a.engine.enter_invited(&c.id()).unwrap();
+    assert_eq!((a.engine.role(&c.id(), &space), known.grants().len()), (Some(Role::Write), 0));
+    assert_eq!(a.engine.members(&space).unwrap().newest.members.members.len(), MEMBER_COUNT_MAX);
+}
+
+/// Two admins who let in as many as there was room for while they were apart: nobody more comes in until enough are taken out, and then all
+/// that were let in are members.
+// Proves: SY-102
+#[test]
+fn lists_that_were_overfilled_apart_take_nobody_in_and_heal() {
+    let [a, b, c, d] = [1, 2, 3, 4].map(Home::new);
+    let space = a.space();
+    a.meets(&b);
+    let stranger = |number: usize| Address::parse(&format!("keystone^{number:064X}")).unwrap();
+    let reader = |number| Member { keystone: stranger(number), nodes: BTreeSet::new(), role: Role::Read, since_ms: 1 };
+    let filled = a.engine.change_members(space, |list| {
+        list.insert(b.member(Role::Admin));
+        (4..MEMBER_COUNT_MAX).for_each(|number| list.insert(reader(number)));
+        true
+    });
+    assert!(filled.unwrap());
+    b.meets(&a);
+    b.takes_all(&a, &space);
+    let adds = |home: &Home, number| {
+        home.engine.change_members(space, |list| {
+            list.insert(reader(number));
+            true
+        })
+    };
+    for (home, new, number) in [(&a, &c, 1001), (&b, &d, 1002)] {
+        home.enters(space, new, Role::Read);
+        assert!(adds(home, number).unwrap());
+    }
+    let tells = |home: &Home, other: &Home| {
+        other.meets(home);
+        other.takes_all(home, &space);
+    };
+    let listed = |home: &Home| {
+        let list = home.engine.members(&space).unwrap().newest.members.clone();
+        let new = [c.device(), d.device(), stranger(1001), stranger(1002)];
+        (list.members.len(), new.map(|keystone| list.member(&keystone).is_some()))
+    };
+    tells(&a, &b);
+    tells(&b, &a);
+    assert_eq!([&a, &b].map(listed), [(MEMBER_COUNT_MAX - 2, [false; 4]); 2]);
+    for home in [&a, &b] {
+        let known = Known::of(&home.identities.0.store);
+        assert!(matches!(home.engine.room_for(&space, None), Err(MembersRefused::Full)));
+        assert!(matches!(adds(home, 1003), Err(MembersRefused::Full)));
+        // Those who are on one of the lists too.
+        for peer in [&c, &d] {
+            home.meets(peer);
+            let (node, invite) = (peer.id(), Some([7; 16]));
+            known.put_grant(&Grant { space, node, role: Role::Read, since_ms: 1, invite }).unwrap();
+            assert_eq!(home.engine.enter_invited(&node).unwrap_err().code, AbortCode::Limit);
+            assert_eq!((home.engine.role(&node, &space), known.grants().len()), (None, 0));
+        }
+    }
+    let goes = |home: &Home, number| {
+        let gone = home.engine.change_members(space, |list| list.remove(&stranger(number), BTreeSet::new()));
+        assert!(gone.unwrap());
+    };
+    goes(&b, 4);
+    tells(&b, &a);
+    assert_eq!([&a, &b].map(listed), [(MEMBER_COUNT_MAX - 3, [false; 4]); 2], "one too many yet");
+    assert!(matches!(adds(&a, 1003), Err(MembersRefused::Full)));
+    goes(&a, 5);
+    tells(&a, &b);
+    assert_eq!([&a, &b].map(listed), [(MEMBER_COUNT_MAX, [true; 4]); 2]);
+    goes(&b, 6);
+    assert!(adds(&b, 1003).unwrap());
+    tells(&b, &a);
+    assert_eq!([&a, &b].map(listed), [(MEMBER_COUNT_MAX, [true; 4]); 2]);
 }
 
 /// Nobody reads more changes of a list than so many: one that nobody would read is not made.

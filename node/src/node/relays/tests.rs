@@ -48,7 +48,8 @@ impl Rig {
         let id = [7; 16];
         let space = self.node.create_space("Notes", "folder").unwrap();
         let (secret, role, expires_ms) = (InviteSecret::from_bytes([8; 32]), Role::Read, now().wall_ms + 3_600_000);
-        let invite = Invite { id, secret, space, role, expires_ms, uses_left, enrolled: Vec::new() };
+        let invite =
+            Invite { id, secret, space, role, expires_ms, uses_left, enrolled: Vec::new(), refused: Vec::new() };
         self.node.known().put_invite(&invite).unwrap();
         id
     }
