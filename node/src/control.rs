@@ -236,8 +236,6 @@ mod tests {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
 
     /// Set in the process that has the test for itself: a limit of descriptors holds for all that run in one.
     const ALONE: &str = "SEALTIDE_TEST_ALONE";
@@ -297,9 +295,7 @@ mod tests {
             return;
         }
         let dir = open_dir();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         let socket = dir.path().join("socket");
         let _open = ControlSocket::open(socket.clone(), Host::Node(node)).unwrap();
         let mode = || std::fs::metadata(&socket).unwrap().permissions().mode();

@@ -9,6 +9,8 @@ mod ready;
 mod registry;
 mod relays;
 mod spaces;
+#[cfg(test)]
+mod tests;
 mod whereabouts;
 
 pub use program::Document;
@@ -858,38 +860,4 @@ fn hex(bytes: &[u8]) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Waits until something holds.
-#[cfg(test)]
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never: {what}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dial_that_another_node_may_have_taken_is_refused_and_an_overloaded_one_is_no_route() {
-        let peer = NodeId::from_bytes([1; 32]);
-        for (error, exit, code) in [
-            (DialError::WrongPeer, Exit::Refused, "wrong_peer"),
-            (DialError::NoAnswer, Exit::Refused, "no_answer"),
-            (DialError::Refused, Exit::Refused, "refused"),
-            (DialError::Busy, Exit::NoRoute, "no_route"),
-            (DialError::Timeout, Exit::NoRoute, "no_route"),
-        ] {
-            let failure = dial_failure(&peer, &error);
-            assert_eq!((failure.exit, failure.code.as_str()), (exit, code), "{error}");
-        }
-        let failure = dial_failure(&peer, &DialError::NoAnswer);
-        assert!(failure.message.contains("another node answers there, or it is overloaded"), "{}", failure.message);
-    }
 }

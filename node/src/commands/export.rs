@@ -383,16 +383,12 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
 
     /// Of exports to one place one is made, and the others take nothing of it away.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_an_export_did_not_make_it_does_not_remove() {
         let place = tempfile::tempdir().unwrap();
-        let home = Home::new(place.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&place.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(place.path().join("home"));
         node.create_space("Notes", "folder").unwrap();
         let progress = Progress::none();
         for (round, format) in
@@ -420,9 +416,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn contents_stay_while_they_are_exported() {
         let place = tempfile::tempdir().unwrap();
-        let home = Home::new(place.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&place.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(place.path().join("home"));
         let space = node.create_space("Notes", "data").unwrap();
         let many = "x".repeat(200_000);
         for n in 0..16 {

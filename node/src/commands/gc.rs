@@ -111,8 +111,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
 
     /// How long something that must wait is watched: it does, or the test fails.
     const WATCHED: Duration = Duration::from_millis(300);
@@ -121,9 +119,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn nothing_is_freed_while_contents_are_in_use() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         let (in_use, (tell, told)) = (node.use_contents(), channel());
         std::thread::scope(|scope| {
             let freed = scope.spawn(|| {

@@ -123,15 +123,11 @@ mod tests {
     use crate::api::{Request, execute};
     use crate::commands::export::ExportFormat;
     use crate::commands::release::ReleaseRequest;
-    use crate::config::Config;
-    use crate::home::Home;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn work_that_nobody_waits_for_stops_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::defaults()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         spaces::create(&node, "Data").await.unwrap();
         documents::put(&node, "Data", "plan", json!({"a": 1}), None).await.unwrap();
         let (out, dist) = (dir.path().join("out"), dir.path().join("dist"));

@@ -251,16 +251,12 @@ mod tests {
 
     use super::*;
     use crate::commands::{documents, history, spaces};
-    use crate::config::Config;
-    use crate::home::Home;
 
     /// A history may be larger than the memory.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_version_is_read_when_it_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::defaults()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         spaces::create(&node, "Data").await.unwrap();
         for number in 1..=5 {
             documents::put(&node, "Data", "plan", json!({"number": number}), None).await.unwrap();

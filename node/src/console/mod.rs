@@ -212,18 +212,14 @@ mod tests {
     use sealtide_identity::keyring::{KeyVersion, Order};
 
     use super::*;
-    use crate::config::Config;
     use crate::gateway::{OrderRefused, Ordered, Replacement};
-    use crate::home::Home;
     use crate::node::Node;
 
     /// Nobody changes anything unseen: neither through the door, nor the keys by any way.
     #[tokio::test(flavor = "multi_thread")]
     async fn while_the_audit_cannot_be_written_nothing_is_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         let space = node.create_space("Notes", "data").unwrap();
         let desk = node.desk(true).unwrap();
         let call = |request: Value| {

@@ -88,7 +88,6 @@ pub(crate) async fn run<W: World>(engine: &Engine<W>, session: W::Session, inbox
             greeted: false,
             outbox: VecDeque::new(),
             introduction: 0,
-            introduces: false,
             answered: false,
             answering: Arc::new(Semaphore::new(SAGAS_PER_SESSION_MAX as usize)),
             closing: false,
@@ -134,8 +133,6 @@ struct Worker<W: World> {
     outbox: VecDeque<Bytes>,
     /// The messages at its front that are, or stand before, the proof of who this node is and the first keystone that the peer asked for.
     introduction: usize,
-    /// Whether they come with the next wishes of the machine.
-    introduces: bool,
     /// Whether the peer was answered with a keystone.
     answered: bool,
     /// Room for sagas that the peer opens.
@@ -201,11 +198,18 @@ impl<W: World> Worker<W> {
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
                     Ok(input) => {
                         // Once each, so that it is no way to fill the memory.
-                        let (proves, answers) =
-                            (matches!(input, ControlInput::Proved(_)), matches!(input, ControlInput::Keystone { .. }));
-                        let is_own = proves || answers && !std::mem::replace(&mut self.answered, true);
+                        let introduces = match &input {
+                            ControlInput::Proved(_) => true,
+                            ControlInput::Keystone { .. } => !std::mem::replace(&mut self.answered, true),
+                            _ => false,
+                        };
                         self.feed(input);
-                        self.introduces |= is_own;
+                        if introduces {
+                            if self.perform().await.is_err() {
+                                break;
+                            }
+                            self.introduction = self.outbox.len();
+                        }
                     }
                     Err(error) => {
                         tracing::error!(%error, peer = self.peer.short(), "keystones failed without a word");
@@ -351,9 +355,6 @@ impl<W: World> Worker<W> {
                     return Err(ChannelGone);
                 }
             }
-        }
-        if std::mem::take(&mut self.introduces) {
-            self.introduction = self.outbox.len();
         }
         Ok(())
     }

@@ -137,16 +137,12 @@ mod tests {
     use sealtide_identity::{Invite, InviteSecret};
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
 
     /// A ticket for a device lets it in once: what was spent or taken away since stays so.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_device_is_let_in_once() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         let spaces = [node.create_space("Notes", "folder").unwrap(), node.create_space("docs", "folder").unwrap()];
         let (id, device, known) = ([7; 16], NodeId::from_bytes([3; 32]), node.known());
         let (secret, expires_ms) = (InviteSecret::from_bytes([8; 32]), now().wall_ms + 3_600_000);

@@ -69,7 +69,8 @@ mod tests {
     use crate::commands::{members_failure, ticket};
     use crate::failure::Failure;
     use crate::node::peers::tests::serving;
-    use crate::node::{Node, off, until};
+    use crate::node::tests::until;
+    use crate::node::{Node, off};
 
     fn stranger(number: usize) -> Address {
         Address::parse(&format!("keystone^{number:064X}")).unwrap()

@@ -59,16 +59,12 @@ pub(super) mod tests {
     use sealtide_store::Peer;
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
-    use crate::node::until;
+    use crate::node::tests::until;
     use crate::real::now;
 
     /// A node of its own that listens on this machine and serves, and where it listens.
     pub(in crate::node) async fn serving(dir: &std::path::Path, name: &str) -> (Node, SocketAddr) {
-        let home = Home::new(dir.join(name));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.join(name));
         let address = node.listen(SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 0)).await.unwrap();
         node.serve().unwrap();
         (node, address)

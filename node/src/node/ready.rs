@@ -39,8 +39,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::config::Config;
-    use crate::home::Home;
 
     async fn status(at: SocketAddr, path: &str) -> u16 {
         let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
@@ -55,9 +53,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn ready() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         let at = node.open_gateway("127.0.0.1:0".parse().unwrap()).await.unwrap();
         // The process answers; the link is not open, and nothing serves.
         assert_eq!(

@@ -355,13 +355,9 @@ mod tests {
 
     use super::*;
     use crate::commands::spaces;
-    use crate::config::Config;
-    use crate::home::Home;
 
     fn open(dir: &Path) -> Node {
-        let home = Home::new(dir.join("home"));
-        home.init().unwrap();
-        Node::open(home, Config::load(&dir.join("none"), false).unwrap()).unwrap()
+        Node::new_at(dir.join("home"))
     }
 
     /// However many commands found a directory free a moment ago, it becomes that of one space, and what is in it or around it of none.

@@ -26,9 +26,7 @@ use super::install::{Install, InstallOrder, choose};
 use super::memory::Made;
 use super::mirror::settle;
 use super::own::{OwnKeys, OwnLine};
-use crate::config::Config as NodeConfig;
 use crate::content::store_bytes;
-use crate::home::Home;
 use crate::known::Known;
 use crate::node::Node;
 use crate::real::now;
@@ -542,9 +540,7 @@ fn the_newest_head_costs_one_look_at_a_signature() {
 #[tokio::test(flavor = "multi_thread")]
 async fn installs_and_mirrors_wait_while_contents_are_given_up() {
     let dir = tempfile::tempdir().unwrap();
-    let home = Home::new(dir.path().join("home"));
-    home.init().unwrap();
-    let node = Node::open(home, NodeConfig::load(&dir.path().join("none"), false).unwrap()).unwrap();
+    let node = Node::new_at(dir.path().join("home"));
     let scene = Scene::new();
     let release = scene.manifest(1, &scene.keys);
     scene.frame(None, 1, &release, &scene.head(&release, 5000, &[], &scene.keys));

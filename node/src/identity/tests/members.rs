@@ -478,12 +478,7 @@ fn members_frames_of_others_are_held() {
     assert_eq!(b.engine.role(&b.id(), &space), Some(Role::Write), "it does not count");
     assert_eq!(a.would_hold(&b, &space), (2, 2), "the frame and the stone that names it");
     // An admin may; once it is removed, what it makes on the old branch is held.
-    let (a, b) = (Home::new(4), Home::new(5));
-    let space = a.space();
-    a.meets(&b);
-    a.enters(space, &b, Role::Admin);
-    b.meets(&a);
-    b.takes_all(&a, &space);
+    let (a, b, space) = founder_and(Role::Admin);
     let by = |home: &Home, name: u8| {
         home.engine.change_members(space, |list| {
             let keystone = Address::parse(&format!("keystone^{name:064X}")).unwrap();
@@ -498,14 +493,20 @@ fn members_frames_of_others_are_held() {
     assert_eq!(a.would_hold(&b, &space), (2, 2), "an admin of yesterday");
 }
 
-/// A founder, and a writer that is removed and whose versions come by way of others.
-fn founder_and_removed(written_before: impl FnOnce(&Home, &SpaceId)) -> (Home, Home, SpaceId) {
+/// A founder, and somebody whom it let in.
+fn founder_and(role: Role) -> (Home, Home, SpaceId) {
     let (a, b) = (Home::new(1), Home::new(2));
     let space = a.space();
     a.meets(&b);
-    a.enters(space, &b, Role::Write);
+    a.enters(space, &b, role);
     b.meets(&a);
     b.takes_all(&a, &space);
+    (a, b, space)
+}
+
+/// A founder, and a writer that is removed and whose versions come by way of others.
+fn founder_and_removed(written_before: impl FnOnce(&Home, &SpaceId)) -> (Home, Home, SpaceId) {
+    let (a, b, space) = founder_and(Role::Write);
     written_before(&b, &space);
     a.takes_all(&b, &space);
     a.engine.remove_member(&b.id()).unwrap();
@@ -720,23 +721,13 @@ fn who_goes_on_from_what_is_held_does_not_vouch_for_it() {
 #[test]
 fn a_stone_counts_as_far_as_the_role_of_its_maker() {
     for (role, held) in [(Role::Read, 4), (Role::Write, 2), (Role::Admin, 0)] {
-        let (a, b) = (Home::new(1), Home::new(2));
-        let space = a.space();
-        a.meets(&b);
-        a.enters(space, &b, role);
-        b.meets(&a);
-        b.takes_all(&a, &space);
+        let (a, b, space) = founder_and(role);
         b.writes(&space, "a version");
         let first = b.records(&space).into_values().find(|it| it.address().ib() == "space").unwrap();
         b.commits(&space, &b.edit(&first, "another name"));
         assert_eq!(a.would_hold(&b, &space), (held, 4), "{role:?}");
     }
-    let (a, b) = (Home::new(1), Home::new(2));
-    let space = a.space();
-    a.meets(&b);
-    a.enters(space, &b, Role::Write);
-    b.meets(&a);
-    b.takes_all(&a, &space);
+    let (a, b, space) = founder_and(Role::Write);
     b.writes(&space, "by a writer");
     a.takes_all(&b, &space);
     a.enters(space, &b, Role::Read);
@@ -804,12 +795,7 @@ fn what_came_is_read_once_however_often_it_is_judged() {
 #[test]
 fn what_is_held_may_lack_what_nobody_has() {
     for by_hand in [true, false] {
-        let (a, b) = (Home::new(1), Home::new(2));
-        let space = a.space();
-        a.meets(&b);
-        a.enters(space, &b, Role::Write);
-        b.meets(&a);
-        b.takes_all(&a, &space);
+        let (a, b, space) = founder_and(Role::Write);
         a.engine.remove_member(&b.id()).unwrap();
         let store = b.engine.store();
         let tar = vec![7; 2 << 20];

@@ -6,9 +6,7 @@ use sealtide_identity::{Invite, InviteId, InviteSecret, Role};
 use sealtide_link::{Admission, Admit, Link, LinkConfig, Refused, Relay, RelayConfig};
 
 use super::*;
-use crate::config::Config;
-use crate::home::Home;
-use crate::node::until;
+use crate::node::tests::until;
 
 /// A node that serves, logged in at a relay which lets in nobody else by itself.
 struct Rig {
@@ -21,10 +19,7 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let config = Config::load(&dir.path().join("none"), false).unwrap();
-        let node = Node::open(home, config).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         let admit = Admit::AllowList([node.id()].into());
         let relay = Relay::open(RelayConfig::new(key(1), admit), "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
@@ -122,9 +117,7 @@ fn a_relay_of_others_that_a_ticket_names_is_kept_while_the_invite_lives() {
     let relay = there.block_on(opened).unwrap();
     let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
     let open = || {
-        let home = Home::new(dir.path().join("home"));
-        home.init().unwrap();
-        let node = Node::open(home, Config::load(&dir.path().join("none"), false).unwrap()).unwrap();
+        let node = Node::new_at(dir.path().join("home"));
         node.serve().unwrap();
         node
     };
