@@ -134,7 +134,7 @@ impl Script {
                 ClientEvent::Incoming { circuit, .. } => self.client.accept(circuit),
                 ClientEvent::Circuit(circuit) => {
                     let _taken = self.client.write(circuit, &[std::io::IoSlice::new(bytes)]);
-                    let _bytes = self.client.read(circuit, 100);
+                    let _bytes = self.client.read(self.now_ms, circuit, 100);
                 }
                 _ => {}
             }

@@ -97,6 +97,14 @@ struct Circuit {
     received: VecDeque<Bytes>,
     /// Bytes that the peer may still send.
     window: u64,
+    /// What `window` and the bytes that came and wait for the reader or its R_CREDIT add up to.
+    window_size: u64,
+    /// What the last R_CREDIT added to `window`.
+    granted: u64,
+    /// When that was, on the clock of [`RelayClient::read`].
+    granted_ms: Option<u64>,
+    /// The peer has used up what it had since.
+    ran_out: bool,
     /// Bytes read since the last R_CREDIT.
     read: u64,
     credit: u64,
@@ -122,6 +130,14 @@ pub struct RelayClient {
 
 /// Bytes of one circuit that may wait here, at most, whatever the relay grants. Spec: link C.5.
 const CREDIT_MAX: u32 = 2 * 1024 * 1024;
+/// What the window of a circuit grows to, bytes: less than what a relay lets wait for a node (1 MiB), so that one circuit alone
+/// never holds its sender up. Spec: link C.5.
+const GROWN_CREDIT_BYTES: u64 = 768 * 1024;
+/// By how much all windows of a login grow together, bytes: what waits for it at the relay is for all.
+const GROWN_TOGETHER_BYTES: u64 = 512 * 1024;
+/// A window grows where as much as it will be is read in so many ms. A relay ends circuits of whom reads less than half of what waits in
+/// ten seconds, and what is read now says what will be.
+const GROWN_IS_READ_MS: u64 = 1000;
 /// Circuits of one login, at most. Spec: link C.12.
 const CIRCUITS_MAX: u16 = 1024;
 
@@ -209,6 +225,9 @@ impl RelayClient {
                 let Some(found) = self.circuits.get_mut(&circuit) else { return Ok(()) };
                 let window = found.window.checked_sub(payload.len() as u64);
                 found.window = window.ok_or(RelayViolation::Credit)?;
+                // All used up, or all that it had before the last R_CREDIT, which may still be on its way: a peer that has more
+                // to say and may not cuts its last frame to what it may.
+                found.ran_out |= found.window == 0 || found.window == found.granted;
                 if found.state != CircuitState::Open {
                     return Err(RelayViolation::Number);
                 }
@@ -246,9 +265,10 @@ impl RelayClient {
         self.circuits.get(&circuit).map(|found| found.state)
     }
 
-    /// At most `bytes_max` bytes for the reader of a circuit. The peer is granted new ones when half of the window was
-    /// read.
-    pub fn read(&mut self, circuit: CircuitNumber, bytes_max: usize) -> ReadOutcome {
+    /// At most `bytes_max` bytes for the reader of a circuit, at `now_ms` on any clock that does not go back. The peer is granted new
+    /// ones when half of the window was read; more than that where it runs out of them and they are read fast, since the way holds more than
+    /// the window then. Spec: relay, section 3.
+    pub fn read(&mut self, now_ms: u64, circuit: CircuitNumber, bytes_max: usize) -> ReadOutcome {
         let Some(found) = self.circuits.get_mut(&circuit) else { return ReadOutcome::Over(CircuitEnd::Done) };
         let Some(first) = found.received.front_mut() else {
             return match found.state {
@@ -261,12 +281,28 @@ impl RelayClient {
             found.received.pop_front();
         }
         found.read += bytes.len() as u64;
-        if found.read >= u64::from(self.limits.credit) / 2 && found.state == CircuitState::Open {
-            let increment = u32::try_from(std::mem::take(&mut found.read)).unwrap_or(u32::MAX);
-            found.window += u64::from(increment);
-            self.answer(RelayFrame::Credit { circuit, increment });
+        if found.read >= found.window_size / 2 && found.state == CircuitState::Open {
+            self.grant(now_ms, circuit);
         }
         ReadOutcome::Bytes(bytes)
+    }
+
+    /// Lets the peer send as much as was read, and more where the window grows.
+    fn grant(&mut self, now_ms: u64, circuit: CircuitNumber) {
+        let first = u64::from(self.limits.credit);
+        let together: u64 = self.circuits.values().map(|one| one.window_size - first).sum();
+        let Some(found) = self.circuits.get_mut(&circuit) else { return };
+        let read = std::mem::take(&mut found.read);
+        let took_ms = found.granted_ms.replace(now_ms).map(|before| now_ms.saturating_sub(before).max(1));
+        let by = first.min(GROWN_CREDIT_BYTES.saturating_sub(found.window_size));
+        let is_fast = took_ms.is_some_and(|ms| read * GROWN_IS_READ_MS / ms >= found.window_size + by);
+        let grows = std::mem::take(&mut found.ran_out) && is_fast && together + by <= GROWN_TOGETHER_BYTES;
+        let by = if grows { by } else { 0 };
+        found.granted = read + by;
+        found.window_size += by;
+        found.window += found.granted;
+        let increment = u32::try_from(found.granted).unwrap_or(u32::MAX);
+        self.answer(RelayFrame::Credit { circuit, increment });
     }
 
     /// Takes bytes of the writer of a circuit; how many, 0 asks to wait. `None`: it is over, or does not stand yet.
@@ -348,7 +384,18 @@ impl RelayClient {
 
     fn fresh(&self, state: CircuitState) -> Circuit {
         let window = self.limits.credit.into();
-        Circuit { state, received: VecDeque::new(), window, read: 0, credit: window, unsent: BytesMut::new() }
+        Circuit {
+            state,
+            received: VecDeque::new(),
+            window,
+            window_size: window,
+            granted: 0,
+            granted_ms: None,
+            ran_out: false,
+            read: 0,
+            credit: window,
+            unsent: BytesMut::new(),
+        }
     }
 
     /// Puts a frame in line that this node sends of its own accord: one for each circuit, and what was written to it.

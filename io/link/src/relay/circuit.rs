@@ -30,10 +30,10 @@ impl AsyncRead for Circuit {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let (now_ms, mut moved) = (self.live.now_ms(), false);
         let mut core = self.live.core();
-        let mut moved = false;
         while buf.remaining() > 0 {
-            match core.client.read(self.number, buf.remaining()) {
+            match core.client.read(now_ms, self.number, buf.remaining()) {
                 ReadOutcome::Bytes(bytes) => {
                     buf.put_slice(&bytes);
                     moved = true;

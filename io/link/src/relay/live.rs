@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 use sealtide_wire::relay::{CircuitNumber, CircuitState, RelayClient};
+use tokio::time::Instant;
 
 use crate::path::PathError;
 
@@ -17,6 +18,7 @@ const WAITING_MAX: usize = 4;
 pub(super) struct Live {
     core: Mutex<LiveCore>,
     pub(super) pump: AtomicWaker,
+    began: Instant,
 }
 
 pub(super) struct LiveCore {
@@ -76,7 +78,12 @@ impl Wakers {
 impl Live {
     pub(super) fn new(client: RelayClient) -> Self {
         let core = LiveCore { client, wakers: BTreeMap::new(), gone: false };
-        Self { core: Mutex::new(core), pump: AtomicWaker::new() }
+        Self { core: Mutex::new(core), pump: AtomicWaker::new(), began: Instant::now() }
+    }
+
+    /// The clock of its circuits, ms.
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn core(&self) -> MutexGuard<'_, LiveCore> {

@@ -112,3 +112,82 @@ fn offers_that_nobody_reads_the_refusals_of_end_the_login() {
     };
     assert_eq!((offers as usize, end), (ANSWERS_MAX + 1, RelayViolation::Unread));
 }
+
+const FIRST: usize = 256 << 10;
+
+/// What the other end may send comes, and is read when so many ms have passed; gives what it is granted for it.
+fn comes_and_is_read(client: &mut RelayClient, circuit: u32, bytes: usize, now_ms: u64) -> usize {
+    for from in (0..bytes).step_by(16_384) {
+        let payload = vec![7; 16_384.min(bytes - from)].into();
+        say(client, &RelayFrame::Data { circuit: number(circuit), payload }).unwrap();
+    }
+    while let ReadOutcome::Bytes(_) = client.read(now_ms, number(circuit), usize::MAX) {}
+    let frames =
+        std::iter::from_fn(|| client.transmit()).map(|message| RelayFrame::decode(&message.to_bytes()).unwrap());
+    let increment =
+        |frame| if let RelayFrame::Credit { increment, .. } = frame { Some(increment as usize) } else { None };
+    frames.filter_map(increment).sum()
+}
+
+/// A peer that runs out of credit while the next is on its way gets more; one that does not keeps what it has.
+#[test]
+fn the_window_grows_while_the_peer_runs_out() {
+    let mut client = with_a_circuit(limits(10, FIRST as u32));
+    let (mut allowed, mut sizes) = (FIRST, Vec::new());
+    for turn in 0..6 {
+        // All that it may send comes before it can have seen what is granted for it.
+        allowed = comes_and_is_read(&mut client, 1, allowed, turn);
+        let circuit = &client.circuits[&number(1)];
+        assert_eq!((circuit.window, circuit.window + circuit.read), (allowed as u64, circuit.window_size));
+        sizes.push(circuit.window_size as usize / FIRST);
+    }
+    assert_eq!(sizes, [1, 2, 3, 3, 3, 3]);
+    assert_eq!(3 * FIRST as u64, GROWN_CREDIT_BYTES);
+
+    let mut calm = with_a_circuit(limits(10, FIRST as u32));
+    for turn in 0..100 {
+        comes_and_is_read(&mut calm, 1, FIRST / 2 + 1, turn);
+        assert_eq!(calm.circuits[&number(1)].window_size, FIRST as u64);
+    }
+}
+
+/// The relay ends circuits of whom reads less than half of what waits in ten seconds: a slow reader lets no more come than at first.
+#[test]
+fn the_window_of_a_slow_reader_stays_as_it_is() {
+    for (pause_ms, grows) in [(250, true), (251, false), (60_000, false)] {
+        let mut client = with_a_circuit(limits(10, FIRST as u32));
+        let mut allowed = FIRST;
+        for turn in 0..3 {
+            allowed = comes_and_is_read(&mut client, 1, allowed, turn * pause_ms);
+        }
+        assert_eq!(client.circuits[&number(1)].window_size > FIRST as u64, grows, "{pause_ms} ms");
+    }
+}
+
+/// What waits for a node at the relay is for all of its circuits.
+#[test]
+fn windows_grow_by_no_more_than_is_for_all_of_them() {
+    let mut client = with_a_circuit(limits(10, FIRST as u32));
+    for circuit in [3, 5, 7] {
+        assert_eq!(client.open(id(2)), Some(number(circuit)));
+        say(&mut client, &RelayFrame::Accept { circuit: number(circuit) }).unwrap();
+    }
+    let together = |client: &RelayClient| client.circuits.values().map(|one| one.window_size).sum::<u64>();
+    for turn in 0..10 {
+        for circuit in [1, 3, 5, 7] {
+            let allowed = client.circuits[&number(circuit)].window as usize;
+            comes_and_is_read(&mut client, circuit, allowed, turn);
+        }
+    }
+    assert_eq!(together(&client), 4 * FIRST as u64 + GROWN_TOGETHER_BYTES);
+    // What one had that has ended is there for the others.
+    let largest = *client.circuits.iter().max_by_key(|(_, one)| one.window_size).unwrap().0;
+    client.close(largest);
+    for turn in 10..20 {
+        for circuit in [1, 3, 5, 7].map(number).into_iter().filter(|number| *number != largest) {
+            let allowed = client.circuits[&circuit].window as usize;
+            comes_and_is_read(&mut client, circuit.as_u32(), allowed, turn);
+        }
+    }
+    assert_eq!(together(&client), 3 * FIRST as u64 + GROWN_TOGETHER_BYTES);
+}
