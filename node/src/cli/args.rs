@@ -466,7 +466,7 @@ pub(crate) enum KeysCommand {
         #[arg(long, value_name = "EPOCH", default_value_t = 0)]
         since: u64,
     },
-    /// Let the next version sign; signatures of the one before count on for 30 days
+    /// Let the next version sign, and make it first where this home made the one that signs; signatures of the one before count on for 30 days
     Rotate {
         /// This version instead
         #[arg(long, value_name = "VERSION")]

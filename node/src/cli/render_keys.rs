@@ -29,7 +29,11 @@ pub(super) fn change(answer: &Value) -> String {
         _ if answer["from"] == answer["to"] => {
             format!("done; {} signs (epoch {})", word(&answer["to"]), answer["epoch"])
         }
-        _ => format!("{} signs now, after {} (epoch {})", word(&answer["to"]), word(&answer["from"]), answer["epoch"]),
+        _ => {
+            let made = answer["made"].as_str().map_or_else(String::new, |version| format!("made {version}\n"));
+            let (to, from) = (word(&answer["to"]), word(&answer["from"]));
+            format!("{made}{to} signs now, after {from} (epoch {})", answer["epoch"])
+        }
     }
 }
 
@@ -39,7 +43,8 @@ pub(super) fn preview(answer: &Value) -> String {
     match answer["would_change"].as_bool() {
         Some(false) => "nothing would change".to_owned(),
         Some(true) => {
-            format!("would {}: {} (epoch {} now)", word(&answer["change"]), states.join(", "), answer["epoch"])
+            let made = answer["would_make"].as_str().map_or_else(String::new, |version| format!("make {version} and "));
+            format!("would {made}{}: {} (epoch {} now)", word(&answer["change"]), states.join(", "), answer["epoch"])
         }
         None => format!("would {} (epoch {} now)", word(&answer["change"]), answer["epoch"]),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sealtide_gateway::{Bumped, Way};
 use sealtide_ibgib::json::{Js, JsObject, Rules, parse};
-use sealtide_identity::keyring::{ChangeRefused, KeyVersion, LedgerRecord, Order, VersionState, parse_time};
+use sealtide_identity::keyring::{ChangeRefused, KeySource, KeyVersion, LedgerRecord, Order, VersionState, parse_time};
 use sealtide_releases::BumpRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ impl KeysRequest {
 pub enum KeysChange {
     /// Another version signs.
     Rotate {
-        /// This one, or the next that is loaded.
+        /// This one, or the next that is loaded; where there is none and this home made the one that signs, one is made.
         to: Option<String>,
     },
     /// The version before signs again.
@@ -159,7 +159,7 @@ fn status(desk: &Desk) -> Value {
             json!({
                 "version": version.version.to_string(),
                 "state": version.state.name(),
-                "source": version.source,
+                "source": version.source.map(KeySource::name),
                 "not_after": version.not_after.map(|end| rfc3339(end_ms(end))),
                 "keys": version.keys.iter().map(|(alg, kid)| json!({"alg": alg, "kid": kid})).collect::<Vec<_>>(),
             })
@@ -233,6 +233,15 @@ fn preview(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>) -> Resu
     });
     let Some(order) = order else { return Ok(document) };
     let ordered = Ordered { order, expect, by: BY, reason: "" };
+    if let Some(version) = to_make(desk, &ordered) {
+        document["would_change"] = json!(true);
+        document["would_make"] = json!(version.to_string());
+        document["would_be"] = json!(version.to_string());
+        document["states"] = json!({
+            shown.active.to_string(): VersionState::VerifyOnly.name(), version.to_string(): VersionState::Active.name(),
+        });
+        return Ok(document);
+    }
     match desk.preview(&ordered).map_err(|refused| failure(&refused))? {
         None => document["would_change"] = json!(false),
         Some(change) => {
@@ -269,7 +278,7 @@ fn follow(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>, reason: 
         let shown = desk.show();
         return Err(failure(&ChangeRefused::Conflict { active: shown.active, epoch: shown.epoch }.into()));
     }
-    let before = desk.show();
+    let (before, mut made) = (desk.show(), None);
     match change {
         KeysChange::New { version: name } => {
             let wanted = name.as_deref().map(version).transpose()?;
@@ -290,14 +299,29 @@ fn follow(desk: &Desk, change: &KeysChange, expect: Option<KeyVersion>, reason: 
         }
         other => {
             let order = order_of(other)?.ok_or_else(|| Failure::usage("keys", "this is no change"))?;
-            desk.order(&Ordered { order, expect, by: BY, reason }).map_err(refused)?;
+            let ordered = Ordered { order, expect, by: BY, reason };
+            if let Some(version) = to_make(desk, &ordered) {
+                made = Some(desk.new_version(Some(version), BY).map_err(refused)?);
+            }
+            desk.order(&ordered).map_err(refused)?;
         }
     }
     let after = desk.show();
-    Ok(json!({
+    let mut document = json!({
         "schema": "sealtide/keys_change/1", "change": change.word(), "changed": after.epoch != before.epoch,
         "from": before.active.to_string(), "to": after.active.to_string(), "epoch": after.epoch,
-    }))
+    });
+    if let Some(version) = made {
+        document["made"] = json!(version.to_string());
+    }
+    Ok(document)
+}
+
+/// The version that a rotation to the next one has to make first.
+fn to_make(desk: &Desk, ordered: &Ordered<'_>) -> Option<KeyVersion> {
+    let is_next = matches!(ordered.order, Order::Rotate { to: None, .. });
+    let lacks = || matches!(desk.preview(ordered), Err(OrderRefused::Change(ChangeRefused::NothingHigher(_))));
+    if is_next && lacks() { desk.show().next_own() } else { None }
 }
 
 /// A bump of a registry that another node writes.

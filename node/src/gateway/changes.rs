@@ -115,11 +115,21 @@ pub struct ShownVersion {
     /// What it may do now.
     pub state: VersionState,
     /// Where its secret came from; none when it is not loaded.
-    pub source: Option<&'static str>,
+    pub source: Option<KeySource>,
     /// Until when its signatures count.
     pub not_after: Option<Deadline>,
     /// Algorithm and name of each key.
     pub keys: Vec<(&'static str, String)>,
+}
+
+impl KeysShown {
+    /// The version that [`Desk::new_version`] would make for whoever wants the next one: none where this home did not make the secret that
+    /// signs, since who brings secrets brings the next one too.
+    pub fn next_own(&self) -> Option<KeyVersion> {
+        let active = self.versions.iter().find(|shown| shown.version == self.active)?;
+        let is_own = matches!(active.source, Some(KeySource::Stored | KeySource::Generated));
+        self.versions.last().filter(|_| is_own).and_then(|last| KeyVersion::new(last.version.number() + 1))
+    }
 }
 
 impl Desk {
@@ -134,7 +144,7 @@ impl Desk {
             ShownVersion {
                 version,
                 state: ledger.state_at(version, now).unwrap_or(state),
-                source: ring.source(version).map(KeySource::name),
+                source: ring.source(version),
                 not_after: ledger.not_after(version),
                 keys: hmac.into_iter().chain(pair.map(|key| (key.algorithm.name(), key.kid.clone()))).collect(),
             }

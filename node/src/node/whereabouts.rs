@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
     use crate::node::peers::tests::serving;
-    use crate::node::until;
+    use crate::node::tests::until;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 

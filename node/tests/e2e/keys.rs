@@ -182,6 +182,9 @@ fn keys_as_an_operator_moves_them() {
     assert_eq!(machine.ok(&["keys", "rotate", "--to", "v2"])["changed"], false);
     assert_eq!(gateway.get("/version/health")["keyVersion"], "2");
     assert_eq!(bump(&gateway, "{}").version, "v2");
+    // Who brings secrets brings the next one too.
+    assert_eq!(machine.run(&["keys", "rotate"]).document()["error"]["code"], "key_unavailable");
+    assert_eq!(machine.run(&["keys", "rotate", "--dry-run"]).document()["error"]["code"], "key_unavailable");
     let ledger = machine.ok(&["keys", "ledger"]);
     assert_eq!(ledger["records"][1]["reason"], "a test");
     assert_eq!(gateway.get("/version/keys/ledger?since=1")[0], ledger["records"][1]["record"]);
@@ -236,6 +239,35 @@ fn keys_as_an_operator_moves_them() {
 }
 
 // Proves: GW-51, GW-57
+#[test]
+fn a_home_that_made_its_key_makes_the_next_one_when_it_rotates() {
+    let machine = Machine::new();
+    machine.ok(&["init"]);
+    let first = machine.ok(&["keys", "new"]);
+    assert_eq!(first["to"], "v1");
+    machine.ok(&["keys", "rotate", "--to", first["version"].as_str().unwrap()]);
+    let status = || machine.ok(&["keys", "status"]);
+    let (active, epoch) = (status()["active"].clone(), status()["epoch"].clone());
+    assert_eq!(active, "v2", "the one that `new` made was there to rotate to");
+
+    let preview = machine.ok(&["keys", "rotate", "--dry-run"]);
+    assert_eq!((&preview["would_make"], &preview["would_be"]), (&"v3".into(), &"v3".into()));
+    assert_eq!(preview["states"], json!({"v2": "verify-only", "v3": "active"}));
+    assert_eq!(status()["epoch"], epoch, "nothing changed");
+    assert_eq!(machine.run(&["keys", "rotate", "--expect", "v1"]).document()["error"]["code"], "key_conflict");
+    assert_eq!(status()["epoch"], epoch, "nothing was made");
+
+    let moved = machine.ok(&["keys", "rotate"]);
+    assert_eq!((&moved["made"], &moved["from"], &moved["to"]), (&"v3".into(), &"v2".into(), &"v3".into()));
+    // One that is there is taken, and none is made.
+    machine.ok(&["keys", "new"]);
+    let moved = machine.ok(&["keys", "rotate"]);
+    assert_eq!((&moved["made"], &moved["to"]), (&Value::Null, &"v4".into()));
+    let states = status()["versions"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect::<Vec<_>>();
+    assert_eq!(states, ["verify-only", "verify-only", "verify-only", "active"]);
+    machine.ok(&["audit", "verify"]);
+}
+
 #[test]
 fn keys_over_the_door() {
     let keyed = Keyed::new(2);

@@ -142,7 +142,7 @@ impl<T> End<T> {
             assert_eq!(self.client.write(circuit, &[std::io::IoSlice::new(&out)]).unwrap_or(out.len()), out.len());
             moved = true;
         }
-        match self.client.read(circuit, 64 << 10) {
+        match self.client.read(0, circuit, 64 << 10) {
             ReadOutcome::Bytes(bytes) => {
                 moved = true;
                 let mut bytes = &bytes[..];
