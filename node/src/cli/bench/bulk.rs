@@ -39,6 +39,7 @@ fn document(number: usize) -> Verified {
 }
 
 /// Fills a space, and has another process get it.
+// Measures: SY-43
 pub(super) async fn bulk(dir: &Path, sizes: &Sizes) -> Result<Value, Failure> {
     if let Some(mib) = sizes.memory_mib {
         memory::limit(mib << 20)?;

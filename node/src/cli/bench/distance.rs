@@ -170,7 +170,7 @@ async fn meet(from: &Link, door: &OpenDoor, way: &Way) -> Result<(Session, Sessi
 }
 
 /// A further path of a session: from the wish to its use, and of this the messages of the re-handshake alone.
-// Spec: LK-82, LK-83
+// Measures: LK-82, LK-83
 pub(super) async fn further_paths(door: &OpenDoor) -> Result<Value, Failure> {
     let dialler = new_link()?;
     let ours = dialler.dial(door.target()).await.map_err(failed)?;
@@ -214,7 +214,7 @@ async fn round_trips(round_trip: Duration) -> Result<Figures, Failure> {
 }
 
 /// Both handshakes over a long way, with what LK-84 allows at the round trip that was measured.
-// Spec: LK-84
+// Measures: LK-84
 pub(super) async fn distances() -> Result<Value, Failure> {
     let mut all = Vec::new();
     for round_trip in ROUND_TRIPS_MS {

@@ -150,7 +150,7 @@ pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
 
 // --- measurements ---
 
-// Spec: LK-80
+// Measures: LK-80
 async fn handshakes(plain: &PlainTls, door: &OpenDoor) -> Result<Value, Failure> {
     let (mut full, mut tls) = (Vec::new(), Vec::new());
     for _ in 0..REPETITIONS {
@@ -174,7 +174,7 @@ async fn handshakes(plain: &PlainTls, door: &OpenDoor) -> Result<Value, Failure>
     }))
 }
 
-// Spec: LK-85
+// Measures: LK-85
 pub(super) async fn echoes(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Value, Failure> {
     let (mut linked, mut bare) = (Vec::new(), Vec::new());
     let channel = ours.open(1, "echo").map_err(failed)?;
@@ -265,7 +265,7 @@ impl Rates {
 }
 
 /// `used` tells the processor time of all that takes part.
-// Spec: LK-87
+// Measures: LK-87
 pub(super) async fn throughput(
     plain: &PlainTls,
     ours: &Session,
@@ -341,7 +341,7 @@ async fn messages(from: &Session, to: &Session) -> Result<(), Failure> {
 }
 
 /// What sessions weigh that do nothing. Both ends are in this process, so each session counts twice.
-// Spec: LK-89, LK-95
+// Measures: LK-89, LK-95
 async fn idle(door: &OpenDoor, sessions: usize) -> Result<Value, Failure> {
     let diallers: Vec<Link> = (0..sessions).map(|_| new_link()).collect::<Result<_, _>>()?;
     let before = resident_bytes();
@@ -370,7 +370,7 @@ async fn idle(door: &OpenDoor, sessions: usize) -> Result<Value, Failure> {
 /// The pause that an application sees when a path that has grown old gives way to its successor: a message every
 /// millisecond, and the longest way of one around each switch of the sender. Beside it the same figure between switches,
 /// since a busy machine pauses too.
-// Spec: LK-94
+// Measures: LK-94
 async fn switches() -> Result<Value, Failure> {
     let ages = Ages { path: PATH_AGE, ..Ages::default() };
     let (door, dialler) = (door_of(link_aged(ages)?).await?, link_aged(ages)?);

@@ -77,7 +77,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
     let handshake = handshakes(&relay, &door).await?;
     let (dialler, ours, theirs) = pair(&relay, &door).await?;
     let echo = hop(plain, &ours, &theirs).await?;
-    // LK-88
+    // Measures: LK-88
     let throughput = throughput(plain, &ours, &theirs, &|| processor_time() + relay.processor_time()).await?;
     dialler.shutdown().await;
     let fallback = distance::fallback(&relay.hint).await?;
@@ -98,7 +98,7 @@ pub(super) async fn relayed(dir: &Path, plain: &PlainTls, sizes: Sizes) -> Resul
 
 /// What sessions weigh that do nothing and have both paths, a direct one and one over the relay. They meet at the relay, and hear there
 /// where the other node listens. Both ends are in this process; the logins were there before.
-// Spec: LK-89
+// Measures: LK-89
 async fn idle_with_both(relay: &RelayProcess, count: usize) -> Result<Value, Failure> {
     let door = direct_node()?;
     // What listens on loopback alone is told to nobody who is met elsewhere.
@@ -168,7 +168,7 @@ async fn pair(relay: &RelayProcess, door: &Link) -> Result<(Link, Session, Sessi
 }
 
 /// From the wish for a circuit to the session, the node being logged in.
-// Spec: LK-81
+// Measures: LK-81
 async fn handshakes(relay: &RelayProcess, door: &Link) -> Result<Value, Failure> {
     let mut times = Vec::new();
     for _ in 0..HANDSHAKES {
@@ -183,7 +183,7 @@ async fn handshakes(relay: &RelayProcess, door: &Link) -> Result<Value, Failure>
 }
 
 /// An echo over the relay beside one over a direct session and one over plain TLS.
-// Spec: LK-86
+// Measures: LK-86
 async fn hop(plain: &PlainTls, ours: &Session, theirs: &Session) -> Result<Value, Failure> {
     let (near, far) = (direct_node()?, direct_node()?);
     let address = far.listen(([127, 0, 0, 1], 0).into()).await.map_err(failed)?;
@@ -215,7 +215,7 @@ fn direct_node() -> Result<Link, Failure> {
 
 /// Logins of nodes that stay and do nothing: what each costs the relay in processor time and memory. Half of the nodes are in a
 /// process of their own, so that neither has more connections than a process may.
-// Spec: LK-90, LK-92, LK-93
+// Measures: LK-90, LK-92, LK-93
 async fn logins(relay: &RelayProcess, count: usize) -> Result<Value, Failure> {
     let (memory, used, began) = (relay.resident_bytes(), relay.processor_time(), Instant::now());
     let mut elsewhere = LoginProcess::start(&relay.hint, count / 2).await?;
@@ -299,7 +299,7 @@ pub(super) async fn login_end() -> Result<Value, Failure> {
 }
 
 /// Sessions over the relay that echo once a second.
-// Spec: LK-91
+// Measures: LK-91
 async fn sessions(relay: &RelayProcess, door: &Link, count: usize) -> Result<Value, Failure> {
     let mut held = Vec::new();
     for _ in 0..count {
