@@ -21,6 +21,9 @@ const LONG: Duration = Duration::from_secs(1_800);
 const REST: Duration = Duration::from_secs(5);
 /// Rounds of faults at scale 1; each is a fault of every session, and a message each way after it.
 const ROUNDS: u64 = 24;
+/// How long such a run lets everything come to rest before it looks at the memory: sessions that wait for a path, and what the allocator
+/// gives back only after ten seconds, are some megabytes more or less from one look to the next.
+const CALM: Duration = Duration::from_secs(20);
 /// How long one message may take that meets a fault. It is no claim about speed: it says "stuck".
 const STUCK: Duration = Duration::from_secs(120);
 /// Bytes that may stay behind for whatever reason but the number of rounds: arenas of the allocator, mostly.
@@ -151,6 +154,12 @@ async fn rounds(mut pairs: Vec<Pair>, count: u64, rest: Duration) -> Vec<Pair> {
     tasks.join_all().await
 }
 
+/// The time and the memory, when all has come to rest.
+async fn look(began: Instant, calm: Duration) -> (Duration, u64) {
+    tokio::time::sleep(calm).await;
+    (began.elapsed(), resident())
+}
+
 /// The memory after the last rounds is that after the first, but for a fixed allowance: it does not follow their number. At
 /// scale 10 this goes on for an hour; `SEALTIDE_SOAK_SECONDS` says another time. From half an hour on there are 200 sessions
 /// (or as many as `SEALTIDE_SOAK_SESSIONS` says), which rest between faults. By how much the memory grew in an hour of the last two thirds is printed.
@@ -168,19 +177,19 @@ async fn soak() {
     let least = Duration::from_secs(set("SEALTIDE_SOAK_SECONDS").unwrap_or(if scale() >= 10 { 3_600 } else { 0 }));
     let pairs_wanted = if least >= LONG { PAIRS_LONG } else { PAIRS };
     let count_of_pairs = set("SEALTIDE_SOAK_SESSIONS").unwrap_or(pairs_wanted);
-    let rest = if least >= LONG { REST } else { Duration::ZERO };
+    let (rest, calm) = if least >= LONG { (REST, CALM) } else { (Duration::ZERO, Duration::ZERO) };
     let began = Instant::now();
     let mut pairs = Vec::new();
     for number in 0..count_of_pairs {
         pairs.push(Pair::new(number).await);
     }
     pairs = rounds(pairs, ROUNDS, rest).await;
-    let (mut done, warm) = (ROUNDS, (began.elapsed(), resident()));
+    let (mut done, warm) = (ROUNDS, look(began, calm).await);
     let (mut last, mut looks) = (warm, Vec::new());
     while done < 2 * ROUNDS || began.elapsed() < least {
         pairs = rounds(pairs, ROUNDS, rest).await;
         done += ROUNDS;
-        last = (began.elapsed(), resident());
+        last = look(began, calm).await;
         looks.push((last.0.as_secs_f64() / 3_600.0, last.1 as f64));
     }
     looks.retain(|(hours, _)| *hours >= began.elapsed().as_secs_f64() / 3_600.0 / 3.0);
