@@ -151,6 +151,25 @@ fn the_window_grows_while_the_peer_runs_out() {
     }
 }
 
+/// Over a long way a reader that keeps up grants before the peer has used up the rest, and that is all it has while the grant travels.
+#[test]
+fn the_window_grows_while_grants_are_on_their_way() {
+    let mut client = with_a_circuit(limits(10, FIRST as u32));
+    let (mut allowed, mut sizes) = (FIRST, Vec::new());
+    for turn in 0..8 {
+        let mut granted = 0;
+        while allowed > 0 {
+            let bytes = allowed.min(16_384);
+            granted += comes_and_is_read(&mut client, 1, bytes, turn);
+            assert!(client.circuits[&number(1)].window > 0);
+            allowed -= bytes;
+        }
+        sizes.push(client.circuits[&number(1)].window_size as usize / FIRST);
+        allowed = granted;
+    }
+    assert_eq!(sizes.last(), Some(&3), "{sizes:?}");
+}
+
 /// The relay ends circuits of whom reads less than half of what waits in ten seconds: a slow reader lets no more come than at first.
 #[test]
 fn the_window_of_a_slow_reader_stays_as_it_is() {
