@@ -2,9 +2,11 @@
 //! says so, where tests may not make namespaces.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
 
 use crate::scale;
-use crate::support::{Dice, Gate, Machine, Net, Running, Side, agree, until, until_within, write};
+use crate::support::{Dice, Gate, Machine, Net, PATIENCE, Running, Side, agree, until, until_within, write};
 
 /// Where the relay is met from both sides, and where gate A passes a port on to machine A, when it does.
 const RELAY: &str = "198.51.100.1:443";
@@ -152,6 +154,12 @@ fn a_folder_moves_while_its_path_is_switched_and_cut() {
         let moved = (net.received(Side::B) - started) >> 20;
         println!("after {moved} MiB: {}, now {}", turn.name, turn.then);
     }
+    // The turns do not wait for what they interrupt, and the line takes a second for 5 MB.
+    let films = |machine: &Machine| fs::read_dir(machine.notes().join("films")).map_or(0, Iterator::count);
+    until_within(PATIENCE + Duration::from_secs(megabytes), "the rest has come", || match (films(&a), films(&b)) {
+        (sent, come) if sent == come => Ok(()),
+        (sent, come) => Err(format!("{come} of {sent} files\n{}\n{}", a.told(), b.told())),
+    });
     agree(&a, &b);
     for machine in [&a, &b] {
         machine.in_step();
@@ -192,7 +200,7 @@ fn a_folder_moves_while_its_path_is_switched_and_cut() {
 /// Waits until nothing of the transfer arrives at B any more.
 fn stands_still(net: &Net) {
     let mut last = 0;
-    until_within(std::time::Duration::from_secs(60), "the transfer stands still", || {
+    until_within(Duration::from_secs(60), "the transfer stands still", || {
         let now = net.received(Side::B);
         let moved = now - std::mem::replace(&mut last, now);
         if moved < 4096 { Ok(()) } else { Err(format!("{moved} bytes")) }
