@@ -181,6 +181,11 @@ impl App {
         made.ok_or_else(|| Failure::failed("release", "the space of the app is gone"))
     }
 
+    /// A text of the length that every [`App::registry`] has, for one that is not made yet.
+    pub(super) fn unmade_registry() -> String {
+        format!("{RELEASES_IB}^{}", "0".repeat(64))
+    }
+
     /// Whether its first frame says that one of these nodes publishes it.
     pub(crate) fn is_by(&self, nodes: &BTreeSet<String>) -> bool {
         self.first_member("by").is_some_and(|by| nodes.contains(&by))

@@ -11,6 +11,7 @@
 mod app;
 mod archive;
 mod bucket;
+mod draft;
 mod fetched;
 mod file;
 mod from_peers;

@@ -1,11 +1,9 @@
 //! The publisher's side: release, promote, yank, renew.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sealtide_folder::release::{Packed, list_files, pack};
 use sealtide_ibgib::{Address, Verified};
 use sealtide_identity::NodeId;
 use sealtide_identity::keyring::{Action, LedgerRecord};
@@ -14,19 +12,19 @@ use sealtide_releases::bundle::{
 };
 use sealtide_store::Store;
 use semver::Version;
-use serde_json::json;
 
 use super::app::{App, Entry};
 use super::archive::ArchiveSettings;
+use super::draft::{Draft, Expected, Packing, write_whole};
 use super::file::OpenBundle;
 use super::memory::Made;
 use super::own::{OwnKeys, OwnLine, Released};
-use super::tiers::{ARCHIVE_AFTER_MS, Scratch, Tier, Tiers};
-use super::{unpublished, untrusted};
+use super::tiers::{ARCHIVE_AFTER_MS, Tier, Tiers};
+use super::untrusted;
 use crate::api::Progress;
 use crate::audit::AuditEvent;
-use crate::commands::{go_on, rfc3339, store_failure};
-use crate::content::{ContentWriter, store_bytes};
+use crate::commands::{rfc3339, store_failure};
+use crate::content::store_bytes;
 use crate::engine::Engine;
 use crate::failure::{Exit, Failure};
 use crate::gateway::{Desk, ledger_nodes};
@@ -101,7 +99,30 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
         return Err(Failure::usage("minimum_version", text));
     }
     let (seq, prev) = (line.next_seq()?, line.prev());
-    let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone() };
+    let made = now().wall_ms;
+    let (active, pair) = desk.active_pair();
+    let manifest = Manifest {
+        registry: known.as_ref().map_or_else(App::unmade_registry, |app| app.registry.clone()),
+        name: order.app.clone(),
+        version,
+        channel: order.channel.clone(),
+        seq,
+        prev,
+        minimum_version: order.minimum_version.clone(),
+        key_version: active,
+        created_at: made,
+        expiry: order.expiry,
+        archive_date: Some(made + ARCHIVE_AFTER_MS),
+        hash: [0; 32],
+        size: 0,
+        unpacked_size: 0,
+        files: Vec::new(),
+        registry_revision,
+        signed_at: made,
+    };
+    let (ledger, proof) = (desk_records(&desk).await?, node.identities().keyring_proof());
+    let expected = Expected { manifest: manifest.clone(), pair, ledger, proof };
+    let packing = Packing { node: node.clone(), dir: order.dir.clone(), progress: progress.clone(), expected };
     let packed = blocking(move || packing.pack()).await?;
     // What cannot be packed leaves no space behind.
     let app = match known {
@@ -111,22 +132,15 @@ pub(crate) async fn publish(node: &Node, order: Publication, progress: &Progress
     let made = now().wall_ms;
     let manifest = desk.sign_release(|key_version, _| Manifest {
         registry: app.registry.clone(),
-        name: order.app.clone(),
-        version,
-        channel: order.channel.clone(),
-        seq,
-        prev,
-        minimum_version: order.minimum_version.clone(),
         key_version,
         created_at: made,
-        expiry: order.expiry,
         archive_date: Some(made + ARCHIVE_AFTER_MS),
         hash: packed.packed.hash,
         size: packed.packed.size,
         unpacked_size: packed.packed.unpacked_size,
-        files: packed.packed.files.clone(),
-        registry_revision,
+        files: packed.packed.files,
         signed_at: made,
+        ..manifest
     })?;
     let source = Source { payload: Payload::Packed(packed.payload), tar: packed.tar, records: packed.records };
     bring_out(node, &desk, app, &line, manifest, source).await
@@ -373,8 +387,8 @@ pub(super) struct Source {
 }
 
 pub(super) enum Payload {
-    /// A file that holds the payload alone.
-    Packed(Scratch),
+    /// One that was made just now.
+    Packed(Draft),
     /// The payload of another bundle.
     Bundle(Box<OpenBundle>),
 }
@@ -394,7 +408,8 @@ pub(super) async fn bring_out(
     let proof = node.identities().keyring_proof();
     let trust = trust_of(&app.registry, &ledger, owner.as_deref(), &proof)?;
     let mut records = app.next_keys(&ledger, &proof)?;
-    let bundle_head = bundle_head_of(&manifest, &ledger, proof);
+    let (chain, proof) = chain_of(&ledger, proof);
+    let bundle_head = BundleHead { manifest: manifest.clone(), chain, proof };
     let too_long = |error: sealtide_releases::bundle::NotABundle| Failure::usage("too_many_files", error.to_string());
     let bytes = bundle_head.encode().map_err(too_long)?;
     let (store, tiers) = (node.store().clone(), Tiers::of(node.home()));
@@ -403,8 +418,11 @@ pub(super) async fn bring_out(
     let (file, head_records) = blocking(move || {
         let head_records = store_bytes(&store, &bytes)?;
         let file = match payload {
-            Payload::Packed(packed) => tiers.put(&signed, &bytes, File::open(&packed.0)?)?,
-            Payload::Bundle(bundle) => tiers.put(&signed, &bytes, bundle.payload()?)?,
+            Payload::Packed(draft) => tiers.put(&signed, |path| draft.put(&bytes, path))?,
+            Payload::Bundle(bundle) => {
+                let mut payload = bundle.payload()?;
+                tiers.put(&signed, |path| write_whole(path, &bytes, &mut payload))?
+            }
         };
         Ok((file, head_records))
     })
@@ -464,13 +482,12 @@ fn trust_of(
     Ok(if is_followed && is_same { learned } else { alone })
 }
 
-/// A manifest with the newest records of the ledger, and what proves the recoveries among them.
-fn bundle_head_of(manifest: &Signed<Manifest>, ledger: &[LedgerRecord], proof: Vec<Verified>) -> BundleHead {
+/// The newest records of the ledger, as a bundle holds them, and what proves the recoveries among them.
+pub(super) fn chain_of(ledger: &[LedgerRecord], proof: Vec<Verified>) -> (Vec<LedgerRecord>, Vec<Verified>) {
     let newest = |room: usize| &ledger[ledger.len().saturating_sub(room)..];
     let recovers = newest(CHAIN_MAX).iter().any(|record| record.action == Action::Recover);
     let proof = if recovers { proof } else { Vec::new() };
-    let chain = newest(CHAIN_MAX.saturating_sub(proof.len())).to_vec();
-    BundleHead { manifest: manifest.clone(), chain, proof }
+    (newest(CHAIN_MAX.saturating_sub(proof.len())).to_vec(), proof)
 }
 
 /// The head that names a manifest as the newest of its channel, from now on for seven days. It is later than the one before, whatever
@@ -494,56 +511,6 @@ fn sign_head(
         not_after: issued_at.max(wall_ms + HEAD_MS_DEFAULT),
         yanked,
     })
-}
-
-/// What was packed.
-struct PackedDir {
-    packed: Packed,
-    payload: Scratch,
-    tar: Address,
-    records: Vec<Verified>,
-}
-
-/// The work on a directory.
-struct Packing {
-    node: Node,
-    dir: PathBuf,
-    progress: Progress,
-}
-
-impl Packing {
-    fn pack(&self) -> Result<PackedDir, Failure> {
-        let list = list_files(&self.dir).map_err(|error| unpublished(&error))?;
-        if list.is_empty() {
-            let text = format!("there is no file in {}", self.dir.display());
-            return Err(Failure::usage("directory", text).hint("name the directory that holds what is to be shipped"));
-        }
-        let (files, bytes) = (list.len() as u64, list.iter().map(|file| file.size).sum::<u64>());
-        let payload = Tiers::of(self.node.home()).scratch()?;
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&payload.0)?);
-        let mut content = ContentWriter::new(self.node.store().clone());
-        let mut told = |now: sealtide_folder::release::ReleaseProgress| {
-            self.progress.tell(json!({"phase": "packing", "items": [now.files, files], "bytes": [now.bytes, bytes]}));
-        };
-        let mut take = |piece| match self.progress.is_over() {
-            false => content.push(piece),
-            true => Err(io::ErrorKind::BrokenPipe.into()),
-        };
-        let packed = pack(&self.dir, &list, &mut out, &mut take, &mut told);
-        // A store that failed says why at the end; the packing only saw that nobody took its bytes.
-        let records = content.finish();
-        go_on(&self.progress)?;
-        let packed = match (packed, &records) {
-            (Err(_), Err(error)) => return Err(store_failure(error)),
-            (packed, _) => packed.map_err(|error| unpublished(&error))?,
-        };
-        // Nothing of it needs to last: it is copied behind its head and removed.
-        out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let records = records.map_err(store_failure)?;
-        let tar = records.last().map(|record| record.address().clone());
-        let tar = tar.ok_or_else(|| Failure::failed("release", "the content was not stored"))?;
-        Ok(PackedDir { packed, payload, tar, records })
-    }
 }
 
 fn known_app(node: &Node, name: &AppName) -> Result<App, Failure> {

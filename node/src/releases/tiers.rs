@@ -172,18 +172,16 @@ impl Tiers {
         Ok(self.root.join("coming"))
     }
 
-    /// Writes a bundle to the hot tier; on disk when this returns. A payload that is a file is copied by the system.
-    pub(crate) fn put(&self, manifest: &Signed<Manifest>, head: &[u8], mut payload: impl Read) -> io::Result<PathBuf> {
+    /// Puts a bundle into the hot tier, as `write` makes the file at the path it is given, on the disk; all of it is when this returns.
+    pub(crate) fn put(
+        &self,
+        manifest: &Signed<Manifest>,
+        write: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
         let path = self.new_path(manifest);
         let dir = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(dir)?;
-        // On a disk that is full the room is needed for whatever makes room.
-        let beside = Scratch(path.with_extension("new"));
-        let mut file = File::create(&beside.0)?;
-        file.write_all(head)?;
-        io::copy(&mut payload, &mut file)?;
-        file.sync_all()?;
-        fs::rename(&beside.0, &path)?;
+        write(&path)?;
         write_durably(&manifest_of(&path), &manifest.to_value())?;
         File::open(dir)?.sync_all()?;
         Ok(path)
@@ -497,6 +495,7 @@ mod tests {
     use sealtide_releases::bundle::Channel;
     use semver::Version;
 
+    use super::super::draft::write_whole;
     use super::*;
 
     const NOW: u64 = 1_700_000_000_000;
@@ -534,6 +533,10 @@ mod tests {
         (dir, tiers)
     }
 
+    fn put(tiers: &Tiers, manifest: &Signed<Manifest>, head: &[u8]) -> PathBuf {
+        tiers.put(manifest, |path| write_whole(path, head, &mut &b"payload"[..])).unwrap()
+    }
+
     fn counts(tiers: &Tiers) -> (usize, usize) {
         (tiers.list(Tier::Hot, None).unwrap().len(), tiers.list(Tier::Cold, None).unwrap().len())
     }
@@ -546,7 +549,7 @@ mod tests {
     #[test]
     fn tiering() {
         let (_dir, tiers) = tiers();
-        let put = |manifest: &Signed<Manifest>| tiers.put(manifest, b"head", &b"payload"[..]).unwrap();
+        let put = |manifest: &Signed<Manifest>| put(&tiers, manifest, b"head");
         put(&manifest(1, 1, "stable"));
         let month = 30 * 86_400_000;
         assert_eq!(archive(&tiers, Due::Aged(ARCHIVE_AFTER_MS), NOW + month - 1000), Archived::default());
@@ -571,7 +574,7 @@ mod tests {
     fn archive_on_rotate() {
         let (_dir, tiers) = tiers();
         for (version, key) in [(1, 1), (2, 1), (3, 2)] {
-            tiers.put(&manifest(version, key, "stable"), b"head", &b"payload"[..]).unwrap();
+            put(&tiers, &manifest(version, key, "stable"), b"head");
         }
         let replaced = Due::Replaced(KeyVersion::new(1).unwrap());
         // A place in the archive that cannot be written: that one is counted, the other goes on.
@@ -594,14 +597,14 @@ mod tests {
     fn a_version_in_two_channels_is_two_files() {
         let (_dir, tiers) = tiers();
         let (beta, stable) = (manifest(1, 1, "beta"), manifest(1, 1, "stable"));
-        let first = tiers.put(&beta, b"beta", &b"payload"[..]).unwrap();
-        let second = tiers.put(&stable, b"stable", &b"payload"[..]).unwrap();
+        let first = put(&tiers, &beta, b"beta");
+        let second = put(&tiers, &stable, b"stable");
         assert_eq!(second.file_name().unwrap(), "1.0.0~stable.stb");
         assert_eq!(tiers.find(beta.content()).unwrap().path, first);
         assert_eq!(tiers.find(stable.content()).unwrap().path, second);
         // Also where the other one is archived.
         archive(&tiers, Due::Aged(0), NOW);
-        let third = tiers.put(&manifest(1, 1, "lts"), b"lts", &b"payload"[..]).unwrap();
+        let third = put(&tiers, &manifest(1, 1, "lts"), b"lts");
         assert_eq!(third.file_name().unwrap(), "1.0.0~lts.stb");
     }
 }

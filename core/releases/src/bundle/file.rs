@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
+use sealtide_crypto::{ED25519_SIGNATURE_BYTES, SIGNATURE_BYTES};
 use sealtide_ibgib::Verified;
 use sealtide_ibgib::json::{Js, write_rfc8785};
-use sealtide_identity::keyring::{Algorithm, LedgerRecord, RecordSignature};
+use sealtide_identity::keyring::{Algorithm, LedgerRecord, PublicPair, RecordSignature};
 use serde_json::Value;
 
 use super::manifest::Manifest;
-use super::signed::{NotSigned, Signed};
+use super::signed::{Content as _, NotSigned, Signed};
 
 /// Bytes of a head, at most.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -70,10 +71,31 @@ impl BundleHead {
     /// # Errors
     /// [`NotABundle::Long`]: too many files, or a long chain.
     pub fn encode(&self) -> Result<Vec<u8>, NotABundle> {
-        let records = self.chain.iter().map(|record| text(record).into_bytes());
-        let chain: Vec<Vec<u8>> = records.chain(self.proof.iter().map(|frame| frame.encoded().to_vec())).collect();
-        let bytes = encode(self.manifest.bytes(), self.manifest.signatures(), &chain);
-        if bytes.len() > HEAD_BYTES_MAX { Err(NotABundle::Long) } else { Ok(bytes) }
+        let items = items(&self.chain, &self.proof);
+        bounded(encode(self.manifest.bytes(), self.manifest.signatures(), &items))
+    }
+
+    /// How many bytes stand before the payload once `pair` has signed this manifest, of which the hashes need not be known yet.
+    /// It depends on how many digits the sizes have, and on nothing else that packing finds out.
+    ///
+    /// # Errors
+    /// As [`BundleHead::encode`].
+    pub fn length_of(
+        manifest: &Manifest,
+        pair: &PublicPair,
+        chain: &[LedgerRecord],
+        proof: &[Verified],
+    ) -> Result<usize, NotABundle> {
+        let bytes = write_rfc8785(&Js::from(&manifest.to_value())).expect("texts and small integers");
+        let length =
+            |algorithm| if algorithm == Algorithm::MlDsa87 { SIGNATURE_BYTES } else { ED25519_SIGNATURE_BYTES };
+        let unsigned = |(algorithm, kid, _): (Algorithm, &str, &[u8])| RecordSignature {
+            kid: kid.to_owned(),
+            algorithm,
+            signature: vec![0; length(algorithm)],
+        };
+        let signatures: Vec<RecordSignature> = pair.keys().map(unsigned).collect();
+        bounded(encode(bytes.as_bytes(), &signatures, &items(chain, proof))).map(|bytes| bytes.len())
     }
 
     /// Reads a head from the first bytes of a file; the count says where the payload begins. [`NotABundle::Short`] asks for
@@ -148,6 +170,16 @@ impl<'a> Parts<'a> {
         let chain = (0..count).map(|_| decoder.bytes()).collect::<Result<_, _>>()?;
         Ok(Self { manifest, signatures, chain, length: decoder.position() })
     }
+}
+
+/// The items of a chain: records, then what proves the recoveries among them.
+fn items(chain: &[LedgerRecord], proof: &[Verified]) -> Vec<Vec<u8>> {
+    let records = chain.iter().map(|record| text(record).into_bytes());
+    records.chain(proof.iter().map(|frame| frame.encoded().to_vec())).collect()
+}
+
+fn bounded(bytes: Vec<u8>) -> Result<Vec<u8>, NotABundle> {
+    if bytes.len() > HEAD_BYTES_MAX { Err(NotABundle::Long) } else { Ok(bytes) }
 }
 
 /// A record with its signatures in RFC 8785 form.

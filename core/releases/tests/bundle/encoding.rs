@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use sealtide_crypto::blake3;
+use sealtide_identity::keyring::PublicPair;
 use sealtide_releases::bundle::{
     BundleHead, ChannelHead, FilesRefused, HEAD_BYTES_MAX, Manifest, NotABundle, ReleaseFile, Signed, check_files,
 };
@@ -26,6 +27,25 @@ fn bundle_roundtrip_of_the_head() {
     assert_eq!(Signed::<Manifest>::from_value(&value).unwrap(), manifest);
     let channel_head = publisher.head(&manifest);
     assert_eq!(Signed::<ChannelHead>::from_value(&channel_head.to_value()).unwrap(), channel_head);
+}
+
+// Proves: GW-72
+#[test]
+fn how_long_a_head_will_be_is_known_before_what_it_says() {
+    let mut publisher = Publisher::new(&[1, 2]);
+    publisher.rotate(2);
+    let manifest = publisher.publish("stable", "1.0.0");
+    let head = publisher.bundle(&manifest);
+    let keys = publisher.ring.ledger().keys();
+    let public =
+        PublicPair::of_entries(&keys.iter().filter(|key| key.version == publisher.active()).collect::<Vec<_>>());
+    let public = public.unwrap();
+    let length = |content: &Manifest| BundleHead::length_of(content, &public, &head.chain, &head.proof).unwrap();
+    let mut expected = manifest.content().clone();
+    expected.hash = [0; 32];
+    assert_eq!(length(&expected), head.encode().unwrap().len());
+    expected.size *= 10;
+    assert_eq!(length(&expected), head.encode().unwrap().len() + 1, "a digit more");
 }
 
 // Proves: GW-72
