@@ -202,12 +202,15 @@ impl Pump {
     /// The path is gone with whatever was on it.
     fn forget(&mut self, core: &mut Core, path: PathId) {
         core.paths.remove(&path);
+        // It need not be the active one to leave a need behind: a direct path that stalled is gone after its session went to a relay.
+        self.session.shared.keeper.notify_one();
         self.lanes.retain(|lane| lane.id != path);
     }
 
     /// The path ends in order, beside the session.
     fn retire(&mut self, core: &mut Core, path: PathId) {
         core.paths.remove(&path);
+        self.session.shared.keeper.notify_one();
         if let Some(at) = self.lanes.iter().position(|lane| lane.id == path) {
             let lane = self.lanes.swap_remove(at);
             tokio::spawn(lane.part(Instant::now() + LINGER, false));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::harness::chaos::{Chaos, Weather};
-use crate::harness::{check_all, node_with, send_all, soon, talk, until, wired};
+use crate::harness::{Node, check_all, key, node_with, send_all, soon, talk, until, wired};
 use bytes::Bytes;
-use sealtide_link::{LinkConfig, Session, SessionEnd};
+use sealtide_identity::RelayHint;
+use sealtide_link::{Admit, LinkConfig, Relay, RelayConfig, Session, SessionEnd};
 use tokio::time::sleep;
 
 fn scale() -> u64 {
@@ -76,6 +77,28 @@ async fn stalls_and_black_holes_are_left() {
         assert!(near.rehandshakes_dialled >= 1, "{weather:?}: {near:?}");
         assert_eq!((near.sessions_lost, far.sessions_lost, near.handshakes_dialled), (0, 0, 1), "{weather:?}");
     }
+}
+
+/// A direct path falls silent, its session goes to a relay, and then the silent path ends behind its back: that one is gone is a reason
+/// to look for another.
+// Proves: LK-37
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_way_that_is_back_is_taken_again() {
+    let relay = RelayConfig::new(key(99), Admit::Open);
+    let relay = Relay::open(relay, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let hint = RelayHint { relay: relay.id(), url: format!("wss://{}", relay.address()) };
+    let (a, b, chaos, ours, theirs) = wired(150, impatient).await;
+    [&a, &b].into_iter().for_each(|node| node.link.use_relay(&hint, None));
+    let is_up = |node: &Node| node.link.relays().iter().all(|relay| relay.up);
+    until("both are logged in", || is_up(&a) && is_up(&b)).await;
+    assert_eq!(ours.info().path, Some("direct"));
+    chaos.open(false);
+    chaos.weather(Weather::Swallowed { to_listener: true, to_dialler: true });
+    until("the relay carries the session", || ours.info().path == Some("relay")).await;
+    until("the silent path is gone", || ours.info().paths == 1 && theirs.info().paths == 1).await;
+    chaos.open(true);
+    until("the direct way is taken", || ours.info().path == Some("direct")).await;
+    assert_eq!((ours.end(), theirs.end()), (None, None));
 }
 
 // Proves: LK-40
