@@ -114,6 +114,7 @@ pub(crate) fn forget(node: &Node, space: &SpaceId) -> Result<(), Failure> {
     }
     node.known().remove_grants_in(space).map_err(store_failure)?;
     node.store().remove_space(space).map_err(store_failure)?;
+    node.engine().forget_members(space);
     // Behind that nothing is put aside for it any more.
     node.engine().drop_held(space).map_err(store_failure)?;
     node.known().change_absences(space, Absences::clear).map_err(store_failure)?;

@@ -540,7 +540,15 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// The space is not here any more: who its members were is no news about anybody.
+    pub(crate) fn forget_members(&self, space: &SpaceId) {
+        lock(&self.0.rolls.spaces).remove(space);
+    }
+
     fn members_moved(&self, space: &SpaceId, before: Option<Arc<SpaceMembers>>) {
+        if self.store().view(space).is_none() {
+            return self.forget_members(space);
+        }
         let after = self.members(space);
         let list = |members: &Option<Arc<SpaceMembers>>| members.as_ref().map(|members| members.newest.members.clone());
         if list(&before) == list(&after) {

@@ -96,6 +96,28 @@ fn a_removed_writer() -> Scene {
     Scene { a, b, c, node_a, node_c, _node_b: node_b, ticket }
 }
 
+/// Who forgets the only space that it shares with a peer joins it, and others of that peer, again: that the space is gone here says nothing
+/// about who its members are.
+#[test]
+fn a_space_that_was_removed_is_joined_again() {
+    let (a, b) = (Machine::new(), Machine::new());
+    write(&a.notes(), "plan.md", "plan\n");
+    let node_a = a.share();
+    b.ok(&["init"]);
+    let _node_b = b.up(&[]);
+    b.ok(&["join", node_a.ticket(), b.notes_text(), "--wait"]);
+    for name in ["Again", "Third"] {
+        b.ok(&["spaces", "remove", "Notes"]);
+        let ticket = a.ok(&["ticket", "new"])["ticket"].as_str().unwrap().to_owned();
+        let dir = b.root().join(name).join("Notes");
+        let joined = b.ok(&["join", &ticket, dir.to_str().unwrap(), "--wait"]);
+        assert_eq!(joined["in_step"], true, "{joined}");
+        assert_eq!(std::fs::read_to_string(dir.join("plan.md")).unwrap(), "plan\n");
+    }
+    let audit = b.plain(&["audit", "export"]).stdout;
+    assert!(audit.contains("space_removed") && !audit.contains("member_removed"), "{audit}");
+}
+
 /// The paths of what is held, in order.
 fn held_paths(machine: &Machine) -> Vec<String> {
     let held = machine.ok(&["hold", "show", "Notes"]);
