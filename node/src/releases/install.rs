@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use sealtide_folder::release::{self, Installed, ReleaseProgress, begin, identity, look, previous_of, switch};
 use sealtide_ibgib::{Address, Verified};
 use sealtide_releases::bundle::{
-    AppName, ChannelHead, Manifest, Recovered, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
+    AppName, ChannelHead, Manifest, ReleaseRefused, Seen, Signed, Trust, TrustRefused, Wanted,
 };
 use serde_json::{Value, json};
 
@@ -155,9 +155,8 @@ impl Install {
             Some(trust) => trust,
             None => return Err(no_trust(&what)),
         };
-        let before = trust.recovered();
         let followed = trust.follow_proven(&bundle.head.chain, &proven(node, &trust, &bundle.head.proof));
-        keep(node, &memory, &trust, before)?;
+        keep(node, &memory, &trust)?;
         drop(remembering);
         followed.map_err(|error| untrusted(&what, &error))?;
         let wall_ms = now().wall_ms;
@@ -180,7 +179,7 @@ impl Install {
 /// The trust for an app: kept, given, or pinned by what its space shows at the first use; brought up to date and kept.
 fn trusted(node: &Node, memory: &Memory, app: &App, given: Option<Trust>) -> Result<(Trust, bool), Failure> {
     let followed = Followed::of(node, memory, app, given)?;
-    keep(node, memory, &followed.trust, followed.before)?;
+    keep(node, memory, &followed.trust)?;
     let pinned = followed.pinned;
     followed.end(app).map(|trust| (trust, pinned))
 }
@@ -198,8 +197,6 @@ pub(crate) fn shown_trust(node: &Node, name: &AppName) -> Result<Trust, Failure>
 /// A trust that followed what the space of its app shows.
 struct Followed {
     trust: Trust,
-    /// The recovery that it knew before.
-    before: Option<Recovered>,
     /// Whether it began with what the space shows.
     pinned: bool,
     /// Why a ledger was not followed.
@@ -224,7 +221,6 @@ impl Followed {
                 trust.map_err(|error| untrusted(&ledger_of(app), &error))?
             }
         };
-        let before = trust.recovered();
         // Anybody who may write can begin a ledger; the one that is signed is the one that is followed.
         let mut refused: Option<TrustRefused> = None;
         for ledger in &ledgers {
@@ -232,7 +228,7 @@ impl Followed {
                 refused = Some(error);
             }
         }
-        Ok(Self { trust, before, pinned, refused, ledgers: ledgers.len() })
+        Ok(Self { trust, pinned, refused, ledgers: ledgers.len() })
     }
 
     fn end(self, app: &App) -> Result<Trust, Failure> {
@@ -257,9 +253,9 @@ pub(super) fn proven(node: &Node, trust: &Trust, frames: &[Verified]) -> Vec<Ver
 }
 
 /// Keeps a trust. After a recovery nothing that was seen of channels counts: a thief may have shown it, and what he signed is void.
-fn keep(node: &Node, memory: &Memory, trust: &Trust, before: Option<Recovered>) -> Result<(), Failure> {
-    let known = memory.trust()?.and_then(|known| known.fork());
-    if let Some(fork) = trust.fork().filter(|_| known.is_none()) {
+fn keep(node: &Node, memory: &Memory, trust: &Trust) -> Result<(), Failure> {
+    let known = memory.trust()?;
+    if let Some(fork) = trust.fork().filter(|_| known.as_ref().is_none_or(|known| known.fork().is_none())) {
         let event = AuditEvent::new("ledger:forked", "#FF0000")
             .member("registry", trust.registry())
             .member("epoch", fork.epoch)
@@ -267,7 +263,8 @@ fn keep(node: &Node, memory: &Memory, trust: &Trust, before: Option<Recovered>) 
             .member("other", HEXLOWER.encode(&fork.other));
         node.audit().event(&event);
     }
-    if trust.recovered() != before {
+    // It may have been followed to here, or stand in a trust file that was given.
+    if trust.recovered().is_some() && trust.recovered() != known.and_then(|known| known.recovered()) {
         memory.forget_seen()?;
     }
     memory.keep_trust(trust)

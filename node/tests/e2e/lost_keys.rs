@@ -63,6 +63,42 @@ fn a_stolen_key_is_replaced_and_what_the_thief_shipped_is_taken_no_more() {
     assert_eq!(install(&publisher.bundle("1.1.0")).code, 0);
 }
 
+/// Who follows with a trust file that names no owner needs a new one after a recovery. With it nothing counts that the thief showed.
+// Proves: GW-106, GW-107
+#[test]
+fn a_new_trust_file_after_a_recovery_forgets_what_a_thief_showed() {
+    let publisher = Publisher::new();
+    publisher.publish("1.0.0");
+    let thief = Publisher::new();
+    copy(&publisher.machine.home(), &thief.machine.home());
+    thief.machine.ok(&["--offline-sign", "identity", "show"]);
+    thief.publish("6.6.6");
+    thief.publish("6.6.7");
+    let client = Machine::new();
+    let to = opt(&client);
+    let install = |bundle: &str, trust: &str| {
+        client.run(&["release", "install", bundle, "--to", to.to_str().unwrap(), "--trust", trust])
+    };
+    for bundle in [publisher.bundle("1.0.0"), thief.bundle("6.6.6"), thief.bundle("6.6.7")] {
+        assert_eq!(install(&bundle, &publisher.trust("1.0.0")).code, 0, "{bundle}");
+    }
+    let words = publisher.file("words");
+    publisher.machine.ok(&["identity", "new", "--recovery-out", words.to_str().unwrap()]);
+    let words = fs::read_to_string(words).unwrap();
+    let done = publisher.machine.run_with(&["keys", "recover", "--compromised", "--last-good", "stable=1"], &words);
+    assert_eq!(done.code, 0, "{done:?}");
+    publisher.publish("1.1.0");
+    assert_eq!(install(&publisher.bundle("1.1.0"), &publisher.trust("1.0.0")).code, 5, "its trust file names no owner");
+    let installed = install(&publisher.bundle("1.1.0"), &publisher.trust("1.1.0"));
+    assert_eq!(installed.code, 0, "{installed:?}");
+    assert_eq!(version_in(&to).as_deref(), Some("1.1.0"));
+    assert_eq!(install(&thief.bundle("6.6.7"), &publisher.trust("1.1.0")).code, 5);
+    // From here on nothing older goes over it, as ever.
+    publisher.publish("1.2.0");
+    assert_eq!(install(&publisher.bundle("1.2.0"), &publisher.trust("1.2.0")).code, 0);
+    assert_eq!(install(&publisher.bundle("1.1.0"), &publisher.trust("1.2.0")).code, 5);
+}
+
 // Proves: GW-106
 #[test]
 fn a_recovery_that_is_cut_off_is_done_again() {
