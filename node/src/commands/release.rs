@@ -233,6 +233,14 @@ pub(crate) async fn execute(node: &Node, request: ReleaseRequest, progress: &Pro
 /// How long to wait before what went wrong is tried again: a disk that was full may have room.
 pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(10);
 
+/// The same for a release that does not count: what counts again brings a change of the space, or a clock.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// How long to wait after a failure, where nothing changes meanwhile.
+fn pause_after(failure: &Failure) -> Duration {
+    if failure.exit == Exit::Verification { LOOK_AGAIN } else { TRY_AGAIN }
+}
+
 /// Installs, and again whenever the space changes. What goes wrong later is told and tried again.
 async fn install(
     node: &Node,
@@ -267,7 +275,7 @@ async fn install(
     loop {
         until_due(&mut events, space, again).await?;
         let done = once(order.clone(), None).await;
-        again = done.is_err().then(|| Instant::now() + TRY_AGAIN);
+        again = done.as_ref().err().map(|failure| Instant::now() + pause_after(failure));
         match done {
             Ok((_, installed)) if installed.changed => {
                 told = None;
@@ -637,13 +645,16 @@ mod tests {
                 let _ = events.send(changed(other));
             }
         };
-        let again = Instant::now() + TRY_AGAIN;
+        let again = Instant::now() + pause_after(&Failure::failed("full", "a disk"));
         tokio::select! {
             due = until_due(&mut seen, own, Some(again)) => assert!(due.is_ok() && Instant::now() >= again),
             () = busy => panic!("it never comes"),
         }
         let _ = events.send(changed(own));
         assert_eq!(until_due(&mut seen, own, None).await, Ok(()), "what changed is looked at at once");
+        // Each look at a release that does not count is a line of the audit.
+        let refused = Failure::new(Exit::Verification, "yanked", "it was taken back");
+        assert_eq!(pause_after(&refused), LOOK_AGAIN);
         drop(events);
         let ended = until_due(&mut seen, own, None).await;
         assert_eq!(ended.unwrap_err().code, control::LOST);
