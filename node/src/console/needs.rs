@@ -2,6 +2,7 @@
 //! this machine, holds secrets, or ends the node.
 
 use sealtide_gateway::Role;
+use sealtide_identity::NodeId;
 use serde_json::Value;
 
 use crate::api::Request;
@@ -39,8 +40,9 @@ pub(super) fn of(request: &Request) -> Option<Need> {
         | Request::Recent
         | Request::AuditLines { .. }
         | Request::AuditVerify
-        | Request::IdentityShow { .. }
-        | Request::Doctor { .. } => READS,
+        | Request::IdentityShow { .. } => READS,
+        // Of peers alone: with an address or a ticket whoever reads here would make this node knock wherever he likes.
+        Request::Doctor { target } if target.as_deref().is_none_or(|it| it.parse::<NodeId>().is_ok()) => READS,
         Request::TicketList => LOOKS,
         Request::Sync { wait: false, .. }
         | Request::Pause { .. }
@@ -118,6 +120,7 @@ mod tests {
         let bump = |request: Value| json!({"command": "keys", "keys": "bump", "request": request, "expect": null, "tree": null});
         let sync = |dry_run: bool| json!({"command": "sync", "spaces": [], "with": null, "strategy": "optimistic", "wait": false, "timeout_s": 1, "dry_run": dry_run, "cancel": null});
         let filter = json!({});
+        let node = NodeId::from_bytes([7; 32]).to_string();
         for (role, is_change, request) in [
             (Role::Reader, false, json!({"command": "status"})),
             (Role::Reader, false, json!({"command": "peers_list"})),
@@ -140,6 +143,7 @@ mod tests {
             (Role::Reader, false, json!({"command": "audit_verify"})),
             (Role::Reader, false, json!({"command": "identity_show", "keystone": null})),
             (Role::Reader, false, json!({"command": "doctor", "target": null})),
+            (Role::Reader, false, json!({"command": "doctor", "target": node})),
             (Role::Reader, false, json!({"command": "keys", "keys": "status"})),
             (Role::Reader, false, json!({"command": "keys", "keys": "ledger", "since": 0})),
             (Role::Reader, false, rollback(true)),
@@ -187,6 +191,8 @@ mod tests {
     fn doors_pass_on_what_has_no_path_and_no_secret() {
         for never in [
             json!({"command": "restore", "target": "Notes:plan.md@1", "to": "/tmp/x"}),
+            json!({"command": "doctor", "target": "10.0.0.1:22"}),
+            json!({"command": "doctor", "target": "stt1abcdef"}),
             json!({"command": "down"}),
             json!({"command": "share", "dirs": ["/etc"]}),
             json!({"command": "export", "space": "Notes", "format": "dir", "out": "/tmp/x"}),
