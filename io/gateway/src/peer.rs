@@ -71,16 +71,21 @@ impl Peer {
 
     /// What rates and bounds count by: a v4 address, or the /64 of a v6 one, of which anybody has 2^64 addresses.
     pub fn source(&self) -> [u8; 9] {
-        let mut source = [0; 9];
-        match self.client {
-            IpAddr::V4(v4) => source[1..5].copy_from_slice(&v4.octets()),
-            IpAddr::V6(v6) => {
-                source[0] = 6;
-                source[1..].copy_from_slice(&v6.octets()[..8]);
-            }
-        }
-        source
+        source_of(self.client)
     }
+}
+
+/// As [`Peer::source`], of an address.
+pub(crate) fn source_of(client: IpAddr) -> [u8; 9] {
+    let mut source = [0; 9];
+    match client {
+        IpAddr::V4(v4) => source[1..5].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => {
+            source[0] = 6;
+            source[1..].copy_from_slice(&v6.octets()[..8]);
+        }
+    }
+    source
 }
 
 /// For whom the TCP peer `tcp` speaks, by the lines of `X-Forwarded-For` that came over it; `None` when it is none of the

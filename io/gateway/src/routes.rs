@@ -43,7 +43,7 @@ use crate::bundles::{self, BundlePath};
 use crate::counts::Counted;
 use crate::handshake::{Caller, Facts, Grant, Head, Refusal, judge, single};
 use crate::ladder::{KeyFacts, Rung};
-use crate::peer::Peer;
+use crate::peer::{Peer, source_of};
 use crate::principal::{Principal, Role};
 use crate::refusal::Code;
 use crate::server::{Place, Shared};
@@ -306,8 +306,10 @@ fn refused(shared: &Shared, tcp: SocketAddr, headers: &HeaderMap, refusal: Refus
     if let Some(app) = &shared.app {
         let peer = Peer::of(&shared.door, tcp, headers);
         peer.iter().for_each(|peer| note_ignored(shared, app.as_ref(), peer));
-        let client = peer.map_or(tcp.ip(), |peer| peer.client).to_string();
-        told::refused(&refusal, headers, &client, id).into_iter().for_each(|event| app.note(event));
+        let client = peer.map_or(tcp.ip(), |peer| peer.client);
+        let told = told::refused(&refusal, headers, &client.to_string(), id);
+        let told = told.filter(|_| shared.seen.tells_refusal(source_of(client), shared.mono_ms()));
+        told.into_iter().for_each(|event| app.note(event));
     }
     refusal.code
 }

@@ -2,8 +2,8 @@
 //!
 //! Never in an event: a token, a key of a WebSocket in full, a credential, a query.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
@@ -24,6 +24,10 @@ const HSL_WARNING: &str = "#FF8C00";
 const KEY_PREVIEW: usize = 8;
 /// Sources that are remembered, at most; when all are taken nothing more is told until the hour is over.
 const SOURCES_MAX: usize = 4_096;
+/// Refused upgrades of one source that are told of in an hour; the others are counted in the figures alone.
+const REFUSALS_OF_SOURCE: u32 = 64;
+/// The same for all sources together.
+const REFUSALS_MAX: u32 = 4_096;
 const HOUR_MS: u64 = 3_600_000;
 
 /// A refused upgrade as an event; none for refusals that say nothing about anybody.
@@ -165,23 +169,53 @@ fn preview(key: &str) -> String {
     if shown.is_empty() { "none".to_owned() } else { format!("{shown}...") }
 }
 
-/// Which sources were told of in this hour.
+/// What was told of strangers in this hour: what costs them nothing must not fill the audit.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<(u64, HashMap<[u8; 9], ()>)>);
+pub(crate) struct Seen(Mutex<Hour>);
+
+#[derive(Default)]
+struct Hour {
+    number: u64,
+    /// Sources whose forwarding headers count for nothing.
+    public: HashSet<[u8; 9]>,
+    /// Refused upgrades that were told, by source.
+    refused: HashMap<[u8; 9], u32>,
+    refused_in_all: u32,
+}
 
 impl Seen {
+    fn at(&self, mono_ms: u64) -> MutexGuard<'_, Hour> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = mono_ms / HOUR_MS;
+        if seen.number != number {
+            *seen = Hour { number, ..Hour::default() };
+        }
+        seen
+    }
+
     /// The event of a request that counts as public for a header that nobody trusts: once an hour and source.
     // Spec: GW-16
     pub(crate) fn public_request(&self, peer: &Peer, mono_ms: u64) -> Option<DoorEvent> {
         let header = peer.ignored?;
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let hour = mono_ms / HOUR_MS;
-        if seen.0 != hour {
-            *seen = (hour, HashMap::new());
-        }
-        let is_new = seen.1.len() < SOURCES_MAX && seen.1.insert(peer.source(), ()).is_none();
+        let mut seen = self.at(mono_ms);
+        let is_new = seen.public.len() < SOURCES_MAX && seen.public.insert(peer.source());
         let members = vec![("source", peer.client.to_string()), ("header", header.to_owned())];
         is_new.then_some(DoorEvent { name: "access:public_request", hsl: HSL_WARNING, members, request_id: None })
+    }
+
+    /// Whether one more refused upgrade of a source is told of in this hour.
+    pub(crate) fn tells_refusal(&self, source: [u8; 9], mono_ms: u64) -> bool {
+        let mut seen = self.at(mono_ms);
+        if seen.refused_in_all >= REFUSALS_MAX {
+            return false;
+        }
+        let told = seen.refused.entry(source).or_default();
+        if *told >= REFUSALS_OF_SOURCE {
+            return false;
+        }
+        *told += 1;
+        seen.refused_in_all += 1;
+        true
     }
 }
 
@@ -198,5 +232,27 @@ impl TokenRefusal {
             Self::Binding => "binding",
             Self::Replayed => "replayed",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_upgrades_do_not_fill_the_audit() {
+        let seen = Seen::default();
+        let source = |number: u32| {
+            let mut source = [0; 9];
+            source[..4].copy_from_slice(&number.to_be_bytes());
+            source
+        };
+        let told = |number, times, mono_ms| (0..times).filter(|_| seen.tells_refusal(source(number), mono_ms)).count();
+        assert_eq!(told(0, 1_000, 0), REFUSALS_OF_SOURCE as usize);
+        assert_eq!(told(1, 3, 0), 3, "one that is loud hides no other");
+        let of_many: usize = (2..100_000).map(|number| told(number, 1, HOUR_MS - 1)).sum();
+        assert_eq!(of_many + 3 + REFUSALS_OF_SOURCE as usize, REFUSALS_MAX as usize);
+        assert!(seen.at(0).refused.len() <= REFUSALS_MAX as usize, "and no more are remembered");
+        assert_eq!(told(0, 1_000, HOUR_MS), REFUSALS_OF_SOURCE as usize, "the next hour");
     }
 }
