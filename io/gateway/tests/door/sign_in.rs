@@ -180,7 +180,8 @@ async fn what_a_sign_in_began_ends_with_it() {
     assert_eq!(other.ask_said(r#"{"type":"ping"}"#).await["type"], "pong");
     // The oldest of 32 ends for the next one.
     for _ in 0..32 {
-        post(at, &[boss], "{}").await;
+        let answer = post(at, &[boss], "{}").await;
+        assert_eq!(status(&answer), 200, "{answer}");
     }
     assert_eq!(other.next_said().await, Err(4401));
 }
