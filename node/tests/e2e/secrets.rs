@@ -174,7 +174,7 @@ fn what_is_destroyed_is_gone_from_memory() {
     assert_eq!(door.bump("{}")["keyVersion"], "v2");
     machine.ok(&["--yes", "keys", "retire", "v1"]);
     machine.ok(&["--yes", "keys", "destroy", "v1"]);
-    let memory = node.memory_bytes();
-    assert!(holds(&memory, second.text.as_bytes()), "the other still signs");
-    first.is_not_in("the memory of the process", &memory);
+    // What the allocator moves while it is read may be missing in a picture of the memory: one counts that has the other secret.
+    let memory = (0..10).map(|_| node.memory_bytes()).find(|memory| holds(memory, second.text.as_bytes()));
+    first.is_not_in("the memory of the process", &memory.expect("the other still signs"));
 }
