@@ -195,7 +195,7 @@ impl Quotas {
         let in_space = bytes_of(&space).saturating_add(held);
         let mut state = self.lock();
         let in_space = state.amended.get(&space).copied().unwrap_or_default().bytes(in_space);
-        // Sagas that were cut and ran out of time since do not count any more.
+        // Sagas that were cut, and ran out of time or were finished since, do not count any more.
         let limits = state.limits;
         let sums = |state: &State| {
             let sum = |counts: &dyn Fn(&SagaId, &Staged) -> bool| {
@@ -212,7 +212,8 @@ impl Quotas {
         };
         let over = |state: &State| sums(state).into_iter().find(|(_, would, max)| would > max);
         if over(&state).is_some() {
-            state.staged.retain(|id, _| id == saga || store.saga_state(id) != SagaState::Aborted);
+            let State { staged, running, .. } = &mut *state;
+            staged.retain(|id, _| running.contains(id) || store.saga_state(id) == SagaState::Staged);
         }
         if let Some(over) = over(&state) {
             return Err(over);

@@ -63,6 +63,8 @@ fn sessions_that_are_cut_while_they_commit_leak_nothing() {
         let _session = cluster.connect(0, 1);
         sleep(AFTERWARDS).await;
         cluster.check_agreement(&space).unwrap_or_else(|what| panic!("{what}"));
+        // What was committed counts as the space, and not as staged too.
+        assert_eq!([ours, theirs].map(|engine| engine.staged_in(&space).len()), [0, 0]);
         cluster.verify().unwrap_or_else(|what| panic!("{what}"));
     });
 }

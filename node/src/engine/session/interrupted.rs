@@ -24,14 +24,28 @@ impl<W: World> Worker<W> {
         for (saga, state) in states {
             let Some(open) = open.iter().find(|open| open.saga == saga) else { continue };
             let allowed = self.engine.role(&self.peer, &open.space) >= Some(Role::Write);
-            if allowed && state == SagaState::Committed && self.engine.store().saga_state(&saga) == SagaState::Staged {
+            let store = self.engine.store();
+            if allowed && state == SagaState::Committed && store.saga_state(&saga) == SagaState::Staged {
                 let request = sealtide_sync::CommitRequest::of_saga(saga);
                 let Some(room) = self.engine.room(&open.space, &self.peer).await else { continue };
                 let connection = self.keys.as_ref().map(|keys| keys.connection().clone());
                 match self.engine.commit_received(&room, self.peer, saga, request, connection).await {
                     Ok(result) => self.engine.committed(open.space, Some(self.peer), &result),
-                    Err(error) => tracing::warn!(%error, "a saga that the peer committed could not be finished"),
+                    Err(error) => {
+                        // The note stays: a disk may have room by the next session.
+                        tracing::warn!(%error, "a saga that the peer committed could not be finished");
+                        continue;
+                    }
                 }
+            }
+            if !self.engine.is_at_work(&saga) {
+                // Without its note nobody comes back to what is staged.
+                if store.saga_state(&saga) == SagaState::Staged
+                    && let Err(error) = store.abort(&saga)
+                {
+                    tracing::warn!(%error, "what a saga has staged that the peer did not commit stays for now");
+                }
+                self.engine.quotas().end(store, &saga);
             }
             let _ = known.clear_open_saga(&self.peer, &open.space);
         }

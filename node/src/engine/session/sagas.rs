@@ -177,6 +177,7 @@ async fn drive<W: World, C: PeerChannel>(
         }
         return SagaOutcome::Aborted { code, by_peer: false, text: text.to_owned(), retry_after_ms: BUSY_RETRY_MS };
     }
+    give_up_replaced(engine, &peer, &space, &saga_id);
     let task = SagaTask { engine: engine.clone(), peer, space, saga: saga_id, room, cancel, keys };
     let outcome = task.run(channel, &mut saga, first).await;
     if let Some(signing) = signing {
@@ -206,6 +207,20 @@ async fn drive<W: World, C: PeerChannel>(
         tracing::warn!(%error, "the journal of sagas could not be written");
     }
     outcome
+}
+
+/// A pair goes on with the saga that is noted. Where it begins another one, nobody comes back to what that has staged: it would count
+/// against the quotas, and keep its room, until it is too old. One whose COMMIT is out is settled first. Spec: node §1
+fn give_up_replaced<W: World>(engine: &Engine<W>, peer: &NodeId, space: &SpaceId, saga: &SagaId) {
+    let Some(open) = engine.known().open_saga(peer, space) else { return };
+    let is_nobodys = open.saga != *saga && !open.commit_sent && !engine.is_at_work(&open.saga);
+    if !is_nobodys || engine.store().saga_state(&open.saga) != SagaState::Staged {
+        return;
+    }
+    if let Err(error) = engine.store().abort(&open.saga) {
+        tracing::warn!(%error, "what a saga has staged that is not gone on with stays for now");
+    }
+    engine.quotas().end(engine.store(), &open.saga);
 }
 
 pub(super) async fn refuse<C: PeerChannel>(channel: &C, code: AbortCode, text: &str) {
